@@ -1,0 +1,306 @@
+"""Every error that crosses a process boundary, defined once.
+
+A class says three things that its reader needs to act: `frame_code`, its number in a Reply (never renumbered);
+`definite`, whether the request certainly changed nothing (the question of Jepsen's error registry); and `retry`,
+who may try again. The gRPC code and the exact text are each API's own and live in the coordinator's status tables.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import ClassVar
+
+
+class Retry(enum.Enum):
+    """Who may repeat a request that failed, and where."""
+
+    NOBODY = "nobody"
+    CALLER = "caller, later"
+    OTHER_REPLICA = "the coordinator, at the shard's leader"
+    SAME_REQUEST_ID = "the coordinator, with the same request id"
+
+
+class BoathouseError(Exception):
+    """Base of all errors that travel between processes. `detail` is for the reader and may be empty."""
+
+    frame_code: ClassVar[int]
+    definite: ClassVar[bool] = True
+    retry: ClassVar[Retry] = Retry.NOBODY
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+# ---- the caller's mistake -------------------------------------------------------------------------------------
+
+
+class InvalidRequest(BoathouseError):
+    """Base of what no retry can mend."""
+
+    frame_code = 1
+
+
+class MalformedRequest(InvalidRequest):
+    """The body is no valid protobuf message of its type."""
+
+    frame_code = 2
+
+
+class EmptyKey(InvalidRequest):
+    """A key is required."""
+
+    frame_code = 3
+
+
+class KeyNotFound(InvalidRequest):
+    """Put with ignore_value or ignore_lease on a missing key, or a RequestOp with no request set."""
+
+    frame_code = 4
+
+
+class ValueProvided(InvalidRequest):
+    """ignore_value came with a value."""
+
+    frame_code = 5
+
+
+class LeaseProvided(InvalidRequest):
+    """ignore_lease came with a lease."""
+
+    frame_code = 6
+
+
+class TooManyOps(InvalidRequest):
+    """A transaction has more operations than allowed."""
+
+    frame_code = 7
+
+
+class DuplicateKey(InvalidRequest):
+    """A transaction puts a key twice, or puts and deletes it."""
+
+    frame_code = 8
+
+
+class RequestTooLarge(InvalidRequest):
+    """The encoded request is over the limit."""
+
+    frame_code = 9
+
+
+class InvalidSortOption(InvalidRequest):
+    """An unknown sort target came with a sort order."""
+
+    frame_code = 10
+
+
+class EmptyTable(InvalidRequest):
+    """A Regatta request names no table."""
+
+    frame_code = 11
+
+
+class NegativeLimit(InvalidRequest):
+    """A Regatta range asks for less than nothing."""
+
+    frame_code = 12
+
+
+class KeysOnlyAndCountOnly(InvalidRequest):
+    """A Regatta range asks for both."""
+
+    frame_code = 13
+
+
+class KeyTooLong(InvalidRequest):
+    """A Regatta key is over 1,024 bytes."""
+
+    frame_code = 14
+
+
+class ValueTooLong(InvalidRequest):
+    """A Regatta value is over 2 MiB."""
+
+    frame_code = 15
+
+
+class InvalidRequestId(InvalidRequest):
+    """The metadata boathouse-request-id is empty or too long."""
+
+    frame_code = 16
+
+
+class FilterNotSupported(InvalidRequest):
+    """A Regatta revision filter, which upstream answers with UNIMPLEMENTED; `detail` is its field name."""
+
+    frame_code = 17
+
+
+# ---- absent -------------------------------------------------------------------------------------------------------
+
+
+class Absent(BoathouseError):
+    """Base of what is not there."""
+
+    frame_code = 30
+
+
+class TableNotFound(Absent):
+    """No table has this name, or this shard does not hold it."""
+
+    frame_code = 31
+
+
+class LeaseNotFound(Absent):
+    """No lease has this id."""
+
+    frame_code = 32
+
+
+class CursorNotFound(Absent):
+    """The cursor was closed, was idle for too long, or the worker restarted."""
+
+    frame_code = 33
+    retry = Retry.CALLER
+
+
+class MethodNotServed(Absent):
+    """This version does not serve the method."""
+
+    frame_code = 34
+
+
+# ---- too old, too new ------------------------------------------------------------------------------------------------
+
+
+class OutOfRange(BoathouseError):
+    """Base of revisions that cannot be read."""
+
+    frame_code = 50
+
+
+class Compacted(OutOfRange):
+    """The revision was compacted away."""
+
+    frame_code = 51
+
+
+class FutureRevision(OutOfRange):
+    """The revision does not exist yet."""
+
+    frame_code = 52
+
+
+# ---- no leader here ------------------------------------------------------------------------------------------------------
+
+
+class NotLeader(BoathouseError):
+    """This replica does not lead its shard; Reply.leader may. Raft thesis, chapter 6."""
+
+    frame_code = 103
+    retry = Retry.OTHER_REPLICA
+
+
+class NoLeader(BoathouseError):
+    """The shard has no leader now; nothing was proposed."""
+
+    frame_code = 104
+    retry = Retry.CALLER
+
+
+class ShuttingDown(BoathouseError):
+    """The worker is stopping and takes no new requests."""
+
+    frame_code = 105
+    retry = Retry.OTHER_REPLICA
+
+
+# ---- too busy, too full -------------------------------------------------------------------------------------------------------
+
+
+class QueueFull(BoathouseError):
+    """A bounded queue is full; nothing was proposed."""
+
+    frame_code = 120
+    retry = Retry.CALLER
+
+
+class NoSpace(BoathouseError):
+    """The replica's disk is full; writes are refused, reads go on."""
+
+    frame_code = 121
+    retry = Retry.CALLER
+
+
+class TooManyCursors(BoathouseError):
+    """All read cursors of the replica are in use."""
+
+    frame_code = 122
+    retry = Retry.CALLER
+
+
+# ---- nobody knows ----------------------------------------------------------------------------------------------------------
+
+
+class LeaderLost(BoathouseError):
+    """The leader stepped down after it had proposed; the request may still be applied."""
+
+    frame_code = 140
+    definite = False
+    retry = Retry.SAME_REQUEST_ID
+
+
+class TimedOut(BoathouseError):
+    """The server's time limit passed with the outcome unknown."""
+
+    frame_code = 141
+    definite = False
+    retry = Retry.SAME_REQUEST_ID
+
+
+class ReadTimedOut(BoathouseError):
+    """A read could not be confirmed within the server's time limit."""
+
+    frame_code = 142
+    retry = Retry.CALLER
+
+
+# ---- our bug, a bad disk -------------------------------------------------------------------------------------------------------
+
+
+class InvariantBroken(BoathouseError):
+    """boathouse has a bug; the worker stops rather than go on."""
+
+    frame_code = 160
+    definite = False
+
+
+class Corrupt(BoathouseError):
+    """Stored bytes fail their checksum or contradict each other; the replica does not serve them."""
+
+    frame_code = 161
+    definite = False
+
+
+def _concrete(base: type[BoathouseError]) -> dict[int, type[BoathouseError]]:
+    found: dict[int, type[BoathouseError]] = {}
+    for cls in base.__subclasses__():
+        assert cls.frame_code not in found, f"frame code {cls.frame_code} is taken twice"
+        found[cls.frame_code] = cls
+        found.update(_concrete(cls))
+    return found
+
+
+BY_FRAME_CODE: dict[int, type[BoathouseError]] = _concrete(BoathouseError)
+"""All error classes by the number that a Reply carries."""
+
+
+def from_frame(frame_code: int, detail: str) -> BoathouseError:
+    """The error that a Reply with this code and detail stands for.
+
+    Raises InvariantBroken for a number that this version does not know."""
+    try:
+        return BY_FRAME_CODE[frame_code](detail)
+    except KeyError:
+        raise InvariantBroken(f"a reply carries the unknown error code {frame_code}: {detail}") from None
