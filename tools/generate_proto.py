@@ -1,12 +1,15 @@
 """Regenerates the committed protobuf code: `python tools/generate_proto.py [OUTPUT_FOLDER]`.
 
-Without an argument the code is written beside the .proto files; the freshness test passes a temporary folder and
-compares. protoc runs from the repository root with `-I .`, so that generated imports read `from proto.x import y_pb2`.
+Without an argument the code is written beside the .proto files; the freshness test passes a temporary folder
+and compares. File names are given to protoc relative to the repository root, so that generated imports read
+`from proto.x import y_pb2`.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import sysconfig
 from importlib import resources
 from pathlib import Path
 
@@ -20,16 +23,27 @@ def proto_files() -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "proto").rglob("*.proto"))
 
 
+def has_services(name: str) -> bool:
+    """Whether the .proto file declares a gRPC service and so gets _pb2_grpc modules."""
+    return any(line.startswith("service ") for line in (ROOT / name).read_text().splitlines())
+
+
 def generate(output: Path) -> None:
-    """Write _pb2.py, _pb2.pyi and, for files with services, _pb2_grpc.py below output.
+    """Write _pb2.py, _pb2.pyi and, for files with services, _pb2_grpc.py and _pb2_grpc.pyi below output.
 
     Raises RuntimeError if protoc refuses a file; protoc itself has then said why on standard error."""
+    # protoc looks its plugins up on PATH, and nobody has to activate the environment to run this.
+    plugins = Path(sysconfig.get_path("scripts"))
+    os.environ["PATH"] = f"{plugins}{os.pathsep}{os.environ.get('PATH', '')}"
+
     well_known = resources.files("grpc_tools") / "_proto"
-    files = proto_files()
     common = ["protoc", f"-I{ROOT}", f"-I{well_known}"]
-    steps = [[*common, f"--python_out={output}", f"--mypy_out=quiet:{output}", *files]]
-    if with_services := [name for name in files if "\nservice " in (ROOT / name).read_text()]:
-        steps.append([*common, f"--grpc_python_out={output}", *with_services])
+    files = proto_files()
+    with_services = [name for name in files if has_services(name)]
+    steps = [
+        [*common, f"--python_out={output}", f"--mypy_out=quiet:{output}", *files],
+        [*common, f"--grpc_python_out={output}", f"--mypy_grpc_out=quiet:{output}", *with_services],
+    ]
     for step in steps:
         if protoc.main(step) != 0:
             raise RuntimeError(f"protoc failed: {' '.join(step[3:])}")
