@@ -1,0 +1,32 @@
+"""The cluster file: its models, how it is read, and what follows from it (placement, addresses, folders).
+
+An entry point calls `load` once and hands sub-models down; a child process gets the whole as a `ProcessSpec`."""
+
+from config.loading import load
+from config.models import (
+    ClusterConfig,
+    FollowsConfig,
+    LimitsConfig,
+    NodeConfig,
+    ProcessSpec,
+    RaftConfig,
+    StoreConfig,
+    SupervisorConfig,
+    TableConfig,
+)
+from config.problems import ConfigError, Problem
+
+__all__ = [
+    "ClusterConfig",
+    "ConfigError",
+    "FollowsConfig",
+    "LimitsConfig",
+    "NodeConfig",
+    "Problem",
+    "ProcessSpec",
+    "RaftConfig",
+    "StoreConfig",
+    "SupervisorConfig",
+    "TableConfig",
+    "load",
+]

@@ -1,0 +1,215 @@
+"""What no single field can know: values of a cluster file that contradict each other."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from config.problems import KeyPath, Problem
+
+if TYPE_CHECKING:
+    from config.models import ClusterConfig, NodeConfig
+
+_NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
+_CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,253})")
+_ENDPOINT = re.compile(r"[^\s/]+:[0-9]{1,5}")
+TABLE_NAME_BYTES_MAX = 255
+
+
+def problems(cluster: ClusterConfig) -> Iterator[Problem]:
+    """Everything that is wrong with a cluster whose fields are fine one by one."""
+    yield from _names(cluster)
+    yield from _placement(cluster)
+    yield from _hosts(cluster)
+    yield from _node_ids(cluster)
+    yield from _ports(cluster)
+    yield from _tables(cluster)
+    yield from _timing(cluster)
+    yield from _follows(cluster)
+
+
+def table_name_problem(name: str) -> str:
+    """Why a table can't have this name, or "" if it can. The rule of the file and of the Tables API."""
+    if not name:
+        return "a table needs a name"
+    if name.startswith("_"):
+        return "names that begin with _ are reserved for boathouse itself; choose another name"
+    if len(name.encode("utf-8", "surrogatepass")) > TABLE_NAME_BYTES_MAX:
+        return f"a table name has at most {TABLE_NAME_BYTES_MAX} bytes"
+    if "/" in name or not name.isprintable():
+        return "a table name has no / and no control characters; choose another name"
+    return ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address reaches this machine only. A host name other than localhost counts as remote."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _names(cluster: ClusterConfig) -> Iterator[Problem]:
+    if not _CLUSTER_NAME.fullmatch(cluster.cluster):
+        yield Problem(
+            ("cluster",),
+            "a cluster name is 1 to 64 letters, digits, - _ and ., and begins with a letter or digit",
+        )
+    for key, node in cluster.nodes.items():
+        if not _NODE_NAME.fullmatch(key):
+            message = "a node name is 1 to 32 letters, digits, - _ and ., and begins with a letter or digit"
+            yield Problem(("nodes", key), message)
+        elif re.fullmatch(r"shard-[0-9]+", key):
+            yield Problem(
+                ("nodes", key), "the command line takes shard-N for a shard; choose another node name"
+            )
+        if node.name != key:
+            yield Problem(("nodes", key, "name"), f"a node's name is its key; remove name: {node.name}")
+
+
+def _placement(cluster: ClusterConfig) -> Iterator[Problem]:
+    nodes, replicas = len(cluster.nodes), cluster.replicas
+    if not nodes:
+        yield Problem(("nodes",), "a cluster needs at least one node")
+        return
+    if replicas > nodes:
+        yield Problem(
+            ("replicas",),
+            f"{replicas} replicas of a shard need {replicas} nodes, and there {_are(nodes, 'node')}; "
+            f"add nodes or lower replicas",
+        )
+    if replicas % 2 == 0:
+        yield Problem(
+            ("replicas",),
+            f"{replicas} replicas survive no more failures than {replicas - 1} and need one node more for a majority; "
+            f"use an odd number",
+        )
+
+
+def _hosts(cluster: ClusterConfig) -> Iterator[Problem]:
+    for name, node in cluster.nodes.items():
+        path = ("nodes", name, "host")
+        if _is_wildcard(node.host):
+            if len(cluster.nodes) > 1:
+                yield Problem(
+                    path,
+                    f"{node.host} is no address that other nodes can reach; write the node's own address",
+                )
+        elif not _is_address(node.host) and not _HOST_NAME.fullmatch(node.host):
+            yield Problem(path, f"{node.host!r} is neither an IP address nor a host name")
+
+
+def _node_ids(cluster: ClusterConfig) -> Iterator[Problem]:
+    owners: dict[int, str] = {}
+    for name, node in cluster.nodes.items():
+        owner = owners.setdefault(node.id, name)
+        if owner != name:
+            yield Problem(
+                ("nodes", name, "id"),
+                f"{node.id} is already the id of nodes.{owner}; give every node its own",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """Ports [lo, hi] on a host, and the key that asks for them."""
+
+    host: str
+    lo: int
+    hi: int
+    path: KeyPath
+
+    def overlaps(self, other: _Claim) -> bool:
+        same_host = self.host == other.host or _is_wildcard(self.host) or _is_wildcard(other.host)
+        return same_host and self.lo <= other.hi and other.lo <= self.hi
+
+    def __str__(self) -> str:
+        return str(self.lo) if self.lo == self.hi else f"{self.lo}..{self.hi}"
+
+
+def _claims(name: str, node: NodeConfig, shards: int) -> Iterator[_Claim]:
+    host = "127.0.0.1" if node.host == "localhost" else node.host
+    yield _Claim(host, node.client_port, node.client_port, ("nodes", name, "client_port"))
+    yield _Claim(host, node.http_port, node.http_port, ("nodes", name, "http_port"))
+    yield _Claim(host, node.peer_port, node.peer_port + shards - 1, ("nodes", name, "peer_port"))
+
+
+def _ports(cluster: ClusterConfig) -> Iterator[Problem]:
+    earlier: list[_Claim] = []
+    for name, node in cluster.nodes.items():
+        for claim in _claims(name, node, cluster.shards):
+            if claim.hi > 65535:
+                yield Problem(claim.path, f"{claim} goes past 65535, one port per shard; choose a lower port")
+            clash = next((other for other in earlier if claim.overlaps(other)), None)
+            if clash is not None:
+                yield Problem(claim.path, _clash_message(claim, clash))
+            earlier.append(claim)
+
+
+def _clash_message(claim: _Claim, clash: _Claim) -> str:
+    owner = ".".join(str(part) for part in clash.path)
+    if clash.lo == clash.hi and claim.lo == claim.hi:
+        return f"{claim} is already used by {owner}; choose another port"
+    mine = f"{claim}, one port per shard," if claim.lo != claim.hi else f"{claim}"
+    theirs = f"{clash}, one port per shard, of {owner}" if clash.lo != clash.hi else f"{clash} of {owner}"
+    return f"{mine} overlaps {theirs}; choose another port"
+
+
+def _tables(cluster: ClusterConfig) -> Iterator[Problem]:
+    for name, table in cluster.tables.items():
+        reason = table_name_problem(name)
+        if reason:
+            yield Problem(("tables", name), reason)
+        if table.shard is not None and table.shard > cluster.shards:
+            yield Problem(
+                ("tables", name, "shard"),
+                f"there is no shard {table.shard}; this cluster has shards 1 to {cluster.shards}",
+            )
+
+
+def _timing(cluster: ClusterConfig) -> Iterator[Problem]:
+    raft, supervisor = cluster.raft, cluster.supervisor
+    if raft.election_ticks <= raft.heartbeat_ticks:
+        yield Problem(
+            ("raft", "election_ticks"),
+            f"{raft.election_ticks} is not above heartbeat_ticks ({raft.heartbeat_ticks}): followers would campaign "
+            f"against a living leader; raise it",
+        )
+    if supervisor.backoff_max_ms < supervisor.backoff_min_ms:
+        yield Problem(
+            ("supervisor", "backoff_max_ms"),
+            f"is below backoff_min_ms ({supervisor.backoff_min_ms}); raise it",
+        )
+
+
+def _follows(cluster: ClusterConfig) -> Iterator[Problem]:
+    follows = cluster.follows
+    if follows is None:
+        return
+    if follows.cluster == cluster.cluster:
+        yield Problem(("follows", "cluster"), "a cluster can't follow itself; name the leader cluster")
+    for position, endpoint in enumerate(follows.endpoints):
+        if not _ENDPOINT.fullmatch(endpoint):
+            yield Problem(("follows", "endpoints", position), f"{endpoint!r} is not host:port")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_wildcard(host: str) -> bool:
+    return _is_address(host) and ipaddress.ip_address(host).is_unspecified
+
+
+def _are(count: int, noun: str) -> str:
+    return f"is 1 {noun}" if count == 1 else f"are {count} {noun}s"

@@ -1,0 +1,229 @@
+"""Reads a cluster file; every complaint names its line.
+
+PyYAML's composer keeps a mark on each node, its constructor throws them away. So the document is composed first, a map
+from key path to line is drawn from the nodes, and only then plain values are built for the models."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from config.models import (
+    ClusterConfig,
+    FollowsConfig,
+    LimitsConfig,
+    NodeConfig,
+    RaftConfig,
+    StoreConfig,
+    SupervisorConfig,
+    TableConfig,
+)
+from config.problems import ConfigError, Inconsistent, KeyPath, Problem
+
+DEFAULT_SOURCE = "built-in default"
+FILE_BYTES_MAX = 1 << 20
+_NODES_MAX = 50_000
+"""Bound on composed values, so that aliases of aliases can't blow up."""
+
+
+def load(path: Path | None) -> ClusterConfig:
+    """The cluster that a file describes, or the built-in single node for None.
+
+    Raises ConfigError with all problems found, one `file:line: key: what to do` per line."""
+    if path is None:
+        return _validate(DEFAULT_SOURCE, {"nodes": {"n1": {}}}, {})
+    source = str(path)
+    document = _Document(source, _read(source, path))
+    return _validate(source, document.value, document.lines)
+
+
+def parse(text: str, source: str) -> ClusterConfig:
+    """As `load`, from the file's text."""
+    document = _Document(source, text)
+    return _validate(source, document.value, document.lines)
+
+
+def _read(source: str, path: Path) -> str:
+    try:
+        if path.stat().st_size > FILE_BYTES_MAX:
+            raise ConfigError(source, [Problem((), f"is over {FILE_BYTES_MAX} bytes; is it a cluster file?")])
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(source, [Problem((), f"can't be read: {error.strerror}")]) from None
+    except UnicodeDecodeError:
+        raise ConfigError(source, [Problem((), "is not UTF-8 text; is it a cluster file?")]) from None
+
+
+class _Document:
+    """A YAML file as plain values, with the line of each key path beside them."""
+
+    def __init__(self, source: str, text: str) -> None:
+        self.lines: dict[KeyPath, int] = {}
+        self._problems: list[Problem] = []
+        self._visited = 0
+        loader = yaml.SafeLoader(text)
+        try:
+            root = loader.get_single_node()
+            self._draw(loader, root, (), ()) if root is not None else None
+            self.value = loader.construct_document(root) if root is not None and not self._problems else None
+        except yaml.MarkedYAMLError as error:
+            raise ConfigError(source, [_syntax_problem(error)]) from None
+        except (yaml.YAMLError, ValueError) as error:  # a control character; 2024-13-45 as a date
+            raise ConfigError(
+                source, [Problem((), f"is not valid YAML: {str(error).splitlines()[0]}")]
+            ) from None
+        finally:
+            loader.dispose()
+        if self._problems:
+            raise ConfigError(source, self._problems)
+        if root is None:
+            raise ConfigError(source, [Problem((), "is empty; a cluster needs at least `nodes:`")])
+
+    def _draw(
+        self, loader: yaml.SafeLoader, node: yaml.Node, path: KeyPath, above: tuple[yaml.Node, ...]
+    ) -> None:
+        self._visited += 1
+        if node in above or self._visited > _NODES_MAX:
+            raise yaml.MarkedYAMLError(problem="aliases nest too deeply", problem_mark=node.start_mark)
+        if isinstance(node, yaml.MappingNode):
+            seen: dict[object, int] = {}
+            for key_node, value_node in self._pairs(loader, node):
+                line = key_node.start_mark.line + 1
+                key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+                if not isinstance(key, str):
+                    self._problems.append(
+                        Problem((*path, str(key)), "a key must be text; put it in quotes", line)
+                    )
+                    continue
+                if key in seen:
+                    self._problems.append(
+                        Problem(
+                            (*path, key), f"is written twice, first on line {seen[key]}; remove one", line
+                        )
+                    )
+                seen.setdefault(key, line)
+                self.lines[*path, key] = line
+                self._draw(loader, value_node, (*path, key), (*above, node))
+        elif isinstance(node, yaml.SequenceNode):
+            for position, item in enumerate(node.value):
+                self.lines[*path, position] = item.start_mark.line + 1
+                self._draw(loader, item, (*path, position), (*above, node))
+
+    def _pairs(self, loader: yaml.SafeLoader, node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
+        """The mapping's own pairs, then what `<<` merges in where it is not overridden."""
+        own = [pair for pair in node.value if pair[0].tag != "tag:yaml.org,2002:merge"]
+        if len(own) == len(node.value):
+            return own
+        own_keys = {key.value for key, _ in own if isinstance(key, yaml.ScalarNode)}
+        loader.flatten_mapping(node)
+        merged = [pair for pair in node.value if pair not in own and pair[0].value not in own_keys]
+        node.value = merged + own
+        return own + merged
+
+
+def _syntax_problem(error: yaml.MarkedYAMLError) -> Problem:
+    mark = error.problem_mark or error.context_mark
+    reason = error.problem or error.context or "can't be read"
+    return Problem((), f"is not valid YAML: {reason}", mark.line + 1 if mark else 0)
+
+
+# ---- from pydantic's complaints to ours ------------------------------------------------------------------------
+
+
+def _validate(source: str, value: object, lines: dict[KeyPath, int]) -> ClusterConfig:
+    if not isinstance(value, dict):
+        raise ConfigError(source, [Problem((), "must be a mapping with `nodes:` in it", 1)])
+    try:
+        return ClusterConfig.model_validate(value)
+    except ValidationError as error:
+        found = [problem for details in error.errors() for problem in _from_pydantic(details)]
+        raise ConfigError(source, [_with_line(problem, lines) for problem in found]) from None
+
+
+def _with_line(problem: Problem, lines: dict[KeyPath, int]) -> Problem:
+    """The line of the key itself, or of the nearest one above it that the file has."""
+    for length in range(len(problem.path), 0, -1):
+        line = lines.get(problem.path[:length])
+        if line is not None:
+            return Problem(problem.path, problem.message, line)
+    return Problem(problem.path, problem.message, 1 if lines else 0)
+
+
+def _from_pydantic(details: ErrorDetails) -> list[Problem]:
+    cause = details.get("ctx", {}).get("error")
+    if isinstance(cause, Inconsistent):
+        return cause.problems
+    path: KeyPath = tuple(part for part in details["loc"] if part != "[key]")
+    return [Problem(path, _message(path, details))]
+
+
+_KINDS = {
+    "int_type": "must be a whole number",
+    "string_type": "must be text",
+    "dict_type": "must be a mapping of keys to values",
+    "model_type": "must be a mapping of keys to values",
+    "list_type": "must be a list",
+    "path_type": "must be a path",
+}
+
+
+def _message(path: KeyPath, details: ErrorDetails) -> str:
+    kind, given, ctx = details["type"], details["input"], details.get("ctx", {})
+    match kind:
+        case "extra_forbidden":
+            return f"unknown key; {_suggestion(path)}"
+        case "missing":
+            return "is missing; write it"
+        case "greater_than_equal":
+            return f"must be at least {ctx['ge']}, is {given}"
+        case "less_than_equal":
+            return f"must be at most {ctx['le']}, is {given}"
+        case "less_than":
+            return f"must be below {ctx['lt']}, is {given}"
+        case "too_short":
+            return "must not be empty"
+        case _ if kind in _KINDS:
+            return f"{_KINDS[kind]}, is {_describe(given)}"
+        case _:
+            return details["msg"].removeprefix("Value error, ")
+
+
+def _describe(value: object) -> str:
+    if value is None:
+        return "empty"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return f"the text {value!r}"
+    if isinstance(value, dict):
+        return "a mapping"
+    return "a list" if isinstance(value, list) else str(value)
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "nodes": NodeConfig,
+    "tables": TableConfig,
+    "raft": RaftConfig,
+    "store": StoreConfig,
+    "limits": LimitsConfig,
+    "supervisor": SupervisorConfig,
+    "follows": FollowsConfig,
+}
+
+
+def _suggestion(path: KeyPath) -> str:
+    """What the writer of an unknown key may have meant."""
+    model = ClusterConfig if len(path) == 1 else _SECTIONS[cast("str", path[0])]
+    known = [name for name in model.model_fields if (model, name) != (NodeConfig, "name")]
+    near = difflib.get_close_matches(str(path[-1]), known, n=1)
+    return f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+
+
+def as_plain(cluster: ClusterConfig) -> dict[str, Any]:
+    """The cluster as plain JSON values, every default written out."""
+    return cluster.model_dump(mode="json")

@@ -1,0 +1,330 @@
+"""The cluster file as models. Frozen, and unknown keys are errors: a typo fails at start, not at night.
+
+A field's docstring is its documentation; sizes are bytes and times milliseconds where the name says so."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from config import checks, paths, placement
+from config.problems import Inconsistent
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, validate_default=True
+    )
+
+
+def _check_history(value: object) -> object:
+    whole_number = isinstance(value, int) and not isinstance(value, bool)
+    if value in ("all", "none") or (whole_number and isinstance(value, int) and 1 <= value < 2**31):
+        return value
+    raise PydanticCustomError("history", "must be all, none, or a number of revisions from 1")
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return Path(os.path.abspath(path.expanduser()))
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
+
+
+def _empty_if_none(value: object) -> object:
+    return {} if value is None else value
+
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Bytes = Annotated[int, Field(ge=1, lt=2**40)]
+Milliseconds = Annotated[int, Field(ge=1, le=86_400_000)]
+
+
+class NodeConfig(_Model):
+    """One host's set of processes."""
+
+    name: str
+    """The key in the file; never written inside the node."""
+    id: Annotated[int, Field(ge=1, lt=2**31)]
+    """Number of the node in the Raft groups. Default: its position in the file, from 1. Write it if lines may move:
+    data remembers it."""
+    host: str = "127.0.0.1"
+    """Address that all ports of the node bind to and that others reach it by. Anything but loopback has to be written,
+    because nothing here asks for a password yet."""
+    client_port: Port = 2379
+    """gRPC, both APIs."""
+    http_port: Port = 8079
+    """Reserved for the HTTP API of a later version; nothing listens on it yet."""
+    peer_port: Port = 7101
+    """First of the ports between nodes, one per shard: shard s listens on peer_port + s - 1."""
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether `boathouse up FILE` starts this node without being told to."""
+        return checks.is_loopback(self.host)
+
+    @property
+    def client_endpoint(self) -> str:
+        """host:port of the gRPC server."""
+        return f"{_in_url(self.host)}:{self.client_port}"
+
+
+class TableConfig(_Model):
+    """A table to create at first start. Later changes are made through the API, not here."""
+
+    shard: Annotated[int, Field(ge=1)] | None = None
+    """Shard that holds it. Default: chosen by the catalog when the table is created."""
+    history: Annotated[int | Literal["all", "none"], PlainValidator(_check_history)] = "all"
+    """Revisions kept readable: all, none (only the newest), or a number of them."""
+
+
+class RaftConfig(_Model):
+    """Consensus. The defaults suit nodes within one continent; raise the ticks for longer ways."""
+
+    tick_ms: Annotated[int, Field(ge=5, le=60_000)] = 100
+    """Length of a tick, the unit of the next two."""
+    heartbeat_ticks: Annotated[int, Field(ge=1, le=1_000)] = 1
+    """A leader says it is alive this often. < election_ticks."""
+    election_ticks: Annotated[int, Field(ge=2, le=10_000)] = 6
+    """A follower that hears nothing for this long, up to twice as long by chance, campaigns. Six ticks of 100 ms let
+    clients see a pause below two seconds when a leader dies, and are far over a loopback or regional round trip."""
+    append_bytes_max: Bytes = 1 << 20
+    """Most entry bytes in one append message; one larger entry still goes alone."""
+    inflight_appends_max: Annotated[int, Field(ge=1, le=65_536)] = 256
+    """Append messages on their way to one follower before its answers are awaited."""
+    inflight_bytes_max: Bytes = 64 << 20
+    """Entry bytes on their way to one follower."""
+    uncommitted_bytes_max: Bytes = 128 << 20
+    """Entry bytes proposed but not yet committed; beyond it proposals are refused."""
+    log_tail_entries: Annotated[int, Field(ge=0, lt=2**40)] = 10_000
+    """Applied entries kept for slow followers and follower clusters when the log is compacted."""
+    snapshot_entries: Annotated[int, Field(ge=1, lt=2**40)] = 20_000
+    """The log is compacted when this many applied entries lie before the tail."""
+
+
+class StoreConfig(_Model):
+    """The SQLite database of each replica."""
+
+    page_cache_bytes: Bytes = 16 << 20
+    """SQLite's page cache per connection."""
+    checkpoint_wal_bytes: Bytes = 32 << 20
+    """A checkpoint starts when the write-ahead log is this long."""
+    compaction_rows_max: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000
+    """Rows removed by one step of history compaction; a step shares a turn with writes."""
+    snapshot_chunk_bytes: Annotated[int, Field(ge=4_096, le=64 << 20)] = 1 << 20
+    """Size of the pieces in which a snapshot travels to another replica."""
+    snapshot_rate_bytes: Bytes = 256 << 20
+    """Most snapshot bytes sent by one replica in a second."""
+    reader_threads: Annotated[int, Field(ge=1, le=64)] = 2
+    """Threads for reads that would hold up the loop, each with a connection of its own."""
+
+
+class LimitsConfig(_Model):
+    """Bounds on what clients may ask. Over a bound comes a clear refusal, never a slow death."""
+
+    request_bytes_max: Annotated[int, Field(ge=1_024, le=512 << 20)] = 1_572_864
+    """Encoded size of one write on the etcd API; etcd's --max-request-bytes and its default."""
+    txn_ops_max: Annotated[int, Field(ge=1, le=1_000_000)] = 128
+    """Operations in one list of an etcd transaction; etcd's --max-txn-ops and its default."""
+    pending_requests_max: Annotated[int, Field(ge=1, le=10_000_000)] = 20_000
+    """Requests waiting in one process; more are refused as RESOURCE_EXHAUSTED."""
+    pending_bytes_max: Bytes = 256 << 20
+    """Request bytes waiting in one process."""
+    write_timeout_ms: Milliseconds = 7_000
+    """A write unanswered for so long ends with its outcome unknown (5 s and two elections, as in etcd)."""
+    read_timeout_ms: Milliseconds = 7_000
+    """A linearizable read unconfirmed for so long is refused."""
+    cursors_max: Annotated[int, Field(ge=1, le=100_000)] = 64
+    """Open IterateRange streams on one replica."""
+    cursor_idle_ms: Milliseconds = 60_000
+    """A cursor nobody reads from for so long is closed."""
+
+
+class SupervisorConfig(_Model):
+    """How processes are kept alive."""
+
+    backoff_min_ms: Milliseconds = 100
+    """Wait before the first restart of a crashed process; doubles with each further crash."""
+    backoff_max_ms: Milliseconds = 10_000
+    """Longest wait between restarts."""
+    stable_ms: Milliseconds = 10_000
+    """A process that ran for so long starts again from backoff_min_ms."""
+    crashes_max: Annotated[int, Field(ge=1, le=1_000)] = 8
+    """So many crashes within crash_window_ms and the process stays down, as failed."""
+    crash_window_ms: Milliseconds = 60_000
+    """See crashes_max."""
+    stop_timeout_ms: Milliseconds = 10_000
+    """A process that has not stopped in order by then is killed."""
+    log_bytes_max: Annotated[int, Field(ge=4_096, lt=2**40)] = 10 << 20
+    """Size at which a process's log file is moved aside."""
+    log_files_max: Annotated[int, Field(ge=1, le=100)] = 3
+    """Log files kept per process, the current one included."""
+
+
+class FollowsConfig(_Model):
+    """Makes this a follower cluster. Accepted and checked; replication itself comes in a later version."""
+
+    cluster: str
+    """Name of the leader cluster."""
+    endpoints: Annotated[list[str], Field(min_length=1)]
+    """host:port of coordinators of the leader cluster."""
+
+
+class ClusterConfig(_Model):
+    """One cluster, as every node of it sees it."""
+
+    cluster: str = "boathouse"
+    """Name of the cluster; data and messages of another name are refused."""
+    data_dir: Annotated[Path, Field(strict=False), AfterValidator(_absolute)] = Path("boathouse-data")
+    """Holds one folder per node. A relative path counts from the working directory."""
+    nodes: dict[str, NodeConfig]
+    """All nodes, by name."""
+    shards: Annotated[int, Field(ge=1, le=256)] = 2
+    """Raft groups. Fixed once there is data."""
+    replicas: Annotated[int, Field(ge=1, le=7)]
+    """Copies of each shard, an odd number. Default: 3 with three or more nodes, else 1."""
+    tables: dict[str, Annotated[TableConfig, BeforeValidator(_empty_if_none)]] = Field(
+        default_factory=lambda: {"default": TableConfig()}
+    )
+    """Tables to create at first start. Default: one named default, which etcd clients use unless told otherwise."""
+    raft: RaftConfig = RaftConfig()
+    store: StoreConfig = StoreConfig()
+    limits: LimitsConfig = LimitsConfig()
+    supervisor: SupervisorConfig = SupervisorConfig()
+    follows: FollowsConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, data: Any) -> Any:
+        return _with_derived_defaults(data) if isinstance(data, Mapping) else data
+
+    @model_validator(mode="after")
+    def _check(self) -> ClusterConfig:
+        problems = list(checks.problems(self))
+        if problems:
+            raise Inconsistent(problems)
+        return self
+
+    @property
+    def cluster_id(self) -> int:
+        """etcd's cluster id: the same on all nodes, never 0."""
+        return _digest("cluster", self.cluster)
+
+    def member_id(self, node: str | int) -> int:
+        """etcd's member id of a node, never 0."""
+        return _digest("member", self.cluster, self.node(node).name)
+
+    def group(self, shard: int) -> int:
+        """Envelope.group: tells this cluster's shard from any other on a clashing port."""
+        return _digest("group", self.cluster, str(shard))
+
+    def node(self, name_or_id: str | int) -> NodeConfig:
+        """The node of that name or numeric id. Raises KeyError if the cluster has none."""
+        if isinstance(name_or_id, str):
+            return self.nodes[name_or_id]
+        for node in self.nodes.values():
+            if node.id == name_or_id:
+                return node
+        raise KeyError(name_or_id)
+
+    def replica_nodes(self, shard: int) -> tuple[NodeConfig, ...]:
+        """The nodes that hold a shard, its preferred leader first."""
+        by_id = sorted(self.nodes.values(), key=lambda node: node.id)
+        return placement.rotation(by_id, shard, self.replicas)
+
+    def shards_of(self, node: str | int) -> tuple[int, ...]:
+        """The shards that have a replica on a node, ascending."""
+        name = self.node(node).name
+        return tuple(
+            shard
+            for shard in range(1, self.shards + 1)
+            if any(holder.name == name for holder in self.replica_nodes(shard))
+        )
+
+    def worker_tcp(self, node: str | int, shard: int) -> str:
+        """Where peers and coordinators of other nodes reach a replica."""
+        there = self.node(node)
+        # ZeroMQ binds to addresses and interface names only, it does not look up "localhost".
+        host = "127.0.0.1" if there.host == "localhost" else there.host
+        return f"tcp://{_in_url(host)}:{there.peer_port + shard - 1}"
+
+    def worker_ipc(self, node: str | int, shard: int) -> str:
+        """Where the coordinator of the same node reaches a replica."""
+        return f"ipc://{self.runtime_dir / f'{self.node(node).name}.{shard}'}"
+
+    def control_socket(self, node: str | int) -> Path:
+        """Where the supervisor of a node answers the CLI."""
+        return self.runtime_dir / f"{self.node(node).name}.control"
+
+    @property
+    def runtime_dir(self) -> Path:
+        """Folder of all sockets; the supervisor makes it, for this user alone."""
+        return paths.runtime_dir(self.data_dir)
+
+    def node_dir(self, node: str | int) -> Path:
+        """Everything a node keeps on disk."""
+        return self.data_dir / self.node(node).name
+
+    def replica_dir(self, node: str | int, shard: int) -> Path:
+        """Everything one replica keeps on disk."""
+        return self.node_dir(node) / f"shard-{shard}"
+
+
+class ProcessSpec(_Model):
+    """All a child process needs to know, as the supervisor writes it in one line of JSON to the child's stdin."""
+
+    cluster: ClusterConfig
+    kind: Literal["coordinator", "shardworker"]
+    node: str
+    shard: int | None = None
+    """Of a shardworker; None for a coordinator."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ProcessSpec:
+        if self.node not in self.cluster.nodes:
+            raise ValueError(f"the cluster has no node {self.node}")
+        if self.kind == "coordinator":
+            if self.shard is not None:
+                raise ValueError("a coordinator has no shard")
+        elif self.shard not in self.cluster.shards_of(self.node):
+            raise ValueError(f"node {self.node} holds no replica of shard {self.shard}")
+        return self
+
+
+def _with_derived_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What can only be said once the nodes are known: their names, their ids, the number of replicas."""
+    filled = dict(data)
+    nodes = filled.get("nodes")
+    if isinstance(nodes, Mapping):
+        filled["nodes"] = {
+            name: {"name": name, "id": position, **(_empty_if_none(node))}  # type: ignore[dict-item]
+            if isinstance(node, Mapping | None)
+            else node
+            for position, (name, node) in enumerate(nodes.items(), start=1)
+        }
+        filled.setdefault("replicas", 3 if len(nodes) >= 3 else 1)
+    return filled
+
+
+def _digest(*parts: str) -> int:
+    """A stable 64-bit number for these words, never 0 (0 means "none" on the wire)."""
+    text = "\0".join(parts).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") or 1
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
