@@ -1,6 +1,7 @@
 """The cluster file: its models, how it is read, and what follows from it (placement, addresses, folders).
 
-An entry point calls `load` once and hands sub-models down; a child process gets the whole as a `ProcessSpec`."""
+An entry point calls `load` once and hands sub-models down; a child process gets the whole as a
+`ProcessSpec`."""
 
 from config.loading import load
 from config.models import (

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from config.problems import KeyPath, Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from config.models import ClusterConfig, NodeConfig
 
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
@@ -87,7 +88,7 @@ def _placement(cluster: ClusterConfig) -> Iterator[Problem]:
     if replicas % 2 == 0:
         yield Problem(
             ("replicas",),
-            f"{replicas} replicas survive no more failures than {replicas - 1} and need one node more for a majority; "
+            f"{replicas} replicas survive no more failures than {replicas - 1} and need a larger majority; "
             f"use an odd number",
         )
 
@@ -178,8 +179,8 @@ def _timing(cluster: ClusterConfig) -> Iterator[Problem]:
     if raft.election_ticks <= raft.heartbeat_ticks:
         yield Problem(
             ("raft", "election_ticks"),
-            f"{raft.election_ticks} is not above heartbeat_ticks ({raft.heartbeat_ticks}): followers would campaign "
-            f"against a living leader; raise it",
+            f"{raft.election_ticks} is not above heartbeat_ticks ({raft.heartbeat_ticks}): followers would "
+            f"campaign against a living leader; raise it",
         )
     if supervisor.backoff_max_ms < supervisor.backoff_min_ms:
         yield Problem(

@@ -1,17 +1,16 @@
 """Reads a cluster file; every complaint names its line.
 
-PyYAML's composer keeps a mark on each node, its constructor throws them away. So the document is composed first, a map
-from key path to line is drawn from the nodes, and only then plain values are built for the models."""
+PyYAML's composer keeps a mark on each node, its constructor throws them away. So the document is composed
+first, a map from key path to line is drawn from the nodes, and only then are plain values built for the
+models."""
 
 from __future__ import annotations
 
 import difflib
-from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from config.models import (
     ClusterConfig,
@@ -24,6 +23,11 @@ from config.models import (
     TableConfig,
 )
 from config.problems import ConfigError, Inconsistent, KeyPath, Problem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydantic_core import ErrorDetails
 
 DEFAULT_SOURCE = "built-in default"
 FILE_BYTES_MAX = 1 << 20
@@ -94,7 +98,7 @@ class _Document:
             seen: dict[object, int] = {}
             for key_node, value_node in self._pairs(loader, node):
                 line = key_node.start_mark.line + 1
-                key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+                key = loader.construct_object(key_node, deep=True)
                 if not isinstance(key, str):
                     self._problems.append(
                         Problem((*path, str(key)), "a key must be text; put it in quotes", line)
@@ -132,7 +136,7 @@ def _syntax_problem(error: yaml.MarkedYAMLError) -> Problem:
     return Problem((), f"is not valid YAML: {reason}", mark.line + 1 if mark else 0)
 
 
-# ---- from pydantic's complaints to ours ------------------------------------------------------------------------
+# ---- from pydantic's complaints to ours ------------------------------------------------------------------
 
 
 def _validate(source: str, value: object, lines: dict[KeyPath, int]) -> ClusterConfig:

@@ -60,11 +60,11 @@ class NodeConfig(_Model):
     name: str
     """The key in the file; never written inside the node."""
     id: Annotated[int, Field(ge=1, lt=2**31)]
-    """Number of the node in the Raft groups. Default: its position in the file, from 1. Write it if lines may move:
-    data remembers it."""
+    """Number of the node in the Raft groups. Default: its position in the file, from 1. Write it if lines may
+    move: data remembers it."""
     host: str = "127.0.0.1"
-    """Address that all ports of the node bind to and that others reach it by. Anything but loopback has to be written,
-    because nothing here asks for a password yet."""
+    """Address that all ports of the node bind to and that others reach it by. Anything but loopback has to be
+    written, because nothing here asks for a password yet."""
     client_port: Port = 2379
     """gRPC, both APIs."""
     http_port: Port = 8079
@@ -100,8 +100,9 @@ class RaftConfig(_Model):
     heartbeat_ticks: Annotated[int, Field(ge=1, le=1_000)] = 1
     """A leader says it is alive this often. < election_ticks."""
     election_ticks: Annotated[int, Field(ge=2, le=10_000)] = 6
-    """A follower that hears nothing for this long, up to twice as long by chance, campaigns. Six ticks of 100 ms let
-    clients see a pause below two seconds when a leader dies, and are far over a loopback or regional round trip."""
+    """A follower that hears nothing for this long, up to twice as long by chance, campaigns. Six ticks of
+    100 ms keep the pause that clients see below two seconds when a leader dies, and are far over a regional
+    round trip."""
     append_bytes_max: Bytes = 1 << 20
     """Most entry bytes in one append message; one larger entry still goes alone."""
     inflight_appends_max: Annotated[int, Field(ge=1, le=65_536)] = 256
@@ -200,7 +201,8 @@ class ClusterConfig(_Model):
     tables: dict[str, Annotated[TableConfig, BeforeValidator(_empty_if_none)]] = Field(
         default_factory=lambda: {"default": TableConfig()}
     )
-    """Tables to create at first start. Default: one named default, which etcd clients use unless told otherwise."""
+    """Tables to create at first start. Default: one named default, which etcd clients use unless told
+    otherwise."""
     raft: RaftConfig = RaftConfig()
     store: StoreConfig = StoreConfig()
     limits: LimitsConfig = LimitsConfig()
@@ -285,7 +287,7 @@ class ClusterConfig(_Model):
 
 
 class ProcessSpec(_Model):
-    """All a child process needs to know, as the supervisor writes it in one line of JSON to the child's stdin."""
+    """All a child process needs to know, as one line of JSON that the supervisor writes to its stdin."""
 
     cluster: ClusterConfig
     kind: Literal["coordinator", "shardworker"]

@@ -1,7 +1,7 @@
 """Where a cluster's files and sockets are.
 
-Unix socket paths are limited to 107 bytes, so sockets can't live below a data folder of any depth: they get a short
-folder of their own, named by the user and a digest of the data folder."""
+Unix socket paths are limited to 107 bytes, so sockets can't live below a data folder of any depth: they get a
+short folder of their own, named by the user and a digest of the data folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RUNTIME_DIR_VARIABLE = "BOATHOUSE_RUNTIME_DIR"
 
 
 def runtime_dir(data_dir: Path) -> Path:
-    """The folder of the control and ipc sockets of the cluster whose data is in data_dir. May not exist yet."""
+    """Folder of the control and ipc sockets of the cluster whose data is in data_dir. May not exist yet."""
     base = os.environ.get(RUNTIME_DIR_VARIABLE) or f"/tmp/boathouse-{os.getuid()}"  # noqa: S108 - owner is checked
     digest = hashlib.blake2b(os.fsencode(os.path.realpath(data_dir)), digest_size=5).hexdigest()
     return Path(base) / digest
