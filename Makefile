@@ -3,17 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up test lint format proto bench soak golden lock clean
+.PHONY: help venv up test lint format proto bench soak golden lock hooks clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
+# The project itself goes in as a path entry: its folders stay importable whatever is added to them.
 $(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "boathouse needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(PIP) install --require-hashes --requirement requirements.lock
+	$(PIP) install --no-deps --no-build-isolation --config-settings editable_mode=compat --editable .
 	@touch $@
 
 venv: $(STAMP) ## build the environment in .venv
@@ -21,9 +24,10 @@ venv: $(STAMP) ## build the environment in .venv
 up: $(STAMP) ## start the built-in single-node cluster in the foreground
 	$(BIN)/boathouse up
 
-lint: $(STAMP) ## style, types and import rules
+lint: $(STAMP) ## style, spelling, types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
@@ -46,12 +50,18 @@ soak: $(STAMP) ## long randomised runs with fresh seeds: make soak SECONDS=1800
 golden: $(STAMP) ## rewrite the golden transcripts; read the diff before you commit it
 	BOATHOUSE_GOLDEN=rewrite $(BIN)/pytest -q tests/simulation/scripts
 
-lock: $(VENV)/bin/pip-compile ## renew requirements.lock from pyproject.toml
-	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --extra dev --no-emit-index-url --no-emit-trusted-host --no-header --output-file requirements.lock pyproject.toml
+# Neither the index nor a wheel folder of whoever ran it belongs in the lock: hashes say what is meant.
+lock: $(BIN)/pip-compile ## renew requirements.lock from pyproject.toml
+	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --extra dev --no-header \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
+		--output-file requirements.lock pyproject.toml
 
-$(VENV)/bin/pip-compile:
+$(BIN)/pip-compile:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check pip-tools
+	$(PIP) install pip-tools
+
+hooks: $(STAMP) ## let git run the checks of .pre-commit-config.yaml before each commit
+	$(BIN)/pre-commit install
 
 clean: ## remove the environment and caches, never data
-	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
