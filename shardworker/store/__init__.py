@@ -1,0 +1,51 @@
+"""The SQLite database of one replica. DESIGN.md beside this file tells what is on disk when."""
+
+from shardworker.store.crash_points import (
+    NO_CRASH_POINTS,
+    CrashPoint,
+    CrashPoints,
+    KillAt,
+    NoCrashPoints,
+    from_environment,
+)
+from shardworker.store.database import StoreSettings, check_sqlite_version
+from shardworker.store.errors import (
+    DiskFull,
+    IdentityMismatch,
+    SnapshotRejected,
+    SqliteTooOld,
+    StorageFailed,
+    StoreError,
+    StoreInUse,
+)
+from shardworker.store.files import REAL_FILES, Files, RealFiles
+from shardworker.store.log import RaftLog
+from shardworker.store.records import Identity, ReplicaState
+from shardworker.store.replica_store import ReplicaStore
+from shardworker.store.turn import Turn
+
+__all__ = [
+    "NO_CRASH_POINTS",
+    "REAL_FILES",
+    "CrashPoint",
+    "CrashPoints",
+    "DiskFull",
+    "Files",
+    "Identity",
+    "IdentityMismatch",
+    "KillAt",
+    "NoCrashPoints",
+    "RaftLog",
+    "RealFiles",
+    "ReplicaState",
+    "ReplicaStore",
+    "SnapshotRejected",
+    "SqliteTooOld",
+    "StorageFailed",
+    "StoreError",
+    "StoreInUse",
+    "StoreSettings",
+    "Turn",
+    "check_sqlite_version",
+    "from_environment",
+]

@@ -1,0 +1,59 @@
+"""What lies in a replica's folder, by name.
+
+    lock                        held by the process that has the replica open replica-00000001.db         the
+    database, with SQLite's -wal and -shm beside it replica-00000002.db         its successor, once a snapshot
+    was installed; the highest number is the replica snapshot-<index>.tmp        a copy being made for a peer
+    snapshot-<index>.db         a finished copy receive-<stream>.tmp        a copy being received
+
+A WAL is bound to its database by name only: SQLite would replay an old one into a new file of the same name.
+So a database is never replaced under its name; an installed snapshot gets a name that never existed before,
+and the one rename that gives it that name is the moment it becomes the replica."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from shardworker.store.files import Files
+
+_DATABASE = re.compile(r"replica-(\d{8})\.db")
+_REPLICA_FILE = re.compile(r"replica-(\d{8})\.db(-wal|-shm|-journal)?")
+_PASSING_FILE = re.compile(r"(snapshot|receive)-.*")
+
+
+def database_file(folder: Path, generation: int) -> Path:
+    return folder / f"replica-{generation:08d}.db"
+
+
+def wal_of(file: Path) -> Path:
+    return file.with_name(file.name + "-wal")
+
+
+def side_files(file: Path) -> list[Path]:
+    """What SQLite may keep beside a database file."""
+    return [file.with_name(file.name + suffix) for suffix in ("-wal", "-shm", "-journal")]
+
+
+def current_generation(folder: Path, files: Files) -> int | None:
+    """The generation that is the replica; None if there is none yet."""
+    found = [int(match[1]) for name in files.names(folder) if (match := _DATABASE.fullmatch(name))]
+    return max(found, default=None)
+
+
+def clean_up(folder: Path, files: Files) -> int:
+    """Remove what a crash left behind; returns the generation to open (1 for a new replica).
+
+    Every removal is of a file nobody needs whatever happened, so this may crash and run again."""
+    generation = current_generation(folder, files) or 1
+    removed = False
+    for name in files.names(folder):
+        match = _REPLICA_FILE.fullmatch(name)
+        if (match is not None and int(match[1]) != generation) or _PASSING_FILE.fullmatch(name):
+            files.unlink(folder / name)
+            removed = True
+    if removed:
+        files.sync_folder(folder)
+    return generation

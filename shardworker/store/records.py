@@ -1,0 +1,159 @@
+"""How the store's own rows look on disk: fixed encodings, each with a checksum over its content and its
+place.
+
+    meta   id 1  replica state: term, vote, commit, applied index and term, truncation point     (binary,
+    every turn)
+           id 2  membership as of the applied index                                              (JSON)
+           id 3  identity of the replica                                                         (JSON)
+    log    one row per entry; the checksum covers index, term, kind and data
+
+Hard state and applied index share one row on purpose: one page write a turn, and no way to save one without
+the other. JSON where nobody is in a hurry, so that an operator can read it with any SQLite shell."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from zlib import crc32
+
+from proto.errors import Corrupt
+from shardworker.raft.types import Entry, EntryKind, HardState, LogIndex, Membership, NodeId, Term
+
+APPLICATION_ID = 0x626F6174
+"""SQLite's `application_id` of our databases: "boat"."""
+
+FORMAT_VERSION = 1
+"""SQLite's `user_version` of our databases; a replica refuses every other."""
+
+SCHEMA = (
+    """CREATE TABLE meta(
+        id INTEGER PRIMARY KEY, name TEXT NOT NULL, value BLOB NOT NULL, crc INTEGER NOT NULL)""",
+    # INTEGER PRIMARY KEY is the rowid: appends go to the right edge of one b-tree, truncation to its left
+    # edge.
+    """CREATE TABLE log(
+        idx INTEGER PRIMARY KEY, term INTEGER NOT NULL, kind INTEGER NOT NULL, crc INTEGER NOT NULL,
+        data BLOB NOT NULL)""",
+)
+
+STATE_ROW, MEMBERSHIP_ROW, IDENTITY_ROW = 1, 2, 3
+ROW_NAMES = {STATE_ROW: "state", MEMBERSHIP_ROW: "membership", IDENTITY_ROW: "identity"}
+
+_STATE = struct.Struct("<7Q")
+_ENTRY = struct.Struct("<QQB")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose replica this is. A database of another one is refused, never adopted."""
+
+    cluster_id: int
+    """Hash of the cluster's name and settings that may not change; not zero."""
+    node: int
+    """Numeric id of the node."""
+    shard: int
+    """From 1."""
+    cluster_name: str = ""
+    """For messages only; not compared."""
+
+    def same_as(self, other: Identity) -> bool:
+        return (self.cluster_id, self.node, self.shard) == (other.cluster_id, other.node, other.shard)
+
+    def __str__(self) -> str:
+        name = f"'{self.cluster_name}' " if self.cluster_name else ""
+        return f"cluster {name}(id {self.cluster_id:016x}), node {self.node}, shard {self.shard}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaState:
+    """The row that every turn may write. truncated_index ≤ applied_index ≤ commit ≤ last index of the log."""
+
+    term: int = 0
+    vote: int = 0
+    commit: int = 0
+    applied_index: int = 0
+    applied_term: int = 0
+    truncated_index: int = 0
+    """The last index that is no longer in the log; 0 if nothing was ever dropped."""
+    truncated_term: int = 0
+
+    @property
+    def hard_state(self) -> HardState:
+        return HardState(Term(self.term), NodeId(self.vote), LogIndex(self.commit))
+
+    def encode(self) -> bytes:
+        return _STATE.pack(
+            self.term,
+            self.vote,
+            self.commit,
+            self.applied_index,
+            self.applied_term,
+            self.truncated_index,
+            self.truncated_term,
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> ReplicaState:
+        if len(data) != _STATE.size:
+            raise Corrupt(f"the replica's state row has {len(data)} bytes instead of {_STATE.size}")
+        return cls(*_STATE.unpack(data))
+
+
+def row_checksum(row: int, value: bytes) -> int:
+    """Checksum of a meta row; a row that stands in another row's place does not match."""
+    return crc32(value, row)
+
+
+def entry_checksum(index: int, term: int, kind: int, data: bytes) -> int:
+    """Checksum of a log row; a row that stands at another index does not match."""
+    return crc32(data, crc32(_ENTRY.pack(index, term, kind)))
+
+
+def checked_entry(index: int, term: int, kind: int, crc: int, data: bytes) -> Entry:
+    """The entry of a log row. Raises Corrupt when its checksum differs: it is never served."""
+    try:
+        if entry_checksum(index, term, kind, data) == crc:
+            return Entry(Term(term), LogIndex(index), EntryKind(kind), data)
+    except (struct.error, ValueError, TypeError):
+        pass  # a flipped bit can leave a value outside its range or type just as well
+    raise Corrupt(
+        f"the log row of index {index} fails its checksum; the disk returned other bytes than were written. "
+        "Check the disk, then remove this replica's folder and let it be rebuilt from its peers"
+    )
+
+
+def encode_membership(membership: Membership) -> bytes:
+    fields = {
+        "voters": sorted(membership.voters),
+        "voters_outgoing": sorted(membership.voters_outgoing),
+        "learners": sorted(membership.learners),
+        "learners_next": sorted(membership.learners_next),
+        "auto_leave": membership.auto_leave,
+    }
+    return json.dumps(fields, sort_keys=True).encode()
+
+
+def decode_membership(data: bytes) -> Membership:
+    fields = json.loads(data)
+    return Membership(
+        voters=frozenset(map(NodeId, fields["voters"])),
+        voters_outgoing=frozenset(map(NodeId, fields["voters_outgoing"])),
+        learners=frozenset(map(NodeId, fields["learners"])),
+        learners_next=frozenset(map(NodeId, fields["learners_next"])),
+        auto_leave=bool(fields["auto_leave"]),
+    )
+
+
+def encode_identity(identity: Identity) -> bytes:
+    fields = {
+        "cluster_id": f"{identity.cluster_id:016x}",
+        "cluster": identity.cluster_name,
+        "node": identity.node,
+        "shard": identity.shard,
+    }
+    return json.dumps(fields, sort_keys=True).encode()
+
+
+def decode_identity(data: bytes) -> Identity:
+    fields = json.loads(data)
+    return Identity(int(fields["cluster_id"], 16), fields["node"], fields["shard"], fields["cluster"])

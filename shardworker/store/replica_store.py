@@ -1,0 +1,287 @@
+"""One replica's database: Raft log, hard state, applied index and the tables' data, in one SQLite file.
+
+A replica's folder holds `replica-<generation>.db` (with SQLite's -wal and -shm beside it) and, for a while,
+snapshot files. The highest generation is the replica; installing a snapshot creates the next one (see
+snapshot.py). Writes go through `turn()` only: one transaction, at most one sync. DESIGN.md tells the crash
+story."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import apsw
+
+from proto.errors import Corrupt
+from shardworker.raft.types import HardState, LogIndex, Membership, SnapshotMeta, Term
+from shardworker.store import database, folder
+from shardworker.store.checkpoint import BackgroundCheckpointer, InlineCheckpointer, checkpoint
+from shardworker.store.crash_points import NO_CRASH_POINTS, CrashPoint
+from shardworker.store.database import Role, StoreSettings
+from shardworker.store.errors import StorageFailed, translated
+from shardworker.store.files import REAL_FILES
+from shardworker.store.log import RaftLog
+from shardworker.store.turn import Turn
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from shardworker.store.checkpoint import Checkpointer
+    from shardworker.store.crash_points import CrashPoints
+    from shardworker.store.files import Files
+    from shardworker.store.records import Identity, ReplicaState
+
+
+class ReplicaStore:
+    """The open database of one replica. One thread writes; `reader` and `create_snapshot` may be called by
+    others."""
+
+    connection: apsw.Connection
+    """The writer. Replaced by install_snapshot."""
+    log: RaftLog
+    state: ReplicaState
+    """The durable positions, as of the last turn."""
+    membership: Membership
+    """The configuration as of the applied index."""
+    generation: int
+    """Grows when a snapshot is installed; readers of an older generation are to be closed."""
+
+    def __init__(
+        self,
+        path: Path,
+        identity: Identity,
+        settings: StoreSettings,
+        vfs: str | None,
+        files: Files,
+        crash_points: CrashPoints,
+    ) -> None:
+        """Use `open`."""
+        self.path = path
+        self.identity = identity
+        self.settings = settings
+        self.vfs = vfs
+        self.files = files
+        self.crash_points = crash_points
+        self.wal_frames = 0
+        self.log = RaftLog(settings.log_cache_bytes, self.snapshot_meta)
+        self._failed: StorageFailed | None = None
+        self._lock: int | None = None
+        self._checkpointer: Checkpointer
+        self._sync = True
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        identity: Identity,
+        settings: StoreSettings | None = None,
+        *,
+        vfs: str | None = None,
+        files: Files = REAL_FILES,
+        crash_points: CrashPoints = NO_CRASH_POINTS,
+    ) -> ReplicaStore:
+        """Open the replica in the folder `path`, or create it there; what a crash left behind is cleaned up.
+
+        A new replica has an empty membership and an empty log. Raises IdentityMismatch if another replica
+        lives there, Corrupt if what is read fails a check, StoreInUse, SqliteTooOld, DiskFull,
+        StorageFailed."""
+        database.check_sqlite_version()
+        store = cls(path, identity, settings or StoreSettings(), vfs, files, crash_points)
+        try:
+            files.make_folder(path)
+            store._lock = files.lock(path)
+            store.generation = folder.clean_up(path, files)
+            store._open_generation()
+        except Exception as error:
+            store._abandon()
+            raise translated(error, f"opening the replica in {path}") from error
+        except BaseException:
+            store._abandon()
+            raise
+        return store
+
+    def _open_generation(self) -> None:
+        """Open the database file of self.generation and load what memory holds of it."""
+        file = self.file
+        self.connection = database.connect(
+            file, self.settings, vfs=self.vfs, role=Role.CREATOR if self.generation == 1 else Role.WRITER
+        )
+        self._execute = self.connection.cursor().execute
+        if database.is_unborn(self.connection):
+            if self.generation != 1:
+                raise Corrupt(f"{file} is empty")
+            database.begin_wal(self.connection, self.settings)
+            database.create_tables(self.connection, self.identity, self.crash_points)
+            self.crash_points.reach(CrashPoint.CREATE_COMMITTED)
+            self.files.sync_folder(self.path)
+        else:
+            database.check_format(self.connection, file)
+            database.check_identity(self.connection, file, self.identity)
+            database.begin_wal(self.connection, self.settings)
+        self.state = database.read_state(self.connection)
+        self.membership = database.read_membership(self.connection)
+        self.log.load(self.connection, self.state.truncated_index, self.state.truncated_term)
+        database.check_state(self.state, self.log.last_index())
+        self._sync = True
+        self.wal_frames = 0
+        self.connection.set_wal_hook(self._note_wal)
+        checkpointer = InlineCheckpointer if self.settings.exclusive else BackgroundCheckpointer
+        self._checkpointer = checkpointer(self)
+
+    # ---- what is durable ----------------------------------------------------------------------------------
+
+    @property
+    def file(self) -> Path:
+        """The current database file."""
+        return folder.database_file(self.path, self.generation)
+
+    @property
+    def hard_state(self) -> HardState:
+        return self.state.hard_state
+
+    @property
+    def applied_index(self) -> LogIndex:
+        return LogIndex(self.state.applied_index)
+
+    @property
+    def applied_term(self) -> Term:
+        return Term(self.state.applied_term)
+
+    def snapshot_meta(self) -> SnapshotMeta:
+        """What the database's data stands for now."""
+        return SnapshotMeta(self.applied_index, self.applied_term, self.membership)
+
+    def database_bytes(self) -> int:
+        """Size of the database file and its WAL."""
+        file = self.file
+        return self.files.size(file) + self.files.size(folder.wal_of(file))
+
+    def database_in_use_bytes(self) -> int:
+        """Bytes of the database's pages that hold something."""
+        pages = self.connection.pragma("page_count") - self.connection.pragma("freelist_count")
+        return int(pages * self.connection.pragma("page_size"))
+
+    def free_bytes(self) -> int:
+        """What may still be written to this replica's disk; cheap enough for every tick."""
+        return self.files.free_bytes(self.path)
+
+    @property
+    def checkpoint_frames(self) -> int:
+        """Length of the WAL, in pages, at which a checkpoint starts."""
+        return self.settings.checkpoint_wal_bytes // self.settings.page_bytes
+
+    @property
+    def wal_frames_max(self) -> int:
+        """Length of the WAL, in pages, at which the writer is slowed down."""
+        return self.settings.wal_bytes_max // self.settings.page_bytes
+
+    # ---- other connections --------------------------------------------------------------------------------
+
+    def reader(self) -> apsw.Connection:
+        """A connection that reads beside the writer; give it back to `close_reader`. Any thread may call
+        this.
+
+        With StoreSettings.exclusive it is the writer's own connection."""
+        if self.settings.exclusive:
+            return self.connection
+        try:
+            return database.connect(self.file, self.settings, vfs=self.vfs, role=Role.READER)
+        except apsw.Error as error:
+            raise translated(error, f"opening a reader of {self.file}") from error
+
+    def close_reader(self, connection: apsw.Connection) -> None:
+        """Close what `reader` gave."""
+        if connection is not self.connection:
+            connection.close()
+
+    def close(self) -> None:
+        """Orderly end: what is in the WAL is copied into the database if the disk allows, so the next start
+        is quick.
+
+        Readers should be closed before. Nothing depends on this being called."""
+        self._close_generation()
+        if self._lock is not None:
+            self.files.unlock(self._lock)
+            self._lock = None
+
+    def _close_generation(self) -> None:
+        self._checkpointer.close()
+        if self._failed is None:
+            checkpoint(self.connection, self)
+        self.connection.close()
+
+    def _abandon(self) -> None:
+        """Let go of everything after a failed `open`, writing nothing."""
+        connection = getattr(self, "connection", None)
+        if connection is not None:
+            connection.close()
+        if self._lock is not None:
+            self.files.unlock(self._lock)
+
+    # ---- a turn -------------------------------------------------------------------------------------------
+
+    def turn(self, *, sync: bool) -> Turn:
+        """A transaction, to be entered with `with`: committed at the end, rolled back on any exception.
+
+        sync: it survives a power cut once committed; otherwise it only survives the death of the process
+        until the next turn with sync. Raises DiskFull (nothing changed, try again later), StorageFailed (stop
+        the process)."""
+        return Turn(self, sync)
+
+    def begin(self, *, sync: bool) -> None:
+        """For Turn: open the transaction."""
+        if self._failed is not None:
+            raise self._failed
+        try:
+            if sync is not self._sync:
+                self._execute("PRAGMA synchronous = FULL" if sync else "PRAGMA synchronous = NORMAL")
+                self._sync = sync
+            self._execute("BEGIN IMMEDIATE")
+        except apsw.Error as error:
+            raise self._refused(error, "beginning a turn") from error
+        self.crash_points.reach(CrashPoint.TURN_BEGUN)
+
+    def execute(self, sql: str, bindings: tuple[Any, ...] = ()) -> None:
+        """For Turn: a statement on the writer's connection."""
+        self._execute(sql, bindings)
+
+    def committed(self, state: ReplicaState | None, membership: Membership | None) -> None:
+        """For Turn: COMMIT returned; memory follows."""
+        if state is not None:
+            self.state = state
+        if membership is not None:
+            self.membership = membership
+        self.log.committed()
+        self.crash_points.reach(CrashPoint.COMMIT_DONE)
+        self._checkpointer.after_commit(self.wal_frames)
+
+    def roll_back(self, error: BaseException) -> None:
+        """For Turn: undo the transaction, then raise what `error` means to the store, if it means anything.
+
+        Whatever goes wrong here never hides `error`, which came first."""
+        self.log.rolled_back()
+        try:
+            if self.connection.in_transaction:
+                self._execute("ROLLBACK")
+        except apsw.Error as second:
+            error.add_note(f"the rollback failed as well: {second}")
+            self._fail(StorageFailed(f"a rollback failed: {second}"))
+        if isinstance(error, apsw.Error):
+            refused = self._refused(error, "writing a turn")
+            if refused is not error:
+                raise refused from error
+
+    def _refused(self, error: Exception, doing: str) -> Exception:
+        refused = translated(error, f"{doing} in {self.file}")
+        if isinstance(refused, StorageFailed | Corrupt):
+            self._fail(refused)
+        return refused
+
+    def _fail(self, error: Exception) -> None:
+        """Nothing is written after this: what the disk holds is found out at the next start, not guessed
+        now."""
+        if self._failed is None:
+            self._failed = error if isinstance(error, StorageFailed) else StorageFailed(str(error))
+
+    def _note_wal(self, _connection: apsw.Connection, _name: str, frames: int) -> int:
+        self.wal_frames = frames
+        return apsw.SQLITE_OK
