@@ -1,19 +1,18 @@
-"""Regenerates the committed protobuf code: `python tools/generate_proto.py [OUTPUT_FOLDER]`.
+"""Regenerates the committed protobuf code: `python tools/generate_proto.py [--check]`.
 
-Without an argument the code is written beside the .proto files; the freshness test passes a temporary folder
-and compares. File names are given to protoc relative to the repository root, so that generated imports read
-`from proto.x import y_pb2`.
+Without an argument the code is written beside the .proto files; --check writes nothing, names the files that
+would change and fails if there are any. File names are given to protoc relative to the repository root, so
+that generated imports read `from proto.x import y_pb2`.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import sysconfig
-from importlib import resources
+import tempfile
 from pathlib import Path
-
-from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,22 +31,53 @@ def generate(output: Path) -> None:
     """Write _pb2.py, _pb2.pyi and, for files with services, _pb2_grpc.py and _pb2_grpc.pyi below output.
 
     Raises RuntimeError if protoc refuses a file; protoc itself has then said why on standard error."""
-    # protoc looks its plugins up on PATH, and nobody has to activate the environment to run this.
-    plugins = Path(sysconfig.get_path("scripts"))
-    os.environ["PATH"] = f"{plugins}{os.pathsep}{os.environ.get('PATH', '')}"
-
-    well_known = resources.files("grpc_tools") / "_proto"
-    common = ["protoc", f"-I{ROOT}", f"-I{well_known}"]
     files = proto_files()
+    run_protoc([f"--python_out={output}", f"--mypy_out=quiet:{output}", *files])
     with_services = [name for name in files if has_services(name)]
-    steps = [
-        [*common, f"--python_out={output}", f"--mypy_out=quiet:{output}", *files],
-        [*common, f"--grpc_python_out={output}", f"--mypy_grpc_out=quiet:{output}", *with_services],
-    ]
-    for step in steps:
-        if protoc.main(step) != 0:
-            raise RuntimeError(f"protoc failed: {' '.join(step[3:])}")
+    run_protoc([f"--grpc_python_out={output}", f"--mypy_grpc_out=quiet:{output}", *with_services])
+
+
+def run_protoc(arguments: list[str]) -> None:
+    # protoc looks its plugins up on PATH, and nobody should have to activate the environment to run this.
+    plugins = sysconfig.get_path("scripts")
+    environment = os.environ | {"PATH": f"{plugins}{os.pathsep}{os.environ.get('PATH', '')}"}
+    command = [sys.executable, "-m", "grpc_tools.protoc", "-I.", *arguments]
+    if subprocess.run(command, cwd=ROOT, env=environment).returncode != 0:  # noqa: S603 - our own arguments
+        raise RuntimeError(f"protoc failed: {' '.join(arguments)}")
+
+
+def generated_files(folder: Path) -> dict[str, bytes]:
+    """The generated modules below folder/proto, by their path relative to folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for pattern in ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi")
+        for path in (folder / "proto").rglob(pattern)
+    }
+
+
+def stale_files(root: Path = ROOT) -> list[str]:
+    """Generated files below root that are missing, left over or unlike what the .proto files give now."""
+    committed = generated_files(root)
+    with tempfile.TemporaryDirectory() as folder:
+        generate(Path(folder))
+        fresh = generated_files(Path(folder))
+    return sorted(name for name in committed.keys() | fresh.keys() if committed.get(name) != fresh.get(name))
+
+
+def main(arguments: list[str]) -> int:
+    match arguments:
+        case []:
+            generate(ROOT)
+            return 0
+        case ["--check"]:
+            stale = stale_files()
+            for name in stale:
+                sys.stderr.write(f"{name} does not match its .proto file: run `make proto`\n")
+            return 1 if stale else 0
+        case _:
+            sys.stderr.write("usage: python tools/generate_proto.py [--check]\n")
+            return 2
 
 
 if __name__ == "__main__":
-    generate(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT)
+    sys.exit(main(sys.argv[1:]))
