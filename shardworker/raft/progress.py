@@ -15,10 +15,10 @@ from collections import deque
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from shardworker.raft.types import LogIndex
+from shardworker.raft.values import LogIndex
 
 if TYPE_CHECKING:
-    from shardworker.raft.types import Settings
+    from shardworker.raft.values import Settings
 
 
 class PeerState(Enum):

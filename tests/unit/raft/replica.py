@@ -1,4 +1,4 @@
-"""One core with a disk in memory, driven exactly as types.Ready demands.
+"""One core with a disk in memory, driven exactly as values.Ready demands.
 
 The disk remembers which turns were synced: a crash takes the others with it.
 """
@@ -26,7 +26,8 @@ from shardworker.raft import (
 )
 from tests.unit.raft.memory_log import MemoryLog
 
-FRESH = HardState(Term(0), NO_NODE, LogIndex(0))
+START = LogIndex(0)
+FRESH = HardState(Term(0), NO_NODE, START)
 
 
 def node_ids(*numbers: int) -> frozenset[NodeId]:
@@ -67,7 +68,7 @@ class Disk:
     log: MemoryLog = field(default_factory=MemoryLog)
     hard_state: HardState = FRESH
     membership: Membership = field(default_factory=members)
-    applied: LogIndex = LogIndex(0)
+    applied: LogIndex = START
     state: tuple[Entry, ...] = ()
     """What the state machine applied, in order; a snapshot of it is the tuple itself."""
 
