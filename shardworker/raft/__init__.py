@@ -1,4 +1,4 @@
-"""Consensus for one shard, as a pure state machine. Start reading at values.Ready, then core.Raft."""
+"""Consensus for one shard, as a pure state machine. Start reading at types.Ready, then core.Raft."""
 
 from shardworker.raft.core import NEVER_TICKS, TRANSITIONS, Raft
 from shardworker.raft.log import Compacted, LogGap, LogStorage, cut_at_size, entry_bytes
@@ -13,7 +13,7 @@ from shardworker.raft.membership import (
     encode_change,
     next_membership,
 )
-from shardworker.raft.values import (
+from shardworker.raft.types import (
     ENTRY_OVERHEAD_BYTES,
     NO_NODE,
     Accepted,

@@ -45,7 +45,7 @@ from shardworker.raft.membership import (
 from shardworker.raft.progress import PeerState, Progress
 from shardworker.raft.quorum import VoteResult
 from shardworker.raft.read_only import ReadQueue
-from shardworker.raft.values import (
+from shardworker.raft.types import (
     NO_NODE,
     Accepted,
     Entry,
@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from shardworker.raft.log import LogStorage
-    from shardworker.raft.values import Rng
+    from shardworker.raft.types import Rng
 
 NEVER_TICKS: Final = 1 << 31
 """What ticks_until_action answers when no number of ticks would do anything."""

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from shardworker.raft.values import ENTRY_OVERHEAD_BYTES, LogIndex, SnapshotMeta, Term
+from shardworker.raft.types import ENTRY_OVERHEAD_BYTES, LogIndex, SnapshotMeta, Term
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shardworker.raft.values import Entry
+    from shardworker.raft.types import Entry
 
 
 class Compacted(Exception):

@@ -21,7 +21,7 @@ import struct
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from shardworker.raft.values import Membership, NodeId
+from shardworker.raft.types import Membership, NodeId
 
 
 class StepKind(IntEnum):

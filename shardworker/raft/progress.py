@@ -15,10 +15,10 @@ from collections import deque
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from shardworker.raft.values import LogIndex
+from shardworker.raft.types import LogIndex
 
 if TYPE_CHECKING:
-    from shardworker.raft.values import Settings
+    from shardworker.raft.types import Settings
 
 
 class PeerState(Enum):

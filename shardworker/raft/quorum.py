@@ -8,12 +8,12 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from shardworker.raft.values import LogIndex, NodeId
+from shardworker.raft.types import LogIndex, NodeId
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from shardworker.raft.values import Membership
+    from shardworker.raft.types import Membership
 
 Groups = tuple[tuple[NodeId, ...], ...]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shardworker.raft.values import LogIndex, NodeId, ReadState
+from shardworker.raft.types import LogIndex, NodeId, ReadState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""One core with a disk in memory, driven exactly as values.Ready demands.
+"""One core with a disk in memory, driven exactly as types.Ready demands.
 
 The disk remembers which turns were synced: a crash takes the others with it.
 """

@@ -1,3 +1,4 @@
+# ruff: noqa: A005 - only ever imported by its full name, so it shadows no standard module
 """The values that go in and out of the Raft core, in the paper's words.
 
 Everything here is frozen: a value may be kept, compared, put in a transcript or sent without anyone changing
