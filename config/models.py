@@ -105,6 +105,8 @@ class RaftConfig(_Model):
     round trip."""
     append_bytes_max: Bytes = 1 << 20
     """Most entry bytes in one append message; one larger entry still goes alone."""
+    entry_bytes_max: Bytes = 1 << 20
+    """Most request bytes in one log entry, which holds all writes of a turn; one larger write still goes alone."""
     inflight_appends_max: Annotated[int, Field(ge=1, le=65_536)] = 256
     """Append messages on their way to one follower before its answers are awaited."""
     inflight_bytes_max: Bytes = 64 << 20
@@ -113,8 +115,8 @@ class RaftConfig(_Model):
     """Entry bytes proposed but not yet committed; beyond it proposals are refused."""
     log_tail_entries: Annotated[int, Field(ge=0, lt=2**40)] = 10_000
     """Applied entries kept for slow followers and follower clusters when the log is compacted."""
-    snapshot_entries: Annotated[int, Field(ge=1, lt=2**40)] = 20_000
-    """The log is compacted when this many applied entries lie before the tail."""
+    log_tail_bytes: Bytes = 64 << 20
+    """Most bytes of applied entries kept, however few entries that is."""
 
 
 class StoreConfig(_Model):
@@ -130,6 +132,8 @@ class StoreConfig(_Model):
     """Size of the pieces in which a snapshot travels to another replica."""
     snapshot_rate_bytes: Bytes = 256 << 20
     """Most snapshot bytes sent by one replica in a second."""
+    disk_free_bytes_min: Bytes = 64 << 20
+    """With less free space on the disk, writes are refused as NOSPACE; reads go on."""
     reader_threads: Annotated[int, Field(ge=1, le=64)] = 2
     """Threads for reads that would hold up the loop, each with a connection of its own."""
 
@@ -318,7 +322,7 @@ def _with_derived_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
             else node
             for position, (name, node) in enumerate(nodes.items(), start=1)
         }
-        filled.setdefault("replicas", 3 if len(nodes) >= 3 else 1)
+    filled.setdefault("replicas", 3 if isinstance(nodes, Mapping) and len(nodes) >= 3 else 1)
     return filled
 
 

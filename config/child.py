@@ -1,0 +1,66 @@
+"""What the supervisor and its children agree on: how a child is told what it is, and how it reports back.
+
+The child's stdin carries one line of JSON, its ProcessSpec, and then stays open: its end means that the supervisor
+is gone. The child's stdout carries one JSON object a line, its events; its stderr is its log.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+import structlog
+
+from config.models import ProcessSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+EXIT_FAILED = 1
+
+
+def read_spec(kind: str) -> ProcessSpec:
+    """The spec on stdin. Reads just the first line, unbuffered. Exits with a sentence if this is not a child."""
+    line = sys.stdin.buffer.raw.readline() if hasattr(sys.stdin.buffer, "raw") else b""  # type: ignore[attr-defined]
+    if not line:
+        fail(f"{kind} is started by `boathouse up`, which writes its settings to standard input")
+    return ProcessSpec.model_validate_json(line)
+
+
+def emit(event: str, details: Mapping[str, object] | None = None) -> None:
+    """Tell the supervisor something. A supervisor that has gone is not an error here: the loop notices on stdin."""
+    try:
+        print(json.dumps({"event": event, **(details or {})}), flush=True)  # noqa: T201 - stdout is the report channel
+    except BrokenPipeError:
+        pass
+
+
+def fail(reason: str) -> NoReturn:
+    """Report that this process cannot run, and end it."""
+    emit("failed", {"reason": reason})
+    print(reason, file=sys.stderr, flush=True)  # noqa: T201 - the log's last line is what an operator reads
+    raise SystemExit(EXIT_FAILED)
+
+
+def refuse_optimized() -> None:
+    """Assertions state invariants that data depends on: without them this program does not run."""
+    if not __debug__:
+        fail("boathouse does not run under python -O, which removes the checks that protect data")
+
+
+def set_up_logging(level: str = "info") -> None:
+    """One JSON object a line on stderr; quiet below `level`."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,93 @@
+"""Writes between their arrival and their answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from proto import errors
+from proto.internal import frames_pb2 as frames
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REQUEST_ID_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """Who gets the answer of a request: a coordinator's link and the call on it."""
+
+    identity: bytes
+    call: int
+
+
+class Proposals:
+    """The queue of writes that the next turn proposes, and everybody who waits for a result.
+
+    A request id can be waited for more than once (a coordinator that retries); it is proposed again all the same,
+    because only the state machine can tell whether it was applied."""
+
+    def __init__(self, *, requests_max: int, bytes_max: int, batch_bytes_max: int) -> None:
+        """Bounds: writes waiting for an answer, bytes not yet proposed, bytes of one log entry (at least one
+        command goes in whatever its size)."""
+        self._requests_max = requests_max
+        self._bytes_max = bytes_max
+        self._batch_bytes_max = batch_bytes_max
+        self._queue: list[frames.Request] = []
+        self._queue_bytes = 0
+        self._waiters: dict[bytes, list[Waiter]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._queue)
+
+    @property
+    def waiting_count(self) -> int:
+        """Request ids without a result yet, proposed or not."""
+        return len(self._waiters)
+
+    def admit(self, identity: bytes, request: frames.Request) -> None:
+        """Queue a write. Raises QueueFull, or MalformedRequest for an id that is not REQUEST_ID_BYTES long."""
+        if len(request.request_id) != REQUEST_ID_BYTES:
+            raise errors.MalformedRequest(f"a write needs a request id of {REQUEST_ID_BYTES} bytes")
+        size = len(request.body)
+        if len(self._waiters) >= self._requests_max or self._queue_bytes + size > self._bytes_max:
+            raise errors.QueueFull(f"{len(self._waiters)} writes are waiting on this shard")
+        self._queue.append(request)
+        self._queue_bytes += size
+        self._waiters.setdefault(request.request_id, []).append(Waiter(identity, request.call))
+
+    def take(self, time_ms: int) -> Iterator[frames.CommandBatch]:
+        """Empty the queue into batches, one per log entry, in order of arrival."""
+        queue, self._queue, self._queue_bytes = self._queue, [], 0
+        batch = frames.CommandBatch(time_ms=time_ms)
+        batch_bytes = 0
+        for request in queue:
+            size = len(request.body)
+            if batch_bytes and batch_bytes + size > self._batch_bytes_max:
+                yield batch
+                batch = frames.CommandBatch(time_ms=time_ms)
+                batch_bytes = 0
+            batch.commands.add(
+                method=request.method,
+                table_id=request.table_id,
+                body=request.body,
+                request_id=request.request_id,
+            )
+            batch_bytes += size + 1
+        if batch_bytes:
+            yield batch
+
+    def resolve(self, request_id: bytes) -> list[Waiter]:
+        """Everybody who waits for this id; they wait no longer."""
+        return self._waiters.pop(request_id, [])
+
+    def abandon(self) -> list[Waiter]:
+        """Drop the queue, give up on every answer, and say who waited.
+
+        What was proposed may still be applied, and an id in the queue may also have been proposed before: nobody
+        who waited can be told that nothing happened."""
+        self._queue, self._queue_bytes = [], 0
+        waiters = [waiter for group in self._waiters.values() for waiter in group]
+        self._waiters.clear()
+        return waiters

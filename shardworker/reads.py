@@ -1,0 +1,252 @@
+"""Reads: linearizable ones wait for the core's word, long ones run beside the loop, iterations keep a cursor.
+
+A linearizable read is recorded with the core (`read_index`), confirmed by a majority, and answered once this replica
+has applied the index that was committed when it arrived (Raft thesis 6.4). A serializable one is answered from the
+state as it is. Long reads run on a thread with a connection of their own: it sees the newest committed turn, which is
+never older than what the read was promised.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from proto import errors
+from proto.internal import frames_pb2 as frames
+from shardworker.raft import Accepted, LogIndex
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import apsw
+
+    from shardworker.background import Background
+    from shardworker.machine import Result, StateMachine
+    from shardworker.raft import Raft, ReadState
+    from shardworker.store import ReplicaStore
+
+CURSORS_MAX: Final = 32
+"""Open iterations. Each holds one SQLite read transaction, which keeps the WAL from being reused."""
+
+CURSOR_IDLE_TICKS_MAX: Final = 300
+"""An iteration whose client stopped asking is closed after this many ticks (30 s at 100 ms)."""
+
+ITERATE: Final = frames.REGATTA_ITERATE
+NEXT: Final = frames.CURSOR_NEXT
+CLOSE: Final = frames.CURSOR_CLOSE
+
+Answer = tuple[bytes, frames.Reply]
+"""A link's identity and what it is told."""
+
+
+@dataclass(slots=True)
+class _Cursor:
+    connection: apsw.Connection
+    parts: Iterator[Result]
+    idle_ticks: int = 0
+    busy: bool = False
+
+
+class Reads:
+    """All reads of one replica, from arrival to answer."""
+
+    def __init__(
+        self,
+        *,
+        core: Raft,
+        store: ReplicaStore,
+        machine: StateMachine,
+        background: Background,
+        requests_max: int,
+    ) -> None:
+        """requests_max bounds the linearizable reads that wait for the core."""
+        self._core = core
+        self._store = store
+        self._machine = machine
+        self._background = background
+        self._requests_max = requests_max
+        self._arrived: list[tuple[bytes, frames.Request]] = []
+        self._asked: dict[int, list[tuple[bytes, frames.Request]]] = {}
+        self._confirmed: list[tuple[LogIndex, list[tuple[bytes, frames.Request]]]] = []
+        self._waiting_count = 0
+        self._late: list[Answer] = []
+        self._contexts = itertools.count(1)
+        self._cursors: dict[int, _Cursor] = {}
+        self._cursor_ids = itertools.count(1)
+
+    def __bool__(self) -> bool:
+        return bool(self._arrived)
+
+    @property
+    def waiting_count(self) -> int:
+        """Linearizable reads without an answer yet."""
+        return self._waiting_count
+
+    def admit(self, identity: bytes, request: frames.Request) -> None:
+        """Take a linearizable read. Raises QueueFull."""
+        if self._waiting_count >= self._requests_max:
+            raise errors.QueueFull(f"{self._waiting_count} reads are waiting on this shard")
+        self._arrived.append((identity, request))
+        self._waiting_count += 1
+
+    def ask(self) -> list[Answer]:
+        """Record everything that has arrived with the core, under one context. Answers what the core refuses."""
+        if not self._arrived:
+            return []
+        arrived, self._arrived = self._arrived, []
+        context = next(self._contexts)
+        if isinstance(self._core.read_index(context), Accepted):
+            self._asked[context] = arrived
+            return []
+        return self._refuse(arrived)
+
+    def confirm(self, states: tuple[ReadState, ...]) -> None:
+        """The core has confirmed these contexts at these indexes."""
+        for state in states:
+            requests = self._asked.pop(state.context, None)
+            if requests:
+                self._confirmed.append((state.index, requests))
+
+    def serve(self, applied: LogIndex) -> list[Answer]:
+        """Answer what is confirmed up to the applied index."""
+        if not self._confirmed:
+            return []
+        ready = [requests for index, requests in self._confirmed if index <= applied]
+        self._confirmed = [(index, requests) for index, requests in self._confirmed if index > applied]
+        answers: list[Answer] = []
+        for requests in ready:
+            self._waiting_count -= len(requests)
+            for identity, request in requests:
+                answer = self.read(identity, request)
+                if answer is not None:
+                    answers.append(answer)
+        return answers
+
+    def abandon(self) -> list[Answer]:
+        """This replica leads no longer: what is not confirmed goes elsewhere."""
+        pending = [pair for requests in self._asked.values() for pair in requests] + self._arrived
+        self._asked.clear()
+        self._arrived = []
+        return self._refuse(pending)
+
+    def _refuse(self, pending: list[tuple[bytes, frames.Request]]) -> list[Answer]:
+        self._waiting_count -= len(pending)
+        refusal = errors.NotLeader()
+        return [(identity, self._failed(request, refusal)) for identity, request in pending]
+
+    def read(self, identity: bytes, request: frames.Request) -> Answer | None:
+        """Answer from the state as it is, or None if the answer comes later, through late()."""
+        try:
+            if request.method in (ITERATE, NEXT, CLOSE):
+                return self._iterate(identity, request)
+            if self._machine.is_heavy(request.method, request.body):
+                self._background.submit(
+                    lambda: self._read_beside(request), lambda reply: self._late.append((identity, reply))
+                )
+                return None
+        except errors.BoathouseError as error:
+            return identity, self._failed(request, error)
+        result = self._machine.read(self._store.connection, request.method, request.table_id, request.body)
+        return identity, self._reply(request, result)
+
+    def _read_beside(self, request: frames.Request) -> frames.Reply:
+        connection = self._store.reader()
+        try:
+            result = self._machine.read(connection, request.method, request.table_id, request.body)
+        finally:
+            connection.close()
+        return self._reply(request, result)
+
+    # ---- iterations ---------------------------------------------------------------------------------------------
+
+    def _iterate(self, identity: bytes, request: frames.Request) -> Answer | None:
+        if request.method == CLOSE:
+            self._close(request.cursor)
+            return identity, frames.Reply(call=request.call)
+        if request.method == ITERATE:
+            cursor_id = self._open(request)
+        else:
+            cursor_id = request.cursor
+        cursor = self._cursors.get(cursor_id)
+        if cursor is None or cursor.busy:
+            raise errors.CursorNotFound(f"cursor {cursor_id} is not open")
+        cursor.busy = True
+        cursor.idle_ticks = 0
+        try:
+            self._background.submit(
+                lambda: next(cursor.parts),
+                lambda result: self._end_part(identity, request, cursor_id, cursor, result),
+            )
+        except errors.QueueFull:
+            cursor.busy = False
+            self._close(cursor_id)
+            raise
+        return None
+
+    def _open(self, request: frames.Request) -> int:
+        if len(self._cursors) >= CURSORS_MAX:
+            raise errors.TooManyCursors(f"{CURSORS_MAX} iterations are open on this replica")
+        connection = self._store.reader()
+        parts = self._machine.iterate(connection, request.table_id, request.body)
+        cursor_id = next(self._cursor_ids)
+        self._cursors[cursor_id] = _Cursor(connection, parts)
+        return cursor_id
+
+    def _end_part(
+        self, identity: bytes, request: frames.Request, cursor_id: int, cursor: _Cursor, result: Result
+    ) -> None:
+        cursor.busy = False
+        reply = self._reply(request, result)
+        if result.more and cursor_id in self._cursors:
+            reply.cursor = cursor_id
+        else:
+            self._cursors.pop(cursor_id, None)
+            cursor.connection.close()
+        self._late.append((identity, reply))
+
+    def late(self) -> list[Answer]:
+        """Answers of long reads that ended since the last call."""
+        answers, self._late = self._late, []
+        return answers
+
+    def _close(self, cursor_id: int) -> None:
+        cursor = self._cursors.pop(cursor_id, None)
+        if cursor is not None and not cursor.busy:
+            cursor.connection.close()  # a busy one is closed when its job has ended
+
+    def tick(self) -> None:
+        """Close iterations that nobody continues."""
+        for cursor_id, cursor in list(self._cursors.items()):
+            if cursor.busy:
+                continue
+            cursor.idle_ticks += 1
+            if cursor.idle_ticks > CURSOR_IDLE_TICKS_MAX:
+                self._close(cursor_id)
+
+    def close(self) -> None:
+        """Close every iteration: the database is about to be closed or replaced."""
+        for cursor_id in list(self._cursors):
+            self._close(cursor_id)
+
+    # ---- replies ------------------------------------------------------------------------------------------------
+
+    def _reply(self, request: frames.Request, result: Result) -> frames.Reply:
+        reply = frames.Reply(
+            call=request.call, revision=result.revision, term=self._core.term, leader=self._core.leader
+        )
+        if result.error is None:
+            reply.body = result.body
+        else:
+            reply.error = result.error.frame_code
+            reply.detail = result.error.detail
+        return reply
+
+    def _failed(self, request: frames.Request, error: errors.BoathouseError) -> frames.Reply:
+        return frames.Reply(
+            call=request.call,
+            error=error.frame_code,
+            detail=error.detail,
+            term=self._core.term,
+            leader=self._core.leader,
+        )

@@ -1,0 +1,401 @@
+"""One replica of one shard: the loop body that orders every effect.
+
+A turn takes what has arrived and produces, in this order and never another:
+
+1. one Ready of the Raft core, with all waiting writes proposed as one entry;
+2. the messages that may leave before the disk has them (a leader's appends and heartbeats, Raft thesis 10.2.1);
+3. one SQLite transaction with at most one sync: new entries and hard state, committed entries applied, applied index;
+4. the messages that promise durability (votes, append responses), and the answers to clients;
+5. the reads that the core has confirmed, at the state just committed.
+
+If the process dies anywhere, the database holds a turn whole or not at all, and nothing was promised before step 4.
+Everything that differs between production and simulation comes in through the constructor: sockets (`Outbox`), time
+(`tick` and `wall_clock_ms`), where long work runs (`Background`), and the disk below the store.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+import structlog
+
+from proto import errors
+from proto.internal import frames_pb2 as frames
+from shardworker import wire
+from shardworker.proposals import Proposals
+from shardworker.raft import Accepted, EntryKind, MessageKind, NodeId, Role
+from shardworker.reads import Reads
+from shardworker.store import DiskFull
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from config import ClusterConfig
+    from shardworker.background import Background
+    from shardworker.machine import Result, StateMachine
+    from shardworker.proposals import Waiter
+    from shardworker.raft import Entry, LogIndex, Message, Raft, Ready, Reason
+    from shardworker.reads import Answer
+    from shardworker.store import ReplicaStore, Turn
+
+log = structlog.get_logger()
+
+LINKS_MAX: Final = 256
+"""Coordinators remembered for leader announcements; the oldest is forgotten first."""
+
+READYS_PER_TURN_MAX: Final = 4
+"""A single voter commits its own append at once; a few rounds settle it without starving the sockets."""
+
+COMPACTION_ROWS_PER_STEP: Final = 500
+"""Rows removed per step; about 5 ms, so that a write which arrives meanwhile hardly notices."""
+
+
+class Outbox(Protocol):
+    """Where envelopes leave. Neither call blocks; either may lose what it is given."""
+
+    def send_peer(self, node: NodeId, envelope: frames.Envelope) -> None:
+        """Send to the same shard's replica on another node."""
+
+    def send_client(self, identity: bytes, envelope: frames.Envelope) -> None:
+        """Send to the coordinator behind this link."""
+
+
+class Replica:
+    """The replica's queues and its turn. Single-threaded: every method is called from the loop's thread."""
+
+    def __init__(
+        self,
+        *,
+        shard: int,
+        node: NodeId,
+        core: Raft,
+        store: ReplicaStore,
+        machine: StateMachine,
+        outbox: Outbox,
+        background: Background,
+        cluster: ClusterConfig,
+        wall_clock_ms: Callable[[], int],
+    ) -> None:
+        """Wire the parts; nothing runs until turn()."""
+        self._shard = shard
+        self._node = node
+        self._core = core
+        self._store = store
+        self._machine = machine
+        self._outbox = outbox
+        self._cluster = cluster
+        self._background = background
+        self._wall_clock_ms = wall_clock_ms
+        self._proposals = Proposals(
+            requests_max=cluster.limits.pending_requests_max,
+            bytes_max=cluster.limits.pending_bytes_max,
+            batch_bytes_max=cluster.raft.entry_bytes_max,
+        )
+        self._reads = Reads(
+            core=core,
+            store=store,
+            machine=machine,
+            background=background,
+            requests_max=cluster.limits.pending_requests_max,
+        )
+        self._own_batches: dict[LogIndex, tuple[int, frames.CommandBatch]] = {}
+        self._links: dict[bytes, None] = {}
+        self._announced: tuple[int, int] = (-1, -1)
+        self._led_term: int | None = None
+        self._last_time_ms = 0
+        self._disk_full = False
+        self._retry_disk = True
+        self._draining = False
+        self._handing_over = False
+        self._clients: dict[bytes, frames.Envelope] = {}
+        self._peers: dict[NodeId, frames.Envelope] = {}
+
+    # ---- what arrives -------------------------------------------------------------------------------------------
+
+    def handle(self, identity: bytes, envelope: frames.Envelope) -> None:
+        """Take one envelope from a coordinator or a peer. Its effects leave with the next turn()."""
+        for message in envelope.raft:
+            self._core.step(wire.decode_message(message))
+        for request in envelope.requests:
+            self._admit(identity, request)
+        if envelope.HasField("hello"):
+            self._remember(identity)
+
+    def _remember(self, identity: bytes) -> None:
+        self._links.pop(identity, None)
+        self._links[identity] = None
+        if len(self._links) > LINKS_MAX:
+            del self._links[next(iter(self._links))]
+        self._client(identity).state.CopyFrom(self._state())
+
+    def _admit(self, identity: bytes, request: frames.Request) -> None:
+        try:
+            self._route(identity, request)
+        except errors.BoathouseError as error:
+            self._refuse(identity, request.call, error)
+
+    def _route(self, identity: bytes, request: frames.Request) -> None:
+        if request.request_id:
+            self._check_leads()
+            if self._disk_full:
+                raise errors.NoSpace(f"the disk of node {self._node} is full")
+            self._proposals.admit(identity, request)
+        elif request.method == frames.REPLICA_STATUS:
+            self._client(identity).replies.add(call=request.call, body=self.status().SerializeToString())
+        elif request.method == frames.TRANSFER_LEADER:
+            self._check_leads()
+            self._hand_over()
+            self._client(identity).replies.add(call=request.call)
+        elif request.linearizable:
+            self._check_leads()
+            self._reads.admit(identity, request)
+        else:
+            answer = self._reads.read(identity, request)
+            if answer is not None:
+                self._post([answer])
+
+    def _check_leads(self) -> None:
+        if self._core.role is not Role.LEADER:
+            raise errors.NotLeader
+        if self._draining:
+            raise errors.ShuttingDown
+
+    # ---- time ---------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """One tick of the Raft clock has passed."""
+        self._core.tick()
+        self._reads.tick()
+        self._retry_disk = True
+        self._watch_disk()
+
+    def ticks_until_action(self) -> int:
+        """Ticks that may pass before tick() matters; lets an idle loop sleep."""
+        return 1 if self._disk_full else self._core.ticks_until_action()
+
+    # ---- the turn -----------------------------------------------------------------------------------------------
+
+    def has_work(self) -> bool:
+        """Whether turn() would do something now."""
+        return bool(self._proposals) or bool(self._reads) or (self._core.has_ready() and self._retry_disk)
+
+    def turn(self) -> None:
+        """Do everything that is possible now, then send what came of it."""
+        self._background.collect()
+        self._notice_lost_leadership()
+        self._propose()
+        self._post(self._reads.ask())
+        for _ in range(READYS_PER_TURN_MAX):
+            if not self._core.has_ready() or not self._advance():
+                break
+        self._post(self._reads.serve(self._store.applied_index))
+        self._post(self._reads.late())
+        self._notice_lost_leadership()
+        self._announce()
+        self._flush()
+
+    def _propose(self) -> None:
+        if not self._proposals:
+            return
+        self._last_time_ms = max(self._last_time_ms + 1, self._machine.time_ms, self._wall_clock_ms())
+        for batch in self._proposals.take(self._last_time_ms):
+            outcome = self._core.propose(batch.SerializeToString())
+            if isinstance(outcome, Accepted):
+                # The leader need not parse what it has just built.
+                self._own_batches[outcome.index] = (outcome.term, batch)
+            else:
+                self._give_up(batch, outcome.reason)
+
+    def _give_up(self, batch: frames.CommandBatch, reason: Reason) -> None:
+        """The core refused the batch. An id in it may have been proposed before, so nobody hears "definitely not"."""
+        lost = errors.LeaderLost(f"not proposed: {reason.value}")
+        for command in batch.commands:
+            for waiter in self._proposals.resolve(command.request_id):
+                self._refuse(waiter.identity, waiter.call, lost)
+
+    def _advance(self) -> bool:
+        """Carry out one Ready. False if the disk is full and it must come again."""
+        raft = self._cluster.raft
+        ready = self._core.ready()
+        self._send(ready.early_messages)
+        self._reads.confirm(ready.reads)
+        results: list[tuple[bytes, Result]] = []
+        if ready.hard_state is not None or ready.entries or ready.committed:
+            try:
+                with self._store.turn(sync=ready.must_sync) as turn:
+                    turn.append(ready.hard_state, ready.entries)
+                    results = self._apply(turn, ready.committed)
+                    turn.compact_log(keep_entries=raft.log_tail_entries, keep_bytes=raft.log_tail_bytes)
+            except DiskFull as error:
+                self._machine.rollback()
+                self._stop_writing(error, ready)
+                return False
+            self._machine.committed()
+        self._send(ready.messages)
+        for request_id, result in results:
+            for waiter in self._proposals.resolve(request_id):
+                self._answer(waiter, result)
+        self._core.advance(ready)
+        return True
+
+    def _apply(self, turn: Turn, committed: tuple[Entry, ...]) -> list[tuple[bytes, Result]]:
+        results: list[tuple[bytes, Result]] = []
+        for entry in committed:
+            if entry.kind is EntryKind.MEMBERSHIP:
+                turn.set_membership(self._core.apply_membership(entry))
+            elif entry.data:
+                batch = self._batch(entry)
+                applied = self._machine.apply(entry.index, batch)
+                results.extend(
+                    (command.request_id, result)
+                    for command, result in zip(batch.commands, applied, strict=True)
+                )
+        if committed:
+            turn.set_applied(committed[-1].index, committed[-1].term)
+        return results
+
+    def _batch(self, entry: Entry) -> frames.CommandBatch:
+        own = self._own_batches.pop(entry.index, None)
+        if own is not None and own[0] == entry.term:
+            return own[1]
+        return frames.CommandBatch.FromString(entry.data)
+
+    def _send(self, messages: Iterable[Message]) -> None:
+        """Send Raft messages; everything for one peer in one envelope."""
+        for message in messages:
+            if message.kind is MessageKind.SNAPSHOT:
+                self._snapshots.start(message)
+                continue
+            envelope = self._peers.get(message.to)
+            if envelope is None:
+                envelope = self._peers[message.to] = frames.Envelope()
+            envelope.raft.append(wire.encode_message(message))
+        for node, envelope in self._peers.items():
+            self._outbox.send_peer(node, envelope)
+        self._peers.clear()
+
+    # ---- leadership ---------------------------------------------------------------------------------------------
+
+    def _notice_lost_leadership(self) -> None:
+        led, self._led_term = self._led_term, self._core.term if self._core.role is Role.LEADER else None
+        if led is None or led == self._led_term:
+            return
+        self._own_batches.clear()
+        self._post(self._reads.abandon())
+        lost = errors.LeaderLost(
+            f"node {self._node} led shard {self._shard} in term {led} and leads no longer"
+        )
+        for waiter in self._proposals.abandon():
+            self._refuse(waiter.identity, waiter.call, lost)
+
+    def _hand_over(self) -> bool:
+        """Ask the most up-to-date voter that answers to lead. False if there is none, or nothing to hand over."""
+        return isinstance(self._core.transfer_leadership(), Accepted)
+
+    def _announce(self) -> None:
+        now = (self._core.term, self._core.leader)
+        if now == self._announced:
+            return
+        self._announced = now
+        log.info("leadership", shard=self._shard, node=self._node, term=now[0], leader=now[1])
+        for identity in self._links:
+            self._client(identity).state.CopyFrom(self._state())
+
+    def _state(self) -> frames.ReplicaState:
+        return frames.ReplicaState(
+            shard=self._shard, node=self._node, term=self._core.term, leader=self._core.leader
+        )
+
+    def status(self) -> frames.ReplicaStatus:
+        """What people and metrics want to know of this replica."""
+        core = self._core.status()
+        return frames.ReplicaStatus(
+            shard=self._shard,
+            node=self._node,
+            term=core.term,
+            leader=core.leader,
+            role="learner" if core.is_learner else core.role.value,
+            commit_index=core.commit,
+            applied_index=core.applied,
+            first_index=self._store.log.first_index(),
+            last_index=core.last_index,
+            database_bytes=self._store.database_bytes(),
+            database_in_use_bytes=self._store.database_in_use_bytes(),
+            no_space=self._disk_full,
+            tables=self._machine.table_status(),
+            voters=sorted(core.membership.voters),
+            learners=sorted(core.membership.learners),
+        )
+
+    # ---- shutting down ------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Take no new requests, and hand leadership over if somebody can take it."""
+        self._draining = True
+        self._handing_over = self._hand_over()
+
+    def drained(self) -> bool:
+        """Whether nothing would be lost by stopping now: no answer is owed, and nobody is about to take over."""
+        if self._proposals.waiting_count or self._reads.waiting_count:
+            return False
+        return self._core.role is not Role.LEADER or not self._handing_over
+
+    # ---- disk space ---------------------------------------------------------------------------------------------
+
+    def _stop_writing(self, error: DiskFull, ready: Ready) -> None:
+        log.error(
+            "the disk is full: writes are refused until space returns", shard=self._shard, reason=str(error)
+        )
+        self._core.advance(ready, durable=False)
+        self._disk_full = True
+        self._retry_disk = False
+        self._hand_over()
+
+    def _watch_disk(self) -> None:
+        """Refuse writes while there is still room for what is already in flight; accept again with some margin."""
+        free, least = self._store.free_bytes(), self._cluster.store.disk_free_bytes_min
+        if not self._disk_full and free < least:
+            log.warning("the disk is nearly full: writes are refused", shard=self._shard, free_bytes=free)
+            self._disk_full = True
+            self._hand_over()
+        elif self._disk_full and free > 2 * least and not self._core.has_ready():
+            log.info("there is space again: writes are accepted", shard=self._shard, free_bytes=free)
+            self._disk_full = False
+
+    # ---- answers ------------------------------------------------------------------------------------------------
+
+    def _client(self, identity: bytes) -> frames.Envelope:
+        envelope = self._clients.get(identity)
+        if envelope is None:
+            envelope = self._clients[identity] = frames.Envelope()
+        return envelope
+
+    def _answer(self, waiter: Waiter, result: Result) -> None:
+        error = result.error
+        self._client(waiter.identity).replies.add(
+            call=waiter.call,
+            revision=result.revision,
+            term=self._core.term,
+            body=result.body,
+            error=0 if error is None else error.frame_code,
+            detail="" if error is None else error.detail,
+            leader=self._core.leader,
+        )
+
+    def _refuse(self, identity: bytes, call: int, error: errors.BoathouseError) -> None:
+        self._client(identity).replies.add(
+            call=call,
+            error=error.frame_code,
+            detail=error.detail,
+            term=self._core.term,
+            leader=self._core.leader,
+        )
+
+    def _post(self, answers: list[Answer]) -> None:
+        for identity, reply in answers:
+            self._client(identity).replies.append(reply)
+
+    def _flush(self) -> None:
+        for identity, envelope in self._clients.items():
+            self._outbox.send_client(identity, envelope)
+        self._clients.clear()

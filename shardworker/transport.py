@@ -1,0 +1,154 @@
+"""ZeroMQ: how a worker hears coordinators and peers, and how it answers.
+
+One ROUTER socket takes everything that comes in, on the node's ipc path and on tcp. Answers to coordinators leave
+through it too, by the identity their link connected with. Each peer has a DEALER of its own for Raft traffic, whose
+queue is short: Raft repeats what is lost, and a peer that was away must not be met by a backlog from another time.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import zmq
+from google.protobuf.message import DecodeError
+
+from proto.internal import frames_pb2 as frames
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from shardworker.raft import NodeId
+
+PEER_QUEUE_MESSAGES_MAX: Final = 256
+CLIENT_QUEUE_MESSAGES_MAX: Final = 100_000
+DRAIN_MESSAGES_MAX: Final = 512
+"""Messages taken in one turn; bounds a turn's length. The rest waits in ZeroMQ's queue for the next turn."""
+
+CLOSE_LINGER_MS: Final = 500
+"""How long close() lets ZeroMQ deliver the last answers."""
+
+log = structlog.get_logger()
+
+
+class Transport:
+    """The sockets of one worker. All calls come from one thread, except wake()."""
+
+    def __init__(self, *, binds: tuple[str, ...], peers: Mapping[NodeId, str], group: int) -> None:
+        """Bind and connect. Raises zmq.ZMQError if an address is taken or not ours."""
+        self._group = group
+        self._context = zmq.Context(io_threads=1)
+        self._router = self._context.socket(zmq.ROUTER)
+        self._router.sndhwm = CLIENT_QUEUE_MESSAGES_MAX
+        self._router.rcvhwm = CLIENT_QUEUE_MESSAGES_MAX
+        self._router.linger = CLOSE_LINGER_MS
+        for endpoint in binds:
+            self._router.bind(endpoint)
+        self._peers: dict[NodeId, zmq.Socket[bytes]] = {}
+        for node, endpoint in peers.items():
+            self._peers[node] = self._connect(endpoint)
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._poller = zmq.Poller()
+        self._poller.register(self._router, zmq.POLLIN)
+        self._poller.register(self._wake_read, zmq.POLLIN)
+        self._watched: dict[int, Callable[[], None]] = {}
+
+    def _connect(self, endpoint: str) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.DEALER)
+        socket.sndhwm = PEER_QUEUE_MESSAGES_MAX
+        socket.linger = 0
+        # A peer that is down is tried again often enough for its return to be noticed within an election timeout.
+        socket.reconnect_ivl = 50
+        socket.reconnect_ivl_max = 500
+        # Without a completed connection nothing is queued: stale votes and appends are worse than none.
+        socket.immediate = True
+        socket.connect(endpoint)
+        return socket
+
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call back from receive() when fd is readable (the supervisor's pipe)."""
+        self._watched[fd] = callback
+        self._poller.register(fd, zmq.POLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        """Stop watching fd."""
+        del self._watched[fd]
+        self._poller.unregister(fd)
+
+    def wake(self) -> None:
+        """Make a running or the next receive() return at once. Safe from any thread and from signal handlers."""
+        try:
+            os.write(self._wake_write, b"\0")
+        except BlockingIOError:
+            pass  # the pipe is full of wake-ups already
+
+    def receive(self, timeout_s: float, *, pace_until: float = 0.0) -> list[tuple[bytes, frames.Envelope]]:
+        """All waiting envelopes with their senders' identities, at most DRAIN_MESSAGES_MAX.
+
+        Waits up to timeout_s for the first one, then until pace_until on the monotonic clock, so that requests
+        which are about to arrive share the turn. Envelopes of another shard's group and undecodable bytes are
+        dropped and logged."""
+        for source, _ in self._poller.poll(math.ceil(timeout_s * 1000)):
+            if source == self._wake_read:
+                os.read(self._wake_read, 4096)
+            elif isinstance(source, int):
+                self._watched[source]()
+        early_s = pace_until - time.monotonic()
+        if early_s > 0:
+            time.sleep(early_s)
+        return self._drain()
+
+    def _drain(self) -> list[tuple[bytes, frames.Envelope]]:
+        received: list[tuple[bytes, frames.Envelope]] = []
+        receive = self._router.recv_multipart
+        for _ in range(DRAIN_MESSAGES_MAX):
+            try:
+                identity, payload = receive(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            except ValueError:
+                log.warning("dropped a message that is not two frames")
+                continue
+            try:
+                envelope = frames.Envelope.FromString(payload)
+            except DecodeError:
+                log.warning("dropped undecodable bytes", bytes=len(payload))
+                continue
+            if envelope.group != self._group:
+                log.warning("dropped a message of another shard or cluster", group=envelope.group)
+                continue
+            received.append((identity, envelope))
+        return received
+
+    def send_peer(self, node: NodeId, envelope: frames.Envelope) -> None:
+        """Send to a peer if its connection takes it now; otherwise the envelope is lost, which Raft allows for."""
+        socket = self._peers.get(node)
+        if socket is None:
+            return
+        envelope.group = self._group
+        try:
+            socket.send(envelope.SerializeToString(), zmq.NOBLOCK)
+        except zmq.Again:
+            pass
+
+    def send_client(self, identity: bytes, envelope: frames.Envelope) -> None:
+        """Answer a coordinator. One that has gone gets nothing: its calls ended with its connection."""
+        envelope.group = self._group
+        try:
+            self._router.send_multipart((identity, envelope.SerializeToString()), zmq.NOBLOCK)
+        except zmq.Again:
+            log.warning("dropped an answer: the coordinator's queue is full")
+
+    def close(self) -> None:
+        """Deliver what is queued for coordinators, at most CLOSE_LINGER_MS, and release the sockets."""
+        for socket in self._peers.values():
+            socket.close()
+        self._router.close()
+        self._context.term()
+        os.close(self._wake_read)
+        os.close(self._wake_write)

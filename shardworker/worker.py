@@ -1,0 +1,206 @@
+"""The process around a replica: what is built in which order, the loop, and how it ends.
+
+The loop waits for messages or the next tick, hands everything that has arrived to the replica, and lets it take one
+turn. Under load it waits a moment before it drains the sockets (`pace`): a turn costs about as much for one write as
+for twenty, and on a busy machine that cost is taken from everybody.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import zmq
+
+from config.child import emit, fail, read_spec, refuse_optimized, set_up_logging
+from proto import errors
+from shardworker.background import BackgroundThreads
+from shardworker.machine import MachineSettings, StateMachine
+from shardworker.raft import Membership, NodeId, Raft, Settings
+from shardworker.replica import Replica
+from shardworker.store import Identity, ReplicaStore, StoreError, StoreSettings
+from shardworker.transport import Transport
+
+if TYPE_CHECKING:
+    from config import ClusterConfig, NodeConfig, ProcessSpec
+
+log = structlog.get_logger()
+
+PACE_S: Final = 0.002
+"""Least time from turn to turn under load. Clients in a closed loop don't notice: their requests wait for each other
+anyway; without load a turn starts at once."""
+
+BUSY_MESSAGES: Final = 4
+"""A turn that had so many requests counts as load."""
+
+DRAIN_S_MAX: Final = 2.0
+"""An orderly stop waits so long for a successor and for owed answers."""
+
+CATCH_UP_TICKS_MAX: Final = 2
+"""After a pause (SIGSTOP, a suspended machine) the missed ticks are not made up for: what happened meanwhile lies
+in the socket, and must be heard before an election is called."""
+
+
+class Worker:
+    """One replica with its sockets, threads and database."""
+
+    def __init__(self, spec: ProcessSpec) -> None:
+        """Open the database and bind the sockets. Raises StoreError, errors.Corrupt or zmq.ZMQError."""
+        assert spec.shard is not None
+        cluster, shard = spec.cluster, spec.shard
+        node = cluster.node(spec.node)
+        self._tick_s = cluster.raft.tick_ms / 1000
+        self._store = ReplicaStore.open(
+            cluster.replica_dir(spec.node, shard),
+            Identity(cluster_id=cluster.cluster_id, node=node.id, shard=shard),
+            _store_settings(cluster),
+        )
+        self._begin_membership(cluster, shard)
+        machine = StateMachine(self._store.connection, shard, MachineSettings())
+        core = Raft(
+            _raft_settings(cluster, node),
+            self._store.log,
+            self._store.hard_state,
+            self._store.membership,
+            self._store.applied_index,
+            random.Random(),
+        )
+        self._transport = Transport(
+            binds=(cluster.worker_ipc(spec.node, shard), cluster.worker_tcp(spec.node, shard)),
+            peers={
+                NodeId(peer.id): cluster.worker_tcp(peer.id, shard)
+                for peer in cluster.replica_nodes(shard)
+                if peer.id != node.id
+            },
+            group=cluster.group(shard),
+        )
+        self._background = BackgroundThreads(threads=cluster.store.reader_threads, wake=self._transport.wake)
+        self._replica = Replica(
+            shard=shard,
+            node=NodeId(node.id),
+            core=core,
+            store=self._store,
+            machine=machine,
+            outbox=self._transport,
+            background=self._background,
+            cluster=cluster,
+            wall_clock_ms=lambda: time.time_ns() // 1_000_000,
+        )
+        self._stopping = False
+        if core.membership.voters == {NodeId(node.id)}:
+            core.campaign()  # nobody else to wait for
+
+    def _begin_membership(self, cluster: ClusterConfig, shard: int) -> None:
+        """A new replica starts from the members that the cluster file names; later changes come through the log."""
+        if self._store.membership.voters:
+            return
+        voters = frozenset(NodeId(node.id) for node in cluster.replica_nodes(shard))
+        with self._store.turn(sync=True) as turn:
+            turn.set_membership(Membership(voters=voters))
+
+    def run(self) -> None:
+        """Serve until stop() or until the supervisor is gone, then end in order."""
+        signal.signal(signal.SIGTERM, lambda *_: self.stop())
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor
+        stdin = sys.stdin.fileno()
+        self._transport.watch(stdin, self._read_stdin)
+        emit("ready")
+        try:
+            self._serve()
+            self._end_in_order()
+        finally:
+            self._background.close()
+            self._transport.close()
+            self._store.close()
+
+    def stop(self) -> None:
+        """End the loop soon. Safe in a signal handler."""
+        self._stopping = True
+        self._transport.wake()
+
+    def _read_stdin(self) -> None:
+        if not os.read(sys.stdin.fileno(), 4096):
+            self._transport.unwatch(sys.stdin.fileno())
+            log.info("the supervisor is gone: stopping")
+            self.stop()
+
+    def _serve(self) -> None:
+        self._last_tick = time.monotonic()
+        self._busy_until = 0.0
+        while not self._stopping:
+            self._step()
+
+    def _step(self) -> None:
+        """Wait for something to do, and do it."""
+        now = time.monotonic()
+        if self._replica.has_work():
+            timeout_s = 0.0
+        else:
+            ticks = self._replica.ticks_until_action()
+            timeout_s = max(0.0, self._last_tick + ticks * self._tick_s - now)
+        received = self._transport.receive(timeout_s, pace_until=self._busy_until)
+        requests = 0
+        for identity, envelope in received:
+            requests += len(envelope.requests)
+            self._replica.handle(identity, envelope)
+        started = time.monotonic()
+        self._tick(started)
+        self._replica.turn()
+        self._busy_until = started + PACE_S if requests >= BUSY_MESSAGES else 0.0
+
+    def _tick(self, now: float) -> None:
+        elapsed = int((now - self._last_tick) / self._tick_s)
+        if elapsed == 0:
+            return
+        self._last_tick += elapsed * self._tick_s
+        # Asked before the first tick: an idle loop may have slept over ticks that were known not to matter.
+        for _ in range(min(elapsed, max(CATCH_UP_TICKS_MAX, self._replica.ticks_until_action()))):
+            self._replica.tick()
+
+    def _end_in_order(self) -> None:
+        """Hand leadership over and answer what is owed, for at most DRAIN_S_MAX."""
+        self._replica.drain()
+        deadline = time.monotonic() + DRAIN_S_MAX
+        while not self._replica.drained() and time.monotonic() < deadline:
+            self._step()
+
+
+def _raft_settings(cluster: ClusterConfig, node: NodeConfig) -> Settings:
+    raft = cluster.raft
+    return Settings(
+        node=NodeId(node.id),
+        election_ticks=raft.election_ticks,
+        heartbeat_ticks=raft.heartbeat_ticks,
+        append_bytes_max=raft.append_bytes_max,
+        inflight_appends_max=raft.inflight_appends_max,
+        inflight_bytes_max=raft.inflight_bytes_max,
+        uncommitted_bytes_max=raft.uncommitted_bytes_max,
+    )
+
+
+def _store_settings(cluster: ClusterConfig) -> StoreSettings:
+    store = cluster.store
+    return StoreSettings(
+        cache_bytes=store.page_cache_bytes,
+        checkpoint_wal_bytes=store.checkpoint_wal_bytes,
+        wal_bytes_max=4 * store.checkpoint_wal_bytes,
+    )
+
+
+def main() -> None:
+    """Read the spec, serve, exit 0; exit 1 with one sentence if the replica cannot run."""
+    refuse_optimized()
+    set_up_logging()
+    spec = read_spec("shardworker")
+    try:
+        worker = Worker(spec)
+    except (StoreError, errors.Corrupt) as error:
+        fail(str(error))
+    except zmq.ZMQError as error:
+        fail(f"the worker's address can't be used: {error}")
+    worker.run()
