@@ -8,8 +8,9 @@ alone.
 
 Three facts keep the search small without changing its answer:
 
-- an operation that may come next, fits, and leaves the state as it is can be placed at once, without a
-  choice: in any order that places it later it can be moved here;
+- a read, a compare-and-swap that failed and a delete that found nothing are placed at once, without a choice,
+  when they may come next and fit: in any order that places one later it can be moved here. (A put of what is
+  already there must not be: it may have been needed later, after a delete.)
 - an operation of unknown fate is never waited for, because it may take effect after everything else or never;
   and it is not worth placing where it changes nothing;
 - placed operations are all those before a base, plus a few bits after it, so a visited pair is short however
@@ -164,7 +165,7 @@ class _Search:
         return (operation.revision or FOREVER, operation.returned)
 
     def _settle(self, base: int, placed: int, state: Value) -> tuple[int, int, list[tuple[int, Value]], int]:
-        """Place all that fits without changing the state; what then may come next, and until when."""
+        """Place all that fits and can't change the state; what then may come next, and until when."""
         known = self.known
         while True:
             while placed & 1:
@@ -182,7 +183,7 @@ class _Search:
                 self.steps += 1
                 after = step(state, operation)
                 if after is not _MISFIT:
-                    if after == state:
+                    if not operation.changes:
                         placed |= 1 << (index - base)
                         settled = True
                         continue

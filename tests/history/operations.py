@@ -61,6 +61,11 @@ class Operation:
     linearizable: bool = True
     """GET: false for a read that may be stale."""
 
+    @property
+    def changes(self) -> bool:
+        """Whether the operation wrote, going by its result."""
+        return self.kind is not Kind.GET and self.hit
+
     def __str__(self) -> str:
         match self.kind:
             case Kind.GET:

@@ -43,14 +43,10 @@ def check(history: Iterable[Operation]) -> list[Anomaly]:
     return [*_shared_revisions(answered), *_backward(answered), *_wrong_reads(operations, answered)]
 
 
-def _changes(operation: Operation) -> bool:
-    return operation.kind is not Kind.GET and operation.hit
-
-
 def _shared_revisions(answered: list[Operation]) -> list[Anomaly]:
     writers: dict[int, Operation] = {}
     anomalies = []
-    for operation in filter(_changes, answered):
+    for operation in (o for o in answered if o.changes):
         other = writers.setdefault(operation.revision, operation)
         if other is not operation:
             anomalies.append(Anomaly("two writes have one revision", (other, operation)))
@@ -72,14 +68,14 @@ def _backward(answered: list[Operation]) -> list[Anomaly]:
             continue
         if operation.revision < newest.revision:
             anomalies.append(Anomaly("the revision went back", (newest, operation)))
-        elif _changes(operation) and operation.revision == newest.revision:
+        elif operation.changes and operation.revision == newest.revision:
             anomalies.append(Anomaly("a write has a revision that was seen before it", (newest, operation)))
     return anomalies
 
 
 def _wrong_reads(operations: list[Operation], answered: list[Operation]) -> list[Anomaly]:
     writes: dict[bytes, list[tuple[int, Value, Operation]]] = {}
-    for operation in filter(_changes, answered):
+    for operation in (o for o in answered if o.changes):
         after = None if operation.kind is Kind.DELETE else operation.value
         writes.setdefault(operation.key, []).append((operation.revision, after, operation))
     for versions in writes.values():

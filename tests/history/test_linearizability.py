@@ -72,6 +72,12 @@ def test_both_winners_of_one_compare_and_swap_are_found() -> None:
     assert isinstance(check(history), Linearizable)
 
 
+def test_a_put_of_the_value_that_is_there_may_still_be_needed_after_a_delete() -> None:
+    history = [put((0, 9), b"1"), put((0, 9), b"1"), delete((0, 9), hit=True), delete((0, 9), hit=True)]
+    assert isinstance(check(history), Linearizable)
+    assert window([*history, get((10, 11), b"1")])
+
+
 def test_deleting_what_was_never_there_is_found() -> None:
     assert window([delete((0, 1), hit=True)])
     assert window([put((0, 1), b"1"), delete((2, 3), hit=False)])
@@ -181,6 +187,7 @@ def linear_history(rng: random.Random, *, operations: int, clients: int, lost_in
     return history
 
 
+@settings(deadline=None)
 @given(st.integers(), st.integers(1, 12), st.integers(2, 20))
 def test_what_came_from_one_order_is_accepted(seed: int, clients: int, lost_in: int) -> None:
     history = linear_history(random.Random(seed), operations=60, clients=clients, lost_in=lost_in)
