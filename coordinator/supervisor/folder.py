@@ -1,0 +1,186 @@
+"""A node's data folder: one owner at a time, and never that of another cluster.
+
+The lock is an flock on `<data_dir>/<node>/lock`, and all children inherit its descriptor. So it is free only
+when the supervisor *and* every process it started are gone: after `kill -9` of a supervisor a new one waits
+until the orphans have stopped, instead of opening their databases beside them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from coordinator.supervisor.refusal import StartRefused
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from config import ClusterConfig
+
+IDENTITY_FORMAT = 1
+ORPHANS_WAIT_S = 15.0
+"""How long a start waits for processes of a supervisor that died. Above their own time limits for
+stopping."""
+
+_POLL_S = 0.05
+
+
+class NodeFolder:
+    """A node's folder, locked. `lock_fd` is for the children to inherit."""
+
+    def __init__(self, path: Path, lock_fd: int) -> None:
+        self.path = path
+        self.lock_fd = lock_fd
+
+    @classmethod
+    def claim(cls, cluster: ClusterConfig, node: str) -> NodeFolder:
+        """Make the folder if needed, lock it, and make sure that its data belongs to this node of this
+        cluster.
+
+        Raises StartRefused; then the folder is as it was, but for an empty one that may have been made."""
+        path = cluster.node_dir(node)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock_fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError as error:
+            raise StartRefused(f"the data folder {path} can't be written: {error.strerror}") from None
+        try:
+            _lock(node, path, lock_fd)
+            _check_identity(cluster, node, path)
+            holder = {"pid": os.getpid(), "control": str(cluster.control_socket(node))}
+            os.ftruncate(lock_fd, 0)
+            os.pwrite(lock_fd, json.dumps(holder).encode(), 0)
+        except OSError as error:
+            os.close(lock_fd)
+            raise StartRefused(f"the data folder {path} can't be written: {error.strerror}") from None
+        except BaseException:
+            os.close(lock_fd)
+            raise
+        return cls(path, lock_fd)
+
+    def release(self) -> None:
+        """Let go of the folder. Free for others once the children are gone, too."""
+        os.close(self.lock_fd)
+
+
+def lock_holder(path: Path) -> dict[str, Any]:
+    """What the supervisor that locked a node folder wrote there: its pid, its control socket. {} if none did.
+
+    It may be gone since; only the lock itself tells."""
+    try:
+        holder = json.loads((path / "lock").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _lock(node: str, path: Path, lock_fd: int) -> None:
+    deadline_s = time.monotonic() + ORPHANS_WAIT_S
+    while True:
+        try:
+            return fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = lock_holder(path).get("pid")
+        if isinstance(pid, int) and _is_alive(pid):
+            raise StartRefused(
+                f"node {node} is up already: process {pid} holds {path}; `boathouse down` stops it"
+            )
+        if time.monotonic() > deadline_s:
+            raise StartRefused(
+                f"processes of an earlier start still use {path}, though their supervisor {pid} is gone; "
+                f"`fuser {path / 'lock'}` lists them"
+            )
+        time.sleep(_POLL_S)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+# ---- whose data this is ------------------------------------------------------------------------------------
+
+
+def _identity(cluster: ClusterConfig, node: str) -> dict[str, Any]:
+    return {
+        "format": IDENTITY_FORMAT,
+        "cluster": cluster.cluster,
+        "cluster_id": f"{cluster.cluster_id:016x}",
+        "node": node,
+        "node_id": cluster.node(node).id,
+        "shards": cluster.shards,
+        "replicas": cluster.replicas,
+        # Placement follows from all the nodes' ids, so data fixes them, too.
+        "nodes": {name: other.id for name, other in cluster.nodes.items()},
+    }
+
+
+def _check_identity(cluster: ClusterConfig, node: str, path: Path) -> None:
+    file = path / "node.json"
+    expected = _identity(cluster, node)
+    try:
+        found = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        if any(path.glob("shard-*")):
+            raise StartRefused(
+                f"{path} holds shards but no node.json, so whose they are is unknown"
+            ) from None
+        _write_atomically(file, json.dumps(expected, indent=2) + "\n")
+        return
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise StartRefused(f"{file} is damaged; restore it, or use another data_dir")
+    reason = _difference(found, expected)
+    if reason:
+        raise StartRefused(f"{path} {reason}")
+
+
+def _difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
+    """How the data's identity contradicts the file's, most fundamental first; "" if it does not."""
+    if found.get("format") != IDENTITY_FORMAT:
+        return f"was written in format {found.get('format')}, this version reads format {IDENTITY_FORMAT}"
+    if (found.get("cluster"), found.get("cluster_id")) != (expected["cluster"], expected["cluster_id"]):
+        mine, other = expected["cluster"], found.get("cluster")
+        return (
+            f"holds data of cluster {other}, not of {mine}; "
+            f"use another data_dir, or the file of cluster {other}"
+        )
+    if (found.get("node"), found.get("node_id")) != (expected["node"], expected["node_id"]):
+        mine, other = (f"node {whose.get('node')} (id {whose.get('node_id')})" for whose in (expected, found))
+        return f"holds data of {other}, not of {mine}; move the folder back, or set the name and id back"
+    for key in ("shards", "replicas"):
+        if found.get(key) != expected[key]:
+            return (
+                f"was made with {key}: {found.get(key)} and the cluster file says {key}: {expected[key]}; "
+                f"it can't change once there is data: set it back, or use another data_dir"
+            )
+    if found.get("nodes") != expected["nodes"]:
+        before = found.get("nodes")
+        listed = ", ".join(f"{name} (id {number})" for name, number in before.items()) if before else "none"
+        return (
+            f"was made for the nodes {listed}; nodes and ids can't change once there is data: set them back"
+        )
+    return ""
+
+
+def _write_atomically(file: Path, text: str) -> None:
+    """After a crash at any point the file is either absent or whole."""
+    temporary = file.with_name(f"{file.name}.new")
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(file)
+    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

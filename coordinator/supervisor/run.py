@@ -1,0 +1,155 @@
+"""`boathouse up`, without its words: claims the nodes' folders, starts their processes, waits, stops them in
+order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from typing import TYPE_CHECKING, Protocol
+
+from coordinator.supervisor import control
+from coordinator.supervisor.folder import NodeFolder
+from coordinator.supervisor.node import NodeSupervisor, command_of
+from coordinator.supervisor.ports import check_ports
+from coordinator.supervisor.process import State
+from coordinator.supervisor.refusal import StartRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from config import ClusterConfig
+    from coordinator.supervisor.process import ProcessName, ProcessReport
+
+
+class Observer(Protocol):
+    """Who wants to know, while `run` runs: the terminal."""
+
+    def changed(self, report: ProcessReport) -> None:
+        """A process is in another state than before."""
+
+    def all_running(self) -> None:
+        """Every process has said that it is ready; comes at most once."""
+
+    def stopping(self, reason: str) -> None:
+        """The end has begun."""
+
+
+def nodes_to_start(cluster: ClusterConfig, node: str | None) -> list[str]:
+    """The nodes that `up` runs here: the one named, or all with a loopback host.
+
+    Raises StartRefused if that is none, or if this version can't run the cluster."""
+    if cluster.follows is not None:
+        raise StartRefused(
+            f"cluster {cluster.cluster} follows {cluster.follows.cluster}, and this version can't replicate "
+            f"between clusters yet; nothing was started"
+        )
+    if node is not None:
+        if node not in cluster.nodes:
+            raise StartRefused(
+                f"cluster {cluster.cluster} has no node {node}; it has {', '.join(cluster.nodes)}"
+            )
+        return [node]
+    local = [name for name, config in cluster.nodes.items() if config.is_loopback]
+    if not local:
+        raise StartRefused(
+            f"no node of cluster {cluster.cluster} has a loopback host; name the one to start with --node"
+        )
+    return local
+
+
+def run(
+    cluster: ClusterConfig,
+    nodes: list[str],
+    observer: Observer,
+    command: Callable[[ProcessName], list[str]] = command_of,
+) -> None:
+    """Run these nodes until SIGINT, SIGTERM, SIGHUP or `boathouse down`. When it returns, no process is left.
+
+    A second signal kills what has not stopped yet. Raises StartRefused before anything is started."""
+    with contextlib.ExitStack() as claimed:
+        folders = {}
+        for node in nodes:
+            folders[node] = NodeFolder.claim(cluster, node)
+            claimed.callback(folders[node].release)
+        for node in nodes:
+            check_ports(cluster, node)
+        control.prepare_runtime_dir(cluster)
+        asyncio.run(_Supervision(cluster, folders, observer, command).run())
+
+
+class _Supervision:
+    """The nodes that one `up` runs, from the first start to the last stop."""
+
+    def __init__(
+        self,
+        cluster: ClusterConfig,
+        folders: dict[str, NodeFolder],
+        observer: Observer,
+        command: Callable[[ProcessName], list[str]],
+    ) -> None:
+        self._cluster = cluster
+        self._observer = observer
+        self._nodes = [
+            NodeSupervisor(cluster, node, folder, observer.changed, command)
+            for node, folder in folders.items()
+        ]
+        self._stop = asyncio.Event()
+        self._signalled = False
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._handle_signal, number)
+        # The processes first: their start takes the longest, and the rest can happen meanwhile.
+        await asyncio.gather(*(node.start() for node in self._nodes))
+        servers = [
+            control.ControlServer(self._cluster.control_socket(node.node), node.handle)
+            for node in self._nodes
+        ]
+        await asyncio.gather(*(server.start() for server in servers))
+        background = [
+            asyncio.create_task(self._announce(), name="announce"),
+            asyncio.create_task(self._end_when_all_are_down(), name="end"),
+            *(asyncio.create_task(node.watch_logs(), name=f"logs of {node.node}") for node in self._nodes),
+        ]
+        await self._stop.wait()
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        # All coordinators before any worker: a coordinator drains calls that any node's worker may have to
+        # answer.
+        await asyncio.gather(*(node.stop_coordinators() for node in self._nodes))
+        await asyncio.gather(*(node.stop_workers() for node in self._nodes))
+        for node in self._nodes:
+            node.down_done.set()
+        await asyncio.gather(*(server.close() for server in servers))
+        with contextlib.suppress(OSError):
+            self._cluster.runtime_dir.rmdir()  # stays if another `up` of this cluster uses it
+
+    def _handle_signal(self, number: signal.Signals) -> None:
+        if self._signalled:
+            self._observer.stopping(f"{number.name} again: killing what is left")
+            for node in self._nodes:
+                node.kill()
+        else:
+            self._observer.stopping(f"{number.name}: stopping in order")
+            self._signalled = True
+            self._stop.set()
+
+    async def _announce(self) -> None:
+        children = [child for node in self._nodes for child in node.children]
+        states = await asyncio.gather(*(child.wait_settled() for child in children))
+        if all(state is State.RUNNING for state in states):
+            self._observer.all_running()
+
+    async def _end_when_all_are_down(self) -> None:
+        await asyncio.gather(*(self._end(node) for node in self._nodes))
+        self._stop.set()
+
+    async def _end(self, node: NodeSupervisor) -> None:
+        """One node's way out while others stay: `boathouse down --node`."""
+        await node.down_asked.wait()
+        self._observer.stopping(f"{node.node}: stopping as asked")
+        await node.stop()
+        node.down_done.set()

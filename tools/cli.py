@@ -1,0 +1,164 @@
+"""The `boathouse` command: what each command takes. What it does is imported when it runs, so that `--help`
+and the start of a cluster wait for nothing they don't need.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tools.failure import Failed
+from tools.output import Output
+
+app = typer.Typer(
+    name="boathouse",
+    help="A sharded, replicated key-value cluster that speaks etcd v3 and Regatta.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+FileArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[FILE]", envvar="BOATHOUSE_FILE", help="Cluster file; without one, the built-in single node."
+    ),
+]
+TargetArgument = Annotated[
+    str, typer.Argument(help="n1, n1/coordinator, n1/shard-2, or shard-2 (all replicas).")
+]
+OutputOption = Annotated[Output, typer.Option("-o", "--output", help="table for people, json for programs.")]
+
+
+@app.command()
+def up(
+    file: FileArgument = None,
+    node: Annotated[
+        str | None, typer.Option("--node", help="Start this node alone, whatever its host.")
+    ] = None,
+) -> None:
+    """Start a cluster in the foreground; Ctrl-C stops it in order."""
+    from tools.up import up as run_up
+
+    run_up(file, node)
+
+
+@app.command()
+def down(
+    file: FileArgument = None,
+    node: Annotated[str | None, typer.Option("--node", help="Only this node.")] = None,
+) -> None:
+    """Stop a cluster that is up on this machine."""
+    from tools.cluster_file import read_cluster
+    from tools.processes import down as run_down
+
+    run_down(read_cluster(file), node)
+
+
+@app.command()
+def status(file: FileArgument = None, output: OutputOption = Output.TABLE) -> None:
+    """List every process: state, restarts, load, and each replica's role."""
+    from tools.cluster_file import read_cluster
+    from tools.processes import status as run_status
+
+    run_status(read_cluster(file), output)
+
+
+def _operate(operation: str, target: str, file: Path | None, output: Output) -> None:
+    from tools.cluster_file import read_cluster
+    from tools.processes import operate
+
+    operate(read_cluster(file), operation, target, output)
+
+
+@app.command()
+def start(target: TargetArgument, file: FileArgument = None, output: OutputOption = Output.TABLE) -> None:
+    """Start processes that were stopped or have failed."""
+    _operate("start", target, file, output)
+
+
+@app.command()
+def stop(target: TargetArgument, file: FileArgument = None, output: OutputOption = Output.TABLE) -> None:
+    """Stop processes in order; they stay stopped until started."""
+    _operate("stop", target, file, output)
+
+
+@app.command()
+def restart(target: TargetArgument, file: FileArgument = None, output: OutputOption = Output.TABLE) -> None:
+    """Restart processes one at a time; each has to be back in its shard before the next goes down."""
+    _operate("restart", target, file, output)
+
+
+@app.command()
+def logs(
+    target: TargetArgument,
+    file: FileArgument = None,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many lines of each log.")] = 50,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as lines are written.")] = False,
+) -> None:
+    """Show what processes wrote to their logs."""
+    from tools.cluster_file import read_cluster
+    from tools.processes import logs as run_logs
+
+    run_logs(read_cluster(file), target, lines, follow)
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Cluster file.")],
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Check a cluster file and show where its shards would be."""
+    from tools.check import check as run_check
+
+    run_check(file, output)
+
+
+@app.command()
+def version(output: OutputOption = Output.TABLE) -> None:
+    """Show the versions of boathouse and of what it stands on."""
+    from tools.version import version as run_version
+
+    run_version(output)
+
+
+_PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def _delegate(module: str, context: typer.Context) -> None:
+    """Hand the whole command line to a command group of its own."""
+    command = typer.main.get_command(import_module(module).app)
+    command.main(args=list(context.args), prog_name=context.command_path)
+
+
+@app.command(context_settings=_PASS_THROUGH, add_help_option=False)
+def bench(context: typer.Context) -> None:
+    """Measure a cluster against its ceiling and against etcd."""
+    _delegate("tools.bench.cli", context)
+
+
+@app.command(context_settings=_PASS_THROUGH, add_help_option=False)
+def inspect(context: typer.Context) -> None:
+    """Verify a replica's database offline and say what is in it."""
+    _delegate("tools.inspect_database", context)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    if not __debug__:
+        sys.exit("boathouse: python -O strips the assertions that guard the data; start without it")
+    try:
+        app()
+    except Failed as failure:
+        typer.echo(f"boathouse: {failure}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""`boathouse up`: the supervisor in the foreground, and the few lines it says."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import typer
+
+from coordinator.supervisor.process import State
+from coordinator.supervisor.refusal import StartRefused
+from coordinator.supervisor.run import nodes_to_start, run
+from tools.cluster_file import read_cluster
+from tools.failure import Failed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from config import ClusterConfig
+    from coordinator.supervisor.process import ProcessReport
+
+
+def up(file: Path | None, node: str | None) -> None:
+    """Run the nodes until Ctrl-C. Raises Failed if they can't be started."""
+    cluster = read_cluster(file)
+    try:
+        nodes = nodes_to_start(cluster, node)
+        run(cluster, nodes, _Terminal(cluster, nodes))
+    except StartRefused as refusal:
+        raise Failed(str(refusal)) from None
+
+
+class _Terminal:
+    """Says what a person in front of `up` wants to know: that it is up, how to talk to it, and what goes
+    wrong."""
+
+    def __init__(self, cluster: ClusterConfig, nodes: list[str]) -> None:
+        self._cluster = cluster
+        self._nodes = nodes
+        self._started_s = time.monotonic()
+        self._quiet = False
+        self._crashed: set[str] = set()
+        self._say(
+            f"cluster {cluster.cluster}: {_count(len(nodes), 'node')}, {_count(cluster.shards, 'shard')} "
+            f"with {_count(cluster.replicas, 'replica')} each, data in {cluster.data_dir}"
+        )
+
+    def changed(self, report: ProcessReport) -> None:
+        name = str(report.name)
+        if self._quiet:
+            return
+        if report.state in (State.BACKOFF, State.FAILED):
+            self._crashed.add(name)
+            style = "red" if report.state is State.FAILED else "yellow"
+            self._say(f"{name} {'failed: ' if report.state is State.FAILED else ''}{report.reason}", style)
+            if report.state is State.FAILED:
+                self._say(f"{name} stays down; its log is {report.log}", style)
+        elif report.state is State.RUNNING and name in self._crashed:
+            self._crashed.discard(name)
+            self._say(f"{name} is running again, process {report.pid}", "green")
+
+    def all_running(self) -> None:
+        seconds = time.monotonic() - self._started_s
+        endpoints = [self._cluster.node(node).client_endpoint for node in self._nodes]
+        self._say(f"ready after {seconds:.1f} s; both APIs on {', '.join(endpoints)}", "green")
+        self._say(f"  etcdctl --endpoints {','.join(endpoints)} put greeting hello")
+        self._say(f"  boathouse kv get greeting --endpoint {endpoints[0]}")
+        self._say("Ctrl-C stops it")
+
+    def stopping(self, reason: str) -> None:
+        self._quiet = True
+        self._say(reason)
+
+    def _say(self, text: str, style: str = "") -> None:
+        if sys.stdout.isatty():
+            from rich.console import Console
+
+            Console(highlight=False).print(text, style=style, markup=False, soft_wrap=True)
+        else:
+            typer.echo(text)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
