@@ -137,6 +137,18 @@ class FilterNotSupported(InvalidRequest):
     frame_code = 17
 
 
+class MessageTooLarge(InvalidRequest):
+    """The message is over what the API takes at all; `detail` is "N vs. max", in bytes."""
+
+    frame_code = 18
+
+
+class AnswerTooLarge(InvalidRequest):
+    """The answer would not fit into one message; the request must ask for less at a time."""
+
+    frame_code = 19
+
+
 # ---- absent -------------------------------------------------------------------------------------------------------
 
 
