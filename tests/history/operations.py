@@ -64,7 +64,7 @@ class Operation:
     @property
     def changes(self) -> bool:
         """Whether the operation wrote, going by its result."""
-        return self.kind is not Kind.GET and self.hit
+        return self.kind is Kind.PUT or (self.kind is not Kind.GET and self.hit)
 
     def __str__(self) -> str:
         match self.kind:
