@@ -1,0 +1,78 @@
+"""Physical removal of what lies below a table's floor, a few rows at a time.
+
+Rows are visited in the order of their ids, up to the floor. A row at or below the floor makes the one before it (of
+the same key) unreachable, so that one goes. A tombstone goes too once its revision is below the floor: everything
+older of its key has gone earlier in the same walk. A tombstone exactly at the floor stays, for a watch that starts
+there, and is visited again when the floor rises.
+
+Where the walk stands is stored in the table's row, with the rows it removed, so it survives a restart. It is this
+replica's own business: no answer and no checksum depends on it, because nothing at or above the floor ever needs a
+removed row.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from shardworker.machine.tables import SUB_BITS, Table, save_table
+
+if TYPE_CHECKING:
+    import apsw
+
+
+def is_swept(table: Table) -> bool:
+    floor = table.floor
+    return floor < 0 or (table.swept_floor == floor and table.swept_id >= (floor + 1) << SUB_BITS)
+
+
+def sweep(connection: apsw.Connection, table: Table, rows_max: int) -> int:
+    """Visits at most rows_max rows and returns how many; 0 = nothing left. Saves the table's progress."""
+    floor = table.floor
+    if is_swept(table):
+        return 0
+    start = table.swept_id
+    if floor > table.swept_floor >= 0:
+        start = min(start, table.swept_floor << SUB_BITS)
+    visited, table.swept_id = (
+        _sweep_tombstones(connection, table, start, rows_max)
+        if table.history == 0
+        else _sweep_all(connection, table, start, rows_max)
+    )
+    table.swept_floor = floor
+    save_table(connection, table)
+    return visited
+
+
+def _sweep_all(connection: apsw.Connection, table: Table, start: int, rows_max: int) -> tuple[int, int]:
+    floor = table.floor
+    end = (floor + 1) << SUB_BITS
+    rows: list[Any] = connection.execute(table.sql.sweep, (start, end, rows_max)).fetchall()
+    gone = [(prev,) for _, _, _, prev in rows if prev is not None]
+    buried = [(key, id_) for id_, key, dead, _ in rows if dead and id_ >> SUB_BITS < floor]
+    connection.executemany(table.sql.delete_change, gone)
+    _drop_tombstones(connection, table, buried)
+    return _progress(rows, rows_max, end)
+
+
+def _sweep_tombstones(
+    connection: apsw.Connection, table: Table, start: int, rows_max: int
+) -> tuple[int, int]:
+    """Without history each put removes what it replaces; only tombstones are left to do.
+
+    The walk looks at a bounded number of revisions, since few of them may have one."""
+    floor = table.floor
+    end = min((floor + 1) << SUB_BITS, start + (rows_max << SUB_BITS))
+    rows: list[Any] = connection.execute(table.sql.sweep_tombstones, (start, end, rows_max)).fetchall()
+    _drop_tombstones(connection, table, [(key, id_) for id_, key in rows if id_ >> SUB_BITS < floor])
+    visited, swept_id = _progress(rows, rows_max, end)
+    return max(1, visited), swept_id
+
+
+def _drop_tombstones(connection: apsw.Connection, table: Table, found: list[tuple[bytes, int]]) -> None:
+    connection.executemany(table.sql.drop_dead, found)
+    connection.executemany(table.sql.delete_change, [(id_,) for _, id_ in found])
+
+
+def _progress(rows: list[Any], rows_max: int, end: int) -> tuple[int, int]:
+    """How many rows were visited (a last look that found none counts as one), and where to go on."""
+    return max(1, len(rows)), rows[-1][0] + 1 if len(rows) == rows_max else end

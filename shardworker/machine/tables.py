@@ -1,0 +1,233 @@
+"""A table's place in the database: its row in `tables`, its SQL tables and the statements that work on them.
+
+t<id>_rev   one row per change, in the order of changes. id = revision << 24 | position within the revision.
+            `kv` is the pair encoded as field 2 of etcd's RangeResponse, so that answers are concatenations; NULL is
+            a tombstone. `prev` is the id of the same key's change before this one.
+t<id>_live  the newest change of each key that exists now.
+t<id>_dead  the tombstone of each key that does not exist now but did at a revision that can still be read.
+
+Reading the past starts at a key's newest change and follows `prev`. An index over (key, id) would find a far past
+faster, but takes half of all put time (DESIGN.md has the figures).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import apsw
+
+SUB_BITS = 24
+CHANGES_MAX = 1 << SUB_BITS
+"""Changes in one revision: more would run into the next revision's ids."""
+REVISION_MAX = (1 << (63 - SUB_BITS)) - 1
+
+_CATALOG_SQL = """
+CREATE TABLE IF NOT EXISTS tables (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    history INTEGER NOT NULL,      -- -1 = all, 0 = none, n = the newest n revisions
+    revision INTEGER NOT NULL,
+    compacted INTEGER NOT NULL,    -- -1 = never
+    keys INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,     -- as a signed 64-bit number
+    swept_id INTEGER NOT NULL,     -- this replica's own: changes below it have been swept ...
+    swept_floor INTEGER NOT NULL   -- ... for this floor
+) STRICT
+"""
+
+
+@dataclass(slots=True)
+class Table:
+    """A table's counters as of the last applied command."""
+
+    id: int
+    name: str
+    history: int
+    revision: int = 1
+    """A table's creation is its first revision."""
+    compacted: int = -1
+    keys: int = 0
+    checksum: int = 0
+    """Rolling over every change; equal on replicas that applied the same commands."""
+    swept_id: int = 0
+    swept_floor: int = -1
+    sql: TableSql = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.sql = table_sql(self.id)
+
+    @property
+    def floor(self) -> int:
+        """The oldest revision that can be read; -1 while nothing was ever given up."""
+        if self.history < 0:
+            return self.compacted
+        oldest_kept = self.revision - max(self.history, 1) + 1
+        return max(self.compacted, oldest_kept) if oldest_kept > 0 else self.compacted
+
+    def copy(self) -> Table:
+        return Table(
+            self.id, self.name, self.history, self.revision, self.compacted, self.keys, self.checksum,
+            self.swept_id, self.swept_floor,
+        )  # fmt: skip
+
+
+class TableSql:
+    """The statements of one table, composed once: the driver finds prepared statements by their text."""
+
+    __slots__ = (
+        "add_change",
+        "add_dead",
+        "bury_span",
+        "change",
+        "changed_keys",
+        "dead",
+        "dead_span",
+        "delete_change",
+        "delete_dead",
+        "delete_live",
+        "delete_replaced",
+        "drop_dead",
+        "drop_live",
+        "get_kv",
+        "heads",
+        "kill_span",
+        "live",
+        "live_count",
+        "live_name",
+        "live_newer",
+        "live_rows",
+        "probe",
+        "rev_name",
+        "scan",
+        "set_live",
+        "sweep",
+        "sweep_tombstones",
+    )
+
+    def __init__(self, table_id: int) -> None:
+        rev, live, dead = f"t{table_id}_rev", f"t{table_id}_live", f"t{table_id}_dead"
+        self.rev_name, self.live_name = rev, live
+        self.live = f"SELECT id, create_revision, version, lease FROM {live} WHERE key = ?"
+        self.get_kv = f"SELECT r.kv FROM {live} l CROSS JOIN {rev} r ON r.id = l.id WHERE l.key = ?"
+        self.change = f"SELECT kv, prev FROM {rev} WHERE id = ?"
+        self.dead = f"SELECT id FROM {dead} WHERE key = ?"
+        self.add_change = f"INSERT INTO {rev} (id, key, kv, prev) VALUES (?, ?, ?, ?)"
+        self.set_live = (
+            f"REPLACE INTO {live} (key, id, create_revision, version, lease) VALUES (?, ?, ?, ?, ?)"
+        )
+        self.add_dead = f"INSERT INTO {dead} (key, id) VALUES (?, ?)"
+        self.delete_live = f"DELETE FROM {live} WHERE key = ?"
+        self.delete_dead = f"DELETE FROM {dead} WHERE key = ?"
+        self.delete_change = f"DELETE FROM {rev} WHERE id = ?"
+        self.drop_dead = f"DELETE FROM {dead} WHERE key = ? AND id = ?"
+        self.delete_replaced = (
+            f"DELETE FROM {rev} WHERE id IN"
+            f" (SELECT prev FROM {rev} WHERE id >= ? AND id < ? AND prev NOTNULL)"
+        )
+        # Statements over a span come in two texts, with and without an upper bound, so that the planner sees it.
+        self.scan = {
+            bounded: (
+                "SELECT count(*), cast(group_concat(kv, '') AS BLOB), max(key) FROM (SELECT r.kv, l.key"
+                f" FROM {live} l CROSS JOIN {rev} r ON r.id = l.id WHERE l.key >= ?"
+                f"{' AND l.key < ?' if bounded else ''} ORDER BY l.key LIMIT ?)"
+            )
+            for bounded in (True, False)
+        }
+        self.live_count = _both(f"SELECT count(*) FROM {live} WHERE key >= ?{{}}")
+        self.live_rows = _both(f"SELECT id, create_revision, version, lease FROM {live} WHERE key >= ?{{}}")
+        self.probe = _both(f"SELECT count(*) FROM (SELECT 1 FROM {live} WHERE key >= ?{{}} LIMIT ?)")
+        self.heads = _both(
+            f"SELECT key, id FROM {live} WHERE key >= ?{{}} UNION ALL "
+            f"SELECT key, id FROM {dead} WHERE key >= ?{{}} AND id >= ? ORDER BY key"
+        )
+        self.live_newer = _both(f"SELECT id FROM {live} WHERE key >= ?{{}} AND id >= ?")
+        self.dead_span = _both(f"SELECT id FROM {dead} WHERE key >= ?{{}} AND id >= ?")
+        self.kill_span = _both(
+            f"INSERT INTO {rev} (id, key, kv, prev) "
+            f"SELECT ? + row_number() OVER (ORDER BY key), key, NULL, id FROM {live} WHERE key >= ?{{}} ORDER BY key"
+        )
+        self.bury_span = f"INSERT INTO {dead} (key, id) SELECT key, id FROM {rev} WHERE id >= ? AND id < ?"
+        self.changed_keys = f"SELECT key FROM {rev} WHERE id >= ? AND id < ? ORDER BY id"
+        self.drop_live = _both(f"DELETE FROM {live} WHERE key >= ?{{}}")
+        self.sweep = (
+            f"SELECT id, key, kv ISNULL, prev FROM {rev} WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
+        )
+        self.sweep_tombstones = (
+            f"SELECT id, key FROM {rev} WHERE id >= ? AND id < ? AND kv ISNULL ORDER BY id LIMIT ?"
+        )
+
+
+def _both(text: str) -> dict[bool, str]:
+    """The statement for a span with an upper bound (True) and without (False)."""
+    return {True: text.replace("{}", " AND key < ?"), False: text.replace("{}", "")}
+
+
+_sql: dict[int, TableSql] = {}
+
+
+def table_sql(table_id: int) -> TableSql:
+    found = _sql.get(table_id)
+    if found is None:
+        found = _sql[table_id] = TableSql(table_id)
+    return found
+
+
+def create_schema(connection: apsw.Connection) -> None:
+    connection.execute(_CATALOG_SQL)
+
+
+def create_table(connection: apsw.Connection, table: Table) -> None:
+    name = f"t{table.id}"
+    connection.execute(
+        f"CREATE TABLE {name}_rev (id INTEGER PRIMARY KEY, key BLOB NOT NULL, kv BLOB, prev INTEGER) STRICT"
+    )
+    connection.execute(
+        f"CREATE TABLE {name}_live (key BLOB PRIMARY KEY, id INTEGER NOT NULL, create_revision INTEGER NOT NULL,"
+        " version INTEGER NOT NULL, lease INTEGER NOT NULL) STRICT, WITHOUT ROWID"
+    )
+    connection.execute(
+        f"CREATE TABLE {name}_dead (key BLOB PRIMARY KEY, id INTEGER NOT NULL) STRICT, WITHOUT ROWID"
+    )
+    connection.execute(
+        "INSERT INTO tables (id, name, history, revision, compacted, keys, checksum, swept_id, swept_floor)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            table.id, table.name, table.history, table.revision, table.compacted, table.keys,
+            _signed(table.checksum), table.swept_id, table.swept_floor,
+        ),
+    )  # fmt: skip
+
+
+def save_table(connection: apsw.Connection, table: Table) -> None:
+    connection.execute(
+        "UPDATE tables SET revision = ?, compacted = ?, keys = ?, checksum = ?, swept_id = ?, swept_floor = ?"
+        " WHERE id = ?",
+        (
+            table.revision, table.compacted, table.keys, _signed(table.checksum), table.swept_id,
+            table.swept_floor, table.id,
+        ),
+    )  # fmt: skip
+
+
+_SELECT = "SELECT id, name, history, revision, compacted, keys, checksum, swept_id, swept_floor FROM tables"
+
+
+def load_tables(connection: apsw.Connection) -> dict[int, Table]:
+    return {row[0]: _table(row) for row in connection.execute(_SELECT + " ORDER BY id")}
+
+
+def load_table(connection: apsw.Connection, table_id: int) -> Table | None:
+    row = connection.execute(_SELECT + " WHERE id = ?", (table_id,)).fetchone()
+    return None if row is None else _table(row)
+
+
+def _table(row: tuple[object, ...]) -> Table:
+    table = Table(*row)  # type: ignore[arg-type]
+    table.checksum &= (1 << 64) - 1
+    return table
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 64) if number >> 63 else number

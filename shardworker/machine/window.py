@@ -1,0 +1,193 @@
+"""The newest results by request id, so that a repeated request gets its first answer and changes nothing.
+
+The window is part of the replicated state: what it holds depends only on the applied commands and the time in
+their batches, never on a clock or on when this replica restarted. The database holds the answers, one row for each
+applied entry; memory holds only id -> log index. An entry leaves the window by raising `_floor`, the oldest log
+index that counts. The ids are kept in a few dicts, oldest first, and a dict is dropped once all of it is below the
+floor: cheaper in memory and time than deleting ids one by one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from proto.internal import frames_pb2
+
+if TYPE_CHECKING:
+    import apsw
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS results (
+    log_index INTEGER PRIMARY KEY,
+    time_ms INTEGER NOT NULL,
+    commands INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    data BLOB NOT NULL             -- boathouse.internal.StoredResults
+) STRICT
+"""
+
+_OVERHEAD_BYTES = 64
+"""Counted for each remembered command on top of its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowLimits:
+    """How much the window holds: the first limit to bite counts. Must be equal on all replicas of a shard."""
+
+    commands_max: int = 100_000
+    age_ms_max: int = 300_000
+    bytes_max: int = 256 << 20
+    """The newest entry stays whatever its size: it is the one most likely to be asked for again."""
+
+
+@dataclass(slots=True)
+class _Oldest:
+    index: int
+    time_ms: int
+    commands: int
+    size_bytes: int
+
+
+@dataclass(slots=True)
+class _Totals:
+    commands: int = 0
+    size_bytes: int = 0
+    time_ms: int = 0
+    """Of the newest entry; never decreases."""
+    floor: int = 0
+
+
+class ResultWindow:
+    def __init__(self, connection: apsw.Connection, limits: WindowLimits):
+        self._connection = connection
+        self._limits = limits
+        self._generation_ids = max(1, limits.commands_max // 4)
+        connection.execute(_SCHEMA)
+        self.load()
+
+    def load(self) -> None:
+        """Takes over what the database holds."""
+        self._generations: list[dict[bytes, int]] = [{}]
+        self._last_index: list[int] = [0]
+        self._totals = _Totals()
+        self._oldest: _Oldest | None = None
+        self._saved: tuple[_Totals, _Oldest | None, list[dict[bytes, int]], list[int]] | None = None
+        self._added: list[tuple[dict[bytes, int], bytes, int | None]] = []
+        rows: Any = self._connection.execute(
+            "SELECT log_index, time_ms, commands, bytes, data FROM results ORDER BY log_index"
+        )
+        for index, time_ms, commands, size_bytes, data in rows:
+            if self._oldest is None:
+                self._oldest = _Oldest(index, time_ms, commands, size_bytes)
+                self._totals.floor = index
+            self._count(index, time_ms, commands, size_bytes)
+            for result in frames_pb2.StoredResults.FromString(data).results:
+                self._generation(index)[result.request_id] = index
+
+    def find(self, request_id: bytes) -> frames_pb2.StoredResult | None:
+        """The first result of a request that is still remembered."""
+        for generation in self._generations:
+            index = generation.get(request_id, 0)
+            if index and index >= self._totals.floor:
+                return self._read(request_id, index)
+        return None
+
+    def _read(self, request_id: bytes, index: int) -> frames_pb2.StoredResult:
+        row: Any = self._connection.execute(
+            "SELECT data FROM results WHERE log_index = ?", (index,)
+        ).fetchone()
+        for result in frames_pb2.StoredResults.FromString(row[0]).results:
+            if result.request_id == request_id:
+                return result
+        raise AssertionError(f"entry {index} has no result for request {request_id.hex()}")
+
+    def add(self, index: int, time_ms: int, results: list[frames_pb2.StoredResult]) -> None:
+        """Remembers an entry's results and forgets what no longer fits."""
+        if self._saved is None:
+            totals = self._totals
+            self._saved = (totals, self._oldest, self._generations, self._last_index)
+            self._totals = _Totals(totals.commands, totals.size_bytes, totals.time_ms, totals.floor)
+            self._generations = self._generations[:]
+            self._last_index = self._last_index[:]
+        time_ms = max(time_ms, self._totals.time_ms)
+        size_bytes = sum(len(result.body) + _OVERHEAD_BYTES for result in results)
+        self._connection.execute(
+            "INSERT INTO results (log_index, time_ms, commands, bytes, data) VALUES (?, ?, ?, ?, ?)",
+            (
+                index,
+                time_ms,
+                len(results),
+                size_bytes,
+                frames_pb2.StoredResults(results=results).SerializeToString(),
+            ),
+        )
+        if self._oldest is None:
+            self._oldest = _Oldest(index, time_ms, len(results), size_bytes)
+            self._totals.floor = index
+        self._count(index, time_ms, len(results), size_bytes)
+        for result in results:
+            generation = self._generation(index)
+            request_id = result.request_id
+            self._added.append((generation, request_id, generation.get(request_id)))
+            generation[request_id] = index
+        self._prune(index)
+
+    def _count(self, index: int, time_ms: int, commands: int, size_bytes: int) -> None:
+        self._totals.commands += commands
+        self._totals.size_bytes += size_bytes
+        self._totals.time_ms = time_ms
+
+    def _generation(self, index: int) -> dict[bytes, int]:
+        """The dict that takes ids of the entry at index."""
+        if len(self._generations[-1]) >= self._generation_ids:
+            self._generations.append({})
+            self._last_index.append(index)
+        self._last_index[-1] = index
+        return self._generations[-1]
+
+    def _prune(self, newest_index: int) -> None:
+        totals, limits = self._totals, self._limits
+        oldest = self._oldest
+        assert oldest is not None
+        start = oldest.index
+        while oldest.index != newest_index and (
+            totals.commands > limits.commands_max
+            or totals.size_bytes > limits.bytes_max
+            or oldest.time_ms < totals.time_ms - limits.age_ms_max
+        ):
+            totals.commands -= oldest.commands
+            totals.size_bytes -= oldest.size_bytes
+            row: Any = self._connection.execute(
+                "SELECT log_index, time_ms, commands, bytes FROM results WHERE log_index > ?"
+                " ORDER BY log_index LIMIT 1",
+                (oldest.index,),
+            ).fetchone()
+            oldest = _Oldest(*row)
+        if oldest.index == start:
+            return
+        self._oldest = oldest
+        totals.floor = oldest.index
+        self._connection.execute("DELETE FROM results WHERE log_index < ?", (oldest.index,))
+        while len(self._generations) > 1 and self._last_index[0] < totals.floor:
+            del self._generations[0], self._last_index[0]
+
+    def committed(self) -> None:
+        self._saved = None
+        self._added.clear()
+
+    def rollback(self) -> None:
+        """Back to the last committed()."""
+        if self._saved is None:
+            return
+        for generation, request_id, before in reversed(self._added):
+            if before is None:
+                del generation[request_id]
+            else:
+                generation[request_id] = before
+        self._totals, self._oldest, self._generations, self._last_index = self._saved
+        self.committed()
+
+    @property
+    def commands(self) -> int:
+        return self._totals.commands
