@@ -6,10 +6,10 @@
        |                   v   |                 |
        +--stop()-------- backoff <---------------+----too often----> failed
 
-A child reads its ProcessSpec from the first line of stdin, which then stays open: its end tells the child
-that the supervisor is gone. On stdout it speaks JSON lines: {"event": "ready"} once it serves, and {"event":
-"refused", "reason": "..."} before it exits because another start would fail the same way. stderr is its log
-file."""
+A child reads its ProcessSpec from the first line of stdin, which then stays open: its end tells the child that the
+supervisor is gone. On stdout it speaks JSON lines (config/child.py): {"event": "ready"} once it serves, and
+{"event": "failed", "reason": "..."} before it ends because it cannot run. That is tried again like any crash: what
+stood in its way, a port for instance, may be gone by then. stderr is its log file."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Child:
         self._policy = RestartPolicy(settings)
         self._state = State.STOPPED
         self._reason = ""
-        self._refusal = ""
+        self._own_words = ""
         self._starts = 0
         self._started_at: float | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -144,8 +144,6 @@ class Child:
             end = await self._run_once()
             if self._stop_asked.is_set():
                 return
-            if self._refusal:
-                return self._change(State.FAILED, self._refusal)
             wait_s = self._policy.crashed(started_s=started_s, now_s=time.monotonic())
             if wait_s is None:
                 return self._change(State.FAILED, self._failure(end))
@@ -159,7 +157,7 @@ class Child:
 
     async def _run_once(self) -> str:
         """Start it and wait for its end; what ended it, in words."""
-        self._refusal = ""
+        self._own_words = ""
         self._starts += 1
         self._started_at = time.time()
         try:
@@ -199,7 +197,7 @@ class Child:
         events.cancel()
         process.stdin.close()
         self._process = None
-        return _describe_exit(code)
+        return self._own_words or _describe_exit(code)
 
     async def _read_events(self, stream: asyncio.StreamReader) -> None:
         while True:
@@ -216,8 +214,8 @@ class Child:
             match event:
                 case {"event": "ready"} if self._state is State.STARTING:
                     self._change(State.RUNNING, self._reason)
-                case {"event": "refused", "reason": str(reason)}:
-                    self._refusal = reason
+                case {"event": "failed", "reason": str(reason)}:
+                    self._own_words = reason
 
     def _check_keeper(self, keeper: asyncio.Task[None]) -> None:
         """A keeper that breaks must not look like a process that runs."""

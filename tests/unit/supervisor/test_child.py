@@ -1,0 +1,291 @@
+"""One child, kept running: against real processes that behave as told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import pytest
+
+from config import SupervisorConfig
+from coordinator.supervisor.child import Child
+from coordinator.supervisor.logfile import LogFile
+from coordinator.supervisor.process import ProcessName, ProcessReport, State
+from tests.waiting import wait_until_async
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FAKE = Path(__file__).with_name("fake_child.py")
+QUICK = SupervisorConfig(
+    backoff_min_ms=10, backoff_max_ms=40, crashes_max=4, crash_window_ms=30_000, stop_timeout_ms=5_000
+)
+
+
+class Nursery:
+    """Makes children and remembers what they reported."""
+
+    def __init__(self, folder: Path) -> None:
+        self.trace = folder / "trace"
+        self.history: list[ProcessReport] = []
+        self._folder = folder
+        self._children: list[Child] = []
+
+    def child(self, behaviour: str, settings: SupervisorConfig = QUICK) -> Child:
+        command = [sys.executable, "-S", str(FAKE), behaviour, str(self.trace)]
+        log = LogFile(self._folder / "child.log", bytes_max=1 << 20, files_max=2)
+        spec = json.dumps({"node": "n1"}).encode()
+        child = Child(ProcessName("n1", 1), command, spec, log, settings, self.history.append)
+        self._children.append(child)
+        return child
+
+    def states(self) -> list[State]:
+        """The states it went through."""
+        seen: list[State] = []
+        for report in self.history:
+            if not seen or seen[-1] is not report.state:
+                seen.append(report.state)
+        return seen
+
+    def words(self) -> list[str]:
+        return (
+            [line.split()[0] for line in self.trace.read_text().splitlines()] if self.trace.exists() else []
+        )
+
+    async def stop_all(self) -> None:
+        for child in self._children:
+            child.send(signal.SIGKILL)
+            await child.stop()
+
+
+@pytest.fixture(name="run")
+def _run(tmp_path: Path) -> Callable[[Callable[[Nursery], object]], None]:
+    def run(body: Callable[[Nursery], object]) -> None:
+        async def whole() -> None:
+            nursery = Nursery(tmp_path)
+            try:
+                async with asyncio.timeout(60):
+                    await body(nursery)  # type: ignore[misc]
+            finally:
+                await nursery.stop_all()
+
+        asyncio.run(whole())
+
+    return run
+
+
+Run: TypeAlias = "Callable[[Callable[[Nursery], object]], None]"
+
+
+async def _wait_state(child: Child, *states: State) -> None:
+    await wait_until_async(
+        lambda: child.state in states, timeout_s=20, what=f"{child.name} to be {states}, is {child.report()}"
+    )
+
+
+def test_it_is_starting_until_it_says_ready(run: Run) -> None:
+    async def body(nursery: Nursery) -> None:
+        child = nursery.child("serve")
+        assert child.report().pid is None
+        await child.start()
+        assert child.state is State.STARTING
+        assert await child.wait_settled() is State.RUNNING
+        pid = child.report().pid
+        assert pid is not None
+        os.kill(pid, 0)
+        assert nursery.states() == [State.STARTING, State.RUNNING]
+
+    run(body)
+
+
+def test_a_mute_process_never_counts_as_running(run: Run) -> None:
+    async def body(nursery: Nursery) -> None:
+        child = nursery.child("mute")
+        await child.start()
+        await wait_until_async(
+            lambda: nursery.words() == ["start"], timeout_s=20, what="the process to start"
+        )
+        assert child.state is State.STARTING
+
+    run(body)
+
+
+def test_noise_on_stdout_is_no_event(run: Run) -> None:
+    async def body(nursery: Nursery) -> None:
+        child = nursery.child("noisy")
+        await child.start()
+        await _wait_state(child, State.RUNNING)
+
+    run(body)
+
+
+def test_a_killed_process_comes_back_and_the_report_says_why(run: Run) -> None:
+    async def body(nursery: Nursery) -> None:
+        child = nursery.child("serve")
+        await child.start()
+        await child.wait_settled()
+        first = child.report().pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        await wait_until_async(lambda: child.report().restarts, timeout_s=20, what="a second start")
+        await _wait_state(child, State.RUNNING)
+        assert [report.reason for report in nursery.history if report.state is State.BACKOFF] == [
+            "killed by SIGKILL; starts again in 0.01 s"
+        ]
+        report = child.report()
+        assert (report.restarts, report.reason) == (1, "killed by SIGKILL")
+        assert report.pid not in (None, first)
+
+    run(body)
+
+
+def test_too_many_crashes_and_it_stays_down_with_the_end_of_its_log(run: Run) -> None:
+    async def body(nursery: Nursery) -> None:
+        child = nursery.child("crash")
+        await child.start()
+        assert await child.wait_settled() is State.FAILED
+        report = child.report()
+        assert report.reason == (
+            "crashed 4 times within 30 s (exited with code 3); "
+            "last in its log: spec of n1; first; second: no luck today"
+        )
+        assert (report.restarts, report.pid) == (3, None)
+        assert nursery.words() == ["start"] * 4
+        waits = [
+            report.reason.split("in ")[-1] for report in nursery.history if report.state is State.BACKOFF
+        ]
+        assert waits == ["0.01 s", "0.02 s", "0.04 s"]
+
+    run(body)
+
+
+def test_what_a_process_says_of_its_failure_is_the_reason(run: Run) -> None:
+    async def body(nursery: Nursery) -> None:
+        child = nursery.child("cannot")
+        await child.start()
+        assert await child.wait_settled() is State.FAILED
+        assert "(the disk is made of cheese)" in child.report().reason
+
+    run(body)
+
+
+def test_a_program_that_is_not_there_fails_in_words(run: Run, tmp_path: Path) -> None:
+    async def body(nursery: Nursery) -> None:
+        log = LogFile(tmp_path / "none.log", bytes_max=1 << 20, files_max=2)
+        child = Child(ProcessName("n1"), [str(tmp_path / "none")], b"{}", log, QUICK, nursery.history.append)
+        await child.start()
+        assert await child.wait_settled() is State.FAILED
+        assert "can't be started: No such file or directory" in child.report().reason
+
+    run(body)
+
+
+def test_start_after_failure_forgives(run: Run) -> None:
+    async def body(nursery: Nursery) -> None:
+        child = nursery.child("crash")
+        await child.start()
+        await child.wait_settled()
+        await child.start()
+        assert child.state is State.STARTING
+        assert await child.wait_settled() is State.FAILED
+        assert nursery.words() == ["start"] * 8
+
+    run(body)
+
+
+def test_stop_is_orderly_and_lasts(run: Run) -> None:
+    async def body(nursery: Nursery) -> None:
+        child = nursery.child("slow-stop")
+        await child.start()
+        await child.wait_settled()
+        await child.stop()
+        assert nursery.words() == ["start", "term", "end"]
+        assert (child.state, child.report().pid, child.report().reason) == (State.STOPPED, None, "")
+        assert nursery.states() == [State.STARTING, State.RUNNING, State.STOPPING, State.STOPPED]
+        await child.stop()
+        assert nursery.words() == ["start", "term", "end"]
+
+    run(body)
+
+
+def test_stop_ends_a_back_off_at_once(run: Run) -> None:
+    async def body(nursery: Nursery) -> None:
+        child = nursery.child("crash", SupervisorConfig(backoff_min_ms=60_000, backoff_max_ms=60_000))
+        await child.start()
+        await _wait_state(child, State.BACKOFF)
+        began = time.monotonic()
+        await child.stop()
+        assert time.monotonic() - began < 5
+        assert child.state is State.STOPPED
+        assert nursery.words() == ["start"]
+
+    run(body)
+
+
+def test_a_process_that_ignores_sigterm_is_killed_when_its_time_is_up(run: Run) -> None:
+    async def body(nursery: Nursery) -> None:
+        child = nursery.child("deaf", SupervisorConfig(stop_timeout_ms=200))
+        await child.start()
+        await child.wait_settled()
+        pid = child.report().pid
+        assert pid is not None
+        await child.stop()
+        assert child.report().reason == "had not stopped after 0.2 s and was killed"
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+    run(body)
+
+
+def test_a_paused_process_can_still_be_stopped(run: Run) -> None:
+    async def body(nursery: Nursery) -> None:
+        child = nursery.child("serve", SupervisorConfig(stop_timeout_ms=200))
+        await child.start()
+        await child.wait_settled()
+        child.send(signal.SIGSTOP)
+        await child.stop()
+        assert child.state is State.STOPPED
+
+    run(body)
+
+
+def test_restart_counts(run: Run) -> None:
+    async def body(nursery: Nursery) -> None:
+        child = nursery.child("serve")
+        await child.start()
+        await child.wait_settled()
+        before = child.report().pid
+        await child.restart()
+        assert await child.wait_settled() is State.RUNNING
+        assert child.report().restarts == 1
+        assert child.report().pid != before
+
+    run(body)
+
+
+def test_stop_right_after_start_leaves_nothing_behind(run: Run) -> None:
+    async def body(nursery: Nursery) -> None:
+        child = nursery.child("serve")
+        await child.start()
+        await child.stop()
+        assert (child.state, child.report().pid) == (State.STOPPED, None)
+
+    run(body)
+
+
+def test_the_child_is_in_a_session_of_its_own(run: Run) -> None:
+    async def body(nursery: Nursery) -> None:
+        child = nursery.child("serve")
+        await child.start()
+        await child.wait_settled()
+        pid = child.report().pid
+        assert pid is not None
+        assert os.getsid(pid) == pid
+
+    run(body)
