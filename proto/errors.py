@@ -32,7 +32,7 @@ class BoathouseError(Exception):
         self.detail = detail
 
 
-# ---- the caller's mistake -------------------------------------------------------------------------------------
+# ---- the caller's mistake ----------------------------------------------------------------------------------
 
 
 class InvalidRequest(BoathouseError):
@@ -149,7 +149,7 @@ class AnswerTooLarge(InvalidRequest):
     frame_code = 19
 
 
-# ---- absent -------------------------------------------------------------------------------------------------------
+# ---- absent ------------------------------------------------------------------------------------------------
 
 
 class Absent(BoathouseError):
@@ -183,7 +183,7 @@ class MethodNotServed(Absent):
     frame_code = 34
 
 
-# ---- too old, too new ------------------------------------------------------------------------------------------------
+# ---- too old, too new --------------------------------------------------------------------------------------
 
 
 class OutOfRange(BoathouseError):
@@ -204,7 +204,7 @@ class FutureRevision(OutOfRange):
     frame_code = 52
 
 
-# ---- no leader here ------------------------------------------------------------------------------------------------------
+# ---- no leader here ----------------------------------------------------------------------------------------
 
 
 class NotLeader(BoathouseError):
@@ -228,7 +228,7 @@ class ShuttingDown(BoathouseError):
     retry = Retry.OTHER_REPLICA
 
 
-# ---- too busy, too full -------------------------------------------------------------------------------------------------------
+# ---- too busy, too full ------------------------------------------------------------------------------------
 
 
 class QueueFull(BoathouseError):
@@ -252,7 +252,7 @@ class TooManyCursors(BoathouseError):
     retry = Retry.CALLER
 
 
-# ---- nobody knows ----------------------------------------------------------------------------------------------------------
+# ---- nobody knows ------------------------------------------------------------------------------------------
 
 
 class LeaderLost(BoathouseError):
@@ -278,7 +278,7 @@ class ReadTimedOut(BoathouseError):
     retry = Retry.CALLER
 
 
-# ---- our bug, a bad disk -------------------------------------------------------------------------------------------------------
+# ---- our bug, a bad disk -----------------------------------------------------------------------------------
 
 
 class InvariantBroken(BoathouseError):
