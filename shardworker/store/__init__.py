@@ -22,6 +22,7 @@ from shardworker.store.files import REAL_FILES, Files, RealFiles
 from shardworker.store.log import RaftLog
 from shardworker.store.records import Identity, ReplicaState
 from shardworker.store.replica_store import ReplicaStore
+from shardworker.store.snapshot import ReceivedSnapshot, SnapshotFile, SnapshotReceiver
 from shardworker.store.turn import Turn
 
 __all__ = [
@@ -37,8 +38,11 @@ __all__ = [
     "NoCrashPoints",
     "RaftLog",
     "RealFiles",
+    "ReceivedSnapshot",
     "ReplicaState",
     "ReplicaStore",
+    "SnapshotFile",
+    "SnapshotReceiver",
     "SnapshotRejected",
     "SqliteTooOld",
     "StorageFailed",

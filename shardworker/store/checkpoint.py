@@ -130,8 +130,8 @@ class BackgroundCheckpointer:
                     return
                 checkpoint(connection, store)
                 checkpoint(connection, store)
-                # SQLite reports the WAL's length as this connection saw it at the start, so only the writer knows
-                # whether anything is left; if its next commit started the WAL over, it will not ask.
+                # SQLite reports the WAL's length as this connection saw it at the start, so only the writer
+                # knows whether anything is left; if its next commit started the WAL over, it will not ask.
                 self._writer_finishes = True
                 self._idle.set()
         except Exception as error:

@@ -46,8 +46,7 @@ class CrashPoint(enum.StrEnum):
     """A copy of the database exists, still with its sender's log."""
     SNAPSHOT_STRIPPED = "snapshot:stripped"
     SNAPSHOT_SYNCED = "snapshot:synced"
-    """The snapshot file is complete and durable under its temporary name."""
-    SNAPSHOT_RENAMED = "snapshot:renamed"
+    """The snapshot file is complete."""
 
     RECEIVE_CREATED = "receive:created"
     RECEIVE_CHUNK = "receive:chunk"

@@ -108,16 +108,17 @@ def connect(path: Path, settings: StoreSettings, *, vfs: str | None, role: Role)
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
     connection.set_busy_timeout(10_000)
+    if settings.exclusive:
+        # First of all, because already the next pragma reads the database.
+        # The WAL index then lives on the heap, so a VFS without shared memory will do; temporary files as
+        # well.
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA temp_store = MEMORY")
     is_writer = role in (Role.CREATOR, Role.WRITER)
     cache_bytes = settings.cache_bytes if is_writer else settings.reader_cache_bytes
     connection.execute(f"PRAGMA cache_size = -{max(cache_bytes // 1024, 64)}")
     connection.execute("PRAGMA mmap_size = 0")
     connection.execute("PRAGMA trusted_schema = OFF")
-    if settings.exclusive:
-        # The WAL index then lives on the heap, so a VFS without shared memory will do; temporary files as
-        # well.
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        connection.execute("PRAGMA temp_store = MEMORY")
     return connection
 
 

@@ -4,6 +4,8 @@ into `proto.errors.NoSpace` and stops on the others. Bytes that fail their check
 
 from __future__ import annotations
 
+import errno
+
 import apsw
 
 from proto.errors import Corrupt
@@ -49,6 +51,10 @@ def translated(error: Exception, doing: str) -> Exception:
         # The WAL index (a file that holds nothing durable) could not grow: a full disk says so in these
         # words.
         return DiskFull(f"the disk is full, while {doing}")
+    if isinstance(error, OSError) and not isinstance(error, apsw.Error):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return DiskFull(f"the disk is full, while {doing}")
+        return StorageFailed(f"the disk failed while {doing}: {error}")
     if isinstance(error, apsw.CorruptError | apsw.NotADBError):
         return Corrupt(f"SQLite found a damaged database while {doing}: {error}")
     if isinstance(error, apsw.IOError | apsw.CantOpenError | apsw.ReadOnlyError | apsw.PermissionsError):

@@ -1,13 +1,15 @@
 """What lies in a replica's folder, by name.
 
-    lock                        held by the process that has the replica open replica-00000001.db         the
-    database, with SQLite's -wal and -shm beside it replica-00000002.db         its successor, once a snapshot
-    was installed; the highest number is the replica snapshot-<index>.tmp        a copy being made for a peer
-    snapshot-<index>.db         a finished copy receive-<stream>.tmp        a copy being received
+    lock                        held by the process that has the replica open
+    replica-00000001.db         the database, with SQLite's -wal and -shm beside it
+    replica-00000002.db         its successor, once a snapshot was installed
+    snapshot-<number>.tmp       a copy for a peer; means nothing to this replica
+    receive-<stream>.tmp        a copy being received
 
-A WAL is bound to its database by name only: SQLite would replay an old one into a new file of the same name.
-So a database is never replaced under its name; an installed snapshot gets a name that never existed before,
-and the one rename that gives it that name is the moment it becomes the replica."""
+The highest generation is the replica. A WAL is bound to its database by name only: SQLite would replay an old
+one into a new file of the same name. So a database is never replaced under its name; an installed snapshot
+gets a name that never existed before, and the one rename that gives it that name is the moment it becomes the
+replica."""
 
 from __future__ import annotations
 

@@ -1,10 +1,8 @@
-"""How the store's own rows look on disk: fixed encodings, each with a checksum over its content and its
-place.
+"""How the store's own rows look on disk: fixed encodings, each with a checksum over its content and place.
 
-    meta   id 1  replica state: term, vote, commit, applied index and term, truncation point     (binary,
-    every turn)
-           id 2  membership as of the applied index                                              (JSON)
-           id 3  identity of the replica                                                         (JSON)
+    meta   id 1  replica state: term, vote, commit, applied index and term, truncation point (binary)
+           id 2  membership as of the applied index (JSON)
+           id 3  identity of the replica (JSON)
     log    one row per entry; the checksum covers index, term, kind and data
 
 Hard state and applied index share one row on purpose: one page write a turn, and no way to save one without

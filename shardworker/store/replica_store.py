@@ -13,13 +13,14 @@ import apsw
 
 from proto.errors import Corrupt
 from shardworker.raft.types import HardState, LogIndex, Membership, SnapshotMeta, Term
-from shardworker.store import database, folder
+from shardworker.store import database, folder, snapshot, verify
 from shardworker.store.checkpoint import BackgroundCheckpointer, InlineCheckpointer, checkpoint
 from shardworker.store.crash_points import NO_CRASH_POINTS, CrashPoint
 from shardworker.store.database import Role, StoreSettings
 from shardworker.store.errors import StorageFailed, translated
 from shardworker.store.files import REAL_FILES
 from shardworker.store.log import RaftLog
+from shardworker.store.snapshot import SnapshotReceiver, Surroundings
 from shardworker.store.turn import Turn
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from shardworker.store.crash_points import CrashPoints
     from shardworker.store.files import Files
     from shardworker.store.records import Identity, ReplicaState
+    from shardworker.store.snapshot import ReceivedSnapshot, SnapshotFile
 
 
 class ReplicaStore:
@@ -67,6 +69,8 @@ class ReplicaStore:
         self._lock: int | None = None
         self._checkpointer: Checkpointer
         self._sync = True
+        self._snapshots_made = 0
+        self._around = Surroundings(path, identity, settings, vfs, files, crash_points)
 
     @classmethod
     def open(
@@ -193,21 +197,74 @@ class ReplicaStore:
         if connection is not self.connection:
             connection.close()
 
+    # ---- snapshots -----------------------------------------------------------------------------------------
+
+    def create_snapshot(self) -> SnapshotFile:
+        """A consistent copy of the state at some applied index, as a file; the writer goes on meanwhile.
+
+        Takes as long as copying the database: call it in another thread. `remove` the result when it was
+        sent. Raises DiskFull, StorageFailed."""
+        self._snapshots_made += 1
+        source = self.reader()
+        try:
+            return snapshot.create(self._around, source, self._snapshots_made)
+        finally:
+            self.close_reader(source)
+
+    def receive_snapshot(self, stream: int, total_bytes: int) -> SnapshotReceiver:
+        """Begin to take a peer's copy. Raises DiskFull if it would not fit."""
+        return SnapshotReceiver(self._around, stream, total_bytes)
+
+    def install_snapshot(self, received: ReceivedSnapshot, hard_state: HardState | None) -> None:
+        """Become the replica that `received` holds, with the core's hard state; durable on return.
+
+        `connection` is a new one afterwards and `generation` has grown; `log` stays the same object, empty
+        behind the snapshot's index. Raises DiskFull or StorageFailed before anything changed; if the disk
+        fails later, StorageFailed ends this store, and the next start finds the old replica or the new
+        one."""
+        if self._failed is not None:
+            raise self._failed
+        assert received.meta.index > self.applied_index, "a snapshot brings a replica forward"
+        wanted = hard_state or self.hard_state
+        assert wanted.term >= self.state.term, "the term never goes back"
+        try:
+            snapshot.prepare_install(self._around, received, wanted)
+        except Exception as error:
+            raise self._refused(error, f"preparing {received.path}") from error
+        try:
+            self._checkpointer.close()
+            self.connection.close()
+            snapshot.switch_generation(self._around, received, self.generation + 1)
+            self.generation += 1
+            self._open_generation()
+        except Exception as error:
+            failed = StorageFailed(f"installing a snapshot in {self.path} failed half way: {error}")
+            self._fail(failed)
+            raise failed from error
+
+    def verify(self) -> list[str]:
+        """What is wrong with the database, a sentence each; empty if nothing is. Any thread, seconds for a million
+        keys."""
+        connection = self.reader()
+        try:
+            return verify.verify(connection)
+        finally:
+            self.close_reader(connection)
+
+    # ---- the end -------------------------------------------------------------------------------------------
+
     def close(self) -> None:
         """Orderly end: what is in the WAL is copied into the database if the disk allows, so the next start
         is quick.
 
         Readers should be closed before. Nothing depends on this being called."""
-        self._close_generation()
-        if self._lock is not None:
-            self.files.unlock(self._lock)
-            self._lock = None
-
-    def _close_generation(self) -> None:
         self._checkpointer.close()
         if self._failed is None:
             checkpoint(self.connection, self)
         self.connection.close()
+        if self._lock is not None:
+            self.files.unlock(self._lock)
+            self._lock = None
 
     def _abandon(self) -> None:
         """Let go of everything after a failed `open`, writing nothing."""
