@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -23,10 +24,21 @@ EXIT_FAILED = 1
 
 def read_spec(kind: str) -> ProcessSpec:
     """The spec on stdin. Reads just the first line, unbuffered. Exits with a sentence if this is not a child."""
-    line = sys.stdin.buffer.raw.readline() if hasattr(sys.stdin.buffer, "raw") else b""  # type: ignore[attr-defined]
+    line = _first_line(sys.stdin.fileno())
     if not line:
         fail(f"{kind} is started by `boathouse up`, which writes its settings to standard input")
     return ProcessSpec.model_validate_json(line)
+
+
+def _first_line(fd: int) -> bytes:
+    """Up to the first newline, and not a byte more: what follows is for whoever watches the descriptor."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(fd, 1)
+        if not byte:
+            break
+        line += byte
+    return line
 
 
 def emit(event: str, details: Mapping[str, object] | None = None) -> None:

@@ -25,6 +25,7 @@ from shardworker import wire
 from shardworker.proposals import Proposals
 from shardworker.raft import Accepted, EntryKind, MessageKind, NodeId, Role
 from shardworker.reads import Reads
+from shardworker.snapshots import Snapshots
 from shardworker.store import DiskFull
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from shardworker.background import Background
     from shardworker.machine import Result, StateMachine
     from shardworker.proposals import Waiter
-    from shardworker.raft import Entry, LogIndex, Message, Raft, Ready, Reason
+    from shardworker.raft import Entry, HardState, LogIndex, Message, Raft, Ready, Reason, SnapshotMeta
     from shardworker.reads import Answer
     from shardworker.store import ReplicaStore, Turn
 
@@ -98,6 +99,9 @@ class Replica:
             background=background,
             requests_max=cluster.limits.pending_requests_max,
         )
+        self._snapshots = Snapshots(
+            node=node, core=core, store=store, background=background, send=outbox.send_peer, cluster=cluster
+        )
         self._own_batches: dict[LogIndex, tuple[int, frames.CommandBatch]] = {}
         self._links: dict[bytes, None] = {}
         self._announced: tuple[int, int] = (-1, -1)
@@ -118,6 +122,10 @@ class Replica:
             self._core.step(wire.decode_message(message))
         for request in envelope.requests:
             self._admit(identity, request)
+        if envelope.HasField("snapshot_chunk"):
+            self._snapshots.handle_chunk(envelope.snapshot_chunk)
+        if envelope.HasField("snapshot_ack"):
+            self._snapshots.handle_ack(envelope.snapshot_ack)
         if envelope.HasField("hello"):
             self._remember(identity)
 
@@ -166,12 +174,13 @@ class Replica:
         """One tick of the Raft clock has passed."""
         self._core.tick()
         self._reads.tick()
+        self._snapshots.tick()
         self._retry_disk = True
         self._watch_disk()
 
     def ticks_until_action(self) -> int:
         """Ticks that may pass before tick() matters; lets an idle loop sleep."""
-        return 1 if self._disk_full else self._core.ticks_until_action()
+        return 1 if self._disk_full or self._snapshots.is_active() else self._core.ticks_until_action()
 
     # ---- the turn -----------------------------------------------------------------------------------------------
 
@@ -190,6 +199,7 @@ class Replica:
                 break
         self._post(self._reads.serve(self._store.applied_index))
         self._post(self._reads.late())
+        self._snapshots.drop_unwanted()
         self._notice_lost_leadership()
         self._announce()
         self._flush()
@@ -219,6 +229,8 @@ class Replica:
         ready = self._core.ready()
         self._send(ready.early_messages)
         self._reads.confirm(ready.reads)
+        if ready.snapshot is not None:
+            self._install(ready.snapshot, ready.hard_state)
         results: list[tuple[bytes, Result]] = []
         if ready.hard_state is not None or ready.entries or ready.committed:
             try:
@@ -237,6 +249,14 @@ class Replica:
                 self._answer(waiter, result)
         self._core.advance(ready)
         return True
+
+    def _install(self, meta: SnapshotMeta, hard_state: HardState | None) -> None:
+        """Become the state that a peer sent; iterations over the old one end."""
+        assert hard_state is not None, "a snapshot comes with the hard state to keep"
+        self._reads.close()
+        self._store.install_snapshot(self._snapshots.take_received(meta), hard_state)
+        self._machine.reload(self._store.connection)
+        log.info("installed a snapshot", shard=self._shard, node=self._node, index=meta.index)
 
     def _apply(self, turn: Turn, committed: tuple[Entry, ...]) -> list[tuple[bytes, Result]]:
         results: list[tuple[bytes, Result]] = []
@@ -264,7 +284,7 @@ class Replica:
         """Send Raft messages; everything for one peer in one envelope."""
         for message in messages:
             if message.kind is MessageKind.SNAPSHOT:
-                self._snapshots.start(message)
+                self._snapshots.start(message.to)
                 continue
             envelope = self._peers.get(message.to)
             if envelope is None:

@@ -1,0 +1,297 @@
+"""Whole copies of the state on their way between replicas, beside the Raft messages that ask for them.
+
+The leader's core asks for a snapshot to be sent to a peer that needs entries the log no longer has. A copy is made in
+the background (peers that ask meanwhile share it) and travels in chunks, a few ahead of what the peer has
+acknowledged; neither side ever holds it in memory. What a full queue drops is sent again from the last acknowledged
+byte. The peer hashes and checks the copy in the background, and only then steps the SNAPSHOT message into its own core:
+for the core, a snapshot arrives whole or not at all.
+
+Bounds: CHUNKS_AHEAD chunks and `snapshot_rate_bytes` a second on the way out, one copy at a time on the way in, and
+PATIENCE_TICKS without progress on either side.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from proto import errors
+from proto.internal import frames_pb2 as frames
+from shardworker import wire
+from shardworker.raft import Message, MessageKind, NodeId
+from shardworker.store import DiskFull, SnapshotRejected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from config import ClusterConfig
+    from shardworker.background import Background
+    from shardworker.raft import Raft, SnapshotMeta
+    from shardworker.store import ReceivedSnapshot, ReplicaStore, SnapshotFile, SnapshotReceiver
+
+CHUNKS_AHEAD: Final = 4
+RESEND_TICKS: Final = 5
+PATIENCE_TICKS: Final = 100
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Sending:
+    """One peer's copy on its way out."""
+
+    stream: int
+    sent_bytes: int = 0
+    acknowledged_bytes: int = 0
+    quiet_ticks: int = 0
+
+
+@dataclass(slots=True)
+class _Receiving:
+    """The copy on its way in."""
+
+    sender: NodeId
+    receiver: SnapshotReceiver
+    checking: bool = False
+    quiet_ticks: int = 0
+
+
+class Snapshots:
+    """Both directions of one replica. Called from the loop's thread only."""
+
+    def __init__(
+        self,
+        *,
+        node: NodeId,
+        core: Raft,
+        store: ReplicaStore,
+        background: Background,
+        send: Callable[[NodeId, frames.Envelope], None],
+        cluster: ClusterConfig,
+    ) -> None:
+        self._node = node
+        self._core = core
+        self._store = store
+        self._background = background
+        self._send = send
+        self._chunk_bytes = cluster.store.snapshot_chunk_bytes
+        self._tick_bytes = max(1, cluster.store.snapshot_rate_bytes * cluster.raft.tick_ms // 1000)
+        self._budget_bytes = self._tick_bytes
+        self._attempts = itertools.count(1)
+        self._making = False
+        self._made: SnapshotFile | None = None
+        self._sending: dict[NodeId, _Sending] = {}
+        self._receiving: _Receiving | None = None
+        self._received: ReceivedSnapshot | None = None
+
+    # ---- sending ------------------------------------------------------------------------------------------------
+
+    def start(self, peer: NodeId) -> None:
+        """The core wants this peer to have a snapshot."""
+        if peer in self._sending:
+            return
+        # A restarted sender leads in a later term, so an attempt's number never comes again.
+        self._sending[peer] = _Sending(stream=self._core.term << 20 | next(self._attempts))
+        log.info("sending a snapshot", node=self._node, peer=peer)
+        if self._made is not None:
+            self._pump(peer)
+        elif not self._making:
+            self._making = True
+            self._background.submit(self._make, self._use)
+
+    def _make(self) -> SnapshotFile | None:
+        try:
+            return self._store.create_snapshot()
+        except DiskFull as error:
+            log.error("no snapshot can be made", node=self._node, reason=str(error))
+            return None
+
+    def _use(self, made: SnapshotFile | None) -> None:
+        self._making = False
+        self._made = made
+        for peer in list(self._sending):
+            if made is None:
+                self._end(peer, ok=False)
+            else:
+                self._pump(peer)
+        self._forget_unused()
+
+    def _pump(self, peer: NodeId) -> None:
+        """Send what the peer's window and this tick's budget allow."""
+        sending, made = self._sending[peer], self._made
+        assert made is not None
+        window = sending.acknowledged_bytes + CHUNKS_AHEAD * self._chunk_bytes
+        while sending.sent_bytes < min(made.size_bytes, window) and self._budget_bytes > 0:
+            data = made.read(sending.sent_bytes, self._chunk_bytes)
+            last = sending.sent_bytes + len(data) == made.size_bytes
+            chunk = frames.SnapshotChunk(
+                sender=self._node,
+                term=self._core.term,
+                meta=wire.encode_snapshot_meta(made.meta),
+                stream=sending.stream,
+                offset=sending.sent_bytes,
+                data=data,
+                total_bytes=made.size_bytes,
+                sha256=made.sha256 if last else b"",
+                last=last,
+            )
+            self._send(peer, frames.Envelope(snapshot_chunk=chunk))
+            sending.sent_bytes += len(data)
+            self._budget_bytes -= len(data)
+
+    def handle_ack(self, ack: frames.SnapshotAck) -> None:
+        """A peer says how far it is."""
+        peer = NodeId(ack.sender)
+        sending = self._sending.get(peer)
+        if sending is None or sending.stream != ack.stream or self._made is None:
+            return
+        if ack.refused:
+            log.warning("a peer refused a snapshot", node=self._node, peer=peer, reason=ack.refused)
+            self._end(peer, ok=False)
+            return
+        if ack.received_bytes > sending.acknowledged_bytes:
+            sending.acknowledged_bytes = ack.received_bytes
+            sending.quiet_ticks = 0
+        if ack.received_bytes == self._made.size_bytes:
+            self._end(peer, ok=True)
+        else:
+            self._pump(peer)
+
+    def _end(self, peer: NodeId, *, ok: bool) -> None:
+        del self._sending[peer]
+        self._core.report_snapshot(peer, ok)
+        self._forget_unused()
+
+    def _forget_unused(self) -> None:
+        if self._made is not None and not self._sending:
+            self._made.remove()
+            self._made = None
+
+    def _tick_sending(self) -> None:
+        self._budget_bytes = self._tick_bytes
+        if self._made is None:
+            return
+        for peer, sending in list(self._sending.items()):
+            sending.quiet_ticks += 1
+            if sending.quiet_ticks > PATIENCE_TICKS:
+                self._end(peer, ok=False)
+                continue
+            if sending.quiet_ticks % RESEND_TICKS == 0:
+                sending.sent_bytes = sending.acknowledged_bytes
+            self._pump(peer)
+
+    # ---- receiving ----------------------------------------------------------------------------------------------
+
+    def handle_chunk(self, chunk: frames.SnapshotChunk) -> None:
+        """A piece of a copy has arrived."""
+        sender = NodeId(chunk.sender)
+        if chunk.term < self._core.term:
+            return  # from a leader of the past
+        try:
+            receiving = self._stream(sender, chunk)
+            if receiving.checking:
+                return
+            receiving.quiet_ticks = 0
+            received_bytes = receiving.receiver.write(chunk.offset, chunk.data)
+        except (DiskFull, SnapshotRejected) as error:
+            self._give_up(sender, chunk.stream, str(error))
+            return
+        if received_bytes < chunk.total_bytes:
+            self._acknowledge(sender, chunk.stream, received_bytes)
+        elif chunk.last:
+            receiving.checking = True
+            self._check(receiving, wire.decode_snapshot_meta(chunk.meta), chunk.sha256)
+
+    def _stream(self, sender: NodeId, chunk: frames.SnapshotChunk) -> _Receiving:
+        """The copy this chunk belongs to; the first chunk of a later attempt replaces an earlier one."""
+        receiving = self._receiving
+        if receiving is not None and receiving.receiver.stream == chunk.stream:
+            return receiving
+        if receiving is not None:
+            if receiving.checking or receiving.receiver.stream > chunk.stream:
+                raise SnapshotRejected("another snapshot is arriving")
+            receiving.receiver.discard()
+        log.info("receiving a snapshot", node=self._node, sender=sender, bytes=chunk.total_bytes)
+        self._receiving = None
+        self._receiving = _Receiving(sender, self._store.receive_snapshot(chunk.stream, chunk.total_bytes))
+        return self._receiving
+
+    def _check(self, receiving: _Receiving, meta: SnapshotMeta, sha256: bytes) -> None:
+        def check() -> ReceivedSnapshot | str:
+            try:
+                return receiving.receiver.finish(meta, sha256)
+            except (DiskFull, SnapshotRejected) as error:
+                return str(error)
+
+        def checked(outcome: ReceivedSnapshot | str) -> None:
+            if isinstance(outcome, str):
+                self._give_up(receiving.sender, receiving.receiver.stream, outcome)
+            else:
+                self._accept(receiving, outcome)
+
+        try:
+            self._background.submit(check, checked)
+        except errors.QueueFull as error:
+            self._give_up(receiving.sender, receiving.receiver.stream, str(error))
+
+    def _accept(self, receiving: _Receiving, received: ReceivedSnapshot) -> None:
+        """The copy is whole: now the core hears of it, and the next Ready may ask for it to be installed."""
+        self._receiving = None
+        self._received = received
+        self._core.step(
+            Message(
+                MessageKind.SNAPSHOT,
+                to=self._node,
+                sender=receiving.sender,
+                term=self._core.term,
+                snapshot=received.meta,
+            )
+        )
+        self._acknowledge(receiving.sender, receiving.receiver.stream, received.size_bytes)
+
+    def take_received(self, meta: SnapshotMeta) -> ReceivedSnapshot:
+        """The copy that the core wants installed."""
+        received, self._received = self._received, None
+        assert received is not None, "the core was told of a snapshot that is not here"
+        assert received.meta == meta
+        return received
+
+    def drop_unwanted(self) -> None:
+        """After a turn: the core had no use for a copy that has arrived."""
+        if self._received is not None:
+            self._received.remove()
+            self._received = None
+
+    def _give_up(self, sender: NodeId, stream: int, reason: str) -> None:
+        log.warning("a snapshot was refused", node=self._node, sender=sender, reason=reason)
+        if self._receiving is not None and self._receiving.receiver.stream == stream:
+            self._receiving.receiver.discard()
+            self._receiving = None
+        self._send(
+            sender,
+            frames.Envelope(
+                snapshot_ack=frames.SnapshotAck(sender=self._node, stream=stream, refused=reason)
+            ),
+        )
+
+    def _acknowledge(self, sender: NodeId, stream: int, received_bytes: int) -> None:
+        ack = frames.SnapshotAck(sender=self._node, stream=stream, received_bytes=received_bytes)
+        self._send(sender, frames.Envelope(snapshot_ack=ack))
+
+    # ---- time ---------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Refill the budget, repeat what was lost, give up on who is silent."""
+        self._tick_sending()
+        receiving = self._receiving
+        if receiving is not None and not receiving.checking:
+            receiving.quiet_ticks += 1
+            if receiving.quiet_ticks > PATIENCE_TICKS:
+                self._give_up(receiving.sender, receiving.receiver.stream, "no chunk arrived for too long")
+
+    def is_active(self) -> bool:
+        """Whether ticks matter to a transfer that is under way."""
+        return bool(self._sending) or self._receiving is not None
