@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from tools import kv, table
 from tools.failure import Failed
 from tools.output import Output
 
@@ -127,6 +128,9 @@ def version(output: OutputOption = Output.TABLE) -> None:
 
     run_version(output)
 
+
+app.add_typer(kv.app, name="kv")
+app.add_typer(table.app, name="table")
 
 _PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
 

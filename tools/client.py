@@ -1,0 +1,91 @@
+"""A small etcd client for the command line: tries one endpoint after the other, and repeats a write only
+under the same request id, so that it is applied once."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import grpc
+
+from proto.etcd import rpc_pb2_grpc
+from tools.failure import Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from proto.etcd import rpc_pb2 as rpc
+
+OPTIONS: Final = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+ATTEMPT_S_MAX: Final = 5.0
+"""One endpoint gets so long before the next is asked."""
+PAUSE_S: Final = 0.1
+
+
+class KvClient:
+    """One table, through any of several coordinators. Use as a context manager."""
+
+    def __init__(
+        self, endpoints: Sequence[str], table: str | None, timeout_s: float, request_id: str | None = None
+    ) -> None:
+        """`request_id` names all writes of this client; without one each gets a random one."""
+        self._metadata = [("table", table)] if table else []
+        self._timeout_s = timeout_s
+        self._request_id = request_id
+        self._channels = {
+            endpoint: grpc.insecure_channel(endpoint, options=OPTIONS) for endpoint in endpoints
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for channel in self._channels.values():
+            channel.close()
+
+    def range(self, request: rpc.RangeRequest) -> rpc.RangeResponse:
+        response: rpc.RangeResponse = self._call("Range", request, write=False)
+        return response
+
+    def put(self, request: rpc.PutRequest) -> rpc.PutResponse:
+        response: rpc.PutResponse = self._call("Put", request, write=True)
+        return response
+
+    def delete_range(self, request: rpc.DeleteRangeRequest) -> rpc.DeleteRangeResponse:
+        response: rpc.DeleteRangeResponse = self._call("DeleteRange", request, write=True)
+        return response
+
+    def txn(self, request: rpc.TxnRequest) -> rpc.TxnResponse:
+        response: rpc.TxnResponse = self._call("Txn", request, write=True)
+        return response
+
+    def _call(self, method: str, request: Any, *, write: bool) -> Any:
+        """Ask until an endpoint answers or the time is up. Raises Failed with the server's words."""
+        metadata = list(self._metadata)
+        if write:
+            metadata.append(("boathouse-request-id", self._request_id or secrets.token_hex(16)))
+        deadline_s = time.monotonic() + self._timeout_s
+        while True:
+            for endpoint, channel in self._channels.items():
+                call: Callable[..., Any] = getattr(rpc_pb2_grpc.KVStub(channel), method)
+                remaining_s = max(0.001, deadline_s - time.monotonic())
+                attempt_s = min(remaining_s, ATTEMPT_S_MAX) if len(self._channels) > 1 else remaining_s
+                try:
+                    return call(request, timeout=attempt_s, metadata=metadata)
+                except grpc.RpcError as error:
+                    failure = error
+                    if not _may_repeat(error):
+                        raise Failed(_words(endpoint, error)) from None
+            if time.monotonic() + PAUSE_S >= deadline_s:
+                raise Failed(_words(endpoint, failure)) from None
+            time.sleep(PAUSE_S)
+
+
+def _may_repeat(error: grpc.RpcError) -> bool:
+    return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+def _words(endpoint: str, error: grpc.RpcError) -> str:
+    code, details = error.code(), error.details()
+    return f"{endpoint}: {details} ({code.name})"
