@@ -81,6 +81,9 @@ REQUEUED_MESSAGES_MAX: Final = 1024
 """Messages kept over turns that could not be made durable; older ones are dropped, as a network may drop
 them. Appends are bounded by the leader's window, so only a disk that stays full for minutes gets here."""
 
+NO_REPLY: Final = 1
+"""`context` of an APPEND that is to be answered only if it does not fit."""
+
 TRANSITIONS: Final[dict[Role, dict[Role, str]]] = {
     Role.FOLLOWER: {
         Role.FOLLOWER: "a higher term, or a leader appears",
@@ -274,9 +277,10 @@ class Raft:
         if target != self.node:
             self._election_elapsed = 0
             self._transferee = target
-            self._progress[target].wants_empty = True
-            self._replication_due = True
             self._maybe_finish_transfer(target)
+            # A target that lags may have missed appends: ask it now rather than at the next heartbeat.
+            self._progress[target].wants_empty = self._progress[target].match < self.log.last_index
+            self._replication_due = True
         return Accepted(self.log.last_index, self.term)
 
     def campaign(self) -> None:
@@ -312,11 +316,11 @@ class Raft:
         self._flush()
         log = self.log
         return bool(
-            log.unstable
-            or self._early
+            self._early
             or self._messages
+            or log.unstable
+            or log.commit > log.applied
             or self._reads_ready
-            or (log.commit > log.applied and log.pending_snapshot is None)
             or log.pending_snapshot is not None
             or self._hard_state() != self._durable
         )
@@ -707,6 +711,11 @@ class Raft:
     def _handle_append(self, message: Message) -> None:
         """AppendEntries, receiver's side (paper 5.3, figure 2)."""
         log = self.log
+        if not self._groups:
+            # The log does not hold the membership it began with: without a snapshot this replica would apply
+            # changes to nothing and end up in a group of its own.
+            self._send_reject(message.sender, index=LogIndex(0), hint=LogIndex(0), hint_term=Term(0))
+            return
         if message.index < log.commit:
             # Old or repeated: everything committed is known to agree.
             self._reply_append(message.sender, log.commit)
@@ -722,24 +731,27 @@ class Raft:
         last_new = LogIndex(message.index + len(entries))
         # Not past last_new: what follows it here may still be an old leader's.
         log.commit_to(min(message.commit, last_new))
-        self._reply_append(message.sender, last_new)
+        if message.context != NO_REPLY:
+            self._reply_append(message.sender, last_new)
 
     def _reply_append(self, to: NodeId, index: LogIndex) -> None:
         self._send(Message(MessageKind.APPEND_REPLY, to, self.node, self.term, index=index))
 
     def _reject_append(self, message: Message) -> None:
         """Tell the leader where to look next instead of one entry earlier (paper 5.3, last paragraphs)."""
-        hint, hint_term = self.log.find_conflict_by_term(
-            min(message.index, self.log.last_index), message.log_term
-        )
+        last_fit = min(message.index, self.log.last_index)
+        hint, hint_term = self.log.find_conflict_by_term(last_fit, message.log_term)
+        self._send_reject(message.sender, index=message.index, hint=hint, hint_term=hint_term)
+
+    def _send_reject(self, to: NodeId, *, index: LogIndex, hint: LogIndex, hint_term: Term) -> None:
         self._send(
             Message(
                 MessageKind.APPEND_REPLY,
-                message.sender,
+                to,
                 self.node,
                 self.term,
                 log_term=hint_term,
-                index=message.index,
+                index=index,
                 reject=True,
                 reject_hint=hint,
             )
@@ -823,6 +835,11 @@ class Raft:
             self._maybe_finish_transfer(peer)
 
     def _handle_append_rejected(self, message: Message, progress: Progress) -> None:
+        if message.index == 0:
+            # Every log agrees at 0: the peer says that it knows no membership and needs a snapshot.
+            if progress.state is PeerState.PROBE:
+                self._maybe_send_snapshot(message.sender, progress)
+            return
         hint = message.reject_hint
         if message.log_term > 0:
             # The follower's entry there has hint's term; ours with a later term cannot be in its log.
@@ -888,6 +905,8 @@ class Raft:
         except Compacted:
             self._maybe_send_snapshot(to, progress)
             return False
+        # A mere notice of the commit index teaches the leader nothing new: it wants no answer.
+        notice = replicating and not entries and not progress.wants_empty
         self._send(
             Message(
                 MessageKind.APPEND,
@@ -898,6 +917,7 @@ class Raft:
                 index=previous,
                 entries=entries,
                 commit=log.commit,
+                context=NO_REPLY if notice else 0,
             )
         )
         progress.wants_empty = False

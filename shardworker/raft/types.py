@@ -113,9 +113,11 @@ class Message:
     - (PRE_)VOTE: `index`, `log_term` of the candidate's last entry; `forced` in a leadership transfer.
       A PRE_VOTE carries the term the candidate *would* campaign in.
     - (PRE_)VOTE_REPLY: `reject`.
-    - APPEND: `entries` follow the entry at (`index`, `log_term`); `commit`.
+    - APPEND: `entries` follow the entry at (`index`, `log_term`); `commit`; with `context` 1 it only tells
+      the commit index and wants an answer only if it does not fit.
     - APPEND_REPLY: the log agrees up to `index`; or with `reject`, the append at `index` did not fit and the
-      follower's log may agree at `reject_hint`, whose term there is `log_term`.
+      follower's log may agree at `reject_hint`, whose term there is `log_term`. Refused at 0: it needs a
+      snapshot.
     - HEARTBEAT: `commit`, never past what this peer has; `context` numbers a round of reads; its reply echoes
       it.
     - SNAPSHOT: `snapshot` replaces the log up to its index. The state itself travels beside the core.

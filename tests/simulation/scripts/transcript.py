@@ -106,6 +106,10 @@ def ready(node: int, value: Ready) -> Iterable[str]:
         yield f"{node} saves {'; '.join(saved)}{sync}"
     if value.committed:
         yield f"{node} applies {entries(value.committed)}"
+    yield from reads(node, value)
+
+
+def reads(node: int, value: Ready) -> Iterable[str]:
     for read in value.reads:
         yield f"{node} may read {read.context} at {read.index}"
 

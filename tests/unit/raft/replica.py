@@ -20,6 +20,7 @@ from shardworker.raft import (
     Raft,
     ReadState,
     Ready,
+    Rng,
     Settings,
     SnapshotMeta,
     Term,
@@ -86,36 +87,36 @@ class Replica:
         *,
         seed: int = 0,
         raft_class: type[Raft] = Raft,
+        rng: Rng | None = None,
         snapshots: dict[LogIndex, tuple[Entry, ...]] | None = None,
     ) -> None:
         self.settings = settings
         self.disk = Disk(membership=membership)
         self.reads: list[ReadState] = []
         self.disk_is_full = False
-        self.readies = 0
         self._seed = seed
         self._raft_class = raft_class
+        self._rng = rng
         self._snapshots = {} if snapshots is None else snapshots
         self._synced = self.disk.copy()
         self.raft = self._start()
 
     def _start(self) -> Raft:
         disk = self.disk
-        rng = random.Random(f"{self._seed}/{self.settings.node}")
+        rng = self._rng or random.Random(f"{self._seed}/{self.settings.node}")
         return self._raft_class(self.settings, disk.log, disk.hard_state, disk.membership, disk.applied, rng)
 
-    def turn(self) -> list[Message]:
-        """Carry out one Ready; what there is to send, early messages first."""
+    def turn(self) -> tuple[Ready, list[Message]]:
+        """Carry out one Ready; it and what has to be sent, early messages first."""
         ready = self.raft.ready()
-        self.readies += 1
         if self.disk_is_full:
             self.raft.advance(ready, durable=False)
             self.reads += ready.reads
-            return list(ready.early_messages)
+            return ready, list(ready.early_messages)
         self._save(ready)
         self.raft.advance(ready)
         self.reads += ready.reads
-        return [*ready.early_messages, *ready.messages]
+        return ready, [*ready.early_messages, *ready.messages]
 
     def _save(self, ready: Ready) -> None:
         disk = self.disk
@@ -133,19 +134,25 @@ class Replica:
                 disk.membership = self.raft.apply_membership(entry)
             disk.state = (*disk.state, entry)
             disk.applied = entry.index
+        if ready.committed:
+            self._offer_snapshot()
         if ready.must_sync:
             self._synced = disk.copy()
 
-    def make_snapshot(self, *, keep_entries: int = 0) -> SnapshotMeta:
-        """A snapshot at the applied index; the log keeps keep_entries before it."""
+    def _offer_snapshot(self) -> SnapshotMeta:
+        """As with SQLite, a snapshot can be made of the applied state at any time."""
         disk = self.disk
         meta = SnapshotMeta(disk.applied, disk.log.term(disk.applied), disk.membership)
         self._snapshots[meta.index] = disk.state
         disk.log.set_snapshot(meta)
-        cut = LogIndex(max(meta.index - keep_entries, disk.log.first_index() - 1))
-        disk.log.compact(cut)
-        self._synced = disk.copy()
         return meta
+
+    def compact(self, *, keep_entries: int = 0) -> SnapshotMeta:
+        """Drop the applied log but for its last keep_entries; what a snapshot would now stand for."""
+        cut = LogIndex(max(self.disk.applied - keep_entries, self.disk.log.first_index() - 1))
+        self.disk.log.compact(cut)
+        self._synced = self.disk.copy()
+        return self._offer_snapshot()
 
     def crash_and_restart(self) -> None:
         """The process dies; turns that were not synced are gone with it."""
