@@ -169,6 +169,7 @@ class Raft:
         self._pending_change_index = LogIndex(0)
         self._uncommitted_bytes = 0
         self._transferee = NO_NODE
+        self._is_leaving = False
         self._reads = ReadQueue()
 
         self.membership = membership
@@ -238,7 +239,7 @@ class Raft:
         result = next_membership(self.membership, change)
         if isinstance(result, InvalidChange):
             return Rejected(Reason.INVALID_CHANGE, self.node, result.why)
-        return self._append_change(change)
+        return self._append_change(change, result)
 
     def apply_membership(self, entry: Entry) -> Membership:
         """Called for each MEMBERSHIP entry of Ready.committed, in order; returns what to store with it.
@@ -478,6 +479,7 @@ class Raft:
         # A change that an earlier leader appended may be anywhere in the tail: allow none until all of it is
         # applied.
         self._pending_change_index = self.log.last_index
+        self._is_leaving = self._tail_removes_self()
         # Entries of earlier terms are committed only through one of this term (paper 5.4.2, 8).
         self._term_start = LogIndex(self.log.last_index + 1)
         self._append_own(EntryKind.COMMANDS, b"")
@@ -497,6 +499,7 @@ class Raft:
         self._match = {}
         self._peers = ()
         self._transferee = NO_NODE
+        self._is_leaving = False
         self._uncommitted_bytes = 0
         self._replication_due = False
         self._reads.clear()
@@ -509,7 +512,7 @@ class Raft:
     # ---- elections -----------------------------------------------------------------------------------------
 
     def _is_voter(self, node: NodeId) -> bool:
-        return node in self.membership.voters or node in self.membership.voters_outgoing
+        return _votes_in(self.membership, node)
 
     def _is_promotable(self) -> bool:
         return self._is_voter(self.node) and self.log.pending_snapshot is None
@@ -520,14 +523,15 @@ class Raft:
     def _has_unapplied_change(self) -> bool:
         """A committed change that is not applied yet: campaigning on the old membership could elect two
         leaders."""
-        lo = LogIndex(self.log.applied + 1)
-        hi = LogIndex(self.log.commit + 1)
+        return bool(self._changes_in(LogIndex(self.log.applied + 1), LogIndex(self.log.commit + 1)))
+
+    def _changes_in(self, lo: LogIndex, hi: LogIndex) -> list[MembershipChange]:
+        changes: list[MembershipChange] = []
         while lo < hi:
             entries = self.log.entries(lo, hi, self.settings.append_bytes_max)
-            if any(entry.kind is EntryKind.MEMBERSHIP for entry in entries):
-                return True
+            changes += [decode_change(entry.data) for entry in entries if entry.kind is EntryKind.MEMBERSHIP]
             lo = LogIndex(entries[-1].index + 1)
-        return False
+        return changes
 
     def _campaign(self, *, pre_vote: bool, forced: bool) -> None:
         if pre_vote:
@@ -790,7 +794,7 @@ class Raft:
     def _refuses_proposals(self) -> Rejected | None:
         if self.role is not Role.LEADER:
             return Rejected(Reason.NOT_LEADER, self.leader)
-        if self._transferee != NO_NODE:
+        if self._transferee != NO_NODE or self._is_leaving:
             return Rejected(Reason.TRANSFERRING, self._transferee)
         return None
 
@@ -997,10 +1001,19 @@ class Raft:
     def _change_in_flight(self) -> bool:
         return self._pending_change_index > self.log.applied
 
-    def _append_change(self, change: MembershipChange) -> Accepted:
+    def _append_change(self, change: MembershipChange, outcome: Membership) -> Accepted:
         accepted = self._append_own(EntryKind.MEMBERSHIP, encode_change(change))
         self._pending_change_index = accepted.index
+        self._is_leaving = not _votes_in(outcome, self.node)
         return accepted
+
+    def _tail_removes_self(self) -> bool:
+        """Whether a change inherited in the uncommitted tail will take this leader's vote."""
+        outcome = self.membership
+        for change in self._changes_in(LogIndex(self.log.applied + 1), LogIndex(self.log.last_index + 1)):
+            result = next_membership(outcome, change)
+            outcome = outcome if isinstance(result, InvalidChange) else result
+        return not _votes_in(outcome, self.node)
 
     def _set_membership(self, membership: Membership) -> None:
         self.membership = membership
@@ -1021,11 +1034,17 @@ class Raft:
             self._leave_office()
 
     def _leave_office(self) -> None:
-        """This leader is no voter any more (thesis 4.2.2). Its last act tells the others that the change is
-        committed: without that, a remaining pair would need the vote of the one that left."""
+        """This leader is no voter any more (thesis 4.2.2).
+
+        The others may not know yet that the change is committed and still need its vote. They can get it,
+        because it took no proposals after that change (`_is_leaving`): no log is less complete than its own
+        that has the change. Its last act tells them the commit index and asks the best one to take over."""
         for peer, progress in self._peers:
             progress.wants_empty = True
             self._maybe_send_append(peer, progress)
+        self._transferee = self._best_transferee()
+        if self._transferee != NO_NODE:
+            self._maybe_finish_transfer(self._transferee)
         self._become_follower(self.term, NO_NODE)
 
     def _track(self, membership: Membership, *, recent_active: bool) -> None:
@@ -1047,13 +1066,11 @@ class Raft:
     def _maybe_leave_joint(self) -> None:
         """Propose to leave a joint membership that was entered with auto_leave, also one an earlier leader
         entered."""
-        if (
-            self.role is Role.LEADER
-            and self.membership.is_joint
-            and self.membership.auto_leave
-            and not self._change_in_flight()
-        ):
-            self._append_change(LEAVE_JOINT)
+        if self.role is not Role.LEADER or not self.membership.auto_leave or self._change_in_flight():
+            return
+        outcome = next_membership(self.membership, LEAVE_JOINT)
+        if not isinstance(outcome, InvalidChange):
+            self._append_change(LEAVE_JOINT, outcome)
 
     # ---- sending -------------------------------------------------------------------------------------------
 
@@ -1065,6 +1082,10 @@ class Raft:
             self._early.append(message)
         else:
             self._messages.append(message)
+
+
+def _votes_in(membership: Membership, node: NodeId) -> bool:
+    return node in membership.voters or node in membership.voters_outgoing
 
 
 def _from_leader(kind: MessageKind) -> bool:

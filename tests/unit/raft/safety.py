@@ -1,13 +1,13 @@
-"""The five guarantees of the paper's figure 3, checked on a set of replicas after every step.
+"""The guarantees of the paper's figure 3, checked on a set of replicas after every step.
 
-(Leader append-only, the sixth line there, is what LogView.append asserts.)
-"""
+(Leader append-only, the remaining line there, holds because only LogView.append writes, and a leader only
+calls it with the next index.)"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shardworker.raft import Entry, LogIndex, NodeId, Role, Term
+from shardworker.raft import Entry, LogIndex, Membership, NodeId, Role, Term
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,11 +25,13 @@ class SafetyChecker:
         self.committed: dict[LogIndex, Entry] = {}
         """Every entry that any replica ever applied, and the term in which that was first seen, below."""
         self._committed_in: dict[LogIndex, Term] = {}
+        self._memberships: dict[LogIndex, Membership] = {}
 
     def check(self, replicas: Mapping[NodeId, Replica]) -> None:
         for node, replica in replicas.items():
             self._check_election_safety(node, replica)
             self._check_state_machine_safety(node, replica)
+            self._check_membership(node, replica)
         for node, replica in replicas.items():
             self._check_leader_completeness(node, replica)
         self._check_log_matching(list(replicas.values()))
@@ -48,6 +50,15 @@ class SafetyChecker:
             self._committed_in.setdefault(entry.index, replica.raft.term)
             if known != entry:
                 raise Violation(f"state machine safety: {node} applied {entry}, others {known}")
+
+    def _check_membership(self, node: NodeId, replica: Replica) -> None:
+        """A membership follows from what is applied: equal applied indexes mean equal memberships."""
+        raft = replica.raft
+        if raft.membership.voters and raft.log.pending_snapshot is None:
+            known = self._memberships.setdefault(raft.log.applied, raft.membership)
+            if known != raft.membership:
+                at = raft.log.applied
+                raise Violation(f"membership: {node} at {at} has {raft.membership}, others {known}")
 
     def _check_leader_completeness(self, node: NodeId, replica: Replica) -> None:
         raft = replica.raft
