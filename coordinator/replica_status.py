@@ -1,0 +1,63 @@
+"""What replicas say about themselves: asked for one by one, never routed to the leader."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from proto import errors
+from proto.internal import frames_pb2 as frames
+
+if TYPE_CHECKING:
+    from coordinator.dispatch import Dispatch
+
+ANSWER_TIMEOUT_S: Final = 1.0
+"""A replica does not wait for anything to answer this; one that takes longer counts as gone."""
+
+
+class ReplicaStatuses:
+    """Asks replicas for their status."""
+
+    def __init__(self, dispatch: Dispatch) -> None:
+        self._dispatch = dispatch
+
+    async def ask(self, shard: int, node: int) -> frames.ReplicaStatus:
+        """One replica's status. Raises NoLeader (out of reach) or ReadTimedOut."""
+        call = self._dispatch.submit(
+            shard,
+            node,
+            frames.REPLICA_STATUS,
+            0,
+            b"",
+            deadline=asyncio.get_running_loop().time() + ANSWER_TIMEOUT_S,
+        )
+        return frames.ReplicaStatus.FromString((await call.future).body)
+
+    async def nearest(self, shard: int) -> frames.ReplicaStatus:
+        """The status of the local replica, or of another one while that does not answer. Raises NoLeader."""
+        routes = self._dispatch.routes(shard)
+        first = routes.nearest()
+        others = [node for node in routes.nodes if node != first]
+        for node in ([] if first is None else [first]) + others:
+            try:
+                return await self.ask(shard, node)
+            except errors.BoathouseError:
+                continue
+        raise errors.NoLeader(f"no replica of shard {shard} answers")
+
+    async def everywhere(self, shard: int) -> list[frames.ReplicaStatus]:
+        """The statuses of all replicas that answer in time, by node."""
+        nodes = self._dispatch.routes(shard).nodes
+        answers = await asyncio.gather(*(self.ask(shard, node) for node in nodes), return_exceptions=True)
+        statuses: list[frames.ReplicaStatus] = []
+        for answer in answers:
+            if isinstance(answer, frames.ReplicaStatus):
+                statuses.append(answer)
+            elif not isinstance(answer, errors.BoathouseError):
+                raise answer
+        return sorted(statuses, key=lambda status: status.node)
+
+
+def table_revision(status: frames.ReplicaStatus, table_id: int) -> int:
+    """The table's revision at that replica; 0 if it has no such table."""
+    return next((table.revision for table in status.tables if table.id == table_id), 0)

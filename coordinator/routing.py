@@ -1,0 +1,108 @@
+"""Which replica of a shard a request goes to: a pure view, fed with what the links hear.
+
+Every replica says of itself which term it is in and whom it believes to be the leader. Those beliefs disagree for a
+moment after each election, so a shard's leader is worked out from all of them: the claim with the highest term wins,
+unless the claimed replica is out of reach, or says itself, in a term as new, that it does not lead. The last rule
+matters when a leader has just restarted or stepped down and its followers have not noticed yet.
+
+Not handled here, on purpose: a replica that cannot be reached from this node although it leads. Its requests wait
+until the link is back, another leader is elected, or their deadline passes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class _Belief:
+    term: int
+    leader: int
+    """Node id; 0 = none known."""
+
+
+class ShardRoutes:
+    """What this coordinator knows about the replicas of one shard."""
+
+    def __init__(self, *, nodes: Sequence[int], local: int) -> None:
+        """nodes hold a replica each; local is this coordinator's node, which need not be one of them."""
+        self._nodes = tuple(nodes)
+        self._local = local
+        self._beliefs: dict[int, _Belief] = {}
+        self._connected: set[int] = set()
+        self._term_shown = 0
+        self.leader: int | None = None
+        """The replica to send writes and linearizable reads to; None = wait."""
+
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        """The nodes that hold a replica."""
+        return self._nodes
+
+    @property
+    def leader_believed(self) -> int:
+        """The newest belief about who leads, reachable or not; 0 = none."""
+        claims = [(belief.term, belief.leader) for belief in self._beliefs.values() if belief.leader]
+        return max(claims)[1] if claims else 0
+
+    def is_connected(self, node: int) -> bool:
+        """Whether the link to this node's replica is up."""
+        return node in self._connected
+
+    def handle_connected(self, node: int) -> bool:
+        """The link to node is up. Returns whether `leader` changed, as do the next two."""
+        self._connected.add(node)
+        return self._elect()
+
+    def handle_disconnected(self, node: int) -> bool:
+        """The link to node is down; what that replica believed is forgotten."""
+        self._connected.discard(node)
+        self._beliefs.pop(node, None)
+        return self._elect()
+
+    def handle_belief(self, node: int, *, term: int, leader: int) -> bool:
+        """The replica on node is in this term and believes in this leader (0 = none).
+
+        Beliefs of one replica arrive in order on one link, but a refusal can overtake an announcement inside one
+        envelope: an older term is ignored."""
+        known = self._beliefs.get(node)
+        if known is not None and term < known.term:
+            return False
+        self._beliefs[node] = _Belief(term, leader)
+        return self._elect()
+
+    def _elect(self) -> bool:
+        leader: int | None = None
+        leader_term = -1
+        for node in sorted(self._beliefs):
+            belief = self._beliefs[node]
+            if belief.term > leader_term and self._is_credible(belief):
+                leader, leader_term = belief.leader, belief.term
+        changed = leader != self.leader
+        self.leader = leader
+        return changed
+
+    def _is_credible(self, claim: _Belief) -> bool:
+        if claim.leader not in self._connected:  # also 0, no leader
+            return False
+        own = self._beliefs.get(claim.leader)
+        return own is None or own.leader == claim.leader or own.term < claim.term
+
+    def nearest(self, *, avoid: int | None = None) -> int | None:
+        """The replica for a read that may be stale: the local one if it is up, else the leader, else any.
+
+        avoid is the replica that has just refused; it is taken only by waiting for it (None)."""
+        for node in (self._local, self.leader, *self._nodes):
+            if node is not None and node != avoid and node in self._connected:
+                return node
+        return None
+
+    def term_shown(self, term: int) -> int:
+        """The term for a response header: clients (Patroni among them) rely on it never going down."""
+        if term > self._term_shown:
+            self._term_shown = term
+        return self._term_shown

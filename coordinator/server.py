@@ -1,0 +1,243 @@
+"""One node's coordinator: everything it is made of, in the order it is built and taken down."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from typing import TYPE_CHECKING, Final
+
+import grpc
+import structlog
+import zmq
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from coordinator import status
+from coordinator.catalog import Catalog
+from coordinator.dispatch import Dispatch
+from coordinator.door import Api, Door, Route
+from coordinator.forward import Forward
+from coordinator.headers import EtcdHeaders, RegattaHeaders
+from coordinator.link import Link
+from coordinator.replica_status import ReplicaStatuses
+from coordinator.request_ids import RequestIds
+from coordinator.routing import ShardRoutes
+from coordinator.services import etcd_kv, etcd_tables, regatta_cluster, regatta_kv
+from coordinator.services.etcd_cluster import EtcdCluster
+from coordinator.services.etcd_maintenance import EtcdMaintenance
+from proto.etcd import election_pb2, lock_pb2, rpc_pb2
+from proto.regatta import maintenance_pb2, regatta_pb2, replication_pb2
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import FileDescriptor
+
+    from config import ClusterConfig, NodeConfig
+
+MESSAGE_BYTES_MAX: Final = 4 << 20
+"""Regatta's limit for a request, and so the port's; etcd's is checked where its methods are."""
+ETCD_HEADROOM_BYTES: Final = 512 << 10
+"""etcd takes messages this much over its request limit, to refuse them with a better word."""
+
+CALLS_END_S: Final = 8.0
+"""On an orderly stop, calls in flight get this long: their own time limit, and a moment."""
+
+OPTIONS: Final = (
+    # etcd's Go clients ping every 10 to 30 s. C-core's default tolerates one ping in 300 s, answers the third with
+    # GOAWAY "too_many_pings" and drops the connection with all its watches.
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.keepalive_time_ms", 7_200_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", -1),
+    # A second coordinator on the port must fail, not share it unnoticed.
+    ("grpc.so_reuseport", 0),
+)
+
+API_FILES: Final[tuple[FileDescriptor, ...]] = tuple(
+    module.DESCRIPTOR
+    for module in (rpc_pb2, lock_pb2, election_pb2, regatta_pb2, maintenance_pb2, replication_pb2)
+)
+
+log = structlog.get_logger()
+
+
+def api_services() -> frozenset[str]:
+    """Full names of all services of both APIs, built or not."""
+    return frozenset(service.full_name for file in API_FILES for service in file.services_by_name.values())
+
+
+class PortTaken(Exception):
+    """The client port can't be listened on."""
+
+
+class Coordinator:
+    """Serves both APIs on one port, over links to the replicas of all shards."""
+
+    def __init__(self, cluster: ClusterConfig, node: NodeConfig) -> None:
+        """Must be made on the running event loop. Nothing listens before start()."""
+        self._cluster = cluster
+        self._node = node
+        loop = asyncio.get_running_loop()
+        limits = cluster.limits
+        self._context = zmq.Context(io_threads=1)
+        self._dispatch = Dispatch(
+            loop, calls_max=limits.pending_requests_max, bytes_max=limits.pending_bytes_max
+        )
+        self._links: list[Link] = []
+        for shard in range(1, cluster.shards + 1):
+            self._add_shard(shard, loop)
+        self._catalog = Catalog(
+            self._dispatch, ids := RequestIds(secrets.token_bytes(8)), shards=cluster.shards
+        )
+        self._forward = Forward(self._dispatch, self._catalog, ids)
+        self._door = Door(
+            loop,
+            self._routes(),
+            known_services=api_services(),
+            unserved=self._etcd_api,
+            timeout_s=limits.write_timeout_ms / 1000,
+        )
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(options=OPTIONS)
+        self._bootstrap: asyncio.Task[None] | None = None
+
+    def _add_shard(self, shard: int, loop: asyncio.AbstractEventLoop) -> None:
+        cluster, local = self._cluster, self._node
+        holders = cluster.replica_nodes(shard)
+        # The routes first: a link may report from its constructor on.
+        self._dispatch.add_shard(shard, ShardRoutes(nodes=[node.id for node in holders], local=local.id))
+        for node in holders:
+            is_local = node.id == local.id
+            link = Link(
+                self._context,
+                loop,
+                self._dispatch,
+                shard=shard,
+                node=node.id,
+                local=local.id,
+                endpoint=(cluster.worker_ipc if is_local else cluster.worker_tcp)(node.id, shard),
+                group=cluster.group(shard),
+            )
+            self._dispatch.add_channel(link)
+            self._links.append(link)
+
+    # ---- the methods -----------------------------------------------------------------------------------------------
+
+    @property
+    def _etcd_api(self) -> Api:
+        message_bytes_max = self._cluster.limits.request_bytes_max + ETCD_HEADROOM_BYTES
+        return Api(statuses=status.ETCD, message_bytes_max=min(message_bytes_max, MESSAGE_BYTES_MAX))
+
+    def _routes(self) -> list[Route]:
+        return [*self._etcd_routes(), *self._regatta_routes()]
+
+    def _etcd_routes(self) -> list[Route]:
+        cluster = self._cluster
+        headers = EtcdHeaders(cluster_id=cluster.cluster_id, member_id=cluster.member_id(self._node.id))
+        tables = etcd_tables.EtcdTables(self._forward, headers)
+        kv = etcd_kv.EtcdKV(
+            self._forward,
+            tables,
+            request_bytes_max=cluster.limits.request_bytes_max,
+            txn_ops_max=cluster.limits.txn_ops_max,
+        )
+        members = EtcdCluster(self._forward, tables, cluster)
+        maintenance = EtcdMaintenance(tables, ReplicaStatuses(self._dispatch), cluster)
+        api = self._etcd_api
+        kv_methods = {
+            "Range": kv.range,
+            "Put": kv.put,
+            "DeleteRange": kv.delete_range,
+            "Txn": kv.txn,
+            "Compact": kv.compact,
+        }
+        other_methods = {
+            "Cluster/MemberList": members.member_list,
+            "Maintenance/Status": maintenance.status,
+            "Maintenance/Alarm": maintenance.alarm,
+        }
+        return [
+            Route(path=f"/etcdserverpb.KV/{name}", api=api, unary=method, metadata_keys=etcd_kv.METADATA_KEYS)
+            for name, method in kv_methods.items()
+        ] + [
+            Route(
+                path=f"/etcdserverpb.{name}", api=api, unary=method, metadata_keys=etcd_tables.METADATA_KEYS
+            )
+            for name, method in other_methods.items()
+        ]
+
+    def _regatta_routes(self) -> list[Route]:
+        cluster, node = self._cluster, self._node
+        api = Api(statuses=status.REGATTA, message_bytes_max=MESSAGE_BYTES_MAX)
+        kv = regatta_kv.RegattaKV(
+            self._forward,
+            RegattaHeaders(replica_id=node.id),
+            step_timeout_s=cluster.limits.read_timeout_ms / 1000,
+        )
+        kv_methods = {"Range": kv.range, "Put": kv.put, "DeleteRange": kv.delete_range, "Txn": kv.txn}
+        members = regatta_cluster.RegattaCluster(
+            self._catalog, ReplicaStatuses(self._dispatch), cluster, node
+        )
+        keys = regatta_kv.METADATA_KEYS
+        return [
+            *(
+                Route(path=f"/regatta.v1.KV/{name}", api=api, unary=method, metadata_keys=keys)
+                for name, method in kv_methods.items()
+            ),
+            Route(path="/regatta.v1.KV/IterateRange", api=api, streaming=kv.iterate_range),
+            Route(
+                path="/regatta.v1.Cluster/MemberList",
+                api=api,
+                unary=members.member_list,
+                metadata_keys=regatta_cluster.MEMBER_LIST_METADATA_KEYS,
+            ),
+            Route(path="/regatta.v1.Cluster/Status", api=api, unary=members.status),
+        ]
+
+    # ---- life ------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Listen. Calls are taken from now on; those that need the catalog wait until it is read.
+
+        Raises PortTaken."""
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        served = [*api_services(), health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(served, self._server)
+        self._server.add_generic_rpc_handlers((self._door,))
+        endpoint = self._node.client_endpoint
+        try:
+            self._server.add_insecure_port(endpoint)
+        except RuntimeError:
+            raise PortTaken(
+                f"node {self._node.name} can't listen on {endpoint}: another program has the port, or the address "
+                "is not this machine's"
+            ) from None
+        await self._server.start()
+        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        self._bootstrap = asyncio.create_task(self._catalog.bootstrap(self._cluster.tables))
+        log.info("serving", endpoint=endpoint, node=self._node.name)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the catalog is read and every table it names exists."""
+        return self._bootstrap is not None and self._bootstrap.done()
+
+    async def stop(self) -> None:
+        """Take no more calls, let those in flight end (at most CALLS_END_S), and let go of everything."""
+        if self._bootstrap is not None:
+            self._bootstrap.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._bootstrap
+        await self._health.enter_graceful_shutdown()
+        # gRPC ends what outlives its grace as CANCELLED, which etcd's Go client would send again. So the dispatch
+        # ends it first, with words that say what is known.
+        ending = asyncio.create_task(self._server.stop(CALLS_END_S + 1.0))
+        await asyncio.wait((ending,), timeout=CALLS_END_S)
+        self._dispatch.close()
+        await ending
+        for link in self._links:
+            link.close()
+        self._context.term()

@@ -1,0 +1,48 @@
+"""etcdserverpb.Cluster: the nodes as etcd members."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coordinator.services.decoding import decode
+from proto.etcd import rpc_pb2 as etcd
+from proto.internal import frames_pb2 as frames
+
+if TYPE_CHECKING:
+    from config import ClusterConfig
+    from coordinator.door import Metadata
+    from coordinator.forward import Forward
+    from coordinator.services.etcd_tables import EtcdTables
+
+
+class EtcdCluster:
+    """MemberList."""
+
+    def __init__(self, forward: Forward, tables: EtcdTables, cluster: ClusterConfig) -> None:
+        self._forward = forward
+        self._tables = tables
+        members = etcd.MemberListResponse(
+            members=sorted(
+                (
+                    etcd.Member(
+                        ID=cluster.member_id(node.id),
+                        name=node.name,
+                        peerURLs=[cluster.worker_tcp(node.id, 1).replace("tcp://", "http://")],
+                        clientURLs=[f"http://{node.client_endpoint}"],
+                    )
+                    for node in cluster.nodes.values()
+                ),
+                key=lambda member: member.ID,
+            )
+        )
+        self._members = members.SerializeToString()
+
+    async def member_list(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
+        """All nodes, by id. Linearizable on request: then it proves that the table's shard has a quorum."""
+        request = decode(etcd.MemberListRequest.FromString, body)
+        table = await self._tables.find(metadata, deadline)
+        term = 0
+        if request.linearizable:
+            reply = await self._forward.read(table, frames.TABLE_STATUS, b"", deadline, linearizable=True)
+            term = reply.term
+        return self._tables.header(table, revision=0, term=term) + self._members

@@ -1,0 +1,75 @@
+"""etcdserverpb.KV."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from coordinator import request_ids
+from coordinator.services import etcd_tables, txn_kind
+from coordinator.services.decoding import decode
+from proto.etcd import rpc_pb2 as etcd
+from proto.internal import frames_pb2 as frames
+
+if TYPE_CHECKING:
+    from coordinator.door import Metadata
+    from coordinator.forward import Forward
+    from coordinator.services.etcd_tables import EtcdTables
+
+METADATA_KEYS: Final = etcd_tables.METADATA_KEYS | {request_ids.METADATA_KEY}
+
+
+class EtcdKV:
+    """Range, Put, DeleteRange, Txn, Compact."""
+
+    def __init__(
+        self, forward: Forward, tables: EtcdTables, *, request_bytes_max: int, txn_ops_max: int
+    ) -> None:
+        self._forward = forward
+        self._tables = tables
+        self._request_bytes_max = request_bytes_max
+        self._txn_ops_max = txn_ops_max
+
+    async def range(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
+        """Linearizable unless the request says serializable."""
+        request = decode(etcd.RangeRequest.FromString, body)
+        table = await self._tables.find(metadata, deadline)
+        reply = await self._forward.read(
+            table, frames.ETCD_RANGE, body, deadline, linearizable=not request.serializable
+        )
+        return self._tables.with_header(table, reply)
+
+    async def put(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
+        """One key."""
+        decode(etcd.PutRequest.FromString, body)
+        return await self._write(frames.ETCD_PUT, body, metadata, deadline)
+
+    async def delete_range(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
+        """A key or a range of them."""
+        decode(etcd.DeleteRangeRequest.FromString, body)
+        return await self._write(frames.ETCD_DELETE_RANGE, body, metadata, deadline)
+
+    async def txn(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
+        """A transaction of ranges only is a read: it is not proposed, and needs no leader if all are serializable."""
+        request = decode(etcd.TxnRequest.FromString, body)
+        kind = txn_kind.of_etcd(request)
+        if kind is txn_kind.TxnKind.WRITE:
+            return await self._write(frames.ETCD_TXN, body, metadata, deadline)
+        table = await self._tables.find(metadata, deadline)
+        reply = await self._forward.read(
+            table, frames.ETCD_TXN, body, deadline, linearizable=kind is txn_kind.TxnKind.READ
+        )
+        return self._tables.with_header(table, reply)
+
+    async def compact(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
+        """Forget what is older than a revision."""
+        decode(etcd.CompactionRequest.FromString, body)
+        return await self._write(frames.ETCD_COMPACT, body, metadata, deadline)
+
+    async def _write(
+        self, method: frames.Method.ValueType, body: bytes, metadata: Metadata, deadline: float
+    ) -> bytes:
+        table = await self._tables.find(metadata, deadline)
+        reply = await self._forward.write(
+            table, method, body, deadline, metadata.get(request_ids.METADATA_KEY)
+        )
+        return self._tables.with_header(table, reply)

@@ -1,0 +1,79 @@
+"""etcdserverpb.Maintenance, as far as `etcdctl endpoint status` and `endpoint health` need it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from coordinator.replica_status import table_revision
+from coordinator.services.decoding import decode
+from proto import errors
+from proto.etcd import rpc_pb2 as etcd
+
+if TYPE_CHECKING:
+    from config import ClusterConfig
+    from coordinator.catalog import Table
+    from coordinator.door import Metadata
+    from coordinator.replica_status import ReplicaStatuses
+    from coordinator.services.etcd_tables import EtcdTables
+    from proto.internal import frames_pb2 as frames
+
+VERSION: Final = "3.5.21"
+"""The etcd that we behave as. Clients compare it: kube-apiserver wants 3.5.13 at least."""
+
+
+class EtcdMaintenance:
+    """Status, Alarm GET. What a member is to etcd, the replica of the table's shard on this node is here."""
+
+    def __init__(self, tables: EtcdTables, statuses: ReplicaStatuses, cluster: ClusterConfig) -> None:
+        self._tables = tables
+        self._statuses = statuses
+        self._cluster = cluster
+
+    async def status(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
+        """How the replica stands. Needs no leader."""
+        decode(etcd.StatusRequest.FromString, body)
+        table = await self._tables.find(metadata, deadline)
+        replica = await self._statuses.nearest(table.shard)
+        term = replica.term
+        response = etcd.StatusResponse(
+            version=VERSION,
+            dbSize=replica.database_bytes,
+            dbSizeInUse=replica.database_in_use_bytes,
+            leader=self._cluster.member_id(replica.leader) if replica.leader else 0,
+            raftIndex=replica.commit_index,
+            raftAppliedIndex=replica.applied_index,
+            raftTerm=term,
+            errors=self._complaints(replica),
+            isLearner=replica.node in replica.learners,
+        )
+        return self._header(table, replica) + response.SerializeToString()
+
+    def _complaints(self, replica: frames.ReplicaStatus) -> list[str]:
+        complaints = [] if replica.leader else ["etcdserver: no leader"]
+        if replica.no_space:
+            # The trailing space is etcd's.
+            complaints.append(f"memberID:{self._cluster.member_id(replica.node)} alarm:NOSPACE ")
+        if replica.fault:
+            complaints.append(replica.fault)
+        return complaints
+
+    async def alarm(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
+        """GET: a NOSPACE for each replica of the table's shard whose disk is full. It ends with its cause, so it
+        can't be set or cleared by hand."""
+        request = decode(etcd.AlarmRequest.FromString, body)
+        if request.action != etcd.AlarmRequest.GET:
+            raise errors.MethodNotServed("alarms follow the replicas' disks and can't be set or cleared")
+        table = await self._tables.find(metadata, deadline)
+        replicas = await self._statuses.everywhere(table.shard)
+        if not replicas:
+            raise errors.NoLeader(f"no replica of shard {table.shard} answers")
+        response = etcd.AlarmResponse()
+        if request.alarm in (etcd.NONE, etcd.NOSPACE):
+            for replica in replicas:
+                if replica.no_space:
+                    response.alarms.add(memberID=self._cluster.member_id(replica.node), alarm=etcd.NOSPACE)
+        newest = max(replicas, key=lambda replica: table_revision(replica, table.id))
+        return self._header(table, newest) + response.SerializeToString()
+
+    def _header(self, table: Table, replica: frames.ReplicaStatus) -> bytes:
+        return self._tables.header(table, revision=table_revision(replica, table.id), term=replica.term)

@@ -1,0 +1,109 @@
+"""regatta.v1.Cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from importlib import metadata as packages
+from typing import TYPE_CHECKING, Any, Final
+
+from coordinator.services.decoding import decode
+from proto import errors
+from proto.regatta import early_pb2 as early
+from proto.regatta import regatta_pb2 as regatta
+
+if TYPE_CHECKING:
+    from config import ClusterConfig, NodeConfig
+    from coordinator.catalog import Catalog
+    from coordinator.door import Metadata
+    from coordinator.replica_status import ReplicaStatuses
+    from proto.internal import frames_pb2 as frames
+
+VERSION: Final = "0.5.2"
+"""The Regatta that we behave as; regatta-go refuses what does not parse, or is older than 0.5."""
+
+CLIENT_VERSION_KEY: Final = "client-api-version"
+MEMBER_LIST_METADATA_KEYS: Final = frozenset({CLIENT_VERSION_KEY})
+
+
+class RegattaCluster:
+    """MemberList, Status."""
+
+    def __init__(
+        self, catalog: Catalog, statuses: ReplicaStatuses, cluster: ClusterConfig, node: NodeConfig
+    ) -> None:
+        self._catalog = catalog
+        self._statuses = statuses
+        self._cluster = cluster
+        self._node = node
+        self._members = [
+            regatta.Member(
+                id=str(member.id),
+                name=member.name,
+                # Without a scheme, unlike the next.
+                peerURLs=[cluster.worker_tcp(member.id, 1).removeprefix("tcp://")],
+                clientURLs=[f"http://{member.client_endpoint}"],
+            )
+            for member in cluster.nodes.values()
+        ]
+
+    async def member_list(self, body: bytes, metadata: Metadata, _deadline: float) -> bytes:
+        """All nodes. Field 1 has two meanings in two published forms of the API, and each form's clients may
+        choke on the other's: who is asking decides, and whoever can't be told apart gets no field 1."""
+        request = decode(regatta.MemberListRequest.FromString, body)
+        if request.linearizable:  # a field that only the early form has
+            header = regatta.ResponseHeader(replica_id=self._node.id)
+            return early.MemberListResponse(header=header, members=self._members).SerializeToString()
+        response = regatta.MemberListResponse(members=self._members)
+        if CLIENT_VERSION_KEY in metadata:  # regatta-go, current form
+            response.cluster = self._cluster.cluster
+        return response.SerializeToString()
+
+    async def status(self, body: bytes, _metadata: Metadata, deadline: float) -> bytes:
+        """This node and every table, as the nearest replica of its shard sees it. A shard that does not answer is
+        an entry in `errors`, never a failure."""
+        request = decode(regatta.StatusRequest.FromString, body)
+        response = regatta.StatusResponse(
+            id=str(self._node.id), version=VERSION, info=f"boathouse {packages.version('boathouse')}"
+        )
+        tables = [table for table in await self._catalog.newest(deadline) if not table.is_reserved]
+        shards = sorted({table.shard for table in tables})
+        answers = await asyncio.gather(*(self._ask(shard) for shard in shards))
+        by_shard = dict(zip(shards, answers, strict=True))
+        for table in tables:
+            answer = by_shard[table.shard]
+            if isinstance(answer, errors.BoathouseError):
+                response.errors.append(f"{table.name}: {answer.detail}")
+            else:
+                response.tables[table.name].CopyFrom(_table_status(answer))
+        if request.config:
+            response.config.update(_flat(self._cluster.model_dump(mode="json")))
+        return response.SerializeToString()
+
+    async def _ask(self, shard: int) -> frames.ReplicaStatus | errors.BoathouseError:
+        try:
+            return await self._statuses.nearest(shard)
+        except errors.BoathouseError as error:
+            return error
+
+
+def _table_status(replica: frames.ReplicaStatus) -> regatta.TableStatus:
+    return regatta.TableStatus(
+        logSize=replica.last_index + 1 - replica.first_index if replica.last_index else 0,
+        dbSize=replica.database_bytes,
+        leader=str(replica.leader),
+        raftIndex=replica.applied_index,
+        raftTerm=replica.term,
+        raftAppliedIndex=replica.applied_index,
+    )
+
+
+def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested options as one level with dots, which is how Regatta's console shows them."""
+    flat: dict[str, Any] = {}
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        elif value is not None:
+            flat[prefix + key] = value
+    return flat

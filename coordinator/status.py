@@ -1,0 +1,113 @@
+"""What an error looks like from outside: one table per API, read by one function.
+
+A row holds for a class and all below it that have none of their own. Texts are each API's own, byte for byte, because
+etcd's Go client recognises an error by its text alone. Where an API has no such error the text says what happened, to
+what, and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from grpc import StatusCode as Code
+
+from proto import errors
+
+
+class Row(NamedTuple):
+    """A gRPC code and the text beside it, in which {detail} stands for the error's own."""
+
+    code: Code
+    text: str
+
+
+Table = Mapping[type[errors.BoathouseError], Row]
+
+ETCD: Final[Table] = {
+    errors.InvalidRequest: Row(Code.INVALID_ARGUMENT, "etcdserver: invalid request: {detail}"),
+    errors.MalformedRequest: Row(Code.INTERNAL, "grpc: error unmarshalling request: {detail}"),
+    errors.MessageTooLarge: Row(Code.RESOURCE_EXHAUSTED, "grpc: received message larger than max ({detail})"),
+    errors.EmptyKey: Row(Code.INVALID_ARGUMENT, "etcdserver: key is not provided"),
+    errors.KeyNotFound: Row(Code.INVALID_ARGUMENT, "etcdserver: key not found"),
+    errors.ValueProvided: Row(Code.INVALID_ARGUMENT, "etcdserver: value is provided"),
+    errors.LeaseProvided: Row(Code.INVALID_ARGUMENT, "etcdserver: lease is provided"),
+    errors.TooManyOps: Row(Code.INVALID_ARGUMENT, "etcdserver: too many operations in txn request"),
+    errors.DuplicateKey: Row(Code.INVALID_ARGUMENT, "etcdserver: duplicate key given in txn request"),
+    errors.RequestTooLarge: Row(Code.INVALID_ARGUMENT, "etcdserver: request is too large"),
+    errors.InvalidSortOption: Row(Code.INVALID_ARGUMENT, "etcdserver: invalid sort option"),
+    errors.InvalidRequestId: Row(Code.INVALID_ARGUMENT, "etcdserver: {detail}, must be 1 to 128"),
+    errors.Absent: Row(Code.NOT_FOUND, "etcdserver: not found: {detail}"),
+    errors.TableNotFound: Row(Code.NOT_FOUND, "etcdserver: table not found"),
+    errors.LeaseNotFound: Row(Code.NOT_FOUND, "etcdserver: requested lease not found"),
+    errors.CursorNotFound: Row(Code.UNAVAILABLE, "etcdserver: leader changed"),
+    errors.MethodNotServed: Row(Code.UNIMPLEMENTED, "{detail}"),
+    errors.OutOfRange: Row(Code.OUT_OF_RANGE, "etcdserver: mvcc: {detail}"),
+    errors.Compacted: Row(Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted"),
+    errors.FutureRevision: Row(Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision is a future revision"),
+    errors.NotLeader: Row(Code.UNAVAILABLE, "etcdserver: leader changed"),
+    errors.NoLeader: Row(Code.UNAVAILABLE, "etcdserver: no leader"),
+    errors.ShuttingDown: Row(Code.UNAVAILABLE, "etcdserver: server stopped"),
+    errors.QueueFull: Row(Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests"),
+    errors.NoSpace: Row(Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded"),
+    errors.TooManyCursors: Row(Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests"),
+    # The fate of these is unknown. UNAVAILABLE with a text that etcd's Go client does not repeat writes for; it
+    # would repeat them for CANCELLED and DEADLINE_EXCEEDED.
+    errors.LeaderLost: Row(
+        Code.UNAVAILABLE, "etcdserver: request timed out, possibly due to previous leader failure"
+    ),
+    errors.TimedOut: Row(Code.UNAVAILABLE, "etcdserver: request timed out"),
+    errors.ReadTimedOut: Row(Code.UNAVAILABLE, "etcdserver: request timed out"),
+    errors.InvariantBroken: Row(Code.INTERNAL, "boathouse: internal error: {detail}"),
+    errors.Corrupt: Row(Code.DATA_LOSS, "etcdserver: corrupt cluster"),
+}
+
+REGATTA: Final[Table] = {
+    errors.InvalidRequest: Row(Code.INVALID_ARGUMENT, "invalid request: {detail}"),
+    errors.MalformedRequest: Row(Code.INTERNAL, "grpc: error unmarshalling request: {detail}"),
+    errors.MessageTooLarge: Row(Code.RESOURCE_EXHAUSTED, "grpc: received message larger than max ({detail})"),
+    errors.EmptyKey: Row(Code.INVALID_ARGUMENT, "key must be set"),
+    errors.EmptyTable: Row(Code.INVALID_ARGUMENT, "table must be set"),
+    errors.NegativeLimit: Row(Code.INVALID_ARGUMENT, "limit must be a positive number"),
+    errors.KeysOnlyAndCountOnly: Row(
+        Code.INVALID_ARGUMENT, "keys_only and count_only must not be set at the same time"
+    ),
+    errors.KeyTooLong: Row(Code.FAILED_PRECONDITION, "key length exceeded max allowed value"),
+    errors.ValueTooLong: Row(Code.FAILED_PRECONDITION, "value length exceeded max allowed value"),
+    errors.RequestTooLarge: Row(Code.FAILED_PRECONDITION, "payload is too big"),
+    errors.FilterNotSupported: Row(Code.UNIMPLEMENTED, "{detail} not implemented"),
+    errors.InvalidRequestId: Row(Code.INVALID_ARGUMENT, "{detail}, must be 1 to 128"),
+    errors.Absent: Row(Code.NOT_FOUND, "not found: {detail}"),
+    errors.TableNotFound: Row(Code.NOT_FOUND, "table not found"),
+    errors.CursorNotFound: Row(Code.UNAVAILABLE, "request aborted"),
+    errors.MethodNotServed: Row(Code.UNIMPLEMENTED, "{detail}"),
+    errors.OutOfRange: Row(Code.OUT_OF_RANGE, "{detail}"),
+    errors.Compacted: Row(Code.OUT_OF_RANGE, "required revision has been compacted"),
+    errors.FutureRevision: Row(Code.OUT_OF_RANGE, "required revision is a future revision"),
+    errors.NotLeader: Row(Code.UNAVAILABLE, "request dropped as the shard is not ready"),
+    errors.NoLeader: Row(Code.UNAVAILABLE, "request dropped as the shard is not ready"),
+    errors.ShuttingDown: Row(Code.UNAVAILABLE, "raft shard already closed"),
+    errors.QueueFull: Row(Code.RESOURCE_EXHAUSTED, "system is too busy try again later"),
+    errors.NoSpace: Row(Code.RESOURCE_EXHAUSTED, "database space exceeded"),
+    errors.TooManyCursors: Row(Code.RESOURCE_EXHAUSTED, "system is too busy try again later"),
+    errors.LeaderLost: Row(Code.UNAVAILABLE, "timeout"),
+    errors.TimedOut: Row(Code.UNAVAILABLE, "timeout"),
+    errors.ReadTimedOut: Row(Code.UNAVAILABLE, "timeout"),
+    errors.InvariantBroken: Row(Code.INTERNAL, "internal error: {detail}"),
+    errors.Corrupt: Row(Code.DATA_LOSS, "corrupt data: {detail}"),
+}
+
+
+def find_row(table: Table, error_class: type[errors.BoathouseError]) -> Row:
+    """The row of the nearest class that has one, along the method resolution order."""
+    for cls in error_class.__mro__:
+        row = table.get(cls)
+        if row is not None:
+            return row
+    raise AssertionError(f"{error_class.__name__} has no row")
+
+
+def to_status(table: Table, error: errors.BoathouseError) -> Row:
+    """The code and the finished text for an error."""
+    row = find_row(table, type(error))
+    return Row(row.code, row.text.replace("{detail}", error.detail))

@@ -1,0 +1,111 @@
+"""A real coordinator over fake workers, in one event loop, for as long as a test needs it."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import grpc
+
+from config import ClusterConfig
+from coordinator.server import Coordinator
+from proto.etcd import rpc_pb2_grpc
+from proto.regatta import regatta_pb2_grpc
+from tests.unit.coordinator.fake_worker import FakeShard, FakeWorker
+from tests.waiting import free_ports, wait_until_async
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+DEFAULT_TABLE_ID = 10_001
+
+
+@dataclass
+class Running:
+    """What a test talks to. Node n1 is the coordinator's own."""
+
+    cluster: ClusterConfig
+    coordinator: Coordinator
+    workers: dict[tuple[int, int], FakeWorker]
+    """By shard and node id."""
+    stores: dict[int, FakeShard]
+    channel: grpc.aio.Channel
+    etcd: rpc_pb2_grpc.KVAsyncStub
+    regatta: regatta_pb2_grpc.KVAsyncStub
+
+    def elect(self, shard: int, leader: int, *, term: int) -> None:
+        """Every replica of the shard learns of its leader."""
+        for (of, _), worker in self.workers.items():
+            if of == shard:
+                worker.believe(term=term, leader=leader)
+
+    def forget_requests(self) -> None:
+        """Empty the lists of seen requests (the catalog's among them)."""
+        for worker in self.workers.values():
+            worker.seen.clear()
+
+
+def make_config(folder: Path, *, nodes: int, shards: int, **limits: int) -> ClusterConfig:
+    """A cluster on free ports. The tables named default and users live on the last shard."""
+    peer_ports = [free_ports(shards, contiguous=True)[0] for _ in range(nodes)]
+    return ClusterConfig.model_validate(
+        {
+            "cluster": "test",
+            "data_dir": str(folder),
+            "nodes": {
+                f"n{number}": {"client_port": port, "http_port": http_port, "peer_port": peer_port}
+                for number, (port, http_port, peer_port) in enumerate(
+                    zip(free_ports(nodes), free_ports(nodes), peer_ports, strict=True), start=1
+                )
+            },
+            "shards": shards,
+            "tables": {"default": {"shard": shards}},
+            "limits": limits,
+        }
+    )
+
+
+@contextlib.asynccontextmanager
+async def running(
+    folder: Path, *, nodes: int = 3, shards: int = 1, leader: int | None = 1, **limits: int
+) -> AsyncIterator[Running]:
+    """A coordinator with its catalog read, or with leader=None one whose shards have no leader yet."""
+    cluster = make_config(folder, nodes=nodes, shards=shards, **limits)
+    cluster.runtime_dir.mkdir(parents=True, exist_ok=True)
+    stores = {shard: FakeShard((1,) if shard == 1 else ()) for shard in range(1, shards + 1)}
+    workers = {
+        (shard, node.id): FakeWorker(cluster, shard, node.id, store=stores[shard])
+        for shard in range(1, shards + 1)
+        for node in cluster.replica_nodes(shard)
+    }
+    for worker in workers.values():
+        worker.leader = leader or 0
+    coordinator = Coordinator(cluster, cluster.node("n1"))
+    await coordinator.start()
+    channel = grpc.aio.insecure_channel(cluster.node("n1").client_endpoint)
+    try:
+        if leader is not None:
+            await wait_until_async(
+                lambda: DEFAULT_TABLE_ID in stores[shards].tables and coordinator.ready,
+                timeout_s=10,
+                what="the catalog",
+            )
+        yield Running(
+            cluster,
+            coordinator,
+            workers,
+            stores,
+            channel,
+            rpc_pb2_grpc.KVStub(channel),
+            regatta_pb2_grpc.KVStub(channel),
+        )
+    finally:
+        await channel.close()
+        await coordinator.stop()
+        for worker in workers.values():
+            worker.stop()
+        for path in cluster.runtime_dir.iterdir():
+            path.unlink()
+        cluster.runtime_dir.rmdir()
