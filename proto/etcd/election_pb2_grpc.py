@@ -5,7 +5,7 @@ import warnings
 
 from proto.etcd import election_pb2 as proto_dot_etcd_dot_election__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.80.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class ElectionStub:
+class ElectionStub(object):
     """Missing associated documentation comment in .proto file."""
 
     def __init__(self, channel):
@@ -61,7 +61,7 @@ class ElectionStub:
                 _registered_method=True)
 
 
-class ElectionServicer:
+class ElectionServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Campaign(self, request, context):
@@ -131,7 +131,7 @@ def add_ElectionServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class Election:
+class Election(object):
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod

@@ -5,7 +5,7 @@ import warnings
 
 from proto.etcd import lock_pb2 as proto_dot_etcd_dot_lock__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.80.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class LockStub:
+class LockStub(object):
     """Missing associated documentation comment in .proto file."""
 
     def __init__(self, channel):
@@ -46,7 +46,7 @@ class LockStub:
                 _registered_method=True)
 
 
-class LockServicer:
+class LockServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Lock(self, request, context):
@@ -83,7 +83,7 @@ def add_LockServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class Lock:
+class Lock(object):
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod

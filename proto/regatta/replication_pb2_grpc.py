@@ -5,7 +5,7 @@ import warnings
 
 from proto.regatta import replication_pb2 as proto_dot_regatta_dot_replication__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.80.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class MetadataStub:
+class MetadataStub(object):
     """Missing associated documentation comment in .proto file."""
 
     def __init__(self, channel):
@@ -41,7 +41,7 @@ class MetadataStub:
                 _registered_method=True)
 
 
-class MetadataServicer:
+class MetadataServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Get(self, request, context):
@@ -66,7 +66,7 @@ def add_MetadataServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class Metadata:
+class Metadata(object):
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod
@@ -97,7 +97,7 @@ class Metadata:
             _registered_method=True)
 
 
-class SnapshotStub:
+class SnapshotStub(object):
     """Missing associated documentation comment in .proto file."""
 
     def __init__(self, channel):
@@ -113,7 +113,7 @@ class SnapshotStub:
                 _registered_method=True)
 
 
-class SnapshotServicer:
+class SnapshotServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Stream(self, request, context):
@@ -138,7 +138,7 @@ def add_SnapshotServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class Snapshot:
+class Snapshot(object):
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod
@@ -169,7 +169,7 @@ class Snapshot:
             _registered_method=True)
 
 
-class LogStub:
+class LogStub(object):
     """Missing associated documentation comment in .proto file."""
 
     def __init__(self, channel):
@@ -185,7 +185,7 @@ class LogStub:
                 _registered_method=True)
 
 
-class LogServicer:
+class LogServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Replicate(self, request, context):
@@ -210,7 +210,7 @@ def add_LogServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class Log:
+class Log(object):
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod
