@@ -1,4 +1,5 @@
-"""One load on one system: starts the generator, follows it, and reads the processes' CPU and memory beside it."""
+"""One load on one system: starts the generator, follows it, and reads the processes' CPU and memory beside
+it."""
 
 from __future__ import annotations
 

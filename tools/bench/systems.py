@@ -166,6 +166,7 @@ class Boathouse:
         wait_ready(self.endpoints, READY_S, lambda: _tail(self.folder / "up.log"), self.tables)
 
     def _prepare(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
         nodes = {}
         for number in range(1, self.nodes + 1):
             client, http = free_port(), free_port()
@@ -296,6 +297,19 @@ def _named(processes: dict[str, subprocess.Popen[bytes] | None]) -> dict[str, ps
     }
 
 
+def _wait_connect(endpoint: str, deadline: float) -> None:
+    """Return when the port takes connections, or at the deadline: gRPC itself would wait a second to ask
+    again."""
+    host, _, port = endpoint.rpartition(":")
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection((host, int(port)), timeout=1).close()
+        except OSError:
+            time.sleep(0.005)
+        else:
+            return
+
+
 def wait_ready(
     endpoints: tuple[str, ...],
     seconds: float,
@@ -306,6 +320,7 @@ def wait_ready(
     deadline = time.monotonic() + seconds
     request = etcd.RangeRequest(key=b"bench/ready").SerializeToString()
     for endpoint in endpoints:
+        _wait_connect(endpoint, deadline)
         with grpc.insecure_channel(endpoint, options=(("grpc.use_local_subchannel_pool", 1),)) as channel:
             call = channel.unary_unary("/etcdserverpb.KV/Range", None, None)
             for table in tables:

@@ -15,6 +15,7 @@ PATHS = {
     "put": "/etcdserverpb.KV/Put",
     "get": "/etcdserverpb.KV/Range",
     "range": "/etcdserverpb.KV/Range",
+    "scan": "/etcdserverpb.KV/Range",
     "txn": "/etcdserverpb.KV/Txn",
 }
 """gRPC method by the name of the work."""
@@ -57,7 +58,7 @@ class Workload:
     @property
     def reads(self) -> bool:
         """Whether the keys have to be there first."""
-        return any(self.mix.get(work) for work in ("get", "range"))
+        return any(self.mix.get(work) for work in ("get", "range", "scan"))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for the load generator's standard input and for -o json."""
@@ -109,6 +110,8 @@ def _request(work: str, rng: random.Random, workload: Workload) -> bytes:
         case "range":
             end = key(number + RANGE_KEYS)
             return etcd.RangeRequest(key=key(number), range_end=end, limit=RANGE_KEYS).SerializeToString()
+        case "scan":
+            return etcd.RangeRequest(key=b"bench/", range_end=b"bench0").SerializeToString()
         case "txn":
             # The compare always holds: the work of a transaction is wanted, not a conflict.
             compare = etcd.Compare(

@@ -1,0 +1,221 @@
+"""The scenarios: what is started, what is done to it, and which figure is taken.
+
+`load` is any mix; the others are the rows of the figures that the README quotes, each with the same steps for
+boathouse and for what it is held against.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tools.bench import systems
+from tools.bench.report import OURS, Figure, Report
+from tools.bench.run import LoadFailed, Meter, measure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tools.bench.run import Progress
+    from tools.bench.workload import Workload
+
+SETTLE_S = 5.0
+"""From ready to idle: elections, first checkpoints, etcd's first compaction of its log."""
+IDLE_S = 20.0
+SCANS = 8
+SCANNED_KEYS = 100_000
+MANY_KEYS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How large a cluster to start."""
+
+    nodes: int
+    shards: int
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the command line asked for."""
+
+    folder: Path
+    """On the disk that is measured; every system gets a fresh folder below it."""
+    shape: Shape
+    endpoints: tuple[str, ...]
+    """Of a cluster that runs; empty to start one."""
+    against_etcd: bool
+    ceiling: bool
+    rounds: int
+    progress: Callable[[str], Progress]
+
+
+@contextmanager
+def _running(setting: Setting, name: str, shape: Shape, load: Workload) -> Iterator[systems.System]:
+    """A system in a fresh folder, ended and removed afterwards."""
+    folder = setting.folder / name
+    system: systems.System
+    if name == "echo":
+        system = systems.Echo(folder)
+    elif name == "etcd":
+        system = systems.Etcd(folder, shape.nodes)
+    elif setting.endpoints:
+        system = systems.Running(setting.endpoints)
+    else:
+        system = systems.Boathouse(folder, shape.nodes, shape.shards, shape.replicas, load.tables)
+    try:
+        system.start()
+        yield system
+    finally:
+        system.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _names(setting: Setting, *, ceiling: bool) -> list[str]:
+    names = ["echo"] if ceiling and setting.ceiling else []
+    return [*names, OURS, *(["etcd"] if setting.against_etcd else [])]
+
+
+def load(setting: Setting, workload: Workload, name: str, shape: Shape) -> Report:
+    """Closed-loop load of any mix."""
+    report = Report(name)
+    for _ in range(setting.rounds):
+        for system_name in _names(setting, ceiling=True):
+            with _running(setting, system_name, shape, workload) as system:
+                fill = workload.reads and system_name != "echo"
+                report.add(measure(system, workload, setting.progress(system_name), fill=fill))
+    return report
+
+
+def puts(setting: Setting, workload: Workload) -> Report:
+    """Puts on one node."""
+    return load(setting, replace(workload, mix={"put": 100}), "puts, 1 node", Shape(1, 1, 1))
+
+
+def gets(setting: Setting, workload: Workload) -> Report:
+    """Linearizable gets on three nodes."""
+    return load(setting, replace(workload, mix={"get": 100}), "linearizable gets, 3 nodes", Shape(3, 1, 3))
+
+
+def range_100k(setting: Setting, workload: Workload) -> Report:
+    """All of 100,000 keys in one answer, over and over, on one node."""
+    scan = replace(
+        workload,
+        mix={"scan": 100},
+        key_count=SCANNED_KEYS,
+        clients=1,
+        requests=SCANS,
+        warmup_seconds=1.0,
+        tables=("default",),
+    )
+    report = Report("range of 100,000 keys in one answer, 1 node", compared="rows_per_second")
+    for _ in range(setting.rounds):
+        for name in _names(setting, ceiling=False):
+            with _running(setting, name, Shape(1, 1, 1), scan) as system:
+                outcome = measure(system, scan, setting.progress(name), fill=True)
+            if outcome.received_bytes < outcome.requests * SCANNED_KEYS * scan.value_bytes:
+                raise LoadFailed(f"{name} left keys out of its answer: {outcome.received_bytes} bytes in all")
+            report.outcomes.append(outcome)
+            rows = outcome.per_second * SCANNED_KEYS
+            report.figures.append(Figure(name, "rows_per_second", rows, "rows/s"))
+    return report
+
+
+def keys_1m(setting: Setting, workload: Workload) -> Report:
+    """Memory with a million keys, and how soon they can be read after a start."""
+    many = replace(
+        workload,
+        mix={"get": 100},
+        key_count=MANY_KEYS,
+        tables=("default",),
+        seconds=3.0,
+        warmup_seconds=0.5,
+    )
+    report = Report("1,000,000 keys, 1 node", compared="rss_after_fill")
+    for name in _names(setting, ceiling=False):
+        with _running(setting, name, Shape(1, 1, 1), many) as system:
+            report.outcomes.append(measure(system, many, setting.progress(name), fill=True))
+            report.figures.append(Figure(name, "rss_after_fill", _rss(system), "MB", "largest process"))
+            if isinstance(system, systems.Running):
+                continue  # not ours to restart
+            system.stop()
+            started = time.monotonic()
+            system.start()
+            took = time.monotonic() - started
+            report.figures.append(Figure(name, "start_to_first_read", took, "s", "linearizable"))
+            again = replace(many, seconds=2.0)
+            measure(system, again, setting.progress(name), fill=False)
+            report.figures.append(Figure(name, "rss_after_start", _rss(system), "MB", "after 2 s of gets"))
+    return report
+
+
+def _rss(system: systems.System) -> float:
+    """Of the process that holds the keys."""
+    processes = system.processes()
+    holders = {name: p for name, p in processes.items() if name.startswith(("shardworker", "etcd"))}
+    return max((p.memory_info().rss / 1e6 for p in (holders or processes).values()), default=0.0)
+
+
+def idle(setting: Setting, workload: Workload) -> Report:
+    """What a cluster of three nodes and four shards costs while nobody asks."""
+    report = Report("idle, 3 nodes, 4 shards, 3 replicas", compared="cpu")
+    for name in _names(setting, ceiling=False):
+        with _running(setting, name, Shape(3, 4, 3), workload) as system:
+            time.sleep(SETTLE_S)
+            meter = Meter(system)
+            time.sleep(IDLE_S)
+            usage = meter.read(IDLE_S)
+        total = sum(one.cpu_percent for one in usage.values())
+        report.figures.append(Figure(name, "cpu", total, "% of one core", f"{len(usage)} processes"))
+        for kind in sorted({process.split()[0] for process in usage}):
+            rss = [one.rss_bytes / 1e6 for process, one in usage.items() if process.split()[0] == kind]
+            cpu = [one.cpu_percent for process, one in usage.items() if process.split()[0] == kind]
+            note = f"largest of {len(rss)}; all of them use {sum(cpu):.1f} % of a core"
+            report.figures.append(Figure(name, f"rss_of_{kind}", max(rss), "MB", note))
+    return report
+
+
+def check_perf(setting: Setting, workload: Workload, size: str) -> Report:
+    """`etcdctl check perf`: a minute of puts by etcd's own client, on three nodes."""
+    report = Report(f"etcdctl check perf --load {size}, 3 nodes, 3 replicas", compared="writes_per_second")
+    for _ in range(setting.rounds):
+        for name in _names(setting, ceiling=False):
+            with _running(setting, name, Shape(3, 1, 3), replace(workload, tables=("default",))) as system:
+                report.figures += _check_perf(system, size)
+    return report
+
+
+def _check_perf(system: systems.System, size: str) -> list[Figure]:
+    command = [str(systems.etcd_program("etcdctl")), "--endpoints", ",".join(system.endpoints)]
+    done = subprocess.run(  # noqa: S603 - etcd's own client
+        [*command, "check", "perf", f"--load={size}"],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    found = re.search(r"Throughput (?:is|too low:) (\d+) writes/s", said)
+    if found is None:
+        raise LoadFailed(f"etcdctl check perf on {system.name} gave no throughput: {said[-500:]}")
+    verdicts = re.findall(r"^.*?((?:PASS|FAIL|Slowest|Stddev)\b.*)$", said, re.MULTILINE)
+    note = "; ".join(verdict.strip() for verdict in verdicts)
+    return [Figure(system.name, "writes_per_second", float(found[1]), "/s", note)]
+
+
+SCENARIOS: dict[str, Callable[[Setting, Workload], Report]] = {
+    "puts": puts,
+    "gets": gets,
+    "range-100k": range_100k,
+    "keys-1m": keys_1m,
+    "idle": idle,
+    **{f"check-perf-{size}": partial(check_perf, size=size) for size in "sml"},
+}
