@@ -100,7 +100,7 @@ class Coordinator:
             unserved=self._etcd_api,
             timeout_s=limits.write_timeout_ms / 1000,
         )
-        self._health = health.aio.HealthServicer()
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in grpc-stubs
         self._server = grpc.aio.server(options=OPTIONS)
         self._bootstrap: asyncio.Task[None] | None = None
 

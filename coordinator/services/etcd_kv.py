@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from coordinator import request_ids
-from coordinator.services import etcd_tables, txn_kind
+from coordinator.services import etcd_tables
 from coordinator.services.decoding import decode
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
+from proto.validation import etcd as shape
 
 if TYPE_CHECKING:
     from coordinator.door import Metadata
@@ -32,6 +33,7 @@ class EtcdKV:
     async def range(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
         """Linearizable unless the request says serializable."""
         request = decode(etcd.RangeRequest.FromString, body)
+        shape.check_range(request)
         table = await self._tables.find(metadata, deadline)
         reply = await self._forward.read(
             table, frames.ETCD_RANGE, body, deadline, linearizable=not request.serializable
@@ -40,23 +42,23 @@ class EtcdKV:
 
     async def put(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
         """One key."""
-        decode(etcd.PutRequest.FromString, body)
+        shape.check_put(decode(etcd.PutRequest.FromString, body))
         return await self._write(frames.ETCD_PUT, body, metadata, deadline)
 
     async def delete_range(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
         """A key or a range of them."""
-        decode(etcd.DeleteRangeRequest.FromString, body)
+        shape.check_delete_range(decode(etcd.DeleteRangeRequest.FromString, body))
         return await self._write(frames.ETCD_DELETE_RANGE, body, metadata, deadline)
 
     async def txn(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
         """A transaction of ranges only is a read: it is not proposed, and needs no leader if all are serializable."""
         request = decode(etcd.TxnRequest.FromString, body)
-        kind = txn_kind.of_etcd(request)
-        if kind is txn_kind.TxnKind.WRITE:
+        shape.check_txn(request, self._txn_ops_max)
+        if not shape.is_read_only(request):
             return await self._write(frames.ETCD_TXN, body, metadata, deadline)
         table = await self._tables.find(metadata, deadline)
         reply = await self._forward.read(
-            table, frames.ETCD_TXN, body, deadline, linearizable=kind is txn_kind.TxnKind.READ
+            table, frames.ETCD_TXN, body, deadline, linearizable=not shape.is_serializable(request)
         )
         return self._tables.with_header(table, reply)
 
@@ -68,6 +70,7 @@ class EtcdKV:
     async def _write(
         self, method: frames.Method.ValueType, body: bytes, metadata: Metadata, deadline: float
     ) -> bytes:
+        shape.check_size(len(body), self._request_bytes_max)
         table = await self._tables.find(metadata, deadline)
         reply = await self._forward.write(
             table, method, body, deadline, metadata.get(request_ids.METADATA_KEY)

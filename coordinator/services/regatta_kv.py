@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from coordinator import request_ids
-from coordinator.services import txn_kind
 from coordinator.services.decoding import decode
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2 as regatta
+from proto.validation import regatta as shape
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -34,7 +34,9 @@ class RegattaKV:
     async def range(self, body: bytes, _metadata: Metadata, deadline: float) -> bytes:
         """Serializable unless the request says linearizable."""
         request = decode(regatta.RangeRequest.FromString, body)
+        shape.check_range(request)
         table = await self._find_table(request.table, deadline)
+        shape.check_range_lengths(request)
         reply = await self._forward.read(
             table, frames.REGATTA_RANGE, body, deadline, linearizable=request.linearizable
         )
@@ -43,20 +45,26 @@ class RegattaKV:
     async def put(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
         """One key."""
         request = decode(regatta.PutRequest.FromString, body)
+        shape.check_put(request)
         table = await self._find_table(request.table, deadline)
+        shape.check_put_lengths(request)
         return await self._write(table, frames.REGATTA_PUT, body, metadata, deadline)
 
     async def delete_range(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
         """A key or a range of them."""
         request = decode(regatta.DeleteRangeRequest.FromString, body)
+        shape.check_delete_range(request)
         table = await self._find_table(request.table, deadline)
+        shape.check_delete_range_lengths(request)
         return await self._write(table, frames.REGATTA_DELETE_RANGE, body, metadata, deadline)
 
     async def txn(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
         """A transaction of ranges only is a linearizable read."""
         request = decode(regatta.TxnRequest.FromString, body)
+        shape.check_txn(request)
         table = await self._find_table(request.table, deadline)
-        if txn_kind.of_regatta(request) is txn_kind.TxnKind.WRITE:
+        shape.check_txn_lengths(request)
+        if not shape.is_read_only(request):
             return await self._write(table, frames.REGATTA_TXN, body, metadata, deadline)
         reply = await self._forward.read(table, frames.REGATTA_TXN, body, deadline, linearizable=True)
         return self._with_header(table, reply)
@@ -68,6 +76,7 @@ class RegattaKV:
 
         Raises CursorNotFound when the replica that holds the view is gone: nobody else has it."""
         request = decode(regatta.RangeRequest.FromString, body)
+        shape.check_range(request)
         table = await self._find_table(request.table, deadline)
         opened = await self._forward.open(
             table, frames.REGATTA_ITERATE, body, deadline, linearizable=request.linearizable

@@ -102,7 +102,7 @@ async def running(
             regatta_pb2_grpc.KVStub(channel),
         )
     finally:
-        await channel.close()
+        await channel.close(grace=None)
         await coordinator.stop()
         for worker in workers.values():
             worker.stop()
