@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proto import errors
-
 from shardworker.machine.ops import (
     Compare,
     Deleted,

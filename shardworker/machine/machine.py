@@ -10,15 +10,17 @@ rollback() forgets them, reload() reads everything anew after the database was r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
 
 from google.protobuf.message import DecodeError
+
 from proto import errors
 from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames
-
-from shardworker.machine import compaction, etcd_codec
+from proto.regatta import regatta_pb2
+from shardworker.machine import compaction, etcd_codec, regatta_codec, weight
+from shardworker.machine.ops import Operation, Page, Range, Txn
 from shardworker.machine.tables import (
     REVISION_MAX,
     Table,
@@ -33,7 +35,7 @@ from shardworker.machine.window import ResultWindow, WindowLimits
 from shardworker.machine.writer import Writer, may_fail_midway, read_txn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import apsw
 
@@ -59,6 +61,8 @@ class Result:
     body: bytes
     """The API's response message without its header."""
     error: errors.BoathouseError | None = None
+    more: bool = False
+    """Of an iteration: another part follows."""
 
 
 class StateMachine:
@@ -112,8 +116,9 @@ class StateMachine:
         self._dirty.clear()
         self._window.rollback()
 
-    def reload(self) -> None:
-        """The database was replaced: forget everything, read it again."""
+    def reload(self, connection: apsw.Connection | None = None) -> None:
+        """The database was replaced, perhaps behind a new connection: forget everything, read it again."""
+        self._connection = connection or self._connection
         self._saved.clear()
         self._dirty.clear()
         self._in_transaction(self._create_schema)
@@ -180,16 +185,14 @@ class StateMachine:
         return False
 
     def _etcd_put(self, table: Table, body: bytes) -> bytes:
-        op = etcd_codec.to_put(rpc_pb2.PutRequest.FromString(body))
-        writer = Writer(self._connection, table, self.lease_exists)
-        done = writer.put(op)
+        writer = self._writer(table)
+        done = writer.put(etcd_codec.to_put(rpc_pb2.PutRequest.FromString(body)))
         writer.finish()
         return etcd_codec.put_body(done)
 
     def _etcd_delete_range(self, table: Table, body: bytes) -> bytes:
-        op = etcd_codec.to_delete_range(rpc_pb2.DeleteRangeRequest.FromString(body))
-        writer = Writer(self._connection, table, self.lease_exists)
-        done = writer.delete_range(op)
+        writer = self._writer(table)
+        done = writer.delete_range(etcd_codec.to_delete_range(rpc_pb2.DeleteRangeRequest.FromString(body)))
         writer.finish()
         return etcd_codec.delete_body(done)
 
@@ -197,9 +200,31 @@ class StateMachine:
         op = etcd_codec.to_txn(rpc_pb2.TxnRequest.FromString(body))
         return self._atomically(table, op, lambda writer: etcd_codec.txn_body(writer.txn(op)))
 
-    def _atomically(self, table: Table, op: Any, work: Callable[[Writer], bytes]) -> bytes:
+    def _regatta_put(self, table: Table, body: bytes) -> bytes:
+        writer = self._writer(table)
+        done = writer.put(regatta_codec.to_put(regatta_pb2.PutRequest.FromString(body)))
+        writer.finish()
+        return regatta_codec.put_body(done)
+
+    def _regatta_delete_range(self, table: Table, body: bytes) -> bytes:
+        request = regatta_pb2.DeleteRangeRequest.FromString(body)
+        if not request.key:
+            raise errors.EmptyKey
+        writer = self._writer(table)
+        done = writer.delete_range(regatta_codec.to_delete_range(request))
+        writer.finish()
+        return regatta_codec.delete_body(done)
+
+    def _regatta_txn(self, table: Table, body: bytes) -> bytes:
+        op = regatta_codec.to_txn(regatta_pb2.TxnRequest.FromString(body))
+        return self._atomically(table, op, lambda writer: regatta_codec.txn_body(writer.txn(op)))
+
+    def _writer(self, table: Table) -> Writer:
+        return Writer(self._connection, table, self.lease_exists)
+
+    def _atomically(self, table: Table, op: Txn, work: Callable[[Writer], bytes]) -> bytes:
         """Runs a transaction so that an error leaves nothing of it behind."""
-        writer = Writer(self._connection, table, self.lease_exists)
+        writer = self._writer(table)
         if not may_fail_midway(op, table):
             body = work(writer)
             writer.finish()
@@ -252,6 +277,9 @@ class StateMachine:
         frames.ETCD_DELETE_RANGE: _etcd_delete_range,
         frames.ETCD_TXN: _etcd_txn,
         frames.ETCD_COMPACT: _etcd_compact,
+        frames.REGATTA_PUT: _regatta_put,
+        frames.REGATTA_DELETE_RANGE: _regatta_delete_range,
+        frames.REGATTA_TXN: _regatta_txn,
     }
 
     # ---- reads ---------------------------------------------------------------------------------------------
@@ -294,13 +322,69 @@ class StateMachine:
         return etcd_codec.txn_body(read_txn(view, op))
 
     @staticmethod
+    def _read_regatta_range(view: View, body: bytes) -> bytes:
+        done = view.page(regatta_codec.to_page(regatta_pb2.RangeRequest.FromString(body)))
+        return regatta_codec.page_body(done, more=done.more)
+
+    @staticmethod
+    def _read_regatta_txn(view: View, body: bytes) -> bytes:
+        op = regatta_codec.to_txn(regatta_pb2.TxnRequest.FromString(body))
+        return regatta_codec.txn_body(read_txn(view, op))
+
+    @staticmethod
     def _read_status(view: View, body: bytes) -> bytes:
         return _status(view.table).SerializeToString()
 
     _READS: ClassVar[dict[int, Callable[[View, bytes], bytes]]] = {
         frames.ETCD_RANGE: _read_etcd_range,
         frames.ETCD_TXN: _read_etcd_txn,
+        frames.REGATTA_RANGE: _read_regatta_range,
+        frames.REGATTA_TXN: _read_regatta_txn,
         frames.TABLE_STATUS: _read_status,
+    }
+
+    def iterate(self, connection: apsw.Connection, table_id: int, body: bytes) -> Iterator[Result]:
+        """Regatta's IterateRange: the parts of one range, all of one state, at least one part.
+
+        The state is that of the first part's moment. `connection` is in a read transaction from then until the
+        iterator ends or is closed, so it must be a reader's own; it may move between threads with the iterator."""
+        with _snapshot(connection):
+            table = load_table(connection, table_id)
+            if table is None:
+                yield Result(0, b"", errors.TableNotFound())
+                return
+            try:
+                op = regatta_codec.to_page(regatta_pb2.RangeRequest.FromString(body))
+            except DecodeError:
+                yield Result(table.revision, b"", errors.MalformedRequest())
+                return
+            except errors.BoathouseError as error:
+                yield Result(table.revision, b"", error)
+                return
+            yield from _parts(connection, table, op)
+
+    def is_heavy(self, method: int, body: bytes, table_id: int = 0) -> bool:
+        """Whether a read should run beside the loop, on a connection of its own.
+
+        Looks at the table as it is now; without a table, judges by the request alone. A body that cannot be read is
+        light: its error is quickly found."""
+        to_op = self._OPERATIONS.get(method)
+        if to_op is None:
+            return False
+        try:
+            op = to_op(body)
+        except (DecodeError, errors.BoathouseError):
+            return False
+        table = self._tables.get(table_id)
+        if table is None:
+            return bool(isinstance(op, Range | Page) and op.end and not 0 < op.limit <= weight.ROWS_LIGHT)
+        return weight.is_heavy(View(self._connection, table), op)
+
+    _OPERATIONS: ClassVar[dict[int, Callable[[bytes], Operation]]] = {
+        frames.ETCD_RANGE: lambda body: etcd_codec.to_range(rpc_pb2.RangeRequest.FromString(body)),
+        frames.ETCD_TXN: lambda body: etcd_codec.to_txn(rpc_pb2.TxnRequest.FromString(body)),
+        frames.REGATTA_RANGE: lambda body: regatta_codec.to_page(regatta_pb2.RangeRequest.FromString(body)),
+        frames.REGATTA_TXN: lambda body: regatta_codec.to_txn(regatta_pb2.TxnRequest.FromString(body)),
     }
 
     # ---- maintenance ---------------------------------------------------------------------------------------
@@ -316,10 +400,20 @@ class StateMachine:
                 return compaction.sweep(self._connection, table, rows_max)
         return 0
 
+    @property
+    def is_compacting(self) -> bool:
+        """Whether compaction_step would find something to do."""
+        return not all(compaction.is_swept(table) for table in self._tables.values())
+
     def is_swept(self, table_id: int) -> bool:
         """Whether everything below the table's compacted revision is physically gone (for a physical compaction)."""
         table = self._tables.get(table_id)
         return table is None or compaction.is_swept(table)
+
+    @property
+    def time_ms(self) -> int:
+        """The newest time that an applied batch brought; no later batch can lower it."""
+        return self._window.time_ms
 
     def table_status(self) -> list[frames.TableStatus]:
         return [_status(table) for _, table in sorted(self._tables.items())]
@@ -332,6 +426,21 @@ class StateMachine:
             for part in (table_id, table.revision, table.compacted, table.keys, table.checksum):
                 total = ((total ^ (part & (1 << 64) - 1)) * 0x100000001B3) & ((1 << 64) - 1)
         return total
+
+
+def _parts(connection: apsw.Connection, table: Table, op: Page) -> Iterator[Result]:
+    """The limit counts over all parts; `more` is true on all but the last."""
+    left = op.limit
+    while True:
+        # Each part has its own allowance: what was sent is no longer in memory.
+        page = View(connection, table).page(op)
+        if left > 0:
+            left -= page.count
+        last = not page.more or op.count_only or not op.end or (op.limit > 0 and left <= 0)
+        yield Result(table.revision, regatta_codec.page_body(page, more=not last), more=not last)
+        if last:
+            return
+        op = replace(op, key=page.pairs[-1][0] + b"\0", limit=left)
 
 
 class _snapshot:

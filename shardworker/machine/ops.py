@@ -62,6 +62,8 @@ class DeleteRange:
     prev_kv: bool
     prev_bytes_max: int | None
     """Regatta's cap on the previous pairs it returns, in its own encoding; None = all of them."""
+    counted: bool = True
+    """Whether the answer says how many keys were deleted; Regatta's does only if asked."""
 
 
 @dataclass(slots=True)

@@ -100,6 +100,7 @@ class TableSql:
         "live_rows",
         "probe",
         "rev_name",
+        "sample",
         "scan",
         "set_live",
         "sweep",
@@ -138,6 +139,10 @@ class TableSql:
         self.live_count = _both(f"SELECT count(*) FROM {live} WHERE key >= ?{{}}")
         self.live_rows = _both(f"SELECT id, create_revision, version, lease FROM {live} WHERE key >= ?{{}}")
         self.probe = _both(f"SELECT count(*) FROM (SELECT 1 FROM {live} WHERE key >= ?{{}} LIMIT ?)")
+        self.sample = _both(
+            f"SELECT avg(length(r.kv)) FROM (SELECT id FROM {live} WHERE key >= ?{{}} LIMIT ?) l"
+            f" CROSS JOIN {rev} r ON r.id = l.id"
+        )
         self.heads = _both(
             f"SELECT key, id FROM {live} WHERE key >= ?{{}} UNION ALL "
             f"SELECT key, id FROM {dead} WHERE key >= ?{{}} AND id >= ? ORDER BY key"

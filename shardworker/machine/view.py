@@ -11,9 +11,9 @@ import operator
 from typing import TYPE_CHECKING, Any
 
 import apsw
+
 from proto import errors
 from proto.etcd import kv_pb2, rpc_pb2
-
 from shardworker.machine.ops import OPEN_END, Compare, Order, Page, Paged, Range, Ranged, Relation, Target
 from shardworker.machine.tables import REVISION_MAX, SUB_BITS, Table
 from shardworker.machine.wire import varint_bytes
@@ -195,7 +195,7 @@ class View:
         return pairs.done()
 
     def _page_count(self, op: Page) -> Paged:
-        bounded, span = _span(op.key, op.end)
+        bounded, span = span_of(op.key, op.end)
         cut = op.limit + 1 if 0 < op.limit < REVISION_MAX else -1
         row: Any = self.execute(self.sql.probe[bounded], (*span, cut)).fetchone()
         total: int = row[0]
@@ -231,7 +231,7 @@ class View:
         if not compare.end:
             rows = self.execute(self.sql.live, (compare.key,))
         else:
-            bounded, span = _span(compare.key, compare.end)
+            bounded, span = span_of(compare.key, compare.end)
             rows = self.execute(self.sql.live_rows[bounded], span)
         target = compare.target
         for id_, create_revision, version, lease in rows:
@@ -249,7 +249,7 @@ class View:
     # ---- rows ----------------------------------------------------------------------------------------------
 
     def count(self, key: bytes, end: bytes) -> int:
-        bounded, span = _span(key, end)
+        bounded, span = span_of(key, end)
         row: Any = self.execute(self.sql.live_count[bounded], span).fetchone()
         total: int = row[0]
         return total
@@ -311,7 +311,7 @@ class View:
             if row is not None:
                 yield row[0]
             return
-        bounded, span = _span(key, end)
+        bounded, span = span_of(key, end)
         for _, id_ in self.execute(self.sql.heads[bounded], (*span, *span, newest_id)):
             yield id_
 
@@ -319,7 +319,7 @@ class View:
         """Keys untouched since then are counted by SQLite, only the others are followed back."""
         if not end:
             return sum(1 for _ in self._past(key, end, newest_id))
-        bounded, span = _span(key, end)
+        bounded, span = span_of(key, end)
         total = self.count(key, end)
         newer: Any = self.execute(self.sql.live_newer[bounded], (*span, newest_id))
         for (id_,) in newer:
@@ -395,7 +395,7 @@ def encode(kvs: list[kv_pb2.KeyValue], *, keys_only: bool = False) -> bytes:
     return rpc_pb2.RangeResponse(kvs=kvs).SerializeToString()
 
 
-def _span(key: bytes, end: bytes) -> tuple[bool, tuple[bytes, ...]]:
+def span_of(key: bytes, end: bytes) -> tuple[bool, tuple[bytes, ...]]:
     """Whether the span has an upper bound, and what to bind."""
     return (False, (key,)) if end == OPEN_END else (True, (key, end))
 

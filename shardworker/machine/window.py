@@ -189,5 +189,9 @@ class ResultWindow:
         self.committed()
 
     @property
+    def time_ms(self) -> int:
+        return self._totals.time_ms
+
+    @property
     def commands(self) -> int:
         return self._totals.commands

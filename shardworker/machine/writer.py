@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from proto import errors
 from proto.etcd import kv_pb2
-
 from shardworker.machine.ops import (
     Deleted,
     DeleteRange,
@@ -27,7 +26,7 @@ from shardworker.machine.ops import (
     TxnDone,
 )
 from shardworker.machine.tables import CHANGES_MAX, SUB_BITS, Table
-from shardworker.machine.view import View, _span, pair_bytes, parse
+from shardworker.machine.view import View, pair_bytes, parse, span_of
 from shardworker.machine.wire import varint, varint_bytes
 
 if TYPE_CHECKING:
@@ -144,7 +143,7 @@ class Writer(View):
         self.execute(self.sql.add_dead, (op.key, id_))
         self.table.keys -= 1
         self._note(id_, zlib.crc32(op.key))
-        return Deleted(self.revision, 1, prev)
+        return Deleted(self.revision, int(op.counted), prev)
 
     def _delete_span(self, op: DeleteRange) -> Deleted:
         """Deletes by a few statements, however many keys there are."""
@@ -156,7 +155,7 @@ class Writer(View):
                 f"one revision holds at most {CHANGES_MAX} changes; delete in several requests"
             )
         prev = self._previous(op) if op.prev_kv else []
-        bounded, span = _span(op.key, op.end)
+        bounded, span = span_of(op.key, op.end)
         first = self._base + self.changes
         self.execute(self.sql.kill_span[bounded], (first - 1, *span))
         self.execute(self.sql.bury_span, (first, first + count))
@@ -167,7 +166,7 @@ class Writer(View):
         self.table.keys -= count
         self.changes += count
         self._mix(first, crc)
-        return Deleted(self.revision, count, prev)
+        return Deleted(self.revision, count if op.counted else 0, prev)
 
     def _previous(self, op: DeleteRange) -> list[bytes]:
         found: list[bytes] = []
