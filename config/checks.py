@@ -185,7 +185,7 @@ def _timing(cluster: ClusterConfig) -> Iterator[Problem]:
     if supervisor.backoff_max_ms < supervisor.backoff_min_ms:
         yield Problem(
             ("supervisor", "backoff_max_ms"),
-            f"is below backoff_min_ms ({supervisor.backoff_min_ms}); raise it",
+            f"{supervisor.backoff_max_ms} is below backoff_min_ms ({supervisor.backoff_min_ms}); raise it",
         )
 
 

@@ -32,6 +32,9 @@ CATCH_UP_TIMEOUT_S: Final = 60.0
 FOLLOW_INTERVAL_S: Final = 0.2
 
 
+COLUMNS: Final = "node process state pid restarts cpu rss role leader revision".split()
+
+
 # ---- status ------------------------------------------------------------------------------------------------
 
 
@@ -40,20 +43,11 @@ def status(cluster: ClusterConfig, output: Output) -> None:
     rows = status_rows(cluster)
     if output is Output.JSON:
         return print_json(rows)
-    columns = [
-        "node",
-        "process",
-        "state",
-        "pid",
-        "restarts",
-        "cpu",
-        "rss",
-        "role",
-        "leader",
-        "revision",
-        "reason",
-    ]
-    print_table(columns, [_for_people(row) for row in rows])
+    print_table(COLUMNS, [_for_people(row) for row in rows])
+    for row in rows:
+        reason = row.get("fault") or row["reason"]
+        if reason:
+            typer.echo(f"{row['node']}/{row['process']}: {reason}")
 
 
 def status_rows(cluster: ClusterConfig) -> list[dict[str, Any]]:
@@ -193,7 +187,6 @@ def _for_people(row: dict[str, Any]) -> dict[str, Any]:
     return row | {
         "cpu": None if cpu is None else f"{cpu:.0f}%",
         "rss": None if rss is None else human_bytes(rss),
-        "reason": row.get("fault") or row["reason"],
     }
 
 

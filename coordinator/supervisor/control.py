@@ -61,6 +61,7 @@ class ControlServer:
     def __init__(self, path: Path, handle: Handler) -> None:
         self._path = path
         self._handle = handle
+        self._clients: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
         self._busy: set[asyncio.Task[Any]] = set()
         self._server: asyncio.AbstractServer | None = None
 
@@ -71,16 +72,21 @@ class ControlServer:
         self._path.chmod(0o600)
 
     async def close(self) -> None:
-        """Stop listening, and let answers that are due go out."""
+        """Stop listening, let answers that are due go out, and hang up."""
         assert self._server is not None
         self._server.close()
         if self._busy:
             await asyncio.wait(self._busy, timeout=FAREWELL_S)
+        for writer in self._clients.values():
+            writer.close()
+        if self._clients:
+            await asyncio.wait(self._clients.keys(), timeout=FAREWELL_S)
         self._path.unlink(missing_ok=True)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        self._clients[task] = writer
         try:
             while line := await reader.readline():
                 self._busy.add(task)
@@ -91,6 +97,7 @@ class ControlServer:
             pass  # the client went away, or sent a line over the limit
         finally:
             self._busy.discard(task)
+            del self._clients[task]
             writer.close()
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
