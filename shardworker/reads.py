@@ -140,7 +140,7 @@ class Reads:
         try:
             if request.method in (ITERATE, NEXT, CLOSE):
                 return self._iterate(identity, request)
-            if self._machine.is_heavy(request.method, request.body):
+            if self._machine.is_heavy(request.method, request.body, request.table_id):
                 self._background.submit(
                     lambda: self._read_beside(request), lambda reply: self._late.append((identity, reply))
                 )
@@ -155,7 +155,7 @@ class Reads:
         try:
             result = self._machine.read(connection, request.method, request.table_id, request.body)
         finally:
-            connection.close()
+            self._store.close_reader(connection)
         return self._reply(request, result)
 
     # ---- iterations ---------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ class Reads:
             reply.cursor = cursor_id
         else:
             self._cursors.pop(cursor_id, None)
-            cursor.connection.close()
+            self._store.close_reader(cursor.connection)
         self._late.append((identity, reply))
 
     def late(self) -> list[Answer]:
@@ -213,7 +213,7 @@ class Reads:
     def _close(self, cursor_id: int) -> None:
         cursor = self._cursors.pop(cursor_id, None)
         if cursor is not None and not cursor.busy:
-            cursor.connection.close()  # a busy one is closed when its job has ended
+            self._store.close_reader(cursor.connection)  # a busy one is closed when its job has ended
 
     def tick(self) -> None:
         """Close iterations that nobody continues."""

@@ -109,6 +109,8 @@ class Replica:
         self._last_time_ms = 0
         self._disk_full = False
         self._retry_disk = True
+        self._compacting = True
+        self._compaction_due = True
         self._draining = False
         self._handing_over = False
         self._clients: dict[bytes, frames.Envelope] = {}
@@ -177,6 +179,8 @@ class Replica:
         self._snapshots.tick()
         self._retry_disk = True
         self._watch_disk()
+        self._compacting = self._machine.is_compacting
+        self._compaction_due = self._compacting
 
     def ticks_until_action(self) -> int:
         """Ticks that may pass before tick() matters; lets an idle loop sleep."""
@@ -186,10 +190,13 @@ class Replica:
 
     def has_work(self) -> bool:
         """Whether turn() would do something now."""
-        return bool(self._proposals) or bool(self._reads) or (self._core.has_ready() and self._retry_disk)
+        if self._proposals or self._reads:
+            return True
+        return self._retry_disk and (self._compacting or self._core.has_ready())
 
     def turn(self) -> None:
         """Do everything that is possible now, then send what came of it."""
+        idle = not self._proposals and not self._reads
         self._background.collect()
         self._notice_lost_leadership()
         self._propose()
@@ -200,6 +207,8 @@ class Replica:
         self._post(self._reads.serve(self._store.applied_index))
         self._post(self._reads.late())
         self._snapshots.drop_unwanted()
+        if self._compacting and (idle or self._compaction_due):
+            self._compact_history()
         self._notice_lost_leadership()
         self._announce()
         self._flush()
@@ -229,11 +238,12 @@ class Replica:
         ready = self._core.ready()
         self._send(ready.early_messages)
         self._reads.confirm(ready.reads)
-        if ready.snapshot is not None:
-            self._install(ready.snapshot, ready.hard_state)
         results: list[tuple[bytes, Result]] = []
-        if ready.hard_state is not None or ready.entries or ready.committed:
+        if ready.snapshot is not None or ready.hard_state is not None or ready.entries or ready.committed:
             try:
+                # A turn after the install may have failed, and this Ready come again.
+                if ready.snapshot is not None and ready.snapshot.index > self._store.applied_index:
+                    self._install(ready.snapshot, ready.hard_state)
                 with self._store.turn(sync=ready.must_sync) as turn:
                     turn.append(ready.hard_state, ready.entries)
                     results = self._apply(turn, ready.committed)
@@ -250,11 +260,25 @@ class Replica:
         self._core.advance(ready)
         return True
 
+    def _compact_history(self) -> None:
+        """One bounded step of removing what compaction made unreachable: all the time when idle, else once a tick."""
+        self._compaction_due = False
+        try:
+            with self._store.turn(sync=False):
+                self._compacting = self._machine.compaction_step(COMPACTION_ROWS_PER_STEP) > 0
+        except DiskFull as error:
+            self._machine.rollback()
+            self._retry_disk = False
+            log.warning("history is not compacted: the disk is full", shard=self._shard, reason=str(error))
+            return
+        self._machine.committed()
+
     def _install(self, meta: SnapshotMeta, hard_state: HardState | None) -> None:
         """Become the state that a peer sent; iterations over the old one end."""
         assert hard_state is not None, "a snapshot comes with the hard state to keep"
         self._reads.close()
-        self._store.install_snapshot(self._snapshots.take_received(meta), hard_state)
+        self._store.install_snapshot(self._snapshots.received(meta), hard_state)
+        self._snapshots.installed()
         self._machine.reload(self._store.connection)
         log.info("installed a snapshot", shard=self._shard, node=self._node, index=meta.index)
 

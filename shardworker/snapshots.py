@@ -252,17 +252,20 @@ class Snapshots:
         )
         self._acknowledge(receiving.sender, receiving.receiver.stream, received.size_bytes)
 
-    def take_received(self, meta: SnapshotMeta) -> ReceivedSnapshot:
+    def received(self, meta: SnapshotMeta) -> ReceivedSnapshot:
         """The copy that the core wants installed."""
-        received, self._received = self._received, None
-        assert received is not None, "the core was told of a snapshot that is not here"
-        assert received.meta == meta
-        return received
+        assert self._received is not None, "the core was told of a snapshot that is not here"
+        assert self._received.meta == meta
+        return self._received
+
+    def installed(self) -> None:
+        """That copy has become the replica."""
+        self._received = None
 
     def drop_unwanted(self) -> None:
         """After a turn: the core had no use for a copy that has arrived."""
-        if self._received is not None:
-            self._received.remove()
+        if self._received is not None and self._core.log.pending_snapshot is None:
+            self._store.discard_received(self._received)
             self._received = None
 
     def _give_up(self, sender: NodeId, stream: int, reason: str) -> None:

@@ -242,6 +242,10 @@ class ReplicaStore:
             self._fail(failed)
             raise failed from error
 
+    def discard_received(self, received: ReceivedSnapshot) -> None:
+        """Give the space of a copy back that turned out not to be needed."""
+        snapshot.remove_copy(self.files, received.path)
+
     def verify(self) -> list[str]:
         """What is wrong with the database, a sentence each; empty if nothing is. Any thread, seconds for a million
         keys."""
