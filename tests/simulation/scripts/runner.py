@@ -42,12 +42,14 @@ from typing import TYPE_CHECKING
 
 from shardworker.raft import (
     LEAVE_JOINT,
+    Accepted,
     Entry,
     LogIndex,
     Membership,
     MembershipChange,
     Message,
     NodeId,
+    Raft,
     Step,
     StepKind,
     Transition,
@@ -96,7 +98,8 @@ class Arguments:
 
 
 class Runner:
-    def __init__(self) -> None:
+    def __init__(self, raft_class: type[Raft] = Raft) -> None:
+        self._raft_class = raft_class
         self.replicas: dict[NodeId, Replica] = {}
         self.network: list[Message] = []
         self.lines: list[str] = []
@@ -118,7 +121,9 @@ class Runner:
             dict(word.split("=", 1) for word in rest if "=" in word and " " not in word),
         )
         getattr(self, "do_" + name.replace("-", "_"))(arguments)
-        self._checker.check({n: r for n, r in self.replicas.items() if n not in self._down})
+        live = {node: self.replicas[node] for node in self._live()}
+        self._checker.check(live)
+        self._checker.check_reads(live)
         return [] if quiet else self.lines
 
     # ---- commands
@@ -139,7 +144,9 @@ class Runner:
                 eager_commit=arguments.on("eager_commit"),
             )
             rng = SteadyTimeouts(number)
-            return Replica(settings, membership, rng=rng, snapshots=self._snapshots)
+            return Replica(
+                settings, membership, raft_class=self._raft_class, rng=rng, snapshots=self._snapshots
+            )
 
         self._make = make
         membership = members(*range(1, voters + 1), learners=tuple(learners))
@@ -171,7 +178,10 @@ class Runner:
         self.lines.append(transcript.answer(answer))
 
     def do_read(self, arguments: Arguments) -> None:
-        answer = self._on(arguments).raft.read_index(int(arguments.positional[1]))
+        context = int(arguments.positional[1])
+        answer = self._on(arguments).raft.read_index(context)
+        if isinstance(answer, Accepted):
+            self._checker.read_asked(context)
         self.lines.append(transcript.answer(answer))
 
     def do_change(self, arguments: Arguments) -> None:
@@ -320,9 +330,9 @@ class Runner:
                 self._note(message.to)
 
 
-def rewrite(script: str) -> str:
+def rewrite(script: str, raft_class: type[Raft] = Raft) -> str:
     """The script with the transcript it produces now."""
-    runner = Runner()
+    runner = Runner(raft_class)
     written: list[str] = []
     for line in script.splitlines():
         if line.startswith(INDENT):

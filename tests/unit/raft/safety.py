@@ -25,7 +25,24 @@ class SafetyChecker:
         self.committed: dict[LogIndex, Entry] = {}
         """Every entry that any replica ever applied, and the term in which that was first seen, below."""
         self._committed_in: dict[LogIndex, Term] = {}
+        self._reads: dict[int, LogIndex] = {}
         self._memberships: dict[LogIndex, Membership] = {}
+
+    def read_asked(self, context: int) -> None:
+        """A leader took a read: its answer must not lie before what is committed now (thesis 6.4)."""
+        self._reads[context] = max(self.committed, default=LogIndex(0))
+
+    def check_reads(self, replicas: Mapping[NodeId, Replica]) -> int:
+        """How many reads were answered since the last time."""
+        answered = 0
+        for node, replica in replicas.items():
+            for read in replica.reads:
+                newest = self._reads[read.context]
+                if read.index < newest:
+                    raise Violation(f"stale read: {node} reads at {read.index}, when asked it was {newest}")
+            answered += len(replica.reads)
+            replica.reads.clear()
+        return answered
 
     def check(self, replicas: Mapping[NodeId, Replica]) -> None:
         for node, replica in replicas.items():
