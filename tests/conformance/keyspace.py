@@ -1,0 +1,116 @@
+"""A keyspace behind an endpoint, asked raw over gRPC, with answers that can be compared between systems.
+
+Two systems never have the same cluster id, and rarely the same revisions. So everything here speaks of
+revisions relative to a base, the keyspace's revision when a program starts: ORIGIN stands for the base,
+ORIGIN + 1 for the first change after it. Numbers below ORIGIN / 2 (zero, negative, tiny) mean themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self, cast
+
+import grpc
+from google.protobuf import text_format
+
+from proto.etcd import rpc_pb2 as etcd
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from google.protobuf.message import Message
+
+ORIGIN: Final = 1_000_000
+"""The base revision, in relative numbers. Far above what a program adds, far below what a shifted bound
+reaches."""
+
+REVISIONS: Final = {
+    "revision",
+    "create_revision",
+    "mod_revision",
+    "min_mod_revision",
+    "max_mod_revision",
+    "min_create_revision",
+    "max_create_revision",
+}
+CALL_TIMEOUT_S: Final = 15.0
+
+METHODS: Final[dict[type[Message], tuple[str, type[Message]]]] = {
+    etcd.RangeRequest: ("/etcdserverpb.KV/Range", etcd.RangeResponse),
+    etcd.PutRequest: ("/etcdserverpb.KV/Put", etcd.PutResponse),
+    etcd.DeleteRangeRequest: ("/etcdserverpb.KV/DeleteRange", etcd.DeleteRangeResponse),
+    etcd.TxnRequest: ("/etcdserverpb.KV/Txn", etcd.TxnResponse),
+    etcd.CompactionRequest: ("/etcdserverpb.KV/Compact", etcd.CompactionResponse),
+}
+
+EVERYTHING: Final = b"\0"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response in relative revisions and without ids, or an error's code and text."""
+
+    code: str
+    text: str
+    message: Any = None
+
+    def __str__(self) -> str:
+        if self.message is None:
+            return f"{self.code}: {self.text}"
+        return text_format.MessageToString(self.message, as_one_line=True)
+
+
+class Keyspace:
+    """One table of one endpoint."""
+
+    def __init__(self, endpoint: str, table: str = "default") -> None:
+        options = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1))
+        self.channel = grpc.insecure_channel(endpoint, options=options)
+        self.metadata = (("table", table),)
+        self.base = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.channel.close()
+
+    def begin(self) -> None:
+        """Make the keyspace empty, with its whole history compacted, and put the base here."""
+        self.base = ORIGIN
+        self.call(etcd.PutRequest(key=b"reset"))
+        emptied = self.call(etcd.DeleteRangeRequest(key=EVERYTHING, range_end=EVERYTHING))
+        revision = emptied.message.header.revision
+        self.call(etcd.CompactionRequest(revision=revision))
+        self.base = revision
+
+    def call(self, request: Message) -> Answer:
+        """Send a request that speaks of relative revisions; the answer does so too."""
+        path, response = METHODS[type(request)]
+        absolute = type(request).FromString(request.SerializeToString())
+        self._shift(absolute, out=True)
+        try:
+            stub = self.channel.unary_unary(path, None, None)
+            body = stub(absolute.SerializeToString(), timeout=CALL_TIMEOUT_S, metadata=self.metadata)
+        except grpc.RpcError as error:
+            call = cast("grpc.Call", error)
+            return Answer(call.code().name, call.details() or "")
+        message = response.FromString(body)
+        message.header.cluster_id = message.header.member_id = message.header.raft_term = 0  # type: ignore[attr-defined]
+        self._shift(message, out=False)
+        return Answer("OK", "", message)
+
+    def _shift(self, message: Message, *, out: bool) -> None:
+        """Turn revisions from relative to absolute (out) or back, in the message and all below it."""
+        for field, value in message.ListFields():
+            if field.message_type is not None:
+                for part in [value] if hasattr(value, "ListFields") else value:
+                    self._shift(part, out=out)
+            elif field.name in REVISIONS:
+                setattr(message, field.name, self._shifted(value, out=out))
+
+    def _shifted(self, revision: int, *, out: bool) -> int:
+        if out:
+            return revision - ORIGIN + self.base if revision > ORIGIN // 2 else revision
+        return revision - self.base + ORIGIN
