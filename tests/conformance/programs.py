@@ -1,8 +1,9 @@
 """Random KV programs: few keys and values, so that their requests meet each other.
 
-One generator serves seeds and Hypothesis, which brings a `random.Random` whose draws it can shrink. Left out
-is only what real etcd 3.5.1 can't be asked or doesn't define: a sort target that does not exist kills it, and
-more than twelve keys would show the order in which Go's sort leaves equal elements."""
+One generator serves seeds and Hypothesis, which brings a `random.Random` whose draws it can shrink. Left out is only
+what real etcd 3.5.1 can't be asked or doesn't define: a sort target that does not exist kills it, and with more than
+six keys Go's sort no longer leaves equal elements in the order of their keys.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-KEYS = (b"a", b"aa", b"ab", b"b", b"b\0", b"c", b"d", b"\xff", b"\xff\xff", b"e")
+KEYS = (b"a", b"aa", b"b", b"b\0", b"c", b"\xff")
 ENDS = (*KEYS, EVERYTHING, EVERYTHING, b"", b"")
 VALUES = (b"", b"1", b"2", b"x" * 40)
 DEPTH_MAX = 2
