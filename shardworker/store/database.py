@@ -210,6 +210,8 @@ def check_identity(connection: apsw.Connection, path: Path, expected: Identity) 
 
 def check_state(state: ReplicaState, last_index: int) -> None:
     """Raises Corrupt when the saved positions contradict each other or the log."""
+    if last_index != state.last_index:
+        raise Corrupt(f"the log ends at index {last_index}, but it was written up to {state.last_index}")
     positions = (state.truncated_index, state.applied_index, state.commit, last_index)
     if list(positions) != sorted(positions):
         raise Corrupt(

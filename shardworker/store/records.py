@@ -37,7 +37,7 @@ SCHEMA = (
 STATE_ROW, MEMBERSHIP_ROW, IDENTITY_ROW = 1, 2, 3
 ROW_NAMES = {STATE_ROW: "state", MEMBERSHIP_ROW: "membership", IDENTITY_ROW: "identity"}
 
-_STATE = struct.Struct("<7Q")
+_STATE = struct.Struct("<8Q")
 _ENTRY = struct.Struct("<QQB")
 
 
@@ -64,7 +64,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaState:
-    """The row that every turn may write. truncated_index ≤ applied_index ≤ commit ≤ last index of the log."""
+    """The row that every turn may write. truncated_index ≤ applied_index ≤ commit ≤ last_index."""
 
     term: int = 0
     vote: int = 0
@@ -74,6 +74,9 @@ class ReplicaState:
     truncated_index: int = 0
     """The last index that is no longer in the log; 0 if nothing was ever dropped."""
     truncated_term: int = 0
+    last_index: int = 0
+    """The end of the log. Kept here as well, because a damaged page can make the newest rows vanish without a
+    trace, and with them entries that this replica has vouched for."""
 
     @property
     def hard_state(self) -> HardState:
@@ -88,6 +91,7 @@ class ReplicaState:
             self.applied_term,
             self.truncated_index,
             self.truncated_term,
+            self.last_index,
         )
 
     @classmethod

@@ -247,8 +247,8 @@ class ReplicaStore:
         snapshot.remove_copy(self.files, received.path)
 
     def verify(self) -> list[str]:
-        """What is wrong with the database, a sentence each; empty if nothing is. Any thread, seconds for a million
-        keys."""
+        """What is wrong with the database, a sentence each; empty if nothing is. Any thread, seconds for a
+        million keys."""
         connection = self.reader()
         try:
             return verify.verify(connection)
@@ -313,7 +313,11 @@ class ReplicaStore:
             self.membership = membership
         self.log.committed()
         self.crash_points.reach(CrashPoint.COMMIT_DONE)
-        self._checkpointer.after_commit(self.wal_frames)
+        try:
+            self._checkpointer.after_commit(self.wal_frames)
+        except Exception as error:
+            self._fail(error)
+            raise
 
     def roll_back(self, error: BaseException) -> None:
         """For Turn: undo the transaction, then raise what `error` means to the store, if it means anything.

@@ -143,16 +143,21 @@ def _open_copy(around: Surroundings, path: Path, role: Role) -> apsw.Connection:
     """A connection to a file that nobody else knows. A crash discards it, so it needs neither journal nor
     sync until it is complete."""
     connection = database.connect(path, around.settings, vfs=around.vfs, role=role)
+    connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 0)  # it forbids to write without a journal
     connection.execute("PRAGMA synchronous = OFF")
     return connection
+
+
+def _drop_journal(copy: apsw.Connection) -> None:
+    mode = copy.execute("PRAGMA journal_mode = OFF").get
+    assert mode == "off", f"SQLite kept the journal mode {mode}"
 
 
 def _strip(around: Surroundings, path: Path) -> SnapshotMeta:
     """Leave the state and take everything that belongs to its sender; the file needs no WAL afterwards."""
     copy = _open_copy(around, path, Role.WRITER)
     try:
-        mode = copy.execute("PRAGMA journal_mode = OFF").get
-        assert mode == "off", mode
+        _drop_journal(copy)
         state = database.read_state(copy)
         meta = SnapshotMeta(
             LogIndex(state.applied_index), Term(state.applied_term), database.read_membership(copy)
@@ -171,7 +176,7 @@ def _strip(around: Surroundings, path: Path) -> SnapshotMeta:
 
 def _state_after(meta: SnapshotMeta, *, term: int, vote: int) -> ReplicaState:
     """The positions of a replica that holds exactly this snapshot."""
-    return ReplicaState(term, vote, meta.index, meta.index, meta.term, meta.index, meta.term)
+    return ReplicaState(term, vote, meta.index, meta.index, meta.term, meta.index, meta.term, meta.index)
 
 
 def _sha256(files: Files, path: Path) -> bytes:
@@ -280,7 +285,7 @@ def prepare_install(around: Surroundings, received: ReceivedSnapshot, hard_state
     """Make the received file this replica's own: its identity, its term and vote. Durable on return."""
     copy = _open_copy(around, received.path, Role.WRITER)
     try:
-        copy.execute("PRAGMA journal_mode = OFF")
+        _drop_journal(copy)
         copy.execute("BEGIN IMMEDIATE")
         state = _state_after(received.meta, term=hard_state.term, vote=hard_state.vote)
         database.put_row(copy, STATE_ROW, state.encode())

@@ -28,7 +28,16 @@ class Turn:
     """The open transaction of `ReplicaStore.turn`. Memory follows the disk: it changes after COMMIT, never
     before."""
 
-    __slots__ = ("_applied", "_dropped", "_hard_state", "_membership", "_store", "_sync", "connection")
+    __slots__ = (
+        "_applied",
+        "_dropped",
+        "_hard_state",
+        "_last_index",
+        "_membership",
+        "_store",
+        "_sync",
+        "connection",
+    )
 
     def __init__(self, store: ReplicaStore, sync: bool) -> None:
         self._store = store
@@ -38,6 +47,7 @@ class Turn:
         self._applied: tuple[int, int] | None = None
         self._dropped: tuple[int, int] | None = None
         self._membership: Membership | None = None
+        self._last_index: int | None = None
 
     def append(self, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
         """Save term, vote and commit, and add entries to the log; entries that conflict with them go
@@ -48,6 +58,7 @@ class Turn:
             assert entries[0].index > self._store.state.applied_index, "an applied entry is never overwritten"
             if self._store.log.append(entries):
                 self._store.crash_points.reach(CrashPoint.APPEND_TRUNCATED)
+            self._last_index = entries[-1].index
             self._store.crash_points.reach(CrashPoint.APPEND_WRITTEN)
 
     def set_applied(self, index: LogIndex, term: Term) -> None:
@@ -115,9 +126,10 @@ class Turn:
 
     def _new_state(self) -> ReplicaState | None:
         """What the state row becomes; None if it stays."""
-        if self._hard_state is None and self._applied is None and self._dropped is None:
-            return None
         old = self._store.state
+        changes = (self._hard_state, self._applied, self._dropped, self._last_index)
+        if changes == (None, None, None, None):
+            return None
         term, vote, commit = old.term, old.vote, old.commit
         if self._hard_state is not None:
             term, vote, commit = self._hard_state.term, self._hard_state.vote, self._hard_state.commit
@@ -126,4 +138,6 @@ class Turn:
         applied, applied_term = self._applied or (old.applied_index, old.applied_term)
         assert applied <= commit, f"applied index {applied} is past the commit index {commit}"
         truncated, truncated_term = self._dropped or (old.truncated_index, old.truncated_term)
-        return ReplicaState(term, vote, commit, applied, applied_term, truncated, truncated_term)
+        last = old.last_index if self._last_index is None else self._last_index
+        assert commit <= last, f"commit index {commit} is past the last index {last}"
+        return ReplicaState(term, vote, commit, applied, applied_term, truncated, truncated_term, last)

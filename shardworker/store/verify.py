@@ -26,9 +26,9 @@ _FINDINGS_MAX = 20
 def verify(connection: apsw.Connection) -> list[str]:
     """What is wrong with the replica's database, a sentence each; empty if nothing is.
 
-    Checks SQLite's pages and indexes, the checksum of every row of ours, that the log has no gap and its terms never
-    fall, that positions agree with each other and with the log, and that the membership makes sense. Takes seconds
-    for a million keys."""
+    Checks SQLite's pages and indexes, the checksum of every row of ours, that the log has no gap and its
+    terms never fall, that positions agree with each other and with the log, and that the membership makes
+    sense. Takes seconds for a million keys."""
     found: list[str] = []
     try:
         pages = connection.execute(f"PRAGMA integrity_check({_FINDINGS_MAX})")
@@ -53,11 +53,15 @@ def _findings(check: Callable[[apsw.Connection], list[str]], connection: apsw.Co
 
 def _identity(connection: apsw.Connection) -> list[str]:
     identity = database.read_identity(connection)
-    return [] if identity.cluster_id and identity.shard and identity.node else [f"no valid identity: {identity}"]
+    return (
+        [] if identity.cluster_id and identity.shard and identity.node else [f"no valid identity: {identity}"]
+    )
 
 
 def _membership(connection: apsw.Connection) -> list[str]:
-    return membership_findings(database.read_membership(connection), database.read_state(connection).applied_index)
+    return membership_findings(
+        database.read_membership(connection), database.read_state(connection).applied_index
+    )
 
 
 def membership_findings(membership: Membership, applied_index: int) -> list[str]:
