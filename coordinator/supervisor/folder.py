@@ -166,7 +166,8 @@ def _difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
         before = found.get("nodes")
         listed = ", ".join(f"{name} (id {number})" for name, number in before.items()) if before else "none"
         return (
-            f"was made for the nodes {listed}; nodes and ids can't change once there is data: set them back"
+            f"was made for the nodes {listed}; nodes and their ids can't change once there is data: "
+            f"set them back, or use another data_dir"
         )
     return ""
 

@@ -366,9 +366,9 @@ def test_three_nodes_mean_three_replicas_unless_said_otherwise() -> None:
     assert parse(THREE.replace("replicas: 3", "replicas: 1"), "f.yaml").replicas == 1
 
 
-def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert parse("data_dir: ~/data\n" + ONE, "f.yaml").data_dir == Path("/home/someone/data")
+def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse("data_dir: ~/data\n" + ONE, "f.yaml").data_dir == tmp_path / "data"
 
 
 def test_a_spec_survives_its_trip_to_the_child() -> None:

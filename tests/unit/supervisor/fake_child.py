@@ -1,6 +1,7 @@
 """A child process that behaves as told: `python fake_child.py BEHAVIOUR [TRACE]`.
 
-It writes what happens to it to TRACE, one word and the time per line, so that tests see order across processes."""
+It writes what happens to it to TRACE, one word and the time per line, so that tests see order across
+processes."""
 
 from __future__ import annotations
 

@@ -1,0 +1,56 @@
+"""`boathouse up` with fake children: `python -m tests.unit.supervisor.fake_up FILE TRACE_FOLDER
+[NAME=BEHAVIOUR...]`.
+
+Prints what the observer hears. Processes behave as `serve` unless named, e.g. coordinator=deaf."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from config import load
+from coordinator.supervisor.refusal import StartRefused
+from coordinator.supervisor.run import nodes_to_start, run
+
+if TYPE_CHECKING:
+    from coordinator.supervisor.process import ProcessName, ProcessReport
+
+FAKE = Path(__file__).with_name("fake_child.py")
+
+
+class _Printer:
+    def changed(self, report: ProcessReport) -> None:
+        _say(f"{report.name} {report.state}")
+
+    def all_running(self) -> None:
+        _say("all running")
+
+    def stopping(self, reason: str) -> None:
+        _say(reason)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def main(file: Path, traces: Path, *behaviours: str) -> int:
+    """Supervise until told to stop; the exit code."""
+    chosen = dict(pair.split("=") for pair in behaviours)
+
+    def command(name: ProcessName) -> list[str]:
+        behaviour = chosen.get(str(name), chosen.get(name.local, "serve"))
+        return [sys.executable, "-S", str(FAKE), behaviour, str(traces / str(name).replace("/", "."))]
+
+    cluster = load(file)
+    try:
+        run(cluster, nodes_to_start(cluster, None), _Printer(), command)
+    except StartRefused as refusal:
+        _say(f"refused: {refusal}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]))
