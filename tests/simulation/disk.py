@@ -2,9 +2,9 @@
 
 What a real disk may do on a power cut, this one does by seed: of the bytes written since a file's last sync
 it keeps all, none, a prefix or any subset, torn at 512-byte sectors; of the names created, renamed and
-removed since the folder's last sync it keeps a prefix. A failed sync behaves as Linux does: the pages count
-as clean afterwards, so the *next* sync succeeds and still does not save them. There is no shared memory: open
-the store with `StoreSettings(exclusive=True)`, which keeps SQLite's WAL index on the heap.
+removed since the folder's last sync it keeps a prefix or any subset. A failed sync behaves as Linux does: the
+pages count as clean afterwards, so the *next* sync succeeds and still does not save them. There is no shared
+memory: open the store with `StoreSettings(exclusive=True)`, which keeps SQLite's WAL index on the heap.
 
 Model, per file: `data` is what a read returns now, `durable` what surely survives, `pending` the writes
 between."""
@@ -133,8 +133,7 @@ class SimulatedDisk:
         self._power_cut_in = None
         self._sync_fails_in = None
         self._locked.clear()
-        kept = self._rng.randint(0, len(self._pending_names))
-        for change in self._pending_names[:kept]:
+        for change in self._surviving_names():
             _rename(self._durable_names, *change)
         self._pending_names.clear()
         self._names = dict(self._durable_names)
@@ -144,6 +143,13 @@ class SimulatedDisk:
                 seen.add(id(inode))
                 self._lose(inode)
         self._used_bytes = sum(len(inode.data) for inode in self._names.values())
+
+    def _surviving_names(self) -> list[tuple[str, str, _Inode | None]]:
+        """A prefix, as of a journaling file system, or any subset: POSIX promises no order before a sync."""
+        rng, changes = self._rng, self._pending_names
+        if rng.random() < 0.5:
+            return changes[: rng.randint(0, len(changes))]
+        return [change for change in changes if rng.random() < 0.5]
 
     def _lose(self, inode: _Inode) -> None:
         rng, survivor = self._rng, bytearray(inode.durable)
@@ -286,7 +292,8 @@ def _rename(names: dict[str, _Inode], name: str, new: str, inode: _Inode | None)
     if inode is not None:
         names[name] = inode
     elif new:
-        names[new] = names.pop(name)
+        if name in names:  # else its creation did not survive
+            names[new] = names.pop(name)
     else:
         names.pop(name, None)
 
