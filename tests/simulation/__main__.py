@@ -1,0 +1,44 @@
+"""`python -m tests.simulation --seed N [--without kind ...]`: run one seed, or replay a failure."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from tests.simulation import plan as plans
+from tests.simulation.report import describe
+from tests.simulation.simulation import run
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--count", type=int, default=1, help="run so many seeds, from --seed on")
+    parser.add_argument(
+        "--without", action="append", default=[], choices=plans.KINDS, help="leave a kind of fault out"
+    )
+    parser.add_argument("--safety-ms", type=int, help="length of the first phase, if not the seed's")
+    parser.add_argument("--trace", help="write the whole trace to this file")
+    parser.add_argument("--shrink", action="store_true", help="look for a shorter way to the same violation")
+    options = parser.parse_args()
+    failed = 0
+    for seed in range(options.seed, options.seed + options.count):
+        plan = plans.draw(seed).without(frozenset(options.without))
+        if options.safety_ms is not None:
+            plan = plans.replace(plan, safety_ms=options.safety_ms)
+        started = time.process_time()
+        if options.trace:
+            with open(options.trace, "w") as file:
+                outcome = run(plan, write=lambda line: file.write(line + "\n"))
+        else:
+            outcome = run(plan)
+        seconds = time.process_time() - started
+        sys.stdout.write(describe(outcome, seconds, shrink=options.shrink) + "\n")
+        sys.stdout.flush()
+        failed += outcome.violation is not None
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""What a seed decides before the first event: the cluster's shape, and which faults come how often."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+KINDS: Final = (
+    "drop",
+    "delay",
+    "duplicate",
+    "reorder",
+    "partition",
+    "one-way",
+    "slow",
+    "pause",
+    "kill",
+    "crash-point",
+    "power-cut",
+    "full-disk",
+    "failed-sync",
+    "bit-flip",
+    "clock",
+    "membership",
+    "transfer",
+    "snapshot",
+    "compaction",
+)
+"""All kinds of faults and disturbances; each can be taken away with --without."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One simulation's parameters."""
+
+    seed: int
+    voters: int
+    spares: int
+    """Hosts that are no members at first."""
+    clients: int
+    safety_ms: int
+    """Length of the first phase, in virtual time."""
+    intensity: float
+    """Faults of each kind in a second of virtual time."""
+    kinds: frozenset[str] = field(default_factory=frozenset)
+    append_bytes_max: int = 1 << 20
+
+    @property
+    def compacts(self) -> bool:
+        return "compaction" in self.kinds
+
+    def without(self, kinds: frozenset[str]) -> Plan:
+        """The same plan, milder."""
+        return replace(self, kinds=self.kinds - kinds)
+
+
+def draw(seed: int) -> Plan:
+    """The plan of a seed. Most seeds leave some kinds out, so that the rest can go deep."""
+    rng = random.Random(f"{seed}/plan")
+    share = rng.choice((0.3, 0.5, 0.5, 0.8, 1.0))
+    kinds = frozenset(kind for kind in KINDS if rng.random() < share)
+    return Plan(
+        seed=seed,
+        voters=rng.choices((1, 2, 3, 5), (6, 4, 70, 20))[0],
+        spares=rng.choices((0, 1, 2), (4, 4, 2))[0],
+        clients=rng.randint(2, 4),
+        safety_ms=rng.choice((6_000, 9_000, 12_000)),
+        intensity=rng.choice((0.1, 0.2, 0.4)),
+        kinds=kinds,
+        append_bytes_max=rng.choice((1, 400, 1 << 20)),
+    )

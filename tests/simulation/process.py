@@ -1,0 +1,265 @@
+"""One life of a simulated worker process: production's replica, wired as worker.py wires it, in virtual time."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import apsw
+
+from proto import errors
+from proto.internal import frames_pb2 as frames
+from shardworker.machine import MachineSettings
+from shardworker.raft import NodeId, Role, Settings
+from shardworker.replica import Replica
+from shardworker.store import StoreSettings
+from tests.simulation.disk import PowerCut
+from tests.simulation.world import MS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shardworker.machine import Result, StateMachine
+    from shardworker.raft import Raft, Ready
+    from shardworker.store import CrashPoint
+    from tests.simulation.checkers import Checkers
+    from tests.simulation.host import Host
+
+CATCH_UP_TICKS_MAX: Final = 2
+"""As in worker.py: after a pause the missed ticks are not made up for."""
+
+STEP_US: Final = 150
+"""From the arrival of a message to the turn that handles it; what arrives meanwhile shares the turn."""
+
+JOBS_WAITING_MAX: Final = 32
+
+T = TypeVar("T")
+
+
+class Killed(BaseException):
+    """The process dies here and now, as by SIGKILL: no handler of the code under test may see it."""
+
+
+class PlannedCrash:
+    """Kills the process when it has reached so many more of the store's durable steps."""
+
+    def __init__(self) -> None:
+        self.left: int | None = None
+        self.reached: set[CrashPoint] = set()
+
+    def reach(self, point: CrashPoint) -> None:
+        self.reached.add(point)
+        if self.left is not None:
+            self.left -= 1
+            if self.left <= 0:
+                self.left = None
+                raise Killed(point)
+
+
+class InlineBackground:
+    """Long jobs end some time after they were submitted, in the loop's own thread."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._rng = host.cluster.world.stream(f"background-{host.number}-{host.lives}")
+        self._jobs: deque[tuple[int, Callable[[], None]]] = deque()
+
+    def submit(self, job: Callable[[], T], done: Callable[[T], None]) -> None:
+        """Run the job within some milliseconds. Raises QueueFull."""
+        if len(self._jobs) >= JOBS_WAITING_MAX:
+            raise errors.QueueFull("the simulated background is full")
+        due = self._host.cluster.world.now_us + self._rng.randrange(30 * MS)
+        self._jobs.append((max(due, self._jobs[-1][0] if self._jobs else 0), lambda: done(job())))
+
+    def collect(self) -> None:
+        """Run what is due."""
+        while self._jobs and self._jobs[0][0] <= self._host.cluster.world.now_us:
+            self._jobs.popleft()[1]()
+
+    def due_us(self) -> int | None:
+        """When collect() will have something to do; None if nothing waits."""
+        return self._jobs[0][0] if self._jobs else None
+
+
+class _Outbox:
+    """The replica's way to the simulated network."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._group = host.cluster.config.group(host.cluster.shard)
+
+    def send_peer(self, node: NodeId, envelope: frames.Envelope) -> None:
+        envelope.group = self._group
+        self._host.cluster.network.send(self._host.address, f"n{node}", envelope.SerializeToString())
+
+    def send_client(self, identity: bytes, envelope: frames.Envelope) -> None:
+        envelope.group = self._group
+        self._host.cluster.network.send(self._host.address, identity.decode(), envelope.SerializeToString())
+
+
+def _watched_raft(base: type[Raft], process: Process, checkers: Checkers) -> type[Raft]:
+    class WatchedRaft(base):  # type: ignore[valid-type,misc]
+        def advance(self, ready: Ready, durable: bool = True) -> None:
+            super().advance(ready, durable)
+            if durable:
+                checkers.advanced(process, self, ready)
+
+    return WatchedRaft
+
+
+def _watched_machine(base: type[StateMachine], process: Process, checkers: Checkers) -> type[StateMachine]:
+    class WatchedMachine(base):  # type: ignore[valid-type,misc]
+        def apply(self, index: int, batch: frames.CommandBatch) -> list[Result]:
+            before = {table.id: table.revision for table in self.table_status()}
+            results: list[Result] = super().apply(index, batch)
+            checkers.applied_batch(process, batch, results, before)
+            return results
+
+    return WatchedMachine
+
+
+class Process:
+    """From opening the store to death. The host decides when it lives."""
+
+    def __init__(self, host: Host, crash: PlannedCrash) -> None:
+        """Open everything. Raises what the store raises, PowerCut and Killed included."""
+        cluster, config = host.cluster, host.cluster.config
+        self.host = host
+        self.crash = crash
+        self.applied = 0
+        self.checked_state_at = -1
+        self.led_term = -1
+        self._inbox: list[tuple[bytes, frames.Envelope]] = []
+        self._wake_us: int | None = None
+        self._tick_us = config.raft.tick_ms * MS
+        self._last_tick_us = host.local_us()
+        self._checkers = cluster.checkers
+        self.store = cluster.build.store.open(
+            host.folder,
+            host.identity,
+            StoreSettings(
+                exclusive=True,
+                page_bytes=1024,
+                cache_bytes=4 << 20,
+                checkpoint_wal_bytes=config.store.checkpoint_wal_bytes,
+                log_cache_bytes=8 << 10,
+            ),
+            vfs=host.disk.vfs,
+            files=host.disk.files,
+            crash_points=crash,
+        )
+        try:
+            if not self.store.membership.voters and host.begins_with is not None:
+                with self.store.turn(sync=True) as turn:
+                    turn.set_membership(host.begins_with)
+            self._checkers.opened(self)
+            machine = _watched_machine(cluster.build.machine, self, self._checkers)
+            self.machine = machine(self.store.connection, cluster.shard, MachineSettings())
+            raft: Any = _watched_raft(cluster.build.raft, self, self._checkers)
+            self.core: Raft = raft(
+                self._raft_settings(),
+                self.store.log,
+                self.store.hard_state,
+                self.store.membership,
+                self.store.applied_index,
+                cluster.world.stream(f"elections-{host.number}-{host.lives}"),
+            )
+            self._checkers.wired(self)
+        except BaseException:
+            self.abandon()
+            raise
+        self.background = InlineBackground(host)
+        self.replica = Replica(
+            shard=cluster.shard,
+            node=NodeId(host.number),
+            core=self.core,
+            store=self.store,
+            machine=self.machine,
+            outbox=_Outbox(host),
+            background=self.background,
+            cluster=config,
+            wall_clock_ms=host.wall_clock_ms,
+        )
+        if self.core.membership.voters == {NodeId(host.number)}:
+            self.core.campaign()
+        self.wake(STEP_US)
+
+    def __str__(self) -> str:
+        return str(self.host)
+
+    def _raft_settings(self) -> Settings:
+        raft = self.host.cluster.config.raft
+        return Settings(
+            node=NodeId(self.host.number),
+            election_ticks=raft.election_ticks,
+            heartbeat_ticks=raft.heartbeat_ticks,
+            append_bytes_max=raft.append_bytes_max,
+            inflight_appends_max=raft.inflight_appends_max,
+            inflight_bytes_max=raft.inflight_bytes_max,
+            uncommitted_bytes_max=raft.uncommitted_bytes_max,
+            **self.host.cluster.build.raft_settings,
+        )
+
+    @property
+    def leads(self) -> bool:
+        return self.core.role is Role.LEADER
+
+    def receive(self, sender: str, payload: bytes) -> None:
+        """Bytes have arrived in the process's socket."""
+        self._inbox.append((sender.encode(), frames.Envelope.FromString(payload)))
+        self.wake(STEP_US)
+
+    # ---- the loop -----------------------------------------------------------------------------------------------
+
+    def wake(self, delay_us: int) -> None:
+        """Take a turn after this long on this host, or earlier."""
+        world = self.host.cluster.world
+        at = world.now_us + self.host.stretched(delay_us)
+        if self._wake_us is not None and self._wake_us <= at:
+            return
+        self._wake_us = at
+        world.at(at, lambda: self._woken(at))
+
+    def _woken(self, at: int) -> None:
+        if self._wake_us == at and self.host.process is self:
+            self._wake_us = None
+            if self.host.paused:
+                self.wake(5 * MS)
+            else:
+                self.host.run(self.step)
+
+    def step(self) -> None:
+        """What worker.py does between two waits: handle what arrived, tick, take a turn."""
+        inbox, self._inbox = self._inbox, []
+        for identity, envelope in inbox:
+            self.replica.handle(identity, envelope)
+        self._tick()
+        self.replica.turn()
+        self._checkers.stepped(self)
+        if self.replica.has_work():
+            self.wake(STEP_US)
+        else:
+            ticks = min(self.replica.ticks_until_action(), 1 << 20)
+            due_us = self._last_tick_us + ticks * self._tick_us - self.host.local_us()
+            self.wake(max(STEP_US, int(due_us / self.host.rate) + 1))
+        job_us = self.background.due_us()
+        if job_us is not None:
+            self.wake(max(0, job_us - self.host.cluster.world.now_us))
+
+    def _tick(self) -> None:
+        elapsed = (self.host.local_us() - self._last_tick_us) // self._tick_us
+        if elapsed <= 0:
+            return
+        self._last_tick_us += elapsed * self._tick_us
+        for _ in range(min(elapsed, max(CATCH_UP_TICKS_MAX, self.replica.ticks_until_action()))):
+            self.replica.tick()
+
+    # ---- the end ------------------------------------------------------------------------------------------------
+
+    def abandon(self) -> None:
+        """The process is dead: let go of its connection; the disk takes no more writes from it."""
+        connection: apsw.Connection | None = getattr(self.store, "connection", None)
+        if connection is not None:
+            with suppress(PowerCut, apsw.Error):
+                connection.close(True)
