@@ -88,10 +88,11 @@ class Replica:
         seed: int = 0,
         raft_class: type[Raft] = Raft,
         rng: Rng | None = None,
+        disk: Disk | None = None,
         snapshots: dict[LogIndex, tuple[Entry, ...]] | None = None,
     ) -> None:
         self.settings = settings
-        self.disk = Disk(membership=membership)
+        self.disk = disk or Disk(membership=membership)
         self.reads: list[ReadState] = []
         self.disk_is_full = False
         self._seed = seed

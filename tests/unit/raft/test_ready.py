@@ -1,0 +1,365 @@
+"""The contract between the core and whoever drives it: Ready, advance, bounds, and when there is nothing to
+do."""
+
+from __future__ import annotations
+
+import pytest
+
+from shardworker.raft import (
+    NEVER_TICKS,
+    TRANSITIONS,
+    Accepted,
+    LogIndex,
+    Membership,
+    MembershipChange,
+    MessageKind,
+    NodeId,
+    Reason,
+    Rejected,
+    Role,
+    SnapshotMeta,
+    Step,
+    StepKind,
+    Term,
+)
+from tests.unit.raft.lab import (
+    acknowledge_all,
+    entries_of,
+    give,
+    lead,
+    message,
+    of_kind,
+    replica_with,
+    settle,
+)
+from tests.unit.raft.replica import Replica, members, node_ids, settings_of
+
+K = MessageKind
+LEARNER = MembershipChange((Step(StepKind.ADD_LEARNER, NodeId(9)),))
+
+
+def lone() -> Replica:
+    replica = replica_with(membership=members(1))
+    replica.raft.campaign()
+    settle(replica)
+    return replica
+
+
+# ---- one Ready
+
+
+def test_one_ready_at_a_time() -> None:
+    raft = replica_with().raft
+    raft.ready()
+    with pytest.raises(AssertionError, match="advance"):
+        raft.ready()
+
+
+def test_only_the_last_ready_can_be_advanced() -> None:
+    raft = replica_with().raft
+    first = raft.ready()
+    raft.advance(first)
+    raft.ready()
+    with pytest.raises(AssertionError, match="last"):
+        raft.advance(first)
+
+
+def test_nothing_to_do_is_no_ready() -> None:
+    raft = replica_with([1], commit=0).raft
+    assert not raft.has_ready()
+    ready = raft.ready()
+    assert (ready.hard_state, ready.entries, ready.messages, ready.must_sync) == (None, (), (), False)
+
+
+def test_a_moved_commit_index_alone_needs_no_sync() -> None:
+    replica = replica_with([1, 1])
+    replica.raft.step(message(K.HEARTBEAT, 2, 1, commit=2))
+    ready = replica.raft.ready()
+    assert ready.hard_state is not None
+    assert not ready.must_sync
+    assert [entry.index for entry in ready.committed] == [1, 2]
+
+
+def test_messages_stepped_before_advance_belong_to_the_next_ready() -> None:
+    """A later append of another leader replaces what is being saved: it must be saved again."""
+    replica = replica_with(settings=settings_of(1, check_quorum=False))
+    raft = replica.raft
+    raft.step(message(K.APPEND, 2, 1, entries=entries_of([1, 1])))
+    ready = raft.ready()
+    raft.step(message(K.APPEND, 3, 2, entries=entries_of([2])))
+    replica.disk.log.append(ready.entries)
+    raft.advance(ready)
+    again = raft.ready()
+    assert [(entry.term, entry.index) for entry in again.entries] == [(2, 1)]
+    assert again.must_sync
+
+
+def test_committed_entries_are_handed_out_in_bites() -> None:
+    settings = settings_of(1)
+    replica = replica_with([1] * 10, commit=10, settings=settings)
+    object.__setattr__(settings, "apply_bytes_max", 40)
+    bites = []
+    while replica.raft.has_ready():
+        ready, _ = replica.turn()
+        bites.append(len(ready.committed))
+    assert sum(bites) == 10
+    assert len(bites) > 3
+
+
+def test_membership_entries_must_be_applied() -> None:
+    raft = lone().raft
+    raft.propose_membership(LEARNER)
+    ready = raft.ready()
+    with pytest.raises(AssertionError, match="apply_membership"):
+        raft.advance(ready)
+
+
+# ---- early messages
+
+
+def test_a_new_leaders_messages_wait_while_its_term_is_not_durable() -> None:
+    """A lone voter leads before anything is saved: a learner must not hear of a term that a crash would
+    undo."""
+    replica = replica_with(membership=members(1, learners=(2,)))
+    replica.raft.campaign()
+    ready = replica.raft.ready()
+    assert not ready.early_messages
+    assert [one.kind for one in ready.messages] == [K.APPEND]
+
+
+def test_heartbeat_replies_do_not_wait_for_a_disk() -> None:
+    replica = replica_with([1])
+    replica.raft.step(message(K.HEARTBEAT, 2, 1))
+    assert [one.kind for one in replica.raft.ready().early_messages] == [K.HEARTBEAT_REPLY]
+
+
+def test_append_replies_wait() -> None:
+    replica = replica_with([1])
+    replica.raft.step(message(K.APPEND, 2, 1, index=1, log_term=1, entries=entries_of([1], first=2)))
+    ready = replica.raft.ready()
+    assert not ready.early_messages
+    assert [one.kind for one in ready.messages] == [K.APPEND_REPLY]
+
+
+def test_a_commit_notice_is_not_answered() -> None:
+    replica = replica_with([1, 1])
+    assert not give(replica, message(K.APPEND, 2, 1, index=2, log_term=1, commit=2, context=1))
+    assert replica.disk.applied == 2
+    (reply,) = give(replica, message(K.APPEND, 2, 1, index=5, log_term=1, commit=5, context=1))
+    assert reply.reject
+
+
+# ---- advance(durable=False)
+
+
+def test_what_could_not_be_saved_comes_again() -> None:
+    replica = replica_with()
+    replica.raft.step(message(K.APPEND, 2, 1, entries=entries_of([1, 1]), commit=1))
+    first = replica.raft.ready()
+    replica.raft.advance(first, durable=False)
+    assert replica.raft.has_ready()
+    second = replica.raft.ready()
+    assert second == first
+
+
+def test_only_early_messages_and_reads_are_consumed() -> None:
+    replica = lone()
+    raft = replica.raft
+    raft.propose(b"x")
+    raft.read_index(5)
+    first = raft.ready()
+    assert [read.context for read in first.reads] == [5]
+    assert [entry.data for entry in first.committed] == [b"x"]
+    raft.advance(first, durable=False)
+    assert raft.log.commit == 1
+    second = raft.ready()
+    assert not second.reads
+    assert second.committed == first.committed
+
+
+def test_a_membership_that_could_not_be_saved_does_not_take_effect() -> None:
+    replica = lone()
+    raft = replica.raft
+    raft.propose_membership(LEARNER)
+    for durable in (False, False, True):
+        ready = raft.ready()
+        (entry,) = ready.committed
+        assert raft.apply_membership(entry).learners == node_ids(9)
+        assert not raft.membership.learners
+        raft.advance(ready, durable=durable)
+    assert raft.membership.learners == node_ids(9)
+
+
+def test_messages_kept_for_a_full_disk_are_bounded() -> None:
+    replica = replica_with([1])
+    replica.disk_is_full = True
+    for _ in range(3000):
+        give_once = message(K.APPEND, 2, 1, index=1, log_term=1)
+        replica.raft.step(give_once)
+        replica.turn()
+    assert len(replica.raft.ready().messages) <= 1025
+
+
+# ---- a lone voter
+
+
+def test_a_lone_voters_entries_are_applied_with_their_append() -> None:
+    raft = lone().raft
+    raft.propose(b"x")
+    ready = raft.ready()
+    assert ready.entries == ready.committed
+    assert ready.hard_state is not None
+    assert ready.hard_state.commit == 2
+    assert ready.must_sync
+    assert raft.log.commit == 1
+    raft.advance(ready)
+    assert raft.log.commit == 2
+
+
+def test_a_lone_voter_tells_learners_of_a_commit_only_when_it_is_durable() -> None:
+    replica = replica_with(membership=members(1, learners=(2,)))
+    raft = replica.raft
+    raft.campaign()
+    settle(replica)
+    acknowledge_all(replica, 2)
+    raft.propose(b"x")
+    ready = raft.ready()
+    assert [one.commit for one in ready.early_messages] == [1]
+    raft.advance(ready)
+    raft.step(message(K.APPEND_REPLY, 2, 1, index=2))
+    assert [one.commit for one in raft.ready().early_messages] == [2]
+
+
+# ---- bounds and refusals
+
+
+def test_followers_refuse_and_point_to_the_leader() -> None:
+    replica = replica_with([1])
+    give(replica, message(K.HEARTBEAT, 2, 1))
+    refused = Rejected(Reason.NOT_LEADER, NodeId(2))
+    raft = replica.raft
+    assert raft.propose(b"x") == refused
+    assert raft.propose_membership(LEARNER) == refused
+    assert raft.read_index(1) == refused
+    assert raft.transfer_leadership() == refused
+
+
+def test_uncommitted_proposals_are_bounded() -> None:
+    replica = replica_with(settings=settings_of(1, uncommitted_bytes_max=100))
+    raft = lead(replica)
+    assert isinstance(raft.propose(b"x" * 1000), Accepted)
+    assert raft.propose(b"y") == Rejected(Reason.UNCOMMITTED_FULL, NodeId(1))
+    settle(replica)
+    acknowledge_all(replica, 2)
+    assert isinstance(raft.propose(b"y"), Accepted)
+
+
+def test_waiting_reads_are_bounded() -> None:
+    settings = settings_of(1)
+    object.__setattr__(settings, "pending_reads_max", 3)
+    raft = lead(replica_with(settings=settings))
+    answers = [raft.read_index(context) for context in range(4)]
+    assert [type(answer) for answer in answers] == [Accepted, Accepted, Accepted, Rejected]
+    assert answers[3] == Rejected(Reason.READS_FULL, NodeId(1))
+
+
+def test_appends_in_flight_are_bounded_by_bytes() -> None:
+    settings = settings_of(1)
+    object.__setattr__(settings, "inflight_bytes_max", 100)
+    replica = replica_with(settings=settings)
+    raft = lead(replica)
+    sent = []
+    for _ in range(10):
+        raft.propose(b"x" * 40)
+        sent += of_kind(settle(replica), K.APPEND)
+    assert len([one for one in sent if one.to == 2]) == 2
+
+
+# ---- sleeping
+
+
+@pytest.mark.parametrize("role", ["follower", "leader", "candidate", "learner"])
+def test_sleeping_until_the_next_action_misses_nothing(role: str) -> None:
+    """Nothing happens before the tick that ticks_until_action names, and something on it."""
+    membership = members(2, 3, learners=(1,)) if role == "learner" else members(1, 2, 3)
+    replica = replica_with([1], membership=membership, settings=settings_of(1, heartbeat_ticks=3))
+    raft = replica.raft
+    if role == "leader":
+        lead(replica)
+    elif role == "candidate":
+        raft.campaign()
+        settle(replica)
+    else:
+        give(replica, message(K.HEARTBEAT, 2, 1))
+    if role == "learner":
+        assert raft.ticks_until_action() == NEVER_TICKS
+        return
+    for _ in range(5):
+        ticks = raft.ticks_until_action()
+        before = (raft.role, raft.term)
+        for _ in range(ticks - 1):
+            raft.tick()
+            assert not raft.has_ready()
+            assert (raft.role, raft.term) == before
+        raft.tick()
+        # A leader also wakes to count who answered, which may have no visible outcome.
+        assert raft.has_ready() or (raft.role, raft.term) != before or role == "leader"
+        settle(replica)
+
+
+# ---- starting
+
+
+def test_a_replica_without_a_membership_waits_for_a_snapshot() -> None:
+    replica = replica_with(membership=Membership(frozenset()))
+    for _ in range(50):
+        replica.raft.tick()
+    assert not replica.raft.has_ready()
+    (reply,) = give(replica, message(K.APPEND, 2, 1, entries=entries_of([1]), commit=1))
+    assert (reply.reject, reply.index) == (True, 0)
+    assert replica.raft.log.last_index == 0
+
+
+def test_a_replica_outside_the_snapshots_membership_ignores_it() -> None:
+    replica = replica_with([1])
+    meta = SnapshotMeta(LogIndex(5), Term(1), members(2, 3))
+    give(replica, message(K.SNAPSHOT, 2, 1, snapshot=meta))
+    assert replica.raft.log.last_index == 1
+
+
+def test_applied_entries_are_committed_after_a_restart() -> None:
+    """The saved commit index may lag behind: its last advance needs no sync."""
+    replica = replica_with([1, 1, 1], commit=1)
+    replica.disk.applied = LogIndex(3)
+    replica.crash_and_restart()
+    assert replica.raft.log.commit == 1
+    replica = replica_with([1, 1, 1], commit=1)
+    replica.disk.applied = LogIndex(3)
+    raft = type(replica.raft)(
+        replica.settings,
+        replica.disk.log,
+        replica.disk.hard_state,
+        replica.disk.membership,
+        replica.disk.applied,
+        rng=_Lowest(),
+    )
+    assert raft.log.commit == 3
+
+
+class _Lowest:
+    def randrange(self, start: int, stop: int) -> int:
+        assert start < stop
+        return start
+
+
+def test_every_role_can_be_left() -> None:
+    assert set(TRANSITIONS) == set(Role)
+    for targets in TRANSITIONS.values():
+        assert Role.FOLLOWER in targets
+
+
+def test_two_leaders_of_one_term_are_our_bug() -> None:
+    replica = replica_with()
+    lead(replica)
+    with pytest.raises(AssertionError, match="two leaders"):
+        replica.raft.step(message(K.HEARTBEAT, 2, 1))
