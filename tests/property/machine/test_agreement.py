@@ -1,0 +1,320 @@
+"""Random programs give the same answers on two replicas and on a model that replays a list.
+
+The replicas get the same entries, but each compacts physically at its own pace, is restarted at its own moments,
+and has transactions rolled back under it that it then applies again."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import apsw
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from proto import errors
+from proto.etcd import rpc_pb2
+from proto.internal import frames_pb2 as frames
+from proto.regatta import regatta_pb2
+from shardworker.machine import MachineSettings, StateMachine, WindowLimits
+from tests.property.machine import requests
+from tests.property.machine.model import Model
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from shardworker.machine import Result
+
+if TYPE_CHECKING:
+    Answer = tuple[int, Message | type[errors.BoathouseError]]
+    """The revision in the header, and the answer or the class of the error."""
+
+HISTORIES = {11: -1, 12: 0, 13: 3}
+_LIMITS = WindowLimits(commands_max=12, age_ms_max=40)
+
+_KINDS: dict[type[Message], tuple[int, type[Message]]] = {
+    rpc_pb2.RangeRequest: (frames.ETCD_RANGE, rpc_pb2.RangeResponse),
+    rpc_pb2.PutRequest: (frames.ETCD_PUT, rpc_pb2.PutResponse),
+    rpc_pb2.DeleteRangeRequest: (frames.ETCD_DELETE_RANGE, rpc_pb2.DeleteRangeResponse),
+    rpc_pb2.TxnRequest: (frames.ETCD_TXN, rpc_pb2.TxnResponse),
+    rpc_pb2.CompactionRequest: (frames.ETCD_COMPACT, rpc_pb2.CompactionResponse),
+    regatta_pb2.RangeRequest: (frames.REGATTA_RANGE, regatta_pb2.RangeResponse),
+    regatta_pb2.PutRequest: (frames.REGATTA_PUT, regatta_pb2.PutResponse),
+    regatta_pb2.DeleteRangeRequest: (frames.REGATTA_DELETE_RANGE, regatta_pb2.DeleteRangeResponse),
+    regatta_pb2.TxnRequest: (frames.REGATTA_TXN, regatta_pb2.TxnResponse),
+}
+
+
+@dataclass(frozen=True)
+class Write:
+    """One entry: (table, request, id) each; an id that came before makes it a repeat. `undone` = the replicas
+    that roll it back once before they apply it."""
+
+    commands: list[tuple[int, Message, int | None]]
+    pause_ms: int
+    undone: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Read:
+    table: int
+    request: Message
+
+
+@dataclass(frozen=True)
+class Sweep:
+    replica: int
+    rows_max: int
+
+
+@dataclass(frozen=True)
+class Restart:
+    replica: int
+
+
+tables = st.sampled_from(list(HISTORIES))
+replicas = st.integers(0, 1)
+steps = st.one_of(
+    st.builds(
+        Write,
+        st.lists(
+            st.tuples(tables, requests.writes, st.one_of(st.none(), st.integers(0, 15))),
+            min_size=1,
+            max_size=4,
+        ),
+        st.integers(0, 15),
+        st.sampled_from([(), (), (), (0,), (1,), (0, 1)]),
+    ),
+    st.builds(
+        Write,
+        st.lists(st.tuples(tables, requests.writes, st.none()), min_size=1, max_size=3),
+        st.just(1),
+        st.just(()),
+    ),
+    st.builds(Read, tables, requests.reads),
+    st.builds(Read, tables, requests.reads),
+    st.builds(Sweep, replicas, st.integers(1, 4)),
+    st.builds(Restart, replicas),
+)
+
+
+class Replica:
+    def __init__(self, path: Path):
+        self._path = path
+        self.open()
+
+    def open(self) -> None:
+        self.connection = apsw.Connection(str(self._path))
+        self.connection.pragma("synchronous", 0)
+        self.connection.pragma("journal_mode", "wal")
+        self.machine = StateMachine(self.connection, 2, MachineSettings(_LIMITS))
+        self.machine.committed()
+        self.reader = apsw.Connection(str(self._path), apsw.SQLITE_OPEN_READONLY)
+
+    def restart(self) -> None:
+        self.close()
+        self.open()
+
+    def close(self) -> None:
+        self.reader.close()
+        self.connection.close()
+
+    def apply(self, index: int, batch: frames.CommandBatch, *, undo_first: bool) -> list[Result]:
+        if undo_first:
+            before = (self.machine.table_status(), self.machine.checksum, self.machine.time_ms)
+            self.connection.execute("BEGIN IMMEDIATE")
+            self.machine.apply(index, batch)
+            self.machine.compaction_step(2)
+            self.connection.execute("ROLLBACK")
+            self.machine.rollback()
+            assert (self.machine.table_status(), self.machine.checksum, self.machine.time_ms) == before
+        self.connection.execute("BEGIN IMMEDIATE")
+        results = self.machine.apply(index, batch)
+        self.connection.execute("COMMIT")
+        self.machine.committed()
+        return results
+
+    def rows(self, table: int) -> list[tuple[int, bytes, bool]]:
+        """What is physically there: (revision, key, is it a tombstone), in order."""
+        text = f"SELECT id >> 24, key, kv ISNULL FROM t{table}_rev ORDER BY id"  # noqa: S608
+        found: Any = self.connection.execute(text)
+        return [(revision, key, bool(dead)) for revision, key, dead in found]
+
+    def sweep(self, rows_max: int) -> None:
+        self.connection.execute("BEGIN IMMEDIATE")
+        self.machine.compaction_step(rows_max)
+        self.connection.execute("COMMIT")
+        self.machine.committed()
+
+
+class Window:
+    """The remembered results, as a plain list."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[int, dict[bytes, Answer]]] = []
+
+    def find(self, request_id: bytes) -> Answer | None:
+        for _, results in self.entries:
+            if request_id in results:
+                return results[request_id]
+        return None
+
+    def add(self, time_ms: int, results: dict[bytes, Answer]) -> None:
+        self.entries.append((time_ms, results))
+        while len(self.entries) > 1 and (
+            sum(len(results) for _, results in self.entries) > _LIMITS.commands_max
+            or self.entries[0][0] < time_ms - _LIMITS.age_ms_max
+        ):
+            del self.entries[0]
+
+
+def ask(model: Model, request: Message) -> Answer:
+    try:
+        answer: Message | type[errors.BoathouseError] = model.answer(request)
+    except errors.BoathouseError as error:
+        answer = type(error)
+    return model.revision, answer
+
+
+def check(result: Result, request: Message, expected: Answer, kind: type[Message]) -> None:
+    revision, answer = expected
+    if isinstance(answer, type):
+        assert type(result.error) is answer, (request, result, answer)
+        assert result.body == b""
+    else:
+        assert result.error is None, (request, result.error, answer)
+        assert kind.FromString(result.body) == answer, request
+    assert result.revision == revision
+
+
+class Cluster:
+    def __init__(self, folder: Path):
+        self.replicas = [Replica(folder / f"{name}.db") for name in "ab"]
+        self.models = {table: Model(history) for table, history in HISTORIES.items()}
+        self.window = Window()
+        self.index = self.time_ms = 0
+        specs = [
+            frames.TableSpec(id=table, name=f"t{table}", history=history)
+            for table, history in HISTORIES.items()
+        ]
+        creates = [
+            frames.Command(method=frames.TABLE_CREATE, body=spec.SerializeToString()) for spec in specs
+        ]
+        for replica in self.replicas:
+            replica.apply(1, frames.CommandBatch(commands=creates), undo_first=True)
+        self.index = 1
+
+    def step(self, step: Write | Read | Sweep | Restart) -> None:
+        match step:
+            case Write():
+                self.write(step)
+            case Read():
+                self.read(step)
+            case Sweep():
+                self.replicas[step.replica].sweep(step.rows_max)
+            case Restart():
+                self.replicas[step.replica].restart()
+
+    def write(self, step: Write) -> None:
+        self.index += 1
+        self.time_ms += step.pause_ms
+        batch = frames.CommandBatch(time_ms=self.time_ms)
+        expected: list[tuple[Message, type[Message], Answer]] = []
+        fresh: dict[bytes, Answer] = {}
+        for table, request, number in step.commands:
+            method, kind = _KINDS[type(request)]
+            request_id = b"" if number is None else number.to_bytes(16, "big")
+            batch.commands.add(
+                method=frames.Method.ValueType(method),
+                table_id=table,
+                body=request.SerializeToString(),
+                request_id=request_id,
+            )
+            known = fresh.get(request_id) or self.window.find(request_id) if request_id else None
+            if known is None:
+                known = ask(self.models[table], request)
+                if request_id:
+                    fresh[request_id] = known
+            expected.append((request, type(known[1]) if not isinstance(known[1], type) else kind, known))
+        if fresh:
+            self.window.add(self.time_ms, fresh)
+        for number, replica in enumerate(self.replicas):
+            results = replica.apply(self.index, batch, undo_first=number in step.undone)
+            for result, (request, kind, answer) in zip(results, expected, strict=True):
+                check(result, request, answer, kind)
+        self.compare_replicas()
+
+    def read(self, step: Read) -> None:
+        method, kind = _KINDS[type(step.request)]
+        answer = ask(self.models[step.table], step.request)
+        for replica in self.replicas:
+            for connection in (replica.connection, replica.reader):
+                result = replica.machine.read(
+                    connection, method, step.table, step.request.SerializeToString()
+                )
+                check(result, step.request, answer, kind)
+
+    def compare_replicas(self) -> None:
+        left, right = (replica.machine for replica in self.replicas)
+        assert left.table_status() == right.table_status()
+        assert left.checksum == right.checksum
+        for status in left.table_status():
+            model = self.models[status.id]
+            state = model.state()
+            assert (status.revision, status.compacted_revision, status.keys) == (
+                model.revision, model.floor, len(state),
+            )  # fmt: skip
+
+    def finish(self) -> None:
+        """All of readable history, before and after everything was swept, and exactly the rows that it needs."""
+        for swept in (False, True):
+            for table, model in self.models.items():
+                for revision in range(max(1, model.floor), model.revision + 1):
+                    self.read(
+                        Read(table, rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0", revision=revision))
+                    )
+                    self.read(Read(table, rpc_pb2.RangeRequest(key=b"b", revision=revision)))
+            if not swept:
+                for replica in self.replicas:
+                    while not all(replica.machine.is_swept(table) for table in HISTORIES):
+                        replica.sweep(2)
+        for table, model in self.models.items():
+            needed = self.needed_rows(model)
+            for replica in self.replicas:
+                assert replica.rows(table) == needed
+
+    @staticmethod
+    def needed_rows(model: Model) -> list[tuple[int, bytes, bool]]:
+        floor = model.floor
+        newest: dict[bytes, int] = {}
+        for at, change in enumerate(model.changes):
+            if change.revision <= floor:
+                newest[change.key] = at
+        kept = []
+        for at, change in enumerate(model.changes):
+            dead = change.value is None
+            if change.revision <= floor and (newest[change.key] != at or (dead and change.revision < floor)):
+                continue
+            kept.append((change.revision, change.key, dead))
+        return kept
+
+    def close(self) -> None:
+        for replica in self.replicas:
+            replica.close()
+
+
+@settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+@given(st.lists(steps, min_size=5, max_size=40))
+def test_replicas_and_the_model_agree(program: list[Write | Read | Sweep | Restart]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        cluster = Cluster(Path(folder))
+        try:
+            for step in program:
+                cluster.step(step)
+            cluster.finish()
+        finally:
+            cluster.close()
