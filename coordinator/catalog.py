@@ -26,7 +26,7 @@ from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping
 
     from config import TableConfig
     from coordinator.dispatch import Dispatch
@@ -73,10 +73,20 @@ class Table:
 class Catalog:
     """The cached catalog of one coordinator."""
 
-    def __init__(self, dispatch: Dispatch, request_ids: RequestIds, *, shards: int) -> None:
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        request_ids: RequestIds,
+        *,
+        shards: int,
+        wanted: Mapping[str, TableConfig],
+    ) -> None:
+        """wanted: the tables that bootstrap() makes."""
         self._dispatch = dispatch
         self._request_ids = request_ids
         self._shards = shards
+        self._wanted = wanted
+        self._bootstrapped = asyncio.Event()
         self._catalog = Table(CATALOG_NAME, CATALOG_ID, CATALOG_SHARD)
         self._lock = asyncio.Lock()
         self._waiting: asyncio.Task[None] | None = None
@@ -88,13 +98,17 @@ class Catalog:
         without its shard refusing the old one."""
 
     async def find(self, name: str, deadline: float) -> Table:
-        """The table of that name, cached or read now. Raises TableNotFound, ReadTimedOut."""
+        """The table of that name: cached, about to be made, or read now. Raises TableNotFound, ReadTimedOut."""
         table = self.tables.get(name)
+        if table is None and name in self._wanted and not self._bootstrapped.is_set():
+            # At a cluster's first start clients may be faster than the tables that its file promises them.
+            await _wait_until(deadline, self._bootstrapped.wait())
+            table = self.tables.get(name)
         if table is None:
             await self._refresh(deadline)
             table = self.tables.get(name)
-            if table is None:
-                raise errors.TableNotFound(name)
+        if table is None:
+            raise errors.TableNotFound(name)
         return table
 
     async def newest(self, deadline: float) -> list[Table]:
@@ -124,11 +138,7 @@ class Catalog:
         if self._waiting is None:
             self._waiting = asyncio.create_task(self._refresh_next())
             self._waiting.add_done_callback(_retrieve)
-        try:
-            async with asyncio.timeout_at(deadline):
-                await asyncio.shield(self._waiting)
-        except TimeoutError:
-            raise errors.ReadTimedOut("the catalog") from None
+        await _wait_until(deadline, asyncio.shield(self._waiting))
 
     async def _refresh_next(self) -> None:
         loop = asyncio.get_running_loop()
@@ -190,7 +200,7 @@ class Catalog:
 
     # ---- first start -----------------------------------------------------------------------------------------------
 
-    async def bootstrap(self, wanted: Mapping[str, TableConfig]) -> None:
+    async def bootstrap(self) -> None:
         """Make the tables that the cluster file names, unless they exist. Returns when all of them do.
 
         Tried again for as long as it takes: there may be no quorum yet."""
@@ -199,7 +209,7 @@ class Catalog:
                 if len(self.tables) == 1:
                     # Not the newest perhaps, but there without a quorum: enough for reads that may be stale.
                     await self._load(linearizable=False)
-                await self._create_missing(wanted)
+                await self._create_missing()
                 for table in list(self.tables.values()):
                     if not table.is_reserved:
                         await self._ensure_in_shard(table)
@@ -208,9 +218,11 @@ class Catalog:
                 await asyncio.sleep(BOOTSTRAP_RETRY_S)
             else:
                 log.info("the catalog is ready", tables=len(self.tables))
+                self._bootstrapped.set()
                 return
 
-    async def _create_missing(self, wanted: Mapping[str, TableConfig]) -> None:
+    async def _create_missing(self) -> None:
+        wanted = self._wanted
         for _ in range(CREATE_ATTEMPTS_MAX):
             await self._load(linearizable=True)
             missing = [name for name in wanted if name not in self.tables]
@@ -269,6 +281,14 @@ def _parse_entry(key: bytes, value: bytes, *, shards: int) -> Table | None:
         log.warning("skipped a catalog entry out of range", key=key, value=value)
         return None
     return table
+
+
+async def _wait_until(deadline: float, event: Awaitable[object]) -> None:
+    try:
+        async with asyncio.timeout_at(deadline):
+            await event
+    except TimeoutError:
+        raise errors.ReadTimedOut("the catalog") from None
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

@@ -232,7 +232,10 @@ class Dispatch:
                 call.future.set_result(reply)
 
     def _handle_refusal(self, channel: Channel, number: int, call: Call, reply: frames.Reply) -> None:
-        error = errors.from_frame(reply.error, reply.detail)
+        try:
+            error = errors.from_frame(reply.error, reply.detail)
+        except errors.InvariantBroken as unknown:
+            error = unknown
         if error.retry not in _ELSEWHERE or call.target == channel.node:
             del self._calls[number]
             self._fail(call, error)

@@ -90,7 +90,10 @@ class Coordinator:
         for shard in range(1, cluster.shards + 1):
             self._add_shard(shard, loop)
         self._catalog = Catalog(
-            self._dispatch, ids := RequestIds(secrets.token_bytes(8)), shards=cluster.shards
+            self._dispatch,
+            ids := RequestIds(secrets.token_bytes(8)),
+            shards=cluster.shards,
+            wanted=cluster.tables,
         )
         self._forward = Forward(self._dispatch, self._catalog, ids)
         self._door = Door(
@@ -217,13 +220,17 @@ class Coordinator:
             ) from None
         await self._server.start()
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
-        self._bootstrap = asyncio.create_task(self._catalog.bootstrap(self._cluster.tables))
+        self._bootstrap = asyncio.create_task(self._catalog.bootstrap())
         log.info("serving", endpoint=endpoint, node=self._node.name)
 
     @property
     def ready(self) -> bool:
         """Whether the catalog is read and every table it names exists."""
         return self._bootstrap is not None and self._bootstrap.done()
+
+    def leader_believed(self, shard: int) -> int:
+        """Node id of the shard's leader as last heard, 0 = none."""
+        return self._dispatch.routes(shard).leader_believed
 
     async def stop(self) -> None:
         """Take no more calls, let those in flight end (at most CALLS_END_S), and let go of everything."""
@@ -238,6 +245,10 @@ class Coordinator:
         await asyncio.wait((ending,), timeout=CALLS_END_S)
         self._dispatch.close()
         await ending
+        self._let_go()
+
+    def _let_go(self) -> None:
         for link in self._links:
             link.close()
+        self._links.clear()
         self._context.term()

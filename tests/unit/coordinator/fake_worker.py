@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from config import ClusterConfig
 
-Script = "Callable[[frames.Request], frames.Reply | BaseException | None]"
-
 
 class FakeWorker:
     """One fake replica. Runs on the test's event loop."""
@@ -58,6 +56,11 @@ class FakeWorker:
         self._fd = int(self._socket.get(zmq.FD))
         asyncio.get_running_loop().add_reader(self._fd, self._drain)
         asyncio.get_running_loop().call_soon(self._drain)
+
+    @property
+    def is_up(self) -> bool:
+        """Between start and stop."""
+        return self._context is not None
 
     def stop(self) -> None:
         """Go away as a killed process does."""

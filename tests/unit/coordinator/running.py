@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import grpc
 
@@ -16,7 +18,7 @@ from tests.unit.coordinator.fake_worker import FakeShard, FakeWorker
 from tests.waiting import free_ports, wait_until_async
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
     from pathlib import Path
 
 DEFAULT_TABLE_ID = 10_001
@@ -35,16 +37,24 @@ class Running:
     etcd: rpc_pb2_grpc.KVAsyncStub
     regatta: regatta_pb2_grpc.KVAsyncStub
 
+    def raw(self, path: str) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
+        """A method by its path, bytes in and out."""
+        return self.channel.unary_unary(path, _unchanged, _unchanged)
+
     def elect(self, shard: int, leader: int, *, term: int) -> None:
-        """Every replica of the shard learns of its leader."""
+        """Every replica of the shard that is up learns of its leader."""
         for (of, _), worker in self.workers.items():
-            if of == shard:
+            if of == shard and worker.is_up:
                 worker.believe(term=term, leader=leader)
 
     def forget_requests(self) -> None:
         """Empty the lists of seen requests (the catalog's among them)."""
         for worker in self.workers.values():
             worker.seen.clear()
+
+
+def _unchanged(message: bytes) -> bytes:
+    return message
 
 
 def make_config(folder: Path, *, nodes: int, shards: int, **limits: int) -> ClusterConfig:
@@ -69,10 +79,17 @@ def make_config(folder: Path, *, nodes: int, shards: int, **limits: int) -> Clus
 
 @contextlib.asynccontextmanager
 async def running(
-    folder: Path, *, nodes: int = 3, shards: int = 1, leader: int | None = 1, **limits: int
+    folder: Path,
+    *,
+    nodes: int = 3,
+    shards: int = 1,
+    leader: int | None = 1,
+    config: ClusterConfig | None = None,
+    **limits: int,
 ) -> AsyncIterator[Running]:
     """A coordinator with its catalog read, or with leader=None one whose shards have no leader yet."""
-    cluster = make_config(folder, nodes=nodes, shards=shards, **limits)
+    cluster = config or make_config(folder, nodes=nodes, shards=shards, **limits)
+    shards = cluster.shards
     cluster.runtime_dir.mkdir(parents=True, exist_ok=True)
     stores = {shard: FakeShard((1,) if shard == 1 else ()) for shard in range(1, shards + 1)}
     workers = {
@@ -88,7 +105,7 @@ async def running(
     try:
         if leader is not None:
             await wait_until_async(
-                lambda: DEFAULT_TABLE_ID in stores[shards].tables and coordinator.ready,
+                lambda: coordinator.ready,
                 timeout_s=10,
                 what="the catalog",
             )
@@ -109,3 +126,25 @@ async def running(
         for path in cluster.runtime_dir.iterdir():
             path.unlink()
         cluster.runtime_dir.rmdir()
+
+
+P = ParamSpec("P")
+
+
+def in_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run an async test on a loop of its own."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(test(*args, **kwargs))
+
+    return run
+
+
+async def refused(call: Awaitable[object]) -> tuple[str, str]:
+    """The code's name and the text that a call fails with."""
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return error.code().name, error.details() or ""
+    raise AssertionError("the call succeeded")

@@ -1,0 +1,175 @@
+"""What both APIs tell about members, replicas and alarms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proto.etcd import rpc_pb2 as etcd
+from proto.etcd import rpc_pb2_grpc
+from proto.internal import frames_pb2 as frames
+from proto.regatta import early_pb2 as early
+from proto.regatta import regatta_pb2 as regatta
+from proto.regatta import regatta_pb2_grpc
+from tests.unit.coordinator.running import in_loop, refused, running
+from tests.waiting import wait_until_async
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.unit.coordinator.running import Running
+
+
+def maintenance(cluster: Running) -> rpc_pb2_grpc.MaintenanceAsyncStub:
+    return rpc_pb2_grpc.MaintenanceStub(cluster.channel)
+
+
+def regatta_cluster(cluster: Running) -> regatta_pb2_grpc.ClusterAsyncStub:
+    return regatta_pb2_grpc.ClusterStub(cluster.channel)
+
+
+@in_loop
+async def test_etcd_members_can_be_reached_where_they_say(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        stub: rpc_pb2_grpc.ClusterAsyncStub = rpc_pb2_grpc.ClusterStub(cluster.channel)
+        answer = await stub.MemberList(etcd.MemberListRequest(linearizable=True))
+        nodes = cluster.cluster.nodes.values()
+        assert sorted(answer.members, key=lambda member: member.ID) == list(answer.members)
+        assert {(m.ID, m.name, m.clientURLs[0]) for m in answer.members} == {
+            (cluster.cluster.member_id(node.id), node.name, f"http://127.0.0.1:{node.client_port}")
+            for node in nodes
+        }
+        assert (answer.header.revision, answer.header.raft_term) == (0, 1)
+
+
+@in_loop
+async def test_etcd_members_are_listed_without_a_quorum_unless_asked_linearizably(tmp_path: Path) -> None:
+    async with running(tmp_path, write_timeout_ms=1_000) as cluster:
+        stub: rpc_pb2_grpc.ClusterAsyncStub = rpc_pb2_grpc.ClusterStub(cluster.channel)
+        cluster.elect(1, 0, term=2)
+        linearizable = stub.MemberList(etcd.MemberListRequest(linearizable=True))
+        assert len((await stub.MemberList(etcd.MemberListRequest())).members) == 3
+        assert await refused(linearizable) == ("UNAVAILABLE", "etcdserver: request timed out")
+
+
+@in_loop
+async def test_etcd_status_is_the_local_replicas(tmp_path: Path) -> None:
+    async with running(tmp_path, leader=2) as cluster:
+        local = cluster.workers[1, 1]
+        local.status.commit_index, local.status.applied_index = 9, 8
+        answer = await maintenance(cluster).Status(etcd.StatusRequest())
+        assert answer.version == "3.5.21"
+        assert (answer.dbSize, answer.dbSizeInUse) == (8192, 4096)
+        assert (answer.raftIndex, answer.raftAppliedIndex, answer.raftTerm) == (9, 8, 1)
+        assert answer.leader == cluster.cluster.member_id("n2")
+        assert answer.header.member_id == cluster.cluster.member_id("n1")
+        assert answer.header.revision == 1
+        assert not answer.errors
+        assert not answer.isLearner
+
+
+@in_loop
+async def test_etcd_status_needs_no_leader_and_says_what_is_wrong(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        cluster.elect(1, 0, term=2)
+        cluster.workers[1, 1].status.no_space = True
+        cluster.workers[1, 1].status.learners.append(1)
+        answer = await maintenance(cluster).Status(etcd.StatusRequest())
+        member = cluster.cluster.member_id("n1")
+        assert list(answer.errors) == ["etcdserver: no leader", f"memberID:{member} alarm:NOSPACE "]
+        assert answer.leader == 0
+        assert answer.isLearner
+
+
+@in_loop
+async def test_etcd_status_comes_from_a_neighbour_while_the_local_replica_is_down(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        cluster.workers[1, 1].stop()
+        cluster.workers[1, 2].status.database_bytes = 5
+        cluster.elect(1, 2, term=2)
+        await wait_until_async(
+            lambda: cluster.coordinator.leader_believed(1) == 2, timeout_s=5, what="the news"
+        )
+        assert (await maintenance(cluster).Status(etcd.StatusRequest())).dbSize == 5
+
+
+@in_loop
+async def test_etcd_alarms_are_the_replicas_full_disks(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        alarm = maintenance(cluster).Alarm
+        assert not (await alarm(etcd.AlarmRequest())).alarms
+        cluster.workers[1, 3].status.no_space = True
+        answer = await alarm(etcd.AlarmRequest())
+        assert [(a.memberID, a.alarm) for a in answer.alarms] == [
+            (cluster.cluster.member_id("n3"), etcd.NOSPACE)
+        ]
+        assert answer.header.revision == 1
+        assert not (await alarm(etcd.AlarmRequest(alarm=etcd.CORRUPT))).alarms
+        disarm = alarm(etcd.AlarmRequest(action=etcd.AlarmRequest.DEACTIVATE, alarm=etcd.NOSPACE))
+        assert (await refused(disarm))[0] == "UNIMPLEMENTED"
+
+
+@in_loop
+async def test_a_silent_replica_holds_up_no_alarm_listing(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        cluster.workers[1, 2].silent = True
+        cluster.workers[1, 3].stop()
+        assert not (await maintenance(cluster).Alarm(etcd.AlarmRequest(), timeout=5)).alarms
+
+
+@pytest.mark.parametrize("metadata", [(), (("client-api-version", "v0.4"),)], ids=["unknown", "current"])
+def test_regatta_members_in_the_form_that_the_caller_reads(
+    tmp_path: Path, metadata: tuple[tuple[str, str], ...]
+) -> None:
+    @in_loop
+    async def scenario() -> None:
+        async with running(tmp_path) as cluster:
+            answer = await regatta_cluster(cluster).MemberList(regatta.MemberListRequest(), metadata=metadata)
+            assert answer.cluster == ("test" if metadata else "")
+            node = cluster.cluster.node("n2")
+            member = answer.members[1]
+            assert (member.id, member.name) == ("2", "n2")
+            assert list(member.peerURLs) == [f"127.0.0.1:{node.peer_port}"]
+            assert list(member.clientURLs) == [f"http://127.0.0.1:{node.client_port}"]
+
+    scenario()
+
+
+@in_loop
+async def test_regatta_members_for_a_caller_of_the_early_form(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        listing = cluster.channel.unary_unary(
+            "/regatta.v1.Cluster/MemberList",
+            request_serializer=regatta.MemberListRequest.SerializeToString,
+            response_deserializer=early.MemberListResponse.FromString,
+        )
+        answer = await listing(regatta.MemberListRequest(linearizable=True))
+        assert answer.header.replica_id == 1
+        assert len(answer.members) == 3
+
+
+@in_loop
+async def test_regatta_status_lists_every_table(tmp_path: Path) -> None:
+    async with running(tmp_path, shards=2, leader=3) as cluster:
+        cluster.workers[2, 1].status.applied_index = 6
+        answer = await regatta_cluster(cluster).Status(regatta.StatusRequest())
+        assert (answer.id, answer.version) == ("1", "0.5.2")
+        assert answer.info.startswith("boathouse ")
+        assert list(answer.tables) == ["default"]
+        table = answer.tables["default"]
+        assert (table.leader, table.raftTerm, table.raftIndex, table.dbSize) == ("3", 1, 6, 8192)
+        assert not answer.errors
+        assert not answer.HasField("config")
+        configured = await regatta_cluster(cluster).Status(regatta.StatusRequest(config=True))
+        assert configured.config["cluster"] == "test"
+        assert configured.config["nodes.n1.client_port"] == cluster.cluster.node("n1").client_port
+
+
+@in_loop
+async def test_regatta_status_puts_a_tables_trouble_into_its_errors(tmp_path: Path) -> None:
+    async with running(tmp_path, nodes=1, shards=2) as cluster:
+        cluster.workers[2, 1].script[frames.REPLICA_STATUS] = lambda _: None
+        answer = await regatta_cluster(cluster).Status(regatta.StatusRequest())
+        assert not answer.tables
+        assert list(answer.errors) == ["default: no replica of shard 2 answers"]
