@@ -22,8 +22,8 @@ PROBE_TABLES = ("probe-kv", "probe-sort", "probe-value", "probe-txn")
 
 @contextmanager
 def running(system: systems.System) -> Iterator[systems.System]:
-    system.start()
     try:
+        system.start()
         yield system
     finally:
         system.stop()

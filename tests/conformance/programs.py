@@ -1,9 +1,9 @@
 """Random KV programs: few keys and values, so that their requests meet each other.
 
-One generator serves seeds and Hypothesis, which brings a `random.Random` whose draws it can shrink. Left out is only
-what real etcd 3.5.1 can't be asked or doesn't define: a sort target that does not exist kills it, and with more than
-six keys Go's sort no longer leaves equal elements in the order of their keys.
-"""
+One generator serves seeds and Hypothesis, which brings a `random.Random` whose draws it can shrink. Left out
+is only what real etcd 3.5.1 can't be asked or doesn't define: a sort target that does not exist kills it, so
+does a certain transaction (see `txn`), and with more than six keys Go's sort no longer leaves equal elements
+in the order of their keys."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ class Programmer:
     def __init__(self, rng: random.Random, *, stale_reads: bool = True) -> None:
         self.rng = rng
         self.stale_reads = stale_reads
+        self.ignoring = True
+        """Whether puts may ignore the value or the lease."""
+        self.open_ended_deletes = True
         self.revision = ORIGIN
 
     def request(self) -> Message:
@@ -52,13 +55,15 @@ class Programmer:
             value=self.rng.choice(VALUES),
             lease=self.rng.choice((-1, 7)) if self.one_in(15) else 0,
             prev_kv=self.one_in(3),
-            ignore_value=self.one_in(8),
-            ignore_lease=self.one_in(10),
+            ignore_value=self.one_in(8) and self.ignoring,
+            ignore_lease=self.one_in(10) and self.ignoring,
         )
 
     def delete_range(self) -> etcd.DeleteRangeRequest:
         """A delete of a key or a range, now and then an empty or inverted one."""
         key, end = self.span()
+        if end == EVERYTHING and not self.open_ended_deletes:
+            end = b"\xff\xff"
         return etcd.DeleteRangeRequest(key=key, range_end=end, prev_kv=self.one_in(2))
 
     def range(self) -> etcd.RangeRequest:
@@ -82,7 +87,19 @@ class Programmer:
         return request
 
     def txn(self, depth: int) -> etcd.TxnRequest:
-        """A transaction, nested ones included; many are refused for a key that is put twice."""
+        """A transaction, nested ones included; many are refused for a key that is put twice.
+
+        A put that ignores the value of a key which an open-ended delete of the same transaction removes gets
+        past etcd's checks and ends the process. So a transaction has the one or the other."""
+        if depth == 0:
+            self.ignoring = self.one_in(2)
+            self.open_ended_deletes = not self.ignoring
+            drawn = self._txn(depth)
+            self.ignoring = self.open_ended_deletes = True
+            return drawn
+        return self._txn(depth)
+
+    def _txn(self, depth: int) -> etcd.TxnRequest:
         return etcd.TxnRequest(
             compare=[self.compare() for _ in range(self.rng.choice((0, 0, 1, 1, 2)))],
             success=self.operations(depth),

@@ -59,7 +59,7 @@ class Running:
 
     def start(self) -> None:
         """See that it answers."""
-        wait_ready(self.endpoints, READY_S, lambda: "")
+        wait_ready(self.endpoints, [], READY_S, lambda: "")
 
     def stop(self) -> None:
         """It isn't ours to stop."""
@@ -83,7 +83,7 @@ class Echo:
         port = free_port()
         self.endpoints = (f"127.0.0.1:{port}",)
         self._process = _spawn([sys.executable, "-m", "tools.bench.echo", str(port)], self.folder, "echo.log")
-        wait_ready(self.endpoints, READY_S, lambda: _tail(self.folder / "echo.log"))
+        wait_ready(self.endpoints, [self._process], READY_S, lambda: _tail(self.folder / "echo.log"))
 
     def stop(self) -> None:
         """End it."""
@@ -113,7 +113,7 @@ class Etcd:
             _spawn(command, self.folder, f"etcd-{number}.log")
             for number, command in enumerate(self._commands, 1)
         ]
-        wait_ready(self.endpoints, READY_S, lambda: _tail(self.folder / "etcd-1.log"))
+        wait_ready(self.endpoints, self._processes, READY_S, lambda: _tail(self.folder / "etcd-1.log"))
 
     def _prepare(self) -> None:
         program = str(etcd_program("etcd"))
@@ -163,7 +163,9 @@ class Boathouse:
             self._prepare()
         command = [sys.executable, "-m", "tools.cli", "up", str(self.cluster_file)]
         self._process = _spawn(command, self.folder, "up.log")
-        wait_ready(self.endpoints, READY_S, lambda: _tail(self.folder / "up.log"), self.tables)
+        wait_ready(
+            self.endpoints, [self._process], READY_S, lambda: _tail(self.folder / "up.log"), self.tables
+        )
 
     def _prepare(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -297,30 +299,20 @@ def _named(processes: dict[str, subprocess.Popen[bytes] | None]) -> dict[str, ps
     }
 
 
-def _wait_connect(endpoint: str, deadline: float) -> None:
-    """Return when the port takes connections, or at the deadline: gRPC itself would wait a second to ask
-    again."""
-    host, _, port = endpoint.rpartition(":")
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection((host, int(port)), timeout=1).close()
-        except OSError:
-            time.sleep(0.005)
-        else:
-            return
-
-
 def wait_ready(
     endpoints: tuple[str, ...],
+    processes: Sequence[subprocess.Popen[bytes]],
     seconds: float,
     why_not: Callable[[], str],
     tables: tuple[str, ...] = ("default",),
 ) -> None:
-    """Return when every endpoint answers a linearizable read of every table. Raises NotReady."""
+    """Return when every endpoint answers a linearizable read of every table.
+
+    Raises NotReady after this many seconds, or at once if one of the processes ended."""
     deadline = time.monotonic() + seconds
     request = etcd.RangeRequest(key=b"bench/ready").SerializeToString()
     for endpoint in endpoints:
-        _wait_connect(endpoint, deadline)
+        _wait_connect(endpoint, processes, deadline)
         with grpc.insecure_channel(endpoint, options=(("grpc.use_local_subchannel_pool", 1),)) as channel:
             call = channel.unary_unary("/etcdserverpb.KV/Range", None, None)
             for table in tables:
@@ -329,9 +321,22 @@ def wait_ready(
                         call(request, timeout=2, metadata=(("table", table),))
                         break
                     except grpc.RpcError as error:
-                        if time.monotonic() > deadline:
-                            told = why_not()
-                            raise NotReady(
-                                f"{endpoint} did not answer in {seconds:.0f} s: {error}\n{told}"
-                            ) from None
+                        if time.monotonic() > deadline or _ended(processes):
+                            raise NotReady(f"{endpoint} did not become ready: {error}\n{why_not()}") from None
                         time.sleep(0.01)
+
+
+def _wait_connect(endpoint: str, processes: Sequence[subprocess.Popen[bytes]], deadline: float) -> None:
+    """Return when the port takes connections, or in vain: gRPC itself would wait a second to ask again."""
+    host, _, port = endpoint.rpartition(":")
+    while time.monotonic() < deadline and not _ended(processes):
+        try:
+            socket.create_connection((host, int(port)), timeout=1).close()
+        except OSError:
+            time.sleep(0.005)
+        else:
+            return
+
+
+def _ended(processes: Sequence[subprocess.Popen[bytes]]) -> bool:
+    return any(process.poll() is not None for process in processes)
