@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import apsw
 
@@ -117,9 +117,11 @@ class RaftLog:
     def _read(self, lo: int, hi: int) -> list[Entry]:
         sql = "SELECT idx, term, kind, crc, data FROM log WHERE idx >= ? AND idx < ? ORDER BY idx"
         try:
-            found = [checked_entry(*row) for row in self._execute(sql, (lo, hi))]
+            # All rows before the first check: a statement left half read would keep its read transaction.
+            rows: Any = self._execute(sql, (lo, hi)).fetchall()
         except apsw.Error as error:
             raise translated(error, f"reading the log in [{lo}, {hi})") from error
+        found = [checked_entry(*row) for row in rows]
         if [entry.index for entry in found] != list(range(lo, hi)):
             raise Corrupt(f"the log lacks rows in [{lo}, {hi}) that it had when the replica started")
         return found

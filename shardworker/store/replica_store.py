@@ -264,7 +264,8 @@ class ReplicaStore:
         Readers should be closed before. Nothing depends on this being called."""
         self._checkpointer.close()
         if self._failed is None:
-            checkpoint(self.connection, self)
+            self.connection.set_busy_timeout(0)  # a reader that is still open costs the next start a moment
+            checkpoint(self.connection, self, apsw.SQLITE_CHECKPOINT_TRUNCATE)
         self.connection.close()
         if self._lock is not None:
             self.files.unlock(self._lock)
