@@ -1,0 +1,95 @@
+"""`python -m coordinator` as its supervisor sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+from config import ProcessSpec
+from tests.unit.coordinator.running import make_config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from config import ClusterConfig
+
+
+@contextlib.contextmanager
+def coordinator(cluster: ClusterConfig, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A started process that has got its spec."""
+    process = subprocess.Popen(
+        [sys.executable, *options, "-m", "coordinator"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    spec = ProcessSpec(cluster=cluster, kind="coordinator", node="n1")
+    try:
+        with contextlib.suppress(BrokenPipeError):  # it may have refused already
+            process.stdin.write(spec.model_dump_json() + "\n")
+            process.stdin.flush()
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+
+def event(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """The next line of the process's report."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, "the process ended without a word"
+    report: dict[str, Any] = json.loads(line)
+    return report
+
+
+def test_the_end_of_stdin_is_an_orderly_stop(tmp_path: Path) -> None:
+    with coordinator(make_config(tmp_path, nodes=1, shards=1)) as process:
+        assert event(process) == {"event": "ready"}
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(timeout=10) == 0
+        assert process.stderr is not None
+        for line in process.stderr.read().splitlines():
+            assert json.loads(line)["level"] in {"info", "warning"}
+
+
+def test_sigterm_is_an_orderly_stop(tmp_path: Path) -> None:
+    with coordinator(make_config(tmp_path, nodes=1, shards=1)) as process:
+        assert event(process) == {"event": "ready"}
+        process.terminate()
+        assert process.wait(timeout=10) == 0
+
+
+def test_a_taken_port_is_one_clear_line(tmp_path: Path) -> None:
+    cluster = make_config(tmp_path, nodes=1, shards=1)
+    port = cluster.node("n1").client_port
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        with coordinator(cluster) as process:
+            report = event(process)
+            assert report["event"] == "failed"
+            assert f"127.0.0.1:{port}" in report["reason"]
+            assert process.wait(timeout=10) == 1
+            assert process.stderr is not None
+            lines = process.stderr.read().splitlines()
+            assert lines[-1] == report["reason"]
+            assert not any("Traceback" in line for line in lines)
+
+
+def test_it_does_not_run_without_assertions(tmp_path: Path) -> None:
+    with coordinator(make_config(tmp_path, nodes=1, shards=1), "-O") as process:
+        assert event(process)["event"] == "failed"
+        assert process.wait(timeout=10) == 1
