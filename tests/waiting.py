@@ -23,7 +23,7 @@ _given: set[int] = set()  # ports handed out by this process: the OS may offer a
 
 
 def wait_until(
-    condition: Callable[[], T],
+    condition: Callable[[], T | None],
     *,
     timeout_s: float,
     what: str,
@@ -37,7 +37,7 @@ def wait_until(
     deadline = time.monotonic() + timeout_s
     while True:
         last_chance = time.monotonic() >= deadline
-        seen: T | Exception
+        seen: T | Exception | None
         try:
             seen = condition()
             if seen:

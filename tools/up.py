@@ -41,6 +41,9 @@ class _Terminal:
         self._started_s = time.monotonic()
         self._quiet = False
         self._crashed: set[str] = set()
+
+    def starting(self) -> None:
+        cluster, nodes = self._cluster, self._nodes
         self._say(
             f"cluster {cluster.cluster}: {_count(len(nodes), 'node')}, {_count(cluster.shards, 'shard')} "
             f"with {_count(cluster.replicas, 'replica')} each, data in {cluster.data_dir}"

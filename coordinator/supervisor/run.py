@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 class Observer(Protocol):
     """Who wants to know, while `run` runs: the terminal."""
 
+    def starting(self) -> None:
+        """Nothing stands in the way; the processes start now."""
+
     def changed(self, report: ProcessReport) -> None:
         """A process is in another state than before."""
 
@@ -75,6 +78,7 @@ def run(
         for node in nodes:
             check_ports(cluster, node)
         control.prepare_runtime_dir(cluster)
+        observer.starting()
         asyncio.run(_Supervision(cluster, folders, observer, command).run())
 
 

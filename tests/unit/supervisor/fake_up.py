@@ -20,6 +20,9 @@ FAKE = Path(__file__).with_name("fake_child.py")
 
 
 class _Printer:
+    def starting(self) -> None:
+        _say("starting")
+
     def changed(self, report: ProcessReport) -> None:
         _say(f"{report.name} {report.state}")
 
