@@ -97,12 +97,11 @@ class RaftConfig(_Model):
 
     tick_ms: Annotated[int, Field(ge=5, le=60_000)] = 100
     """Length of a tick, the unit of the next two."""
-    heartbeat_ticks: Annotated[int, Field(ge=1, le=1_000)] = 2
+    heartbeat_ticks: Annotated[int, Field(ge=1, le=1_000)] = 4
     """A leader says it is alive this often. < election_ticks. Heartbeats are most of what an idle cluster costs."""
-    election_ticks: Annotated[int, Field(ge=2, le=10_000)] = 7
-    """A follower that hears nothing for this long, up to twice as long by chance, campaigns. Seven ticks of
-    100 ms keep the pause that clients see below two seconds when a leader dies, outlast three heartbeats, and
-    are far over a regional round trip."""
+    election_ticks: Annotated[int, Field(ge=2, le=10_000)] = 10
+    """A follower that hears nothing for this long, up to twice as long by chance, campaigns: one to two seconds
+    when a leader is cut off or stopped. One whose process dies is noticed at once, by its broken connection."""
     append_bytes_max: Bytes = 1 << 20
     """Most entry bytes in one append message; one larger entry still goes alone."""
     entry_bytes_max: Bytes = 1 << 20

@@ -131,6 +131,10 @@ class Replica:
         if envelope.HasField("hello"):
             self._remember(identity)
 
+    def handle_disconnected(self, node: NodeId) -> None:
+        """The connection to the peer on this node broke."""
+        self._core.report_disconnected(node)
+
     def _remember(self, identity: bytes) -> None:
         self._links.pop(identity, None)
         self._links[identity] = None

@@ -48,17 +48,21 @@ class Transport:
         for endpoint in binds:
             self._router.bind(endpoint)
         self._peers: dict[NodeId, zmq.Socket[bytes]] = {}
+        self._monitors: dict[zmq.Socket[bytes], NodeId] = {}
         for node, endpoint in peers.items():
-            self._peers[node] = self._connect(endpoint)
+            self._peers[node] = self._connect(node, endpoint)
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
         self._poller = zmq.Poller()
         self._poller.register(self._router, zmq.POLLIN)
         self._poller.register(self._wake_read, zmq.POLLIN)
+        for monitor in self._monitors:
+            self._poller.register(monitor, zmq.POLLIN)
+        self._disconnected: list[NodeId] = []
         self._watched: dict[int, Callable[[], None]] = {}
 
-    def _connect(self, endpoint: str) -> zmq.Socket[bytes]:
+    def _connect(self, node: NodeId, endpoint: str) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.DEALER)
         socket.sndhwm = PEER_QUEUE_MESSAGES_MAX
         socket.linger = 0
@@ -67,6 +71,7 @@ class Transport:
         socket.reconnect_ivl_max = 500
         # Without a completed connection nothing is queued: stale votes and appends are worse than none.
         socket.immediate = True
+        self._monitors[socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)] = node
         socket.connect(endpoint)
         return socket
 
@@ -98,10 +103,18 @@ class Transport:
                 os.read(self._wake_read, 4096)
             elif isinstance(source, int):
                 self._watched[source]()
+            elif source is not self._router:
+                source.recv_multipart()
+                self._disconnected.append(self._monitors[source])
         early_s = pace_until - time.monotonic()
         if early_s > 0:
             time.sleep(early_s)
         return self._drain()
+
+    def disconnected(self) -> list[NodeId]:
+        """Peers whose connection broke since the last call: within milliseconds when a process dies."""
+        nodes, self._disconnected = self._disconnected, []
+        return nodes
 
     def _drain(self) -> list[tuple[bytes, frames.Envelope]]:
         received: list[tuple[bytes, frames.Envelope]] = []
@@ -147,6 +160,7 @@ class Transport:
     def close(self) -> None:
         """Deliver what is queued for coordinators, at most CLOSE_LINGER_MS, and release the sockets."""
         for socket in self._peers.values():
+            socket.disable_monitor()
             socket.close()
         self._router.close()
         self._context.term()

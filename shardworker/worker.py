@@ -144,6 +144,8 @@ class Worker:
             ticks = self._replica.ticks_until_action()
             timeout_s = max(0.0, self._last_tick + ticks * self._tick_s - now)
         received = self._transport.receive(timeout_s, pace_until=self._busy_until)
+        for node in self._transport.disconnected():
+            self._replica.handle_disconnected(node)
         requests = 0
         for identity, envelope in received:
             requests += len(envelope.requests)

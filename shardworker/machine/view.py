@@ -44,12 +44,12 @@ _KEY_OF: dict[Target, Callable[[kv_pb2.KeyValue], Any]] = {
 class View:
     """One table as one connection sees it now. `table` must be the table's counters in that same state."""
 
-    def __init__(self, connection: apsw.Connection, table: Table, answer_bytes_max: int = ANSWER_BYTES_MAX):
+    def __init__(self, connection: apsw.Connection, table: Table, answer_bytes_max: int | None = None):
         self.connection = connection
         self.execute = connection.execute
         self.table = table
         self.sql = table.sql
-        self.answer_bytes_left = answer_bytes_max
+        self.answer_bytes_left = ANSWER_BYTES_MAX if answer_bytes_max is None else answer_bytes_max
 
     @property
     def revision(self) -> int:

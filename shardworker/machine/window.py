@@ -9,7 +9,7 @@ floor: cheaper in memory and time than deleting ids one by one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from proto.internal import frames_pb2
@@ -20,12 +20,20 @@ if TYPE_CHECKING:
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS results (
     log_index INTEGER PRIMARY KEY,
-    time_ms INTEGER NOT NULL,
+    time_ms INTEGER NOT NULL,      -- of its batch
+    age_clock_ms INTEGER NOT NULL, -- see STEP_MS_MAX
     commands INTEGER NOT NULL,
     bytes INTEGER NOT NULL,
     data BLOB NOT NULL             -- boathouse.internal.StoredResults
 ) STRICT
 """
+
+STEP_MS_MAX = 10_000
+"""What an entry adds to the age of the ones before it, at most, however much later its batch says it is.
+
+A leader's clock may be set forward by hours. Taken at its word it would empty the window at once, and a write that is
+being retried just then would be applied a second time. On an idle shard answers stay longer than their age, which
+costs nothing: the other limits hold."""
 
 _OVERHEAD_BYTES = 64
 """Counted for each remembered command on top of its answer."""
@@ -44,7 +52,7 @@ class WindowLimits:
 @dataclass(slots=True)
 class _Oldest:
     index: int
-    time_ms: int
+    age_clock_ms: int
     commands: int
     size_bytes: int
 
@@ -55,6 +63,7 @@ class _Totals:
     size_bytes: int = 0
     time_ms: int = 0
     """Of the newest entry; never decreases."""
+    age_clock_ms: int = 0
     floor: int = 0
 
 
@@ -75,13 +84,13 @@ class ResultWindow:
         self._saved: tuple[_Totals, _Oldest | None, list[dict[bytes, int]], list[int]] | None = None
         self._added: list[tuple[dict[bytes, int], bytes, int | None]] = []
         rows: Any = self._connection.execute(
-            "SELECT log_index, time_ms, commands, bytes, data FROM results ORDER BY log_index"
+            "SELECT log_index, time_ms, age_clock_ms, commands, bytes, data FROM results ORDER BY log_index"
         )
-        for index, time_ms, commands, size_bytes, data in rows:
+        for index, time_ms, age_clock_ms, commands, size_bytes, data in rows:
             if self._oldest is None:
-                self._oldest = _Oldest(index, time_ms, commands, size_bytes)
+                self._oldest = _Oldest(index, age_clock_ms, commands, size_bytes)
                 self._totals.floor = index
-            self._count(index, time_ms, commands, size_bytes)
+            self._count(time_ms, age_clock_ms, commands, size_bytes)
             for result in frames_pb2.StoredResults.FromString(data).results:
                 self._generation(index)[result.request_id] = index
 
@@ -107,25 +116,27 @@ class ResultWindow:
         if self._saved is None:
             totals = self._totals
             self._saved = (totals, self._oldest, self._generations, self._last_index)
-            self._totals = _Totals(totals.commands, totals.size_bytes, totals.time_ms, totals.floor)
+            self._totals = replace(totals)
             self._generations = self._generations[:]
             self._last_index = self._last_index[:]
         time_ms = max(time_ms, self._totals.time_ms)
+        age_clock_ms = self._totals.age_clock_ms + min(time_ms - self._totals.time_ms, STEP_MS_MAX)
         size_bytes = sum(len(result.body) + _OVERHEAD_BYTES for result in results)
         self._connection.execute(
-            "INSERT INTO results (log_index, time_ms, commands, bytes, data) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO results (log_index, time_ms, age_clock_ms, commands, bytes, data) VALUES (?, ?, ?, ?, ?, ?)",
             (
                 index,
                 time_ms,
+                age_clock_ms,
                 len(results),
                 size_bytes,
                 frames_pb2.StoredResults(results=results).SerializeToString(),
             ),
         )
         if self._oldest is None:
-            self._oldest = _Oldest(index, time_ms, len(results), size_bytes)
+            self._oldest = _Oldest(index, age_clock_ms, len(results), size_bytes)
             self._totals.floor = index
-        self._count(index, time_ms, len(results), size_bytes)
+        self._count(time_ms, age_clock_ms, len(results), size_bytes)
         for result in results:
             generation = self._generation(index)
             request_id = result.request_id
@@ -133,10 +144,11 @@ class ResultWindow:
             generation[request_id] = index
         self._prune(index)
 
-    def _count(self, index: int, time_ms: int, commands: int, size_bytes: int) -> None:
+    def _count(self, time_ms: int, age_clock_ms: int, commands: int, size_bytes: int) -> None:
         self._totals.commands += commands
         self._totals.size_bytes += size_bytes
         self._totals.time_ms = time_ms
+        self._totals.age_clock_ms = age_clock_ms
 
     def _generation(self, index: int) -> dict[bytes, int]:
         """The dict that takes ids of the entry at index."""
@@ -154,12 +166,12 @@ class ResultWindow:
         while oldest.index != newest_index and (
             totals.commands > limits.commands_max
             or totals.size_bytes > limits.bytes_max
-            or oldest.time_ms < totals.time_ms - limits.age_ms_max
+            or oldest.age_clock_ms < totals.age_clock_ms - limits.age_ms_max
         ):
             totals.commands -= oldest.commands
             totals.size_bytes -= oldest.size_bytes
             row: Any = self._connection.execute(
-                "SELECT log_index, time_ms, commands, bytes FROM results WHERE log_index > ?"
+                "SELECT log_index, age_clock_ms, commands, bytes FROM results WHERE log_index > ?"
                 " ORDER BY log_index LIMIT 1",
                 (oldest.index,),
             ).fetchone()

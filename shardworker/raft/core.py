@@ -77,6 +77,9 @@ if TYPE_CHECKING:
 NEVER_TICKS: Final = 1 << 31
 """What ticks_until_action answers when no number of ticks would do anything."""
 
+DISCONNECTED_TICKS_MAX: Final = 3
+"""Followers that lose their leader's connection at the same moment campaign at different ticks up to this."""
+
 REQUEUED_MESSAGES_MAX: Final = 1024
 """Messages kept over turns that could not be made durable; older ones are dropped, as a network may drop
 them. Appends are bounded by the leader's window, so only a disk that stays full for minutes gets here."""
@@ -296,6 +299,20 @@ class Raft:
             progress.become_probe()
             # Not at once: the next heartbeat's reply shows that the peer is back.
             progress.probe_sent = True
+
+    def report_disconnected(self, peer: NodeId) -> None:
+        """The connection to this peer broke: most likely its process died.
+
+        If it led, its lease is forgotten and an election follows within DISCONNECTED_TICKS_MAX ticks instead
+        of a whole timeout. Only a hint: if the leader lives, the others still hear it and refuse the
+        pre-vote, and its next message is believed again. Without pre-vote it would cost a term, so then it is
+        not taken."""
+        if self.role is Role.LEADER:
+            self.report_unreachable(peer)
+        elif self.role is Role.FOLLOWER and peer == self.leader and self.settings.pre_vote:
+            self.leader = NO_NODE
+            soon = self._timeout_ticks - self._rng.randrange(1, DISCONNECTED_TICKS_MAX + 1)
+            self._election_elapsed = max(self._election_elapsed, soon)
 
     def report_snapshot(self, peer: NodeId, ok: bool) -> None:
         """The transfer of a snapshot to this peer has ended. If it failed, it is tried again after a

@@ -56,7 +56,9 @@ def checkpoint(
     try:
         in_wal, copied = connection.wal_checkpoint("main", mode)
     except (apsw.BusyError, apsw.LockedError):
-        return False  # the other connection is checkpointing right now, or this one is in the middle of a read
+        return (
+            False  # the other connection is checkpointing right now, or this one is in the middle of a read
+        )
     except apsw.Error as error:
         refused = translated(error, f"checkpointing {store.file}")
         if isinstance(refused, DiskFull):

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _DATABASE = re.compile(r"replica-(\d{8})\.db")
 _REPLICA_FILE = re.compile(r"replica-(\d{8})\.db(-wal|-shm|-journal)?")
+_COPY_BYTES = 1 << 20
+
 _PASSING_FILE = re.compile(r"(snapshot|receive)-.*")
 
 
@@ -58,4 +60,24 @@ def clean_up(folder: Path, files: Files) -> int:
             removed = True
     if removed:
         files.sync_folder(folder)
+    _save_wal(folder, generation, files)
     return generation
+
+
+def _save_wal(folder: Path, generation: int, files: Files) -> None:
+    """Write the WAL's bytes once more, and sync them and its name, before SQLite reads them.
+
+    What is read back may never have reached the disk. A process killed between a write and its sync leaves bytes that
+    only the kernel's cache holds; and after a sync that failed, Linux counts pages as saved that are not, so that
+    later syncs succeed without them. SQLite takes such frames for committed, this replica would vouch for them to its
+    peers, and a power cut would take them away with every frame behind them, synced or not. Bytes that are written
+    anew are saved by the next sync. (Pages of the database file need no such care: a checkpoint that did not end is
+    done again, from the WAL.)"""
+    wal = wal_of(database_file(folder, generation))
+    size = files.size(wal)
+    if not size:
+        return
+    for offset in range(0, size, _COPY_BYTES):
+        files.write(wal, offset, files.read(wal, offset, _COPY_BYTES))
+    files.sync(wal)
+    files.sync_folder(folder)
