@@ -1,0 +1,420 @@
+"""What surrounds the commands: tables, repeats, rollback, restart, broken input, history, compaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import apsw
+import pytest
+
+from proto import errors
+from proto.etcd.rpc_pb2 import CompactionRequest, PutRequest, RangeRequest
+from proto.internal import frames_pb2 as frames
+from shardworker.machine import MachineSettings, StateMachine, WindowLimits, tables, view, writer
+from tests.unit.machine.shard import TABLE, Shard, delete, get, keys, put, txn
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def request_id(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+# ---- tables -------------------------------------------------------------------------------------------------------
+
+
+def test_shard_one_is_born_with_the_catalog() -> None:
+    catalog = Shard(shard=1, create=False).machine.table_status()
+    assert [(status.id, status.name, status.revision) for status in catalog] == [(1, "_catalog", 1)]
+    assert Shard(shard=2, create=False).machine.table_status() == []
+
+
+def test_creating_a_table_is_its_first_revision_and_can_be_repeated() -> None:
+    shard = Shard(create=False)
+    spec = frames.TableSpec(id=7, name="users", history=-1)
+    result = shard.write(spec)
+    status = frames.TableStatus.FromString(result.body)
+    assert (result.error, result.revision, status.name, status.revision) == (None, 1, "users", 1)
+    shard.write(put(b"a"), table=7)
+    assert shard.write(spec).revision == 2
+    renamed = shard.write(frames.TableSpec(id=7, name="other", history=-1))
+    assert type(renamed.error) is errors.InvalidRequest
+    for bad in (
+        frames.TableSpec(id=0, name="x"),
+        frames.TableSpec(id=1 << 63, name="x"),
+        frames.TableSpec(id=8, name=""),
+        frames.TableSpec(id=8, name="x", history=-2),
+    ):
+        assert type(shard.write(bad).error) is errors.InvalidRequest
+    assert len(shard.machine.table_status()) == 1
+
+
+def test_unknown_tables_and_methods_are_errors() -> None:
+    shard = Shard()
+    assert type(shard.write(put(b"a"), table=99).error) is errors.TableNotFound
+    assert type(shard.read(get(b"a"), table=99).error) is errors.TableNotFound
+    odd = frames.Command(method=frames.REPLICA_STATUS, table_id=TABLE)
+    assert type(shard.apply(odd)[0].error) is errors.MethodNotServed
+    unknown = frames.Command(method=frames.Method.ValueType(999), table_id=TABLE)
+    assert type(shard.apply(unknown)[0].error) is errors.MethodNotServed
+    assert type(shard.machine.read(shard.connection, 999, TABLE, b"").error) is errors.MethodNotServed
+
+
+def test_tables_do_not_see_each_other() -> None:
+    shard = Shard()
+    shard.write(frames.TableSpec(id=TABLE + 1, name="u", history=-1))
+    shard.put(b"a", b"1")
+    assert shard.read(get(b"a"), table=TABLE + 1).revision == 1
+    assert shard.read(get(b"a"), table=TABLE + 1).body == b""
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        frames.ETCD_RANGE,
+        frames.ETCD_PUT,
+        frames.ETCD_DELETE_RANGE,
+        frames.ETCD_TXN,
+        frames.ETCD_COMPACT,
+        frames.REGATTA_RANGE,
+        frames.REGATTA_PUT,
+        frames.REGATTA_DELETE_RANGE,
+        frames.REGATTA_TXN,
+        frames.TABLE_CREATE,
+    ],
+)
+@pytest.mark.parametrize(
+    "body", [b"\xff", b"\x0a\x7f", b"\x0a\x01", b"\x00", b"\x0a\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01"]
+)
+def test_broken_bytes_are_an_answer(method: int, body: bytes) -> None:
+    shard = Shard()
+    command = frames.Command(method=frames.Method.ValueType(method), table_id=TABLE, body=body)
+    before = shard.machine.checksum
+    result = shard.apply(command)[0]
+    assert type(result.error) is errors.MalformedRequest
+    assert shard.machine.checksum == before
+
+
+# ---- exactly once -------------------------------------------------------------------------------------------------
+
+
+def test_a_repeated_request_changes_nothing_and_gets_its_first_answer() -> None:
+    shard = Shard()
+    first = shard.write(put(b"a", b"1", prev_kv=True), request_id=request_id(1))
+    other = shard.write(put(b"a", b"2", prev_kv=True), request_id=request_id(2))
+    again = shard.write(put(b"a", b"1", prev_kv=True), request_id=request_id(1))
+    assert (again.revision, again.body) == (first.revision, first.body) == (2, b"")
+    assert shard.write(put(b"a", b"x"), request_id=request_id(2)).body == other.body != b""
+    assert shard.range(b"a")[1].kvs[0].value == b"2"
+    refused = shard.write(put(b"miss", ignore_value=True), request_id=request_id(3))
+    shard.put(b"miss")
+    repeated = shard.write(put(b"miss", ignore_value=True), request_id=request_id(3))
+    assert type(refused.error) is type(repeated.error) is errors.KeyNotFound
+    assert repeated.revision == refused.revision
+
+
+def test_a_repeat_within_one_entry() -> None:
+    shard = Shard()
+    command = shard.command(put(b"a", b"1"), request_id=request_id(1))
+    results = shard.apply(command, command, shard.command(put(b"a", b"2")))
+    assert [result.revision for result in results] == [2, 2, 3]
+    assert shard.range(b"a")[1].kvs[0].version == 2
+
+
+def test_an_oversized_request_id_is_an_error() -> None:
+    shard = Shard()
+    assert type(shard.write(put(b"a"), request_id=bytes(65)).error) is errors.InvalidRequestId
+    assert shard.range(b"a")[1].count == 0
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_the_window_forgets_by_count_and_by_replicated_time(tmp_path: Path, restarts: bool) -> None:
+    limits = MachineSettings(WindowLimits(commands_max=3, age_ms_max=1000))
+    path = str(tmp_path / "w.db")
+    shard = Shard(path, settings=limits)
+
+    def write(number: int) -> bool:
+        """Whether the write with this id was taken as new."""
+        nonlocal shard
+        if restarts:
+            index, time_ms = shard.index, shard.time_ms
+            shard.connection.close()
+            shard = Shard(path, settings=limits, create=False)
+            shard.index, shard.time_ms = index, time_ms
+        before = shard.machine.table_status()[0].revision
+        return shard.write(put(b"k"), request_id=request_id(number)).revision > before
+
+    assert [write(1), write(2), write(3)] == [True] * 3
+    assert [write(1), write(2), write(3)] == [False] * 3
+    assert write(4)
+    assert [write(2), write(3), write(4)] == [False] * 3
+    assert write(1), "the fourth pushed the first out"
+    shard.time_ms = 5000
+    assert not write(4), "time passes only with what is remembered"
+    assert write(5)
+    assert [write(1), write(3), write(4)] == [True] * 3
+    shard.time_ms = 10
+    assert shard.machine.time_ms == 5000
+    assert write(6)
+    assert shard.machine.time_ms == 5000, "time does not go back"
+    rows = shard.connection.execute("SELECT count(*), sum(commands) FROM results").fetchone()
+    assert rows == (3, 3)
+
+
+def test_a_clock_set_forward_does_not_empty_the_window() -> None:
+    shard = Shard()
+    shard.time_ms = 1_000_000
+    shard.write(put(b"a"), request_id=request_id(1))
+    shard.time_ms += 3_600_000
+    shard.write(put(b"b"), request_id=request_id(2))
+    assert shard.write(put(b"a"), request_id=request_id(1)).revision == 2, (
+        "an hour in one step is taken for seconds"
+    )
+    for number in range(3, 40):
+        shard.time_ms += 10_000
+        shard.write(put(b"c"), request_id=request_id(number))
+    again = shard.write(put(b"a"), request_id=request_id(1))
+    assert again.revision > 30, "but many steps make an age"
+
+
+def test_a_clock_that_is_set_forward_does_not_empty_the_window() -> None:
+    shard = Shard()
+    shard.write(put(b"a", b"1"), request_id=request_id(1))
+    shard.time_ms += 86_400_000
+    shard.write(put(b"b"), request_id=request_id(2))
+    assert shard.write(put(b"a", b"1"), request_id=request_id(1)).revision == 2, "it is retried, and known"
+    assert shard.range(b"a")[1].kvs[0].version == 1
+
+
+def test_large_answers_shorten_the_window() -> None:
+    shard = Shard(settings=MachineSettings(WindowLimits(bytes_max=1 << 20)))
+    shard.put(b"a", bytes(400 << 10))
+    for number in range(4):
+        shard.write(put(b"a", bytes(400 << 10), prev_kv=True), request_id=request_id(number))
+    remembered = shard.connection.execute("SELECT count(*) FROM results").fetchone()
+    assert remembered == (2,)
+    assert shard.write(put(b"a"), request_id=request_id(3)).revision == 6, "the newest is still known"
+
+
+# ---- rollback and restart -----------------------------------------------------------------------------------------
+
+
+def test_a_rolled_back_turn_leaves_no_trace() -> None:
+    shard = Shard(settings=MachineSettings(WindowLimits(commands_max=2)))
+    shard.write(put(b"a", b"1"), request_id=request_id(1))
+    shard.write(put(b"b", b"1"), request_id=request_id(2))
+    before = (shard.machine.table_status(), shard.machine.checksum)
+    shard.connection.execute("BEGIN IMMEDIATE")
+    shard.apply_uncommitted(shard.command(put(b"a", b"2"), request_id=request_id(3)))
+    shard.apply_uncommitted(
+        shard.command(delete(b"\0", b"\0"), request_id=request_id(4)),
+        shard.command(CompactionRequest(revision=2)),
+        shard.command(frames.TableSpec(id=5, name="five")),
+    )
+    shard.machine.compaction_step(100)
+    shard.connection.execute("ROLLBACK")
+    shard.machine.rollback()
+    assert (shard.machine.table_status(), shard.machine.checksum) == before
+    assert shard.write(put(b"a", b"x"), request_id=request_id(1)).revision == 2, "still remembered"
+    assert shard.write(put(b"a", b"3"), request_id=request_id(3)).revision == 4, "not remembered"
+    assert shard.write(frames.TableSpec(id=5, name="five")).error is None
+
+
+def test_reload_reads_what_another_database_holds(tmp_path: Path) -> None:
+    left, right = Shard(str(tmp_path / "l.db")), Shard(str(tmp_path / "r.db"))
+    right.write(put(b"a", b"1"), request_id=request_id(1))
+    left.put(b"x")
+    right.connection.close()
+    left.machine.reload(apsw.Connection(str(tmp_path / "r.db")))
+    left.connection.close()
+    left.connection = left.machine._connection
+    assert keys(left.range(b"\0", b"\0")[1]) == [b"a"]
+    left.index = 50
+    assert left.write(put(b"a", b"2"), request_id=request_id(1)).revision == 2
+
+
+def test_equal_commands_give_equal_checksums_and_others_do_not() -> None:
+    def run(*values: bytes) -> int:
+        shard = Shard()
+        for value in values:
+            shard.put(b"k", value)
+        return shard.machine.table_status()[0].checksum
+
+    assert run(b"1", b"2") == run(b"1", b"2")
+    assert run(b"1", b"2") != run(b"2", b"1")
+    one, two = Shard(), Shard()
+    for shard, order in ((one, (b"a", b"b")), (two, (b"b", b"a"))):
+        shard.put(b"a")
+        shard.put(b"b")
+        shard.write(txn(*[delete(key) for key in order]))
+    assert one.machine.checksum != two.machine.checksum
+
+
+# ---- limits -------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_that_would_be_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = Shard()
+    for number in range(4):
+        shard.put(b"k%d" % number, bytes(1000))
+    monkeypatch.setattr(writer, "WRITE_ANSWER_BYTES_MAX", 2500)
+    monkeypatch.setattr(view, "ANSWER_BYTES_MAX", 2500)
+    assert shard.error(get(b"k", b"l")) is errors.AnswerTooLarge
+    assert len(shard.range(b"k", b"l", limit=2)[1].kvs) == 2
+    before = shard.machine.checksum
+    request = txn(put(b"k0", bytes(900)), delete(b"k1"), get(b"k", b"l"))
+    result = shard.write(request, request_id=request_id(1))
+    assert type(result.error) is errors.AnswerTooLarge
+    assert result.revision == 5
+    assert shard.machine.checksum == before
+    assert [len(kv.value) for kv in shard.range(b"k", b"l", limit=2)[1].kvs] == [1000, 1000]
+    assert type(shard.write(delete(b"k", b"l", prev_kv=True)).error) is errors.AnswerTooLarge
+    assert shard.write(delete(b"k", b"l")).error is None
+
+
+def test_a_revision_holds_a_bounded_number_of_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "CHANGES_MAX", 4)
+    shard = Shard()
+    for number in range(5):
+        shard.put(b"k%d" % number)
+    before = shard.machine.checksum
+    assert type(shard.write(delete(b"k", b"l")).error) is errors.TooManyOps
+    assert type(shard.write(txn(*[put(b"n%d" % n) for n in range(5)])).error) is errors.TooManyOps
+    assert type(shard.write(txn(put(b"n"), delete(b"k0", b"k4"))).error) is errors.TooManyOps
+    assert shard.machine.checksum == before
+    assert shard.range(b"\0", b"\0", count_only=True)[1].count == 5
+    assert shard.write(delete(b"k0", b"k4")).error is None
+
+
+def test_revision_ids_fit() -> None:
+    assert (tables.REVISION_MAX + 1) << tables.SUB_BITS == 1 << 63
+
+
+# ---- history and compaction ---------------------------------------------------------------------------------------
+
+
+def test_without_history_only_the_newest_version_is_kept() -> None:
+    shard = Shard(history=0)
+    for value in b"123":
+        shard.put(b"a", bytes([value]))
+    assert shard.rows() == [(4, b"a", True)]
+    assert shard.error(get(b"a", revision=3)) is errors.Compacted
+    assert shard.range(b"a", revision=4)[1].kvs[0].value == b"3"
+    assert shard.error(CompactionRequest(revision=4)) is errors.Compacted
+    shard.delete(b"a")
+    assert shard.rows() == [(5, b"a", False)], "the tombstone of the newest revision stays"
+    shard.put(b"b")
+    shard.sweep()
+    assert shard.rows() == [(6, b"b", True)]
+    assert shard.connection.execute("SELECT count(*) FROM t10001_dead").fetchone() == (0,)
+
+
+def test_the_newest_n_revisions_can_be_read() -> None:
+    shard = Shard(history=3)
+    for number in range(2, 9):
+        assert shard.put(b"a", b"%d" % number)[0] == number
+    assert shard.machine.table_status()[0].compacted_revision == 6
+    assert shard.error(get(b"a", revision=5)) is errors.Compacted
+    for swept in (False, True):
+        for revision in (6, 7, 8):
+            assert shard.range(b"a", revision=revision)[1].kvs[0].value == b"%d" % revision
+        if not swept:
+            shard.sweep()
+    assert [revision for revision, _, _ in shard.rows()] == [6, 7, 8]
+    shard.write(CompactionRequest(revision=8))
+    assert shard.error(get(b"a", revision=7)) is errors.Compacted
+
+
+def test_a_tombstone_at_the_compacted_revision_stays_until_the_next_compaction() -> None:
+    shard = Shard()
+    shard.put(b"a")
+    shard.put(b"b")
+    shard.delete(b"a")
+    shard.put(b"c")
+    shard.write(CompactionRequest(revision=4))
+    shard.sweep(1)
+    assert shard.rows() == [(3, b"b", True), (4, b"a", False), (5, b"c", True)]
+    shard.write(CompactionRequest(revision=5))
+    assert not shard.machine.is_swept(TABLE)
+    shard.sweep(1)
+    assert shard.machine.is_swept(TABLE)
+    assert shard.rows() == [(3, b"b", True), (5, b"c", True)]
+
+
+def test_compaction_steps_are_small_and_go_on_after_a_restart(tmp_path: Path) -> None:
+    path = str(tmp_path / "c.db")
+    shard = Shard(path)
+    shard.apply(*[shard.command(put(b"k%d" % (n % 10), b"%d" % n)) for n in range(100)])
+    shard.write(CompactionRequest(revision=101))
+    assert len(shard.rows()) == 100, "compaction itself removes nothing"
+    assert shard.sweep_once(30) == 30
+    left = len(shard.rows())
+    assert left > 10
+    shard.connection.close()
+    shard = Shard(path, create=False)
+    steps = 0
+    while shard.sweep_once(30):
+        steps += 1
+    assert steps == 3
+    assert len(shard.rows()) == 10
+    assert [kv.value for kv in shard.range(b"k", b"l", revision=101)[1].kvs] == [
+        b"%d" % n for n in range(90, 100)
+    ]
+
+
+def test_reading_the_past_of_keys_that_came_and_went() -> None:
+    shard = Shard()
+    shard.put(b"a", b"1")
+    shard.delete(b"a")
+    shard.put(b"a", b"2")
+    shard.delete(b"\0", b"\0")
+    shard.put(b"a", b"3")
+    expected = {1: [], 2: [b"1"], 3: [], 4: [b"2"], 5: [], 6: [b"3"]}
+    for revision, values in expected.items():
+        for end in (b"", b"\0"):
+            response = shard.range(b"a", end, revision=revision)[1]
+            assert [kv.value for kv in response.kvs] == values, revision
+            assert response.count == len(values)
+            assert shard.range(b"a", end, revision=revision, count_only=True)[1].count == len(values)
+
+
+def test_a_reader_of_its_own_sees_its_own_snapshot(tmp_path: Path) -> None:
+    shard = Shard(str(tmp_path / "s.db"))
+    shard.connection.pragma("journal_mode", "wal")
+    reader = apsw.Connection(str(tmp_path / "s.db"), apsw.SQLITE_OPEN_READONLY)
+    shard.put(b"a", b"1")
+    body = RangeRequest(key=b"a").SerializeToString()
+    reader.execute("BEGIN")
+    assert shard.machine.read(reader, frames.ETCD_RANGE, TABLE, body).revision == 2
+    shard.put(b"a", b"2")
+    shard.write(CompactionRequest(revision=3))
+    shard.sweep()
+    old = shard.machine.read(reader, frames.ETCD_RANGE, TABLE, body)
+    assert (old.revision, b"1" in old.body) == (2, True)
+    assert reader.in_transaction, "a transaction that was there before stays open"
+    reader.execute("ROLLBACK")
+    assert shard.machine.read(reader, frames.ETCD_RANGE, TABLE, body).revision == 3
+    assert not reader.in_transaction
+
+
+def test_status_of_a_table() -> None:
+    shard = Shard()
+    shard.put(b"a")
+    result = shard.machine.read(shard.connection, frames.TABLE_STATUS, TABLE, b"")
+    status = frames.TableStatus.FromString(result.body)
+    assert status == shard.machine.table_status()[0]
+    assert (status.keys, status.revision, status.compacted_revision, status.history) == (1, 2, -1, -1)
+    assert status.checksum
+
+
+def test_the_machine_can_be_built_inside_a_transaction() -> None:
+    connection = apsw.Connection(":memory:")
+    connection.execute("BEGIN IMMEDIATE")
+    machine = StateMachine(connection, 1)
+    connection.execute("COMMIT")
+    machine.committed()
+    body = PutRequest(key=b"a").SerializeToString()
+    command = frames.Command(method=frames.ETCD_PUT, table_id=1, body=body)
+    connection.execute("BEGIN IMMEDIATE")
+    assert machine.apply(1, frames.CommandBatch(commands=[command]))[0].revision == 2
