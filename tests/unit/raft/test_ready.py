@@ -3,12 +3,15 @@ do."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from shardworker.raft import (
     NEVER_TICKS,
     TRANSITIONS,
     Accepted,
+    EntryKind,
     LogIndex,
     Membership,
     MembershipChange,
@@ -21,6 +24,7 @@ from shardworker.raft import (
     Step,
     StepKind,
     Term,
+    encode_change,
 )
 from tests.unit.raft.lab import (
     acknowledge_all,
@@ -273,6 +277,88 @@ def test_appends_in_flight_are_bounded_by_bytes() -> None:
         raft.propose(b"x" * 40)
         sent += of_kind(settle(replica), K.APPEND)
     assert len([one for one in sent if one.to == 2]) == 2
+
+
+# ---- membership and reads in odd moments
+
+
+def remove(node: int) -> MembershipChange:
+    return MembershipChange((Step(StepKind.REMOVE, NodeId(node)),))
+
+
+def test_a_leader_takes_nothing_after_its_own_removal() -> None:
+    """Else its log could end up longer than that of the voters who still need its vote."""
+    raft = lead(replica_with())
+    assert isinstance(raft.propose_membership(remove(1)), Accepted)
+    assert raft.propose(b"x") == Rejected(Reason.TRANSFERRING)
+
+
+def test_a_removal_inherited_from_an_earlier_leader_counts_as_well() -> None:
+    replica = replica_with([1])
+    change = replace(entries_of([1], first=2)[0], kind=EntryKind.MEMBERSHIP, data=encode_change(remove(1)))
+    give(replica, message(K.APPEND, 2, 1, index=1, log_term=1, entries=(change,)))
+    for _ in range(20):
+        replica.raft.tick()
+    raft = lead(replica, acknowledge=False)
+    assert raft.propose(b"x") == Rejected(Reason.TRANSFERRING)
+
+
+def test_a_smaller_quorum_may_be_reached_already() -> None:
+    replica = replica_with(membership=members(1, 2, 3, 4))
+    raft = lead(replica)
+    raft.propose_membership(remove(4))
+    raft.propose(b"x")
+    settle(replica)
+    raft.step(message(K.APPEND_REPLY, 2, 1, index=3))
+    raft.step(message(K.APPEND_REPLY, 3, 1, index=2))
+    assert raft.log.commit == 2  # 1 and 2 have "x", two of four
+    settle(replica)
+    assert raft.log.commit == 3  # two of three
+
+
+def test_an_answer_to_an_earlier_round_confirms_nothing() -> None:
+    replica = replica_with()
+    raft = lead(replica)
+    raft.read_index(1)
+    first = of_kind(settle(replica), K.HEARTBEAT)[0].context
+    give(replica, message(K.HEARTBEAT_REPLY, 2, 1, context=first))
+    raft.read_index(2)
+    settle(replica)
+    give(replica, message(K.HEARTBEAT_REPLY, 3, 1, context=first))
+    assert [read.context for read in replica.reads] == [1]
+
+
+def test_reads_die_with_the_leadership() -> None:
+    replica = replica_with()
+    raft = lead(replica)
+    raft.read_index(1)
+    settle(replica)
+    give(replica, message(K.HEARTBEAT, 2, 2))
+    for _ in range(20):
+        raft.tick()
+    lead(replica)
+    raft.tick()
+    rounds = of_kind(settle(replica), K.HEARTBEAT)
+    give(replica, message(K.HEARTBEAT_REPLY, 2, raft.term, context=1))
+    assert [one.context for one in rounds] == [0, 0]
+    assert not replica.reads
+
+
+def test_an_old_reply_does_not_end_a_snapshot() -> None:
+    replica = replica_with()
+    raft = lead(replica, acknowledge=False)
+    for _ in range(3):
+        raft.propose(b"x")
+    settle(replica)
+    acknowledge_all(replica, 2)
+    replica.compact()
+    raft.tick()
+    sent = give(replica, message(K.HEARTBEAT_REPLY, 3, raft.term))
+    assert of_kind(sent, K.SNAPSHOT)
+    acknowledge_all(replica, 3, index=1)
+    assert raft.status().progress[NodeId(3)].state == "snapshot"
+    acknowledge_all(replica, 3, index=4)
+    assert raft.status().progress[NodeId(3)].state == "replicate"
 
 
 # ---- sleeping
