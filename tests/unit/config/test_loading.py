@@ -179,9 +179,9 @@ BAD = {
         "f.yaml:2: nodes.n1.host: 'http://x' is neither an IP address nor a host name",
     ),
     "election before heartbeat": (
-        ONE + "raft:\n  heartbeat_ticks: 6\n",
+        ONE + "raft:\n  heartbeat_ticks: 10\n",
         (
-            "f.yaml:3: raft.election_ticks: 6 is not above heartbeat_ticks (6): followers would campaign against a "
+            "f.yaml:3: raft.election_ticks: 10 is not above heartbeat_ticks (10): followers would campaign against a "
             "living leader; raise it"
         ),
     ),
