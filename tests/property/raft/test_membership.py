@@ -38,9 +38,9 @@ def assert_well_formed(membership: Membership) -> None:
 
 def assert_overlap(before: Membership, after: Membership) -> None:
     """Whoever decides before and whoever decides after have a replica in common (thesis 4.1)."""
-    befores = [majorities(frozenset(group)) for group in groups_of(before)]
-    afters = [majorities(frozenset(group)) for group in groups_of(after)]
-    assert any(all(one & other for one in old for other in new) for old in befores for new in afters), (
+    olds = [majorities(frozenset(group)) for group in groups_of(before)]
+    news = [majorities(frozenset(group)) for group in groups_of(after)]
+    assert any(all(one & other for one in old for other in new) for old in olds for new in news), (
         before,
         after,
     )
