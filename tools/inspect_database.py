@@ -2,168 +2,62 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
-import apsw
-import sqlite_utils
 import typer
 
-from proto.errors import Corrupt
-from shardworker.store import IdentityMismatch, StoreError, StoreSettings, database, errors, folder
-from shardworker.store.files import REAL_FILES
-from shardworker.store.verify import verify
 from tools.failure import Failed
 from tools.output import Output, human_bytes, print_json, print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """Everything that `inspect` says, ready for JSON."""
-
-    file: str
-    size_bytes: int
-    wal_bytes: int
-    replica: dict[str, Any]
-    """Identity, hard state, positions and membership; empty if they cannot be read."""
-    tables: list[dict[str, Any]]
-    """The key-value tables of the shard."""
-    storage: list[dict[str, Any]]
-    """SQLite's tables with their row counts."""
-    problems: list[str]
-    """A sentence each; empty for a sound database."""
-
-
 def inspect(path: Path, output: Output) -> None:
-    """Print what is in the database `path`, a file or a replica's folder. Raises Failed if it is not sound."""
-    found = inspect_database(path)
+    """Print what is in the database `path`, a file or a replica's folder.
+
+    Raises Failed if there is none, or if it is not sound."""
+    found = read_inspection(path)
     if output is Output.JSON:
-        print_json(dataclasses.asdict(found))
+        print_json(found)
     else:
         _print(found)
-    if found.problems:
-        count = len(found.problems)
-        raise Failed(f"{found.file} is not sound: {count} {'problem' if count == 1 else 'problems'}")
+    if found["problems"]:
+        count = len(found["problems"])
+        raise Failed(f"{found['file']} is not sound: {count} {'problem' if count == 1 else 'problems'}")
 
 
-def inspect_database(path: Path) -> Inspection:
-    """Read and check a database. What is wrong with it is in `problems`; raises Failed only if there is none."""
-    file = _database_file(path)
-    wal_bytes = REAL_FILES.size(folder.wal_of(file))
-    problems: list[str] = []
-    replica: dict[str, Any] = {}
-    tables: list[dict[str, Any]] = []
-    storage: list[dict[str, Any]] = []
-    try:
-        connection = database.connect(file, StoreSettings(), vfs=None, role=database.Role.READER)
-    except apsw.Error as error:
-        raise Failed(f"{file} cannot be opened: {error}") from error
-    try:
-        # One read transaction: a worker that runs beside us may go on writing, what we see stays one state.
-        connection.execute("BEGIN")
-        database.check_format(connection, file)
-        problems = verify(connection)
-        replica = _replica(connection)
-        storage = list(_storage(connection))
-        tables = list(_tables(connection, problems))
-    except (apsw.Error, StoreError, Corrupt) as error:
-        if isinstance(error, IdentityMismatch):
-            raise Failed(str(error)) from error
-        problems.append(str(errors.translated(error, "reading the database")))
-    finally:
-        connection.close()
-    return Inspection(
-        str(file), REAL_FILES.size(file), wal_bytes, replica, tables, storage, list(dict.fromkeys(problems))
+def read_inspection(path: Path) -> dict[str, Any]:
+    """What shardworker.store.inspection finds, with its fields. Raises Failed if there is no database."""
+    reader = subprocess.run(  # noqa: S603 -- this interpreter, our own module
+        [sys.executable, "-m", "shardworker.store.inspection", str(path)],
+        capture_output=True,
+        check=False,
     )
+    if reader.returncode != 0:
+        raise Failed(f"{path} cannot be inspected: {reader.stderr.decode(errors='replace').strip()[-500:]}")
+    found: dict[str, Any] = json.loads(reader.stdout)
+    if "error" in found:
+        raise Failed(found["error"])
+    return found
 
 
-def _database_file(path: Path) -> Path:
-    if not path.is_dir():
-        if not path.exists():
-            raise Failed(f"there is no {path}")
-        return path
-    generation = folder.current_generation(path, REAL_FILES)
-    if generation is None:
-        raise Failed(f"{path} is no replica's folder: it holds no replica-<number>.db")
-    return folder.database_file(path, generation)
-
-
-def _replica(connection: apsw.Connection) -> dict[str, Any]:
-    identity = database.read_identity(connection)
-    state = database.read_state(connection)
-    membership = database.read_membership(connection)
-    log_bytes = connection.execute("SELECT coalesce(sum(length(data)), 0) FROM log").get
-    return {
-        "cluster": identity.cluster_name,
-        "cluster_id": f"{identity.cluster_id:016x}",
-        "node": identity.node,
-        "shard": identity.shard,
-        "term": state.term,
-        "vote": state.vote,
-        "commit_index": state.commit,
-        "applied_index": state.applied_index,
-        "applied_term": state.applied_term,
-        "first_index": state.truncated_index + 1,
-        "last_index": state.last_index,
-        "log_bytes": log_bytes,
-        "voters": sorted(membership.voters),
-        "voters_outgoing": sorted(membership.voters_outgoing),
-        "learners": sorted(membership.learners),
-    }
-
-
-def _storage(connection: apsw.Connection) -> Iterator[dict[str, Any]]:
-    # sqlite-utils asks its connection only for what apsw's offers as well.
-    schema = sqlite_utils.Database(connection)  # type: ignore[arg-type]
-    for name in sorted(schema.table_names()):
-        table = schema[name]
-        yield {
-            "name": name,
-            "rows": table.count,
-            "columns": " ".join(column.name for column in table.columns),
-        }
-
-
-def _tables(connection: apsw.Connection, problems: list[str]) -> Iterator[dict[str, Any]]:
-    """The shard's tables as the state machine counts them, checked against what is stored."""
-    if not connection.table_exists("main", "tables"):
-        return
-    rows: Any = connection.execute(
-        "SELECT id, name, revision, compacted, history, keys, checksum FROM tables ORDER BY id"
-    ).fetchall()
-    for number, name, revision, compacted, history, keys, checksum in rows:
-        stored = connection.execute(f"SELECT count(*) FROM t{int(number)}_live").get  # noqa: S608 -- a number
-        if stored != keys:
-            problems.append(f"table {name} counts {keys} keys, but {stored} are stored")
-        yield {
-            "id": number,
-            "name": name,
-            "revision": revision,
-            "compacted_revision": compacted,
-            "history": history,
-            "keys": keys,
-            "checksum": f"{checksum & 0xFFFFFFFFFFFFFFFF:016x}",
-        }
-
-
-def _print(found: Inspection) -> None:
-    typer.echo(f"{found.file}: {human_bytes(found.size_bytes)}, WAL {human_bytes(found.wal_bytes)}")
-    for name, value in found.replica.items():
+def _print(found: dict[str, Any]) -> None:
+    typer.echo(f"{found['file']}: {human_bytes(found['size_bytes'])}, WAL {human_bytes(found['wal_bytes'])}")
+    for name, value in found["replica"].items():
         shown = " ".join(map(str, value)) if isinstance(value, list) else value
         typer.echo(f"  {name.replace('_', ' '):<16} {'-' if shown == '' else shown}")
-    if found.tables:
+    if found["tables"]:
         typer.echo("")
-        print_table(list(found.tables[0]), found.tables)
-    if found.storage:
+        print_table(list(found["tables"][0]), found["tables"])
+    if found["storage"]:
         typer.echo("")
-        print_table(["name", "rows", "columns"], found.storage)
+        print_table(["name", "rows", "columns"], found["storage"])
     typer.echo("")
-    for problem in found.problems:
+    for problem in found["problems"]:
         typer.echo(f"problem: {problem}")
-    if not found.problems:
+    if not found["problems"]:
         typer.echo("sound: pages, checksums, log and positions agree")

@@ -40,7 +40,9 @@ class StoreLogWriter:
 
     def append(self, entries: Sequence[Entry]) -> None:
         with self._store.turn(sync=True) as turn:
-            turn.append(HardState(Term(9), NodeId(0), LogIndex(0)) if not self._store.state.commit else None, entries)
+            turn.append(
+                HardState(Term(9), NodeId(0), LogIndex(0)) if not self._store.state.commit else None, entries
+            )
 
     def compact(self, index: LogIndex) -> None:
         with self._store.turn(sync=True) as turn:
@@ -163,7 +165,7 @@ def test_a_changed_log_row_is_refused(tmp_path: Path, damage: str) -> None:
     store.connection.execute(damage)
     assert store.verify() != []
     if "idx = 3" in damage:
-        with pytest.raises(Corrupt, match="checksum|lacks rows"):
+        with pytest.raises(Corrupt, match=r"checksum|lacks rows"):
             all_entries(store)
     store.close()
     with pytest.raises(Corrupt):
