@@ -42,6 +42,22 @@ _COMPARE_TARGETS = (
 _RELATIONS = (Relation.EQUAL, Relation.GREATER, Relation.LESS, Relation.NOT_EQUAL)
 
 
+_SERIALIZABLE = b"\x38\x01"
+
+
+def plain_key(body: bytes) -> bytes:
+    """The key of a RangeRequest that holds a key of up to 127 bytes and at most the serializable flag; else nothing.
+
+    Most gets are just that, and looking at two bytes saves a quarter of their time."""
+    if len(body) < 3 or body[0] != 0x0A:
+        return b""
+    size = body[1]
+    rest = len(body) - 2 - size
+    if size < 128 and (rest == 0 or (rest == 2 and body.endswith(_SERIALIZABLE))):
+        return body[2 : 2 + size]
+    return b""
+
+
 def to_range(request: rpc_pb2.RangeRequest) -> Range:
     """Raises EmptyKey, InvalidSortOption."""
     if not request.key:
@@ -126,6 +142,11 @@ def range_body(done: Ranged) -> bytes:
     if done.count:
         tail += b"\x20" + varint(done.count)
     return done.kvs + tail
+
+
+def one_body(stored: bytes | None) -> bytes:
+    """Of a range that is one key: its pair and a count of 1, or nothing at all."""
+    return b"" if stored is None else stored + b"\x20\x01"
 
 
 def put_body(done: PutDone) -> bytes:

@@ -313,6 +313,9 @@ class StateMachine:
 
     @staticmethod
     def _read_etcd_range(view: View, body: bytes) -> bytes:
+        key = etcd_codec.plain_key(body)
+        if key:
+            return etcd_codec.one_body(view.get(key))
         op = etcd_codec.to_range(rpc_pb2.RangeRequest.FromString(body))
         return etcd_codec.range_body(view.range(op))
 
@@ -369,7 +372,7 @@ class StateMachine:
         Looks at the table as it is now; without a table, judges by the request alone. A body that cannot be read is
         light: its error is quickly found."""
         to_op = self._OPERATIONS.get(method)
-        if to_op is None:
+        if to_op is None or (method == frames.ETCD_RANGE and etcd_codec.plain_key(body)):
             return False
         try:
             op = to_op(body)

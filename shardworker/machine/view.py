@@ -78,14 +78,21 @@ class View:
             return self._range_key(op)
         return self._range_live(op)
 
-    def _range_key(self, op: Range) -> Ranged:
-        row = self.execute(self.sql.get_kv, (op.key,)).fetchone()
+    def get(self, key: bytes) -> bytes | None:
+        """The stored pair of a key as of now."""
+        row: Any = self.execute(self.sql.get_kv, (key,)).fetchone()
         if row is None:
+            return None
+        stored: bytes = row[0]
+        self._charge(len(stored))
+        return stored
+
+    def _range_key(self, op: Range) -> Ranged:
+        stored = self.get(op.key)
+        if stored is None:
             return Ranged(self.revision, b"", 0, False)
         if op.count_only:
             return Ranged(self.revision, b"", 1, False)
-        stored: bytes = row[0]
-        self._charge(len(stored))
         if op.keys_only or op.filtered:
             kvs = [kv for kv in parse(stored) if _passes(kv, op)]
             return Ranged(self.revision, encode(kvs, keys_only=op.keys_only), 1, False)
