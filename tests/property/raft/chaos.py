@@ -62,6 +62,7 @@ class Trouble:
             "campaign": 3,
             "crash": 4,
             "transfer": 4,
+            "disconnect": 6,
             "change": 10,
             "compact": 5,
             "give_up_snapshot": 5,
@@ -219,6 +220,9 @@ class ChaosCluster:
 
     def _transfer(self) -> None:
         self.replicas[self._node()].raft.transfer_leadership(self._node())
+
+    def _disconnect(self) -> None:
+        self.replicas[self._node()].raft.report_disconnected(self._node())
 
     def _change(self) -> None:
         raft = self.replicas[self._node()].raft
