@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 
 from tests.simulation import plan as plans
 from tests.simulation.report import describe
@@ -26,7 +27,7 @@ def main() -> int:
     for seed in range(options.seed, options.seed + options.count):
         plan = plans.draw(seed).without(frozenset(options.without))
         if options.safety_ms is not None:
-            plan = plans.replace(plan, safety_ms=options.safety_ms)
+            plan = replace(plan, safety_ms=options.safety_ms)
         started = time.process_time()
         if options.trace:
             with open(options.trace, "w") as file:

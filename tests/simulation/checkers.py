@@ -73,6 +73,9 @@ class Checkers:
             self._check_log_matching(core, ready.entries)
         for entry in ready.committed:
             self._check_applied(process, core, entry)
+        for request_id, revision in process.effects:
+            self._check_effect(process, request_id, revision)
+        process.effects.clear()
         self._note_promises(host, core, ready)
 
     def _check_log_matching(self, core: Raft, entries: Iterable[Entry]) -> None:
@@ -154,7 +157,9 @@ class Checkers:
     def applied_batch(
         self, process: Process, batch: frames.CommandBatch, results: list[Result], before: dict[int, int]
     ) -> None:
-        """The state machine answered a batch; `before` holds each table's revision before it."""
+        """The state machine answered a batch; `before` holds each table's revision before it.
+
+        Counts once the turn is durable: a crash before that undoes it."""
         revisions = dict(before)
         for command, result in zip(batch.commands, results, strict=True):
             revision = revisions.get(command.table_id, 0)
@@ -165,7 +170,7 @@ class Checkers:
                     "dense-revisions", f"{process} went from revision {revision} to {result.revision}"
                 )
             revisions[command.table_id] = result.revision
-            self._check_effect(process, command.request_id, result.revision)
+            process.effects.append((command.request_id, result.revision))
 
     def _check_effect(self, process: Process, request_id: bytes, revision: int) -> None:
         known = self._effects.setdefault(request_id, revision)

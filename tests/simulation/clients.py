@@ -261,7 +261,7 @@ class Client:
         envelope.group = self._cluster.config.group(self._cluster.shard)
         envelope.requests.add(
             call=number,
-            method=call.method,  # type: ignore[arg-type]
+            method=call.method,
             table_id=TABLE_ID,
             body=call.body,
             request_id=call.request_id,

@@ -89,6 +89,7 @@ class SimulatedDisk:
         self._locked: set[str] = set()
         self._used_bytes = 0
         self._power_cut_in: int | None = None
+        self._kill_only = False
         self._sync_fails_in: int | None = None
         self.epoch = 0
         """Counts power cuts. A file opened before the last one is dead."""
@@ -112,6 +113,12 @@ class SimulatedDisk:
         """Raise PowerCut in the operations-th write, sync or change of names from now (1 = the next); None:
         never."""
         self._power_cut_in = operations
+        self._kill_only = False
+
+    def kill_after(self, operations: int | None) -> None:
+        """As cut_power_after, but only the process dies there: what it wrote stays in the kernel's cache."""
+        self._power_cut_in = operations
+        self._kill_only = True
 
     def fail_sync_after(self, syncs: int | None) -> None:
         """The syncs-th sync from now (1 = the next) fails and loses what it should have saved."""
@@ -204,7 +211,10 @@ class SimulatedDisk:
         if self._power_cut_in is not None:
             self._power_cut_in -= 1
             if self._power_cut_in <= 0:
-                self.power_cut()
+                if self._kill_only:
+                    self.process_died()
+                else:
+                    self.power_cut()
                 raise PowerCut
 
     def write(self, inode: _Inode, offset: int, block: bytes) -> bool:

@@ -131,7 +131,11 @@ class Faults:
 
     def _kill(self, rng: Random) -> None:
         self._cluster.count("kill")
-        self._host(rng).kill()
+        host, operations = self._host(rng), rng.choice((0, rng.randint(1, 30)))
+        if operations:
+            host.disk.kill_after(operations)
+        else:
+            host.kill()
 
     def _crash_point(self, rng: Random) -> None:
         process = self._host(rng).process

@@ -108,7 +108,7 @@ class Host:
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
             if self.disk.epoch != epoch:
-                self._buried("the power went")
+                self._buried("the power went, or it was killed, in a disk operation")
             elif isinstance(error, Killed):
                 self._buried(f"killed at {error.args[0]}")
             elif isinstance(error, StorageFailed):

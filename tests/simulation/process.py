@@ -104,6 +104,7 @@ def _watched_raft(base: type[Raft], process: Process, checkers: Checkers) -> typ
             super().advance(ready, durable)
             if durable:
                 checkers.advanced(process, self, ready)
+            process.effects.clear()
 
     return WatchedRaft
 
@@ -130,6 +131,8 @@ class Process:
         self.applied = 0
         self.checked_state_at = -1
         self.led_term = -1
+        self.effects: list[tuple[bytes, int]] = []
+        """Request ids that took effect in the open turn, and their revisions."""
         self._inbox: list[tuple[bytes, frames.Envelope]] = []
         self._wake_us: int | None = None
         self._tick_us = config.raft.tick_ms * MS
