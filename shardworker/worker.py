@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-PACE_S: Final = 0.002
-"""Least time from turn to turn under load. Clients in a closed loop don't notice: their requests wait for each other
-anyway; without load a turn starts at once."""
+PACE_S_PER_REQUEST: Final = 0.00025
+PACE_S_MAX: Final = 0.005
+"""Under load the next turn starts no earlier than this after the last one, so that it has company. Clients that wait
+for each other's turn anyway don't notice; one client alone is never waited for."""
 
-BUSY_MESSAGES: Final = 4
+BUSY_REQUESTS: Final = 4
 """A turn that had so many requests counts as load."""
 
 DRAIN_S_MAX: Final = 2.0
@@ -153,7 +154,9 @@ class Worker:
         started = time.monotonic()
         self._tick(started)
         self._replica.turn()
-        self._busy_until = started + PACE_S if requests >= BUSY_MESSAGES else 0.0
+        self._busy_until = (
+            started + min(PACE_S_MAX, requests * PACE_S_PER_REQUEST) if requests >= BUSY_REQUESTS else 0.0
+        )
 
     def _tick(self, now: float) -> None:
         elapsed = int((now - self._last_tick) / self._tick_s)
