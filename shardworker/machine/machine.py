@@ -146,7 +146,7 @@ class StateMachine:
             save_table(self._connection, self._tables[table_id])
         self._dirty.clear()
         if fresh:
-            self._window.add(index, batch.time_ms, [_to_stored(*item) for item in fresh.items()])
+            self._window.add(index, batch.time_ms, _to_stored(fresh))
         return results
 
     def _remembered(self, request_id: bytes) -> Result | None:
@@ -462,15 +462,16 @@ class _snapshot:
             self._connection.execute("ROLLBACK")
 
 
-def _to_stored(request_id: bytes, result: Result) -> frames.StoredResult:
-    if result.error is None:
-        return frames.StoredResult(request_id=request_id, revision=result.revision, body=result.body)
-    return frames.StoredResult(
-        request_id=request_id,
-        revision=result.revision,
-        error=result.error.frame_code,
-        detail=result.error.detail,
-    )
+def _to_stored(fresh: dict[bytes, Result]) -> frames.StoredResults:
+    stored = frames.StoredResults()
+    add = stored.results.add
+    for request_id, result in fresh.items():
+        error = result.error
+        if error is None:
+            add(request_id=request_id, revision=result.revision, body=result.body)
+        else:
+            add(request_id=request_id, revision=result.revision, error=error.frame_code, detail=error.detail)
+    return stored
 
 
 def _status(table: Table) -> frames.TableStatus:

@@ -99,7 +99,6 @@ class TableSql:
         "live_newer",
         "live_rows",
         "probe",
-        "rev_name",
         "sample",
         "scan",
         "set_live",
@@ -109,7 +108,7 @@ class TableSql:
 
     def __init__(self, table_id: int) -> None:
         rev, live, dead = f"t{table_id}_rev", f"t{table_id}_live", f"t{table_id}_dead"
-        self.rev_name, self.live_name = rev, live
+        self.live_name = live
         self.live = f"SELECT id, create_revision, version, lease FROM {live} WHERE key = ?"
         self.get_kv = f"SELECT r.kv FROM {live} l CROSS JOIN {rev} r ON r.id = l.id WHERE l.key = ?"
         self.change = f"SELECT kv, prev FROM {rev} WHERE id = ?"

@@ -111,7 +111,7 @@ class ResultWindow:
                 return result
         raise AssertionError(f"entry {index} has no result for request {request_id.hex()}")
 
-    def add(self, index: int, time_ms: int, results: list[frames_pb2.StoredResult]) -> None:
+    def add(self, index: int, time_ms: int, stored: frames_pb2.StoredResults) -> None:
         """Remembers an entry's results and forgets what no longer fits."""
         if self._saved is None:
             totals = self._totals
@@ -121,7 +121,8 @@ class ResultWindow:
             self._last_index = self._last_index[:]
         time_ms = max(time_ms, self._totals.time_ms)
         age_clock_ms = self._totals.age_clock_ms + min(time_ms - self._totals.time_ms, STEP_MS_MAX)
-        size_bytes = sum(len(result.body) + _OVERHEAD_BYTES for result in results)
+        results = stored.results
+        size_bytes = sum([len(result.body) + _OVERHEAD_BYTES for result in results])
         self._connection.execute(
             "INSERT INTO results (log_index, time_ms, age_clock_ms, commands, bytes, data) VALUES (?, ?, ?, ?, ?, ?)",
             (
@@ -130,15 +131,15 @@ class ResultWindow:
                 age_clock_ms,
                 len(results),
                 size_bytes,
-                frames_pb2.StoredResults(results=results).SerializeToString(),
+                stored.SerializeToString(),
             ),
         )
         if self._oldest is None:
             self._oldest = _Oldest(index, age_clock_ms, len(results), size_bytes)
             self._totals.floor = index
         self._count(time_ms, age_clock_ms, len(results), size_bytes)
+        generation = self._generation(index)
         for result in results:
-            generation = self._generation(index)
             request_id = result.request_id
             self._added.append((generation, request_id, generation.get(request_id)))
             generation[request_id] = index
