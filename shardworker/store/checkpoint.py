@@ -47,12 +47,14 @@ class Checkpointer(Protocol):
         """Stop; no connection of it is open afterwards."""
 
 
-def checkpoint(connection: apsw.Connection, store: ReplicaStore) -> bool:
+def checkpoint(
+    connection: apsw.Connection, store: ReplicaStore, mode: int = apsw.SQLITE_CHECKPOINT_PASSIVE
+) -> bool:
     """Copy what can be copied now; whether the whole WAL was. Raises the store's errors, but not for a full
     disk: the WAL still holds everything, so it only stays long."""
     store.crash_points.reach(CrashPoint.CHECKPOINT_BEFORE)
     try:
-        in_wal, copied = connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_PASSIVE)
+        in_wal, copied = connection.wal_checkpoint("main", mode)
     except (apsw.BusyError, apsw.LockedError):
         return (
             False  # the other connection is checkpointing right now, or this one is in the middle of a read

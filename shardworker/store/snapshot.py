@@ -282,10 +282,11 @@ def _check_copy(around: Surroundings, path: Path, announced: SnapshotMeta) -> No
 
 
 def prepare_install(around: Surroundings, received: ReceivedSnapshot, hard_state: HardState) -> None:
-    """Make the received file this replica's own: its identity, its term and vote. Durable on return."""
+    """Make the received file this replica's own: its identity, its term and vote. Durable on return.
+
+    With a journal, unlike the rest: should the disk be full just now, the same file is tried again later."""
     copy = _open_copy(around, received.path, Role.WRITER)
     try:
-        _drop_journal(copy)
         copy.execute("BEGIN IMMEDIATE")
         state = _state_after(received.meta, term=hard_state.term, vote=hard_state.vote)
         database.put_row(copy, STATE_ROW, state.encode())

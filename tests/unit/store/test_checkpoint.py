@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shardworker.store import StorageFailed, StoreSettings
+from shardworker.store import CrashPoint, StorageFailed, StoreSettings
 from tests.unit.store.replicas import open_replica, put, rows
 
 if TYPE_CHECKING:
@@ -33,6 +33,38 @@ def test_the_wal_of_a_busy_writer_stays_bounded(tmp_path: Path) -> None:
     assert store.verify() == []
     store.close()
     assert checkpointers() == []
+
+
+class WriterIsFaster:
+    """Holds the thread at the end of its second pass until the writer has committed once more."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+        self.at_end = threading.Event()
+        self.go_on = threading.Event()
+
+    def reach(self, point: CrashPoint) -> None:
+        if point is CrashPoint.CHECKPOINT_DONE and threading.current_thread().name == "checkpointer":
+            self.passes += 1
+            if self.passes == 2:
+                self.at_end.set()
+                assert self.go_on.wait(20)
+
+
+def test_the_writer_finishes_what_it_outran(tmp_path: Path) -> None:
+    race = WriterIsFaster()
+    store = open_replica(tmp_path, settings=SMALL, crash_points=race)
+    while not race.at_end.is_set():
+        put(store, b"x" * 3000, sync=False)
+    put(store, b"x" * 3000, sync=False)
+    race.go_on.set()
+    outrun = store.wal_frames
+    for _ in range(200):  # far from the growth after which the thread would try again
+        put(store, b"x", sync=False)
+        if store.wal_frames < outrun:
+            break
+    assert store.wal_frames < 20, "the WAL has started over"
+    store.close()
 
 
 def test_an_idle_replica_has_no_thread(tmp_path: Path) -> None:

@@ -170,3 +170,15 @@ def test_a_changed_log_row_is_refused(tmp_path: Path, damage: str) -> None:
     store.close()
     with pytest.raises(Corrupt):
         open_replica(tmp_path)
+
+
+def test_the_newest_rows_cannot_vanish_unnoticed(tmp_path: Path) -> None:
+    """Not committed as far as this replica knows, but it has vouched for them."""
+    store = open_replica(tmp_path)
+    put(store)
+    with store.turn(sync=True) as turn:
+        turn.append(None, [entry(2), entry(3)])
+    store.connection.execute("DELETE FROM log WHERE idx = 3")
+    store.close()
+    with pytest.raises(Corrupt, match="ends at index 2, but it was written up to 3"):
+        open_replica(tmp_path)
