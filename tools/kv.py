@@ -301,8 +301,8 @@ def _print_kvs(kvs: list[kv_pb2.KeyValue], as_hex: bool) -> None:
         ["key", "value", "revision", "version"],
         [
             {
-                "key": _shown(kv.key, as_hex),
-                "value": _shown(kv.value, as_hex),
+                "key": shown(kv.key, as_hex),
+                "value": shown(kv.value, as_hex),
                 "revision": kv.mod_revision,
                 "version": kv.version,
             }
@@ -311,7 +311,7 @@ def _print_kvs(kvs: list[kv_pb2.KeyValue], as_hex: bool) -> None:
     )
 
 
-def _shown(content: bytes, as_hex: bool) -> str:
+def shown(content: bytes, as_hex: bool) -> str:
     """Text as it is, anything else with \\xNN: what is shown never steers the terminal."""
     if as_hex:
         return content.hex()

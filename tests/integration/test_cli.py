@@ -1,0 +1,345 @@
+"""The command line as a user runs it: output, exit codes, and the words of each refusal."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from coordinator.supervisor.process import State
+from tests.integration.cluster import ROOT, Cluster, is_alive, run_cli
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+EXAMPLES = ROOT / "config" / "examples"
+
+
+@pytest.fixture(name="cluster", scope="module")
+def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One node, two shards, two tables. Every test leaves it up."""
+    tables: dict[str, dict[str, Any]] = {"default": {"shard": 1}, "users": {"shard": 2, "history": 10}}
+    with Cluster(tmp_path_factory.mktemp("cli"), nodes=1, shards=2, tables=tables) as cluster:
+        cluster.wait_leaders()
+        yield cluster
+
+
+def _out(cluster: Cluster, *arguments: str, given: bytes | None = None) -> str:
+    done = cluster.cli(*arguments, given=given)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+def _refusal(cluster: Cluster, *arguments: str, code: int = 1) -> str:
+    done = cluster.cli(*arguments)
+    assert done.returncode == code, f"exit code {done.returncode}: {done.stderr.decode()}"
+    assert b"Traceback" not in done.stderr
+    return done.stderr.decode()
+
+
+# ---- kv ----------------------------------------------------------------------------------------------------------
+
+
+def test_put_and_get(cluster: Cluster) -> None:
+    revision = cluster.cli_json("kv", "put", "greeting", "hello")["revision"]
+    assert _out(cluster, "kv", "get", "greeting").splitlines() == [
+        "KEY       VALUE  REVISION  VERSION",
+        f"greeting  hello  {revision:<8}  1",
+    ]
+    again = cluster.cli_json("kv", "put", "greeting", "hi", "--prev-kv")
+    assert (again["revision"], base64.b64decode(again["prev_kvs"][0]["value"])) == (revision + 1, b"hello")
+    assert _out(cluster, "kv", "put", "greeting", "hey") == f"put 1 key, revision {revision + 2}\n"
+    old = cluster.cli_json("kv", "get", "greeting", "--rev", str(revision))
+    assert [base64.b64decode(kv["value"]) for kv in old["kvs"]] == [b"hello"]
+
+
+def test_bytes_pass_unharmed(cluster: Cluster) -> None:
+    every_byte = bytes(range(256))
+    _out(cluster, "kv", "put", "bytes", given=every_byte)
+    assert cluster.cli("kv", "get", "bytes", "--print-value-only").stdout == every_byte
+    found = cluster.cli_json("kv", "get", "bytes")["kvs"][0]
+    assert (base64.b64decode(found["key"]), base64.b64decode(found["value"])) == (b"bytes", every_byte)
+    _out(cluster, "kv", "put", "--hex", "00ff", "01fe")
+    assert _out(cluster, "kv", "get", "--hex", "00ff").splitlines()[1].split()[:2] == ["00ff", "01fe"]
+    assert cluster.cli("kv", "get", "--hex", "00ff", "--print-value-only").stdout == b"\x01\xfe"
+    raw_key = os.fsdecode(b"k\xf0")
+    _out(cluster, "kv", "put", raw_key, "v")
+    assert base64.b64decode(cluster.cli_json("kv", "get", raw_key)["kvs"][0]["key"]) == b"k\xf0"
+
+
+def test_ranges(cluster: Cluster) -> None:
+    for key in ("r/a", "r/b", "r/c", "s"):
+        _out(cluster, "kv", "put", key, key.upper())
+
+    def keys(*arguments: str) -> list[str]:
+        return [base64.b64decode(kv["key"]).decode() for kv in cluster.cli_json("kv", *arguments)["kvs"]]
+
+    assert keys("get", "r/", "--prefix") == ["r/a", "r/b", "r/c"]
+    assert keys("get", "r/b", "--from-key") == ["r/b", "r/c", "s"]
+    assert keys("range", "r/a", "r/c") == ["r/a", "r/b"]
+    limited = cluster.cli_json("kv", "get", "r/", "--prefix", "--limit", "2", "--serializable")
+    assert (len(limited["kvs"]), limited["more"], limited["count"]) == (2, True, 3)
+    assert cluster.cli_json("kv", "range", "r", "s", "--keys-only")["kvs"][0]["value"] == ""
+    assert _out(cluster, "kv", "get", "r/", "--prefix", "--count-only") == "3\n"
+    assert _out(cluster, "kv", "get", "nothing/", "--prefix") == "KEY  VALUE  REVISION  VERSION\n"
+
+
+def test_deletes(cluster: Cluster) -> None:
+    for key in ("d1", "d2", "d3"):
+        _out(cluster, "kv", "put", key, "x")
+    done = cluster.cli_json("kv", "del", "d1", "--prev-kv")
+    assert (done["deleted"], base64.b64decode(done["prev_kvs"][0]["key"])) == (1, b"d1")
+    assert cluster.cli_json("kv", "del", "d1")["deleted"] == 0
+    assert _out(cluster, "kv", "del", "d2", "d9").startswith("deleted 2 keys, revision ")
+
+
+def test_transactions(cluster: Cluster, tmp_path: Path) -> None:
+    script = 'version("t") = "0"\n\nput t first\nget t\n\nget t\n'
+    first = cluster.cli_json("kv", "txn", given=script.encode())
+    assert (first["succeeded"], [next(iter(answer)) for answer in first["responses"]]) == (
+        True,
+        ["put", "range"],
+    )
+    file = tmp_path / "txn"
+    file.write_text(script)
+    lines = _out(cluster, "kv", "txn", str(file)).splitlines()
+    assert lines[0].startswith("failed, revision ")
+    assert lines[2].split()[:2] == ["t", "first"]
+    file.write_text("put t\n")
+    assert _refusal(cluster, "kv", "txn", str(file)).startswith(
+        f"boathouse: {file}: line 1: expected a compare"
+    )
+    assert "can't be read: No such file or directory" in _refusal(
+        cluster, "kv", "txn", str(tmp_path / "none")
+    )
+
+
+def test_tables_are_apart(cluster: Cluster) -> None:
+    _out(cluster, "kv", "put", "--table", "users", "who", "ada")
+    assert cluster.cli_json("kv", "get", "who")["count"] == 0
+    assert cluster.cli_json("kv", "get", "who", "-t", "users")["count"] == 1
+    listed = {row["name"]: row for row in cluster.cli_json("table", "list")}
+    assert set(listed) == {"default", "users"}
+    assert (listed["users"]["shard"], listed["users"]["history"]) == (2, 10)
+    assert _out(cluster, "table", "list").splitlines()[0].split() == ["NAME", "ID", "SHARD", "HISTORY"]
+
+
+def test_one_request_id_writes_once(cluster: Cluster) -> None:
+    first = cluster.cli_json("kv", "put", "once", "1", "--request-id", "my-write")
+    assert (
+        cluster.cli_json("kv", "put", "once", "1", "--request-id", "my-write")["revision"]
+        == first["revision"]
+    )
+    assert cluster.cli_json("kv", "get", "once")["kvs"][0]["version"] == 1
+
+
+def test_the_server_s_words_reach_the_user(cluster: Cluster) -> None:
+    assert "required revision is a future revision" in _refusal(cluster, "kv", "get", "k", "--rev", "999999")
+    assert "table not found (NOT_FOUND)" in _refusal(cluster, "kv", "get", "k", "--table", "no_such")
+    assert "table _catalog is read-only" in _refusal(cluster, "kv", "put", "k", "v", "--table", "_catalog")
+    assert "(INVALID_ARGUMENT)" in _refusal(cluster, "kv", "get", "")
+
+
+def test_nobody_listening_is_one_line() -> None:
+    done = run_cli("kv", "get", "k", "--endpoint", "127.0.0.1:1", "--timeout", "0.5")
+    assert done.returncode == 1
+    assert done.stderr.decode().startswith("boathouse: 127.0.0.1:1: ")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_another_endpoint_is_tried(cluster: Cluster) -> None:
+    endpoints = f"127.0.0.1:1,{cluster.endpoints[0]}"
+    assert run_cli("kv", "put", "k", "v", "--endpoint", endpoints).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("kv", "get", "a", "--prefix", "--from-key"),
+        ("kv", "del", "a", "b", "--prefix"),
+        ("kv", "get", "--hex", "xy"),
+        ("kv", "get", "a", "--limit", "-1"),
+        ("kv", "get", "a", "-o", "xml"),
+        ("kv", "put"),
+        ("kv", "get", "a", "--endpoint", ","),
+        ("status", "--colour"),
+        ("dance",),
+        ("restart", "n9"),
+        ("stop", "n1/shard-7"),
+        ("logs", "shard-0"),
+        ("down", "--node", "n9"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_exit_code_2(cluster: Cluster, arguments: tuple[str, ...]) -> None:
+    _refusal(cluster, *arguments, code=2)
+
+
+# ---- processes ---------------------------------------------------------------------------------------------------
+
+
+def test_status_lists_every_process(cluster: Cluster) -> None:
+    _out(cluster, "kv", "put", "counted", "1")
+    rows = {(row["node"], row["process"]): row for row in cluster.cli_json("status")}
+    assert set(rows) == {("n1", "shard-1"), ("n1", "shard-2"), ("n1", "coordinator")}
+    for (_, process), row in rows.items():
+        assert (row["state"], row["restarts"]) == ("running", 0)
+        assert is_alive(row["pid"])
+        assert row["rss_bytes"] > 1 << 20
+        assert row["cpu_percent"] >= 0
+        assert (row["kind"], row["shard"]) == (
+            ("coordinator", None) if process == "coordinator" else ("shardworker", int(process[-1]))
+        )
+    shard = rows["n1", "shard-1"]
+    assert (shard["role"], shard["leader"]) == ("leader", "n1")
+    assert (
+        shard["revision"]
+        == shard["tables"]["default"]
+        == cluster.cli_json("kv", "get", "counted")["revision"]
+    )
+    table = _out(cluster, "status").splitlines()
+    assert table[0].split() == [
+        "NODE",
+        "PROCESS",
+        "STATE",
+        "PID",
+        "RESTARTS",
+        "CPU",
+        "RSS",
+        "ROLE",
+        "LEADER",
+        "REVISION",
+    ]
+    assert len(table) == 4
+
+
+def test_stop_start_and_restart(cluster: Cluster) -> None:
+    assert _out(cluster, "stop", "n1/shard-2") == "n1/shard-2 is stopped\n"
+    row = next(row for row in cluster.cli_json("status") if row["process"] == "shard-2")
+    assert (row["state"], row["pid"], row["role"]) == ("stopped", None, None)
+    assert _out(cluster, "start", "shard-2").startswith("n1/shard-2 is running, process ")
+    before = {report.name: report.pid for report in cluster.reports()}
+    lines = _out(cluster, "restart", "n1").splitlines()
+    assert [line.split()[0] for line in lines] == ["n1/shard-1", "n1/shard-2", "n1/coordinator"]
+    assert all(
+        report.state is State.RUNNING and report.pid != before[report.name] for report in cluster.reports()
+    )
+    assert cluster.cli_json("restart", "n1/coordinator")[0]["state"] == "running"
+    cluster.wait_leaders()
+
+
+def test_logs(cluster: Cluster) -> None:
+    with (cluster.config.node_dir("n1") / "logs" / "shard-2.log").open("a") as log:
+        log.write("the last line\n")
+    assert _out(cluster, "logs", "n1/shard-2", "-n", "1") == "the last line\n"
+    lines = _out(cluster, "logs", "n1", "-n", "1").splitlines()
+    assert "n1/shard-2: the last line" in lines
+    assert {line.split(":")[0] for line in lines} <= {"n1/shard-1", "n1/shard-2", "n1/coordinator"}
+
+
+def test_down(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, nodes=3, shards=1)
+    with cluster:
+        pids = [report.pid for report in cluster.reports() if report.pid is not None]
+        assert _out(cluster, "down").splitlines() == ["n1 is down", "n2 is down", "n3 is down"]
+        assert not any(map(is_alive, pids))
+        assert cluster.supervisor("n1").wait(10) == 0
+        assert _refusal(cluster, "down").startswith(
+            f"boathouse: cluster {cluster.config.cluster} is not up here"
+        )
+        assert _refusal(cluster, "status").startswith(
+            f"boathouse: cluster {cluster.config.cluster} is not up here"
+        )
+        assert _refusal(cluster, "restart", "n1").startswith("boathouse: node n1 is not up here")
+
+
+def test_up_says_how_to_talk_to_it(cluster: Cluster) -> None:
+    lines = cluster.output().splitlines()
+    assert lines[0] == (
+        f"cluster {cluster.config.cluster}: 1 node, 2 shards with 1 replica each, data in {cluster.config.data_dir}"
+    )
+    assert lines[1].startswith("ready after ")
+    assert lines[1].endswith(f"both APIs on {cluster.endpoints[0]}")
+    assert f"  boathouse kv get greeting --endpoint {cluster.endpoints[0]}" in lines
+
+
+# ---- without a cluster -------------------------------------------------------------------------------------------
+
+
+def test_check_shows_where_shards_would_be() -> None:
+    done = run_cli("check", str(EXAMPLES / "three-nodes.yaml"))
+    assert done.returncode == 0
+    lines = done.stdout.decode().splitlines()
+    assert lines[0].endswith(f"fine; cluster demo, data in {ROOT / 'boathouse-data' / 'three-nodes'}")
+    assert lines[2].split() == ["1", "n1", "n2", "n3", "default"]
+    document = json.loads(run_cli("check", str(EXAMPLES / "three-nodes.yaml"), "-o", "json").stdout)
+    assert document["placement"][1] == {"shard": 2, "nodes": ["n2", "n3", "n1"], "tables": ["users"]}
+    assert document["raft"]["tick_ms"] == 100
+
+
+def test_check_names_the_line(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text("nodes:\n  n1: {}\n  n2: {http_port: 1, peer_port: 7201}\nshard: 2\n")
+    done = run_cli("check", "cluster.yaml", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr == b"boathouse: cluster.yaml:4: shard: unknown key; did you mean shards?\n"
+
+
+def test_up_with_a_bad_file_says_what_check_says(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text("nodes:\n  n1: {}\nreplicas: 3\n")
+    up, check = (run_cli(command, "cluster.yaml", cwd=tmp_path) for command in ("up", "check"))
+    assert up.returncode == check.returncode == 1
+    assert up.stderr == check.stderr
+
+
+def test_a_follower_cluster_is_refused_in_words(tmp_path: Path) -> None:
+    done = run_cli("up", str(EXAMPLES / "follower-cluster.yaml"), cwd=tmp_path)
+    assert done.returncode == 1
+    assert (
+        b"cluster island follows harbour, and this version can't replicate between clusters yet"
+        in done.stderr
+    )
+    assert list(tmp_path.iterdir()) == []
+    assert b"comes in a later version" in run_cli("check", str(EXAMPLES / "follower-cluster.yaml")).stdout
+
+
+def test_version() -> None:
+    assert run_cli("version").stdout.decode().splitlines()[1].split()[0] == "boathouse"
+    assert set(json.loads(run_cli("version", "-o", "json").stdout)) >= {
+        "boathouse",
+        "python",
+        "sqlite",
+        "grpcio",
+    }
+
+
+@pytest.mark.parametrize(
+    "command", ["up", "down", "status", "start", "stop", "restart", "logs", "check", "kv", "table"]
+)
+def test_every_command_explains_itself(command: str) -> None:
+    done = run_cli(command, "--help")
+    assert done.returncode == 0
+    assert b"Usage" in done.stdout
+
+
+def test_without_a_command_it_shows_them() -> None:
+    done = run_cli()
+    assert done.returncode == 2
+    assert b"restart" in done.stdout + done.stderr
+
+
+def test_help_and_up_wait_for_nothing_heavy() -> None:
+    """A start-up budget, as a list of what may not be imported before processes are spawned."""
+    heavy = "{'grpc', 'psutil', 'zmq', 'apsw', 'structlog', 'rich'}"
+    probe = f"import sys, tools.cli, tools.up; print(*sorted({heavy} & set(sys.modules)))"
+    assert (
+        subprocess.run([sys.executable, "-c", probe], capture_output=True, check=True, cwd=ROOT).stdout
+        == b"\n"
+    )
