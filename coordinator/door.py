@@ -45,6 +45,8 @@ class Route:
     path: str
     """/package.Service/Method."""
     api: Api
+    timeout_s: float
+    """A call's deadline, unless its client set an earlier one."""
     unary: Unary | None = None
     streaming: Streaming | None = None
     metadata_keys: frozenset[str] = frozenset()
@@ -60,14 +62,12 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         *,
         known_services: frozenset[str],
         unserved: Api,
-        timeout_s: float,
     ) -> None:
         """known_services: full names; their missing methods are unknown methods, not unknown services. unserved
-        says how that is worded. timeout_s bounds each call's deadline."""
+        says how that is worded."""
         self._loop = loop
         self._known_services = known_services
         self._unserved = unserved
-        self._timeout_s = timeout_s
         self._routes = {route.path: (route, self._handler(route, NO_METADATA)) for route in routes}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
@@ -87,7 +87,7 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         unary, streaming, api = route.unary, route.streaming, route.api
         message_bytes_max = api.message_bytes_max
         clock = self._loop.time
-        timeout_s = self._timeout_s
+        timeout_s = route.timeout_s
 
         async def handle(body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes | None:
             try:

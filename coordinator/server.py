@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection
 from coordinator import status
 from coordinator.catalog import Catalog
 from coordinator.dispatch import Dispatch
-from coordinator.door import Api, Door, Route
+from coordinator.door import Api, Door, Route, Unary
 from coordinator.forward import Forward
 from coordinator.headers import EtcdHeaders, RegattaHeaders
 from coordinator.link import Link
@@ -34,13 +34,14 @@ if TYPE_CHECKING:
 
     from config import ClusterConfig, NodeConfig
 
-MESSAGE_BYTES_MAX: Final = 4 << 20
-"""Regatta's limit for a request, and so the port's; etcd's is checked where its methods are."""
+REGATTA_MESSAGE_BYTES_MAX: Final = 4 << 20
+"""Regatta's limit for a request."""
 ETCD_HEADROOM_BYTES: Final = 512 << 10
 """etcd takes messages this much over its request limit, to refuse them with a better word."""
 
 CALLS_END_S: Final = 8.0
-"""On an orderly stop, calls in flight get this long: their own time limit, and a moment."""
+"""On an orderly stop, calls in flight get this long: their usual time limit, and a moment. Less than a supervisor
+waits before it kills."""
 
 OPTIONS: Final = (
     # etcd's Go clients ping every 10 to 30 s. C-core's default tolerates one ping in 300 s, answers the third with
@@ -50,7 +51,6 @@ OPTIONS: Final = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.keepalive_time_ms", 7_200_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", -1),
     # A second coordinator on the port must fail, not share it unnoticed.
     ("grpc.so_reuseport", 0),
@@ -101,10 +101,13 @@ class Coordinator:
             self._routes(),
             known_services=api_services(),
             unserved=self._etcd_api,
-            timeout_s=limits.write_timeout_ms / 1000,
         )
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in grpc-stubs
-        self._server = grpc.aio.server(options=OPTIONS)
+        # One limit for the port: the larger of the two APIs'. The smaller is checked where its methods are.
+        message_bytes_max = max(REGATTA_MESSAGE_BYTES_MAX, self._etcd_api.message_bytes_max)
+        self._server = grpc.aio.server(
+            options=(*OPTIONS, ("grpc.max_receive_message_length", message_bytes_max))
+        )
         self._bootstrap: asyncio.Task[None] | None = None
 
     def _add_shard(self, shard: int, loop: asyncio.AbstractEventLoop) -> None:
@@ -131,73 +134,75 @@ class Coordinator:
 
     @property
     def _etcd_api(self) -> Api:
-        message_bytes_max = self._cluster.limits.request_bytes_max + ETCD_HEADROOM_BYTES
-        return Api(statuses=status.ETCD, message_bytes_max=min(message_bytes_max, MESSAGE_BYTES_MAX))
+        return Api(
+            statuses=status.ETCD,
+            message_bytes_max=self._cluster.limits.request_bytes_max + ETCD_HEADROOM_BYTES,
+        )
 
     def _routes(self) -> list[Route]:
         return [*self._etcd_routes(), *self._regatta_routes()]
 
     def _etcd_routes(self) -> list[Route]:
-        cluster = self._cluster
+        cluster, limits = self._cluster, self._cluster.limits
         headers = EtcdHeaders(cluster_id=cluster.cluster_id, member_id=cluster.member_id(self._node.id))
         tables = etcd_tables.EtcdTables(self._forward, headers)
         kv = etcd_kv.EtcdKV(
             self._forward,
             tables,
-            request_bytes_max=cluster.limits.request_bytes_max,
-            txn_ops_max=cluster.limits.txn_ops_max,
+            request_bytes_max=limits.request_bytes_max,
+            txn_ops_max=limits.txn_ops_max,
         )
         members = EtcdCluster(self._forward, tables, cluster)
         maintenance = EtcdMaintenance(tables, ReplicaStatuses(self._dispatch), cluster)
-        api = self._etcd_api
-        kv_methods = {
-            "Range": kv.range,
-            "Put": kv.put,
-            "DeleteRange": kv.delete_range,
-            "Txn": kv.txn,
-            "Compact": kv.compact,
-        }
-        other_methods = {
-            "Cluster/MemberList": members.member_list,
-            "Maintenance/Status": maintenance.status,
-            "Maintenance/Alarm": maintenance.alarm,
-        }
+        api, keys = self._etcd_api, etcd_kv.METADATA_KEYS
+        read_s, write_s = limits.read_timeout_ms / 1000, limits.write_timeout_ms / 1000
+        methods: list[tuple[str, Unary, float]] = [
+            ("KV/Range", kv.range, read_s),
+            ("KV/Put", kv.put, write_s),
+            ("KV/DeleteRange", kv.delete_range, write_s),
+            ("KV/Txn", kv.txn, write_s),
+            ("KV/Compact", kv.compact, write_s),
+            ("Cluster/MemberList", members.member_list, read_s),
+            ("Maintenance/Status", maintenance.status, read_s),
+            ("Maintenance/Alarm", maintenance.alarm, read_s),
+        ]
         return [
-            Route(path=f"/etcdserverpb.KV/{name}", api=api, unary=method, metadata_keys=etcd_kv.METADATA_KEYS)
-            for name, method in kv_methods.items()
-        ] + [
             Route(
-                path=f"/etcdserverpb.{name}", api=api, unary=method, metadata_keys=etcd_tables.METADATA_KEYS
+                path=f"/etcdserverpb.{name}", api=api, timeout_s=timeout_s, unary=method, metadata_keys=keys
             )
-            for name, method in other_methods.items()
+            for name, method, timeout_s in methods
         ]
 
     def _regatta_routes(self) -> list[Route]:
-        cluster, node = self._cluster, self._node
-        api = Api(statuses=status.REGATTA, message_bytes_max=MESSAGE_BYTES_MAX)
+        cluster, limits = self._cluster, self._cluster.limits
+        api = Api(statuses=status.REGATTA, message_bytes_max=REGATTA_MESSAGE_BYTES_MAX)
+        read_s, write_s = limits.read_timeout_ms / 1000, limits.write_timeout_ms / 1000
         kv = regatta_kv.RegattaKV(
-            self._forward,
-            RegattaHeaders(replica_id=node.id),
-            step_timeout_s=cluster.limits.read_timeout_ms / 1000,
+            self._forward, RegattaHeaders(replica_id=self._node.id), step_timeout_s=read_s
         )
-        kv_methods = {"Range": kv.range, "Put": kv.put, "DeleteRange": kv.delete_range, "Txn": kv.txn}
         members = regatta_cluster.RegattaCluster(
-            self._catalog, ReplicaStatuses(self._dispatch), cluster, node
+            self._catalog, ReplicaStatuses(self._dispatch), cluster, self._node
         )
-        keys = regatta_kv.METADATA_KEYS
+        writes, asking = regatta_kv.METADATA_KEYS, regatta_cluster.MEMBER_LIST_METADATA_KEYS
+        methods: list[tuple[str, Unary, float, frozenset[str]]] = [
+            ("KV/Range", kv.range, read_s, frozenset()),
+            ("KV/Put", kv.put, write_s, writes),
+            ("KV/DeleteRange", kv.delete_range, write_s, writes),
+            ("KV/Txn", kv.txn, write_s, writes),
+            ("Cluster/MemberList", members.member_list, read_s, asking),
+            ("Cluster/Status", members.status, read_s, frozenset()),
+        ]
+        iterate = Route(
+            path="/regatta.v1.KV/IterateRange", api=api, timeout_s=read_s, streaming=kv.iterate_range
+        )
         return [
+            iterate,
             *(
-                Route(path=f"/regatta.v1.KV/{name}", api=api, unary=method, metadata_keys=keys)
-                for name, method in kv_methods.items()
+                Route(
+                    path=f"/regatta.v1.{name}", api=api, timeout_s=timeout_s, unary=method, metadata_keys=keys
+                )
+                for name, method, timeout_s, keys in methods
             ),
-            Route(path="/regatta.v1.KV/IterateRange", api=api, streaming=kv.iterate_range),
-            Route(
-                path="/regatta.v1.Cluster/MemberList",
-                api=api,
-                unary=members.member_list,
-                metadata_keys=regatta_cluster.MEMBER_LIST_METADATA_KEYS,
-            ),
-            Route(path="/regatta.v1.Cluster/Status", api=api, unary=members.status),
         ]
 
     # ---- life ------------------------------------------------------------------------------------------------------

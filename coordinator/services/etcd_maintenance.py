@@ -34,7 +34,6 @@ class EtcdMaintenance:
         decode(etcd.StatusRequest.FromString, body)
         table = await self._tables.find(metadata, deadline)
         replica = await self._statuses.nearest(table.shard)
-        term = replica.term
         response = etcd.StatusResponse(
             version=VERSION,
             dbSize=replica.database_bytes,
@@ -42,7 +41,7 @@ class EtcdMaintenance:
             leader=self._cluster.member_id(replica.leader) if replica.leader else 0,
             raftIndex=replica.commit_index,
             raftAppliedIndex=replica.applied_index,
-            raftTerm=term,
+            raftTerm=self._tables.term_shown(table, replica.term),
             errors=self._complaints(replica),
             isLearner=replica.node in replica.learners,
         )

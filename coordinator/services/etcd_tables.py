@@ -36,6 +36,10 @@ class EtcdTables:
             raise errors.NoLeader(f"shard {table.shard}")
         return table
 
+    def term_shown(self, table: Table, term: int) -> int:
+        """The term as clients may see it: it never goes down."""
+        return self._forward.term_shown(table, term)
+
     def header(self, table: Table, *, revision: int, term: int) -> bytes:
         """Field 1 of the answer."""
         return self._headers.encode(revision=revision, term=self._forward.term_shown(table, term))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from coordinator import status
+from coordinator.door import Api, Door, Route
 from coordinator.server import api_services
 from proto.etcd import rpc_pb2 as etcd
 from proto.etcd import rpc_pb2_grpc
@@ -17,8 +20,10 @@ from proto.internal import frames_pb2 as frames
 from tests.unit.coordinator.running import in_loop, refused, running
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
     from pathlib import Path
+
+    from coordinator.door import Metadata
 
 
 def test_all_services_of_both_apis_are_known() -> None:
@@ -100,3 +105,33 @@ async def test_a_bug_of_ours_is_an_internal_error_not_a_riddle(tmp_path: Path) -
             "INTERNAL",
             "boathouse: internal error: DecodeError",
         )
+
+
+class LeavingClient:
+    """The context of a call whose client goes away while a message is written."""
+
+    def time_remaining(self) -> None:
+        return None
+
+    async def write(self, _message: bytes) -> None:
+        raise asyncio.CancelledError
+
+
+@in_loop
+async def test_a_stream_is_closed_at_once_when_its_client_leaves_between_two_messages() -> None:
+    closed = False
+
+    async def parts(_body: bytes, _metadata: Metadata, _deadline: float) -> AsyncGenerator[bytes, None]:
+        nonlocal closed
+        try:
+            yield b"first"
+        finally:
+            closed = True
+
+    api = Api(statuses=status.REGATTA, message_bytes_max=10)
+    route = Route(path="/a.B/C", api=api, timeout_s=1, streaming=parts)
+    door = Door(asyncio.get_running_loop(), [route], known_services=frozenset(), unserved=api)
+    handler: Any = door.service(SimpleNamespace(method="/a.B/C", invocation_metadata=()))  # type: ignore[arg-type]
+    with pytest.raises(asyncio.CancelledError):
+        await handler.unary_stream(b"", LeavingClient())
+    assert closed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -72,19 +71,17 @@ def test_sigterm_is_an_orderly_stop(tmp_path: Path) -> None:
         assert process.wait(timeout=10) == 0
 
 
-def test_a_taken_port_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_second_coordinator_on_the_port_is_one_clear_line(tmp_path: Path) -> None:
     cluster = make_config(tmp_path, nodes=1, shards=1)
-    port = cluster.node("n1").client_port
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", port))
-        taken.listen()
-        with coordinator(cluster) as process:
-            report = event(process)
+    with coordinator(cluster) as first:
+        assert event(first) == {"event": "ready"}
+        with coordinator(cluster) as second:
+            report = event(second)
             assert report["event"] == "failed"
-            assert f"127.0.0.1:{port}" in report["reason"]
-            assert process.wait(timeout=10) == 1
-            assert process.stderr is not None
-            lines = process.stderr.read().splitlines()
+            assert cluster.node("n1").client_endpoint in report["reason"]
+            assert second.wait(timeout=10) == 1
+            assert second.stderr is not None
+            lines = second.stderr.read().splitlines()
             assert lines[-1] == report["reason"]
             assert not any("Traceback" in line for line in lines)
 
