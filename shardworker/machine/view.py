@@ -29,7 +29,12 @@ SCAN_ROWS_MIN, SCAN_ROWS_MAX = 64, 512
 SCAN_BYTES = 8 << 20
 """What one statement should return at most, going by the rows seen before."""
 
-_COLUMN = {Target.KEY: "key", Target.VERSION: "version", Target.CREATE: "create_revision", Target.MOD: "id"}
+_COLUMN = {
+    Target.KEY: "key",
+    Target.VERSION: "version",
+    Target.CREATE: "create_revision",
+    Target.MOD: f"id >> {SUB_BITS}",  # the place within the revision does not show: ties go by key
+}
 
 _KEY_OF: dict[Target, Callable[[kv_pb2.KeyValue], Any]] = {
     Target.KEY: operator.attrgetter("key"),

@@ -116,6 +116,23 @@ def test_hypothesis_finds_no_program_that_tells_boathouse_from_etcd(
     check_same(reference, boathouse, rng, 15)
 
 
+def test_keys_of_one_revision_are_sorted_by_key(reference: Keyspace, boathouse: Keyspace) -> None:
+    """Found by seed 1036: sorted by MOD, keys of one transaction came in the order in which it wrote them."""
+    puts = [etcd.RequestOp(request_put=etcd.PutRequest(key=key)) for key in (b"b", b"c", b"a")]
+    for order in (etcd.RangeRequest.ASCEND, etcd.RangeRequest.DESCEND):
+        for target in (etcd.RangeRequest.MOD, etcd.RangeRequest.CREATE, etcd.RangeRequest.VERSION):
+            answers = []
+            for keyspace in (reference, boathouse):
+                keyspace.begin()
+                keyspace.call(etcd.TxnRequest(success=puts))
+                sort = etcd.RangeRequest(
+                    key=b"a", range_end=b"z", sort_order=order, sort_target=target, keys_only=True
+                )
+                answers.append(keyspace.call(sort))
+            assert answers[0] == answers[1]
+            assert [kv.key for kv in answers[1].message.kvs] == [b"a", b"b", b"c"]
+
+
 def test_the_base_is_the_same_for_every_program(reference: Keyspace) -> None:
     reference.begin()
     first = reference.call(etcd.PutRequest(key=b"k"))
