@@ -187,10 +187,14 @@ class ReplicaStore:
         With StoreSettings.exclusive it is the writer's own connection."""
         if self.settings.exclusive:
             return self.connection
-        try:
-            return database.connect(self.file, self.settings, vfs=self.vfs, role=Role.READER)
-        except apsw.Error as error:
-            raise translated(error, f"opening a reader of {self.file}") from error
+        while True:
+            file = self.file
+            try:
+                return database.connect(file, self.settings, vfs=self.vfs, role=Role.READER)
+            except apsw.Error as error:
+                if file == self.file:
+                    raise translated(error, f"opening a reader of {file}") from error
+                # The loop installed a snapshot at this very moment; generations only grow, so this ends.
 
     def close_reader(self, connection: apsw.Connection) -> None:
         """Close what `reader` gave."""
