@@ -110,6 +110,7 @@ class Replica:
         self._disk_full = False
         self._retry_disk = True
         self._compacting = True
+        self._unswept: list[tuple[int, Waiter, Result]] = []
         self._compaction_due = True
         self._draining = False
         self._handing_over = False
@@ -242,7 +243,7 @@ class Replica:
         ready = self._core.ready()
         self._send(ready.early_messages)
         self._reads.confirm(ready.reads)
-        results: list[tuple[bytes, Result]] = []
+        results: list[tuple[frames.Command, Result]] = []
         if ready.snapshot is not None or ready.hard_state is not None or ready.entries or ready.committed:
             try:
                 # A turn after the install may have failed, and this Ready come again.
@@ -258,9 +259,12 @@ class Replica:
                 return False
             self._machine.committed()
         self._send(ready.messages)
-        for request_id, result in results:
-            for waiter in self._proposals.resolve(request_id):
-                self._answer(waiter, result)
+        for command, result in results:
+            for waiter in self._proposals.resolve(command.request_id):
+                if self._machine.waits_for_sweep(command):
+                    self._unswept.append((command.table_id, waiter, result))
+                else:
+                    self._answer(waiter, result)
         self._core.advance(ready)
         return True
 
@@ -276,6 +280,12 @@ class Replica:
             log.warning("history is not compacted: the disk is full", shard=self._shard, reason=str(error))
             return
         self._machine.committed()
+        unswept, self._unswept = self._unswept, []
+        for table_id, waiter, result in unswept:
+            if self._machine.is_swept(table_id):
+                self._answer(waiter, result)
+            else:
+                self._unswept.append((table_id, waiter, result))
 
     def _install(self, meta: SnapshotMeta, hard_state: HardState | None) -> None:
         """Become the state that a peer sent; iterations over the old one end."""
@@ -286,18 +296,15 @@ class Replica:
         self._machine.reload(self._store.connection)
         log.info("installed a snapshot", shard=self._shard, node=self._node, index=meta.index)
 
-    def _apply(self, turn: Turn, committed: tuple[Entry, ...]) -> list[tuple[bytes, Result]]:
-        results: list[tuple[bytes, Result]] = []
+    def _apply(self, turn: Turn, committed: tuple[Entry, ...]) -> list[tuple[frames.Command, Result]]:
+        results: list[tuple[frames.Command, Result]] = []
         for entry in committed:
             if entry.kind is EntryKind.MEMBERSHIP:
                 turn.set_membership(self._core.apply_membership(entry))
             elif entry.data:
                 batch = self._batch(entry)
                 applied = self._machine.apply(entry.index, batch)
-                results.extend(
-                    (command.request_id, result)
-                    for command, result in zip(batch.commands, applied, strict=True)
-                )
+                results.extend(zip(batch.commands, applied, strict=True))
         if committed:
             turn.set_applied(committed[-1].index, committed[-1].term)
         return results

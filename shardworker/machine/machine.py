@@ -408,6 +408,16 @@ class StateMachine:
         """Whether compaction_step would find something to do."""
         return not all(compaction.is_swept(table) for table in self._tables.values())
 
+    def waits_for_sweep(self, command: frames.Command) -> bool:
+        """Whether the answer is only due when the table's history is physically gone: etcd's `physical` compaction,
+        which also waits for an earlier one when it fails itself."""
+        if command.method != frames.ETCD_COMPACT or self.is_swept(command.table_id):
+            return False
+        try:
+            return rpc_pb2.CompactionRequest.FromString(command.body).physical
+        except DecodeError:
+            return False
+
     def is_swept(self, table_id: int) -> bool:
         """Whether everything below the table's compacted revision is physically gone (for a physical compaction)."""
         table = self._tables.get(table_id)
