@@ -162,6 +162,8 @@ class Transport:
         for socket in self._peers.values():
             socket.disable_monitor()
             socket.close()
+        for monitor in self._monitors:
+            monitor.close(linger=0)  # an open one keeps term() waiting for ever
         self._router.close()
         self._context.term()
         os.close(self._wake_read)
