@@ -84,7 +84,16 @@ class Report:
         say(f"\n{self.scenario}")
         if self.outcomes:
             print_table(
-                ["system", "per second", "p50 ms", "p99 ms", "p99.9 ms", "pause ms", "errors"],
+                [
+                    "system",
+                    "per second",
+                    "p50 ms",
+                    "p99 ms",
+                    "p99.9 ms",
+                    "pause ms",
+                    "server cpu us",
+                    "errors",
+                ],
                 [_load_row(outcome) for outcome in self.outcomes],
             )
             print_table(["process", "cpu %", "rss MB"], _process_rows(self.outcomes))
@@ -108,6 +117,7 @@ def _load_row(outcome: Outcome) -> dict[str, str]:
         "per second": f"{outcome.per_second:,.0f}",
         **{f"p{p:g} ms": f"{outcome.histogram.percentile_ms(p):.1f}" for p in (50, 99, 99.9)},
         "pause ms": f"{outcome.longest_pause_ms:.0f}",
+        "server cpu us": f"{outcome.server_cpu_us:.0f}",
         "errors": str(sum(outcome.errors.values())),
     }
 

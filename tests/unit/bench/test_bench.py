@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from proto.etcd import rpc_pb2 as etcd
+from tools.bench import workload
+from tools.bench.cli import app
+from tools.bench.latency import Histogram
+from tools.bench.load import Measurement
+from tools.bench.report import Report
+from tools.bench.run import Outcome, Usage
+
+
+def outcome(system: str, per_second: float, errors: dict[str, int] | None = None) -> Outcome:
+    usage = {"server": Usage(50.0, 1_000_000), "client": Usage(90.0, 1_000_000)}
+    return Outcome(system, int(per_second * 2), 2.0, errors or {}, Histogram.of([0.001]), 5.0, 0, usage)
+
+
+# ---- workload -------------------------------------------------------------------------------------------------
+
+
+def test_a_mix_is_read() -> None:
+    assert workload.parse_mix("put=30, get=70") == {"put": 30, "get": 70}
+
+
+@pytest.mark.parametrize("text", ["put=50", "put=50,get=60", "pet=100", "put=x", "put=50,put=50", ""])
+def test_a_wrong_mix_is_refused(text: str) -> None:
+    with pytest.raises(workload.BadMix):
+        workload.parse_mix(text)
+
+
+def test_the_same_seed_builds_the_same_requests() -> None:
+    load = workload.Workload(
+        mix={"put": 25, "get": 25, "range": 25, "txn": 25}, requests=400, tables=("a", "b")
+    )
+    built = workload.build(load)
+    assert built == workload.build(load)
+    assert len(built) == 400
+    assert {kind for kind, _, _ in built} == {"put", "get", "range", "txn"}
+    assert {table for _, table, _ in built} == {"a", "b"}
+    for kind, _, body in built:
+        if kind == "put":
+            assert len(etcd.PutRequest.FromString(body).value) == load.value_bytes
+
+
+def test_filling_puts_every_key_once_within_etcds_limit() -> None:
+    load = workload.Workload(key_count=250, value_bytes=3)
+    filled: Counter[bytes] = Counter()
+    for body in workload.fill(load):
+        puts = etcd.TxnRequest.FromString(body).success
+        assert len(puts) <= 128
+        filled.update(op.request_put.key for op in puts)
+    assert filled == Counter(workload.key(number) for number in range(250))
+
+
+def test_a_workload_survives_its_way_to_the_generator() -> None:
+    load = workload.Workload(tables=("a", "b"), requests=7)
+    assert workload.Workload.from_json(load.to_json()) == load
+
+
+# ---- figures --------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(1e-5, 10), min_size=1, max_size=200), st.sampled_from([50, 99, 99.9]))
+def test_percentiles_are_right_to_one_per_cent(seconds: list[float], percent: float) -> None:
+    rank = -(-len(seconds) * percent // 100)
+    exact = sorted(seconds)[int(rank) - 1] * 1e3
+    assert Histogram.of(seconds).percentile_ms(percent) == pytest.approx(exact, rel=0.011)
+
+
+def test_histograms_add_up() -> None:
+    one, other = Histogram.of([0.001] * 99), Histogram.of([1.0])
+    one.merge(other)
+    assert one.count == 100
+    assert one.percentile_ms(99) == pytest.approx(1, rel=0.01)
+    assert one.percentile_ms(99.9) == pytest.approx(1000, rel=0.01)
+    assert Histogram().percentile_ms(50) == 0.0
+
+
+def test_the_longest_pause_counts_from_the_start_to_the_end() -> None:
+    measured = Measurement(seconds=[0.1, 0.1], done_at=[11.0, 10.5])
+    assert measured.result(10.0, 14.0, 0.0)["longest_pause_ms"] == 3000
+    assert Measurement().result(10.0, 14.0, 0.0)["longest_pause_ms"] == 4000
+
+
+def test_a_ratio_is_the_median_of_the_rounds() -> None:
+    report = Report("puts")
+    for ours, theirs in ((50, 100), (90, 100), (60, 100)):
+        report.add(outcome("boathouse", ours))
+        report.add(outcome("echo", theirs))
+    assert report.ratios() == {"echo": pytest.approx(0.6)}
+
+
+def test_errors_of_ours_count_and_others_do_not() -> None:
+    report = Report("puts")
+    report.add(outcome("boathouse", 10, {"UNAVAILABLE: gone": 2}))
+    report.add(outcome("etcd", 10, {"UNAVAILABLE: gone": 3}))
+    assert report.errors == 2
+    said: list[str] = []
+    report.show(said.append)
+    assert "boathouse: 2 x UNAVAILABLE: gone" in said
+    assert "boathouse / etcd: 1.00 (per second)" in said
+
+
+def test_the_servers_cpu_leaves_the_client_out() -> None:
+    assert outcome("boathouse", 100).server_cpu_us == pytest.approx(5000)
+
+
+# ---- command line ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--mix", "put=10"], "adds up to 10"),
+        (["--scenario", "nope"], "unknown scenario"),
+        (["--against", "redis"], "only etcd is known"),
+        (["--tables", "0"], "at least one table"),
+    ],
+)
+def test_wrong_usage_is_refused_before_anything_starts(words: list[str], said: str) -> None:
+    result = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert said in result.output
