@@ -51,6 +51,8 @@ class _Terminal:
 
     def changed(self, report: ProcessReport) -> None:
         name = str(report.name)
+        if report.state is State.STOPPED and report.reason:
+            self._say(f"{name} {report.reason}", "yellow")
         if self._quiet:
             return
         if report.state in (State.BACKOFF, State.FAILED):

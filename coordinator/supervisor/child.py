@@ -102,20 +102,20 @@ class Child:
             if keeper is None:
                 return
             self._stop_asked.set()
+            reason = ""
             if self._process is not None:
-                self._change(State.STOPPING, self._reason)
+                self._change(State.STOPPING, reason)
                 self.send(signal.SIGTERM)
             done, _ = await asyncio.wait({keeper}, timeout=self._settings.stop_timeout_ms / 1000)
             if not done:
                 self.send(signal.SIGKILL)
                 await asyncio.wait({keeper})
-                self._reason = (
-                    f"had not stopped after {self._settings.stop_timeout_ms / 1000:g} s and was killed"
-                )
+                limit_s = self._settings.stop_timeout_ms / 1000
+                reason = f"had not stopped after {limit_s:g} s and was killed"
             keeper.result()
             self._keeper = None
             if self._state is not State.FAILED:
-                self._change(State.STOPPED, self._reason)
+                self._change(State.STOPPED, reason)
 
     async def restart(self) -> None:
         """stop() and start()."""

@@ -49,9 +49,10 @@ class Cluster:
         tables: Mapping[str, Mapping[str, Any]] | None = None,
         separate: bool = False,
         settings: Mapping[str, Any] | None = None,
+        launcher: Sequence[str] = (),
     ) -> None:
         """Write the cluster file; nothing runs yet. `separate` gives each node a supervisor of its own, as on several
-        machines. `settings` are further keys of the file."""
+        machines. `settings` are further keys of the file, `launcher` is what `boathouse up` is started by."""
         self.folder = folder
         self.file = folder / "cluster.yaml"
         document: dict[str, Any] = {
@@ -70,6 +71,7 @@ class Cluster:
         self.file.write_text(yaml.safe_dump(document, sort_keys=False))
         self.config = load(self.file)
         self._separate = separate
+        self._launcher = launcher
         self._supervisors: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
@@ -105,6 +107,8 @@ class Cluster:
                 self._force(name, supervisor)
         self._supervisors.clear()
         assert not stuck, f"supervisors that did not stop in order: {stuck}\n{self.describe()}"
+        printed = "".join(path.read_text() for path in self.folder.glob("up-*.out"))
+        assert "and was killed" not in printed, f"processes that did not stop in order\n{self.describe()}"
 
     def stop_node(self, node: str) -> None:
         """End a node's supervisor in order. Only for separate ones."""
@@ -141,7 +145,7 @@ class Cluster:
         one = ["--node", nodes[0]] if self._separate else []
         with (self.folder / f"up-{name}.out").open("ab") as output:
             return subprocess.Popen(
-                [*BOATHOUSE, "up", str(self.file), *one], stdout=output, stderr=subprocess.STDOUT, cwd=ROOT
+                [*self._launcher, *BOATHOUSE, "up", str(self.file), *one], stdout=output, stderr=subprocess.STDOUT, cwd=ROOT
             )
 
     def _force(self, name: str, supervisor: subprocess.Popen[bytes]) -> None:
