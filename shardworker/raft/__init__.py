@@ -1,6 +1,7 @@
 """Consensus for one shard, as a pure state machine. Start reading at types.Ready, then core.Raft."""
 
-from shardworker.raft.core import NEVER_TICKS, TRANSITIONS, Raft
+from shardworker.raft.core import NEVER_TICKS, Raft
+from shardworker.raft.election import TRANSITIONS
 from shardworker.raft.log import Compacted, LogGap, LogStorage, cut_at_size, entry_bytes
 from shardworker.raft.membership import (
     LEAVE_JOINT,

@@ -77,6 +77,10 @@ class Membership:
     def is_joint(self) -> bool:
         return bool(self.voters_outgoing)
 
+    def is_voter(self, node: NodeId) -> bool:
+        """Whether its vote counts, in either half of a joint membership."""
+        return node in self.voters or node in self.voters_outgoing
+
     def nodes(self) -> tuple[NodeId, ...]:
         """Every member once, ascending: the order in which the core talks to them."""
         return tuple(sorted(self.voters | self.voters_outgoing | self.learners))
@@ -106,6 +110,10 @@ class MessageKind(IntEnum):
     TIMEOUT_NOW = 10
 
 
+NO_REPLY = 1
+"""`context` of an APPEND that is to be answered only if it does not fit."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One Raft message. Which fields mean something depends on `kind`:
@@ -113,8 +121,8 @@ class Message:
     - (PRE_)VOTE: `index`, `log_term` of the candidate's last entry; `forced` in a leadership transfer.
       A PRE_VOTE carries the term the candidate *would* campaign in.
     - (PRE_)VOTE_REPLY: `reject`.
-    - APPEND: `entries` follow the entry at (`index`, `log_term`); `commit`; with `context` 1 it only tells
-      the commit index and wants an answer only if it does not fit.
+    - APPEND: `entries` follow the entry at (`index`, `log_term`); `commit`; with `context` NO_REPLY it only
+      tells the commit index and wants an answer only if it does not fit.
     - APPEND_REPLY: the log agrees up to `index`; or with `reject`, the append at `index` did not fit and the
       follower's log may agree at `reject_hint`, whose term there is `log_term`. Refused at 0: it needs a
       snapshot.
