@@ -34,7 +34,9 @@ Handler: TypeAlias = "Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]"
 
 
 def prepare_runtime_dir(cluster: ClusterConfig) -> None:
-    """Make the folder of the sockets, for this user alone. Raises StartRefused if someone else has it."""
+    """Make the folder of the sockets, for this user alone. Raises StartRefused if someone else has it.
+
+    Nobody removes it: supervisors of several nodes share it, and one that starts must not lose it to one that ends."""
     sockets = [cluster.control_socket(node) for node in cluster.nodes]
     longest = max(len(os.fsencode(path)) for path in sockets)
     if longest > SOCKET_PATH_BYTES_MAX:

@@ -128,8 +128,6 @@ class _Supervision:
         for node in self._nodes:
             node.down_done.set()
         await asyncio.gather(*(server.close() for server in servers))
-        with contextlib.suppress(OSError):
-            self._cluster.runtime_dir.rmdir()  # stays if another `up` of this cluster uses it
 
     def _handle_signal(self, number: signal.Signals) -> None:
         if self._signalled:

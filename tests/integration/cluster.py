@@ -8,6 +8,7 @@ It ends with the block, whatever happened inside: in order if it can, else by SI
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -106,6 +107,8 @@ class Cluster:
                 stuck.append(name)
                 self._force(name, supervisor)
         self._supervisors.clear()
+        with contextlib.suppress(OSError):
+            self.config.runtime_dir.rmdir()
         assert not stuck, f"supervisors that did not stop in order: {stuck}\n{self.describe()}"
         printed = "".join(path.read_text() for path in self.folder.glob("up-*.out"))
         assert "and was killed" not in printed, f"processes that did not stop in order\n{self.describe()}"
@@ -145,7 +148,10 @@ class Cluster:
         one = ["--node", nodes[0]] if self._separate else []
         with (self.folder / f"up-{name}.out").open("ab") as output:
             return subprocess.Popen(
-                [*self._launcher, *BOATHOUSE, "up", str(self.file), *one], stdout=output, stderr=subprocess.STDOUT, cwd=ROOT
+                [*self._launcher, *BOATHOUSE, "up", str(self.file), *one],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
             )
 
     def _force(self, name: str, supervisor: subprocess.Popen[bytes]) -> None:

@@ -3,6 +3,7 @@ dies."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -100,6 +101,8 @@ class FakeUp:
             if process.poll() is None:
                 process.kill()  # its children see the end of their stdin
             process.wait()
+        with contextlib.suppress(OSError):
+            self.cluster.runtime_dir.rmdir()
 
 
 @pytest.fixture(name="up")
@@ -139,7 +142,7 @@ def test_nothing_is_left_behind(up: FakeUp) -> None:
     process = up.start_and_wait()
     assert up.cluster.control_socket("n1").is_socket()
     assert _end(process) == 0
-    assert not up.cluster.runtime_dir.exists()
+    assert list(up.cluster.runtime_dir.iterdir()) == []
     process = up.start_and_wait()
     assert _end(process) == 0
 
