@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 failed, 2 wrong usage."""
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -132,25 +131,27 @@ def version(output: OutputOption = Output.TABLE) -> None:
 app.add_typer(kv.app, name="kv")
 app.add_typer(table.app, name="table")
 
-_PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A replica's folder or its database file.")],
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Verify a replica's database offline and say what is in it."""
+    from tools.inspect_database import inspect as run_inspect
+
+    run_inspect(path, output)
 
 
-def _delegate(module: str, context: typer.Context) -> None:
-    """Hand the whole command line to a command group of its own."""
-    command = typer.main.get_command(import_module(module).app)
-    command.main(args=list(context.args), prog_name=context.command_path)
-
-
-@app.command(context_settings=_PASS_THROUGH, add_help_option=False)
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False
+)
 def bench(context: typer.Context) -> None:
     """Measure a cluster against its ceiling and against etcd."""
-    _delegate("tools.bench.cli", context)
+    # Its many options are its own: the command line is handed on as it is.
+    from tools.bench.cli import app as bench_app
 
-
-@app.command(context_settings=_PASS_THROUGH, add_help_option=False)
-def inspect(context: typer.Context) -> None:
-    """Verify a replica's database offline and say what is in it."""
-    _delegate("tools.inspect_database", context)
+    typer.main.get_command(bench_app).main(args=list(context.args), prog_name=context.command_path)
 
 
 def main() -> None:

@@ -310,6 +310,18 @@ def test_a_follower_cluster_is_refused_in_words(tmp_path: Path) -> None:
     assert b"comes in a later version" in run_cli("check", str(EXAMPLES / "follower-cluster.yaml")).stdout
 
 
+def test_inspect_reads_what_a_cluster_left(tmp_path: Path) -> None:
+    with Cluster(tmp_path, nodes=1, shards=1) as cluster:
+        assert cluster.cli("kv", "put", "k", "v").returncode == 0
+    folder = cluster.config.replica_dir("n1", 1)
+    done = run_cli("inspect", str(folder))
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode().splitlines()[-1].startswith("sound: ")
+    assert json.loads(run_cli("inspect", str(folder), "-o", "json").stdout)["problems"] == []
+    done = run_cli("inspect", str(tmp_path / "none"))
+    assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
+
+
 def test_version() -> None:
     assert run_cli("version").stdout.decode().splitlines()[1].split()[0] == "boathouse"
     assert set(json.loads(run_cli("version", "-o", "json").stdout)) >= {
@@ -321,7 +333,7 @@ def test_version() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["up", "down", "status", "start", "stop", "restart", "logs", "check", "kv", "table"]
+    "command", "up down status start stop restart logs check version kv table inspect bench".split()
 )
 def test_every_command_explains_itself(command: str) -> None:
     done = run_cli(command, "--help")
