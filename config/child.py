@@ -6,11 +6,12 @@ is gone. The child's stdout carries one JSON object a line, its events; its stde
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO, cast
 
 import structlog
 
@@ -62,6 +63,21 @@ def refuse_optimized() -> None:
         fail("boathouse does not run under python -O, which removes the checks that protect data")
 
 
+class _Lossy:
+    """A log that may be lost: a full disk, where logs usually lie too, is no reason for a process to die."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+
 def set_up_logging(level: str = "info") -> None:
     """One JSON object a line on stderr; quiet below `level`."""
     structlog.configure(
@@ -73,6 +89,6 @@ def set_up_logging(level: str = "info") -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Lossy(sys.stderr))),
         cache_logger_on_first_use=True,
     )

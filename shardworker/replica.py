@@ -398,9 +398,8 @@ class Replica:
     # ---- disk space ---------------------------------------------------------------------------------------------
 
     def _stop_writing(self, error: DiskFull, ready: Ready) -> None:
-        log.error(
-            "the disk is full: writes are refused until space returns", shard=self._shard, reason=str(error)
-        )
+        if not self._disk_full:
+            log.error("the disk is full: writes are refused", shard=self._shard, reason=str(error))
         self._core.advance(ready, durable=False)
         self._disk_full = True
         self._retry_disk = False
