@@ -54,6 +54,8 @@ def main(behaviour: str, trace: Path | None) -> int:
     sys.stdout.flush()
     while sys.stdin.readline():
         pass
+    if behaviour == "slow-eof":
+        threading.Event().wait(1.0)
     note("eof")
     return 0
 

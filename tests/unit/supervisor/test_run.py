@@ -170,7 +170,7 @@ def test_a_second_signal_does_not_wait(up: FakeUp) -> None:
 
 
 def test_children_of_a_killed_supervisor_end_by_themselves_and_a_new_one_waits_for_them(up: FakeUp) -> None:
-    process = up.start_and_wait()
+    process = up.start_and_wait("shard-1=slow-eof")
     process.kill()
     process.wait()
     process = up.start()
