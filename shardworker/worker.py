@@ -23,7 +23,14 @@ from shardworker.background import BackgroundThreads
 from shardworker.machine import MachineSettings, StateMachine
 from shardworker.raft import Membership, NodeId, Raft, Settings
 from shardworker.replica import Replica
-from shardworker.store import Identity, ReplicaStore, StoreError, StoreSettings
+from shardworker.store import (
+    CrashPoint,
+    Identity,
+    ReplicaStore,
+    StoreError,
+    StoreSettings,
+    from_environment,
+)
 from shardworker.transport import Transport
 
 if TYPE_CHECKING:
@@ -60,9 +67,15 @@ class Worker:
             cluster.replica_dir(spec.node, shard),
             Identity(cluster_id=cluster.cluster_id, node=node.id, shard=shard),
             _store_settings(cluster),
+            crash_points=from_environment(os.environ),
         )
         self._begin_membership(cluster, shard)
-        machine = StateMachine(self._store.connection, shard, MachineSettings())
+        machine = StateMachine(
+            self._store.connection,
+            shard,
+            MachineSettings(),
+            table_written=lambda: self._store.crash_points.reach(CrashPoint.CATALOG_WRITTEN),
+        )
         core = Raft(
             _raft_settings(cluster, node),
             self._store.log,

@@ -68,8 +68,17 @@ class Result:
 class StateMachine:
     """See the module. `connection` is the store's writer."""
 
-    def __init__(self, connection: apsw.Connection, shard: int, settings: MachineSettings | None = None):
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        shard: int,
+        settings: MachineSettings | None = None,
+        *,
+        table_written: Callable[[], None] = lambda: None,
+    ):
+        """table_written is called when a table was created, before the transaction ends: a crash point of tests."""
         self._connection = connection
+        self._table_written = table_written
         self._shard = shard
         self._settings = settings or MachineSettings()
         self._tables: dict[int, Table] = {}
@@ -264,6 +273,7 @@ class StateMachine:
             create_table(self._connection, table)
             self._tables[table.id] = table
             self._saved[table.id] = None
+            self._table_written()
         elif table.name != spec.name:
             return Result(
                 table.revision,
