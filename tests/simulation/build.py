@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from shardworker.machine import StateMachine
 from shardworker.raft import Raft
+from shardworker.replica import Replica
 from shardworker.store import ReplicaStore
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ class Build:
     raft: type[Raft] = Raft
     machine: type[StateMachine] = StateMachine
     store: type[ReplicaStore] = ReplicaStore
+    replica: type[Replica] = Replica
     raft_settings: Mapping[str, bool] = field(default_factory=dict)
     """Settings of the core that differ from production's (`check_quorum`, ...)."""
 

@@ -74,8 +74,11 @@ class Client:
         self._values = 0
         self._current: _Call | None = None
         self._leader = 1
+        self._term = 0
         self._guesses: dict[bytes, bytes | None] = {}
         self._revision = 1
+        # A client that only reads stays with a leader which has lost its followers: it is answered, or waits.
+        self.only_reads = number > 1 and self._rng.random() < 0.5
         self.stopped = False
         self.think_us_max = 100 * MS
         self.completed = 0
@@ -88,12 +91,21 @@ class Client:
     def start(self) -> None:
         self._world.after(self._rng.randrange(50 * MS), self._next)
 
+    def greet(self, node: int) -> None:
+        """Introduce this client to a replica that has just started: it announces new leaders from then on."""
+        envelope = frames.Envelope(hello=frames.Hello(node=self.number))
+        envelope.group = self._cluster.config.group(self._cluster.shard)
+        self._cluster.network.send(self.address, f"n{node}", envelope.SerializeToString())
+
     def stop(self) -> None:
         """Begin no new operation."""
         self.stopped = True
 
     def _next(self) -> None:
         if self.stopped or self._current is not None:
+            return
+        if self.only_reads:
+            self._rng.choice((self._get, self._get, self._get, self._stale_get, self._read_pair))()
             return
         kinds = (
             self._put,
@@ -297,12 +309,21 @@ class Client:
 
     def _receive(self, sender: str, payload: bytes) -> None:
         envelope = frames.Envelope.FromString(payload)
-        if envelope.HasField("state") and envelope.state.leader:
-            self._leader = envelope.state.leader
+        if envelope.HasField("state") and envelope.state.leader and envelope.state.term > self._term:
+            self._term = envelope.state.term
+            self._follow(envelope.state.leader)
         for reply in envelope.replies:
             call = self._current
             if call is not None and reply.call in call.calls:
                 self._answered(call, int(sender[1:]), reply)
+
+    def _follow(self, leader: int) -> None:
+        """Somebody leads a later term: what waits for an earlier leader's answer is asked there, under its old id."""
+        self._leader = leader
+        call = self._current
+        if call is not None and call.linearizable and call.target != leader:
+            call.uncertain = call.uncertain or call.is_write
+            self._again(call, leader)
 
     def _answered(self, call: _Call, node: int, reply: frames.Reply) -> None:
         if not reply.error:
@@ -352,7 +373,7 @@ class StaleReads:
     def asked(self, node: int) -> Asked:
         """Note what this replica has shown, when a read is about to be sent to it."""
         host = self._cluster.hosts[node - 1]
-        disk = (node, host.power_cuts, host.disks)
+        disk = (node, host.disk.power_cuts, host.disks)
         return disk, self._shown.get(disk, 0)
 
     def answered(self, node: int, asked: Asked, revision: int) -> None:

@@ -43,11 +43,15 @@ class Cluster:
         self.restart: Callable[[Host], None] | None = None
         """What happens to a host whose process has died."""
         rng = world.stream("hosts")
-        voters = Membership(voters=frozenset(NodeId(n) for n in range(1, plan.voters + 1)))
+        members = plan.voters + plan.learners
+        beginning = Membership(
+            voters=frozenset(NodeId(n) for n in range(1, plan.voters + 1)),
+            learners=frozenset(NodeId(n) for n in range(plan.voters + 1, members + 1)),
+        )
         self.hosts: list[Host] = []
         for number in range(1, plan.voters + plan.spares + 1):
             rate = rng.choice((0.9, 0.97, 1.0, 1.03, 1.1))
-            begins_with = voters if number <= plan.voters else None
+            begins_with = beginning if number <= members else None
             self.hosts.append(Host(self, number, begins_with, rate if "clock" in plan.kinds else 1.0))
         self.clients = [Client(self, number) for number in range(1, plan.clients + 1)]
 
@@ -97,6 +101,9 @@ def _config(plan: Plan) -> ClusterConfig:
             "shards": SHARD,
             "replicas": 1,
             "raft": {
+                "tick_ms": plan.tick_ms,
+                "heartbeat_ticks": plan.heartbeat_ticks,
+                "election_ticks": plan.election_ticks,
                 "log_tail_entries": tail,
                 "append_bytes_max": plan.append_bytes_max,
                 "inflight_appends_max": 8,

@@ -92,7 +92,8 @@ class SimulatedDisk:
         self._kill_only = False
         self._sync_fails_in: int | None = None
         self.epoch = 0
-        """Counts power cuts. A file opened before the last one is dead."""
+        """Counts deaths of the process. A file opened before the last one is dead."""
+        self.power_cuts = 0
         self.capacity_bytes = capacity_bytes
         """May be changed at any time; growing past it is a full disk."""
         self.operations = 0

@@ -42,6 +42,7 @@ class Faults:
             "reorder": lambda rng: self._weather(rng, reorder=True),
             "partition": lambda rng: self._split(rng, both_ways=True),
             "one-way": lambda rng: self._split(rng, both_ways=False),
+            "disconnect": self._disconnect,
             "slow": self._slow,
             "pause": self._pause,
             "kill": self._kill,
@@ -97,20 +98,29 @@ class Faults:
         self._cluster.count("partition" if both_ways else "one-way")
         hosts = self._cluster.hosts
         alone = {self._host(rng).address}
-        alone |= {host.address for host in hosts if rng.random() < 0.25}
+        joins = rng.choice((0.0, 0.3))
+        alone |= {host.address for host in hosts if rng.random() < joins}
         rest = [host.address for host in hosts if host.address not in alone]
         # Clients stand on one side or the other; with a one-way split they hear everybody.
-        sides = [(client.address, rng.random() < 0.3) for client in self._cluster.clients]
+        share = rng.choice((0.0, 0.3, 0.6))
+        sides = [(client.address, rng.random() < share) for client in self._cluster.clients]
         inside, outside = sorted(alone), rest
         if both_ways:
-            inside = inside + [address for address, joins in sides if joins]
-            outside = outside + [address for address, joins in sides if not joins]
+            inside = inside + [address for address, within in sides if within]
+            outside = outside + [address for address, within in sides if not within]
         elif rng.random() < 0.5:
             inside, outside = outside, inside
         blocked = self._cluster.network.split(inside, outside, both_ways=both_ways)
         self._while_active(
             rng.randrange(2 * LASTS_US_MAX), lambda: self._cluster.network.blocked.difference_update(blocked)
         )
+
+    def _disconnect(self, rng: Random) -> None:
+        """A connection breaks though both its ends live."""
+        self._cluster.count("disconnect")
+        process, other = self._host(rng).process, self._host(rng)
+        if process is not None and process.host is not other:
+            process.disconnect(other.number)
 
     # ---- processes ----------------------------------------------------------------------------------------------
 
@@ -154,7 +164,6 @@ class Faults:
             return
         host, operations = self._host(rng), rng.choice((0, rng.randint(1, 60)))
         if operations:
-            host.power_cuts += 1
             host.disk.cut_power_after(operations)
         else:
             host.cut_power()

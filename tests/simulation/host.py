@@ -49,7 +49,6 @@ class Host:
         self.lives = 0
         self.disks = 0
         self.promises = Promises()
-        self.power_cuts = 0
         self.full = False
         self.damaged = False
         """A bit of its disk was flipped."""
@@ -96,6 +95,8 @@ class Host:
             f"open {self} term={self.process.core.term} last={self.process.core.log.last_index} "
             f"applied={self.process.applied}"
         )
+        for client in self.cluster.clients:
+            client.greet(self.number)
 
     def run(self, action: Callable[[], None]) -> None:
         """Let the process do something; if it dies of it, as it may, bury it."""
@@ -128,7 +129,20 @@ class Host:
         self.disk.process_died()
         if process is not None:
             process.abandon()
+        for host in self.cluster.hosts:
+            if host is not self:
+                self._break_connection(host)
         self.cluster.died(self)
+
+    def _break_connection(self, host: Host) -> None:
+        """The peer notices that this process is gone, unless the network keeps it from noticing."""
+
+        def notice() -> None:
+            link = self.address, host.address
+            if host.process is not None and link not in self.cluster.network.blocked:
+                host.process.disconnect(self.number)
+
+        self.cluster.world.after(MS, notice)
 
     def kill(self) -> None:
         """SIGKILL between two steps: what was written stays in the kernel's cache."""
@@ -137,7 +151,6 @@ class Host:
 
     def cut_power(self) -> None:
         """The machine loses power: what was not synced is lost or torn."""
-        self.power_cuts += 1
         self.disk.power_cut()
         if self.process is not None:
             self._buried("power cut")

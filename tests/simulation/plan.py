@@ -13,6 +13,7 @@ KINDS: Final = (
     "reorder",
     "partition",
     "one-way",
+    "disconnect",
     "slow",
     "pause",
     "kill",
@@ -37,7 +38,7 @@ class Plan:
     seed: int
     voters: int
     spares: int
-    """Hosts that are no members at first."""
+    """Further hosts."""
     clients: int
     safety_ms: int
     """Length of the first phase, in virtual time."""
@@ -45,6 +46,11 @@ class Plan:
     """Faults of each kind in a second of virtual time."""
     kinds: frozenset[str] = field(default_factory=frozenset)
     append_bytes_max: int = 1 << 20
+    tick_ms: int = 50
+    heartbeat_ticks: int = 1
+    election_ticks: int = 6
+    learners: int = 0
+    """So many of the spare hosts learn from the beginning; the others are no members at first."""
 
     @property
     def compacts(self) -> bool:
@@ -60,13 +66,18 @@ def draw(seed: int) -> Plan:
     rng = random.Random(f"{seed}/plan")
     share = rng.choice((0.3, 0.5, 0.5, 0.8, 1.0))
     kinds = frozenset(kind for kind in KINDS if rng.random() < share)
+    spares = rng.choices((0, 1, 2), (4, 4, 2))[0]
     return Plan(
         seed=seed,
         voters=rng.choices((1, 2, 3, 5), (6, 4, 70, 20))[0],
-        spares=rng.choices((0, 1, 2), (4, 4, 2))[0],
+        spares=spares,
+        learners=rng.randint(0, spares),
         clients=rng.randint(2, 4),
         safety_ms=rng.choice((6_000, 9_000, 12_000)),
         intensity=rng.choice((0.1, 0.2, 0.4)),
         kinds=kinds,
+        tick_ms=rng.choice((30, 50, 100)),
+        heartbeat_ticks=rng.choice((1, 2, 4)),
+        election_ticks=rng.choice((6, 10)),
         append_bytes_max=rng.choice((1, 400, 1 << 20)),
     )

@@ -12,7 +12,6 @@ from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import MachineSettings
 from shardworker.raft import NodeId, Role, Settings
-from shardworker.replica import Replica
 from shardworker.store import StoreSettings
 from tests.simulation.disk import PowerCut
 from tests.simulation.world import MS
@@ -134,6 +133,7 @@ class Process:
         self.effects: list[tuple[bytes, int]] = []
         """Request ids that took effect in the open turn, and their revisions."""
         self._inbox: list[tuple[bytes, frames.Envelope]] = []
+        self._disconnected: list[NodeId] = []
         self._wake_us: int | None = None
         self._tick_us = config.raft.tick_ms * MS
         self._last_tick_us = host.local_us()
@@ -173,7 +173,7 @@ class Process:
             self.abandon()
             raise
         self.background = InlineBackground(host)
-        self.replica = Replica(
+        self.replica = cluster.build.replica(
             shard=cluster.shard,
             node=NodeId(host.number),
             core=self.core,
@@ -213,6 +213,11 @@ class Process:
         self._inbox.append((sender.encode(), frames.Envelope.FromString(payload)))
         self.wake(STEP_US)
 
+    def disconnect(self, node: int) -> None:
+        """The connection to a peer broke."""
+        self._disconnected.append(NodeId(node))
+        self.wake(STEP_US)
+
     # ---- the loop -----------------------------------------------------------------------------------------------
 
     def wake(self, delay_us: int) -> None:
@@ -234,6 +239,9 @@ class Process:
 
     def step(self) -> None:
         """What worker.py does between two waits: handle what arrived, tick, take a turn."""
+        disconnected, self._disconnected = self._disconnected, []
+        for node in disconnected:
+            self.replica.handle_disconnected(node)
         inbox, self._inbox = self._inbox, []
         for identity, envelope in inbox:
             self.replica.handle(identity, envelope)

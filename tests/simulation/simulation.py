@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -30,7 +31,7 @@ from tests.simulation.violation import Violation
 from tests.simulation.world import MS, SECOND, World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.history.operations import Operation
     from tests.simulation.build import Build
@@ -66,10 +67,19 @@ class Finding:
     """The store's durable steps that were reached."""
 
 
-def run(plan: Plan, build: Build = PRODUCTION, write: Callable[[str], object] | None = None) -> Finding:
+Scenario = Callable[["Cluster"], None]
+"""Arranges something that chance would take too long to come by, at the beginning of the safety phase."""
+
+
+def run(
+    plan: Plan,
+    build: Build = PRODUCTION,
+    write: Callable[[str], object] | None = None,
+    scenario: Scenario | None = None,
+) -> Finding:
     """Simulate. A violation is part of the outcome, not raised."""
     with _silence():
-        return _run(plan, build, write)
+        return _run(plan, build, write, scenario)
 
 
 @contextmanager
@@ -83,7 +93,9 @@ def _silence() -> Iterator[None]:
         structlog.configure(**before)
 
 
-def _run(plan: Plan, build: Build, write: Callable[[str], object] | None) -> Finding:
+def _run(
+    plan: Plan, build: Build, write: Callable[[str], object] | None, scenario: Scenario | None
+) -> Finding:
     world = World(plan.seed, write)
     seed_sqlite(plan.seed)
     world.note(f"plan {plan.voters}+{plan.spares} clients={plan.clients} kinds={sorted(plan.kinds)}")
@@ -91,7 +103,7 @@ def _run(plan: Plan, build: Build, write: Callable[[str], object] | None) -> Fin
     violation: Violation | None = None
     operations = 0
     try:
-        _Simulation(cluster).run()
+        _Simulation(cluster).run(scenario)
         operations = len(cluster.recorder.operations)
     except Violation as caught:
         violation = caught
@@ -121,7 +133,7 @@ class _Simulation:
         self._cluster = cluster
         self._world = cluster.world
 
-    def run(self) -> None:
+    def run(self, scenario: Scenario | None) -> None:
         cluster, world = self._cluster, self._world
         for host in cluster.hosts:
             host.start()
@@ -129,6 +141,8 @@ class _Simulation:
         faults = Faults(cluster)
         for client in cluster.clients:
             client.start()
+        if scenario is not None:
+            scenario(cluster)
         world.run_until(world.now_us + cluster.plan.safety_ms * MS)
         faults.stop()
         world.note("heal")

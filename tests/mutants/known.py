@@ -1,0 +1,248 @@
+"""Known bugs of systems like this one, each as subclasses of production's classes. The simulator has to find them all.
+
+None needs a switch in production code. Each comes with the kinds of faults under which it matters and the checkers
+that may be the first to see it: that is the claim a mutant tests, that these checkers would notice such a bug.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from proto.internal import frames_pb2 as frames
+from shardworker.machine import StateMachine, window
+from shardworker.raft import Role
+from shardworker.replica import Replica
+from shardworker.store import ReplicaStore, Turn, folder
+from tests.mutants import scenarios
+from tests.property.raft import mutants as cores
+from tests.simulation.build import Build
+from tests.simulation.plan import Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from shardworker.machine import Result
+    from tests.simulation.simulation import Scenario
+
+
+class _IndexLaterTurn(Turn):
+    """Saves the applied index in a transaction of its own, after the data."""
+
+    __slots__ = ()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        applied, self._applied = self._applied, None
+        super().__exit__(kind, error, trace)
+        if error is None and applied is not None:
+            with Turn(self._store, self._sync) as second:
+                second.set_applied(*applied)  # type: ignore[arg-type]
+
+
+class IndexSavedApart(ReplicaStore):
+    """The applied index is saved apart from the data (etcd 3.5.0 to 3.5.2)."""
+
+    def turn(self, *, sync: bool) -> Turn:
+        return _IndexLaterTurn(self, sync)
+
+
+class AppliesRetriesAgain(StateMachine):
+    """A request id that was seen before is not recognised."""
+
+    def _remembered(self, request_id: bytes) -> Result | None:
+        return None
+
+
+class DropsNewestVersion(StateMachine):
+    """Compaction takes the newest version of a live key for a superseded one."""
+
+    def compaction_step(self, rows_max: int) -> int:
+        visited = super().compaction_step(rows_max)
+        for table in self.table_status():
+            live = f"t{table.id}_live"
+            oldest = f"SELECT min(key) FROM {live} WHERE id >> 24 < ?"  # noqa: S608 - a number
+            self._connection.execute(
+                f"DELETE FROM {live} WHERE key = ({oldest})",  # noqa: S608
+                (table.compacted_revision,),
+            )
+        return visited
+
+
+class ReadsGoBack(Replica):
+    """A follower answers every other read from a state it was in before."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._kept: dict[bytes, frames.Reply] = {}
+        self._turn_about = False
+
+    def _route(self, identity: bytes, request: frames.Request) -> None:
+        follows = self._core.role is not Role.LEADER
+        if not follows or request.linearizable or request.method != frames.ETCD_RANGE:
+            super()._route(identity, request)
+            return
+        answer = self._reads.read(identity, request)
+        assert answer is not None
+        kept = self._kept.setdefault(request.body, answer[1])
+        self._turn_about = not self._turn_about
+        if self._turn_about:
+            old = frames.Reply()
+            old.CopyFrom(kept)
+            old.call = request.call
+            answer = identity, old
+        self._post([answer])
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A bug, where it matters, and who is to see it."""
+
+    name: str
+    build: Build
+    kinds: tuple[str, ...]
+    seen_by: tuple[str, ...]
+    seeds_max: int = 30
+    voters: int = 3
+    spares: int = 0
+    learners: int = 0
+    intensity: float = 0.6
+    safety_ms: int = 8_000
+    append_bytes_max: int = 1 << 20
+    scenario: Scenario | None = None
+    patches: tuple[tuple[object, str, object], ...] = ()
+    """(module, name, what stands there instead), where there is no class to derive from."""
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside, the patches are in place."""
+        with ExitStack() as stack:
+            for where, name, instead in self.patches:
+                stack.enter_context(patch.object(where, name, instead))
+            yield
+
+    def plan(self, seed: int) -> Plan:
+        """A simulation that gives this bug a chance."""
+        return Plan(
+            seed=seed,
+            voters=self.voters,
+            spares=self.spares,
+            learners=self.learners,
+            clients=4,
+            safety_ms=self.safety_ms,
+            intensity=self.intensity,
+            kinds=frozenset(self.kinds),
+            append_bytes_max=self.append_bytes_max,
+        )
+
+
+_HISTORY = ("linearizability", "revisions")
+
+MUTANTS = (
+    Mutant(
+        "vote not persisted",
+        Build(raft=cores.VoteNotPersisted),
+        kinds=("kill", "power-cut", "partition"),
+        seen_by=("promise-kept", "one-leader"),
+    ),
+    Mutant(
+        "commit counted from an old term (figure 8)",
+        Build(raft=cores.CommitsOldTerm),
+        kinds=(),
+        seen_by=("leader-completeness", "applied-in-order", *_HISTORY),
+        voters=5,
+        append_bytes_max=1,
+        scenario=scenarios.figure_8,
+    ),
+    Mutant(
+        "applied index saved apart from data",
+        Build(store=IndexSavedApart),
+        kinds=("crash-point", "kill"),
+        seen_by=("equal-state", "exactly-once", "no-crash", "applied-in-order"),
+    ),
+    Mutant(
+        "read served by a deposed leader",
+        Build(raft=cores.ReadsWithoutRound),
+        kinds=(),
+        seen_by=_HISTORY,
+        scenario=scenarios.deposed_leader,
+    ),
+    Mutant(
+        "single replica acknowledging before its sync",
+        Build(raft=cores.AcknowledgesBeforeSync),
+        kinds=("power-cut",),
+        seen_by=("promise-kept", *_HISTORY),
+        voters=1,
+    ),
+    Mutant(
+        "lease read without check-quorum",
+        Build(raft=cores.ReadsWithoutRound, raft_settings={"check_quorum": False}),
+        kinds=(),
+        seen_by=_HISTORY,
+        scenario=scenarios.deposed_leader,
+    ),
+    Mutant(
+        "snapshot installed without its configuration",
+        Build(raft=cores.SnapshotWithoutMembership),
+        kinds=("membership", "snapshot", "kill", "partition"),
+        seen_by=("equal-state",),
+        spares=2,
+    ),
+    Mutant(
+        "retried write applied twice",
+        Build(machine=AppliesRetriesAgain),
+        kinds=("drop", "kill", "partition"),
+        seen_by=("exactly-once", *_HISTORY),
+    ),
+    Mutant(
+        "compaction dropping the newest version of a live key",
+        Build(machine=DropsNewestVersion),
+        kinds=("compaction",),
+        seen_by=("equal-state", "exactly-once", "atomic-txn", *_HISTORY),
+    ),
+    Mutant(
+        "a read on a follower going back in time",
+        Build(replica=ReadsGoBack),
+        kinds=("kill",),
+        seen_by=("stale-reads",),
+    ),
+    Mutant(
+        "learner counted in a quorum",
+        Build(raft=cores.LearnersCounted),
+        kinds=("partition", "kill", "one-way"),
+        seen_by=("leader-completeness", "applied-in-order", *_HISTORY),
+        spares=2,
+        learners=2,
+        intensity=1.0,
+        seeds_max=60,
+    ),
+    Mutant(
+        "two membership changes in flight",
+        Build(raft=cores.TwoChangesInFlight),
+        kinds=(),
+        seen_by=("one-leader", "leader-completeness", "applied-in-order", "equal-state", *_HISTORY),
+        spares=2,
+        scenario=scenarios.two_changes,
+    ),
+    # What the simulator found in boathouse itself; each was fixed, and is put back here.
+    Mutant(
+        "found: a clock set forward emptied the window of results",
+        Build(),
+        kinds=("clock", "drop", "delay"),
+        seen_by=("exactly-once",),
+        intensity=1.0,
+        patches=((window, "STEP_MS_MAX", 1 << 60),),
+    ),
+    Mutant(
+        "found: a restart trusted a WAL whose sync had failed",
+        Build(),
+        kinds=("failed-sync", "power-cut"),
+        seen_by=("promise-kept", "leader-completeness", *_HISTORY),
+        intensity=1.0,
+        patches=((folder, "_save_wal", lambda *_: None),),
+    ),
+)

@@ -1,0 +1,138 @@
+"""Courses of events that a known bug needs and chance rarely deals, played on the simulated cluster.
+
+A scenario only moves the network and proposes what an operator may propose; whether anything is wrong is for the
+simulation's own checkers to find.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shardworker.raft import MembershipChange, NodeId, Role, Step, StepKind
+from tests.simulation.world import MS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from tests.simulation.cluster import Cluster
+    from tests.simulation.process import Process
+
+    Script = Generator[Callable[[], bool], None, None]
+    """Yields what it waits for."""
+
+POLL_US = 50
+"""Below the network's least delay: what was seen to leave can still be held back."""
+
+
+def play(cluster: Cluster, script: Script) -> None:
+    """Run a script beside the simulation, until the safety phase ends."""
+    waiting: list[Callable[[], bool]] = []
+    end_us = cluster.world.now_us + cluster.plan.safety_ms * MS
+
+    def go_on() -> None:
+        if cluster.world.now_us >= end_us:
+            return
+        if not waiting or waiting[0]():
+            waiting.clear()
+            following = next(script, None)
+            if following is None:
+                return
+            waiting.append(following)
+        cluster.world.after(POLL_US, go_on)
+
+    go_on()
+
+
+def _connect_only(cluster: Cluster, *groups: tuple[int, ...]) -> None:
+    """Only the replicas of one group hear each other; clients stay connected to all."""
+    addresses = [host.address for host in cluster.hosts]
+    cluster.network.blocked = {(a, b) for a in addresses for b in addresses if a != b}
+    for group in groups:
+        cluster.network.blocked -= {(f"n{a}", f"n{b}") for a in group for b in group}
+
+
+def _live(cluster: Cluster, number: int) -> Process:
+    process = cluster.hosts[number - 1].process
+    assert process is not None
+    return process
+
+
+def _leader_among(cluster: Cluster, numbers: tuple[int, ...]) -> int:
+    return next((n for n in numbers if _live(cluster, n).core.role is Role.LEADER), 0)
+
+
+def figure_8(cluster: Cluster) -> None:
+    """Figure 8 of the paper: an old entry reaches a majority, and a rival with a later last term overwrites it."""
+    play(cluster, _figure_8(cluster))
+
+
+def _figure_8(cluster: Cluster) -> Script:
+    everybody = (1, 2, 3, 4, 5)
+    yield lambda: _leader_among(cluster, everybody) > 0
+    s1 = _leader_among(cluster, everybody)
+    s2, s3, s4, s5 = (n for n in everybody if n != s1)
+    # (a) S1 brings an entry to S2 only.
+    _connect_only(cluster, (s1, s2))
+    known = _live(cluster, s1).core.log.last_index
+    yield lambda: _live(cluster, s2).core.log.last_index > known
+    # (b) One of the other three leads the next term, and nobody hears of its first entry.
+    _connect_only(cluster, (s3, s4, s5))
+    yield lambda: _leader_among(cluster, (s3, s4, s5)) > 0
+    rival = _leader_among(cluster, (s3, s4, s5))
+    third, fourth = (n for n in (s3, s4, s5) if n != rival)
+    _connect_only(cluster)
+    yield lambda: _live(cluster, s1).core.role is not Role.LEADER
+    # (c) S1 or S2 leads again and brings the old entry to a third replica; at once they are cut off.
+    _connect_only(cluster, (s1, s2, third))
+    yield lambda: any(index > known for index in cluster.checkers.committed)
+    # (d) The rival returns, and asks those who have nothing of the last leader's term.
+    _connect_only(cluster, (rival, third, fourth))
+
+
+def two_changes(cluster: Cluster) -> None:
+    """Two voters are added in one breath: a majority of five forms beside a majority of the old three."""
+    play(cluster, _two_changes(cluster))
+
+
+def _two_changes(cluster: Cluster) -> Script:
+    voters = (1, 2, 3)
+    yield lambda: _leader_among(cluster, voters) > 0
+    leader = _leader_among(cluster, voters)
+    near, far = (n for n in voters if n != leader)
+    _connect_only(cluster, (leader, near), (leader, 4, 5))
+    core = _live(cluster, leader).core
+    for node in (4, 5):
+        core.propose_membership(MembershipChange((Step(StepKind.ADD_VOTER, NodeId(node)),)))
+    _live(cluster, leader).wake(1)
+    yield lambda: core.role is not Role.LEADER or len(core.membership.voters) == 5
+    # Before anybody else has heard that they are committed:
+    _connect_only(cluster, (leader, 4, 5), (near, far))
+
+
+def deposed_leader(cluster: Cluster) -> None:
+    """A leader stops for a while, cut off with a client that goes on asking it; meanwhile another one leads."""
+    play(cluster, _deposed_leader(cluster))
+
+
+def _deposed_leader(cluster: Cluster) -> Script:
+    while True:
+        yield from _depose_once(cluster)
+
+
+def _depose_once(cluster: Cluster) -> Script:
+    everybody = tuple(host.number for host in cluster.hosts)
+    asking = [client.address for client in cluster.clients if client.only_reads]
+    yield lambda: _leader_among(cluster, everybody) > 0
+    old = _leader_among(cluster, everybody)
+    rest = tuple(n for n in everybody if n != old)
+    _connect_only(cluster, rest)
+    cluster.network.blocked |= {(address, f"n{n}") for address in asking for n in rest}
+    applied = _live(cluster, old).applied
+    cluster.hosts[old - 1].paused = True
+    yield lambda: any(_live(cluster, n).leads and _live(cluster, n).applied > applied + 5 for n in rest)
+    cluster.hosts[old - 1].paused = False
+    resumed_us = cluster.world.now_us
+    yield lambda: not _live(cluster, old).leads or cluster.world.now_us > resumed_us + 2_000 * MS
+    cluster.network.blocked.clear()
+    healed_us = cluster.world.now_us
+    yield lambda: cluster.world.now_us > healed_us + 500 * MS
