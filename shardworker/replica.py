@@ -22,6 +22,7 @@ import structlog
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker import wire
+from shardworker.integrity import Integrity
 from shardworker.proposals import Proposals
 from shardworker.raft import Accepted, EntryKind, MessageKind, NodeId, Role
 from shardworker.reads import Reads
@@ -102,6 +103,16 @@ class Replica:
         self._snapshots = Snapshots(
             node=node, core=core, store=store, background=background, send=outbox.send_peer, cluster=cluster
         )
+        self._integrity = Integrity(
+            shard=shard,
+            node=node,
+            core=core,
+            store=store,
+            machine=machine,
+            send=outbox.send_peer,
+            stop_serving=self._abandon_clients,
+            cluster=cluster,
+        )
         self._own_batches: dict[LogIndex, tuple[int, frames.CommandBatch]] = {}
         self._links: dict[bytes, None] = {}
         self._announced: tuple[int, int] = (-1, -1)
@@ -121,14 +132,19 @@ class Replica:
 
     def handle(self, identity: bytes, envelope: frames.Envelope) -> None:
         """Take one envelope from a coordinator or a peer. Its effects leave with the next turn()."""
-        for message in envelope.raft:
-            self._core.step(wire.decode_message(message))
+        for message in map(wire.decode_message, envelope.raft):
+            if self._integrity.hears(message.kind):
+                self._core.step(message)
         for request in envelope.requests:
             self._admit(identity, request)
         if envelope.HasField("snapshot_chunk"):
             self._snapshots.handle_chunk(envelope.snapshot_chunk)
         if envelope.HasField("snapshot_ack"):
             self._snapshots.handle_ack(envelope.snapshot_ack)
+        for digest in envelope.digests:
+            self._integrity.handle_digest(digest)
+        if envelope.HasField("verdict"):
+            self._integrity.handle_verdict(envelope.verdict)
         if envelope.HasField("hello"):
             self._remember(identity)
 
@@ -150,6 +166,8 @@ class Replica:
             self._refuse(identity, request.call, error)
 
     def _route(self, identity: bytes, request: frames.Request) -> None:
+        if request.method != frames.REPLICA_STATUS:
+            self._integrity.check_serves()
         if request.request_id:
             self._check_leads()
             if self._disk_full:
@@ -179,7 +197,9 @@ class Replica:
 
     def tick(self) -> None:
         """One tick of the Raft clock has passed."""
-        self._core.tick()
+        if self._integrity.votes:
+            self._core.tick()
+        self._integrity.tick()
         self._reads.tick()
         self._snapshots.tick()
         self._retry_disk = True
@@ -189,7 +209,17 @@ class Replica:
 
     def ticks_until_action(self) -> int:
         """Ticks that may pass before tick() matters; lets an idle loop sleep."""
-        return 1 if self._disk_full or self._snapshots.is_active() else self._core.ticks_until_action()
+        if self._disk_full or self._snapshots.is_active() or self._integrity.needs_ticks:
+            return 1
+        return self._core.ticks_until_action()
+
+    def owes_commit(self) -> bool:
+        """Whether followers lag behind only because they have not been told what is committed."""
+        return self._core.owes_commit
+
+    def announce_commit(self) -> None:
+        """Tell them with the next turn: no write came along to carry the news."""
+        self._core.announce_commit()
 
     # ---- the turn -----------------------------------------------------------------------------------------------
 
@@ -209,13 +239,15 @@ class Replica:
         for _ in range(READYS_PER_TURN_MAX):
             if not self._core.has_ready() or not self._advance():
                 break
-        self._post(self._reads.serve(self._store.applied_index))
-        self._post(self._reads.late())
+        if not self._integrity.is_wrong:
+            self._post(self._reads.serve(self._store.applied_index))
+            self._post(self._reads.late())
         self._snapshots.drop_unwanted()
         if self._compacting and (idle or self._compaction_due):
             self._compact_history()
         self._notice_lost_leadership()
         self._announce()
+        self._integrity.end_turn()
         self._flush()
 
     def _propose(self) -> None:
@@ -294,6 +326,7 @@ class Replica:
         self._store.install_snapshot(self._snapshots.received(meta), hard_state)
         self._snapshots.installed()
         self._machine.reload(self._store.connection)
+        self._integrity.installed()
         log.info("installed a snapshot", shard=self._shard, node=self._node, index=meta.index)
 
     def _apply(self, turn: Turn, committed: tuple[Entry, ...]) -> list[tuple[frames.Command, Result]]:
@@ -305,6 +338,7 @@ class Replica:
                 batch = self._batch(entry)
                 applied = self._machine.apply(entry.index, batch)
                 results.extend(zip(batch.commands, applied, strict=True))
+            self._integrity.applied(entry.index)
         if committed:
             turn.set_applied(committed[-1].index, committed[-1].term)
         return results
@@ -336,10 +370,12 @@ class Replica:
         if led is None or led == self._led_term:
             return
         self._own_batches.clear()
+        self._abandon_clients(f"node {self._node} led shard {self._shard} in term {led} and leads no longer")
+
+    def _abandon_clients(self, why: str) -> None:
+        """Nobody who waits gets an answer here; who wrote has to ask elsewhere, with the same request id."""
         self._post(self._reads.abandon())
-        lost = errors.LeaderLost(
-            f"node {self._node} led shard {self._shard} in term {led} and leads no longer"
-        )
+        lost = errors.LeaderLost(why)
         for waiter in self._proposals.abandon():
             self._refuse(waiter.identity, waiter.call, lost)
 
@@ -377,6 +413,7 @@ class Replica:
             database_bytes=self._store.database_bytes(),
             database_in_use_bytes=self._store.database_in_use_bytes(),
             no_space=self._disk_full,
+            fault=self._integrity.fault,
             tables=self._machine.table_status(),
             voters=sorted(core.membership.voters),
             learners=sorted(core.membership.learners),

@@ -7,6 +7,7 @@ for twenty, and on a busy machine that cost is taken from everybody.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -14,12 +15,14 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
+import apsw
 import structlog
 import zmq
 
 from config.child import emit, fail, read_spec, refuse_optimized, set_up_logging
 from proto import errors
 from shardworker.background import BackgroundThreads
+from shardworker.integrity import RebuildBegun
 from shardworker.machine import MachineSettings, StateMachine
 from shardworker.raft import Membership, NodeId, Raft, Settings
 from shardworker.replica import Replica
@@ -29,6 +32,7 @@ from shardworker.store import (
     ReplicaStore,
     StoreError,
     StoreSettings,
+    advice,
     from_environment,
 )
 from shardworker.transport import Transport
@@ -38,13 +42,19 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-PACE_S_PER_REQUEST: Final = 0.00025
-PACE_S_MAX: Final = 0.005
-"""Under load the next turn starts no earlier than this after the last one, so that it has company. Clients that wait
-for each other's turn anyway don't notice; one client alone is never waited for."""
+PACE_S: Final = 0.008
+"""Under load a turn starts no earlier than this after the last one, so that it has company: half the CPU of a turn
+does not depend on how many requests it serves."""
 
-BUSY_REQUESTS: Final = 4
-"""A turn that had so many requests counts as load."""
+LOAD_REQUESTS_PER_S: Final = 1000.0
+"""What counts as load. Below it a turn starts at once: one client, or a few, are never made to wait."""
+
+LOAD_WINDOW_S: Final = 0.05
+"""Time constant of the average that is compared with it."""
+
+ANNOUNCE_S: Final = 0.005
+"""Followers learn what is committed from the next append. If none follows within this, they are told at once: under
+load that saves each of them a turn per batch, and without load they lag no longer than this."""
 
 DRAIN_S_MAX: Final = 2.0
 """An orderly stop waits so long for a successor and for owed answers."""
@@ -111,7 +121,7 @@ class Worker:
 
     def _begin_membership(self, cluster: ClusterConfig, shard: int) -> None:
         """A new replica starts from the members that the cluster file names; later changes come through the log."""
-        if self._store.membership.voters:
+        if self._store.membership.voters or self._store.rebuild is not None:
             return
         voters = frozenset(NodeId(node.id) for node in cluster.replica_nodes(shard))
         with self._store.turn(sync=True) as turn:
@@ -145,6 +155,7 @@ class Worker:
 
     def _serve(self) -> None:
         self._last_tick = time.monotonic()
+        self._load = Rate(LOAD_WINDOW_S, self._last_tick)
         self._busy_until = 0.0
         while not self._stopping:
             self._step()
@@ -157,7 +168,12 @@ class Worker:
         else:
             ticks = self._replica.ticks_until_action()
             timeout_s = max(0.0, self._last_tick + ticks * self._tick_s - now)
+        owes_commit = self._replica.owes_commit()
+        if owes_commit:
+            timeout_s = min(timeout_s, ANNOUNCE_S)
         received = self._transport.receive(timeout_s, pace_until=self._busy_until)
+        if owes_commit and not received:
+            self._replica.announce_commit()
         for node in self._transport.disconnected():
             self._replica.handle_disconnected(node)
         requests = 0
@@ -167,9 +183,8 @@ class Worker:
         started = time.monotonic()
         self._tick(started)
         self._replica.turn()
-        self._busy_until = (
-            started + min(PACE_S_MAX, requests * PACE_S_PER_REQUEST) if requests >= BUSY_REQUESTS else 0.0
-        )
+        self._load.add(requests, started)
+        self._busy_until = started + PACE_S if self._load.per_s > LOAD_REQUESTS_PER_S else 0.0
 
     def _tick(self, now: float) -> None:
         elapsed = int((now - self._last_tick) / self._tick_s)
@@ -188,6 +203,20 @@ class Worker:
             self._step()
 
 
+class Rate:
+    """An exponentially decaying average of events per second."""
+
+    def __init__(self, window_s: float, now: float) -> None:
+        self._window_s = window_s
+        self._last = now
+        self.per_s = 0.0
+
+    def add(self, events: int, now: float) -> None:
+        """So many events have happened up to now."""
+        self.per_s = self.per_s * math.exp((self._last - now) / self._window_s) + events / self._window_s
+        self._last = now
+
+
 def _raft_settings(cluster: ClusterConfig, node: NodeConfig) -> Settings:
     raft = cluster.raft
     return Settings(
@@ -198,6 +227,7 @@ def _raft_settings(cluster: ClusterConfig, node: NodeConfig) -> Settings:
         inflight_appends_max=raft.inflight_appends_max,
         inflight_bytes_max=raft.inflight_bytes_max,
         uncommitted_bytes_max=raft.uncommitted_bytes_max,
+        eager_commit=False,
     )
 
 
@@ -217,8 +247,22 @@ def main() -> None:
     spec = read_spec("shardworker")
     try:
         worker = Worker(spec)
-    except (StoreError, errors.Corrupt) as error:
+    except errors.Corrupt as error:
+        fail(_refusal(spec, error))
+    except StoreError as error:
         fail(str(error))
     except zmq.ZMQError as error:
         fail(f"the worker's address can't be used: {error}")
-    worker.run()
+    try:
+        worker.run()
+    except errors.Corrupt as error:
+        fail(_refusal(spec, error))
+    except apsw.CorruptError as error:
+        fail(_refusal(spec, errors.Corrupt(f"SQLite found a damaged page: {error}")))
+    except (StoreError, RebuildBegun) as error:
+        fail(str(error))
+
+
+def _refusal(spec: ProcessSpec, error: errors.Corrupt) -> str:
+    assert spec.shard is not None
+    return f"{error}. {advice(spec.cluster.replica_dir(spec.node, spec.shard))}"

@@ -105,6 +105,8 @@ class Raft(Elections, Follower):
 
     def _tick_leader(self) -> None:
         self._heartbeat_elapsed += 1
+        if self.owes_commit:
+            self.announce_commit()
         if self._election_elapsed >= self.settings.election_ticks:
             self._election_elapsed = 0
             if self.settings.check_quorum and not self._heard_from_quorum():
@@ -125,6 +127,8 @@ class Raft(Elections, Follower):
 
         An idle caller may sleep that long, then call `tick` as often as time has passed."""
         if self.role is Role.LEADER:
+            if self.owes_commit:
+                return 1
             until_heartbeat = self.settings.heartbeat_ticks - self._heartbeat_elapsed
             return max(1, min(until_heartbeat, self.settings.election_ticks - self._election_elapsed))
         if not self._is_promotable():

@@ -246,7 +246,7 @@ class Settings:
     pending_reads_max: int = 100_000
     eager_commit: bool = True
     """Tell followers of a new commit index even when there is nothing else to send. False: with the next
-    append or heartbeat, which saves each of them a turn but leaves them a heartbeat behind."""
+    append, the next tick, or when the caller says announce_commit: that saves each of them a turn per batch."""
 
     def __post_init__(self) -> None:
         assert self.node > 0, "nodes are numbered from 1"
