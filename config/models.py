@@ -116,6 +116,8 @@ class RaftConfig(_Model):
     """Applied entries kept for slow followers and follower clusters when the log is compacted."""
     log_tail_bytes: Bytes = 64 << 20
     """Most bytes of applied entries kept, however few entries that is."""
+    digest_entries: Annotated[int, Field(ge=1, lt=2**40)] = 256
+    """Replicas compare checksums of their tables after every so many entries."""
 
 
 class StoreConfig(_Model):

@@ -59,8 +59,8 @@ class Call:
     """One request on its way."""
 
     __slots__ = (
-        "body", "cursor", "deadline", "future", "linearizable", "method", "node", "request_id", "shard", "table_id",
-        "target",
+        "body", "cursor", "deadline", "faults", "future", "linearizable", "method", "node", "request_id", "shard",
+        "table_id", "target",
     )  # fmt: skip
 
     future: asyncio.Future[frames.Reply]
@@ -76,6 +76,8 @@ class Call:
     linearizable: bool
     cursor: int
     deadline: float
+    faults: int
+    """How often a replica refused it because its data is damaged."""
 
 
 @dataclass(slots=True)
@@ -147,6 +149,7 @@ class Dispatch:
         call.linearizable = linearizable
         call.cursor = cursor
         call.deadline = deadline
+        call.faults = 0
         self._bytes += len(body)
         self._send(next(self._numbers), call)
         if self._timer is None:
@@ -236,7 +239,10 @@ class Dispatch:
             error = errors.from_frame(reply.error, reply.detail)
         except errors.InvariantBroken as unknown:
             error = unknown
-        if error.retry not in _ELSEWHERE or call.target == channel.node:
+        call.faults += isinstance(error, errors.Corrupt)
+        # Once per replica: where all are in doubt nobody else will know better.
+        hopeless = call.faults >= len(call.shard.channels)
+        if error.retry not in _ELSEWHERE or call.target == channel.node or hopeless:
             del self._calls[number]
             self._fail(call, error)
             return

@@ -16,7 +16,7 @@ class Retry(enum.Enum):
 
     NOBODY = "nobody"
     CALLER = "caller, later"
-    OTHER_REPLICA = "the coordinator, at the shard's leader"
+    OTHER_REPLICA = "the coordinator, at the shard's leader, or for a read that may be stale at any other replica"
     SAME_REQUEST_ID = "the coordinator, with the same request id"
 
 
@@ -289,10 +289,11 @@ class InvariantBroken(BoathouseError):
 
 
 class Corrupt(BoathouseError):
-    """Stored bytes fail their checksum or contradict each other; the replica does not serve them."""
+    """Stored bytes fail their checksum or contradict each other, or another replica's; this one does not serve them."""
 
     frame_code = 161
     definite = False
+    retry = Retry.OTHER_REPLICA
 
 
 def _concrete(base: type[BoathouseError]) -> dict[int, type[BoathouseError]]:

@@ -92,6 +92,8 @@ class Envelope(_message.Message):
     RAFT_FIELD_NUMBER: _builtins.int
     SNAPSHOT_CHUNK_FIELD_NUMBER: _builtins.int
     SNAPSHOT_ACK_FIELD_NUMBER: _builtins.int
+    DIGESTS_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
     group: _builtins.int
     """Shards of different clusters on clashing ports must not talk: every Envelope names its shard's group.
@@ -125,6 +127,14 @@ class Envelope(_message.Message):
     def snapshot_ack(self) -> Global___SnapshotAck:
         """worker -> worker"""
 
+    @_builtins.property
+    def digests(self) -> _containers.RepeatedCompositeFieldContainer[Global___Digest]:
+        """follower -> leader"""
+
+    @_builtins.property
+    def verdict(self) -> Global___DigestVerdict:
+        """leader -> follower"""
+
     def __init__(
         self,
         *,
@@ -135,11 +145,13 @@ class Envelope(_message.Message):
         raft: _abc.Iterable[Global___RaftMessage] | None = ...,
         snapshot_chunk: Global___SnapshotChunk | None = ...,
         snapshot_ack: Global___SnapshotAck | None = ...,
+        digests: _abc.Iterable[Global___Digest] | None = ...,
+        verdict: Global___DigestVerdict | None = ...,
         group: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "hello", b"hello", "raft", b"raft", "replies", b"replies", "requests", b"requests", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "group", b"group", "hello", b"hello", "raft", b"raft", "replies", b"replies", "requests", b"requests", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -753,3 +765,88 @@ class SnapshotAck(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SnapshotAck: _TypeAlias = SnapshotAck  # noqa: Y015
+
+@_typing.final
+class Digest(_message.Message):
+    """---- comparing replicas -----------------------------------------------------------------------------------------
+
+    What a replica's tables come to after it has applied the entry at `index`; equal on all replicas.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
+    node: _builtins.int
+    index: _builtins.int
+    checksum: _builtins.int
+    def __init__(
+        self,
+        *,
+        node: _builtins.int = ...,
+        index: _builtins.int = ...,
+        checksum: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "index", b"index", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Digest: _TypeAlias = Digest  # noqa: Y015
+
+@_typing.final
+class DigestVerdict(_message.Message):
+    """What the leader found when it compared digests."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Outcome:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[DigestVerdict._Outcome.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        AGREED: DigestVerdict._Outcome.ValueType  # 0
+        """a majority agrees, the receiver with it: an earlier doubt is over"""
+        DIFFERS: DigestVerdict._Outcome.ValueType  # 1
+        """a majority agrees, and the receiver differs from it"""
+        DOUBT: DigestVerdict._Outcome.ValueType  # 2
+        """replicas differ and no majority agrees: nobody knows who is right"""
+
+    class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper): ...
+    AGREED: DigestVerdict.Outcome.ValueType  # 0
+    """a majority agrees, the receiver with it: an earlier doubt is over"""
+    DIFFERS: DigestVerdict.Outcome.ValueType  # 1
+    """a majority agrees, and the receiver differs from it"""
+    DOUBT: DigestVerdict.Outcome.ValueType  # 2
+    """replicas differ and no majority agrees: nobody knows who is right"""
+
+    SENDER_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
+    sender: _builtins.int
+    term: _builtins.int
+    outcome: Global___DigestVerdict.Outcome.ValueType
+    index: _builtins.int
+    checksum: _builtins.int
+    """the majority's"""
+    def __init__(
+        self,
+        *,
+        sender: _builtins.int = ...,
+        term: _builtins.int = ...,
+        outcome: Global___DigestVerdict.Outcome.ValueType = ...,
+        index: _builtins.int = ...,
+        checksum: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "index", b"index", "outcome", b"outcome", "sender", b"sender", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DigestVerdict: _TypeAlias = DigestVerdict  # noqa: Y015

@@ -65,6 +65,7 @@ class Leader(ReplicaState):
         self._heartbeat_elapsed = 0
         self._term_start = LogIndex(0)
         self._replication_due = False
+        self._announcing = False
         self._pending_change_index = LogIndex(0)
         self._uncommitted_bytes = 0
         self._transferee = NO_NODE
@@ -82,6 +83,7 @@ class Leader(ReplicaState):
         self._is_leaving = False
         self._uncommitted_bytes = 0
         self._replication_due = False
+        self._announcing = False
         self._reads.clear()
 
     # ---- the log -------------------------------------------------------------------------------------------
@@ -156,9 +158,7 @@ class Leader(ReplicaState):
 
     def _handle_append_rejected(self, message: Message, progress: Progress) -> None:
         if message.index == 0:
-            # Every log agrees at 0: the peer says that it knows no membership and needs a snapshot.
-            if progress.state is PeerState.PROBE:
-                self._maybe_send_snapshot(message.sender, progress)
+            self._start_over(message.sender, progress)
             return
         hint = message.reject_hint
         if message.log_term > 0:
@@ -168,6 +168,20 @@ class Leader(ReplicaState):
             if progress.state is PeerState.REPLICATE:
                 progress.become_probe()
             self._replication_due = True
+
+    def _start_over(self, peer: NodeId, progress: Progress) -> None:
+        """Every log agrees at 0: the peer says that it knows no membership and needs a snapshot.
+
+        It may have acknowledged entries before it was rebuilt from nothing: what it has now is what counts."""
+        if progress.state is PeerState.SNAPSHOT:
+            return
+        surprising = progress.state is PeerState.REPLICATE
+        progress.forget()
+        self._match[peer] = LogIndex(0)
+        if surprising:
+            progress.probe_sent = True  # perhaps an old answer: the next heartbeat's reply tells
+        else:
+            self._maybe_send_snapshot(peer, progress)
 
     def _handle_heartbeat_reply(self, message: Message, progress: Progress) -> None:
         progress.recent_active = True
@@ -195,6 +209,7 @@ class Leader(ReplicaState):
             for peer, progress in self._peers:
                 while self._maybe_send_append(peer, progress):
                     pass
+            self._announcing = False
 
     def _maybe_send_append(self, to: NodeId, progress: Progress) -> bool:
         """Send the next append, or a snapshot, if the peer's state allows. True if more may follow at
@@ -242,8 +257,25 @@ class Leader(ReplicaState):
             return True
         return False
 
+    def announce_commit(self) -> None:
+        """Tell followers how far they may apply, now. For a caller without eager_commit, when it sees that no
+        append is about to carry the news."""
+        if self.role is Role.LEADER:
+            self._announcing = True
+            self._replication_due = True
+
+    @property
+    def owes_commit(self) -> bool:
+        """Whether some follower could apply more if it were told."""
+        return self.role is Role.LEADER and any(
+            progress.state is PeerState.REPLICATE and self._is_news(progress) for _, progress in self._peers
+        )
+
     def _owes_commit(self, progress: Progress) -> bool:
-        return self.settings.eager_commit and min(self.log.commit, progress.match) > progress.sent_commit
+        return (self.settings.eager_commit or self._announcing) and self._is_news(progress)
+
+    def _is_news(self, progress: Progress) -> bool:
+        return min(self.log.commit, progress.match) > progress.sent_commit
 
     def _maybe_send_snapshot(self, to: NodeId, progress: Progress) -> None:
         """Paper 7. Not to a peer that is silent (it would be made for nothing): its next answer asks

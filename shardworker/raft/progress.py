@@ -105,6 +105,11 @@ class Progress:
         self._reset(PeerState.PROBE)
         self.next = LogIndex(base + 1)
 
+    def forget(self) -> None:
+        """The peer has lost what it had. Only less is counted for it: what is committed stays committed."""
+        self.match = LogIndex(0)
+        self.become_probe()
+
     def become_replicate(self) -> None:
         self._reset(PeerState.REPLICATE)
         self.next = LogIndex(self.match + 1)

@@ -20,7 +20,8 @@ from shardworker.store.errors import (
 )
 from shardworker.store.files import REAL_FILES, Files, RealFiles
 from shardworker.store.log import RaftLog
-from shardworker.store.records import Identity, ReplicaState
+from shardworker.store.rebuild import CannotRebuild, advice, rebuild_stopped
+from shardworker.store.records import Identity, RebuildMark, ReplicaState
 from shardworker.store.replica_store import ReplicaStore
 from shardworker.store.snapshot import ReceivedSnapshot, SnapshotFile, SnapshotReceiver
 from shardworker.store.turn import Turn
@@ -28,6 +29,7 @@ from shardworker.store.turn import Turn
 __all__ = [
     "NO_CRASH_POINTS",
     "REAL_FILES",
+    "CannotRebuild",
     "CrashPoint",
     "CrashPoints",
     "DiskFull",
@@ -38,6 +40,7 @@ __all__ = [
     "NoCrashPoints",
     "RaftLog",
     "RealFiles",
+    "RebuildMark",
     "ReceivedSnapshot",
     "ReplicaState",
     "ReplicaStore",
@@ -50,6 +53,8 @@ __all__ = [
     "StoreInUse",
     "StoreSettings",
     "Turn",
+    "advice",
     "check_sqlite_version",
     "from_environment",
+    "rebuild_stopped",
 ]

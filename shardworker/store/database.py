@@ -22,10 +22,12 @@ from shardworker.store.records import (
     FORMAT_VERSION,
     IDENTITY_ROW,
     MEMBERSHIP_ROW,
+    REBUILD_ROW,
     ROW_NAMES,
     SCHEMA,
     STATE_ROW,
     Identity,
+    RebuildMark,
     ReplicaState,
     decode_identity,
     decode_membership,
@@ -196,6 +198,21 @@ def read_state(connection: apsw.Connection) -> ReplicaState:
 
 def read_membership(connection: apsw.Connection) -> Membership:
     return decode_membership(get_row(connection, MEMBERSHIP_ROW))
+
+
+def read_rebuild_mark(connection: apsw.Connection) -> RebuildMark | None:
+    """None unless this replica is being rebuilt."""
+    if not connection.execute("SELECT count(*) FROM meta WHERE id = ?", (REBUILD_ROW,)).get:
+        return None
+    return RebuildMark.decode(get_row(connection, REBUILD_ROW))
+
+
+def put_rebuild_mark(connection: apsw.Connection, mark: RebuildMark | None) -> None:
+    """Make it this database's mark, or leave it without one, in the open transaction."""
+    if mark is None:
+        connection.execute("DELETE FROM meta WHERE id = ?", (REBUILD_ROW,))
+    else:
+        put_row(connection, REBUILD_ROW, mark.encode())
 
 
 def check_identity(connection: apsw.Connection, path: Path, expected: Identity) -> None:

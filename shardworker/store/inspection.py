@@ -94,6 +94,7 @@ def _replica(connection: apsw.Connection) -> dict[str, Any]:
     identity = database.read_identity(connection)
     state = database.read_state(connection)
     membership = database.read_membership(connection)
+    mark = database.read_rebuild_mark(connection)
     log_bytes = connection.execute("SELECT coalesce(sum(length(data)), 0) FROM log").get
     return {
         "cluster": identity.cluster_name,
@@ -108,6 +109,7 @@ def _replica(connection: apsw.Connection) -> dict[str, Any]:
         "first_index": state.truncated_index + 1,
         "last_index": state.last_index,
         "log_bytes": log_bytes,
+        "rebuild_until": None if mark is None else mark.until,
         "voters": sorted(membership.voters),
         "voters_outgoing": sorted(membership.voters_outgoing),
         "learners": sorted(membership.learners),

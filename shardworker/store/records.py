@@ -3,6 +3,7 @@
     meta   id 1  replica state: term, vote, commit, applied index and term, truncation point (binary)
            id 2  membership as of the applied index (JSON)
            id 3  identity of the replica (JSON)
+           id 4  only while the replica is being rebuilt: up to which index, and why (JSON)
     log    one row per entry; the checksum covers index, term, kind and data
 
 Hard state and applied index share one row on purpose: one page write a turn, and no way to save one without
@@ -34,8 +35,13 @@ SCHEMA = (
         data BLOB NOT NULL)""",
 )
 
-STATE_ROW, MEMBERSHIP_ROW, IDENTITY_ROW = 1, 2, 3
-ROW_NAMES = {STATE_ROW: "state", MEMBERSHIP_ROW: "membership", IDENTITY_ROW: "identity"}
+STATE_ROW, MEMBERSHIP_ROW, IDENTITY_ROW, REBUILD_ROW = 1, 2, 3, 4
+ROW_NAMES = {
+    STATE_ROW: "state",
+    MEMBERSHIP_ROW: "membership",
+    IDENTITY_ROW: "identity",
+    REBUILD_ROW: "rebuild",
+}
 
 _STATE = struct.Struct("<8Q")
 _ENTRY = struct.Struct("<QQB")
@@ -119,9 +125,26 @@ def checked_entry(index: int, term: int, kind: int, crc: int, data: bytes) -> En
     except (struct.error, ValueError, TypeError):
         pass  # a flipped bit can leave a value outside its range or type just as well
     raise Corrupt(
-        f"the log row of index {index} fails its checksum; the disk returned other bytes than were written. "
-        "Check the disk, then remove this replica's folder and let it be rebuilt from its peers"
+        f"the log row of index {index} fails its checksum; the disk returned other bytes than were written"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildMark:
+    """This replica is being rebuilt from its leader (rebuild.py)."""
+
+    until: LogIndex
+    """The last index it may have acknowledged before."""
+    reason: str
+    """For people."""
+
+    def encode(self) -> bytes:
+        return json.dumps({"until": self.until, "reason": self.reason}).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> RebuildMark:
+        fields = json.loads(data)
+        return cls(LogIndex(fields["until"]), fields["reason"])
 
 
 def encode_membership(membership: Membership) -> bytes:

@@ -13,13 +13,14 @@ import apsw
 
 from proto.errors import Corrupt
 from shardworker.raft.types import HardState, LogIndex, Membership, SnapshotMeta, Term
-from shardworker.store import database, folder, snapshot, verify
+from shardworker.store import database, folder, rebuild, snapshot, verify
 from shardworker.store.checkpoint import BackgroundCheckpointer, InlineCheckpointer, checkpoint
 from shardworker.store.crash_points import NO_CRASH_POINTS, CrashPoint
 from shardworker.store.database import Role, StoreSettings
 from shardworker.store.errors import StorageFailed, translated
 from shardworker.store.files import REAL_FILES
 from shardworker.store.log import RaftLog
+from shardworker.store.records import RebuildMark
 from shardworker.store.snapshot import SnapshotReceiver, Surroundings
 from shardworker.store.turn import Turn
 
@@ -44,6 +45,8 @@ class ReplicaStore:
     """The durable positions, as of the last turn."""
     membership: Membership
     """The configuration as of the applied index."""
+    rebuild: RebuildMark | None
+    """Set while this replica is being rebuilt, and must not vote."""
     generation: int
     """Grows when a snapshot is installed; readers of an older generation are to be closed."""
 
@@ -123,6 +126,7 @@ class ReplicaStore:
             database.begin_wal(self.connection, self.settings)
         self.state = database.read_state(self.connection)
         self.membership = database.read_membership(self.connection)
+        self.rebuild = database.read_rebuild_mark(self.connection)
         self.log.load(self.connection, self.state.truncated_index, self.state.truncated_term)
         database.check_state(self.state, self.log.last_index())
         self._sync = True
@@ -233,19 +237,35 @@ class ReplicaStore:
         assert wanted.term >= self.state.term, "the term never goes back"
         assert wanted.term >= received.meta.term, "who takes a snapshot has seen its sender's term"
         try:
-            snapshot.prepare_install(self._around, received, wanted)
+            snapshot.prepare_install(self._around, received, wanted, self.rebuild)
         except Exception as error:
             raise self._refused(error, f"preparing {received.path}") from error
         try:
             self._checkpointer.close()
             self.connection.close()
-            snapshot.switch_generation(self._around, received, self.generation + 1)
+            snapshot.switch_generation(self._around, received.path, self.generation + 1)
             self.generation += 1
             self._open_generation()
         except Exception as error:
             failed = StorageFailed(f"installing a snapshot in {self.path} failed half way: {error}")
             self._fail(failed)
             raise failed from error
+
+    def begin_rebuild(self, reason: str) -> None:
+        """Give up log, membership and tables; keep identity, term and vote. Durable on return, and this store refuses
+        every further turn: the replica that is to be rebuilt is opened anew.
+
+        Raises DiskFull or StorageFailed; the replica in the folder is then the old one or the new one."""
+        until = max(self.state.last_index, self.rebuild.until if self.rebuild else 0)
+        self._checkpointer.close()
+        self.connection.close()
+        self._fail(StorageFailed(f"the replica in {self.path} is to be rebuilt"))
+        try:
+            rebuild.start_over(
+                self._around, self.generation, self.state, RebuildMark(LogIndex(until), reason)
+            )
+        except Exception as error:
+            raise translated(error, f"starting the replica in {self.path} over") from error
 
     def discard_received(self, received: ReceivedSnapshot) -> None:
         """Give the space of a copy back that turned out not to be needed."""

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from shardworker.store.crash_points import CrashPoints
     from shardworker.store.database import StoreSettings
     from shardworker.store.files import Files
+    from shardworker.store.records import RebuildMark
 
 _PAGES_PER_STEP = 1024
 """4 MiB between two releases of the interpreter lock."""
@@ -121,7 +122,7 @@ def remove_copy(files: Files, path: Path) -> None:
 
 def _copy(around: Surroundings, source: apsw.Connection, path: Path) -> None:
     remove_copy(around.files, path)
-    target = _open_copy(around, path, Role.CREATOR)
+    target = open_copy(around, path, Role.CREATOR)
     # The source's own connection sees its own later writes, so there the copy is one step.
     alone = around.settings.exclusive
     if not alone:
@@ -139,7 +140,7 @@ def _copy(around: Surroundings, source: apsw.Connection, path: Path) -> None:
         target.close()
 
 
-def _open_copy(around: Surroundings, path: Path, role: Role) -> apsw.Connection:
+def open_copy(around: Surroundings, path: Path, role: Role) -> apsw.Connection:
     """A connection to a file that nobody else knows. A crash discards it, so it needs neither journal nor
     sync until it is complete."""
     connection = database.connect(path, around.settings, vfs=around.vfs, role=role)
@@ -148,16 +149,16 @@ def _open_copy(around: Surroundings, path: Path, role: Role) -> apsw.Connection:
     return connection
 
 
-def _drop_journal(copy: apsw.Connection) -> None:
+def drop_journal(copy: apsw.Connection) -> None:
     mode = copy.execute("PRAGMA journal_mode = OFF").get
     assert mode == "off", f"SQLite kept the journal mode {mode}"
 
 
 def _strip(around: Surroundings, path: Path) -> SnapshotMeta:
     """Leave the state and take everything that belongs to its sender; the file needs no WAL afterwards."""
-    copy = _open_copy(around, path, Role.WRITER)
+    copy = open_copy(around, path, Role.WRITER)
     try:
-        _drop_journal(copy)
+        drop_journal(copy)
         state = database.read_state(copy)
         meta = SnapshotMeta(
             LogIndex(state.applied_index), Term(state.applied_term), database.read_membership(copy)
@@ -165,6 +166,7 @@ def _strip(around: Surroundings, path: Path) -> SnapshotMeta:
         copy.execute("BEGIN IMMEDIATE")
         copy.execute("DELETE FROM log")
         database.put_row(copy, STATE_ROW, _state_after(meta, term=state.applied_term, vote=0).encode())
+        database.put_rebuild_mark(copy, None)
         copy.execute("COMMIT")
         free, pages = copy.pragma("freelist_count"), copy.pragma("page_count")
         if free > pages * _FREE_PAGES_WORTH_A_VACUUM:
@@ -258,7 +260,7 @@ class ReceivedSnapshot:
 def _check_copy(around: Surroundings, path: Path, announced: SnapshotMeta) -> None:
     """Raises SnapshotRejected unless the file is a sound copy of this shard at the announced index."""
     try:
-        copy = _open_copy(around, path, Role.WRITER)
+        copy = open_copy(around, path, Role.WRITER)
         try:
             # Not integrity_check: that compares every index with its table and takes six times as long; a
             # copy of a sound database whose bytes arrived unchanged has sound indexes.
@@ -281,16 +283,19 @@ def _check_copy(around: Surroundings, path: Path, announced: SnapshotMeta) -> No
         raise SnapshotRejected(f"the snapshot holds {found}, but its sender announced {announced}")
 
 
-def prepare_install(around: Surroundings, received: ReceivedSnapshot, hard_state: HardState) -> None:
-    """Make the received file this replica's own: its identity, its term and vote. Durable on return.
+def prepare_install(
+    around: Surroundings, received: ReceivedSnapshot, hard_state: HardState, mark: RebuildMark | None
+) -> None:
+    """Make the received file this replica's own: its identity, term, vote and mark. Durable on return.
 
     With a journal, unlike the rest: should the disk be full just now, the same file is tried again later."""
-    copy = _open_copy(around, received.path, Role.WRITER)
+    copy = open_copy(around, received.path, Role.WRITER)
     try:
         copy.execute("BEGIN IMMEDIATE")
         state = _state_after(received.meta, term=hard_state.term, vote=hard_state.vote)
         database.put_row(copy, STATE_ROW, state.encode())
         database.put_row(copy, IDENTITY_ROW, encode_identity(around.identity))
+        database.put_rebuild_mark(copy, mark)
         copy.execute("COMMIT")
     finally:
         copy.close()
@@ -298,13 +303,13 @@ def prepare_install(around: Surroundings, received: ReceivedSnapshot, hard_state
     around.crash_points.reach(CrashPoint.INSTALL_PREPARED)
 
 
-def switch_generation(around: Surroundings, received: ReceivedSnapshot, generation: int) -> None:
+def switch_generation(around: Surroundings, prepared: Path, generation: int) -> None:
     """Rename the prepared file to `generation`: from then on it is the replica. Durable on return; then the
     old generation's files go."""
     files = around.files
     file = folder.database_file(around.path, generation)
     assert not any(files.exists(path) for path in (file, *folder.side_files(file))), f"{file} is taken"
-    files.rename(received.path, file)
+    files.rename(prepared, file)
     around.crash_points.reach(CrashPoint.INSTALL_RENAMED)
     files.sync_folder(around.path)
     around.crash_points.reach(CrashPoint.INSTALL_SYNCED)

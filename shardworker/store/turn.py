@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from shardworker.raft.types import HardState, LogIndex, Membership, Term
+from shardworker.store import database
 from shardworker.store.crash_points import CrashPoint
 from shardworker.store.records import (
     MEMBERSHIP_ROW,
@@ -34,6 +35,7 @@ class Turn:
         "_hard_state",
         "_last_index",
         "_membership",
+        "_rebuilt",
         "_store",
         "_sync",
         "connection",
@@ -48,6 +50,7 @@ class Turn:
         self._dropped: tuple[int, int] | None = None
         self._membership: Membership | None = None
         self._last_index: int | None = None
+        self._rebuilt = False
 
     def append(self, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
         """Save term, vote and commit, and add entries to the log; entries that conflict with them go
@@ -76,6 +79,11 @@ class Turn:
         )
         self._membership = membership
         self._store.crash_points.reach(CrashPoint.MEMBERSHIP_WRITTEN)
+
+    def end_rebuild(self) -> None:
+        """This replica has again what it acknowledged before it was rebuilt."""
+        database.put_rebuild_mark(self.connection, None)
+        self._rebuilt = True
 
     def compact_log(
         self, *, keep_entries: int, keep_bytes: int, keep_from: LogIndex | None = None, rows_max: int = 64
@@ -122,6 +130,8 @@ class Turn:
         except BaseException as failure:
             self._store.roll_back(failure)
             raise
+        if self._rebuilt:
+            self._store.rebuild = None
         self._store.committed(state, self._membership)
 
     def _new_state(self) -> ReplicaState | None:

@@ -1,0 +1,115 @@
+"""Starting a replica over that cannot trust its data, without forgetting what it promised.
+
+What it begins with is identity, term and vote, no membership and no log: the leader sends such a replica a snapshot. A
+mark in `meta` says up to which index it once acknowledged entries. Until it has applied that one it must not vote (see
+integrity.py), so the mark survives restarts and installed snapshots.
+
+`python -m shardworker.store.rebuild FOLDER` does this to a stopped replica that refuses to start. It needs the term and
+the vote: a replica that does not know whom it voted for must never start again under its name."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import apsw
+
+from proto.errors import Corrupt
+from shardworker.raft.types import LogIndex
+from shardworker.store import database, folder, snapshot
+from shardworker.store.crash_points import NO_CRASH_POINTS
+from shardworker.store.database import Role, StoreSettings
+from shardworker.store.errors import StoreError, translated
+from shardworker.store.files import REAL_FILES
+from shardworker.store.records import STATE_ROW, Identity, RebuildMark, ReplicaState
+from shardworker.store.snapshot import Surroundings
+
+if TYPE_CHECKING:
+    from shardworker.store.files import Files
+
+
+class CannotRebuild(StoreError):
+    """The replica cannot be started over; nothing was changed."""
+
+
+def start_over(around: Surroundings, generation: int, old: ReplicaState, mark: RebuildMark) -> None:
+    """Make the generation after `generation`: nothing but identity, term, vote and mark. Durable on return.
+
+    A crash leaves the old replica or the new one."""
+    path = around.path / "receive-nothing.tmp"
+    snapshot.remove_copy(around.files, path)
+    copy = snapshot.open_copy(around, path, Role.CREATOR)
+    try:
+        copy.execute(f"PRAGMA page_size = {around.settings.page_bytes}")
+        snapshot.drop_journal(copy)
+        database.create_tables(copy, around.identity, NO_CRASH_POINTS)
+        copy.execute("BEGIN IMMEDIATE")
+        database.put_row(copy, STATE_ROW, ReplicaState(term=old.term, vote=old.vote).encode())
+        database.put_rebuild_mark(copy, mark)
+        copy.execute("COMMIT")
+    finally:
+        copy.close()
+    around.files.sync(path)
+    snapshot.switch_generation(around, path, generation + 1)
+
+
+def advice(path: Path) -> str:
+    """What an operator can do about a replica in this folder that is found damaged."""
+    return (
+        "A damaged replica serves nothing. If the shard has other replicas, it works on without this one: check this "
+        f"node's disk, run `{Path(sys.executable).name} -m shardworker.store.rebuild {path}` here, then start the "
+        "worker again; it is rebuilt from the leader. Never empty the folder by hand: a voter that has forgotten its "
+        "vote can lose data of the whole shard. A shard with this one replica has to be restored from a backup"
+    )
+
+
+def rebuild_stopped(path: Path, reason: str, files: Files = REAL_FILES) -> RebuildMark:
+    """Start a stopped replica over, to be rebuilt when it runs. Raises CannotRebuild, StoreInUse."""
+    if not path.is_dir() or (generation := folder.current_generation(path, files)) is None:
+        raise CannotRebuild(f"{path} is no replica's folder: it holds no replica-<number>.db")
+    lock = files.lock(path)
+    try:
+        folder.clean_up(path, files)
+        identity, state, mark = _read(folder.database_file(path, generation), reason)
+        around = Surroundings(path, identity, StoreSettings(), None, files, NO_CRASH_POINTS)
+        start_over(around, generation, state, mark)
+        return mark
+    finally:
+        files.unlock(lock)
+
+
+def _read(file: Path, reason: str) -> tuple[Identity, ReplicaState, RebuildMark]:
+    try:
+        connection = database.connect(file, StoreSettings(), vfs=None, role=Role.WRITER)
+        try:
+            database.check_format(connection, file)
+            identity, state = database.read_identity(connection), database.read_state(connection)
+            others = {*database.read_membership(connection).nodes()} - {identity.node}
+            earlier = database.read_rebuild_mark(connection)
+        finally:
+            connection.close()
+    except (apsw.Error, Corrupt, ValueError, KeyError) as error:
+        raise CannotRebuild(
+            f"{file}: its identity, term and vote, and its membership cannot all be read "
+            f"({translated(error, 'reading them')}). Leave this replica stopped and keep its folder: the others "
+            "serve the shard as long as a majority of them runs"
+        ) from error
+    if not others and earlier is None:
+        raise CannotRebuild(
+            f"{file} is the shard's only replica: there is nobody to rebuild it from. Restore it from a backup"
+        )
+    until = max(state.last_index, earlier.until if earlier else 0)
+    return identity, state, RebuildMark(LogIndex(until), reason)
+
+
+def main(path: str) -> None:
+    try:
+        mark = rebuild_stopped(Path(path), "its data was found damaged")
+    except StoreError as error:
+        sys.exit(str(error))
+    sys.stdout.write(f"The replica in {path} starts over; it serves again once it has index {mark.until}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
