@@ -66,7 +66,6 @@ class Leader(ReplicaState):
         self._term_start = LogIndex(0)
         self._replication_due = False
         self._announcing = False
-        self._announcing = False
         self._pending_change_index = LogIndex(0)
         self._uncommitted_bytes = 0
         self._transferee = NO_NODE
@@ -84,7 +83,6 @@ class Leader(ReplicaState):
         self._is_leaving = False
         self._uncommitted_bytes = 0
         self._replication_due = False
-        self._announcing = False
         self._announcing = False
         self._reads.clear()
 
@@ -211,7 +209,6 @@ class Leader(ReplicaState):
             for peer, progress in self._peers:
                 while self._maybe_send_append(peer, progress):
                     pass
-            self._announcing = False
             self._announcing = False
 
     def _maybe_send_append(self, to: NodeId, progress: Progress) -> bool:
