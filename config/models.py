@@ -127,7 +127,7 @@ class StoreConfig(_Model):
     """SQLite's page cache per connection."""
     checkpoint_wal_bytes: Bytes = 32 << 20
     """A checkpoint starts when the write-ahead log is this long."""
-    compaction_rows_max: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000
+    compaction_rows_max: Annotated[int, Field(ge=1, le=1_000_000)] = 500
     """Rows removed by one step of history compaction; a step shares a turn with writes."""
     snapshot_chunk_bytes: Annotated[int, Field(ge=4_096, le=64 << 20)] = 1 << 20
     """Size of the pieces in which a snapshot travels to another replica."""

@@ -136,10 +136,10 @@ class Link:
     def _drain(self) -> None:
         if self._closed:
             return
-        receive = self._socket.recv
+        receive = self._socket.recv_multipart
         for _ in range(DRAIN_MESSAGES_MAX):
             try:
-                payload = receive(zmq.NOBLOCK)
+                payload, *attachments = receive(zmq.NOBLOCK)
             except zmq.Again:
                 return
             try:
@@ -150,6 +150,10 @@ class Link:
             if envelope.group != self._group:
                 log.warning("dropped an answer of another shard or cluster", shard=self.shard, node=self.node)
                 continue
+            if attachments:
+                for reply in envelope.replies:
+                    if reply.attachment:
+                        reply.body = attachments[reply.attachment - 1]
             self._listener.handle_envelope(self, envelope)
         self._loop.call_soon(self._drain)
 

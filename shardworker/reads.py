@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
+from shardworker.machine import Result
 from shardworker.raft import Accepted, LogIndex
 
 if TYPE_CHECKING:
@@ -21,23 +22,25 @@ if TYPE_CHECKING:
 
     import apsw
 
+    from config import ClusterConfig
     from shardworker.background import Background
-    from shardworker.machine import Result, StateMachine
+    from shardworker.machine import StateMachine
     from shardworker.raft import Raft, ReadState
     from shardworker.store import ReplicaStore
-
-CURSORS_MAX: Final = 32
-"""Open iterations. Each holds one SQLite read transaction, which keeps the WAL from being reused."""
-
-CURSOR_IDLE_TICKS_MAX: Final = 300
-"""An iteration whose client stopped asking is closed after this many ticks (30 s at 100 ms)."""
 
 ITERATE: Final = frames.REGATTA_ITERATE
 NEXT: Final = frames.CURSOR_NEXT
 CLOSE: Final = frames.CURSOR_CLOSE
 
-Answer = tuple[bytes, frames.Reply]
-"""A link's identity and what it is told."""
+
+class Answer(NamedTuple):
+    """What the call of a link is told."""
+
+    identity: bytes
+    call: int
+    result: Result
+    cursor: int = 0
+    """Not 0: the iteration goes on behind it."""
 
 
 @dataclass(slots=True)
@@ -58,14 +61,16 @@ class Reads:
         store: ReplicaStore,
         machine: StateMachine,
         background: Background,
-        requests_max: int,
+        cluster: ClusterConfig,
     ) -> None:
-        """requests_max bounds the linearizable reads that wait for the core."""
+        """The cluster's limits bound the reads that wait and the iterations that are open."""
         self._core = core
         self._store = store
         self._machine = machine
         self._background = background
-        self._requests_max = requests_max
+        self._requests_max = cluster.limits.pending_requests_max
+        self._cursors_max = cluster.limits.cursors_max
+        self._cursor_idle_ticks_max = cluster.limits.cursor_idle_ms // cluster.raft.tick_ms
         self._arrived: list[tuple[bytes, frames.Request]] = []
         self._asked: dict[int, list[tuple[bytes, frames.Request]]] = {}
         self._confirmed: list[tuple[LogIndex, list[tuple[bytes, frames.Request]]]] = []
@@ -133,7 +138,7 @@ class Reads:
     def _refuse(self, pending: list[tuple[bytes, frames.Request]]) -> list[Answer]:
         self._waiting_count -= len(pending)
         refusal = errors.NotLeader()
-        return [(identity, self._failed(request, refusal)) for identity, request in pending]
+        return [_failed(identity, request, refusal) for identity, request in pending]
 
     def read(self, identity: bytes, request: frames.Request) -> Answer | None:
         """Answer from the state as it is, or None if the answer comes later, through late()."""
@@ -142,28 +147,28 @@ class Reads:
                 return self._iterate(identity, request)
             if self._machine.is_heavy(request.method, request.body, request.table_id):
                 self._background.submit(
-                    lambda: self._read_beside(request), lambda reply: self._late.append((identity, reply))
+                    lambda: self._read_beside(request),
+                    lambda result: self._late.append(Answer(identity, request.call, result)),
                 )
                 return None
         except errors.BoathouseError as error:
-            return identity, self._failed(request, error)
+            return _failed(identity, request, error)
         result = self._machine.read(self._store.connection, request.method, request.table_id, request.body)
-        return identity, self._reply(request, result)
+        return Answer(identity, request.call, result)
 
-    def _read_beside(self, request: frames.Request) -> frames.Reply:
+    def _read_beside(self, request: frames.Request) -> Result:
         connection = self._store.reader()
         try:
-            result = self._machine.read(connection, request.method, request.table_id, request.body)
+            return self._machine.read(connection, request.method, request.table_id, request.body)
         finally:
             self._store.close_reader(connection)
-        return self._reply(request, result)
 
     # ---- iterations ---------------------------------------------------------------------------------------------
 
     def _iterate(self, identity: bytes, request: frames.Request) -> Answer | None:
         if request.method == CLOSE:
             self._close(request.cursor)
-            return identity, frames.Reply(call=request.call)
+            return Answer(identity, request.call, Result(0, b""))
         if request.method == ITERATE:
             cursor_id = self._open(request)
         else:
@@ -185,8 +190,9 @@ class Reads:
         return None
 
     def _open(self, request: frames.Request) -> int:
-        if len(self._cursors) >= CURSORS_MAX:
-            raise errors.TooManyCursors(f"{CURSORS_MAX} iterations are open on this replica")
+        # Each holds a read transaction, which keeps the WAL from being reused.
+        if len(self._cursors) >= self._cursors_max:
+            raise errors.TooManyCursors(f"{self._cursors_max} iterations are open on this replica")
         connection = self._store.reader()
         parts = self._machine.iterate(connection, request.table_id, request.body)
         cursor_id = next(self._cursor_ids)
@@ -197,13 +203,11 @@ class Reads:
         self, identity: bytes, request: frames.Request, cursor_id: int, cursor: _Cursor, result: Result
     ) -> None:
         cursor.busy = False
-        reply = self._reply(request, result)
-        if result.more and cursor_id in self._cursors:
-            reply.cursor = cursor_id
-        else:
+        goes_on = result.more and cursor_id in self._cursors
+        if not goes_on:
             self._cursors.pop(cursor_id, None)
             self._store.close_reader(cursor.connection)
-        self._late.append((identity, reply))
+        self._late.append(Answer(identity, request.call, result, cursor_id if goes_on else 0))
 
     def late(self) -> list[Answer]:
         """Answers of long reads that ended since the last call."""
@@ -221,7 +225,7 @@ class Reads:
             if cursor.busy:
                 continue
             cursor.idle_ticks += 1
-            if cursor.idle_ticks > CURSOR_IDLE_TICKS_MAX:
+            if cursor.idle_ticks > self._cursor_idle_ticks_max:
                 self._close(cursor_id)
 
     def close(self) -> None:
@@ -229,24 +233,6 @@ class Reads:
         for cursor_id in list(self._cursors):
             self._close(cursor_id)
 
-    # ---- replies ------------------------------------------------------------------------------------------------
 
-    def _reply(self, request: frames.Request, result: Result) -> frames.Reply:
-        reply = frames.Reply(
-            call=request.call, revision=result.revision, term=self._core.term, leader=self._core.leader
-        )
-        if result.error is None:
-            reply.body = result.body
-        else:
-            reply.error = result.error.frame_code
-            reply.detail = result.error.detail
-        return reply
-
-    def _failed(self, request: frames.Request, error: errors.BoathouseError) -> frames.Reply:
-        return frames.Reply(
-            call=request.call,
-            error=error.frame_code,
-            detail=error.detail,
-            term=self._core.term,
-            leader=self._core.leader,
-        )
+def _failed(identity: bytes, request: frames.Request, error: errors.BoathouseError) -> Answer:
+    return Answer(identity, request.call, Result(0, b"", error))

@@ -23,6 +23,7 @@ from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker import wire
 from shardworker.integrity import Integrity
+from shardworker.machine import Result
 from shardworker.proposals import Proposals
 from shardworker.raft import Accepted, EntryKind, MessageKind, NodeId, Role
 from shardworker.reads import Reads
@@ -30,11 +31,11 @@ from shardworker.snapshots import Snapshots
 from shardworker.store import DiskFull
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from config import ClusterConfig
     from shardworker.background import Background
-    from shardworker.machine import Result, StateMachine
+    from shardworker.machine import StateMachine
     from shardworker.proposals import Waiter
     from shardworker.raft import Entry, HardState, LogIndex, Message, Raft, Ready, Reason, SnapshotMeta
     from shardworker.reads import Answer
@@ -48,8 +49,8 @@ LINKS_MAX: Final = 256
 READYS_PER_TURN_MAX: Final = 4
 """A single voter commits its own append at once; a few rounds settle it without starving the sockets."""
 
-COMPACTION_ROWS_PER_STEP: Final = 500
-"""Rows removed per step; about 5 ms, so that a write which arrives meanwhile hardly notices."""
+ATTACHMENT_BYTES_MIN: Final = 256 * 1024
+"""Bodies from this size on travel beside the Envelope: copying them into it and out again cost 100 ms for 28 MB."""
 
 
 class Outbox(Protocol):
@@ -58,8 +59,10 @@ class Outbox(Protocol):
     def send_peer(self, node: NodeId, envelope: frames.Envelope) -> None:
         """Send to the same shard's replica on another node."""
 
-    def send_client(self, identity: bytes, envelope: frames.Envelope) -> None:
-        """Send to the coordinator behind this link."""
+    def send_client(
+        self, identity: bytes, envelope: frames.Envelope, attachments: Sequence[bytes] = ()
+    ) -> None:
+        """Send to the coordinator behind this link; attachments are what Reply.attachment counts."""
 
 
 class Replica:
@@ -98,7 +101,7 @@ class Replica:
             store=store,
             machine=machine,
             background=background,
-            requests_max=cluster.limits.pending_requests_max,
+            cluster=cluster,
         )
         self._snapshots = Snapshots(
             node=node, core=core, store=store, background=background, send=outbox.send_peer, cluster=cluster
@@ -126,6 +129,7 @@ class Replica:
         self._draining = False
         self._handing_over = False
         self._clients: dict[bytes, frames.Envelope] = {}
+        self._attachments: dict[bytes, list[bytes]] = {}
         self._peers: dict[NodeId, frames.Envelope] = {}
 
     # ---- what arrives -------------------------------------------------------------------------------------------
@@ -296,7 +300,7 @@ class Replica:
                 if self._machine.waits_for_sweep(command):
                     self._unswept.append((command.table_id, waiter, result))
                 else:
-                    self._answer(waiter, result)
+                    self._answer(waiter.identity, waiter.call, result)
         self._core.advance(ready)
         return True
 
@@ -305,7 +309,7 @@ class Replica:
         self._compaction_due = False
         try:
             with self._store.turn(sync=False):
-                self._compacting = self._machine.compaction_step(COMPACTION_ROWS_PER_STEP) > 0
+                self._compacting = self._machine.compaction_step(self._cluster.store.compaction_rows_max) > 0
         except DiskFull as error:
             self._machine.rollback()
             self._retry_disk = False
@@ -315,7 +319,7 @@ class Replica:
         unswept, self._unswept = self._unswept, []
         for table_id, waiter, result in unswept:
             if self._machine.is_swept(table_id):
-                self._answer(waiter, result)
+                self._answer(waiter.identity, waiter.call, result)
             else:
                 self._unswept.append((table_id, waiter, result))
 
@@ -461,32 +465,34 @@ class Replica:
             envelope = self._clients[identity] = frames.Envelope()
         return envelope
 
-    def _answer(self, waiter: Waiter, result: Result) -> None:
-        error = result.error
-        self._client(waiter.identity).replies.add(
-            call=waiter.call,
+    def _answer(self, identity: bytes, call: int, result: Result, cursor: int = 0) -> None:
+        error, body = result.error, result.body
+        attachment = 0
+        if len(body) >= ATTACHMENT_BYTES_MIN:
+            attachments = self._attachments.setdefault(identity, [])
+            attachments.append(body)
+            attachment, body = len(attachments), b""
+        self._client(identity).replies.add(
+            call=call,
             revision=result.revision,
             term=self._core.term,
-            body=result.body,
+            body=body,
+            attachment=attachment,
             error=0 if error is None else error.frame_code,
             detail="" if error is None else error.detail,
+            cursor=cursor,
             leader=self._core.leader,
         )
 
     def _refuse(self, identity: bytes, call: int, error: errors.BoathouseError) -> None:
-        self._client(identity).replies.add(
-            call=call,
-            error=error.frame_code,
-            detail=error.detail,
-            term=self._core.term,
-            leader=self._core.leader,
-        )
+        self._answer(identity, call, Result(0, b"", error))
 
     def _post(self, answers: list[Answer]) -> None:
-        for identity, reply in answers:
-            self._client(identity).replies.append(reply)
+        for answer in answers:
+            self._answer(*answer)
 
     def _flush(self) -> None:
         for identity, envelope in self._clients.items():
-            self._outbox.send_client(identity, envelope)
+            self._outbox.send_client(identity, envelope, self._attachments.get(identity, ()))
         self._clients.clear()
+        self._attachments.clear()

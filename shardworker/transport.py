@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from proto.internal import frames_pb2 as frames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from shardworker.raft import NodeId
 
@@ -149,11 +149,16 @@ class Transport:
         except zmq.Again:
             pass
 
-    def send_client(self, identity: bytes, envelope: frames.Envelope) -> None:
+    def send_client(
+        self, identity: bytes, envelope: frames.Envelope, attachments: Sequence[bytes] = ()
+    ) -> None:
         """Answer a coordinator. One that has gone gets nothing: its calls ended with its connection."""
         envelope.group = self._group
         try:
-            self._router.send_multipart((identity, envelope.SerializeToString()), zmq.NOBLOCK)
+            # Large buffers are handed over, not copied: pyzmq copies only below its own threshold of 64 KiB.
+            self._router.send_multipart(
+                (identity, envelope.SerializeToString(), *attachments), zmq.NOBLOCK, copy=not attachments
+            )
         except zmq.Again:
             log.warning("dropped an answer: the coordinator's queue is full")
 

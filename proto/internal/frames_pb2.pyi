@@ -229,6 +229,7 @@ class Reply(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     LEADER_FIELD_NUMBER: _builtins.int
+    ATTACHMENT_FIELD_NUMBER: _builtins.int
     call: _builtins.int
     revision: _builtins.int
     """the table's revision that the API's header shows"""
@@ -243,6 +244,8 @@ class Reply(_message.Message):
     """not 0: more messages wait behind it"""
     leader: _builtins.int
     """node id of the leader this replica knows, 0 = none"""
+    attachment: _builtins.int
+    """not 0: the body is the message's ZeroMQ frame of this number, the Envelope"""
     def __init__(
         self,
         *,
@@ -254,10 +257,11 @@ class Reply(_message.Message):
         detail: _builtins.str = ...,
         cursor: _builtins.int = ...,
         leader: _builtins.int = ...,
+        attachment: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "call", b"call", "cursor", b"cursor", "detail", b"detail", "error", b"error", "leader", b"leader", "revision", b"revision", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment", "body", b"body", "call", b"call", "cursor", b"cursor", "detail", b"detail", "error", b"error", "leader", b"leader", "revision", b"revision", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -17,7 +17,7 @@ from tests.simulation.disk import PowerCut
 from tests.simulation.world import MS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from shardworker.machine import Result, StateMachine
     from shardworker.raft import Raft, Ready
@@ -92,7 +92,10 @@ class _Outbox:
         envelope.group = self._group
         self._host.cluster.network.send(self._host.address, f"n{node}", envelope.SerializeToString())
 
-    def send_client(self, identity: bytes, envelope: frames.Envelope) -> None:
+    def send_client(
+        self, identity: bytes, envelope: frames.Envelope, attachments: Sequence[bytes] = ()
+    ) -> None:
+        assert not attachments, "no answer of the simulation is that large"
         envelope.group = self._group
         self._host.cluster.network.send(self._host.address, identity.decode(), envelope.SerializeToString())
 

@@ -52,15 +52,10 @@ def test_a_message_survives_the_wire(message: Message) -> None:
 @given(memberships)
 def test_equal_memberships_have_equal_frames(membership: Membership) -> None:
     again = Membership(
-        *(
-            frozenset(sorted(part, reverse=True))
-            for part in (
-                membership.voters,
-                membership.voters_outgoing,
-                membership.learners,
-                membership.learners_next,
-            )
-        ),
-        membership.auto_leave,
+        voters=frozenset(sorted(membership.voters, reverse=True)),
+        voters_outgoing=frozenset(sorted(membership.voters_outgoing, reverse=True)),
+        learners=frozenset(sorted(membership.learners, reverse=True)),
+        learners_next=frozenset(sorted(membership.learners_next, reverse=True)),
+        auto_leave=membership.auto_leave,
     )
     assert wire.encode_membership(membership) == wire.encode_membership(again)
