@@ -56,6 +56,9 @@ ANNOUNCE_S: Final = 0.005
 """Followers learn what is committed from the next append. If none follows within this, they are told at once: under
 load that saves each of them a turn per batch, and without load they lag no longer than this."""
 
+IDLE_S_MAX: Final = 60.0
+"""Longest wait for a message where no tick will ever matter: a replica that nobody has told its membership yet."""
+
 DRAIN_S_MAX: Final = 2.0
 """An orderly stop waits so long for a successor and for owed answers."""
 
@@ -167,7 +170,7 @@ class Worker:
             timeout_s = 0.0
         else:
             ticks = self._replica.ticks_until_action()
-            timeout_s = max(0.0, self._last_tick + ticks * self._tick_s - now)
+            timeout_s = min(IDLE_S_MAX, max(0.0, self._last_tick + ticks * self._tick_s - now))
         owes_commit = self._replica.owes_commit()
         if owes_commit:
             timeout_s = min(timeout_s, ANNOUNCE_S)

@@ -1,0 +1,263 @@
+"""Real replicas whose files are changed behind their backs: found, refused, and rebuilt from the others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import apsw
+import pytest
+
+from proto import errors
+from shardworker.store import folder
+from shardworker.store.files import REAL_FILES
+from shardworker.store.inspection import inspect_database
+from tests.integration.workers import ROOT, TABLE, Silence, Workers
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.integration.workers import WorkerProcess
+
+TICK_MS: Final = 50
+ELECTION_TICKS: Final = 10
+SECONDS_PER_ELECTION: Final = 2 * TICK_MS * ELECTION_TICKS / 1000
+EVERY: Final = 8
+"""Entries between two comparisons: one write is one entry here."""
+
+
+def settings(**raft: int) -> dict[str, Any]:
+    return {"raft": {"digest_entries": EVERY, "tick_ms": TICK_MS, "election_ticks": ELECTION_TICKS, **raft}}
+
+
+def put_some(workers: Workers, first: int) -> None:
+    """Enough for two comparisons. Whoever leads gets them; leaders may change meanwhile."""
+    for number in range(first, first + 2 * EVERY):
+        wait_until(
+            lambda number=number: put_one(workers.leader(), number),  # type: ignore[misc]
+            timeout_s=20,
+            what="a put",
+            not_yet=(errors.LeaderLost, errors.NotLeader, Silence),
+        )
+
+
+def put_one(worker: WorkerProcess, number: int) -> int:
+    return worker.put(b"k%05d" % number, b"v%05d" % number, b"request-%08d" % number)
+
+
+def database_of(worker: WorkerProcess) -> Path:
+    generation = folder.current_generation(worker.folder, REAL_FILES)
+    assert generation is not None
+    return folder.database_file(worker.folder, generation)
+
+
+def tamper(worker: WorkerProcess, *statements: str) -> None:
+    """Change the database of a stopped replica, in a way that SQLite finds nothing wrong with."""
+    connection = apsw.Connection(str(database_of(worker)))
+    for statement in statements:
+        connection.execute(statement)
+    connection.close()
+
+
+def drop_a_change(worker: WorkerProcess) -> None:
+    """As if the replica had never applied the put of its newest key."""
+    tamper(
+        worker,
+        f"DELETE FROM t{TABLE}_live WHERE key = (SELECT max(key) FROM t{TABLE}_live)",  # noqa: S608 -- a number
+        f"UPDATE tables SET keys = keys - 1, checksum = checksum + 1 WHERE id = {TABLE}",  # noqa: S608
+    )
+
+
+def three(workers: Workers) -> tuple[WorkerProcess, WorkerProcess, WorkerProcess]:
+    """Start all; the leader, and the two others."""
+    for worker in workers:
+        worker.start()
+    leader = workers.leader()
+    leader.create_table()
+    put_some(workers, 0)
+    for worker in workers:
+        workers.wait_alike(worker)
+    first, second = (worker for worker in workers if worker is not leader)
+    return leader, first, second
+
+
+def wait_rebuilt(workers: Workers, worker: WorkerProcess) -> None:
+    """Wait until a replica that starts over serves again and holds what the leader holds."""
+    wait_until(lambda: not worker.status().fault, timeout_s=30, what=f"{worker.node} to serve again")
+    workers.wait_alike(worker)
+    everything = workers.leader().range(b"k", b"l")
+    assert everything.count == len(everything.kvs)
+    assert worker.range(b"k", b"l", linearizable=False) == everything
+
+
+def test_a_follower_that_differs_is_rebuilt(tmp_path: Path) -> None:
+    with Workers(tmp_path, 3, settings=settings()) as workers:
+        leader, odd, other = three(workers)
+        odd.stop()
+        drop_a_change(odd)
+        assert inspect_database(odd.folder).problems == [], "nothing in the file itself is wrong"
+        odd.start()
+        assert odd.status().fault == ""
+        put_some(workers, 100)
+        assert odd.wait_dead() == 1, odd.describe()
+        assert b"differs from the majority at index" in b"".join(odd.said)
+
+        assert inspect_database(odd.folder).replica["rebuild_until"] > 0
+        leader.signal(signal.SIGSTOP)  # nobody to be rebuilt from, and an election to take part in
+        other.signal(signal.SIGSTOP)
+        odd.start()
+        status = odd.status()
+        assert "being rebuilt from the leader" in status.fault
+        assert status.applied_index == 0
+        with pytest.raises(errors.Corrupt, match="being rebuilt"):
+            odd.range(b"k00000", linearizable=False)
+        with pytest.raises(errors.Corrupt, match="being rebuilt"):
+            odd.put(b"k", b"v", b"a-request")
+        other.signal(signal.SIGCONT)
+        leader.signal(signal.SIGCONT)
+
+        wait_rebuilt(workers, odd)
+        assert workers.leader().range(b"k", b"l").count == 4 * EVERY
+        put_some(workers, 200)
+        wait_rebuilt(workers, odd)
+        for worker in workers:
+            worker.stop()
+            assert inspect_database(worker.folder).problems == []
+
+
+def test_a_leader_that_differs_hands_over_and_is_rebuilt(tmp_path: Path) -> None:
+    with Workers(tmp_path, 3, settings=settings()) as workers:
+        odd, first, second = three(workers)
+        odd.stop()
+        drop_a_change(odd)
+        odd.start()
+        workers.lead(odd)
+        put_until_refused(odd)
+        assert odd.wait_dead() == 1, odd.describe()
+        leader = workers.leader()
+        assert leader in (first, second)
+        assert leader.status().fault == ""
+        odd.start()
+        wait_rebuilt(workers, odd)
+
+
+def put_until_refused(worker: WorkerProcess) -> None:
+    """Write to a leader that is about to learn that it is wrong."""
+    refused = (errors.LeaderLost, errors.NotLeader, errors.Corrupt, Silence)
+    for number in range(100, 100 + 10 * EVERY):
+        try:
+            put_one(worker, number)
+        except refused:
+            return
+    raise AssertionError("a leader that differs went on")
+
+
+def test_a_rebuilt_replica_elects_nobody_before_it_has_everything_again(tmp_path: Path) -> None:
+    """It has acknowledged entries that it lost: the one replica that never had them must not win with its vote."""
+    with Workers(tmp_path, 3, settings=settings(log_tail_entries=1)) as workers:
+        leader, odd, behind = three(workers)
+        behind.stop()
+        put_some(workers, 100)
+        workers.wait_alike(odd)
+        odd.stop()
+        leader.stop()
+        say = rebuild(odd)
+        assert say.returncode == 0, say.stderr
+        odd.start()
+        behind.start()
+        term = behind.status().term
+        wait_until(lambda: behind.status().role == "pre-candidate", timeout_s=20, what="a candidate")
+        # Its next round of pre-votes would be granted by anybody who may vote: the other's log is empty.
+        later = time.monotonic() + 3 * SECONDS_PER_ELECTION
+        wait_until(lambda: time.monotonic() > later, timeout_s=60, what="three more elections")
+        assert behind.status().role != "leader"
+        assert (behind.status().term, behind.status().leader) == (term, 0)
+        leader.start()
+        wait_rebuilt(workers, odd)
+        assert workers.leader().range(b"k", b"l").count == 4 * EVERY
+
+
+def test_replicas_in_doubt_stop_serving_until_a_majority_agrees(tmp_path: Path) -> None:
+    with Workers(tmp_path, 3, settings=settings()) as workers:
+        sound, odd, away = three(workers)
+        away.stop()
+        odd.stop()
+        drop_a_change(odd)
+        odd.start()
+        put_some(workers, 100)
+        for worker in (sound, odd):
+            wait_in_doubt(worker)
+            with pytest.raises(errors.Corrupt):
+                worker.range(b"k00000", linearizable=False)
+            with pytest.raises(errors.Corrupt):
+                worker.put(b"k", b"v", b"a-request")
+        away.start()
+        assert odd.wait_dead() == 1, odd.describe()
+        wait_until(lambda: not sound.status().fault, timeout_s=20, what="the majority to serve")
+        assert away.status().fault == ""
+        odd.start()
+        wait_rebuilt(workers, odd)
+
+
+def wait_in_doubt(worker: WorkerProcess) -> None:
+    wait_until(lambda: "no majority agrees" in worker.status().fault, timeout_s=20, what="it to stop serving")
+
+
+def test_a_flipped_byte_in_the_log_is_refused_and_the_operator_told(tmp_path: Path) -> None:
+    with Workers(tmp_path, 3, settings=settings()) as workers:
+        _, damaged, _ = three(workers)
+        damaged.stop()
+        flip_a_byte(damaged)
+        problems = inspect_database(damaged.folder).problems
+        assert any("fails its checksum" in problem for problem in problems)
+        damaged.start()
+        assert damaged.wait_dead() == 1
+        said = b"".join(damaged.said).decode()
+        assert "fails its checksum" in said
+        assert f"-m shardworker.store.rebuild {damaged.folder}" in said
+        put_some(workers, 100)
+        assert rebuild(damaged).returncode == 0
+        damaged.start()
+        wait_rebuilt(workers, damaged)
+        damaged.stop()
+        assert inspect_database(damaged.folder).problems == []
+
+
+def test_a_lone_replica_cannot_be_rebuilt_from_anybody(tmp_path: Path) -> None:
+    with Workers(tmp_path, settings=settings()) as workers:
+        (worker,) = workers
+        worker.start()
+        worker.create_table()
+        put_some(workers, 0)
+        worker.stop()
+        flip_a_byte(worker)
+        done = rebuild(worker)
+        assert done.returncode == 1
+        assert "the shard's only replica" in done.stderr
+        worker.start()
+        assert worker.wait_dead() == 1
+
+
+def flip_a_byte(worker: WorkerProcess) -> None:
+    """In the data of the oldest log row."""
+    database = database_of(worker)
+    connection = apsw.Connection(str(database))
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    data: Any = connection.execute("SELECT data FROM log WHERE length(data) > 30 ORDER BY idx LIMIT 1").get
+    connection.close()
+    content = database.read_bytes()
+    at = content.index(data) + len(data) // 2
+    database.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
+
+
+def rebuild(worker: WorkerProcess) -> subprocess.CompletedProcess[str]:
+    """What an operator runs for a replica that refuses to start."""
+    return subprocess.run(
+        [sys.executable, "-m", "shardworker.store.rebuild", str(worker.folder)],
+        cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
