@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 
 from tests.simulation import plan as plans
-from tests.simulation.report import describe
+from tests.simulation.report import as_json, describe
 from tests.simulation.simulation import run
 
 
@@ -22,9 +22,14 @@ def main() -> int:
     parser.add_argument("--safety-ms", type=int, help="length of the first phase, if not the seed's")
     parser.add_argument("--trace", help="write the whole trace to this file")
     parser.add_argument("--shrink", action="store_true", help="look for a shorter way to the same violation")
+    parser.add_argument("--json", action="store_true", help="one line of JSON for each seed")
+    parser.add_argument("--seconds", type=float, help="begin no seed after this long")
     options = parser.parse_args()
+    end = float("inf") if options.seconds is None else time.monotonic() + options.seconds
     failed = 0
     for seed in range(options.seed, options.seed + options.count):
+        if time.monotonic() > end:
+            break
         plan = plans.draw(seed).without(frozenset(options.without))
         if options.safety_ms is not None:
             plan = replace(plan, safety_ms=options.safety_ms)
@@ -35,7 +40,8 @@ def main() -> int:
         else:
             outcome = run(plan)
         seconds = time.process_time() - started
-        sys.stdout.write(describe(outcome, seconds, shrink=options.shrink) + "\n")
+        text = describe(outcome, seconds, shrink=options.shrink)
+        sys.stdout.write((as_json(outcome, seconds, text) if options.json else text) + "\n")
         sys.stdout.flush()
         failed += outcome.violation is not None
     return 1 if failed else 0

@@ -69,6 +69,7 @@ class Checkers:
         host = process.host
         if ready.snapshot is not None:
             process.applied = int(ready.snapshot.index)
+            host.cluster.count("snapshot installed")
         if ready.entries:
             self._check_log_matching(core, ready.entries)
         for entry in ready.committed:

@@ -227,6 +227,7 @@ class Client:
         self._begin(frames.ETCD_RANGE, body, pending, ended, is_write=False, linearizable=linearizable)
 
     def _compact(self) -> None:
+        self._cluster.count("compaction")
         revision = max(1, self._revision - self._rng.randrange(12))
         body = rpc_pb2.CompactionRequest(revision=revision).SerializeToString()
         self._begin(frames.ETCD_COMPACT, body, None, lambda _reply: None)

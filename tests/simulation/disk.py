@@ -138,6 +138,7 @@ class SimulatedDisk:
     def power_cut(self) -> None:
         """Lose what was not synced, as the seed decides. Every open file is dead; open the store anew."""
         self.epoch += 1
+        self.power_cuts += 1
         self._power_cut_in = None
         self._sync_fails_in = None
         self._locked.clear()

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 CATCH_UP_TICKS_MAX: Final = 2
 """As in worker.py: after a pause the missed ticks are not made up for."""
 
+ANNOUNCE_US: Final = 5 * MS
+"""As in worker.py: followers hear of a commit so late at most, if no write comes along that carries the news."""
+
 STEP_US: Final = 150
 """From the arrival of a message to the turn that handles it; what arrives meanwhile shares the turn."""
 
@@ -156,7 +159,11 @@ class Process:
             crash_points=crash,
         )
         try:
-            if not self.store.membership.voters and host.begins_with is not None:
+            if (
+                not self.store.membership.voters
+                and host.begins_with is not None
+                and self.store.rebuild is None
+            ):
                 with self.store.turn(sync=True) as turn:
                     turn.set_membership(host.begins_with)
             self._checkers.opened(self)
@@ -242,6 +249,8 @@ class Process:
 
     def step(self) -> None:
         """What worker.py does between two waits: handle what arrived, tick, take a turn."""
+        if not self._inbox and self.replica.owes_commit():
+            self.replica.announce_commit()
         disconnected, self._disconnected = self._disconnected, []
         for node in disconnected:
             self.replica.handle_disconnected(node)
@@ -257,6 +266,8 @@ class Process:
             ticks = min(self.replica.ticks_until_action(), 1 << 20)
             due_us = self._last_tick_us + ticks * self._tick_us - self.host.local_us()
             self.wake(max(STEP_US, int(due_us / self.host.rate) + 1))
+        if self.replica.owes_commit():
+            self.wake(ANNOUNCE_US)
         job_us = self.background.due_us()
         if job_us is not None:
             self.wake(max(0, job_us - self.host.cluster.world.now_us))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -69,3 +70,18 @@ def failure(outcome: Finding, *, do_shrink: bool = True, build: Build = PRODUCTI
         f"replay it with\n  {command(smallest.plan)}",
     ]
     return "\n".join(lines)
+
+
+def as_json(outcome: Finding, seconds: float, text: str) -> str:
+    """The figures of a simulation on one line; `text` is what describe() says of it."""
+    return json.dumps(
+        {
+            "seed": outcome.plan.seed,
+            "virtual_s": outcome.virtual_us / 1e6,
+            "cpu_s": seconds,
+            "operations": outcome.operations,
+            "checks": outcome.checks,
+            "counts": outcome.counts,
+            "failure": text if outcome.violation is not None else None,
+        }
+    )

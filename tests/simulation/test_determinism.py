@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.simulation.many import ROOT
 from tests.simulation.plan import draw
 from tests.simulation.simulation import run, run_seed
 
