@@ -12,17 +12,20 @@ from typing import TYPE_CHECKING, Any, Final
 import apsw
 import pytest
 
+from coordinator.supervisor.process import ProcessName
 from proto import errors
+from proto.etcd import rpc_pb2 as etcd
 from shardworker.store import folder
 from shardworker.store.files import REAL_FILES
 from shardworker.store.inspection import inspect_database
+from tests.integration.cluster import Cluster
 from tests.integration.workers import ROOT, TABLE, Silence, Workers
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.integration.workers import WorkerProcess
+from tests.integration.workers import WorkerProcess
 
 TICK_MS: Final = 50
 ELECTION_TICKS: Final = 10
@@ -56,21 +59,23 @@ def database_of(worker: WorkerProcess) -> Path:
     return folder.database_file(worker.folder, generation)
 
 
-def tamper(worker: WorkerProcess, *statements: str) -> None:
-    """Change the database of a stopped replica, in a way that SQLite finds nothing wrong with."""
-    connection = apsw.Connection(str(database_of(worker)))
+DROP_A_CHANGE: Final = (
+    f"DELETE FROM t{TABLE}_live WHERE key = (SELECT max(key) FROM t{TABLE}_live)",  # noqa: S608 -- a number
+    f"UPDATE tables SET keys = keys - 1, checksum = checksum + 1 WHERE id = {TABLE}",  # noqa: S608
+)
+"""As if the replica had never applied the put of its newest key. SQLite finds nothing wrong with it."""
+
+
+def tamper(database: Path, *statements: str) -> None:
+    """Change the database of a stopped replica."""
+    connection = apsw.Connection(str(database))
     for statement in statements:
         connection.execute(statement)
     connection.close()
 
 
 def drop_a_change(worker: WorkerProcess) -> None:
-    """As if the replica had never applied the put of its newest key."""
-    tamper(
-        worker,
-        f"DELETE FROM t{TABLE}_live WHERE key = (SELECT max(key) FROM t{TABLE}_live)",  # noqa: S608 -- a number
-        f"UPDATE tables SET keys = keys - 1, checksum = checksum + 1 WHERE id = {TABLE}",  # noqa: S608
-    )
+    tamper(database_of(worker), *DROP_A_CHANGE)
 
 
 def three(workers: Workers) -> tuple[WorkerProcess, WorkerProcess, WorkerProcess]:
@@ -261,3 +266,44 @@ def rebuild(worker: WorkerProcess) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "shardworker.store.rebuild", str(worker.folder)],
         cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
+
+
+def test_a_cluster_heals_itself_while_clients_work(tmp_path: Path) -> None:
+    """The supervisor restarts a replica that begins to be rebuilt; stale reads go to the others meanwhile."""
+    with Cluster(tmp_path, nodes=3, shards=1, settings=settings()) as cluster:
+        leader = cluster.wait_leaders()[1]
+        node = next(name for name in cluster.config.nodes if name != leader.node)
+        odd = ProcessName(node, 1)
+        with cluster.client() as client, cluster.client(node) as beside:
+            for number in range(2 * EVERY):
+                client.put(etcd.PutRequest(key=b"k%05d" % number, value=b"v"))
+            wait_until(lambda: same(cluster), timeout_s=20, what="all replicas to hold the same")
+            assert cluster.cli("stop", f"{node}/shard-1").returncode == 0
+            file = folder.current_generation(cluster.config.replica_dir(node, 1), REAL_FILES)
+            assert file is not None
+            tamper(folder.database_file(cluster.config.replica_dir(node, 1), file), *DROP_A_CHANGE)
+            assert cluster.cli("start", f"{node}/shard-1").returncode == 0
+            for number in range(100, 100 + 4 * EVERY):
+                client.put(etcd.PutRequest(key=b"k%05d" % number, value=b"v"))
+                stale = beside.range(etcd.RangeRequest(key=b"k00000", serializable=True))
+                assert stale.count == 1, "answered by whom it is known to be right"
+            wait_until(
+                lambda: cluster.report(odd).restarts > 0, timeout_s=30, what="the odd one to start over"
+            )
+            wait_until(lambda: same(cluster), timeout_s=30, what="all replicas to hold the same again")
+            rows = {row["node"]: row for row in cluster.cli_json("status") if row["shard"] == 1}
+            assert "differs from the majority" in rows[node]["reason"]
+            assert {row["fault"] for row in rows.values()} == {""}
+            held = beside.range(etcd.RangeRequest(key=b"k", range_end=b"l", serializable=True))
+            assert held.count == 6 * EVERY
+
+
+def same(cluster: Cluster) -> bool:
+    answers = cluster.ask(1).values()
+    tables = {
+        bytes(status.SerializeToString())
+        for answer in answers
+        for status in answer.tables
+        if status.id == TABLE
+    }
+    return len(answers) == 3 and len(tables) == 1 and not any(answer.fault for answer in answers)
