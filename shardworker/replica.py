@@ -123,6 +123,7 @@ class Replica:
         self._last_time_ms = 0
         self._disk_full = False
         self._retry_disk = True
+        self._turn_refused = False
         self._compacting = True
         self._unswept: list[tuple[int, Waiter, Result]] = []
         self._compaction_due = True
@@ -293,6 +294,7 @@ class Replica:
                 self._machine.rollback()
                 self._stop_writing(error, ready)
                 return False
+            self._turn_refused = False
             self._machine.committed()
         self._send(ready.messages)
         for command, result in results:
@@ -444,6 +446,7 @@ class Replica:
         self._core.advance(ready, durable=False)
         self._disk_full = True
         self._retry_disk = False
+        self._turn_refused = True
         self._hand_over()
 
     def _watch_disk(self) -> None:
@@ -453,7 +456,7 @@ class Replica:
             log.warning("the disk is nearly full: writes are refused", shard=self._shard, free_bytes=free)
             self._disk_full = True
             self._hand_over()
-        elif self._disk_full and free > 2 * least and not self._core.has_ready():
+        elif self._disk_full and free > 2 * least and not self._turn_refused:
             log.info("there is space again: writes are accepted", shard=self._shard, free_bytes=free)
             self._disk_full = False
 
