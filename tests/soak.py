@@ -1,26 +1,39 @@
 """Long randomised runs: `python -m tests.soak --seconds 1800` (make soak SECONDS=1800).
 
-A round is one pytest run of the randomised tests with a seed never used before: Hypothesis takes it by option, a
-simulation from BOATHOUSE_SEED. Rounds start until the time is up; the first that fails ends the soak and leaves
-the one command that replays it.
+Most of the time goes to simulations with seeds never used before, in a few processes at once; what they came to is
+written into RELIABILITY.md. The rest goes to rounds: a round is one pytest run of the other randomised tests, with a
+fresh seed that Hypothesis takes by option and the tests' own programs from BOATHOUSE_SEED. The first round that fails
+ends the soak and leaves the one command that replays it; a simulation that fails leaves its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import os
 import secrets
 import shlex
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tests.simulation.many import ROOT, Tally, run_many
+from tests.simulation.plan import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FOLDERS = ["tests/property", "tests/simulation", "tests/history"]
+FOLDERS = ["tests/property", "tests/history"]
 TEST_TIMEOUT_S = 3600  # of one test: fresh examples are many more than the fixed ones
+
+SIMULATION_SHARE: Final = 0.75
+"""Of the soak's time."""
+
+FIGURES: Final = ROOT / "RELIABILITY.md"
+BEGIN: Final = "<!-- figures of the last soak: written by make soak -->"
+END: Final = "<!-- end of the figures -->"
 
 
 def environment_of(seed: int) -> dict[str, str]:
@@ -66,10 +79,59 @@ def soak(
     return True
 
 
+def simulate(seconds: float, processes: int) -> Tally:
+    """Fresh seeds for this long. Each process starts far from the others and counts up."""
+    starts = [secrets.randbits(48) for _ in range(processes)]
+    return run_many(starts, count=1 << 40, seconds=seconds)
+
+
+def table_of(tally: Tally, date: datetime.date) -> str:
+    """The figures of a soak in Markdown."""
+    counts = tally.counts
+    rows = [
+        ("seeds", f"{tally.seeds:,}"),
+        ("simulated time", f"{tally.virtual_s / 3600:.1f} hours, in {tally.cpu_s / 3600:.2f} hours of CPU"),
+        ("client operations in checked histories", f"{tally.operations:,}"),
+        ("steps of a replica, each followed by the checks", f"{tally.checks:,}"),
+        (
+            "envelopes sent, lost, doubled",
+            ", ".join(f"{counts[kind]:,}" for kind in ("sent", "lost", "doubled")),
+        ),
+        ("snapshots installed", f"{counts['snapshot installed']:,}"),
+        (
+            "replicas that refused damaged data, and were replaced",
+            f"{counts['refused']:,}, {counts['replaced']:,}",
+        ),
+        ("histories too hard to decide", f"{counts['undecided histories']:,}"),
+        ("seeds without a healable quorum, checked for safety only", f"{counts['no quorum left']:,}"),
+        ("violations", f"{len(tally.failures):,}"),
+    ]
+    faults = ", ".join(f"{kind} {counts[kind]:,}" for kind in KINDS if counts[kind])
+    lines = [f"Soak of {date.isoformat()}:", "", "| figure | value |", "| --- | --- |"]
+    lines += [f"| {name} | {value} |" for name, value in [*rows, ("faults by kind", faults)]]
+    return "\n".join(lines)
+
+
+def put_figures(text: str, table: str) -> str:
+    """The page with this table between its marks."""
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description="long randomised runs")
     parser.add_argument("--seconds", type=float, default=600, help="start no new round after this long")
-    return 0 if soak(parser.parse_args().seconds) else 1
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="simulations at a time")
+    parser.add_argument("--figures", type=Path, default=FIGURES, help="page that takes the table")
+    options = parser.parse_args()
+    tally = simulate(options.seconds * SIMULATION_SHARE, options.processes)
+    table = table_of(tally, datetime.datetime.now(tz=datetime.UTC).date())
+    options.figures.write_text(put_figures(options.figures.read_text(), table))
+    sys.stdout.write("\n\n".join([table, *tally.failures]) + "\n")
+    sys.stdout.flush()
+    passed = soak(options.seconds * (1 - SIMULATION_SHARE))
+    return 0 if passed and not tally.failures else 1
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
+    import apsw
+
     from shardworker.machine import Result
     from tests.simulation.simulation import Scenario
 
@@ -78,24 +80,34 @@ class ReadsGoBack(Replica):
 
     def __init__(self, **parts: Any) -> None:
         super().__init__(**parts)
-        self._kept: dict[bytes, frames.Reply] = {}
-        self._turn_about = False
+        self._kept: dict[bytes, Result] = {}
+        self._looks_back = False
 
     def _route(self, identity: bytes, request: frames.Request) -> None:
         follows = self._core.role is not Role.LEADER
         if not follows or request.linearizable or request.method != frames.ETCD_RANGE:
             super()._route(identity, request)
             return
-        answer = self._reads.read(identity, request)
-        assert answer is not None
-        kept = self._kept.setdefault(request.body, answer[1])
-        self._turn_about = not self._turn_about
-        if self._turn_about:
-            old = frames.Reply()
-            old.CopyFrom(kept)
-            old.call = request.call
-            answer = identity, old
-        self._post([answer])
+        read = self._machine.read
+
+        def read_back(connection: apsw.Connection, method: int, table_id: int, body: bytes) -> Result:
+            result = read(connection, method, table_id, body)
+            kept = self._kept.setdefault(body, result)
+            self._looks_back = not self._looks_back
+            return kept if self._looks_back else result
+
+        with patch.object(self._machine, "read", read_back):
+            super()._route(identity, request)
+
+
+class StaysFull(Replica):
+    """Takes anything that waits to be sent for a turn that the full disk refused: found in boathouse."""
+
+    def _watch_disk(self) -> None:
+        was_full, self._turn_refused = self._disk_full, self._turn_refused or self._core.has_ready()
+        super()._watch_disk()
+        if not was_full:
+            self._turn_refused = False
 
 
 @dataclass(frozen=True)
@@ -244,5 +256,11 @@ MUTANTS = (
         seen_by=("promise-kept", "leader-completeness", *_HISTORY),
         intensity=1.0,
         patches=((folder, "_save_wal", lambda *_: None),),
+    ),
+    Mutant(
+        "found: a leader refused writes for good after a full disk",
+        Build(replica=StaysFull),
+        kinds=("full-disk",),
+        seen_by=("liveness",),
     ),
 )

@@ -118,7 +118,7 @@ class Client:
         )
         weights = (24, 22, 14, 16, 6, 12, 6)
         extra = (self._read_pair, self._compact)
-        self._rng.choices(kinds + extra, (*weights, 6, 2 if self._cluster.plan.compacts else 0))[0]()
+        self._rng.choices(kinds + extra, (*weights, 6, 6 if self._cluster.plan.compacts else 0))[0]()
 
     # ---- operations ---------------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ def test_other_processes_have_the_same_trace() -> None:
     for hash_seed in ("1", "2"):
         done = subprocess.run(
             command,
+            cwd=ROOT,
             env=os.environ | {"PYTHONHASHSEED": hash_seed},
             capture_output=True,
             text=True,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
+import json
 
-from tests.soak import replay_of, soak
+from tests.simulation.many import Tally
+from tests.soak import BEGIN, END, put_figures, replay_of, soak, table_of
 
 
 def keep_quiet(_line: str) -> None:
@@ -37,3 +40,18 @@ def test_the_first_failure_ends_it_and_says_how_to_replay() -> None:
     assert said[-1].endswith(replay_of(8))
     assert "BOATHOUSE_SEED=8" in replay_of(8)
     assert "--hypothesis-seed=8" in replay_of(8)
+
+
+def test_the_figures_replace_the_last_ones_and_touch_nothing_else() -> None:
+    tally = Tally()
+    for failure in (None, "seed 2 FAILED"):
+        figures = {"seed": 1, "virtual_s": 1800.0, "cpu_s": 1.0, "operations": 1000, "checks": 5}
+        tally.add(json.dumps({**figures, "counts": {"kill": 2}, "failure": failure}))
+    table = table_of(tally, datetime.date(2026, 1, 2))
+    assert "| seeds | 2 |" in table
+    assert "1.0 hours" in table
+    assert "| client operations in checked histories | 2,000 |" in table
+    assert "kill 4" in table
+    assert "| violations | 1 |" in table
+    page = f"# Promises\n{BEGIN}\nold\n{END}\nmore\n"
+    assert put_figures(page, table) == f"# Promises\n{BEGIN}\n{table}\n{END}\nmore\n"
