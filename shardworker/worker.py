@@ -1,8 +1,8 @@
 """The process around a replica: what is built in which order, the loop, and how it ends.
 
 The loop waits for messages or the next tick, hands everything that has arrived to the replica, and lets it take one
-turn. Under load it waits a moment before it drains the sockets (`pace`): a turn costs about as much for one write as
-for twenty, and on a busy machine that cost is taken from everybody.
+turn. Under load it holds requests back for a moment (PACE_S): a turn costs about as much for one write as for twenty, and
+on a busy machine that cost is taken from everybody.
 """
 
 from __future__ import annotations
@@ -39,15 +39,16 @@ from shardworker.transport import Transport
 
 if TYPE_CHECKING:
     from config import ClusterConfig, NodeConfig, ProcessSpec
+    from proto.internal import frames_pb2 as frames
 
 log = structlog.get_logger()
 
 PACE_S: Final = 0.008
-"""Under load a turn starts no earlier than this after the last one, so that it has company: half the CPU of a turn
-does not depend on how many requests it serves."""
+"""Under load requests are taken in batches, so long apart: half the CPU of a turn, and of each follower's, does not
+depend on how many requests it serves. What peers say is never held back."""
 
 LOAD_REQUESTS_PER_S: Final = 1000.0
-"""What counts as load. Below it a turn starts at once: one client, or a few, are never made to wait."""
+"""What counts as load. Below it requests are taken at once: one client, or a few, are never made to wait."""
 
 LOAD_WINDOW_S: Final = 0.05
 """Time constant of the average that is compared with it."""
@@ -118,6 +119,9 @@ class Worker:
             cluster=cluster,
             wall_clock_ms=lambda: time.time_ns() // 1_000_000,
         )
+        self._has_peers = len(cluster.replica_nodes(shard)) > 1
+        self._held: list[tuple[bytes, frames.Envelope]] = []
+        self._next_batch = 0.0
         self._stopping = False
         if core.membership.voters == {NodeId(node.id)}:
             core.campaign()  # nobody else to wait for
@@ -159,35 +163,55 @@ class Worker:
     def _serve(self) -> None:
         self._last_tick = time.monotonic()
         self._load = Rate(LOAD_WINDOW_S, self._last_tick)
-        self._busy_until = 0.0
         while not self._stopping:
             self._step()
 
     def _step(self) -> None:
         """Wait for something to do, and do it."""
-        now = time.monotonic()
-        if self._replica.has_work():
-            timeout_s = 0.0
-        else:
-            ticks = self._replica.ticks_until_action()
-            timeout_s = min(IDLE_S_MAX, max(0.0, self._last_tick + ticks * self._tick_s - now))
         owes_commit = self._replica.owes_commit()
-        if owes_commit:
-            timeout_s = min(timeout_s, ANNOUNCE_S)
-        received = self._transport.receive(timeout_s, pace_until=self._busy_until)
+        received = self._transport.receive(
+            self._timeout_s(ANNOUNCE_S if owes_commit else IDLE_S_MAX),
+            # Nobody but clients talks to a replica without peers: it can sleep over what it would only hold.
+            pace_until=0.0 if self._has_peers else self._next_batch,
+        )
         if owes_commit and not received:
             self._replica.announce_commit()
         for node in self._transport.disconnected():
             self._replica.handle_disconnected(node)
-        requests = 0
+        now = time.monotonic()
+        self._tick(now)
+        if self._take(received, now):
+            self._replica.turn()
+
+    def _timeout_s(self, longest_s: float) -> float:
+        """How long nothing has to be done unless a message comes."""
+        if self._replica.has_work():
+            return 0.0
+        now = time.monotonic()
+        next_tick = self._last_tick + self._replica.ticks_until_action() * self._tick_s
+        if self._held:
+            next_tick = min(next_tick, self._next_batch)
+        return min(longest_s, max(0.0, next_tick - now))
+
+    def _take(self, received: list[tuple[bytes, frames.Envelope]], now: float) -> bool:
+        """Hand over what has arrived; requests that come before the next batch is due are held back until then, so
+        that peers are answered at once and clients together. False if all of it is held."""
+        held_before = len(self._held)
         for identity, envelope in received:
-            requests += len(envelope.requests)
+            if envelope.requests:
+                self._held.append((identity, envelope))
+            else:
+                self._replica.handle(identity, envelope)
+        all_held = bool(received) and len(self._held) - held_before == len(received)
+        if not self._held or now < self._next_batch:
+            return not all_held
+        requests = sum([len(envelope.requests) for _, envelope in self._held])
+        for identity, envelope in self._held:
             self._replica.handle(identity, envelope)
-        started = time.monotonic()
-        self._tick(started)
-        self._replica.turn()
-        self._load.add(requests, started)
-        self._busy_until = started + PACE_S if self._load.per_s > LOAD_REQUESTS_PER_S else 0.0
+        self._held.clear()
+        self._load.add(requests, now)
+        self._next_batch = now + PACE_S if self._load.per_s > LOAD_REQUESTS_PER_S else 0.0
+        return True
 
     def _tick(self, now: float) -> None:
         elapsed = int((now - self._last_tick) / self._tick_s)
