@@ -16,7 +16,9 @@ class Retry(enum.Enum):
 
     NOBODY = "nobody"
     CALLER = "caller, later"
-    OTHER_REPLICA = "the coordinator, at the shard's leader, or for a read that may be stale at any other replica"
+    OTHER_REPLICA = (
+        "the coordinator, at the shard's leader, or for a read that may be stale at any other replica"
+    )
     SAME_REQUEST_ID = "the coordinator, with the same request id"
 
 

@@ -95,8 +95,8 @@ class Transport:
     def receive(self, timeout_s: float, *, pace_until: float = 0.0) -> list[tuple[bytes, frames.Envelope]]:
         """All waiting envelopes with their senders' identities, at most DRAIN_MESSAGES_MAX.
 
-        Waits up to timeout_s for the first one, then until pace_until on the monotonic clock. Envelopes of another shard's group and undecodable bytes are
-        dropped and logged."""
+        Waits up to timeout_s for the first one, then until pace_until on the monotonic clock. Envelopes of another
+        shard's group and undecodable bytes are dropped and logged."""
         for source, _ in self._poller.poll(math.ceil(timeout_s * 1000)):
             if source == self._wake_read:
                 os.read(self._wake_read, 4096)

@@ -1,8 +1,8 @@
 """The process around a replica: what is built in which order, the loop, and how it ends.
 
 The loop waits for messages or the next tick, hands everything that has arrived to the replica, and lets it take one
-turn. Under load it holds requests back for a moment (PACE_S): a turn costs about as much for one write as for twenty, and
-on a busy machine that cost is taken from everybody.
+turn. Under load it holds requests back for a moment (PACE_S): a turn costs about as much for one write as for
+twenty, and on a busy machine that cost is taken from everybody.
 """
 
 from __future__ import annotations
