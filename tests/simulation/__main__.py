@@ -6,10 +6,14 @@ import argparse
 import sys
 import time
 from dataclasses import replace
+from typing import Final
 
 from tests.simulation import plan as plans
 from tests.simulation.report import as_json, describe
 from tests.simulation.simulation import run
+
+FAILURES_MAX: Final = 3
+"""More of them seldom say more, and each is shrunk."""
 
 
 def main() -> int:
@@ -28,7 +32,7 @@ def main() -> int:
     end = float("inf") if options.seconds is None else time.monotonic() + options.seconds
     failed = 0
     for seed in range(options.seed, options.seed + options.count):
-        if time.monotonic() > end:
+        if time.monotonic() > end or failed >= FAILURES_MAX:
             break
         plan = plans.draw(seed).without(frozenset(options.without))
         if options.safety_ms is not None:
