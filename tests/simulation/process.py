@@ -48,10 +48,8 @@ class PlannedCrash:
 
     def __init__(self) -> None:
         self.left: int | None = None
-        self.reached: set[CrashPoint] = set()
 
     def reach(self, point: CrashPoint) -> None:
-        self.reached.add(point)
         if self.left is not None:
             self.left -= 1
             if self.left <= 0:

@@ -45,8 +45,6 @@ election may have to be repeated a few times."""
 SERVED_MIN: Final = 3
 """Operations that each client must get answered after the healing."""
 
-STATEMENTS_MAX: Final = 200_000
-
 
 @dataclass(slots=True)
 class Finding:
@@ -63,8 +61,6 @@ class Finding:
     checks: int = 0
     recent: list[str] = field(default_factory=list)
     """The end of the trace."""
-    points: set[str] = field(default_factory=set)
-    """The store's durable steps that were reached."""
 
 
 Scenario = Callable[["Cluster"], None]
