@@ -10,6 +10,10 @@ which compares. Then:
   third has caught up and spoken, the doubt is over for those in it. A wrong answer would be worse than none.
 - A lone voter has nobody to be compared with.
 
+A scrub (machine/scrub.py) reads stored rows in the background, because equal checksums of changes say nothing of what a
+disk did to them afterwards. A replica that finds a damaged row, in a scrub or while it serves, is as wrong as one that
+is outvoted. A lone one only stops serving: what is left of its data is for a person to decide.
+
 To rebuild is to start again from nothing but identity, term and vote, in the next process (`ReplicaStore.begin_rebuild`
 writes it, and then this one ends). A replica without a membership is sent a snapshot by the leader. Until it has
 applied everything up to the last entry it had before, it neither serves nor takes part in elections: it has
@@ -19,23 +23,29 @@ It keeps its term and vote, so it votes for nobody twice; and it acknowledges on
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
+import apsw
 import structlog
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker.digests import Agreement, Digests, Doubt
+from shardworker.machine.scrub import Position, Step, scrub
 from shardworker.raft import LogIndex, MessageKind, NodeId, Role
-from shardworker.store import DiskFull
+from shardworker.store import DiskFull, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from config import ClusterConfig
+    from shardworker.background import Background
     from shardworker.machine import StateMachine
     from shardworker.raft import Raft
     from shardworker.store import ReplicaStore
+
+SCRUB_INTERVAL_S: Final = 10
+"""Rows are scrubbed in bursts this far apart: a replica that does nothing else is woken for them seldom."""
 
 DOUBT_ELECTIONS: Final = 2
 """Election timeouts that a missing voice is waited for. Replicas that run speak within milliseconds of each other."""
@@ -47,6 +57,17 @@ log = structlog.get_logger()
 
 class RebuildBegun(Exception):
     """The replica's folder holds a replica that waits to be rebuilt; this process has to end."""
+
+
+def has_peers(store: ReplicaStore) -> bool:
+    """Whether there is anybody to rebuild this replica from."""
+    return bool({*store.membership.nodes()} - {NodeId(store.identity.node)})
+
+
+def begin_rebuild(store: ReplicaStore, reason: str) -> NoReturn:
+    """Start over. What the store has in memory is what this replica has promised, whatever became of the disk."""
+    store.begin_rebuild(reason)
+    raise RebuildBegun(f"{reason}; this replica starts again from nothing, and is rebuilt from the leader")
 
 
 class Integrity:
@@ -62,6 +83,7 @@ class Integrity:
         machine: StateMachine,
         send: Callable[[NodeId, frames.Envelope], None],
         stop_serving: Callable[[str], None],
+        background: Background,
         cluster: ClusterConfig,
     ) -> None:
         """stop_serving gives up what clients were promised an answer for."""
@@ -80,6 +102,10 @@ class Integrity:
         self._in_doubt = False
         self._wrong = ""
         self._wrong_ticks = 0
+        self._background = background
+        self._scrubbed = Position()
+        self._scrub_rows = cluster.store.scrub_rows_per_s * SCRUB_INTERVAL_S
+        self._scrub_ticks = self._ticks_to_scrub = max(1, SCRUB_INTERVAL_S * 1000 // cluster.raft.tick_ms)
         if store.rebuild is not None:
             self._log.warning("this replica is being rebuilt", until=store.rebuild.until)
 
@@ -147,11 +173,15 @@ class Integrity:
         elif verdict.outcome == frames.DigestVerdict.AGREED:
             self._end_doubt()
         elif self._digests.own(index) not in (None, verdict.checksum):
-            self._find_wrong(index)
+            self._find_wrong(_differs(index))
 
     def tick(self) -> None:
         """One tick of the Raft clock has passed."""
         self._wrong_ticks += bool(self._wrong)
+        self._ticks_to_scrub -= 1
+        if self._ticks_to_scrub <= 0 and self._scrub_rows and not self._wrong:
+            self._ticks_to_scrub = self._scrub_ticks
+            self._scrub()
         if self._core.role is not Role.LEADER or self._doubt is None:
             return
         self._doubt_ticks += 1
@@ -197,6 +227,33 @@ class Integrity:
             ]
             self._send(leader, frames.Envelope(digests=digests))
 
+    # ---- the scrub ---------------------------------------------------------------------------------------------
+
+    def _scrub(self) -> None:
+        generation, position = self._store.generation, self._scrubbed
+
+        def step() -> Step:
+            try:
+                connection = self._store.reader()
+            except StoreError:
+                return Step(position, 0)  # a snapshot is being installed just now
+            try:
+                return scrub(connection, position, self._scrub_rows)
+            except apsw.CorruptError as error:
+                return Step(position, 0, f"SQLite found a damaged page: {error}")
+            finally:
+                self._store.close_reader(connection)
+
+        def done(step: Step) -> None:
+            self._scrubbed = step.next
+            if step.problem and self._store.generation == generation:
+                self._find_wrong(step.problem)
+
+        try:
+            self._background.submit(step, done)
+        except errors.QueueFull:
+            pass  # busy with what clients wait for; the next interval comes
+
     # ---- the leader's part -----------------------------------------------------------------------------------------
 
     def _judge(self, finding: Agreement | Doubt) -> None:
@@ -210,7 +267,7 @@ class Integrity:
             self._end_doubt()
         for node in sorted(finding.odd):
             if node == self._node:
-                self._find_wrong(finding.index, finding.majority)
+                self._find_wrong(_differs(finding.index), finding.majority)
             else:
                 self._log.error("a replica differs from the majority", peer=node, index=finding.index)
                 self._tell(node, frames.DigestVerdict.DIFFERS, finding.index, finding.checksum)
@@ -250,22 +307,25 @@ class Integrity:
             self._log.warning("a majority agrees again, this replica serves")
         self._doubt, self._in_doubt = None, False
 
-    def _find_wrong(self, index: LogIndex, majority: frozenset[NodeId] = frozenset()) -> None:
-        self._wrong = f"this replica differs from the majority at index {index}"
+    def _find_wrong(self, reason: str, sound: frozenset[NodeId] = frozenset()) -> None:
+        """sound: who may take over, if anybody in particular."""
+        if self._wrong:
+            return
+        self._wrong = reason
         self._log.error("this replica stops serving", reason=self._wrong)
         self._stop_serving(self._wrong)
         if self._core.role is Role.LEADER:
             progress = self._core.status().progress
-            sound = [(progress[node].match, -node) for node in majority if node in progress]
-            if sound:
-                self._core.transfer_leadership(NodeId(-max(sound)[1]))
+            heirs = [(progress[node].match, -node) for node in sound if node in progress]
+            self._core.transfer_leadership(NodeId(-max(heirs)[1]) if heirs else None)
 
     def _leave(self) -> None:
         """Once somebody else leads, or an election timeout has passed without: rebuild."""
+        if not has_peers(self._store):
+            return
         if self._core.role is Role.LEADER and self._wrong_ticks <= self._patience_ticks:
             return
-        self._store.begin_rebuild(self._wrong)
-        raise RebuildBegun(f"{self._wrong}; it starts again from nothing, and is rebuilt from the leader")
+        begin_rebuild(self._store, self._wrong)
 
     def _finish_rebuild(self) -> None:
         mark = self._store.rebuild
@@ -278,3 +338,7 @@ class Integrity:
             self._log.warning("the rebuild cannot be ended yet", reason=str(error))
             return
         self._log.info("this replica is rebuilt and serves again", index=mark.until)
+
+
+def _differs(index: LogIndex) -> str:
+    return f"this replica differs from the majority at index {index}"

@@ -114,6 +114,7 @@ class Replica:
             machine=machine,
             send=outbox.send_peer,
             stop_serving=self._abandon_clients,
+            background=background,
             cluster=cluster,
         )
         self._own_batches: dict[LogIndex, tuple[int, frames.CommandBatch]] = {}

@@ -22,7 +22,7 @@ import zmq
 from config.child import emit, fail, read_spec, refuse_optimized, set_up_logging
 from proto import errors
 from shardworker.background import BackgroundThreads
-from shardworker.integrity import RebuildBegun
+from shardworker.integrity import RebuildBegun, begin_rebuild, has_peers
 from shardworker.machine import MachineSettings, StateMachine
 from shardworker.raft import Membership, NodeId, Raft, Settings
 from shardworker.replica import Replica
@@ -144,6 +144,11 @@ class Worker:
         try:
             self._serve()
             self._end_in_order()
+        except (errors.Corrupt, apsw.CorruptError) as error:
+            # Memory still knows the term and the vote, so a sound replica can be made of this one.
+            if not has_peers(self._store):
+                raise
+            begin_rebuild(self._store, f"stored data is damaged: {error}")
         finally:
             self._background.close()
             self._transport.close()

@@ -2,7 +2,8 @@
 
 t<id>_rev   one row per change, in the order of changes. id = revision << 24 | position within the revision.
             `kv` is the pair encoded as field 2 of etcd's RangeResponse, so that answers are concatenations; NULL is
-            a tombstone. `prev` is the id of the same key's change before this one.
+            a tombstone. `prev` is the id of the same key's change before this one. `crc` is the CRC-32 of `kv`, or of
+            a tombstone's key (NULL where a range was deleted), for the scrub.
 t<id>_live  the newest change of each key that exists now.
 t<id>_dead  the tombstone of each key that does not exist now but did at a revision that can still be read.
 
@@ -113,7 +114,7 @@ class TableSql:
         self.get_kv = f"SELECT r.kv FROM {live} l CROSS JOIN {rev} r ON r.id = l.id WHERE l.key = ?"
         self.change = f"SELECT kv, prev FROM {rev} WHERE id = ?"
         self.dead = f"SELECT id FROM {dead} WHERE key = ?"
-        self.add_change = f"INSERT INTO {rev} (id, key, kv, prev) VALUES (?, ?, ?, ?)"
+        self.add_change = f"INSERT INTO {rev} (id, key, kv, prev, crc) VALUES (?, ?, ?, ?, ?)"
         self.set_live = (
             f"REPLACE INTO {live} (key, id, create_revision, version, lease) VALUES (?, ?, ?, ?, ?)"
         )
@@ -185,7 +186,8 @@ def create_schema(connection: apsw.Connection) -> None:
 def create_table(connection: apsw.Connection, table: Table) -> None:
     name = f"t{table.id}"
     connection.execute(
-        f"CREATE TABLE {name}_rev (id INTEGER PRIMARY KEY, key BLOB NOT NULL, kv BLOB, prev INTEGER) STRICT"
+        f"CREATE TABLE {name}_rev (id INTEGER PRIMARY KEY, key BLOB NOT NULL, kv BLOB, prev INTEGER, crc INTEGER)"
+        " STRICT"
     )
     connection.execute(
         f"CREATE TABLE {name}_live (key BLOB PRIMARY KEY, id INTEGER NOT NULL, create_revision INTEGER NOT NULL,"

@@ -108,9 +108,10 @@ class Writer(View):
             lease=lease,
         ).SerializeToString()
         stored = b"\x12" + varint(len(pair)) + pair
-        execute(self.sql.add_change, (id_, key, stored, prev_id))
+        crc = zlib.crc32(stored)
+        execute(self.sql.add_change, (id_, key, stored, prev_id, crc))
         execute(self.sql.set_live, (key, id_, create_revision, version, lease))
-        self._note(id_, zlib.crc32(stored))
+        self._note(id_, crc)
         return PutDone(revision, prev)
 
     def _stored(self, id_: int) -> bytes:
@@ -138,11 +139,12 @@ class Writer(View):
         if op.prev_kv:
             prev.append(self._stored(row[0]))
         id_ = self._next_id()
-        self.execute(self.sql.add_change, (id_, op.key, None, row[0]))
+        crc = zlib.crc32(op.key)
+        self.execute(self.sql.add_change, (id_, op.key, None, row[0], crc))
         self.execute(self.sql.delete_live, (op.key,))
         self.execute(self.sql.add_dead, (op.key, id_))
         self.table.keys -= 1
-        self._note(id_, zlib.crc32(op.key))
+        self._note(id_, crc)
         return Deleted(self.revision, int(op.counted), prev)
 
     def _delete_span(self, op: DeleteRange) -> Deleted:

@@ -233,6 +233,55 @@ def test_a_flipped_byte_in_the_log_is_refused_and_the_operator_told(tmp_path: Pa
         assert inspect_database(damaged.folder).problems == []
 
 
+def test_a_changed_value_is_found_by_the_scrub(tmp_path: Path) -> None:
+    """No change was lost and no checksum of changes differs: only the row itself is not what was written."""
+    with Workers(tmp_path, 3, settings=settings()) as workers:
+        _, damaged, _ = three(workers)
+        damaged.stop()
+        tamper(
+            database_of(damaged),
+            f"UPDATE t{TABLE}_rev SET kv = CAST(replace(kv, 'v00003', 'v99999') AS BLOB)"  # noqa: S608
+            " WHERE key = CAST('k00003' AS BLOB)",
+        )
+        damaged.start()
+        assert damaged.wait_dead() == 1, damaged.describe()
+        assert "fails its checksum" in b"".join(damaged.said).decode()
+        damaged.start()
+        wait_rebuilt(workers, damaged)
+        assert damaged.range(b"k00003", linearizable=False).kvs[0].value == b"v00003"
+
+
+def test_a_damaged_page_is_not_served(tmp_path: Path) -> None:
+    """A read meets it: the replica ends, and is rebuilt."""
+    with Workers(tmp_path, 3, settings=settings()) as workers:
+        _, damaged, _ = three(workers)
+        damaged.stop()
+        break_a_page(damaged)
+        assert any("SQLite" in problem for problem in inspect_database(damaged.folder).problems)
+        damaged.start()
+        with pytest.raises(Silence):
+            damaged.range(b"k00003", linearizable=False)
+        assert damaged.wait_dead() == 1, damaged.describe()
+        assert "stored data is damaged" in b"".join(damaged.said).decode()
+        damaged.start()
+        wait_rebuilt(workers, damaged)
+
+
+def break_a_page(worker: WorkerProcess) -> None:
+    """Overwrite the first page of the table's live keys."""
+    database = database_of(worker)
+    connection = apsw.Connection(str(database))
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    page: Any = connection.execute(
+        "SELECT rootpage FROM sqlite_schema WHERE name = ?", (f"t{TABLE}_live",)
+    ).get
+    size = connection.pragma("page_size")
+    connection.close()
+    content = bytearray(database.read_bytes())
+    content[(page - 1) * size : page * size] = b"\xff" * size
+    database.write_bytes(content)
+
+
 def test_a_lone_replica_cannot_be_rebuilt_from_anybody(tmp_path: Path) -> None:
     with Workers(tmp_path, settings=settings()) as workers:
         (worker,) = workers
