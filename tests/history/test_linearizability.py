@@ -5,7 +5,7 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.history.linearizability import Linearizable, Undecided, Violation, check, step
@@ -191,7 +191,9 @@ def linear_history(rng: random.Random, *, operations: int, clients: int, lost_in
 @given(st.integers(), st.integers(1, 12), st.integers(2, 20))
 def test_what_came_from_one_order_is_accepted(seed: int, clients: int, lost_in: int) -> None:
     history = linear_history(random.Random(seed), operations=60, clients=clients, lost_in=lost_in)
-    assert isinstance(check(history), Linearizable)
+    verdict = check(history)
+    assume(not isinstance(verdict, Undecided))  # the search is exponential and bounded: it may give up, but not err
+    assert isinstance(verdict, Linearizable)
 
 
 def brute_force(history: Sequence[Operation]) -> bool:

@@ -148,8 +148,11 @@ class WorkerProcess:
                 if not self.is_running:
                     raise Silence(f"{self.node} died")
                 continue
-            for reply in frames.Envelope.FromString(self._socket.recv()).replies:
+            envelope, *attachments = self._socket.recv_multipart()
+            for reply in frames.Envelope.FromString(envelope).replies:
                 if reply.call == call:
+                    if reply.attachment:
+                        reply.body = attachments[reply.attachment - 1]
                     return reply
         raise Silence(f"{self.node} did not answer\n{self.describe()}")
 
