@@ -105,6 +105,7 @@ def _config(plan: Plan) -> ClusterConfig:
                 "heartbeat_ticks": plan.heartbeat_ticks,
                 "election_ticks": plan.election_ticks,
                 "log_tail_entries": tail,
+                "digest_entries": 8,
                 "append_bytes_max": plan.append_bytes_max,
                 "inflight_appends_max": 8,
             },

@@ -263,3 +263,25 @@ async def test_closing_fails_what_is_left_and_refuses_the_rest() -> None:
         await read.future
     with pytest.raises(errors.ShuttingDown):
         bench.write()
+
+
+@in_loop
+async def test_a_read_that_a_damaged_replica_refuses_goes_to_another() -> None:
+    bench = Bench(leader=2)
+    call = bench.read()
+    bench.refuse(1, bench.sent(1)[0][0], errors.Corrupt("differs"), term=1, leader=2)
+    [(number, _, _)] = bench.sent(2)
+    bench.reply(2, number, b"sound")
+    assert (await call.future).body == b"sound"
+
+
+@in_loop
+async def test_a_read_that_every_replica_refuses_as_damaged_fails() -> None:
+    bench = Bench(leader=2)
+    call = bench.read()
+    bench.refuse(1, bench.sent(1)[-1][0], errors.Corrupt("in doubt"), term=1, leader=2)
+    bench.refuse(2, bench.sent(2)[-1][0], errors.Corrupt("in doubt"), term=1, leader=2)
+    bench.refuse(1, bench.sent(1)[-1][0], errors.Corrupt("in doubt"), term=1, leader=2)
+    with pytest.raises(errors.Corrupt, match="in doubt"):
+        await call.future
+    assert sum(len(bench.sent(node)) for node in (1, 2, 3)) == 3

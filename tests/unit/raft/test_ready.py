@@ -449,3 +449,25 @@ def test_two_leaders_of_one_term_are_our_bug() -> None:
     lead(replica)
     with pytest.raises(AssertionError, match="two leaders"):
         replica.raft.step(message(K.HEARTBEAT, 2, 1))
+
+
+def test_a_peer_that_lost_its_log_and_says_so_is_believed() -> None:
+    """It had acknowledged entry 4, was rebuilt from nothing, and the snapshot that it gets ends before that entry."""
+    replica = replica_with()
+    raft = lead(replica, acknowledge=False)
+    for _ in range(3):
+        raft.propose(b"x")
+    settle(replica)
+    acknowledge_all(replica, 3, index=2)
+    acknowledge_all(replica, 2)
+    assert raft.log.commit == raft.status().progress[NodeId(2)].match == 4
+    nothing = message(K.APPEND_REPLY, 2, raft.term, index=0, reject=True)
+    give(replica, nothing)
+    assert (raft.log.commit, raft.status().progress[NodeId(2)].match) == (4, 0)
+    raft.tick()
+    give(replica, message(K.HEARTBEAT_REPLY, 2, raft.term))
+    assert of_kind(give(replica, nothing), K.SNAPSHOT)
+    raft.report_snapshot(NodeId(2), ok=True)
+    acknowledge_all(replica, 2, index=3)
+    assert raft.status().progress[NodeId(2)].match == 3
+    assert raft.status().progress[NodeId(2)].state == "replicate"
