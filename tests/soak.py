@@ -25,7 +25,7 @@ from tests.simulation.plan import KINDS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FOLDERS = ["tests/property", "tests/history"]
+FOLDERS = ["tests/property", "tests/history", "tests/integration/test_crash_matrix.py"]
 TEST_TIMEOUT_S = 3600  # of one test: fresh examples are many more than the fixed ones
 
 SIMULATION_SHARE: Final = 0.75

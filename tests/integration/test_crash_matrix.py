@@ -9,6 +9,8 @@ is asked for, the file is sound by SQLite's own check and by ours, and writes go
 
 from __future__ import annotations
 
+import os
+import random
 import signal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,7 +31,7 @@ KEPT: Final = 4
 """Entries that stay in the log, so that whoever is away for a moment needs a snapshot."""
 VALUE: Final = b"v" * 2000
 
-LIFE: Final = {
+LIFE = {
     CrashPoint.CREATE_BEFORE_COMMIT: 1,
     CrashPoint.CREATE_COMMITTED: 1,
     CrashPoint.MEMBERSHIP_WRITTEN: 1,
@@ -45,6 +47,11 @@ LIFE: Final = {
     CrashPoint.CHECKPOINT_DONE: 1,
 }
 """Points in the life of a lone replica, and at which time they are reached it dies."""
+
+if os.environ.get("BOATHOUSE_EXAMPLES") == "fresh":
+    # A soak: other moments of the points that come again and again.
+    chance = random.Random(os.environ.get("BOATHOUSE_SEED"))
+    LIFE = {point: time if time == 1 else chance.randrange(2, 90) for point, time in LIFE.items()}
 
 SENDING: Final = (CrashPoint.SNAPSHOT_COPIED, CrashPoint.SNAPSHOT_STRIPPED, CrashPoint.SNAPSHOT_SYNCED)
 
