@@ -1,7 +1,7 @@
 """The process around a replica: what is built in which order, the loop, and how it ends.
 
 The loop waits for messages or the next tick, hands everything that has arrived to the replica, and lets it take one
-turn. Under load it holds requests back for a moment (PACE_S): a turn costs about as much for one write as for
+turn. Under load it holds requests back for a moment (`_pace_s`): a turn costs about as much for one write as for
 twenty, and on a busy machine that cost is taken from everybody.
 """
 
@@ -43,9 +43,14 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-PACE_S: Final = 0.008
-"""Under load requests are taken in batches, so long apart: half the CPU of a turn, and of each follower's, does not
-depend on how many requests it serves. What peers say is never held back."""
+PACE_S: Final = 0.004
+PACE_S_PER_WRITE_PER_S: Final = 0.000006
+PACE_S_MAX: Final = 0.014
+PACE_S_MAX_ALONE: Final = 0.008
+"""Under load requests are taken in batches PACE_S apart, because much of a turn's cost does not depend on how many it
+serves; what peers say is never held back. For writes, where every replica takes a turn and syncs, the batches are
+further apart the faster they come: 6 ms at 1,000 writes/s, and at most PACE_S_MAX. A replica without peers has only its
+own turns to save."""
 
 LOAD_REQUESTS_PER_S: Final = 1000.0
 """What counts as load. Below it requests are taken at once: one client, or a few, are never made to wait."""
@@ -168,6 +173,7 @@ class Worker:
     def _serve(self) -> None:
         self._last_tick = time.monotonic()
         self._load = Rate(LOAD_WINDOW_S, self._last_tick)
+        self._writes = Rate(LOAD_WINDOW_S, self._last_tick)
         while not self._stopping:
             self._step()
 
@@ -211,12 +217,22 @@ class Worker:
         if not self._held or now < self._next_batch:
             return not all_held
         requests = sum([len(envelope.requests) for _, envelope in self._held])
+        # A link carries what one coordinator gathered: its first request says well enough what kind of load this is.
+        writes = sum(
+            [len(envelope.requests) for _, envelope in self._held if envelope.requests[0].request_id]
+        )
         for identity, envelope in self._held:
             self._replica.handle(identity, envelope)
         self._held.clear()
         self._load.add(requests, now)
-        self._next_batch = now + PACE_S if self._load.per_s > LOAD_REQUESTS_PER_S else 0.0
+        self._writes.add(writes, now)
+        self._next_batch = now + self._pace_s() if self._load.per_s > LOAD_REQUESTS_PER_S else 0.0
         return True
+
+    def _pace_s(self) -> float:
+        """How long to gather the next batch."""
+        longest_s = PACE_S_MAX if self._has_peers else PACE_S_MAX_ALONE
+        return min(longest_s, max(PACE_S, self._writes.per_s * PACE_S_PER_WRITE_PER_S))
 
     def _tick(self, now: float) -> None:
         elapsed = int((now - self._last_tick) / self._tick_s)
