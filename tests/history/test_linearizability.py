@@ -192,7 +192,9 @@ def linear_history(rng: random.Random, *, operations: int, clients: int, lost_in
 def test_what_came_from_one_order_is_accepted(seed: int, clients: int, lost_in: int) -> None:
     history = linear_history(random.Random(seed), operations=60, clients=clients, lost_in=lost_in)
     verdict = check(history)
-    assume(not isinstance(verdict, Undecided))  # the search is exponential and bounded: it may give up, but not err
+    assume(
+        not isinstance(verdict, Undecided)
+    )  # the search is exponential and bounded: it may give up, but not err
     assert isinstance(verdict, Linearizable)
 
 
