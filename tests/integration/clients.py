@@ -21,6 +21,7 @@ import grpc.aio
 from proto.etcd import rpc_pb2 as etcd
 from tests.history import exactly_once, linearizability, revisions
 from tests.history.operations import Kind, Operation, Outcome, Pending, Recorder
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 CALL_TIMEOUT_S = 20.0
 RETRY_FOR_S = 15.0
+ANSWERS_WITHIN_S = 60.0
 REGISTERS = 32
 PATH = "/etcdserverpb.KV/"
 OPTIONS = (
@@ -77,7 +79,8 @@ class Load:
         self.tokens = b"token/%d/" % seed
         self.registers = b"register/%d/" % seed
         self.retry_elsewhere = retry_elsewhere
-        """Each write brings a request id and is repeated, at the next node, while it ends UNAVAILABLE."""
+        """Each call brings a request id and is repeated, at the next node, while it ends UNAVAILABLE. Without this, a
+        call waits until its node is back, unless it was in flight when the node went."""
         self.failures: list[Failure] = []
         self.unexpected: list[BaseException] = []
         self.completed: list[float] = []
@@ -107,6 +110,16 @@ class Load:
     def answers(self) -> int:
         """How many calls were answered so far."""
         return len(self.completed)
+
+    def wait_answers(self, more: int) -> None:
+        """Until the clients got this many more answers: the load runs again, and not only on what was in flight."""
+        wanted = self.answers + more
+        wait_until(lambda: self.answers >= wanted, timeout_s=ANSWERS_WITHIN_S, what=f"{more} more answers")
+
+    @property
+    def operations(self) -> int:
+        """How many operations the recorded histories and the tokens come to."""
+        return sum(len(table.recorder.operations) + len(table.tokens) for table in self.tables)
 
     def longest_pause_s(self) -> float:
         """The longest time in which no client got an answer."""
@@ -169,7 +182,12 @@ class Load:
         for attempt in range(10_000):
             at = (home + attempt) % len(self.endpoints)
             try:
-                answer = await self._calls[at][method](request, timeout=CALL_TIMEOUT_S, metadata=metadata)
+                answer = await self._calls[at][method](
+                    request,
+                    timeout=CALL_TIMEOUT_S,
+                    metadata=metadata,
+                    wait_for_ready=not self.retry_elsewhere,
+                )
             except grpc.aio.AioRpcError as error:
                 failure = Failure(self.endpoints[at], error.code().name, error.details() or "", method)
                 self.failures.append(failure)

@@ -125,11 +125,15 @@ class Cluster:
         supervisor = self._supervisors.pop(node)
         supervisor.kill()
         for pid in pids:
-            _signal(pid, signal.SIGKILL)
+            send_signal(pid, signal.SIGKILL)
         supervisor.wait(STOP_TIMEOUT_S)
         wait_until(
             lambda: not any(map(is_alive, pids)), timeout_s=10, what=f"the processes of {node} to be gone"
         )
+
+    def start_node(self, node: str) -> None:
+        """Start the supervisor of a node that was stopped or killed; it has not brought up its processes yet."""
+        self._supervisors[node] = self._up(node, [node])
 
     def supervisor(self, node: str) -> subprocess.Popen[bytes]:
         """The process that `boathouse up` is for this node."""
@@ -164,7 +168,7 @@ class Cluster:
         supervisor.kill()
         supervisor.wait()
         for pid in pids:
-            _signal(pid, signal.SIGKILL)
+            send_signal(pid, signal.SIGKILL)
 
     # ---- looking ---------------------------------------------------------------------------------------------
 
@@ -261,18 +265,18 @@ class Cluster:
     def kill(self, name: ProcessName) -> int:
         """SIGKILL; the pid that died."""
         pid = self.pid(name)
-        _signal(pid, signal.SIGKILL)
+        send_signal(pid, signal.SIGKILL)
         return pid
 
     def pause(self, name: ProcessName) -> int:
         """SIGSTOP; the pid, for resume()."""
         pid = self.pid(name)
-        _signal(pid, signal.SIGSTOP)
+        send_signal(pid, signal.SIGSTOP)
         return pid
 
     def resume(self, pid: int) -> None:
         """SIGCONT."""
-        _signal(pid, signal.SIGCONT)
+        send_signal(pid, signal.SIGCONT)
 
     def wait_restarted(self, name: ProcessName, old_pid: int, timeout_s: float = 30.0) -> ProcessReport:
         """Wait until a process runs again under another pid."""
@@ -333,7 +337,8 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def _signal(pid: int, number: signal.Signals) -> None:
+def send_signal(pid: int, number: signal.Signals) -> None:
+    """Send it, unless the process is gone."""
     try:
         os.kill(pid, number)
     except ProcessLookupError:

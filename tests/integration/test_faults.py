@@ -42,15 +42,9 @@ def load_on(
     """64 clients at work, on all nodes or on these; they have begun when the block does and go on until its end."""
     endpoints = tuple(cluster.endpoint(node) for node in nodes) or cluster.endpoints
     with Load(endpoints, tuple(TABLES), clients=64, seed=seed, retry_elsewhere=repeats) as load:
-        wait_for_answers(load)
+        load.wait_answers(CALM_ANSWERS)
         yield load
-        wait_for_answers(load)
-
-
-def wait_for_answers(load: Load, more: int = CALM_ANSWERS) -> None:
-    """Until the clients got this many more answers."""
-    wanted = load.answers + more
-    wait_until(lambda: load.answers >= wanted, timeout_s=READY_S, what=f"{more} more answers")
+        load.wait_answers(CALM_ANSWERS)
 
 
 def kill(cluster: Cluster, name: ProcessName) -> None:
@@ -82,7 +76,7 @@ def test_killing_each_worker_fails_no_request(cluster: Cluster, node: str) -> No
     with load_on(cluster, seed=int(node[1])) as load:
         for shard in range(1, SHARDS + 1):
             kill(cluster, ProcessName(node, shard))
-            wait_for_answers(load)
+            load.wait_answers(CALM_ANSWERS)
     check_unharmed(load)
 
 
@@ -91,7 +85,7 @@ def test_killing_a_shards_leader_fails_no_request(cluster: Cluster, shard: int) 
     with load_on(cluster, seed=10 + shard) as load:
         for _ in range(2):
             kill(cluster, cluster.leader(shard))
-            wait_for_answers(load)
+            load.wait_answers(CALM_ANSWERS)
     check_unharmed(load)
 
 
@@ -123,7 +117,7 @@ def test_a_paused_leader_is_replaced_and_steps_down_when_it_wakes(cluster: Clust
                 timeout_s=READY_S,
                 what="another leader while one is paused",
             )
-            wait_for_answers(load)
+            load.wait_answers(CALM_ANSWERS)
         cluster.wait_leaders()
     check_unharmed(load)
 
@@ -132,6 +126,6 @@ def test_a_paused_node_stops_only_its_own_clients(cluster: Cluster) -> None:
     names = [ProcessName("n2", None), *(ProcessName("n2", shard) for shard in range(1, SHARDS + 1))]
     with load_on(cluster, seed=31, nodes=("n1", "n3")) as load:
         with paused(cluster, *names):
-            wait_for_answers(load, 2 * CALM_ANSWERS)
+            load.wait_answers(2 * CALM_ANSWERS)
         cluster.wait_leaders()
     check_unharmed(load)

@@ -1,0 +1,63 @@
+"""Real clients on a real cluster while one fault after another strikes it, by chance; then every answer is judged.
+
+`make test` takes a fixed seed and a few faults, a soak fresh seeds and many."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Final
+
+from tests.integration.clients import Load
+from tests.integration.proxied import TABLES, ProxiedCluster
+from tests.integration.proxy import FaultProxy
+from tests.integration.random_faults import RandomFaults
+
+FRESH: Final = os.environ.get("BOATHOUSE_EXAMPLES") == "fresh"
+SEED: Final = int(os.environ.get("BOATHOUSE_SEED", "2"))
+FAULTS: Final = 60 if FRESH else 12
+CLIENTS: Final = 24
+CALM_ANSWERS: Final = 300
+UNDECIDED_FATE: Final = {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
+"""What a client may be told while its node or a quorum is away."""
+
+NEVER_GIVE_UP: Final = {"supervisor": {"crashes_max": 1_000, "backoff_max_ms": 1_000}}
+
+
+def test_whatever_breaks_no_answer_is_wrong(tmp_path: Path) -> None:
+    with FaultProxy(SEED) as proxy, ProxiedCluster(tmp_path, proxy, **NEVER_GIVE_UP) as cluster:
+        cluster.wait_leaders()
+        faults = RandomFaults(cluster, SEED)
+        everywhere, tables = cluster.endpoints, tuple(TABLES)
+        with (
+            Load(everywhere, tables, clients=CLIENTS, seed=2 * SEED, retry_elsewhere=True) as patient,
+            Load(everywhere, tables, clients=CLIENTS, seed=2 * SEED + 1) as impatient,
+        ):
+            loads = (patient, impatient)
+            for load in loads:
+                load.wait_answers(CALM_ANSWERS)
+            try:
+                faults.run(FAULTS)
+            except AssertionError as error:
+                raise AssertionError(f"{error}, after {faults.counts}\n{cluster.describe()}") from error
+            for load in loads:
+                load.wait_answers(CALM_ANSWERS)
+        for load in loads:
+            told = {failure.code for failure in load.failures}
+            assert told <= UNDECIDED_FATE, [f for f in load.failures if f.code not in UNDECIDED_FATE][:5]
+            load.check()
+        note_figures(faults, loads)
+
+
+def note_figures(faults: RandomFaults, loads: tuple[Load, ...]) -> None:
+    """For the soak's table."""
+    file = os.environ.get("BOATHOUSE_FIGURES")
+    if file:
+        figures = {
+            "faults": dict(faults.counts),
+            "operations": sum(load.operations for load in loads),
+            "failures": sum(len(load.failures) for load in loads),
+        }
+        with Path(file).open("a") as lines:
+            lines.write(json.dumps(figures) + "\n")
