@@ -68,7 +68,7 @@ class NodeConfig(_Model):
     client_port: Port = 2379
     """gRPC, both APIs."""
     http_port: Port = 8079
-    """Reserved for the HTTP API of a later version; nothing listens on it yet."""
+    """HTTP: /metrics for Prometheus, /healthz."""
     peer_port: Port = 7101
     """First of the ports between nodes, one per shard: shard s listens on peer_port + s - 1."""
 
@@ -81,6 +81,11 @@ class NodeConfig(_Model):
     def client_endpoint(self) -> str:
         """host:port of the gRPC server."""
         return f"{_in_url(self.host)}:{self.client_port}"
+
+    @property
+    def http_endpoint(self) -> str:
+        """host:port of the HTTP pages."""
+        return f"{_in_url(self.host)}:{self.http_port}"
 
 
 class TableConfig(_Model):

@@ -9,6 +9,8 @@ from proto import errors
 from proto.internal import frames_pb2 as frames
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from coordinator.dispatch import Dispatch
 
 ANSWER_TIMEOUT_S: Final = 1.0
@@ -45,17 +47,28 @@ class ReplicaStatuses:
                 continue
         raise errors.NoLeader(f"no replica of shard {shard} answers")
 
+    async def on(self, node: int, shards: Sequence[int]) -> dict[int, frames.ReplicaStatus | None]:
+        """By shard, the statuses of a node's replicas; None for one that does not answer in time."""
+        answers = await self._ask_all((shard, node) for shard in shards)
+        return dict(zip(shards, answers, strict=True))
+
     async def everywhere(self, shard: int) -> list[frames.ReplicaStatus]:
         """The statuses of all replicas that answer in time, by node."""
-        nodes = self._dispatch.routes(shard).nodes
-        answers = await asyncio.gather(*(self.ask(shard, node) for node in nodes), return_exceptions=True)
-        statuses: list[frames.ReplicaStatus] = []
-        for answer in answers:
-            if isinstance(answer, frames.ReplicaStatus):
-                statuses.append(answer)
-            elif not isinstance(answer, errors.BoathouseError):
+        answers = await self._ask_all((shard, node) for node in self._dispatch.routes(shard).nodes)
+        return sorted((answer for answer in answers if answer is not None), key=lambda status: status.node)
+
+    async def _ask_all(self, replicas: Iterable[tuple[int, int]]) -> list[frames.ReplicaStatus | None]:
+        """The statuses of these (shard, node), all asked at once; None for one that does not answer in time."""
+        asked = (self.ask(shard, node) for shard, node in replicas)
+        answers: list[frames.ReplicaStatus | None] = []
+        for answer in await asyncio.gather(*asked, return_exceptions=True):
+            if isinstance(answer, errors.BoathouseError):
+                answers.append(None)
+            elif isinstance(answer, BaseException):
                 raise answer
-        return sorted(statuses, key=lambda status: status.node)
+            else:
+                answers.append(answer)
+        return answers
 
 
 def table_revision(status: frames.ReplicaStatus, table_id: int) -> int:

@@ -12,6 +12,7 @@ import structlog
 import zmq
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from prometheus_client import make_wsgi_app
 
 from coordinator import status
 from coordinator.catalog import Catalog
@@ -19,7 +20,9 @@ from coordinator.dispatch import Dispatch
 from coordinator.door import Api, Door, Route, Unary
 from coordinator.forward import Forward
 from coordinator.headers import EtcdHeaders, RegattaHeaders
+from coordinator.http import HttpServer, alive
 from coordinator.link import Link
+from coordinator.metrics import make_registry
 from coordinator.replica_status import ReplicaStatuses
 from coordinator.request_ids import RequestIds
 from coordinator.routing import ShardRoutes
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import FileDescriptor
 
     from config import ClusterConfig, NodeConfig
+    from proto.internal import frames_pb2 as frames
 
 REGATTA_MESSAGE_BYTES_MAX: Final = 4 << 20
 """Regatta's limit for a request."""
@@ -42,6 +46,9 @@ ETCD_HEADROOM_BYTES: Final = 512 << 10
 CALLS_END_S: Final = 8.0
 """On an orderly stop, calls in flight get this long: their usual time limit, and a moment. Less than a supervisor
 waits before it kills."""
+
+SCRAPE_TIMEOUT_S: Final = 5.0
+"""Replicas have answered or are given up long before; only an event loop that hangs takes longer."""
 
 OPTIONS: Final = (
     # etcd's Go clients ping every 10 to 30 s. C-core's default tolerates one ping in 300 s, answers the third with
@@ -70,7 +77,7 @@ def api_services() -> frozenset[str]:
 
 
 class PortTaken(Exception):
-    """The client port can't be listened on."""
+    """A port of the node can't be listened on."""
 
 
 class Coordinator:
@@ -107,6 +114,10 @@ class Coordinator:
         message_bytes_max = max(REGATTA_MESSAGE_BYTES_MAX, self._etcd_api.message_bytes_max)
         self._server = grpc.aio.server(
             options=(*OPTIONS, ("grpc.max_receive_message_length", message_bytes_max))
+        )
+        self._loop = loop
+        self._http = HttpServer(
+            loop, {"/metrics": make_wsgi_app(make_registry(self._ask_replicas)), "/healthz": alive}
         )
         self._bootstrap: asyncio.Task[None] | None = None
 
@@ -219,14 +230,26 @@ class Coordinator:
         try:
             self._server.add_insecure_port(endpoint)
         except RuntimeError:
-            raise PortTaken(
-                f"node {self._node.name} can't listen on {endpoint}: another program has the port, or the address "
-                "is not this machine's"
-            ) from None
+            raise self._taken(endpoint) from None
+        try:
+            self._http.start(self._node.host, self._node.http_port)
+        except OSError:
+            raise self._taken(self._node.http_endpoint) from None
         await self._server.start()
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
         self._bootstrap = asyncio.create_task(self._catalog.bootstrap())
         log.info("serving", endpoint=endpoint, node=self._node.name)
+
+    def _taken(self, endpoint: str) -> PortTaken:
+        return PortTaken(
+            f"node {self._node.name} can't listen on {endpoint}: another program has the port, or the address is not "
+            "this machine's"
+        )
+
+    def _ask_replicas(self) -> dict[int, frames.ReplicaStatus | None]:
+        """How this node's replicas are, by shard; for a scrape, from its thread."""
+        asking = ReplicaStatuses(self._dispatch).on(self._node.id, self._cluster.shards_of(self._node.name))
+        return asyncio.run_coroutine_threadsafe(asking, self._loop).result(SCRAPE_TIMEOUT_S)
 
     @property
     def ready(self) -> bool:
@@ -243,6 +266,7 @@ class Coordinator:
             self._bootstrap.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._bootstrap
+        self._http.close()
         await self._health.enter_graceful_shutdown()
         # gRPC ends what outlives its grace as CANCELLED, which etcd's Go client would send again. So the dispatch
         # ends it first, with words that say what is known.

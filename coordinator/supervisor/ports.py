@@ -27,6 +27,7 @@ def check_ports(cluster: ClusterConfig, node: str) -> None:
 def _ports(cluster: ClusterConfig, node: str) -> Iterator[tuple[int, str]]:
     config = cluster.node(node)
     yield config.client_port, "client_port"
+    yield config.http_port, "http_port"
     for shard in cluster.shards_of(node):
         yield config.peer_port + shard - 1, "peer_port"
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import threading
+import urllib.request
 from typing import TYPE_CHECKING, Self
 
 import pytest
@@ -138,6 +139,8 @@ def test_a_stopped_replica_stays_stopped_and_the_shard_serves(cluster: Cluster) 
             client.put(rpc.PutRequest(key=b"while", value=b"stopped"))
             assert client.range(rpc.RangeRequest(key=b"while")).kvs[0].value == b"stopped"
         assert cluster.report(name).state is State.STOPPED
+        with urllib.request.urlopen(f"http://{cluster.config.node(name.node).http_endpoint}/metrics") as page:
+            assert f'boathouse_replica_up{{shard="{shard}"}} 0.0' in page.read().decode()
     finally:
         assert cluster.cli("start", str(name)).returncode == 0
     cluster.wait_leaders()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,16 @@ def test_a_second_coordinator_on_the_port_is_one_clear_line(tmp_path: Path) -> N
             lines = second.stderr.read().splitlines()
             assert lines[-1] == report["reason"]
             assert not any("Traceback" in line for line in lines)
+
+
+def test_a_taken_http_port_is_one_clear_line(tmp_path: Path) -> None:
+    cluster = make_config(tmp_path, nodes=1, shards=1)
+    node = cluster.node("n1")
+    with socket.create_server((node.host, node.http_port)), coordinator(cluster) as process:
+        report = event(process)
+        assert report["event"] == "failed"
+        assert f"can't listen on {node.http_endpoint}: another program has the port" in report["reason"]
+        assert process.wait(timeout=10) == 1
 
 
 def test_it_does_not_run_without_assertions(tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""The pages of the HTTP port, over fake workers."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from coordinator.http import HttpServer
+from tests.unit.coordinator.running import in_loop, running
+from tests.waiting import free_ports, wait_until_async
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    from tests.unit.coordinator.running import Running
+
+
+async def get(endpoint: str, path: str) -> tuple[int, str]:
+    """Status and body of a page."""
+
+    def read() -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://{endpoint}{path}", timeout=10) as page:
+                return page.status, page.read().decode()
+        except urllib.error.HTTPError as refusal:
+            with refusal:
+                return refusal.code, refusal.read().decode()
+
+    return await asyncio.to_thread(read)
+
+
+async def scrape(cluster: Running) -> dict[tuple[str, ...], float]:
+    """All samples by name and label values."""
+    status, text = await get(cluster.cluster.node("n1").http_endpoint, "/metrics")
+    assert status == 200
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+@in_loop
+async def test_metrics_say_how_this_nodes_replicas_are(tmp_path: Path) -> None:
+    async with running(tmp_path, shards=2) as cluster:
+        cluster.workers[2, 1].status.applied_index = 8
+        before = await scrape(cluster)
+        assert before["boathouse_replica_up", "1"] == before["boathouse_replica_up", "2"] == 1
+        assert before["boathouse_replica_is_leader", "2"] == before["boathouse_replica_has_leader", "2"] == 1
+        assert before["boathouse_replica_fault", "2"] == before["boathouse_replica_no_space", "2"] == 0
+        assert before["boathouse_replica_applied_index", "2"] == 8
+        assert before["process_resident_memory_bytes",] > 0
+
+        cluster.workers[2, 1].status.fault = "differs from the majority"
+        cluster.workers[2, 1].status.no_space = True
+        cluster.workers[2, 2].status.fault = "another node's"
+        after = await scrape(cluster)
+        assert after["boathouse_replica_fault", "2"] == after["boathouse_replica_no_space", "2"] == 1
+        assert after["boathouse_replica_fault", "1"] == 0
+
+
+@in_loop
+async def test_a_replica_that_is_gone_is_down(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        cluster.workers[1, 1].stop()
+
+        async def seen_down() -> bool:
+            samples = await scrape(cluster)
+            return (
+                samples["boathouse_replica_up", "1"] == 0 and ("boathouse_replica_fault", "1") not in samples
+            )
+
+        await wait_until_async(seen_down, timeout_s=10, what="the replica to count as down")
+
+
+@in_loop
+async def test_alive_and_lost(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        endpoint = cluster.cluster.node("n1").http_endpoint
+        assert await get(endpoint, "/healthz") == (200, "")
+        assert await get(endpoint, "/") == (404, "no such page; there are /metrics, /healthz\n")
+
+
+@in_loop
+async def test_a_page_that_fails_is_an_error_of_its_own_only() -> None:
+    def broken(_environment: WSGIEnvironment, _start_response: StartResponse) -> Iterable[bytes]:
+        raise ValueError("secret")
+
+    server, (port,) = HttpServer(asyncio.get_running_loop(), {"/broken": broken}), free_ports(1)
+    server.start("127.0.0.1", port)
+    for _ in range(2):
+        status, text = await get(f"127.0.0.1:{port}", "/broken")
+        assert (status, text) == (500, "/broken could not be made: ValueError; the log says more\n")
+    server.close()
+    server.close()
