@@ -88,13 +88,21 @@ def _check_all_there_once(cluster: Cluster, writers: Writers) -> None:
 
 
 def _shard_of_default(cluster: Cluster) -> int:
-    return next(
-        shard
-        for shard in (1, 2)
-        for status in cluster.ask(shard).values()
-        for table in status.tables
-        if table.name == "default"
-    )
+    """Its shard, once a coordinator has made the table."""
+
+    def holder() -> int | None:
+        return next(
+            (
+                shard
+                for shard in (1, 2)
+                for status in cluster.ask(shard).values()
+                for table in status.tables
+                if table.name == "default"
+            ),
+            None,
+        )
+
+    return wait_until(holder, timeout_s=20, what="the table default")
 
 
 @pytest.mark.parametrize("which", ["leader", "follower"])
