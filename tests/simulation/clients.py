@@ -15,6 +15,7 @@ from proto import errors
 from proto.errors import Retry
 from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames
+from proto.regatta import regatta_pb2
 from tests.history.operations import Kind
 from tests.simulation.violation import Violation
 from tests.simulation.world import MS, SECOND
@@ -33,6 +34,8 @@ PAIR: Final = (b"pair/a", b"pair/b")
 
 Asked = tuple[tuple[int, int, int], int]
 """A replica's disk in its present state, and the highest revision it had shown."""
+
+REGATTA_SHARE: Final = 0.25
 
 ATTEMPT_US: Final = 900 * MS
 DEADLINE_US: Final = 5 * SECOND
@@ -133,6 +136,10 @@ class Client:
             frames.TABLE_CREATE, spec.SerializeToString(), None, lambda _reply: ended(), deadline_us=1 << 60
         )
 
+    def _speaks_regatta(self) -> bool:
+        """Now and then an operation goes through the other API, on the same keys."""
+        return self._rng.random() < REGATTA_SHARE
+
     def _put(self) -> None:
         self._put_to(self._rng.choice(REGISTERS))
 
@@ -144,9 +151,12 @@ class Client:
             self._guesses[key] = value
             pending.succeeded(revision=reply.revision)
 
-        self._begin(
-            frames.ETCD_PUT, rpc_pb2.PutRequest(key=key, value=value).SerializeToString(), pending, ended
-        )
+        if self._speaks_regatta():
+            put = regatta_pb2.PutRequest(key=key, value=value)
+            self._begin(frames.REGATTA_PUT, put.SerializeToString(), pending, ended)
+        else:
+            body = rpc_pb2.PutRequest(key=key, value=value).SerializeToString()
+            self._begin(frames.ETCD_PUT, body, pending, ended)
 
     def _count(self) -> None:
         """A put to a key that is never deleted: its version counts the puts that took effect."""
@@ -157,12 +167,17 @@ class Client:
         pending = self._cluster.recorder.invoke(self.number, Kind.DELETE, key)
 
         def ended(reply: frames.Reply) -> None:
+            # Both APIs number the count of deleted keys alike.
             answer = rpc_pb2.DeleteRangeResponse.FromString(reply.body)
             self._guesses[key] = None
             pending.succeeded(hit=answer.deleted > 0, revision=reply.revision)
 
-        body = rpc_pb2.DeleteRangeRequest(key=key).SerializeToString()
-        self._begin(frames.ETCD_DELETE_RANGE, body, pending, ended)
+        if self._speaks_regatta():
+            delete = regatta_pb2.DeleteRangeRequest(key=key, count=True)
+            self._begin(frames.REGATTA_DELETE_RANGE, delete.SerializeToString(), pending, ended)
+        else:
+            body = rpc_pb2.DeleteRangeRequest(key=key).SerializeToString()
+            self._begin(frames.ETCD_DELETE_RANGE, body, pending, ended)
 
     def _cas(self) -> None:
         key, value = self._rng.choice(REGISTERS), self._value()
@@ -212,9 +227,12 @@ class Client:
 
     def _read(self, key: bytes, *, linearizable: bool, range_end: bytes = b"") -> None:
         pending = self._cluster.recorder.invoke(self.number, Kind.GET, key, linearizable=linearizable)
+        api, method = (
+            (regatta_pb2, frames.REGATTA_RANGE) if self._speaks_regatta() else (rpc_pb2, frames.ETCD_RANGE)
+        )
 
         def ended(reply: frames.Reply) -> None:
-            kvs = rpc_pb2.RangeResponse.FromString(reply.body).kvs
+            kvs = api.RangeResponse.FromString(reply.body).kvs
             found = kvs[0].value if kvs else None
             if range_end and len({kv.value for kv in kvs}) > 1:
                 raise Violation("atomic-txn", f"a read found half a transaction: {[kv.value for kv in kvs]}")
@@ -223,8 +241,8 @@ class Client:
             mod_revision = kvs[0].mod_revision if kvs else 0
             pending.succeeded(found=found, revision=reply.revision, mod_revision=mod_revision)
 
-        body = rpc_pb2.RangeRequest(key=key, range_end=range_end).SerializeToString()
-        self._begin(frames.ETCD_RANGE, body, pending, ended, is_write=False, linearizable=linearizable)
+        body = api.RangeRequest(key=key, range_end=range_end).SerializeToString()
+        self._begin(method, body, pending, ended, is_write=False, linearizable=linearizable)
 
     def _compact(self) -> None:
         self._cluster.count("compaction")
