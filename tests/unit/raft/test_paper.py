@@ -453,6 +453,18 @@ def test_transfer_is_given_up_after_an_election_timeout() -> None:
     assert isinstance(raft.propose(b"x"), Accepted)
 
 
+@pytest.mark.parametrize("target", [None, 3])
+def test_asking_again_for_a_transfer_does_not_hold_up_the_quorum_check(target: int | None) -> None:
+    """Thesis 6.2: a leader that nobody answers steps down, however often it is asked to hand over."""
+    replica = replica_with([1])
+    raft = lead(replica)
+    for _ in range(2 * raft.settings.election_ticks):
+        raft.transfer_leadership(None if target is None else NodeId(target))
+        raft.tick()
+        settle(replica)
+    assert raft.role is Role.FOLLOWER
+
+
 def test_the_target_of_a_transfer_campaigns_at_once() -> None:
     """Thesis 3.10: the target campaigns without waiting; its requests carry the mark that breaks the lease
     (4.2.3)."""
