@@ -15,6 +15,7 @@ from shardworker.raft import (
     Entry,
     EntryKind,
     LogIndex,
+    MembershipChange,
     MessageKind,
     NodeId,
     Raft,
@@ -22,6 +23,8 @@ from shardworker.raft import (
     Rejected,
     Role,
     SnapshotMeta,
+    Step,
+    StepKind,
     Term,
 )
 from tests.unit.raft.lab import (
@@ -548,6 +551,20 @@ def test_reads_are_confirmed_by_a_majority() -> None:
     assert not replica.reads  # the same replica twice is no majority
     give(replica, message(K.HEARTBEAT_REPLY, 3, raft.term, context=heartbeat.context))
     assert [(read.context, read.index) for read in replica.reads] == [(7, 1)]
+
+
+def test_reads_outlive_the_peers_they_wait_for() -> None:
+    """Thesis 6.4 and 4.1: the only peer that a round waits for is removed, and whoever is left is a majority."""
+    replica = replica_with([1], membership=members(1, 2))
+    raft = lead(replica)
+    raft.propose_membership(MembershipChange((Step(StepKind.REMOVE, NodeId(2)),)))
+    settle(replica)
+    raft.read_index(7)
+    settle(replica)
+    assert not replica.reads
+    acknowledge_all(replica, 2)
+    assert raft.membership == members(1)
+    assert [read.context for read in replica.reads] == [7]
 
 
 def test_reads_wait_for_a_commit_of_the_term() -> None:
