@@ -105,7 +105,11 @@ class Snapshots:
             self._pump(peer)
         elif not self._making:
             self._making = True
-            self._background.submit(self._make, self._use)
+            try:
+                self._background.submit(self._make, self._use)
+            except errors.QueueFull as error:
+                log.warning("no snapshot can be made now", node=self._node, peer=peer, reason=str(error))
+                self._use(None)
 
     def _make(self) -> SnapshotFile | None:
         try:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from config import ClusterConfig
+from proto import errors
 from shardworker.raft import MessageKind, NodeId, Role
 from shardworker.snapshots import Snapshots
 from shardworker.store import Identity
-from tests.unit.raft.lab import give, lead, message, replica_with
+from tests.unit.raft.lab import give, lead, message, of_kind, replica_with
 from tests.unit.store.replicas import open_replica, put
 
 if TYPE_CHECKING:
@@ -30,9 +31,12 @@ class Jobs:
     """A background whose jobs end when the test says so."""
 
     def __init__(self) -> None:
+        self.is_full = False
         self._waiting: list[Callable[[], None]] = []
 
     def submit(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        if self.is_full:
+            raise errors.QueueFull("as the test wants it")
         self._waiting.append(lambda: done(job()))
 
     def collect(self) -> None:
@@ -105,6 +109,24 @@ def test_a_copy_arrives_whole_and_is_offered_to_the_core(sender: Side, receiver:
     assert pending is not None
     assert pending.index == 5
     assert receiver.snapshots.received(pending).meta == pending
+
+
+def test_a_copy_that_cannot_be_made_now_is_tried_again(sender: Side) -> None:
+    sender.core.compact()
+    ask = message(MessageKind.APPEND_REPLY, RECEIVER, 1, to=SENDER, reject=True)
+    give(sender.core, ask)
+    sender.raft.tick()
+    wanted = of_kind(
+        give(sender.core, message(MessageKind.HEARTBEAT_REPLY, RECEIVER, 1)), MessageKind.SNAPSHOT
+    )
+    assert [one.to for one in wanted] == [RECEIVER]
+    sender.jobs.is_full = True
+    sender.snapshots.start(RECEIVER)
+    assert sender.raft.status().progress[RECEIVER].state == "probe"
+    sender.jobs.is_full = False
+    sender.snapshots.start(RECEIVER)
+    sender.jobs.collect()
+    assert sender.take_sent()
 
 
 def test_a_copy_of_an_earlier_leader_does_not_disturb_a_later_one(sender: Side, receiver: Side) -> None:
