@@ -219,6 +219,8 @@ class Snapshots:
         receiving = self._receiving
         if receiving is not None and receiving.receiver.stream == chunk.stream:
             return receiving
+        if self._received is not None:
+            raise SnapshotRejected("another snapshot waits to be installed")
         if receiving is not None:
             if receiving.checking or receiving.receiver.stream > chunk.stream:
                 raise SnapshotRejected("another snapshot is arriving")

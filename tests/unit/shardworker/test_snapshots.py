@@ -162,3 +162,25 @@ def test_who_leads_again_starts_again(sender: Side, receiver: Side) -> None:
     receiver.hear_chunks_of(sender)
     receiver.jobs.collect()
     assert receiver.raft.log.pending_snapshot is not None
+
+
+def test_a_copy_that_waits_to_be_installed_is_not_replaced(
+    sender: Side, receiver: Side, tmp_path: Path
+) -> None:
+    sender.snapshots.start(RECEIVER)
+    sender.jobs.collect()
+    receiver.hear_chunks_of(sender)
+    receiver.jobs.collect()
+    pending = receiver.raft.log.pending_snapshot
+    assert pending is not None  # and there it stays, while the disk has no room for what belongs to it
+    behind = Side(tmp_path / "behind", THIRD, rows=2, term=1)
+    try:
+        lead(behind.core)
+        receiver.raft.step(message(MessageKind.HEARTBEAT, THIRD, behind.raft.term))
+        behind.snapshots.start(RECEIVER)
+        behind.jobs.collect()
+        receiver.hear_chunks_of(behind)
+        receiver.jobs.collect()
+    finally:
+        behind.store.close()
+    assert receiver.snapshots.received(pending).meta == pending
