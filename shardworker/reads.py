@@ -18,7 +18,7 @@ from shardworker.machine import Result
 from shardworker.raft import Accepted, LogIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     import apsw
 
@@ -46,7 +46,7 @@ class Answer(NamedTuple):
 @dataclass(slots=True)
 class _Cursor:
     connection: apsw.Connection
-    parts: Iterator[Result]
+    parts: Generator[Result, None, None]
     idle_ticks: int = 0
     busy: bool = False
 
@@ -206,7 +206,7 @@ class Reads:
         goes_on = result.more and cursor_id in self._cursors
         if not goes_on:
             self._cursors.pop(cursor_id, None)
-            self._store.close_reader(cursor.connection)
+            self._let_go(cursor)
         self._late.append(Answer(identity, request.call, result, cursor_id if goes_on else 0))
 
     def late(self) -> list[Answer]:
@@ -217,7 +217,11 @@ class Reads:
     def _close(self, cursor_id: int) -> None:
         cursor = self._cursors.pop(cursor_id, None)
         if cursor is not None and not cursor.busy:
-            self._store.close_reader(cursor.connection)  # a busy one is closed when its job has ended
+            self._let_go(cursor)  # a busy one is closed when its job has ended
+
+    def _let_go(self, cursor: _Cursor) -> None:
+        cursor.parts.close()  # ends its read transaction, which it could not do without the connection
+        self._store.close_reader(cursor.connection)
 
     def tick(self) -> None:
         """Close iterations that nobody continues."""
