@@ -102,6 +102,8 @@ class Replica:
             machine=machine,
             background=background,
             cluster=cluster,
+            # A million iterations a millisecond are out of reach; the modulus keeps an odd clock within a fixed64.
+            first_cursor=(wall_clock_ms() % (1 << 43) << 20) + 1,
         )
         self._snapshots = Snapshots(
             node=node, core=core, store=store, background=background, send=outbox.send_peer, cluster=cluster

@@ -195,3 +195,21 @@ def test_an_iteration_that_its_client_leaves_ends_without_a_complaint(alone: Ben
     alone.answer(alone.ask(frames.CURSOR_CLOSE, cursor=cursor))
     with pytest.raises(errors.CursorNotFound):
         alone.answer(alone.ask(frames.CURSOR_NEXT, cursor=cursor))
+
+
+def test_an_iteration_is_not_continued_by_another_life_of_the_worker(tmp_path: Path) -> None:
+    earlier = 0
+    for life in range(2):
+        bench = Bench(tmp_path, members(1), wall_clock_ms=1_000 + life)
+        bench.core.campaign()
+        bench.replica.turn()
+        if life == 0:
+            bench.fill()
+        cursor = bench.answer(bench.ask(frames.REGATTA_ITERATE, iteration())).cursor
+        assert cursor
+        if life == 1:
+            with pytest.raises(errors.CursorNotFound):
+                bench.answer(bench.ask(frames.CURSOR_NEXT, cursor=earlier))
+        earlier = cursor
+        bench.ask(frames.CURSOR_CLOSE, cursor=cursor)
+        bench.store.close()
