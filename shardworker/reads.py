@@ -107,7 +107,7 @@ class Reads:
         if isinstance(self._core.read_index(context), Accepted):
             self._asked[context] = arrived
             return []
-        return self._refuse(arrived)
+        return self._refuse(arrived, errors.NotLeader())
 
     def confirm(self, states: tuple[ReadState, ...]) -> None:
         """The core has confirmed these contexts at these indexes."""
@@ -136,11 +136,19 @@ class Reads:
         pending = [pair for requests in self._asked.values() for pair in requests] + self._arrived
         self._asked.clear()
         self._arrived = []
-        return self._refuse(pending)
+        return self._refuse(pending, errors.NotLeader())
 
-    def _refuse(self, pending: list[tuple[bytes, frames.Request]]) -> list[Answer]:
+    def refuse(self, fault: errors.Corrupt) -> list[Answer]:
+        """No answer may come from these tables: neither to what is confirmed nor to long reads that have ended."""
+        pending = [pair for _, requests in self._confirmed for pair in requests]
+        self._confirmed = []
+        late = [answer._replace(result=Result(0, b"", fault), cursor=0) for answer in self.late()]
+        return self._refuse(pending, fault) + late
+
+    def _refuse(
+        self, pending: list[tuple[bytes, frames.Request]], refusal: errors.BoathouseError
+    ) -> list[Answer]:
         self._waiting_count -= len(pending)
-        refusal = errors.NotLeader()
         return [_failed(identity, request, refusal) for identity, request in pending]
 
     def read(self, identity: bytes, request: frames.Request) -> Answer | None:

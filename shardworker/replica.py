@@ -247,9 +247,7 @@ class Replica:
         for _ in range(READYS_PER_TURN_MAX):
             if not self._core.has_ready() or not self._advance():
                 break
-        if not self._integrity.is_wrong:
-            self._post(self._reads.serve(self._store.applied_index))
-            self._post(self._reads.late())
+        self._answer_reads()
         self._snapshots.drop_unwanted()
         if self._compacting and (idle or self._compaction_due):
             self._compact_history()
@@ -257,6 +255,15 @@ class Replica:
         self._announce()
         self._integrity.end_turn()
         self._flush()
+
+    def _answer_reads(self) -> None:
+        try:
+            self._integrity.check_serves()
+        except errors.Corrupt as fault:
+            self._post(self._reads.refuse(fault))
+            return
+        self._post(self._reads.serve(self._store.applied_index))
+        self._post(self._reads.late())
 
     def _propose(self) -> None:
         if not self._proposals:

@@ -12,6 +12,7 @@ from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2 as regatta
 from shardworker import wire
+from shardworker.integrity import SCRUB_INTERVAL_S
 from shardworker.machine import MachineSettings, StateMachine
 from shardworker.raft import Membership, MessageKind, NodeId, Raft, Role
 from shardworker.replica import Replica
@@ -65,7 +66,7 @@ class Bench:
     """One replica, node 1. The test is its peers, its clients and its clock."""
 
     def __init__(self, folder: Path, membership: Membership, *, wall_clock_ms: int = 1_000) -> None:
-        nodes: dict[str, dict[str, int]] = {f"n{node}": {} for node in membership.nodes()}
+        nodes = {f"n{node}": {"host": f"127.0.0.{node}"} for node in membership.nodes()}
         self.cluster = ClusterConfig.model_validate({"cluster": "bench", "nodes": nodes})
         self.disk = Disk()
         files: Any = self.disk
@@ -143,10 +144,16 @@ class Bench:
     def fill(self) -> None:
         """A table with KEYS keys of VALUE."""
         spec = frames.TableSpec(id=TABLE, name="t", history=-1)
-        self.answer(self.ask(frames.TABLE_CREATE, spec.SerializeToString(), request_id=bytes(16)))
-        for number in range(1, KEYS + 1):
-            put = etcd.PutRequest(key=b"%d" % number, value=VALUE).SerializeToString()
-            self.answer(self.ask(frames.ETCD_PUT, put, request_id=number.to_bytes(16, "big")))
+        self.write(frames.TABLE_CREATE, spec.SerializeToString())
+        for number in range(KEYS):
+            self.write(frames.ETCD_PUT, etcd.PutRequest(key=b"%d" % number, value=VALUE).SerializeToString())
+
+    def write(self, method: frames.Method.ValueType, body: bytes) -> None:
+        """A write under an id of its own, which everybody acknowledges."""
+        call = self.ask(method, body, request_id=(self._calls + 1).to_bytes(16, "big"))
+        for peer in sorted(self.core.membership.voters - {NodeId(1)}):
+            self.acknowledge(peer)
+        self.answer(call)
 
     def lead(self) -> None:
         """Win an election against the other voters."""
@@ -184,6 +191,21 @@ def alone(tmp_path: Path) -> Iterator[Bench]:
     bench.store.close()
 
 
+@pytest.fixture
+def led(tmp_path: Path) -> Iterator[Bench]:
+    """One of three, with a table; it has led, and now node 2 leads."""
+    bench = Bench(tmp_path / "led", members(1, 2, 3))
+    bench.lead()
+    bench.fill()
+    bench.hear(message(MessageKind.HEARTBEAT, 2, bench.core.term + 1))
+    yield bench
+    bench.store.close()
+
+
+def everything() -> bytes:
+    return etcd.RangeRequest(key=b"\0", range_end=b"\0").SerializeToString()
+
+
 def iteration() -> bytes:
     return regatta.RangeRequest(table=b"t", key=b"\0", range_end=b"\0").SerializeToString()
 
@@ -213,3 +235,30 @@ def test_an_iteration_is_not_continued_by_another_life_of_the_worker(tmp_path: P
         earlier = cursor
         bench.ask(frames.CURSOR_CLOSE, cursor=cursor)
         bench.store.close()
+
+
+def test_a_read_that_ends_when_the_tables_are_known_to_be_wrong_is_refused(alone: Bench) -> None:
+    alone.jobs.may_end = False
+    read = alone.ask(frames.ETCD_RANGE, everything())
+    assert read not in alone.replies
+    alone.store.connection.execute(f"UPDATE t{TABLE}_rev SET crc = crc + 1")  # noqa: S608 - a number
+    for _ in range(SCRUB_INTERVAL_S * 1000 // alone.cluster.raft.tick_ms):
+        alone.tick()
+    alone.jobs.may_end = True  # the read's first, then that of the scrub
+    alone.replica.turn()
+    with pytest.raises(errors.Corrupt, match="checksum"):
+        alone.answer(read)
+
+
+def test_a_read_that_ends_in_doubt_is_refused(led: Bench) -> None:
+    led.jobs.may_end = False
+    read = led.ask(frames.ETCD_RANGE, everything())
+    assert read not in led.replies
+    doubt = frames.DigestVerdict(
+        sender=2, term=led.core.term, outcome=frames.DigestVerdict.DOUBT, index=led.store.applied_index
+    )
+    led.replica.handle(b"peer", frames.Envelope(verdict=doubt))
+    led.jobs.may_end = True
+    led.replica.turn()
+    with pytest.raises(errors.Corrupt, match="no majority agrees"):
+        led.answer(read)
