@@ -46,6 +46,10 @@ log = structlog.get_logger()
 LINKS_MAX: Final = 256
 """Coordinators remembered for leader announcements; the oldest is forgotten first."""
 
+FULL_ELECTIONS: Final = 5
+"""Election timeouts after which a leader whose disk is full tries again to hand over. Not sooner: where all disks are
+full, leadership goes from one to the next."""
+
 READYS_PER_TURN_MAX: Final = 4
 """A single voter commits its own append at once; a few rounds settle it without starving the sockets."""
 
@@ -125,6 +129,7 @@ class Replica:
         self._led_term: int | None = None
         self._last_time_ms = 0
         self._disk_full = False
+        self._full_ticks = 0
         self._retry_disk = True
         self._turn_refused = False
         self._compacting = True
@@ -469,6 +474,11 @@ class Replica:
         elif self._disk_full and free > 2 * least and not self._turn_refused:
             log.info("there is space again: writes are accepted", shard=self._shard, free_bytes=free)
             self._disk_full = False
+        elif self._disk_full and self._core.role is Role.LEADER:
+            # Nobody could take over then, or this replica was elected since.
+            self._full_ticks += 1
+            if self._full_ticks >= FULL_ELECTIONS * self._cluster.raft.election_ticks and self._hand_over():
+                self._full_ticks = 0
 
     # ---- answers ------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from shardworker import wire
 from shardworker.integrity import SCRUB_INTERVAL_S
 from shardworker.machine import MachineSettings, StateMachine
 from shardworker.raft import Membership, MessageKind, NodeId, Raft, Role
-from shardworker.replica import Replica
+from shardworker.replica import FULL_ELECTIONS, Replica
 from shardworker.store import REAL_FILES, Identity, ReplicaStore
 from tests.unit.raft.lab import message
 from tests.unit.raft.replica import members, settings_of
@@ -262,3 +262,15 @@ def test_a_read_that_ends_in_doubt_is_refused(led: Bench) -> None:
     led.replica.turn()
     with pytest.raises(errors.Corrupt, match="no majority agrees"):
         led.answer(read)
+
+
+def test_a_full_replica_that_comes_to_lead_hands_over(led: Bench) -> None:
+    led.disk.free = 0
+    led.tick()
+    assert led.replica.status().no_space
+    led.lead()
+    for _ in range(FULL_ELECTIONS * led.cluster.raft.election_ticks + 1):  # one more: peers have to answer
+        led.tick()
+        led.hear(*(message(MessageKind.HEARTBEAT_REPLY, peer, led.core.term) for peer in (2, 3)))
+    asked = [node for node, one in led.sent if one.kind is MessageKind.TIMEOUT_NOW]
+    assert asked == [2]
