@@ -274,3 +274,16 @@ def test_a_full_replica_that_comes_to_lead_hands_over(led: Bench) -> None:
         led.hear(*(message(MessageKind.HEARTBEAT_REPLY, peer, led.core.term) for peer in (2, 3)))
     asked = [node for node, one in led.sent if one.kind is MessageKind.TIMEOUT_NOW]
     assert asked == [2]
+
+
+def test_what_is_said_to_another_replica_is_not_heard(tmp_path: Path) -> None:
+    """A peer that still has an address of old may reach the wrong one. The entry here is a deposed leader's, and the
+    commit index what node 3 is known to have."""
+    bench = Bench(tmp_path, members(1, 2, 3))
+    bench.lead()
+    spec = frames.TableSpec(id=TABLE, name="never", history=-1)
+    bench.ask(frames.TABLE_CREATE, spec.SerializeToString(), request_id=bytes(16))
+    last = bench.core.log.last_index
+    bench.hear(message(MessageKind.HEARTBEAT, 2, bench.core.term + 1, to=3, commit=last))
+    assert bench.core.log.commit < last
+    bench.store.close()
