@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Background(Protocol):
-    """Runs jobs: on threads in production, at once in simulation."""
+    """Runs jobs: on threads in production, a little later in the loop's own thread in simulation."""
 
     def submit(self, job: Callable[[], T], done: Callable[[T], None]) -> None:
         """Run the job soon; `collect` then calls done with its result. Raises QueueFull."""

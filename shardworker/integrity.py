@@ -129,11 +129,6 @@ class Integrity:
             )
         return ""
 
-    @property
-    def is_wrong(self) -> bool:
-        """Whether this replica's tables are known to be wrong: no answer may come from them any more."""
-        return bool(self._wrong)
-
     def check_serves(self) -> None:
         """Raises Corrupt if nobody may be answered from this replica."""
         if self._wrong or self._in_doubt or self._store.rebuild is not None:

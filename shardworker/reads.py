@@ -18,7 +18,7 @@ from shardworker.machine import Result
 from shardworker.raft import Accepted, LogIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     import apsw
 
@@ -46,7 +46,7 @@ class Answer(NamedTuple):
 @dataclass(slots=True)
 class _Cursor:
     connection: apsw.Connection
-    parts: Iterator[Result]
+    parts: Generator[Result, None, None]
     idle_ticks: int = 0
     busy: bool = False
 
@@ -62,8 +62,11 @@ class Reads:
         machine: StateMachine,
         background: Background,
         cluster: ClusterConfig,
+        first_cursor: int,
     ) -> None:
-        """The cluster's limits bound the reads that wait and the iterations that are open."""
+        """The cluster's limits bound the reads that wait and the iterations that are open. first_cursor is above the
+        cursors of all earlier processes: a client that goes on after a restart must not read on in another's
+        iteration."""
         self._core = core
         self._store = store
         self._machine = machine
@@ -78,7 +81,7 @@ class Reads:
         self._late: list[Answer] = []
         self._contexts = itertools.count(1)
         self._cursors: dict[int, _Cursor] = {}
-        self._cursor_ids = itertools.count(1)
+        self._cursor_ids = itertools.count(first_cursor)
 
     def __bool__(self) -> bool:
         return bool(self._arrived)
@@ -104,7 +107,7 @@ class Reads:
         if isinstance(self._core.read_index(context), Accepted):
             self._asked[context] = arrived
             return []
-        return self._refuse(arrived)
+        return self._refuse(arrived, errors.NotLeader())
 
     def confirm(self, states: tuple[ReadState, ...]) -> None:
         """The core has confirmed these contexts at these indexes."""
@@ -133,11 +136,19 @@ class Reads:
         pending = [pair for requests in self._asked.values() for pair in requests] + self._arrived
         self._asked.clear()
         self._arrived = []
-        return self._refuse(pending)
+        return self._refuse(pending, errors.NotLeader())
 
-    def _refuse(self, pending: list[tuple[bytes, frames.Request]]) -> list[Answer]:
+    def refuse(self, fault: errors.Corrupt) -> list[Answer]:
+        """No answer may come from these tables: neither to what is confirmed nor to long reads that have ended."""
+        pending = [pair for _, requests in self._confirmed for pair in requests]
+        self._confirmed = []
+        late = [answer._replace(result=Result(0, b"", fault), cursor=0) for answer in self.late()]
+        return self._refuse(pending, fault) + late
+
+    def _refuse(
+        self, pending: list[tuple[bytes, frames.Request]], refusal: errors.BoathouseError
+    ) -> list[Answer]:
         self._waiting_count -= len(pending)
-        refusal = errors.NotLeader()
         return [_failed(identity, request, refusal) for identity, request in pending]
 
     def read(self, identity: bytes, request: frames.Request) -> Answer | None:
@@ -206,7 +217,7 @@ class Reads:
         goes_on = result.more and cursor_id in self._cursors
         if not goes_on:
             self._cursors.pop(cursor_id, None)
-            self._store.close_reader(cursor.connection)
+            self._let_go(cursor)
         self._late.append(Answer(identity, request.call, result, cursor_id if goes_on else 0))
 
     def late(self) -> list[Answer]:
@@ -217,7 +228,11 @@ class Reads:
     def _close(self, cursor_id: int) -> None:
         cursor = self._cursors.pop(cursor_id, None)
         if cursor is not None and not cursor.busy:
-            self._store.close_reader(cursor.connection)  # a busy one is closed when its job has ended
+            self._let_go(cursor)  # a busy one is closed when its job has ended
+
+    def _let_go(self, cursor: _Cursor) -> None:
+        cursor.parts.close()  # ends its read transaction, which it could not do without the connection
+        self._store.close_reader(cursor.connection)
 
     def tick(self) -> None:
         """Close iterations that nobody continues."""

@@ -46,6 +46,10 @@ log = structlog.get_logger()
 LINKS_MAX: Final = 256
 """Coordinators remembered for leader announcements; the oldest is forgotten first."""
 
+FULL_ELECTIONS: Final = 5
+"""Election timeouts after which a leader whose disk is full tries again to hand over. Not sooner: where all disks are
+full, leadership goes from one to the next."""
+
 READYS_PER_TURN_MAX: Final = 4
 """A single voter commits its own append at once; a few rounds settle it without starving the sockets."""
 
@@ -102,6 +106,8 @@ class Replica:
             machine=machine,
             background=background,
             cluster=cluster,
+            # A million iterations a millisecond are out of reach; the modulus keeps an odd clock within a fixed64.
+            first_cursor=(wall_clock_ms() % (1 << 43) << 20) + 1,
         )
         self._snapshots = Snapshots(
             node=node, core=core, store=store, background=background, send=outbox.send_peer, cluster=cluster
@@ -123,6 +129,7 @@ class Replica:
         self._led_term: int | None = None
         self._last_time_ms = 0
         self._disk_full = False
+        self._full_ticks = 0
         self._retry_disk = True
         self._turn_refused = False
         self._compacting = True
@@ -139,7 +146,8 @@ class Replica:
     def handle(self, identity: bytes, envelope: frames.Envelope) -> None:
         """Take one envelope from a coordinator or a peer. Its effects leave with the next turn()."""
         for message in map(wire.decode_message, envelope.raft):
-            if self._integrity.hears(message.kind):
+            # A commit index is told as far as its receiver's log is known: it would be false for any other replica.
+            if message.to == self._node and self._integrity.hears(message.kind):
                 self._core.step(message)
         for request in envelope.requests:
             self._admit(identity, request)
@@ -245,9 +253,7 @@ class Replica:
         for _ in range(READYS_PER_TURN_MAX):
             if not self._core.has_ready() or not self._advance():
                 break
-        if not self._integrity.is_wrong:
-            self._post(self._reads.serve(self._store.applied_index))
-            self._post(self._reads.late())
+        self._answer_reads()
         self._snapshots.drop_unwanted()
         if self._compacting and (idle or self._compaction_due):
             self._compact_history()
@@ -255,6 +261,15 @@ class Replica:
         self._announce()
         self._integrity.end_turn()
         self._flush()
+
+    def _answer_reads(self) -> None:
+        try:
+            self._integrity.check_serves()
+        except errors.Corrupt as fault:
+            self._post(self._reads.refuse(fault))
+            return
+        self._post(self._reads.serve(self._store.applied_index))
+        self._post(self._reads.late())
 
     def _propose(self) -> None:
         if not self._proposals:
@@ -460,6 +475,11 @@ class Replica:
         elif self._disk_full and free > 2 * least and not self._turn_refused:
             log.info("there is space again: writes are accepted", shard=self._shard, free_bytes=free)
             self._disk_full = False
+        elif self._disk_full and self._core.role is Role.LEADER:
+            # Nobody could take over then, or this replica was elected since.
+            self._full_ticks += 1
+            if self._full_ticks >= FULL_ELECTIONS * self._cluster.raft.election_ticks and self._hand_over():
+                self._full_ticks = 0
 
     # ---- answers ------------------------------------------------------------------------------------------------
 

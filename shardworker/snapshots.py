@@ -21,7 +21,7 @@ import structlog
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker import wire
-from shardworker.raft import Message, MessageKind, NodeId
+from shardworker.raft import Message, MessageKind, NodeId, Term
 from shardworker.store import DiskFull, SnapshotRejected
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class _Sending:
     """One peer's copy on its way out."""
 
     stream: int
+    term: int
+    """Of the leadership that began it. A later one of this replica begins anew; another leader sends its own."""
     sent_bytes: int = 0
     acknowledged_bytes: int = 0
     quiet_ticks: int = 0
@@ -54,6 +56,8 @@ class _Receiving:
     """The copy on its way in."""
 
     sender: NodeId
+    term: Term
+    """In which the sender led. By the time the copy is checked somebody else may lead."""
     receiver: SnapshotReceiver
     checking: bool = False
     quiet_ticks: int = 0
@@ -91,16 +95,21 @@ class Snapshots:
 
     def start(self, peer: NodeId) -> None:
         """The core wants this peer to have a snapshot."""
-        if peer in self._sending:
+        term = self._core.term
+        if peer in self._sending and self._sending[peer].term == term:
             return
         # A restarted sender leads in a later term, so an attempt's number never comes again.
-        self._sending[peer] = _Sending(stream=self._core.term << 20 | next(self._attempts))
+        self._sending[peer] = _Sending(stream=term << 20 | next(self._attempts), term=term)
         log.info("sending a snapshot", node=self._node, peer=peer)
         if self._made is not None:
             self._pump(peer)
         elif not self._making:
             self._making = True
-            self._background.submit(self._make, self._use)
+            try:
+                self._background.submit(self._make, self._use)
+            except errors.QueueFull as error:
+                log.warning("no snapshot can be made now", node=self._node, peer=peer, reason=str(error))
+                self._use(None)
 
     def _make(self) -> SnapshotFile | None:
         try:
@@ -129,7 +138,7 @@ class Snapshots:
             last = sending.sent_bytes + len(data) == made.size_bytes
             chunk = frames.SnapshotChunk(
                 sender=self._node,
-                term=self._core.term,
+                term=sending.term,
                 meta=wire.encode_snapshot_meta(made.meta),
                 stream=sending.stream,
                 offset=sending.sent_bytes,
@@ -210,13 +219,16 @@ class Snapshots:
         receiving = self._receiving
         if receiving is not None and receiving.receiver.stream == chunk.stream:
             return receiving
+        if self._received is not None:
+            raise SnapshotRejected("another snapshot waits to be installed")
         if receiving is not None:
             if receiving.checking or receiving.receiver.stream > chunk.stream:
                 raise SnapshotRejected("another snapshot is arriving")
             receiving.receiver.discard()
         log.info("receiving a snapshot", node=self._node, sender=sender, bytes=chunk.total_bytes)
         self._receiving = None
-        self._receiving = _Receiving(sender, self._store.receive_snapshot(chunk.stream, chunk.total_bytes))
+        receiver = self._store.receive_snapshot(chunk.stream, chunk.total_bytes)
+        self._receiving = _Receiving(sender, Term(chunk.term), receiver)
         return self._receiving
 
     def _check(self, receiving: _Receiving, meta: SnapshotMeta, sha256: bytes) -> None:
@@ -246,7 +258,7 @@ class Snapshots:
                 MessageKind.SNAPSHOT,
                 to=self._node,
                 sender=receiving.sender,
-                term=self._core.term,
+                term=receiving.term,
                 snapshot=received.meta,
             )
         )

@@ -35,7 +35,7 @@ from shardworker.machine.window import ResultWindow, WindowLimits
 from shardworker.machine.writer import Writer, may_fail_midway, read_txn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     import apsw
 
@@ -356,7 +356,9 @@ class StateMachine:
         frames.TABLE_STATUS: _read_status,
     }
 
-    def iterate(self, connection: apsw.Connection, table_id: int, body: bytes) -> Iterator[Result]:
+    def iterate(
+        self, connection: apsw.Connection, table_id: int, body: bytes
+    ) -> Generator[Result, None, None]:
         """Regatta's IterateRange: the parts of one range, all of one state, at least one part.
 
         The state is that of the first part's moment. `connection` is in a read transaction from then until the

@@ -249,13 +249,16 @@ class Raft(Elections, Follower):
 
     def transfer_leadership(self, to: NodeId | None = None) -> Accepted | Rejected:
         """Hand over to a voter, or to the one that is furthest along (thesis 3.10). Proposals are refused
-        until it took over or an election timeout has passed."""
+        until it took over or an election timeout has passed. Asked again meanwhile, the same transfer goes
+        on."""
         if self.role is not Role.LEADER:
             return Rejected(Reason.NOT_LEADER, self.leader)
-        target = self._best_transferee() if to is None else to
+        target = (self._transferee or self._best_transferee()) if to is None else to
         if not self.membership.is_voter(target):
             return Rejected(Reason.UNKNOWN_TARGET, self.node)
-        if target != self.node:
+        # Asking once more must not begin the timeout anew: it also ends the wait for a target that is gone, and
+        # the leadership of a leader that nobody hears.
+        if target not in (self.node, self._transferee):
             self._election_elapsed = 0
             self._transferee = target
             self._maybe_finish_transfer(target)

@@ -202,7 +202,7 @@ class Leader(ReplicaState):
         """Turn what is due into messages, once a turn: many proposals travel in one append."""
         if self.role is not Role.LEADER:
             return
-        if self._reads.waiting:
+        if self._reads:
             self._confirm_reads()
         if self._replication_due:
             self._replication_due = False
@@ -300,8 +300,10 @@ class Leader(ReplicaState):
         if not self._may_read():
             return
         if not self._reads_need_round():
+            # A round whose last peer was removed meanwhile would wait for ever.
+            self._reads_ready += self._reads.finish_round()
             self._reads_ready += self._reads.take_waiting(self.log.commit)
-        elif not self._reads.round:
+        elif self._reads.waiting and not self._reads.round:
             context = self._reads.start_round(self.node, self.log.commit)
             for peer, progress in self._peers:
                 if self.membership.is_voter(peer):

@@ -262,5 +262,9 @@ MUTANTS = (
         Build(replica=StaysFull),
         kinds=("full-disk",),
         seen_by=("liveness",),
+        # Alone with a learner: it has somebody to send heartbeats to, and nobody to hand over to.
+        voters=1,
+        spares=1,
+        learners=1,
     ),
 )

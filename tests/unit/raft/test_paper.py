@@ -15,6 +15,7 @@ from shardworker.raft import (
     Entry,
     EntryKind,
     LogIndex,
+    MembershipChange,
     MessageKind,
     NodeId,
     Raft,
@@ -22,6 +23,8 @@ from shardworker.raft import (
     Rejected,
     Role,
     SnapshotMeta,
+    Step,
+    StepKind,
     Term,
 )
 from tests.unit.raft.lab import (
@@ -453,6 +456,18 @@ def test_transfer_is_given_up_after_an_election_timeout() -> None:
     assert isinstance(raft.propose(b"x"), Accepted)
 
 
+@pytest.mark.parametrize("target", [None, 3])
+def test_asking_again_for_a_transfer_does_not_hold_up_the_quorum_check(target: int | None) -> None:
+    """Thesis 6.2: a leader that nobody answers steps down, however often it is asked to hand over."""
+    replica = replica_with([1])
+    raft = lead(replica)
+    for _ in range(2 * raft.settings.election_ticks):
+        raft.transfer_leadership(None if target is None else NodeId(target))
+        raft.tick()
+        settle(replica)
+    assert raft.role is Role.FOLLOWER
+
+
 def test_the_target_of_a_transfer_campaigns_at_once() -> None:
     """Thesis 3.10: the target campaigns without waiting; its requests carry the mark that breaks the lease
     (4.2.3)."""
@@ -536,6 +551,20 @@ def test_reads_are_confirmed_by_a_majority() -> None:
     assert not replica.reads  # the same replica twice is no majority
     give(replica, message(K.HEARTBEAT_REPLY, 3, raft.term, context=heartbeat.context))
     assert [(read.context, read.index) for read in replica.reads] == [(7, 1)]
+
+
+def test_reads_outlive_the_peers_they_wait_for() -> None:
+    """Thesis 6.4 and 4.1: the only peer that a round waits for is removed, and whoever is left is a majority."""
+    replica = replica_with([1], membership=members(1, 2))
+    raft = lead(replica)
+    raft.propose_membership(MembershipChange((Step(StepKind.REMOVE, NodeId(2)),)))
+    settle(replica)
+    raft.read_index(7)
+    settle(replica)
+    assert not replica.reads
+    acknowledge_all(replica, 2)
+    assert raft.membership == members(1)
+    assert [read.context for read in replica.reads] == [7]
 
 
 def test_reads_wait_for_a_commit_of_the_term() -> None:

@@ -1,0 +1,186 @@
+"""Copies in transit: each belongs to the leadership that began it, and nothing that goes wrong with one is fatal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from config import ClusterConfig
+from proto import errors
+from shardworker.raft import MessageKind, NodeId, Role
+from shardworker.snapshots import Snapshots
+from shardworker.store import Identity
+from tests.unit.raft.lab import give, lead, message, of_kind, replica_with
+from tests.unit.store.replicas import open_replica, put
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from proto.internal import frames_pb2 as frames
+    from shardworker.raft import Message
+
+RECEIVER: Final = NodeId(1)
+SENDER: Final = NodeId(2)
+THIRD: Final = NodeId(3)
+CLUSTER: Final = ClusterConfig.model_validate({"cluster": "snapshots", "nodes": {"n1": {}}})
+
+
+class Jobs:
+    """A background whose jobs end when the test says so."""
+
+    def __init__(self) -> None:
+        self.is_full = False
+        self._waiting: list[Callable[[], None]] = []
+
+    def submit(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        if self.is_full:
+            raise errors.QueueFull("as the test wants it")
+        self._waiting.append(lambda: done(job()))
+
+    def collect(self) -> None:
+        while self._waiting:
+            self._waiting.pop(0)()
+
+
+class Side:
+    """One replica's share of a transfer: its core, its store, and what it sent."""
+
+    def __init__(self, folder: Path, node: NodeId, *, rows: int, term: int) -> None:
+        self.core = replica_with(node=node, term=term)
+        self.raft = self.core.raft
+        self.store = open_replica(folder, identity=Identity(cluster_id=0xB0A7, node=node, shard=2))
+        for _ in range(rows):
+            put(self.store)
+        self.jobs = Jobs()
+        self.sent: list[frames.Envelope] = []
+        self.snapshots = Snapshots(
+            node=node,
+            core=self.raft,
+            store=self.store,
+            background=self.jobs,
+            send=lambda _, envelope: self.sent.append(envelope),
+            cluster=CLUSTER,
+        )
+
+    def take_sent(self) -> list[frames.Envelope]:
+        sent, self.sent = self.sent, []
+        return sent
+
+    def hear_chunks_of(self, other: Side) -> None:
+        """All that the other side has sent; the last chunk starts the check of the copy."""
+        for envelope in other.take_sent():
+            self.snapshots.handle_chunk(envelope.snapshot_chunk)
+
+    def leads_in(self, term: int, leader: NodeId) -> list[Message]:
+        """Hear that this one leads in that term."""
+        return give(self.core, message(MessageKind.HEARTBEAT, leader, term))
+
+
+@pytest.fixture
+def sender(tmp_path: Path) -> Iterator[Side]:
+    """Leads in term 1, and holds five entries' worth of state."""
+    side = Side(tmp_path / "sender", SENDER, rows=5, term=0)
+    lead(side.core)
+    yield side
+    side.store.close()
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[Side]:
+    """Follows in term 1."""
+    side = Side(tmp_path / "receiver", RECEIVER, rows=0, term=1)
+    side.leads_in(1, SENDER)
+    yield side
+    side.store.close()
+
+
+def files_in_transit(side: Side) -> list[str]:
+    return [file.name for file in side.store.path.glob("*.tmp")]
+
+
+def test_a_copy_arrives_whole_and_is_offered_to_the_core(sender: Side, receiver: Side) -> None:
+    sender.snapshots.start(RECEIVER)
+    sender.jobs.collect()
+    receiver.hear_chunks_of(sender)
+    receiver.jobs.collect()
+    pending = receiver.raft.log.pending_snapshot
+    assert pending is not None
+    assert pending.index == 5
+    assert receiver.snapshots.received(pending).meta == pending
+
+
+def test_a_copy_that_cannot_be_made_now_is_tried_again(sender: Side) -> None:
+    sender.core.compact()
+    ask = message(MessageKind.APPEND_REPLY, RECEIVER, 1, to=SENDER, reject=True)
+    give(sender.core, ask)
+    sender.raft.tick()
+    wanted = of_kind(
+        give(sender.core, message(MessageKind.HEARTBEAT_REPLY, RECEIVER, 1)), MessageKind.SNAPSHOT
+    )
+    assert [one.to for one in wanted] == [RECEIVER]
+    sender.jobs.is_full = True
+    sender.snapshots.start(RECEIVER)
+    assert sender.raft.status().progress[RECEIVER].state == "probe"
+    sender.jobs.is_full = False
+    sender.snapshots.start(RECEIVER)
+    sender.jobs.collect()
+    assert sender.take_sent()
+
+
+def test_a_copy_of_an_earlier_leader_does_not_disturb_a_later_one(sender: Side, receiver: Side) -> None:
+    sender.snapshots.start(RECEIVER)
+    sender.jobs.collect()
+    receiver.hear_chunks_of(sender)
+    lead(receiver.core)
+    receiver.jobs.collect()  # only now the check of the copy has ended
+    assert (receiver.raft.role, receiver.raft.leader) == (Role.LEADER, RECEIVER)
+    receiver.snapshots.drop_unwanted()
+    assert not files_in_transit(receiver)
+
+
+def test_who_leads_no_longer_does_not_send_in_the_name_of_the_new_leader(
+    sender: Side, receiver: Side
+) -> None:
+    sender.snapshots.start(RECEIVER)
+    for side in (sender, receiver):
+        side.leads_in(2, THIRD)
+    sender.jobs.collect()
+    receiver.hear_chunks_of(sender)
+    receiver.jobs.collect()
+    assert receiver.raft.leader == THIRD
+
+
+def test_who_leads_again_starts_again(sender: Side, receiver: Side) -> None:
+    sender.snapshots.start(RECEIVER)
+    sender.leads_in(2, THIRD)
+    lead(sender.core)
+    sender.snapshots.start(RECEIVER)
+    sender.jobs.collect()
+    receiver.leads_in(sender.raft.term, SENDER)
+    receiver.hear_chunks_of(sender)
+    receiver.jobs.collect()
+    assert receiver.raft.log.pending_snapshot is not None
+
+
+def test_a_copy_that_waits_to_be_installed_is_not_replaced(
+    sender: Side, receiver: Side, tmp_path: Path
+) -> None:
+    sender.snapshots.start(RECEIVER)
+    sender.jobs.collect()
+    receiver.hear_chunks_of(sender)
+    receiver.jobs.collect()
+    pending = receiver.raft.log.pending_snapshot
+    assert pending is not None  # and there it stays, while the disk has no room for what belongs to it
+    behind = Side(tmp_path / "behind", THIRD, rows=2, term=1)
+    try:
+        lead(behind.core)
+        receiver.raft.step(message(MessageKind.HEARTBEAT, THIRD, behind.raft.term))
+        behind.snapshots.start(RECEIVER)
+        behind.jobs.collect()
+        receiver.hear_chunks_of(behind)
+        receiver.jobs.collect()
+    finally:
+        behind.store.close()
+    assert receiver.snapshots.received(pending).meta == pending
