@@ -1,8 +1,9 @@
 """Executing writes: puts, deletes and transactions of one command, all at one new revision.
 
 A Writer is a View that can also change its table. What can fail for a reason in the request is checked before the
-first change, so a command changes everything it asks for or nothing. The one exception is a size limit met half way
-through a transaction; there the caller wraps the command in a savepoint (`may_fail_midway` says when).
+first change, so a command changes everything it asks for or nothing. The exceptions are a size limit met half way
+through a transaction, and a put that keeps the value or lease of a key which the transaction has just deleted; there
+the caller wraps the command in a savepoint (`may_fail_midway` says when).
 """
 
 from __future__ import annotations
@@ -249,11 +250,11 @@ class Writer(View):
 
 
 def may_fail_midway(op: Txn, table: Table) -> bool:
-    """Whether a transaction could meet a size limit after its first change.
+    """Whether a transaction could fail after its first change: at a size limit, or because a put finds its key deleted.
 
     Most cannot, and a savepoint costs a fifth of a put."""
     answers = changes = 0
-    spans = False
+    deletes = spans = keeps = False
     stack: list[Operation] = [op]
     while stack:
         inner = stack.pop()
@@ -265,16 +266,18 @@ def may_fail_midway(op: Txn, table: Table) -> bool:
                 answers += 1
             case DeleteRange():
                 answers += inner.prev_kv
+                deletes = True
                 spans = spans or bool(inner.end)
                 changes += 1
             case Put():
                 answers += inner.prev_kv
+                keeps = keeps or inner.value is None or inner.lease is None
                 changes += 1
             case _:
                 pass
     # Spans can delete each key that is there now, and each that the transaction puts, once for each put.
     changes_max = 2 * changes + (table.keys if spans else 0)
-    return changes > 0 and (answers > 0 or changes_max > CHANGES_MAX)
+    return (deletes and keeps) or (changes > 0 and (answers > 0 or changes_max > CHANGES_MAX))
 
 
 def choose(view: View, op: Txn) -> Path:
