@@ -262,7 +262,7 @@ def may_fail_midway(op: Txn, table: Table) -> bool:
             case Txn():
                 stack.extend(inner.success)
                 stack.extend(inner.failure)
-            case Range():
+            case Range() | Page():
                 answers += 1
             case DeleteRange():
                 answers += inner.prev_kv

@@ -10,6 +10,8 @@ import pytest
 from proto import errors
 from proto.etcd.rpc_pb2 import CompactionRequest, PutRequest, RangeRequest
 from proto.internal import frames_pb2 as frames
+from proto.regatta import regatta_pb2
+from proto.regatta.mvcc_pb2 import RequestOp
 from shardworker.machine import MachineSettings, StateMachine, WindowLimits, tables, view, writer
 from tests.unit.machine.shard import TABLE, Shard, delete, get, keys, put, txn
 
@@ -271,6 +273,22 @@ def test_an_answer_that_would_be_too_large_is_refused(monkeypatch: pytest.Monkey
     assert [len(kv.value) for kv in shard.range(b"k", b"l", limit=2)[1].kvs] == [1000, 1000]
     assert type(shard.write(delete(b"k", b"l", prev_kv=True)).error) is errors.AnswerTooLarge
     assert shard.write(delete(b"k", b"l")).error is None
+
+
+def test_a_regatta_transaction_whose_answer_is_too_large_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shard = Shard()
+    for number in range(4):
+        shard.put(b"k%d" % number, bytes(1000))
+    monkeypatch.setattr(writer, "WRITE_ANSWER_BYTES_MAX", 2500)
+    before = (shard.machine.checksum, shard.rows())
+    change = RequestOp(request_put=RequestOp.Put(key=b"a"))
+    ranges = RequestOp(request_range=RequestOp.Range(key=b"k", range_end=b"l"))
+    result = shard.write(regatta_pb2.TxnRequest(table=b"t", success=[change, ranges]))
+    assert type(result.error) is errors.AnswerTooLarge
+    assert (shard.machine.checksum, shard.rows()) == before
+    assert shard.put(b"a")[0] == 6
 
 
 def test_a_revision_holds_a_bounded_number_of_changes(monkeypatch: pytest.MonkeyPatch) -> None:
