@@ -97,6 +97,7 @@ class Writer(View):
                 if value is None:
                     value = parse(held)[0].value
                 if op.prev_kv:
+                    self._charge(len(held))
                     prev = held
         assert value is not None
         assert lease is not None
@@ -118,7 +119,6 @@ class Writer(View):
     def _stored(self, id_: int) -> bytes:
         row: Any = self.execute(self.sql.change, (id_,)).fetchone()
         stored: bytes = row[0]
-        self._charge(len(stored))
         return stored
 
     def _unbury(self, key: bytes) -> int | None:
@@ -138,7 +138,9 @@ class Writer(View):
             return Deleted(self.revision, 0, [])
         prev = []
         if op.prev_kv:
-            prev.append(self._stored(row[0]))
+            stored = self._stored(row[0])
+            self._charge(len(stored))
+            prev.append(stored)
         id_ = self._next_id()
         crc = zlib.crc32(op.key)
         self.execute(self.sql.add_change, (id_, op.key, None, row[0], crc))

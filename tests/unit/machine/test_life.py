@@ -291,6 +291,17 @@ def test_a_regatta_transaction_whose_answer_is_too_large_leaves_nothing_behind(
     assert shard.put(b"a")[0] == 6
 
 
+def test_values_that_puts_keep_are_no_part_of_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = Shard()
+    for number in range(4):
+        shard.put(b"k%d" % number, bytes(1000))
+    monkeypatch.setattr(writer, "WRITE_ANSWER_BYTES_MAX", 2500)
+    result = shard.write(txn(*[put(b"k%d" % number, ignore_value=True) for number in range(4)]))
+    assert result.error is None
+    assert result.revision == 6
+    assert shard.put(b"a")[0] == 7
+
+
 def test_a_revision_holds_a_bounded_number_of_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "CHANGES_MAX", 4)
     shard = Shard()
