@@ -197,13 +197,16 @@ class View:
                 return Paged([], 0, False)
             if op.count_only:
                 return Paged([], 1, False)
-            return cut_page(parse(row[0]), op)
-        if op.count_only and not op.keys_only:
+            pairs = Pairs(op)
+            pairs.take(parse(row[0]))
+        elif op.count_only and not op.keys_only:
             return self._page_count(op)
-        pairs = Pairs(op)
-        for _, blob in self.scan(op.key, op.end, op.limit + 1 if op.limit > 0 else 0):
-            if not pairs.take(parse(blob)):
-                break
+        else:
+            pairs = Pairs(op)
+            for _, blob in self.scan(op.key, op.end, op.limit + 1 if op.limit > 0 else 0, charge=False):
+                if not pairs.take(parse(blob)):
+                    break
+        self._charge(pairs.size_bytes)
         return pairs.done()
 
     def _page_count(self, op: Page) -> Paged:
@@ -353,7 +356,8 @@ class Pairs:
     def __init__(self, op: Page):
         self._op = op
         self._pairs: list[tuple[bytes, bytes]] = []
-        self._bytes = 0
+        self.size_bytes = 0
+        """Of what was taken, encoded."""
         self._more = False
 
     def take(self, kvs: list[kv_pb2.KeyValue]) -> bool:
@@ -369,22 +373,16 @@ class Pairs:
                 return False
             key, value = kv.key, b"" if op.keys_only else kv.value
             taken = len(self._pairs)
-            so_far = self._bytes + (1 + varint_bytes(taken) if taken else 0)
+            so_far = self.size_bytes + (1 + varint_bytes(taken) if taken else 0)
             if taken and so_far + len(key) + len(value) >= op.bytes_max:
                 self._more = True
                 return False
             self._pairs.append((key, value))
-            self._bytes += pair_bytes(key, value)
+            self.size_bytes += pair_bytes(key, value)
         return True
 
     def done(self) -> Paged:
         return Paged(self._pairs, len(self._pairs), self._more)
-
-
-def cut_page(kvs: list[kv_pb2.KeyValue], op: Page) -> Paged:
-    pairs = Pairs(op)
-    pairs.take(kvs)
-    return pairs.done()
 
 
 def pair_bytes(key: bytes, value: bytes) -> int:

@@ -176,13 +176,14 @@ class Writer(View):
     def _previous(self, op: DeleteRange) -> list[bytes]:
         found: list[bytes] = []
         taken_bytes = 0
-        for _, blob in self.scan(op.key, op.end, 0, charge=op.prev_bytes_max is None):
+        for _, blob in self.scan(op.key, op.end, 0, charge=False):
             for stored, kv in zip(split(blob), parse(blob), strict=True):
                 if op.prev_bytes_max is not None:
                     so_far = taken_bytes + (1 + varint_bytes(len(found)) if found else 0)
                     if found and so_far + len(kv.key) + len(kv.value) >= op.prev_bytes_max:
                         return found
                     taken_bytes += pair_bytes(kv.key, kv.value)
+                self._charge(len(stored))
                 found.append(stored)
         return found
 

@@ -302,6 +302,40 @@ def test_values_that_puts_keep_are_no_part_of_the_answer(monkeypatch: pytest.Mon
     assert shard.put(b"a")[0] == 7
 
 
+def test_regatta_ranges_and_deletes_count_with_what_they_return(monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = Shard()
+    for number in range(4):
+        shard.put(b"k%d" % number, bytes(1000))
+    monkeypatch.setattr(writer, "WRITE_ANSWER_BYTES_MAX", 2500)
+    monkeypatch.setattr(view, "ANSWER_BYTES_MAX", 2500)
+
+    def in_txn(*ranges: RequestOp.Range) -> type[errors.BoathouseError] | None:
+        operations = [RequestOp(request_range=request) for request in ranges]
+        request = regatta_pb2.TxnRequest(table=b"t", success=operations)
+        writing = regatta_pb2.TxnRequest(table=b"t", success=[*operations, RequestOp()])
+        body = request.SerializeToString()
+        error = shard.machine.read(shard.connection, frames.REGATTA_TXN, TABLE, body).error
+        assert type(shard.write(writing).error) is type(error)
+        return None if error is None else type(error)
+
+    one = RequestOp.Range(key=b"k1")
+    assert in_txn(one, one) is None
+    assert in_txn(one, one, one) is errors.AnswerTooLarge
+    assert in_txn(*[RequestOp.Range(key=b"k1", keys_only=True)] * 3) is None
+    assert in_txn(RequestOp.Range(key=b"k", range_end=b"l", limit=2)) is None
+    assert in_txn(RequestOp.Range(key=b"k", range_end=b"l")) is errors.AnswerTooLarge
+    assert in_txn(RequestOp.Range(key=b"k", range_end=b"l", keys_only=True)) is None
+    deletes = [
+        RequestOp(request_delete_range=RequestOp.DeleteRange(key=key, range_end=key + b"\0", prev_kv=True))
+        for key in (b"k1", b"k2", b"k3")
+    ]
+    refused = shard.write(regatta_pb2.TxnRequest(table=b"t", success=deletes)).error
+    assert type(refused) is errors.AnswerTooLarge
+    keys_only = regatta_pb2.RangeRequest(key=b"k", range_end=b"l", keys_only=True)
+    parts = list(shard.machine.iterate(shard.connection, TABLE, keys_only.SerializeToString()))
+    assert [regatta_pb2.RangeResponse.FromString(part.body).count for part in parts] == [4]
+
+
 def test_a_revision_holds_a_bounded_number_of_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "CHANGES_MAX", 4)
     shard = Shard()
