@@ -176,7 +176,7 @@ class Writer(View):
     def _previous(self, op: DeleteRange) -> list[bytes]:
         found: list[bytes] = []
         taken_bytes = 0
-        for _, blob in self.scan(op.key, op.end, 0, charge=False):
+        for _, blob in self.scan(op.key, op.end, 0):
             for stored, kv in zip(split(blob), parse(blob), strict=True):
                 if op.prev_bytes_max is not None:
                     so_far = taken_bytes + (1 + varint_bytes(len(found)) if found else 0)

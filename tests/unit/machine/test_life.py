@@ -336,6 +336,32 @@ def test_regatta_ranges_and_deletes_count_with_what_they_return(monkeypatch: pyt
     assert [regatta_pb2.RangeResponse.FromString(part.body).count for part in parts] == [4]
 
 
+@pytest.mark.parametrize("revision", [0, 4])
+def test_keys_without_values_count_without_values(monkeypatch: pytest.MonkeyPatch, revision: int) -> None:
+    shard = Shard()
+    for number in range(4):
+        shard.put(b"k%d" % number, bytes(1000))
+    monkeypatch.setattr(writer, "WRITE_ANSWER_BYTES_MAX", 2500)
+    monkeypatch.setattr(view, "ANSWER_BYTES_MAX", 2500)
+    for options in (
+        {},
+        {"limit": 3},
+        {"sort_order": 2},
+        {"sort_target": 3, "limit": 2},
+        {"min_mod_revision": 2},
+    ):
+        request = get(b"k", b"l", keys_only=True, revision=revision, **options)
+        response = shard.range(b"k", b"l", keys_only=True, revision=revision, **options)[1]
+        assert len(response.kvs) == options.get("limit", 3 if revision else 4)
+        assert shard.write(txn(put(b"k0", bytes(1000)), request)).error is None
+    single = [get(b"k1", keys_only=True, revision=revision), get(b"k1", count_only=True, revision=revision)]
+    assert shard.write(txn(put(b"a"), *single * 3)).error is None
+    assert (
+        shard.error(get(b"k", b"l", revision=revision, sort_target=4, keys_only=True))
+        is errors.AnswerTooLarge
+    )
+
+
 def test_a_revision_holds_a_bounded_number_of_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "CHANGES_MAX", 4)
     shard = Shard()
