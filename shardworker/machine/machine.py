@@ -239,12 +239,16 @@ class StateMachine:
             writer.finish()
             return body
         before = table.copy()
+        # By hand, because a full disk may end the whole transaction, and a `with` would then hide that error.
+        self._connection.execute("SAVEPOINT command")
         try:
-            with self._connection:  # a savepoint
-                body = work(writer)
+            body = work(writer)
         except errors.BoathouseError:
+            self._connection.execute("ROLLBACK TO command")
+            self._connection.execute("RELEASE command")
             table.keys, table.checksum = before.keys, before.checksum
             raise
+        self._connection.execute("RELEASE command")
         writer.finish()
         return body
 

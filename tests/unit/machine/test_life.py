@@ -223,6 +223,21 @@ def test_a_rolled_back_turn_leaves_no_trace() -> None:
     assert shard.write(frames.TableSpec(id=5, name="five")).error is None
 
 
+def test_a_full_disk_inside_a_transaction_is_reported_as_such() -> None:
+    shard = Shard()
+    shard.put(b"k")
+    before = (shard.machine.table_status(), shard.rows())
+    shard.connection.pragma("max_page_count", shard.connection.pragma("page_count") + 1)
+    shard.connection.execute("BEGIN IMMEDIATE")
+    with pytest.raises(apsw.FullError):
+        shard.apply_uncommitted(shard.command(txn(put(b"a"), put(b"k", bytes(100_000), prev_kv=True))))
+    if shard.connection.in_transaction:
+        shard.connection.execute("ROLLBACK")
+    shard.machine.rollback()
+    assert (shard.machine.table_status(), shard.rows()) == before
+    assert shard.put(b"a")[0] == 3
+
+
 def test_reload_reads_what_another_database_holds(tmp_path: Path) -> None:
     left, right = Shard(str(tmp_path / "l.db")), Shard(str(tmp_path / "r.db"))
     right.write(put(b"a", b"1"), request_id=request_id(1))
