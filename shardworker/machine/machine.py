@@ -84,6 +84,7 @@ class StateMachine:
         self._tables: dict[int, Table] = {}
         self._saved: dict[int, Table | None] = {}
         self._dirty: set[int] = set()
+        self._last_swept = 0
         self._in_transaction(self._create_schema)
 
     # ---- life of the caches --------------------------------------------------------------------------------
@@ -409,13 +410,16 @@ class StateMachine:
     def compaction_step(self, rows_max: int) -> int:
         """Removes what compaction has made unreachable, in the open transaction; 0 = nothing left.
 
-        Visits at most rows_max rows of one table, each a few microseconds."""
-        for table in self._tables.values():
-            if not compaction.is_swept(table):
-                if table.id not in self._saved:
-                    self._saved[table.id] = table.copy()
-                return compaction.sweep(self._connection, table, rows_max)
-        return 0
+        Visits at most rows_max rows of one table, each a few microseconds. Tables take turns, because one that keeps a
+        number of revisions is never done while it is written."""
+        unswept = [table for table in self._tables.values() if not compaction.is_swept(table)]
+        if not unswept:
+            return 0
+        table = min(unswept, key=lambda table: (table.id <= self._last_swept, table.id))
+        self._last_swept = table.id
+        if table.id not in self._saved:
+            self._saved[table.id] = table.copy()
+        return compaction.sweep(self._connection, table, rows_max)
 
     @property
     def is_compacting(self) -> bool:

@@ -430,6 +430,19 @@ def test_the_newest_n_revisions_can_be_read() -> None:
     assert shard.error(get(b"a", revision=7)) is errors.Compacted
 
 
+def test_a_busy_table_does_not_keep_others_from_being_swept() -> None:
+    shard = Shard(history=1)
+    other = TABLE + 1
+    shard.write(frames.TableSpec(id=other, name="other", history=-1))
+    for value in b"123":
+        shard.write(put(b"k", bytes([value])), table=other)
+    shard.write(CompactionRequest(revision=4), table=other)
+    for number in range(4):
+        shard.put(b"k%d" % number)
+        assert shard.sweep_once(1000)
+    assert len(shard.rows(other)) == 1
+
+
 def test_a_tombstone_at_the_compacted_revision_stays_until_the_next_compaction() -> None:
     shard = Shard()
     shard.put(b"a")
