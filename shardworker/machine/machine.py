@@ -43,6 +43,9 @@ CATALOG_TABLE_ID = 1
 CATALOG_TABLE_NAME = "_catalog"
 CATALOG_SHARD = 1
 REQUEST_ID_BYTES_MAX = 64
+ENTRY_ANSWERS_BYTES_MAX = 256 << 20
+"""Of all commands of one log entry: their answers are in memory at once, and become one row, which SQLite ends at a
+billion bytes. Part of the replicated behaviour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class StateMachine:
         self._saved: dict[int, Table | None] = {}
         self._dirty: set[int] = set()
         self._last_swept = 0
+        self._answer_bytes_left = 0
         self._in_transaction(self._create_schema)
 
     # ---- life of the caches --------------------------------------------------------------------------------
@@ -141,6 +145,7 @@ class StateMachine:
         A command whose request id is remembered changes nothing and gets its first result, errors included."""
         results: list[Result] = []
         fresh: dict[bytes, Result] = {}
+        self._answer_bytes_left = ENTRY_ANSWERS_BYTES_MAX
         for command in batch.commands:
             request_id = command.request_id
             if not request_id:
@@ -167,6 +172,11 @@ class StateMachine:
         return Result(stored.revision, stored.body, error)
 
     def _run(self, command: frames.Command) -> Result:
+        result = self._result(command)
+        self._answer_bytes_left -= len(result.body)
+        return result
+
+    def _result(self, command: frames.Command) -> Result:
         if command.method == frames.TABLE_CREATE:
             return self._create_table(command.body)
         table = self._tables.get(command.table_id)
@@ -174,7 +184,8 @@ class StateMachine:
             return Result(0, b"", errors.TableNotFound())
         work = self._WRITES.get(command.method)
         if work is None:
-            return self._read_on(View(self._connection, table), command.method, command.body)
+            view = View(self._connection, table, self._answer_bytes_left)
+            return self._read_on(view, command.method, command.body)
         self._touch(table)
         try:
             body = work(self, table, command.body)
@@ -230,7 +241,7 @@ class StateMachine:
         return self._atomically(table, op, lambda writer: regatta_codec.txn_body(writer.txn(op)))
 
     def _writer(self, table: Table) -> Writer:
-        return Writer(self._connection, table, self.lease_exists)
+        return Writer(self._connection, table, self.lease_exists, self._answer_bytes_left)
 
     def _atomically(self, table: Table, op: Txn, work: Callable[[Writer], bytes]) -> bytes:
         """Runs a transaction so that an error leaves nothing of it behind."""

@@ -48,8 +48,15 @@ Path = tuple[bool, list[Operation], list["Path"]]
 class Writer(View):
     """One command on one table, inside the open transaction."""
 
-    def __init__(self, connection: apsw.Connection, table: Table, lease_exists: Callable[[int, int], bool]):
-        super().__init__(connection, table, WRITE_ANSWER_BYTES_MAX)
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        table: Table,
+        lease_exists: Callable[[int, int], bool],
+        answer_bytes_left: int,
+    ):
+        """answer_bytes_left: what the entry's other commands have left of its bound."""
+        super().__init__(connection, table, min(WRITE_ANSWER_BYTES_MAX, answer_bytes_left))
         self._lease_exists = lease_exists
         self._base = (table.revision + 1) << SUB_BITS
         self.changes = 0

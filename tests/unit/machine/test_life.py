@@ -12,7 +12,7 @@ from proto.etcd.rpc_pb2 import CompactionRequest, PutRequest, RangeRequest
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2
 from proto.regatta.mvcc_pb2 import RequestOp
-from shardworker.machine import MachineSettings, StateMachine, WindowLimits, tables, view, writer
+from shardworker.machine import MachineSettings, StateMachine, WindowLimits, machine, tables, view, writer
 from tests.unit.machine.shard import TABLE, Shard, delete, get, keys, put, txn
 
 if TYPE_CHECKING:
@@ -288,6 +288,21 @@ def test_an_answer_that_would_be_too_large_is_refused(monkeypatch: pytest.Monkey
     assert [len(kv.value) for kv in shard.range(b"k", b"l", limit=2)[1].kvs] == [1000, 1000]
     assert type(shard.write(delete(b"k", b"l", prev_kv=True)).error) is errors.AnswerTooLarge
     assert shard.write(delete(b"k", b"l")).error is None
+
+
+def test_the_answers_of_one_entry_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are stored as one row, and SQLite's rows have an end."""
+    shard = Shard()
+    for number in range(2):
+        shard.put(b"k%d" % number, bytes(1000))
+    monkeypatch.setattr(machine, "ENTRY_ANSWERS_BYTES_MAX", 5000)
+    shard.connection.limit(apsw.SQLITE_LIMIT_LENGTH, 8000)
+    request = txn(put(b"a"), get(b"k", b"l"))
+    results = shard.apply(*[shard.command(request, request_id=request_id(number)) for number in range(5)])
+    assert [result.revision for result in results] == [4, 5, 5, 5, 5]
+    assert [type(result.error) for result in results[2:]] == [errors.AnswerTooLarge] * 3
+    assert shard.write(request, request_id=request_id(2)).error is not None, "the first result stays"
+    assert shard.write(request, request_id=request_id(9)).error is None
 
 
 def test_a_regatta_transaction_whose_answer_is_too_large_leaves_nothing_behind(
