@@ -389,5 +389,10 @@ def test_reads_are_judged_by_what_they_would_touch() -> None:
     assert heavy(etcd(key=b"k00", range_end=b"k01", revision=5))
     assert not heavy(RangeRequest(key=b"k", range_end=b"l", limit=10))
     assert heavy(RangeRequest(key=b"k", range_end=b"l"))
+    for count, is_heavy in ((10, False), (1000, True)):
+        body = TxnRequest(table=b"t", success=[op_range(b"k000")] * count).SerializeToString()
+        assert shard.machine.is_heavy(frames.REGATTA_TXN, body, TABLE) is is_heavy, "many operations"
+        body = TxnRequest(table=b"t", compare=[Compare(key=b"k000")] * count).SerializeToString()
+        assert shard.machine.is_heavy(frames.REGATTA_TXN, body, TABLE) is is_heavy, "many comparisons"
     assert not shard.machine.is_heavy(frames.ETCD_RANGE, b"\xff", TABLE)
     assert shard.machine.is_heavy(frames.ETCD_RANGE, etcd(key=b"k", range_end=b"l").SerializeToString())
