@@ -30,7 +30,7 @@ from shardworker.machine.tables import (
     load_tables,
     save_table,
 )
-from shardworker.machine.view import View
+from shardworker.machine.view import SCAN_ROWS_MIN, View
 from shardworker.machine.window import ResultWindow, WindowLimits
 from shardworker.machine.writer import Writer, may_fail_midway, read_txn
 
@@ -473,9 +473,12 @@ class StateMachine:
 def _parts(connection: apsw.Connection, table: Table, op: Page) -> Iterator[Result]:
     """The limit counts over all parts; `more` is true on all but the last."""
     left = op.limit
+    rows_first = SCAN_ROWS_MIN
     while True:
         # Each part has its own allowance: what was sent is no longer in memory.
-        page = View(connection, table).page(op)
+        page = View(connection, table).page(op, rows_first)
+        # Of large values few fit into a part; the next one is not to read many more of them than it can hold.
+        rows_first = min(SCAN_ROWS_MIN, page.count + 1)
         if left > 0:
             left -= page.count
         last = not page.more or op.count_only or not op.end or (op.limit > 0 and left <= 0)

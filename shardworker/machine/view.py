@@ -194,7 +194,8 @@ class View:
 
     # ---- Regatta's range -----------------------------------------------------------------------------------
 
-    def page(self, op: Page) -> Paged:
+    def page(self, op: Page, rows_first: int = SCAN_ROWS_MIN) -> Paged:
+        """rows_first: how many rows the first statement reads; those that do not fit were read for nothing."""
         if not op.end:
             row = self.execute(self.sql.get_kv, (op.key,)).fetchone()
             if row is None:
@@ -207,7 +208,7 @@ class View:
             return self._page_count(op)
         else:
             pairs = Pairs(op)
-            for _, blob in self.scan(op.key, op.end, op.limit + 1 if op.limit > 0 else 0):
+            for _, blob in self.scan(op.key, op.end, op.limit + 1 if op.limit > 0 else 0, rows_first):
                 if not pairs.take(parse(blob)):
                     break
         self._charge(pairs.size_bytes)
@@ -273,14 +274,16 @@ class View:
         total: int = row[0]
         return total
 
-    def scan(self, key: bytes, end: bytes, limit: int) -> Iterator[tuple[int, bytes]]:
+    def scan(
+        self, key: bytes, end: bytes, limit: int, rows_first: int = SCAN_ROWS_MIN
+    ) -> Iterator[tuple[int, bytes]]:
         """The span's stored pairs in key order, many glued together: (how many, bytes).
 
         A limit of 0 or less means none."""
         bounded = end != OPEN_END
         text = self.sql.scan[bounded]
         left = limit if limit > 0 else REVISION_MAX
-        step = SCAN_ROWS_MIN
+        step = rows_first
         while left > 0:
             asked = min(step, left)
             try:

@@ -21,6 +21,8 @@ from proto.regatta.regatta_pb2 import (
     TxnRequest,
     TxnResponse,
 )
+from shardworker.machine import view
+from shardworker.machine.view import parse
 from tests.unit.machine.shard import TABLE, Shard
 
 if TYPE_CHECKING:
@@ -322,6 +324,22 @@ def test_iteration_in_parts_of_the_cap() -> None:
     found = parts(shard, key=b"key/", range_end=b"key0", limit=50)
     assert len(found) == 8
     assert sum(response.count for _, response in found) == 50
+
+
+def test_iteration_of_large_values_reads_few_of_them_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = Shard()
+    for number in range(70):
+        put(shard, b"key/%02d" % number, bytes(2 << 20))
+    parsed: list[int] = []
+
+    def counted(blob: bytes) -> list[Any]:
+        found = parse(blob)
+        parsed.append(len(found))
+        return found
+
+    monkeypatch.setattr(view, "parse", counted)
+    assert len(parts(shard, key=b"key/", range_end=b"key0")) == 70
+    assert sum(parsed) <= 64 + 2 * 70
 
 
 def test_iteration_of_little_or_nothing_is_one_part() -> None:
