@@ -30,7 +30,7 @@ from shardworker.machine.tables import (
     load_tables,
     save_table,
 )
-from shardworker.machine.view import View
+from shardworker.machine.view import SCAN_ROWS_MIN, View
 from shardworker.machine.window import ResultWindow, WindowLimits
 from shardworker.machine.writer import Writer, may_fail_midway, read_txn
 
@@ -43,6 +43,9 @@ CATALOG_TABLE_ID = 1
 CATALOG_TABLE_NAME = "_catalog"
 CATALOG_SHARD = 1
 REQUEST_ID_BYTES_MAX = 64
+ENTRY_ANSWERS_BYTES_MAX = 256 << 20
+"""Of all commands of one log entry: their answers are in memory at once, and become one row, which SQLite ends at a
+billion bytes. Part of the replicated behaviour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ class StateMachine:
         self._tables: dict[int, Table] = {}
         self._saved: dict[int, Table | None] = {}
         self._dirty: set[int] = set()
+        self._last_swept = 0
+        self._answer_bytes_left = 0
         self._in_transaction(self._create_schema)
 
     # ---- life of the caches --------------------------------------------------------------------------------
@@ -140,6 +145,7 @@ class StateMachine:
         A command whose request id is remembered changes nothing and gets its first result, errors included."""
         results: list[Result] = []
         fresh: dict[bytes, Result] = {}
+        self._answer_bytes_left = ENTRY_ANSWERS_BYTES_MAX
         for command in batch.commands:
             request_id = command.request_id
             if not request_id:
@@ -166,6 +172,11 @@ class StateMachine:
         return Result(stored.revision, stored.body, error)
 
     def _run(self, command: frames.Command) -> Result:
+        result = self._result(command)
+        self._answer_bytes_left -= len(result.body)
+        return result
+
+    def _result(self, command: frames.Command) -> Result:
         if command.method == frames.TABLE_CREATE:
             return self._create_table(command.body)
         table = self._tables.get(command.table_id)
@@ -173,7 +184,8 @@ class StateMachine:
             return Result(0, b"", errors.TableNotFound())
         work = self._WRITES.get(command.method)
         if work is None:
-            return self._read_on(View(self._connection, table), command.method, command.body)
+            view = View(self._connection, table, self._answer_bytes_left)
+            return self._read_on(view, command.method, command.body)
         self._touch(table)
         try:
             body = work(self, table, command.body)
@@ -229,7 +241,7 @@ class StateMachine:
         return self._atomically(table, op, lambda writer: regatta_codec.txn_body(writer.txn(op)))
 
     def _writer(self, table: Table) -> Writer:
-        return Writer(self._connection, table, self.lease_exists)
+        return Writer(self._connection, table, self.lease_exists, self._answer_bytes_left)
 
     def _atomically(self, table: Table, op: Txn, work: Callable[[Writer], bytes]) -> bytes:
         """Runs a transaction so that an error leaves nothing of it behind."""
@@ -239,12 +251,16 @@ class StateMachine:
             writer.finish()
             return body
         before = table.copy()
+        # By hand, because a full disk may end the whole transaction, and a `with` would then hide that error.
+        self._connection.execute("SAVEPOINT command")
         try:
-            with self._connection:  # a savepoint
-                body = work(writer)
+            body = work(writer)
         except errors.BoathouseError:
+            self._connection.execute("ROLLBACK TO command")
+            self._connection.execute("RELEASE command")
             table.keys, table.checksum = before.keys, before.checksum
             raise
+        self._connection.execute("RELEASE command")
         writer.finish()
         return body
 
@@ -407,13 +423,16 @@ class StateMachine:
     def compaction_step(self, rows_max: int) -> int:
         """Removes what compaction has made unreachable, in the open transaction; 0 = nothing left.
 
-        Visits at most rows_max rows of one table, each a few microseconds."""
-        for table in self._tables.values():
-            if not compaction.is_swept(table):
-                if table.id not in self._saved:
-                    self._saved[table.id] = table.copy()
-                return compaction.sweep(self._connection, table, rows_max)
-        return 0
+        Visits at most rows_max rows of one table, each a few microseconds. Tables take turns, because one that keeps a
+        number of revisions is never done while it is written."""
+        unswept = [table for table in self._tables.values() if not compaction.is_swept(table)]
+        if not unswept:
+            return 0
+        table = min(unswept, key=lambda table: (table.id <= self._last_swept, table.id))
+        self._last_swept = table.id
+        if table.id not in self._saved:
+            self._saved[table.id] = table.copy()
+        return compaction.sweep(self._connection, table, rows_max)
 
     @property
     def is_compacting(self) -> bool:
@@ -456,9 +475,12 @@ class StateMachine:
 def _parts(connection: apsw.Connection, table: Table, op: Page) -> Iterator[Result]:
     """The limit counts over all parts; `more` is true on all but the last."""
     left = op.limit
+    rows_first = SCAN_ROWS_MIN
     while True:
         # Each part has its own allowance: what was sent is no longer in memory.
-        page = View(connection, table).page(op)
+        page = View(connection, table).page(op, rows_first)
+        # Of large values few fit into a part; the next one is not to read many more of them than it can hold.
+        rows_first = min(SCAN_ROWS_MIN, page.count + 1)
         if left > 0:
             left -= page.count
         last = not page.more or op.count_only or not op.end or (op.limit > 0 and left <= 0)

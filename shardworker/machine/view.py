@@ -86,11 +86,7 @@ class View:
     def get(self, key: bytes) -> bytes | None:
         """The stored pair of a key as of now."""
         row: Any = self.execute(self.sql.get_kv, (key,)).fetchone()
-        if row is None:
-            return None
-        stored: bytes = row[0]
-        self._charge(len(stored))
-        return stored
+        return None if row is None else row[0]
 
     def _range_key(self, op: Range) -> Ranged:
         stored = self.get(op.key)
@@ -99,8 +95,8 @@ class View:
         if op.count_only:
             return Ranged(self.revision, b"", 1, False)
         if op.keys_only or op.filtered:
-            kvs = [kv for kv in parse(stored) if _passes(kv, op)]
-            return Ranged(self.revision, encode(kvs, keys_only=op.keys_only), 1, False)
+            stored = encode([kv for kv in parse(stored) if _passes(kv, op)], keys_only=op.keys_only)
+        self._charge(len(stored))
         return Ranged(self.revision, stored, 1, False)
 
     def _range_live(self, op: Range) -> Ranged:
@@ -112,7 +108,9 @@ class View:
         rows = 0
         for count, blob in self.scan(op.key, op.end, op.limit):
             rows += count
-            parts.append(encode(parse(blob), keys_only=True) if op.keys_only else blob)
+            part = encode(parse(blob), keys_only=True) if op.keys_only else blob
+            self._charge(len(part))
+            parts.append(part)
         total = self.count(op.key, op.end) if 0 < op.limit <= rows else rows
         return Ranged(self.revision, b"".join(parts), total, total > rows)
 
@@ -123,7 +121,7 @@ class View:
         if early_cut or op.target is Target.VALUE:
             kvs: list[kv_pb2.KeyValue] = []
             for _, blob in self.scan(op.key, op.end, op.limit + 1 if early_cut else 0):
-                kvs.extend(kv for kv in parse(blob) if _passes(kv, op))
+                kvs.extend(self._taken(kv, op) for kv in parse(blob) if _passes(kv, op))
             return _finish(op, self.revision, kvs, total)
         ids = self._ids_sorted(op)
         more = 0 < op.limit < len(ids)
@@ -132,9 +130,9 @@ class View:
         blobs: list[bytes] = []
         for id_ in ids:
             row: Any = self.execute(self.sql.change, (id_,)).fetchone()
-            stored: bytes = row[0]
+            stored: bytes = encode(parse(row[0]), keys_only=True) if op.keys_only else row[0]
             self._charge(len(stored))
-            blobs.append(encode(parse(stored), keys_only=True) if op.keys_only else stored)
+            blobs.append(stored)
         return Ranged(self.revision, b"".join(blobs), total, more)
 
     def _ids_sorted(self, op: Range) -> list[int]:
@@ -180,30 +178,40 @@ class View:
                 continue
             kv = parse(blob)[0]
             if _passes(kv, op):
-                self._charge(len(blob))
-                kvs.append(kv)
+                kvs.append(self._taken(kv, op))
         if plain and not op.keys_only:
             return Ranged(self.revision, b"".join(blobs), total, total > len(blobs))
         if plain:
             return Ranged(self.revision, encode(kvs, keys_only=True), total, total > len(kvs))
         return _finish(op, self.revision, kvs, total)
 
+    def _taken(self, kv: kv_pb2.KeyValue, op: Range) -> kv_pb2.KeyValue:
+        """The pair, counted, and without its value if nothing needs that any more."""
+        if op.keys_only and op.target is not Target.VALUE:
+            kv.ClearField("value")
+        self._charge(kv.ByteSize())
+        return kv
+
     # ---- Regatta's range -----------------------------------------------------------------------------------
 
-    def page(self, op: Page) -> Paged:
+    def page(self, op: Page, rows_first: int = SCAN_ROWS_MIN) -> Paged:
+        """rows_first: how many rows the first statement reads; those that do not fit were read for nothing."""
         if not op.end:
             row = self.execute(self.sql.get_kv, (op.key,)).fetchone()
             if row is None:
                 return Paged([], 0, False)
             if op.count_only:
                 return Paged([], 1, False)
-            return cut_page(parse(row[0]), op)
-        if op.count_only and not op.keys_only:
+            pairs = Pairs(op)
+            pairs.take(parse(row[0]))
+        elif op.count_only and not op.keys_only:
             return self._page_count(op)
-        pairs = Pairs(op)
-        for _, blob in self.scan(op.key, op.end, op.limit + 1 if op.limit > 0 else 0):
-            if not pairs.take(parse(blob)):
-                break
+        else:
+            pairs = Pairs(op)
+            for _, blob in self.scan(op.key, op.end, op.limit + 1 if op.limit > 0 else 0, rows_first):
+                if not pairs.take(parse(blob)):
+                    break
+        self._charge(pairs.size_bytes)
         return pairs.done()
 
     def _page_count(self, op: Page) -> Paged:
@@ -235,7 +243,7 @@ class View:
                 if row is not None:
                     yield parse(row[0])[0].value
                 return
-            for _, blob in self.scan(compare.key, compare.end, 0, charge=False):
+            for _, blob in self.scan(compare.key, compare.end, 0):
                 for kv in parse(blob):
                     yield kv.value
             return
@@ -266,14 +274,16 @@ class View:
         total: int = row[0]
         return total
 
-    def scan(self, key: bytes, end: bytes, limit: int, *, charge: bool = True) -> Iterator[tuple[int, bytes]]:
+    def scan(
+        self, key: bytes, end: bytes, limit: int, rows_first: int = SCAN_ROWS_MIN
+    ) -> Iterator[tuple[int, bytes]]:
         """The span's stored pairs in key order, many glued together: (how many, bytes).
 
-        A limit of 0 or less means none. Raises AnswerTooLarge when the view's allowance is used up."""
+        A limit of 0 or less means none."""
         bounded = end != OPEN_END
         text = self.sql.scan[bounded]
         left = limit if limit > 0 else REVISION_MAX
-        step = SCAN_ROWS_MIN
+        step = rows_first
         while left > 0:
             asked = min(step, left)
             try:
@@ -285,8 +295,6 @@ class View:
             count, blob, last = row
             if count == 0:
                 return
-            if charge:
-                self._charge(len(blob))
             yield count, blob
             if count < asked:
                 return
@@ -342,6 +350,7 @@ class View:
         return total
 
     def _charge(self, size_bytes: int) -> None:
+        """Takes bytes of an answer off the view's allowance. Raises AnswerTooLarge when that is used up."""
         self.answer_bytes_left -= size_bytes
         if self.answer_bytes_left < 0:
             raise errors.AnswerTooLarge("ask for fewer keys at a time, with a limit or a shorter range")
@@ -353,7 +362,8 @@ class Pairs:
     def __init__(self, op: Page):
         self._op = op
         self._pairs: list[tuple[bytes, bytes]] = []
-        self._bytes = 0
+        self.size_bytes = 0
+        """Of what was taken, encoded."""
         self._more = False
 
     def take(self, kvs: list[kv_pb2.KeyValue]) -> bool:
@@ -369,22 +379,16 @@ class Pairs:
                 return False
             key, value = kv.key, b"" if op.keys_only else kv.value
             taken = len(self._pairs)
-            so_far = self._bytes + (1 + varint_bytes(taken) if taken else 0)
+            so_far = self.size_bytes + (1 + varint_bytes(taken) if taken else 0)
             if taken and so_far + len(key) + len(value) >= op.bytes_max:
                 self._more = True
                 return False
             self._pairs.append((key, value))
-            self._bytes += pair_bytes(key, value)
+            self.size_bytes += pair_bytes(key, value)
         return True
 
     def done(self) -> Paged:
         return Paged(self._pairs, len(self._pairs), self._more)
-
-
-def cut_page(kvs: list[kv_pb2.KeyValue], op: Page) -> Paged:
-    pairs = Pairs(op)
-    pairs.take(kvs)
-    return pairs.done()
 
 
 def pair_bytes(key: bytes, value: bytes) -> int:

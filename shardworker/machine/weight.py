@@ -29,6 +29,8 @@ def is_heavy(view: View, op: Operation) -> bool:
     """Whether a read may hold up a loop for more than about a millisecond."""
     match op:
         case Txn():
+            if len(op.compares) + len(op.success) + len(op.failure) > ROWS_LIGHT:
+                return True
             return any(is_heavy(view, inner) for inner in (*op.success, *op.failure)) or any(
                 compare.end and _rows(view, compare.key, compare.end, ROWS_LIGHT) > ROWS_LIGHT
                 for compare in op.compares

@@ -1,8 +1,9 @@
 """Executing writes: puts, deletes and transactions of one command, all at one new revision.
 
 A Writer is a View that can also change its table. What can fail for a reason in the request is checked before the
-first change, so a command changes everything it asks for or nothing. The one exception is a size limit met half way
-through a transaction; there the caller wraps the command in a savepoint (`may_fail_midway` says when).
+first change, so a command changes everything it asks for or nothing. The exceptions are a size limit met half way
+through a transaction, and a put that keeps the value or lease of a key which the transaction has just deleted; there
+the caller wraps the command in a savepoint (`may_fail_midway` says when).
 """
 
 from __future__ import annotations
@@ -47,8 +48,15 @@ Path = tuple[bool, list[Operation], list["Path"]]
 class Writer(View):
     """One command on one table, inside the open transaction."""
 
-    def __init__(self, connection: apsw.Connection, table: Table, lease_exists: Callable[[int, int], bool]):
-        super().__init__(connection, table, WRITE_ANSWER_BYTES_MAX)
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        table: Table,
+        lease_exists: Callable[[int, int], bool],
+        answer_bytes_left: int,
+    ):
+        """answer_bytes_left: what the entry's other commands have left of its bound."""
+        super().__init__(connection, table, min(WRITE_ANSWER_BYTES_MAX, answer_bytes_left))
         self._lease_exists = lease_exists
         self._base = (table.revision + 1) << SUB_BITS
         self.changes = 0
@@ -96,6 +104,7 @@ class Writer(View):
                 if value is None:
                     value = parse(held)[0].value
                 if op.prev_kv:
+                    self._charge(len(held))
                     prev = held
         assert value is not None
         assert lease is not None
@@ -117,7 +126,6 @@ class Writer(View):
     def _stored(self, id_: int) -> bytes:
         row: Any = self.execute(self.sql.change, (id_,)).fetchone()
         stored: bytes = row[0]
-        self._charge(len(stored))
         return stored
 
     def _unbury(self, key: bytes) -> int | None:
@@ -137,7 +145,9 @@ class Writer(View):
             return Deleted(self.revision, 0, [])
         prev = []
         if op.prev_kv:
-            prev.append(self._stored(row[0]))
+            stored = self._stored(row[0])
+            self._charge(len(stored))
+            prev.append(stored)
         id_ = self._next_id()
         crc = zlib.crc32(op.key)
         self.execute(self.sql.add_change, (id_, op.key, None, row[0], crc))
@@ -173,13 +183,14 @@ class Writer(View):
     def _previous(self, op: DeleteRange) -> list[bytes]:
         found: list[bytes] = []
         taken_bytes = 0
-        for _, blob in self.scan(op.key, op.end, 0, charge=op.prev_bytes_max is None):
+        for _, blob in self.scan(op.key, op.end, 0):
             for stored, kv in zip(split(blob), parse(blob), strict=True):
                 if op.prev_bytes_max is not None:
                     so_far = taken_bytes + (1 + varint_bytes(len(found)) if found else 0)
                     if found and so_far + len(kv.key) + len(kv.value) >= op.prev_bytes_max:
                         return found
                     taken_bytes += pair_bytes(kv.key, kv.value)
+                self._charge(len(stored))
                 found.append(stored)
         return found
 
@@ -249,11 +260,11 @@ class Writer(View):
 
 
 def may_fail_midway(op: Txn, table: Table) -> bool:
-    """Whether a transaction could meet a size limit after its first change.
+    """Whether a transaction could fail after its first change: at a size limit, or because a put finds its key deleted.
 
     Most cannot, and a savepoint costs a fifth of a put."""
     answers = changes = 0
-    spans = False
+    deletes = spans = keeps = False
     stack: list[Operation] = [op]
     while stack:
         inner = stack.pop()
@@ -261,20 +272,22 @@ def may_fail_midway(op: Txn, table: Table) -> bool:
             case Txn():
                 stack.extend(inner.success)
                 stack.extend(inner.failure)
-            case Range():
+            case Range() | Page():
                 answers += 1
             case DeleteRange():
                 answers += inner.prev_kv
+                deletes = True
                 spans = spans or bool(inner.end)
                 changes += 1
             case Put():
                 answers += inner.prev_kv
+                keeps = keeps or inner.value is None or inner.lease is None
                 changes += 1
             case _:
                 pass
     # Spans can delete each key that is there now, and each that the transaction puts, once for each put.
     changes_max = 2 * changes + (table.keys if spans else 0)
-    return changes > 0 and (answers > 0 or changes_max > CHANGES_MAX)
+    return (deletes and keeps) or (changes > 0 and (answers > 0 or changes_max > CHANGES_MAX))
 
 
 def choose(view: View, op: Txn) -> Path:

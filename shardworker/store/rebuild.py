@@ -65,7 +65,9 @@ def advice(path: Path) -> str:
 
 
 def rebuild_stopped(path: Path, reason: str, files: Files = REAL_FILES) -> RebuildMark:
-    """Start a stopped replica over, to be rebuilt when it runs. Raises CannotRebuild, StoreInUse."""
+    """Start a stopped replica over, to be rebuilt when it runs.
+
+    Raises CannotRebuild, StoreInUse, and DiskFull or StorageFailed: then the old replica is there, or the new one."""
     if not path.is_dir() or (generation := folder.current_generation(path, files)) is None:
         raise CannotRebuild(f"{path} is no replica's folder: it holds no replica-<number>.db")
     lock = files.lock(path)
@@ -75,6 +77,8 @@ def rebuild_stopped(path: Path, reason: str, files: Files = REAL_FILES) -> Rebui
         around = Surroundings(path, identity, StoreSettings(), None, files, NO_CRASH_POINTS)
         start_over(around, generation, state, mark)
         return mark
+    except (apsw.Error, OSError) as error:
+        raise translated(error, f"starting the replica in {path} over") from error
     finally:
         files.unlock(lock)
 

@@ -168,6 +168,19 @@ def test_a_delete_and_a_put_of_one_key_in_one_revision_are_two_changes() -> None
     assert etcd.range(b"b", revision=4)[1].kvs[0].value == b"2"
 
 
+def test_a_put_that_keeps_what_an_open_ended_delete_removed_leaves_nothing_behind() -> None:
+    etcd = fresh()
+    before = (etcd.machine.table_status(), etcd.rows())
+    for request in (
+        txn(delete(b"a", b"\0"), put(b"b", ignore_value=True)),
+        txn(delete(b"a", b"\0"), put(b"b", ignore_lease=True)),
+        txn(txn(delete(b"a", b"\0")), put(b"b", ignore_value=True)),
+    ):
+        assert ask(etcd, request) is errors.KeyNotFound
+        assert (etcd.machine.table_status(), etcd.rows()) == before
+    assert etcd.put(b"d")[0] == 5
+
+
 @pytest.mark.parametrize(
     ("target", "result", "union", "holds"),
     [

@@ -21,6 +21,8 @@ from proto.regatta.regatta_pb2 import (
     TxnRequest,
     TxnResponse,
 )
+from shardworker.machine import view
+from shardworker.machine.view import parse
 from tests.unit.machine.shard import TABLE, Shard
 
 if TYPE_CHECKING:
@@ -324,6 +326,22 @@ def test_iteration_in_parts_of_the_cap() -> None:
     assert sum(response.count for _, response in found) == 50
 
 
+def test_iteration_of_large_values_reads_few_of_them_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = Shard()
+    for number in range(70):
+        put(shard, b"key/%02d" % number, bytes(2 << 20))
+    parsed: list[int] = []
+
+    def counted(blob: bytes) -> list[Any]:
+        found = parse(blob)
+        parsed.append(len(found))
+        return found
+
+    monkeypatch.setattr(view, "parse", counted)
+    assert len(parts(shard, key=b"key/", range_end=b"key0")) == 70
+    assert sum(parsed) <= 64 + 2 * 70
+
+
 def test_iteration_of_little_or_nothing_is_one_part() -> None:
     shard = stocked(b"a", b"b")
     for options, count in (
@@ -389,5 +407,10 @@ def test_reads_are_judged_by_what_they_would_touch() -> None:
     assert heavy(etcd(key=b"k00", range_end=b"k01", revision=5))
     assert not heavy(RangeRequest(key=b"k", range_end=b"l", limit=10))
     assert heavy(RangeRequest(key=b"k", range_end=b"l"))
+    for count, is_heavy in ((10, False), (1000, True)):
+        body = TxnRequest(table=b"t", success=[op_range(b"k000")] * count).SerializeToString()
+        assert shard.machine.is_heavy(frames.REGATTA_TXN, body, TABLE) is is_heavy, "many operations"
+        body = TxnRequest(table=b"t", compare=[Compare(key=b"k000")] * count).SerializeToString()
+        assert shard.machine.is_heavy(frames.REGATTA_TXN, body, TABLE) is is_heavy, "many comparisons"
     assert not shard.machine.is_heavy(frames.ETCD_RANGE, b"\xff", TABLE)
     assert shard.machine.is_heavy(frames.ETCD_RANGE, etcd(key=b"k", range_end=b"l").SerializeToString())

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 from typing import TYPE_CHECKING
 
 import apsw
 import pytest
 
 from shardworker.raft import HardState, LogIndex, Membership, NodeId, Term
-from shardworker.store import CannotRebuild, CrashPoint, ReplicaStore, StorageFailed, rebuild_stopped
+from shardworker.store import (
+    CannotRebuild,
+    CrashPoint,
+    DiskFull,
+    RealFiles,
+    ReplicaStore,
+    StorageFailed,
+    rebuild_stopped,
+)
 from tests.unit.store.replicas import IDENTITY, open_replica, put, rows
 
 if TYPE_CHECKING:
@@ -137,6 +146,22 @@ def test_without_its_vote_a_replica_never_starts_again(tmp_path: Path) -> None:
     with pytest.raises(CannotRebuild, match="Leave this replica stopped"):
         rebuild_stopped(tmp_path, "it differs")
     assert [path.name for path in tmp_path.glob("*.db")] == [file.name]
+
+
+class FullDisk(RealFiles):
+    def sync(self, path: Path) -> None:
+        if path.suffix == ".tmp":
+            raise OSError(errno.ENOSPC, "no space left")
+        super().sync(path)
+
+
+def test_a_full_disk_is_told_in_a_sentence_and_leaves_the_old_replica(tmp_path: Path) -> None:
+    voted(tmp_path).close()
+    with pytest.raises(DiskFull, match="the disk is full, while starting"):
+        rebuild_stopped(tmp_path, "it differs", FullDisk())
+    store = reopened(tmp_path)
+    assert (store.rebuild, store.log.last_index()) == (None, 30)
+    store.close()
 
 
 def test_nothing_to_rebuild(tmp_path: Path) -> None:
