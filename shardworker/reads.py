@@ -62,8 +62,11 @@ class Reads:
         machine: StateMachine,
         background: Background,
         cluster: ClusterConfig,
+        first_cursor: int,
     ) -> None:
-        """The cluster's limits bound the reads that wait and the iterations that are open."""
+        """The cluster's limits bound the reads that wait and the iterations that are open. Cursors are numbered from
+        first_cursor, which has to be drawn anew for each life: a client that reads on slowly still names the cursor of
+        an earlier one, and must not be given a part of somebody else's iteration."""
         self._core = core
         self._store = store
         self._machine = machine
@@ -78,7 +81,7 @@ class Reads:
         self._late: list[Answer] = []
         self._contexts = itertools.count(1)
         self._cursors: dict[int, _Cursor] = {}
-        self._cursor_ids = itertools.count(1)
+        self._cursor_ids = itertools.count(first_cursor)
 
     def __bool__(self) -> bool:
         return bool(self._arrived)

@@ -80,8 +80,9 @@ class Replica:
         background: Background,
         cluster: ClusterConfig,
         wall_clock_ms: Callable[[], int],
+        first_cursor: int,
     ) -> None:
-        """Wire the parts; nothing runs until turn()."""
+        """Wire the parts; nothing runs until turn(). first_cursor differs in each life of the replica."""
         self._shard = shard
         self._node = node
         self._core = core
@@ -102,6 +103,7 @@ class Replica:
             machine=machine,
             background=background,
             cluster=cluster,
+            first_cursor=first_cursor,
         )
         self._snapshots = Snapshots(
             node=node, core=core, store=store, background=background, send=outbox.send_peer, cluster=cluster
