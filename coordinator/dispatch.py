@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from proto import errors
+from proto.internal import frames_pb2 as frames
 
 if TYPE_CHECKING:
     import asyncio
 
     from coordinator.routing import ShardRoutes
-    from proto.internal import frames_pb2 as frames
 
 SWEEP_INTERVAL_S: Final = 0.1
 """How late a deadline may be noticed, and how often a parked call is tried without news about the leader."""
@@ -219,9 +219,14 @@ class Dispatch:
     def handle_unsent(self, channel: Channel) -> None:
         """An envelope could not leave. Which calls were in it is not known, so all of this channel's wait a while:
         the link is about to report a disconnect, or the replica has stopped reading."""
-        for _, call in self._calls_of(self._shards[channel.shard], channel.node):
-            call.node = _PARKED
-            call.in_doubt = True
+        for number, call in self._calls_of(self._shards[channel.shard], channel.node):
+            if call.cursor:
+                # Asked for twice, a part would be skipped.
+                del self._calls[number]
+                self._fail(call, _out_of_reach(call))
+            else:
+                call.node = _PARKED
+                call.in_doubt = True
 
     def handle_envelope(self, channel: Channel, envelope: frames.Envelope) -> None:
         """Answers and news from a replica."""
@@ -231,15 +236,24 @@ class Dispatch:
         for reply in envelope.replies:
             number = reply.call
             call = calls.get(number)
-            if call is None:
-                continue  # resolved or sent elsewhere since
+            if call is None:  # resolved or sent elsewhere since
+                self._close_unwanted_cursor(channel, reply)
+                continue
             if reply.error and not call.future.done():
                 self._handle_refusal(channel, number, call, reply)
                 continue
             del calls[number]
             self._bytes -= len(call.body)
-            if not call.future.done():
+            if call.future.done():
+                self._close_unwanted_cursor(channel, reply)
+            else:
                 call.future.set_result(reply)
+
+    def _close_unwanted_cursor(self, channel: Channel, reply: frames.Reply) -> None:
+        """Nobody waits for this reply any more, so nobody will read on: the few cursors of a replica are for others."""
+        if reply.cursor:
+            number = next(self._numbers)
+            channel.send(number, frames.CURSOR_CLOSE, 0, b"", b"", False, reply.cursor)
 
     def _handle_refusal(self, channel: Channel, number: int, call: Call, reply: frames.Reply) -> None:
         try:

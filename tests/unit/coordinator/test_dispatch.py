@@ -199,6 +199,30 @@ async def test_an_unsent_envelope_is_tried_again_later() -> None:
     await wait_until_async(lambda: len(bench.sent(1)) == 2, timeout_s=5, what="the second try")
 
 
+@in_loop
+async def test_a_part_of_an_iteration_that_may_have_been_asked_for_is_not_asked_for_again() -> None:
+    bench = Bench()
+    part = bench.read(1, cursor=9)
+    bench.dispatch.handle_unsent(bench.channels[1])
+    with pytest.raises(errors.CursorNotFound):
+        await part.future
+    bench.dispatch.handle_connected(bench.channels[1])
+    assert len(bench.sent(1)) == 1
+
+
+@in_loop
+async def test_a_cursor_that_nobody_waits_for_any_more_is_closed() -> None:
+    bench = Bench()
+    abandoned, late = bench.read(), bench.read(timeout_s=0.01)
+    first, second = (number for number, _, _ in bench.sent(1))
+    abandoned.future.cancel()
+    bench.reply(1, first, cursor=7)
+    with pytest.raises(errors.ReadTimedOut):
+        await late.future
+    bench.reply(1, second, cursor=8)
+    assert bench.channels[1].cursors_closed == [7, 8]
+
+
 def disconnected(bench: Bench) -> None:
     bench.dispatch.handle_disconnected(bench.channels[1])
     bench.say(2, term=2, leader=2)
