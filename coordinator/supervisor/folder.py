@@ -96,13 +96,15 @@ def _lock(node: str, path: Path, lock_fd: int) -> None:
 
 
 def _is_alive(pid: int) -> bool:
+    """Whether the process runs. One that was killed and not yet collected by its parent does not."""
+    import psutil  # only where a lock is held; a start does without it
+
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        pass
-    return True
+    except psutil.AccessDenied:
+        return True
 
 
 # ---- whose data this is ------------------------------------------------------------------------------------

@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from config.loading import parse
 from coordinator.supervisor import folder as folder_module
 from coordinator.supervisor.folder import NodeFolder, lock_holder
 from coordinator.supervisor.refusal import StartRefused
+from tests.waiting import wait_until
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -199,6 +201,23 @@ def test_a_start_waits_for_orphans_to_end(tmp_path: Path) -> None:
     orphan.stdin.close()  # as when the supervisor dies: the child sees the end of its stdin
     _claim_and_release(cluster)
     orphan.wait()
+
+
+def test_a_killed_supervisor_that_nobody_has_collected_does_not_count(tmp_path: Path) -> None:
+    cluster, orphan = _holder_that_died(tmp_path)
+    killed = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        (tmp_path / "n1" / "lock").write_text(json.dumps({"pid": killed.pid}))
+        killed.kill()
+        wait_until(
+            lambda: psutil.Process(killed.pid).status() == psutil.STATUS_ZOMBIE, timeout_s=5, what="a zombie"
+        )
+        assert orphan.stdin is not None
+        orphan.stdin.close()
+        _claim_and_release(cluster)
+    finally:
+        killed.communicate()
+        orphan.wait()
 
 
 def test_no_holder_is_known_where_nobody_was(tmp_path: Path) -> None:
