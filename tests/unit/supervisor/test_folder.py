@@ -150,6 +150,25 @@ def test_a_crash_while_the_identity_was_written_does_no_harm(tmp_path: Path) -> 
     _claim_and_release(_cluster(tmp_path))
 
 
+def test_the_names_of_new_folders_are_on_disk_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    cluster = _cluster(tmp_path / "a" / "b")
+    _claim_and_release(cluster)
+    assert {str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b")} <= set(synced)
+    synced.clear()
+    _claim_and_release(cluster)
+    assert not synced
+
+
 def test_a_folder_that_can_not_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     complaint = _refusal(_cluster(tmp_path / "file"))
