@@ -14,6 +14,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn, TextIO, cast
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 
 from config.models import ProcessSpec
 
@@ -85,7 +86,8 @@ def set_up_logging(level: str = "info") -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks,
+            # Without the variables of each frame: they hold what clients store.
+            structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),

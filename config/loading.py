@@ -70,16 +70,23 @@ class _Document:
         self.lines: dict[KeyPath, int] = {}
         self._problems: list[Problem] = []
         self._visited = 0
-        loader = yaml.SafeLoader(text)
+        try:
+            loader = yaml.SafeLoader(text)
+        except yaml.YAMLError as error:  # a control character
+            raise ConfigError(source, [_invalid(error)]) from None
         try:
             root = loader.get_single_node()
             self._draw(loader, root, (), ()) if root is not None else None
             self.value = loader.construct_document(root) if root is not None and not self._problems else None
         except yaml.MarkedYAMLError as error:
             raise ConfigError(source, [_syntax_problem(error)]) from None
-        except (yaml.YAMLError, ValueError) as error:  # a control character; 2024-13-45 as a date
+        except RecursionError:
+            raise ConfigError(source, [Problem((), "is not valid YAML: it nests too deeply")]) from None
+        except (yaml.YAMLError, ValueError) as error:  # 2024-13-45 as a date
+            raise ConfigError(source, [_invalid(error)]) from None
+        except (AttributeError, LookupError):  # what PyYAML's constructors stumble over: !!bool perhaps
             raise ConfigError(
-                source, [Problem((), f"is not valid YAML: {str(error).splitlines()[0]}")]
+                source, [Problem((), "is not valid YAML: a value does not fit its tag")]
             ) from None
         finally:
             loader.dispose()
@@ -125,9 +132,17 @@ class _Document:
             return own
         own_keys = {key.value for key, _ in own if isinstance(key, yaml.ScalarNode)}
         loader.flatten_mapping(node)
-        merged = [pair for pair in node.value if pair not in own and pair[0].value not in own_keys]
+        merged = [
+            (key, value)
+            for key, value in node.value
+            if (key, value) not in own and not (isinstance(key, yaml.ScalarNode) and key.value in own_keys)
+        ]
         node.value = merged + own
         return own + merged
+
+
+def _invalid(error: Exception) -> Problem:
+    return Problem((), f"is not valid YAML: {str(error).splitlines()[0]}")
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError) -> Problem:
@@ -184,11 +199,11 @@ def _message(path: KeyPath, details: ErrorDetails) -> str:
         case "missing":
             return "is missing; write it"
         case "greater_than_equal":
-            return f"must be at least {ctx['ge']}, is {given}"
+            return f"must be at least {ctx['ge']}, is {_describe(given)}"
         case "less_than_equal":
-            return f"must be at most {ctx['le']}, is {given}"
+            return f"must be at most {ctx['le']}, is {_describe(given)}"
         case "less_than":
-            return f"must be below {ctx['lt']}, is {given}"
+            return f"must be below {ctx['lt']}, is {_describe(given)}"
         case "too_short":
             return "must not be empty"
         case _ if kind in _KINDS:
@@ -206,6 +221,8 @@ def _describe(value: object) -> str:
         return f"the text {value!r}"
     if isinstance(value, dict):
         return "a mapping"
+    if isinstance(value, int) and value.bit_length() > 64:
+        return "a number of more than 64 bits"  # Python refuses to write out very long ones
     return "a list" if isinstance(value, list) else str(value)
 
 

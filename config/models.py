@@ -39,6 +39,8 @@ def _check_history(value: object) -> object:
 
 
 def _absolute(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("must not hold a zero byte")
     try:
         return Path(os.path.abspath(path.expanduser()))
     except RuntimeError as error:

@@ -43,7 +43,7 @@ BOOTSTRAP_RETRY_S: Final = 0.5
 CALL_TIMEOUT_S: Final = 7.0
 LIST_TIMEOUT_S: Final = 1.0
 CREATE_ATTEMPTS_MAX: Final = 100
-"""Tries to win the race for next_id against other coordinators that start at the same time."""
+"""Lost tries to win the race for next_id against other coordinators that start at the same time."""
 
 TABLES_PREFIX: Final = b"tables/"
 TABLES_END: Final = b"tables0"  # "/" + 1
@@ -223,14 +223,15 @@ class Catalog:
 
     async def _create_missing(self) -> None:
         wanted = self._wanted
-        for _ in range(CREATE_ATTEMPTS_MAX):
+        lost = 0
+        while lost < CREATE_ATTEMPTS_MAX:
             await self._load(linearizable=True)
             missing = [name for name in wanted if name not in self.tables]
             if not missing:
                 return
             # Those with a shard of their own first, so that the others can be spread over the rest.
             name = min(missing, key=lambda name: (wanted[name].shard is None, name))
-            await self._create(name, wanted[name])
+            lost += not await self._create(name, wanted[name])
         raise errors.NoLeader("other coordinators kept changing the catalog")
 
     async def _create(self, name: str, table: TableConfig) -> bool:

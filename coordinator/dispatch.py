@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from proto import errors
+from proto.internal import frames_pb2 as frames
 
 if TYPE_CHECKING:
     import asyncio
 
     from coordinator.routing import ShardRoutes
-    from proto.internal import frames_pb2 as frames
 
 SWEEP_INTERVAL_S: Final = 0.1
 """How late a deadline may be noticed, and how often a parked call is tried without news about the leader."""
@@ -59,8 +59,8 @@ class Call:
     """One request on its way."""
 
     __slots__ = (
-        "body", "cursor", "deadline", "faults", "future", "linearizable", "method", "node", "request_id", "shard",
-        "table_id", "target",
+        "body", "cursor", "deadline", "faults", "future", "in_doubt", "linearizable", "method", "node", "request_id",
+        "shard", "table_id", "target",
     )  # fmt: skip
 
     future: asyncio.Future[frames.Reply]
@@ -78,6 +78,8 @@ class Call:
     deadline: float
     faults: int
     """How often a replica refused it because its data is damaged."""
+    in_doubt: bool
+    """Whether it was sent somewhere and not answered for certain: it may yet take effect, or have done so."""
 
 
 @dataclass(slots=True)
@@ -150,6 +152,7 @@ class Dispatch:
         call.cursor = cursor
         call.deadline = deadline
         call.faults = 0
+        call.in_doubt = False
         self._bytes += len(body)
         self._send(next(self._numbers), call)
         if self._timer is None:
@@ -180,8 +183,11 @@ class Dispatch:
         )
 
     def _resend(self, number: int, call: Call, avoid: int | None = None) -> None:
-        """As _send, under a new number: a late answer to the old one is not for us any more."""
+        """As _send, under a new number: a late answer to the old one is not for us any more.
+
+        avoid is the replica that has just answered; without one the call may still be on its way somewhere."""
         del self._calls[number]
+        call.in_doubt |= avoid is None and call.node != _PARKED
         if call.future.done():
             self._bytes -= len(call.body)
             return
@@ -213,8 +219,14 @@ class Dispatch:
     def handle_unsent(self, channel: Channel) -> None:
         """An envelope could not leave. Which calls were in it is not known, so all of this channel's wait a while:
         the link is about to report a disconnect, or the replica has stopped reading."""
-        for _, call in self._calls_of(self._shards[channel.shard], channel.node):
-            call.node = _PARKED
+        for number, call in self._calls_of(self._shards[channel.shard], channel.node):
+            if call.cursor:
+                # Asked for twice, a part would be skipped.
+                del self._calls[number]
+                self._fail(call, _out_of_reach(call))
+            else:
+                call.node = _PARKED
+                call.in_doubt = True
 
     def handle_envelope(self, channel: Channel, envelope: frames.Envelope) -> None:
         """Answers and news from a replica."""
@@ -224,15 +236,24 @@ class Dispatch:
         for reply in envelope.replies:
             number = reply.call
             call = calls.get(number)
-            if call is None:
-                continue  # resolved or sent elsewhere since
+            if call is None:  # resolved or sent elsewhere since
+                self._close_unwanted_cursor(channel, reply)
+                continue
             if reply.error and not call.future.done():
                 self._handle_refusal(channel, number, call, reply)
                 continue
             del calls[number]
             self._bytes -= len(call.body)
-            if not call.future.done():
+            if call.future.done():
+                self._close_unwanted_cursor(channel, reply)
+            else:
                 call.future.set_result(reply)
+
+    def _close_unwanted_cursor(self, channel: Channel, reply: frames.Reply) -> None:
+        """Nobody waits for this reply any more, so nobody will read on: the few cursors of a replica are for others."""
+        if reply.cursor:
+            number = next(self._numbers)
+            channel.send(number, frames.CURSOR_CLOSE, 0, b"", b"", False, reply.cursor)
 
     def _handle_refusal(self, channel: Channel, number: int, call: Call, reply: frames.Reply) -> None:
         try:
@@ -240,6 +261,13 @@ class Dispatch:
         except errors.InvariantBroken as unknown:
             error = unknown
         call.faults += isinstance(error, errors.Corrupt)
+        call.in_doubt |= not error.definite
+        if call.in_doubt and call.request_id and error.retry is errors.Retry.CALLER:
+            # This replica has not proposed it, but an earlier one may have.
+            error = errors.LeaderLost(f"sent before, then refused: {type(error).__name__} {error.detail}")
+            del self._calls[number]
+            self._fail(call, error)
+            return
         # Once per replica: where all are in doubt nobody else will know better.
         hopeless = call.faults >= len(call.shard.channels)
         if error.retry not in _ELSEWHERE or call.target == channel.node or hopeless:

@@ -107,6 +107,9 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg]
                 return None
             except errors.BoathouseError as error:
                 refusal = error
+            except grpc.aio.InternalError:
+                # A part could not be written: its client has left. Had it not, it must not take this for the end.
+                refusal = errors.CursorNotFound("a part could not be sent")
             except Exception as bug:
                 log.exception("a call failed with an unexpected error", method=route.path)
                 refusal = errors.InvariantBroken(type(bug).__name__)

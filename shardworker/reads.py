@@ -64,9 +64,9 @@ class Reads:
         cluster: ClusterConfig,
         first_cursor: int,
     ) -> None:
-        """The cluster's limits bound the reads that wait and the iterations that are open. first_cursor is above the
-        cursors of all earlier processes: a client that goes on after a restart must not read on in another's
-        iteration."""
+        """The cluster's limits bound the reads that wait and the iterations that are open. Cursors are numbered from
+        first_cursor, which has to be drawn anew for each life: a client that reads on slowly still names the cursor of
+        an earlier one, and must not be given a part of somebody else's iteration."""
         self._core = core
         self._store = store
         self._machine = machine

@@ -84,8 +84,9 @@ class Replica:
         background: Background,
         cluster: ClusterConfig,
         wall_clock_ms: Callable[[], int],
+        first_cursor: int,
     ) -> None:
-        """Wire the parts; nothing runs until turn()."""
+        """Wire the parts; nothing runs until turn(). first_cursor differs in each life of the replica."""
         self._shard = shard
         self._node = node
         self._core = core
@@ -106,8 +107,7 @@ class Replica:
             machine=machine,
             background=background,
             cluster=cluster,
-            # A million iterations a millisecond are out of reach; the modulus keeps an odd clock within a fixed64.
-            first_cursor=(wall_clock_ms() % (1 << 43) << 20) + 1,
+            first_cursor=first_cursor,
         )
         self._snapshots = Snapshots(
             node=node, core=core, store=store, background=background, send=outbox.send_peer, cluster=cluster

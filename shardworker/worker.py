@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import secrets
 import signal
 import sys
 import time
@@ -123,6 +124,7 @@ class Worker:
             background=self._background,
             cluster=cluster,
             wall_clock_ms=lambda: time.time_ns() // 1_000_000,
+            first_cursor=secrets.randbits(62) + 1,
         )
         self._has_peers = len(cluster.replica_nodes(shard)) > 1
         self._held: list[tuple[bytes, frames.Envelope]] = []

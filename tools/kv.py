@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Read and write keys through the etcd API.", no_args_is_help=True)
 
 DEFAULT_ENDPOINT = "127.0.0.1:2379"
+INT64_MAX = 2**63 - 1
 
 KeyArgument = Annotated[str, typer.Argument(help="Key.")]
 TxnFileArgument = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Without one, stdin.")]
@@ -43,8 +44,10 @@ OutputOption = Annotated[
 PrefixOption = Annotated[bool, typer.Option("--prefix", help="All keys that begin with KEY.")]
 FromKeyOption = Annotated[bool, typer.Option("--from-key", help="All keys from KEY on.")]
 PrevOption = Annotated[bool, typer.Option("--prev-kv", help="Show what was there before.")]
-LimitOption = Annotated[int, typer.Option("--limit", min=0, help="At most so many keys; 0 = all.")]
-RevOption = Annotated[int, typer.Option("--rev", min=0, help="As of this revision; 0 = now.")]
+LimitOption = Annotated[
+    int, typer.Option("--limit", min=0, max=INT64_MAX, help="At most so many keys; 0 = all.")
+]
+RevOption = Annotated[int, typer.Option("--rev", min=0, max=INT64_MAX, help="As of this revision; 0 = now.")]
 SerializableOption = Annotated[
     bool,
     typer.Option("--serializable", help="Let any replica answer, even with what is no longer the newest."),
@@ -111,7 +114,9 @@ def put(
     key: KeyArgument,
     value: Annotated[str | None, typer.Argument(help="Value; without one it is read from stdin.")] = None,
     prev_kv: PrevOption = False,
-    lease: Annotated[int, typer.Option("--lease", help="Lease that the key is bound to.")] = 0,
+    lease: Annotated[
+        int, typer.Option("--lease", min=-INT64_MAX, max=INT64_MAX, help="Lease that the key is bound to.")
+    ] = 0,
     request_id: RequestIdOption = None,
     table: TableOption = None,
     endpoint: EndpointOption = DEFAULT_ENDPOINT,
@@ -226,6 +231,11 @@ def open_client(
     endpoints = [part.strip().removeprefix("http://") for part in endpoint.split(",") if part.strip()]
     if not endpoints:
         raise typer.BadParameter("no endpoint given", param_hint="--endpoint")
+    for option, text in (("--table", table), ("--request-id", request_id)):
+        if text and not (text.isascii() and text.isprintable()):
+            raise typer.BadParameter(
+                f"{text!r} can't travel in gRPC metadata; use printable ASCII", param_hint=option
+            )
     return KvClient(endpoints, table, timeout_s, request_id)
 
 

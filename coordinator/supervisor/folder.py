@@ -6,6 +6,7 @@ until the orphans have stopped, instead of opening their databases beside them."
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -42,7 +43,7 @@ class NodeFolder:
         Raises StartRefused; then the folder is as it was, but for an empty one that may have been made."""
         path = cluster.node_dir(node)
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            _make_folder(path)
             lock_fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except OSError as error:
             raise StartRefused(f"the data folder {path} can't be written: {error.strerror}") from None
@@ -76,6 +77,17 @@ def lock_holder(path: Path) -> dict[str, Any]:
     return holder if isinstance(holder, dict) else {}
 
 
+def _make_folder(path: Path) -> None:
+    """With its own name on disk, and that of what holds it: the replicas sync no more than what they make, and a power
+    cut must not take the folder away from above synced data."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    if not (path / "node.json").exists():
+        for folder in dict.fromkeys((path, path.parent, *missing)):
+            with contextlib.suppress(PermissionError):  # not ours to read: its owner made what we found there
+                _sync_folder(folder.parent)
+
+
 def _lock(node: str, path: Path, lock_fd: int) -> None:
     deadline_s = time.monotonic() + ORPHANS_WAIT_S
     while True:
@@ -96,13 +108,15 @@ def _lock(node: str, path: Path, lock_fd: int) -> None:
 
 
 def _is_alive(pid: int) -> bool:
+    """Whether the process runs. One that was killed and not yet collected by its parent does not."""
+    import psutil  # only where a lock is held; a start does without it
+
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        pass
-    return True
+    except psutil.AccessDenied:
+        return True
 
 
 # ---- whose data this is ------------------------------------------------------------------------------------
@@ -180,7 +194,11 @@ def _write_atomically(file: Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(file)
-    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    _sync_folder(file.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:

@@ -36,21 +36,34 @@ class LogFile:
         return descriptor
 
     def maybe_rotate(self) -> bool:
-        """Move the content aside if it has reached the limit; whether it did."""
+        """Move the content aside if it has reached the limit; whether it did.
+
+        What can't be moved, to a full disk for instance, stays for the next try: a log too long is no reason not to
+        run its process."""
         try:
             if self.path.stat().st_size < self._bytes_max:
                 return False
-        except FileNotFoundError:
+            self._move_aside()
+        except OSError:
             return False
-        for number in range(self._files_max - 1, 1, -1):
-            older = self._numbered(number - 1)
-            if older.exists():
-                older.replace(self._numbered(number))
-        if self._files_max > 1:
-            shutil.copyfile(self.path, self._numbered(1))
-        os.truncate(self.path, 0)
         self._mark = 0
         return True
+
+    def _move_aside(self) -> None:
+        if self._files_max > 1:
+            # The copy first, which may fail; the older parts make way only for a whole one.
+            copy = self.path.with_name(f"{self.path.name}.new")
+            try:
+                shutil.copyfile(self.path, copy)
+            except OSError:
+                copy.unlink(missing_ok=True)
+                raise
+            for number in range(self._files_max - 1, 1, -1):
+                older = self._numbered(number - 1)
+                if older.exists():
+                    older.replace(self._numbered(number))
+            copy.replace(self._numbered(1))
+        os.truncate(self.path, 0)
 
     def last_lines(self, count: int) -> list[str]:
         """The last lines that the newest process wrote, at most TAIL_BYTES_MAX of them; empty if it wrote

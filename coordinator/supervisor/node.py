@@ -43,9 +43,9 @@ class NodeSupervisor:
     ) -> None:
         self.node = node
         self.down_asked = asyncio.Event()
-        """Set when someone asked for the whole node to end."""
+        """Set from when someone asked for the whole node to end until it has: meanwhile nothing is started."""
         self.down_done = asyncio.Event()
-        """Set by whoever then stopped it."""
+        """Set by whoever then stopped it. Not for ever: the node can be started again while others are up."""
         self._cluster = cluster
         self._children: dict[str, Child] = {}
         for name in processes_of(cluster, node):
@@ -102,7 +102,9 @@ class NodeSupervisor:
                 await self._operate(operation, children)
                 return {"processes": [child.report().to_json() for child in children]}
             case {"op": "down"}:
-                self.down_asked.set()
+                if not self.down_asked.is_set():
+                    self.down_done.clear()
+                    self.down_asked.set()
                 await self.down_done.wait()
                 return {}
             case _:
@@ -120,6 +122,9 @@ class NodeSupervisor:
             await _stop_all(child for child in children if child.name.shard is not None)
         if operation in ("start", "restart"):
             for child in children:
+                if self.down_asked.is_set():
+                    raise ValueError(f"node {self.node} is going down")
+                self.down_done.clear()
                 await child.start()
             settled = asyncio.gather(*(child.wait_settled() for child in children))
             try:

@@ -60,11 +60,14 @@ def restart_one_by_one(
 
 
 def _followers_first(hands: Hands, names: Sequence[ProcessName]) -> list[ProcessName]:
-    """Leaders last within a shard: each shard then moves its leadership once. Workers before coordinators."""
+    """Leaders last within a shard: each shard then moves its leadership once. Those that don't answer first: they are
+    down, and what is up may be all that the quorum has. Workers before coordinators."""
     workers = [name for name in names if name.shard is not None]
     answers = hands.ask(workers) if workers else {}
     leading = {name for name, status in answers.items() if status.leader == status.node}
-    return sorted(names, key=lambda name: (name.shard is None, name.shard or 0, name in leading))
+    return sorted(
+        names, key=lambda name: (name.shard is None, name.shard or 0, name in leading, name in answers)
+    )
 
 
 def _caught_up(

@@ -114,10 +114,15 @@ class _Supervision:
         await asyncio.gather(*(server.start() for server in servers))
         background = [
             asyncio.create_task(self._announce(), name="announce"),
-            asyncio.create_task(self._end_when_all_are_down(), name="end"),
+            *(
+                asyncio.create_task(self._end_when_asked(node), name=f"end {node.node}")
+                for node in self._nodes
+            ),
             *(asyncio.create_task(node.watch_logs(), name=f"logs of {node.node}") for node in self._nodes),
         ]
         await self._stop.wait()
+        for node in self._nodes:
+            node.down_asked.set()
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
@@ -145,13 +150,14 @@ class _Supervision:
         if all(state is State.RUNNING for state in states):
             self._observer.all_running()
 
-    async def _end_when_all_are_down(self) -> None:
-        await asyncio.gather(*(self._end(node) for node in self._nodes))
-        self._stop.set()
-
-    async def _end(self, node: NodeSupervisor) -> None:
-        """One node's way out while others stay: `boathouse down --node`."""
-        await node.down_asked.wait()
-        self._observer.stopping(f"{node.node}: stopping as asked")
-        await node.stop()
-        node.down_done.set()
+    async def _end_when_asked(self, node: NodeSupervisor) -> None:
+        """A node's way out while others stay, `boathouse down --node`, as often as it is asked for. The last one ends
+        the supervisor."""
+        while True:
+            await node.down_asked.wait()
+            self._observer.stopping(f"{node.node}: stopping as asked")
+            await node.stop()
+            node.down_asked.clear()
+            node.down_done.set()
+            if all(other.down_done.is_set() for other in self._nodes):
+                self._stop.set()

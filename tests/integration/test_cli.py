@@ -99,6 +99,20 @@ def test_deletes(cluster: Cluster) -> None:
     assert _out(cluster, "kv", "del", "d2", "d9").startswith("deleted 2 keys, revision ")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("put", "k", "v", "--lease", "99999999999999999999"),
+        ("get", "k", "--rev", "99999999999999999999"),
+        ("get", "k", "--limit", "99999999999999999999"),
+        ("get", "k", "--table", "t\u00e4ble"),
+        ("put", "k", "v", "--request-id", "two\nlines"),
+    ],
+)
+def test_what_the_wire_can_not_carry_is_wrong_usage(cluster: Cluster, arguments: tuple[str, ...]) -> None:
+    assert arguments[-2] in _refusal(cluster, "kv", *arguments, code=2)
+
+
 def test_transactions(cluster: Cluster, tmp_path: Path) -> None:
     script = 'version("t") = "0"\n\nput t first\nget t\n\nget t\n'
     first = cluster.cli_json("kv", "txn", given=script.encode())

@@ -191,6 +191,7 @@ class Process:
             background=self.background,
             cluster=config,
             wall_clock_ms=host.wall_clock_ms,
+            first_cursor=1,
         )
         if self.core.membership.voters == {NodeId(host.number)}:
             self.core.campaign()

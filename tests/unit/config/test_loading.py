@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -392,3 +393,31 @@ def test_a_spec_that_makes_no_sense(kind: str, node: str, shard: int | None, com
     cluster = parse(ONE, "f.yaml")
     with pytest.raises(ValueError, match=complaint):
         ProcessSpec.model_validate({"cluster": cluster, "kind": kind, "node": node, "shard": shard})
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("nodes: " + "[" * 2000 + "]" * 2000, "f.yaml: is not valid YAML: it nests too deeply"),
+        (ONE + "shards: !!bool maybe\n", "f.yaml: is not valid YAML: a value does not fit its tag"),
+        (ONE + "shards: !!timestamp soon\n", "f.yaml: is not valid YAML: a value does not fit its tag"),
+        (ONE + "shards: !!int ''\n", "f.yaml: is not valid YAML: a value does not fit its tag"),
+        (
+            "nodes: \x01",
+            "f.yaml: is not valid YAML: unacceptable character #x0001: special characters are not allowed",
+        ),
+        ("nodes: {n1: {<<: {? [a] : b}}}", "f.yaml:1: nodes.n1.['a']: a key must be text; put it in quotes"),
+        (
+            f"nodes: {{n1: {{client_port: 0x{'f' * 6000}}}}}",
+            "f.yaml:1: nodes.n1.client_port: must be at most 65535, is a number of more than 64 bits",
+        ),
+        (
+            f"{ONE}raft: 0x{'f' * 6000}",
+            "must be a mapping of keys to values, is a number of more than 64 bits",
+        ),
+        (ONE + 'data_dir: "a\\0b"\n', "data_dir: must not hold a zero byte"),
+    ],
+)
+def test_what_the_parser_stumbles_over_is_a_problem_of_the_file(text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(complaint)):
+        parse(text, "f.yaml")

@@ -6,6 +6,8 @@ import asyncio
 import json
 from typing import TYPE_CHECKING
 
+from config import TableConfig
+from coordinator.catalog import CREATE_ATTEMPTS_MAX
 from coordinator.server import Coordinator
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
@@ -15,6 +17,8 @@ from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
     from tests.unit.coordinator.running import Running
 
@@ -92,6 +96,17 @@ async def test_tables_without_a_shard_of_their_own_are_spread(tmp_path: Path) ->
             "fixed": 2, "a": 3, "b": 1, "c": 2, "d": 3,
         }  # fmt: skip
         assert entries["fixed"]["history"] == 5
+
+
+@in_loop
+async def test_many_tables_are_made_without_a_complaint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make_config(tmp_path, nodes=1, shards=1)
+    tables = {f"t{number}": TableConfig() for number in range(CREATE_ATTEMPTS_MAX + 1)}
+    async with running(tmp_path, config=config.model_copy(update={"tables": tables})) as cluster:
+        assert len(cluster.stores[1].tables) == 1 + len(tables)
+    assert "kept changing the catalog" not in capsys.readouterr().out
 
 
 @in_loop

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +14,9 @@ from proto.internal import frames_pb2 as frames
 from tests.unit.coordinator.running import in_loop
 from tests.waiting import wait_until_async
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 class NotedChannel:
     def __init__(self, shard: int, node: int) -> None:
@@ -20,6 +24,7 @@ class NotedChannel:
         self.node = node
         self.sent: list[tuple[int, bytes, bytes]] = []
         """Number, body, request id."""
+        self.cursors_closed: list[int] = []
 
     def send(
         self,
@@ -31,7 +36,10 @@ class NotedChannel:
         linearizable: bool,
         cursor: int,
     ) -> None:
-        self.sent.append((number, body, request_id))
+        if method == frames.CURSOR_CLOSE:
+            self.cursors_closed.append(cursor)
+        else:
+            self.sent.append((number, body, request_id))
 
 
 class Bench:
@@ -54,10 +62,9 @@ class Bench:
             frames.Envelope(state=frames.ReplicaState(shard=1, node=node, term=term, leader=leader)),
         )
 
-    def reply(self, node: int, number: int, body: bytes = b"") -> None:
-        self.dispatch.handle_envelope(
-            self.channels[node], frames.Envelope(replies=[frames.Reply(call=number, body=body)])
-        )
+    def reply(self, node: int, number: int, body: bytes = b"", *, cursor: int = 0) -> None:
+        reply = frames.Reply(call=number, body=body, cursor=cursor)
+        self.dispatch.handle_envelope(self.channels[node], frames.Envelope(replies=[reply]))
 
     def refuse(
         self, node: int, number: int, error: errors.BoathouseError, *, term: int, leader: int = 0
@@ -190,6 +197,75 @@ async def test_an_unsent_envelope_is_tried_again_later() -> None:
     bench.dispatch.handle_unsent(bench.channels[1])
     assert len(bench.sent(1)) == 1
     await wait_until_async(lambda: len(bench.sent(1)) == 2, timeout_s=5, what="the second try")
+
+
+@in_loop
+async def test_a_part_of_an_iteration_that_may_have_been_asked_for_is_not_asked_for_again() -> None:
+    bench = Bench()
+    part = bench.read(1, cursor=9)
+    bench.dispatch.handle_unsent(bench.channels[1])
+    with pytest.raises(errors.CursorNotFound):
+        await part.future
+    bench.dispatch.handle_connected(bench.channels[1])
+    assert len(bench.sent(1)) == 1
+
+
+@in_loop
+async def test_a_cursor_that_nobody_waits_for_any_more_is_closed() -> None:
+    bench = Bench()
+    abandoned, late = bench.read(), bench.read(timeout_s=0.01)
+    first, second = (number for number, _, _ in bench.sent(1))
+    abandoned.future.cancel()
+    bench.reply(1, first, cursor=7)
+    with pytest.raises(errors.ReadTimedOut):
+        await late.future
+    bench.reply(1, second, cursor=8)
+    assert bench.channels[1].cursors_closed == [7, 8]
+
+
+def disconnected(bench: Bench) -> None:
+    bench.dispatch.handle_disconnected(bench.channels[1])
+    bench.say(2, term=2, leader=2)
+
+
+def another_leader(bench: Bench) -> None:
+    bench.say(2, term=2, leader=2)
+
+
+def leadership_lost(bench: Bench) -> None:
+    bench.refuse(1, bench.sent(1)[0][0], errors.LeaderLost(), term=2, leader=2)
+
+
+def unsent(bench: Bench) -> None:
+    bench.dispatch.handle_unsent(bench.channels[1])
+    bench.say(2, term=2, leader=2)
+
+
+@pytest.mark.parametrize("doubt", [disconnected, another_leader, leadership_lost, unsent])
+@pytest.mark.parametrize("refusal", [errors.NoSpace, errors.QueueFull])
+def test_a_refusal_does_not_deny_what_an_earlier_leader_may_have_proposed(
+    doubt: Callable[[Bench], None], refusal: type[errors.BoathouseError]
+) -> None:
+    @in_loop
+    async def scenario() -> None:
+        bench = Bench()
+        write = bench.write()
+        doubt(bench)
+        bench.refuse(2, bench.sent(2)[0][0], refusal("node 2"), term=2, leader=2)
+        with pytest.raises(errors.LeaderLost, match="node 2"):
+            await write.future
+
+    scenario()
+
+
+@in_loop
+async def test_a_refusal_after_a_refusal_is_certain() -> None:
+    bench = Bench()
+    write = bench.write()
+    bench.refuse(1, bench.sent(1)[0][0], errors.NotLeader(), term=2, leader=2)
+    bench.refuse(2, bench.sent(2)[0][0], errors.NoSpace("node 2"), term=2, leader=2)
+    with pytest.raises(errors.NoSpace):
+        await write.future
 
 
 @in_loop

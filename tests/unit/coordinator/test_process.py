@@ -9,12 +9,17 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from config import ProcessSpec
+from config.child import set_up_logging
 from tests.unit.coordinator.running import make_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    import pytest
 
     from config import ClusterConfig
 
@@ -101,3 +106,19 @@ def test_it_does_not_run_without_assertions(tmp_path: Path) -> None:
     with coordinator(make_config(tmp_path, nodes=1, shards=1), "-O") as process:
         assert event(process)["event"] == "failed"
         assert process.wait(timeout=10) == 1
+
+
+def test_a_logged_traceback_shows_no_variables(capsys: pytest.CaptureFixture[str]) -> None:
+    before = structlog.get_config()
+    try:
+        set_up_logging()
+        value = b"a client's own"
+        try:
+            value.decode().index("?")
+        except ValueError:
+            structlog.get_logger().exception("a call failed")
+    finally:
+        structlog.configure(**before)
+    logged = json.loads(capsys.readouterr().err)
+    assert logged["exception"][0]["exc_type"] == "ValueError"
+    assert "a client's own" not in json.dumps(logged)

@@ -65,7 +65,7 @@ class Jobs:
 class Bench:
     """One replica, node 1. The test is its peers, its clients and its clock."""
 
-    def __init__(self, folder: Path, membership: Membership, *, wall_clock_ms: int = 1_000) -> None:
+    def __init__(self, folder: Path, membership: Membership) -> None:
         nodes = {f"n{node}": {"host": f"127.0.0.{node}"} for node in membership.nodes()}
         self.cluster = ClusterConfig.model_validate({"cluster": "bench", "nodes": nodes})
         self.disk = Disk()
@@ -96,7 +96,8 @@ class Bench:
             outbox=self,
             background=self.jobs,
             cluster=self.cluster,
-            wall_clock_ms=lambda: wall_clock_ms,
+            wall_clock_ms=lambda: 1_000,
+            first_cursor=1,
         )
 
     # ---- the outbox
@@ -217,24 +218,6 @@ def test_an_iteration_that_its_client_leaves_ends_without_a_complaint(alone: Ben
     alone.answer(alone.ask(frames.CURSOR_CLOSE, cursor=cursor))
     with pytest.raises(errors.CursorNotFound):
         alone.answer(alone.ask(frames.CURSOR_NEXT, cursor=cursor))
-
-
-def test_an_iteration_is_not_continued_by_another_life_of_the_worker(tmp_path: Path) -> None:
-    earlier = 0
-    for life in range(2):
-        bench = Bench(tmp_path, members(1), wall_clock_ms=1_000 + life)
-        bench.core.campaign()
-        bench.replica.turn()
-        if life == 0:
-            bench.fill()
-        cursor = bench.answer(bench.ask(frames.REGATTA_ITERATE, iteration())).cursor
-        assert cursor
-        if life == 1:
-            with pytest.raises(errors.CursorNotFound):
-                bench.answer(bench.ask(frames.CURSOR_NEXT, cursor=earlier))
-        earlier = cursor
-        bench.ask(frames.CURSOR_CLOSE, cursor=cursor)
-        bench.store.close()
 
 
 def test_a_read_that_ends_when_the_tables_are_known_to_be_wrong_is_refused(alone: Bench) -> None:

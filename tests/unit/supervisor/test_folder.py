@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from config.loading import parse
 from coordinator.supervisor import folder as folder_module
 from coordinator.supervisor.folder import NodeFolder, lock_holder
 from coordinator.supervisor.refusal import StartRefused
+from tests.waiting import wait_until
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -148,6 +150,25 @@ def test_a_crash_while_the_identity_was_written_does_no_harm(tmp_path: Path) -> 
     _claim_and_release(_cluster(tmp_path))
 
 
+def test_the_names_of_new_folders_are_on_disk_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    cluster = _cluster(tmp_path / "a" / "b")
+    _claim_and_release(cluster)
+    assert {str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b")} <= set(synced)
+    synced.clear()
+    _claim_and_release(cluster)
+    assert not synced
+
+
 def test_a_folder_that_can_not_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     complaint = _refusal(_cluster(tmp_path / "file"))
@@ -199,6 +220,23 @@ def test_a_start_waits_for_orphans_to_end(tmp_path: Path) -> None:
     orphan.stdin.close()  # as when the supervisor dies: the child sees the end of its stdin
     _claim_and_release(cluster)
     orphan.wait()
+
+
+def test_a_killed_supervisor_that_nobody_has_collected_does_not_count(tmp_path: Path) -> None:
+    cluster, orphan = _holder_that_died(tmp_path)
+    killed = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        (tmp_path / "n1" / "lock").write_text(json.dumps({"pid": killed.pid}))
+        killed.kill()
+        wait_until(
+            lambda: psutil.Process(killed.pid).status() == psutil.STATUS_ZOMBIE, timeout_s=5, what="a zombie"
+        )
+        assert orphan.stdin is not None
+        orphan.stdin.close()
+        _claim_and_release(cluster)
+    finally:
+        killed.communicate()
+        orphan.wait()
 
 
 def test_no_holder_is_known_where_nobody_was(tmp_path: Path) -> None:

@@ -74,3 +74,18 @@ def test_one_file_alone_just_starts_over(tmp_path: Path) -> None:
     _write(log, "1234")
     assert log.maybe_rotate()
     assert [path.name for path in tmp_path.iterdir()] == ["a.log"]
+
+
+def test_a_log_that_can_not_be_moved_aside_is_still_written_and_older_ones_stay(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "a.log", bytes_max=10, files_max=3)
+    (tmp_path / "a.log.1").write_text("older")
+    _write(log, "more than ten bytes\n")
+    (tmp_path / "a.log.new").mkdir()  # the copy fails, as on a full disk
+    assert not log.maybe_rotate()
+    _write(log, "the next\n")
+    assert log.path.read_text() == "more than ten bytes\nthe next\n"
+    assert log.last_lines(9) == ["the next"]
+    assert (tmp_path / "a.log.1").read_text() == "older"
+    (tmp_path / "a.log.new").rmdir()
+    assert log.maybe_rotate()
+    assert (tmp_path / "a.log.2").read_text() == "older"

@@ -24,6 +24,7 @@ class Shards:
         self.leaders = leaders
         self.restarted: list[str] = []
         self.state_after = State.RUNNING
+        self.down: set[str] = set()
         self.now_s = 0.0
         self._silent = silent
         self._behind = behind
@@ -32,6 +33,8 @@ class Shards:
     def restart(self, name: ProcessName) -> ProcessReport:
         assert not self._recovering(), f"{name} went down while {self._recovering()} had not recovered"
         self.restarted.append(str(name))
+        assert self.down <= {str(name)}, f"{name} went down while {self.down} was"
+        self.down.clear()
         if name.shard is not None:
             self._questions[name] = 0
             if self.leaders[name.shard] == name.node:
@@ -46,6 +49,8 @@ class Shards:
 
     def _status(self, name: ProcessName) -> frames.ReplicaStatus | None:
         assert name.shard is not None
+        if str(name) in self.down:
+            return None
         asked = self._questions.get(name)
         if asked is not None:
             self._questions[name] = asked + 1
@@ -90,6 +95,13 @@ def test_each_replica_is_back_before_the_next_goes_and_the_leader_goes_last() ->
     shards = Shards({1: "n1"})
     done = _walk(shards, _names("n1/shard-1", "n2/shard-1", "n3/shard-1"))
     assert done == shards.restarted == ["n2/shard-1", "n3/shard-1", "n1/shard-1"]
+
+
+def test_a_replica_that_is_down_comes_back_before_another_goes() -> None:
+    shards = Shards({1: "n1"})
+    shards.down.add("n3/shard-1")
+    done = _walk(shards, _names("n1/shard-1", "n2/shard-1", "n3/shard-1"))
+    assert done == ["n3/shard-1", "n2/shard-1", "n1/shard-1"]
 
 
 def test_a_node_goes_shard_by_shard_and_its_coordinator_last() -> None:

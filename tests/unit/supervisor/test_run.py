@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -270,6 +271,34 @@ def test_down_of_one_node_leaves_the_others(three: FakeUp) -> None:
     NodeControl(three.cluster, "n1").down(timeout_s=20)
     NodeControl(three.cluster, "n3").down(timeout_s=20)
     assert process.wait(10) == 0
+
+
+def test_a_node_that_was_down_and_started_again_goes_down_again(three: FakeUp) -> None:
+    process = three.start_and_wait()
+    control = NodeControl(three.cluster, "n2")
+    everything = ["shard-1", "shard-2", "coordinator"]
+    control.down(timeout_s=20)
+    control.operate("start", everything, timeout_s=20)
+    control.down(timeout_s=20)
+    assert {report.state for report in control.status()} == {State.STOPPED}
+    control.operate("start", everything, timeout_s=20)
+    NodeControl(three.cluster, "n1").down(timeout_s=20)
+    NodeControl(three.cluster, "n3").down(timeout_s=20)
+    assert {report.state for report in control.status()} == {State.RUNNING}
+    assert _end(process) == 0
+
+
+def test_a_restart_under_way_starts_nothing_on_a_node_that_goes_down(three: FakeUp) -> None:
+    process = three.start_and_wait("n2/shard-1=slow-stop")
+    control = NodeControl(three.cluster, "n2")
+    with ThreadPoolExecutor(1) as pool:
+        restart = pool.submit(control.operate, "restart", ["shard-1"], timeout_s=20)
+        wait_until(lambda: "term" in three.words("n2/shard-1"), timeout_s=10, what="the restart to begin")
+        control.down(timeout_s=20)
+        with pytest.raises(RequestRefused, match="node n2 is going down"):
+            restart.result()
+    assert {report.state for report in control.status()} == {State.STOPPED}
+    assert _end(process) == 0
 
 
 @pytest.mark.parametrize(
