@@ -22,6 +22,7 @@ import structlog
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker import wire
+from shardworker.census import Census
 from shardworker.integrity import Integrity
 from shardworker.machine import Result
 from shardworker.proposals import Proposals
@@ -37,7 +38,17 @@ if TYPE_CHECKING:
     from shardworker.background import Background
     from shardworker.machine import StateMachine
     from shardworker.proposals import Waiter
-    from shardworker.raft import Entry, HardState, LogIndex, Message, Raft, Ready, Reason, SnapshotMeta
+    from shardworker.raft import (
+        Entry,
+        HardState,
+        LogIndex,
+        Membership,
+        Message,
+        Raft,
+        Ready,
+        Reason,
+        SnapshotMeta,
+    )
     from shardworker.reads import Answer
     from shardworker.store import ReplicaStore, Turn
 
@@ -84,9 +95,13 @@ class Replica:
         background: Background,
         cluster: ClusterConfig,
         wall_clock_ms: Callable[[], int],
-        first_cursor: int,
+        founders: Membership | None,
+        life: int,
     ) -> None:
-        """Wire the parts; nothing runs until turn(). first_cursor differs in each life of the replica."""
+        """Wire the parts; nothing runs until turn().
+
+        founders: whom a new shard begins with (census.py), None for a replica that a leader tells. life: a number above
+        0 that no earlier process of this replica had."""
         self._shard = shard
         self._node = node
         self._core = core
@@ -107,7 +122,7 @@ class Replica:
             machine=machine,
             background=background,
             cluster=cluster,
-            first_cursor=first_cursor,
+            first_cursor=life,
         )
         self._snapshots = Snapshots(
             node=node, core=core, store=store, background=background, send=outbox.send_peer, cluster=cluster
@@ -122,6 +137,15 @@ class Replica:
             stop_serving=self._abandon_clients,
             background=background,
             cluster=cluster,
+        )
+        self._census = Census(
+            node=node,
+            core=core,
+            store=store,
+            founders=founders,
+            life=life,
+            send=outbox.send_peer,
+            patience_ticks=2 * cluster.raft.election_ticks,
         )
         self._own_batches: dict[LogIndex, tuple[int, frames.CommandBatch]] = {}
         self._links: dict[bytes, None] = {}
@@ -145,12 +169,23 @@ class Replica:
 
     def handle(self, identity: bytes, envelope: frames.Envelope) -> None:
         """Take one envelope from a coordinator or a peer. Its effects leave with the next turn()."""
+        if not self._census.waits:
+            self._handle_peer(envelope)
+        for request in envelope.requests:
+            self._admit(identity, request)
+        if envelope.HasField("census_question"):
+            self._census.handle_question(envelope.census_question)
+        if envelope.HasField("census_answer"):
+            self._census.handle_answer(envelope.census_answer)
+        if envelope.HasField("hello"):
+            self._remember(identity)
+
+    def _handle_peer(self, envelope: frames.Envelope) -> None:
+        """What a member of the group hears from the others."""
         for message in map(wire.decode_message, envelope.raft):
             # A commit index is told as far as its receiver's log is known: it would be false for any other replica.
             if message.to == self._node and self._integrity.hears(message.kind):
                 self._core.step(message)
-        for request in envelope.requests:
-            self._admit(identity, request)
         if envelope.HasField("snapshot_chunk"):
             self._snapshots.handle_chunk(envelope.snapshot_chunk)
         if envelope.HasField("snapshot_ack"):
@@ -159,8 +194,6 @@ class Replica:
             self._integrity.handle_digest(digest)
         if envelope.HasField("verdict"):
             self._integrity.handle_verdict(envelope.verdict)
-        if envelope.HasField("hello"):
-            self._remember(identity)
 
     def handle_disconnected(self, node: NodeId) -> None:
         """The connection to the peer on this node broke."""
@@ -182,6 +215,7 @@ class Replica:
     def _route(self, identity: bytes, request: frames.Request) -> None:
         if request.method != frames.REPLICA_STATUS:
             self._integrity.check_serves()
+            self._census.check_serves()
         if request.request_id:
             self._check_leads()
             if self._disk_full:
@@ -211,8 +245,9 @@ class Replica:
 
     def tick(self) -> None:
         """One tick of the Raft clock has passed."""
-        if self._integrity.votes:
+        if self._integrity.votes and not self._census.waits:
             self._core.tick()
+        self._census.tick()
         self._integrity.tick()
         self._reads.tick()
         self._snapshots.tick()
@@ -223,7 +258,8 @@ class Replica:
 
     def ticks_until_action(self) -> int:
         """Ticks that may pass before tick() matters; lets an idle loop sleep."""
-        if self._disk_full or self._snapshots.is_active() or self._integrity.needs_ticks:
+        waiting = self._census.waits or self._integrity.needs_ticks
+        if waiting or self._disk_full or self._snapshots.is_active():
             return 1
         return self._core.ticks_until_action()
 
@@ -260,6 +296,7 @@ class Replica:
         self._notice_lost_leadership()
         self._announce()
         self._integrity.end_turn()
+        self._census.end_turn()
         self._flush()
 
     def _answer_reads(self) -> None:
@@ -435,7 +472,7 @@ class Replica:
             database_bytes=self._store.database_bytes(),
             database_in_use_bytes=self._store.database_in_use_bytes(),
             no_space=self._disk_full,
-            fault=self._integrity.fault,
+            fault=self._integrity.fault or self._census.fault,
             tables=self._machine.table_status(),
             voters=sorted(core.membership.voters),
             learners=sorted(core.membership.learners),

@@ -89,7 +89,9 @@ class Worker:
             _store_settings(cluster),
             crash_points=from_environment(os.environ),
         )
-        self._begin_membership(cluster, shard)
+        founders = Membership(voters=frozenset(NodeId(holder.id) for holder in cluster.replica_nodes(shard)))
+        if founders.voters == {NodeId(node.id)}:
+            self._begin_alone(founders)
         machine = StateMachine(
             self._store.connection,
             shard,
@@ -124,7 +126,8 @@ class Worker:
             background=self._background,
             cluster=cluster,
             wall_clock_ms=lambda: time.time_ns() // 1_000_000,
-            first_cursor=secrets.randbits(62) + 1,
+            founders=founders,
+            life=secrets.randbits(62) + 1,
         )
         self._has_peers = len(cluster.replica_nodes(shard)) > 1
         self._held: list[tuple[bytes, frames.Envelope]] = []
@@ -133,13 +136,11 @@ class Worker:
         if core.membership.voters == {NodeId(node.id)}:
             core.campaign()  # nobody else to wait for
 
-    def _begin_membership(self, cluster: ClusterConfig, shard: int) -> None:
-        """A new replica starts from the members that the cluster file names; later changes come through the log."""
-        if self._store.membership.voters or self._store.rebuild is not None:
-            return
-        voters = frozenset(NodeId(node.id) for node in cluster.replica_nodes(shard))
-        with self._store.turn(sync=True) as turn:
-            turn.set_membership(Membership(voters=voters))
+    def _begin_alone(self, founders: Membership) -> None:
+        """A new replica that is all of its shard has nobody to ask (census.py)."""
+        if not self._store.membership.voters and self._store.rebuild is None:
+            with self._store.turn(sync=True) as turn:
+                turn.set_membership(founders)
 
     def run(self) -> None:
         """Serve until stop() or until the supervisor is gone, then end in order."""

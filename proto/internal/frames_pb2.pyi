@@ -94,6 +94,8 @@ class Envelope(_message.Message):
     SNAPSHOT_ACK_FIELD_NUMBER: _builtins.int
     DIGESTS_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
+    CENSUS_QUESTION_FIELD_NUMBER: _builtins.int
+    CENSUS_ANSWER_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
     group: _builtins.int
     """Shards of different clusters on clashing ports must not talk: every Envelope names its shard's group.
@@ -135,6 +137,14 @@ class Envelope(_message.Message):
     def verdict(self) -> Global___DigestVerdict:
         """leader -> follower"""
 
+    @_builtins.property
+    def census_question(self) -> Global___CensusQuestion:
+        """worker -> worker"""
+
+    @_builtins.property
+    def census_answer(self) -> Global___CensusAnswer:
+        """worker -> worker"""
+
     def __init__(
         self,
         *,
@@ -147,11 +157,13 @@ class Envelope(_message.Message):
         snapshot_ack: Global___SnapshotAck | None = ...,
         digests: _abc.Iterable[Global___Digest] | None = ...,
         verdict: Global___DigestVerdict | None = ...,
+        census_question: Global___CensusQuestion | None = ...,
+        census_answer: Global___CensusAnswer | None = ...,
         group: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "hello", b"hello", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "group", b"group", "hello", b"hello", "raft", b"raft", "replies", b"replies", "requests", b"requests", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "digests", b"digests", "group", b"group", "hello", b"hello", "raft", b"raft", "replies", b"replies", "requests", b"requests", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -854,3 +866,70 @@ class DigestVerdict(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DigestVerdict: _TypeAlias = DigestVerdict  # noqa: Y015
+
+@_typing.final
+class CensusQuestion(_message.Message):
+    """---- starting on an empty disk ----------------------------------------------------------------------------------
+
+    What a replica asks its peers before it takes part in anything, if it finds its disk empty.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENDER_FIELD_NUMBER: _builtins.int
+    LIFE_FIELD_NUMBER: _builtins.int
+    sender: _builtins.int
+    life: _builtins.int
+    """of the asking process; the answer repeats it"""
+    def __init__(
+        self,
+        *,
+        sender: _builtins.int = ...,
+        life: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["life", b"life", "sender", b"sender"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CensusQuestion: _TypeAlias = CensusQuestion  # noqa: Y015
+
+@_typing.final
+class CensusAnswer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENDER_FIELD_NUMBER: _builtins.int
+    LIFE_FIELD_NUMBER: _builtins.int
+    LAST_INDEX_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    WAITS_FIELD_NUMBER: _builtins.int
+    VOTERS_FIELD_NUMBER: _builtins.int
+    sender: _builtins.int
+    life: _builtins.int
+    last_index: _builtins.int
+    """the last one that the sender holds, or held before it was rebuilt"""
+    term: _builtins.int
+    waits: _builtins.bool
+    """the sender's disk is empty too"""
+    @_builtins.property
+    def voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """none if it does not know"""
+
+    def __init__(
+        self,
+        *,
+        sender: _builtins.int = ...,
+        life: _builtins.int = ...,
+        last_index: _builtins.int = ...,
+        term: _builtins.int = ...,
+        waits: _builtins.bool = ...,
+        voters: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_index", b"last_index", "life", b"life", "sender", b"sender", "term", b"term", "voters", b"voters", "waits", b"waits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CensusAnswer: _TypeAlias = CensusAnswer  # noqa: Y015

@@ -92,6 +92,12 @@ class Raft(Elections, Follower):
         self._staged_membership: Membership | None = None
         self._staged_changes = 0
 
+    def begin(self, membership: Membership) -> None:
+        """Become one of the first members of a new group, once the caller has made that durable."""
+        assert not self._groups, "this replica has a group"
+        assert self.log.last_index == 0, "a log belongs to a group that exists"
+        self._set_membership(membership)
+
     # ---- input: time ---------------------------------------------------------------------------------------
 
     def tick(self) -> None:

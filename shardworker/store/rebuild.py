@@ -59,8 +59,9 @@ def advice(path: Path) -> str:
     return (
         "A damaged replica serves nothing. If the shard has other replicas, it works on without this one: check this "
         f"node's disk, run `{Path(sys.executable).name} -m shardworker.store.rebuild {path}` here, then start the "
-        "worker again; it is rebuilt from the leader. Never empty the folder by hand: a voter that has forgotten its "
-        "vote can lose data of the whole shard. A shard with this one replica has to be restored from a backup"
+        "worker again; it is rebuilt from the leader. Do not move the folder away unless that command says so: the "
+        "replica would have to hear from the others what it has promised, and a shard can spare one replica's memory, "
+        "not two. A shard with this one replica has to be restored from a backup"
     )
 
 
@@ -96,8 +97,9 @@ def _read(file: Path, reason: str) -> tuple[Identity, ReplicaState, RebuildMark]
     except (apsw.Error, Corrupt, ValueError, KeyError) as error:
         raise CannotRebuild(
             f"{file}: its identity, term and vote, and its membership cannot all be read "
-            f"({translated(error, 'reading them')}). Leave this replica stopped and keep its folder: the others "
-            "serve the shard as long as a majority of them runs"
+            f"({translated(error, 'reading them')}). If all other replicas of the shard are sound, move this folder "
+            "away and start the worker: they tell it what it has promised, and it is rebuilt from the leader. "
+            "Otherwise leave it stopped"
         ) from error
     if not others and earlier is None:
         raise CannotRebuild(

@@ -251,19 +251,19 @@ class ReplicaStore:
             self._fail(failed)
             raise failed from error
 
-    def begin_rebuild(self, reason: str) -> None:
+    def begin_rebuild(self, reason: str, lost: ReplicaState | None = None) -> None:
         """Give up log, membership and tables; keep identity, term and vote. Durable on return, and this store refuses
-        every further turn: the replica that is to be rebuilt is opened anew.
+        every further turn: the replica that is to be rebuilt is opened anew. lost: term, vote and last index that the
+        replica had, if this store does not hold them.
 
         Raises DiskFull or StorageFailed; the replica in the folder is then the old one or the new one."""
-        until = max(self.state.last_index, self.rebuild.until if self.rebuild else 0)
+        state = lost or self.state
+        until = max(state.last_index, self.rebuild.until if self.rebuild else 0)
         self._checkpointer.close()
         self.connection.close()
         self._fail(StorageFailed(f"the replica in {self.path} is to be rebuilt"))
         try:
-            rebuild.start_over(
-                self._around, self.generation, self.state, RebuildMark(LogIndex(until), reason)
-            )
+            rebuild.start_over(self._around, self.generation, state, RebuildMark(LogIndex(until), reason))
         except Exception as error:
             raise translated(error, f"starting the replica in {self.path} over") from error
 

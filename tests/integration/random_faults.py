@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import shutil
 import signal
 import threading
 import time
@@ -53,6 +54,7 @@ class RandomFaults:
             "worker killed": lambda: self._kill(self._worker()),
             "coordinator killed": lambda: self._kill(self._coordinator()),
             "node killed": self._kill_node,
+            "disk lost": self._lose_disk,
             "worker paused": lambda: self._pause([self._worker()]),
             "coordinator paused": lambda: self._pause([self._coordinator()]),
             "node paused": self._pause_node,
@@ -136,7 +138,21 @@ class RandomFaults:
 
     def _kill_node(self) -> bool:
         """A power cut of one machine: supervisor and all."""
-        node = self._node()
+        return self._end_node(self._node())
+
+    def _lose_disk(self) -> bool:
+        """A machine dies, and comes back without the data of one shard. Not before the last one has its data again."""
+        name = self._worker()
+        assert name.shard is not None
+        statuses = self._cluster.ask(name.shard).values()
+        if len(statuses) < self._cluster.config.replicas or any(status.fault for status in statuses):
+            return False
+        if not self._end_node(name.node):
+            return False
+        shutil.rmtree(self._cluster.config.replica_dir(name.node, name.shard))
+        return True
+
+    def _end_node(self, node: str) -> bool:
         if node in self._down:
             return False
         self._down.add(node)

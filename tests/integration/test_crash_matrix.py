@@ -161,8 +161,10 @@ def test_a_leader_that_makes_a_snapshot(tmp_path: Path, point: CrashPoint) -> No
         sender, other, late = workers
         sender.start(point)
         other.start()
+        late.start()
         workers.lead(sender)
         sender.create_table()
+        late.stop()
         writer.put_until_killed(sender)
         late.start()
         assert sender.wait_dead() == -signal.SIGKILL, sender.describe()
@@ -182,9 +184,10 @@ def test_a_follower_that_gets_a_snapshot(tmp_path: Path) -> None:
     writer = Writer()
     with Workers(tmp_path, 3, settings=settings()) as workers:
         first, second, late = workers
-        first.start()
-        second.start()
+        for worker in workers:
+            worker.start()
         workers.leader().create_table()
+        late.stop()
         for point in RECEIVING:
             writer.put_until_killed(workers.leader())
             late.start(point, wait=False)

@@ -15,7 +15,7 @@ from tests.integration.proxy import FaultProxy
 from tests.integration.random_faults import RandomFaults
 
 FRESH: Final = os.environ.get("BOATHOUSE_EXAMPLES") == "fresh"
-SEED: Final = int(os.environ.get("BOATHOUSE_SEED", "2"))
+SEED: Final = int(os.environ.get("BOATHOUSE_SEED", "3"))
 FAULTS: Final = 60 if FRESH else 12
 CLIENTS: Final = 24
 CALM_ANSWERS: Final = 300

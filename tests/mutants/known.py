@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from proto.internal import frames_pb2 as frames
+from shardworker import census
 from shardworker.machine import StateMachine, window
-from shardworker.raft import Role
+from shardworker.raft import NodeId, Role
 from shardworker.replica import Replica
 from shardworker.store import ReplicaStore, Turn, folder
 from tests.mutants import scenarios
@@ -108,6 +109,28 @@ class StaysFull(Replica):
         super()._watch_disk()
         if not was_full:
             self._turn_refused = False
+
+
+class JoinsWithoutAsking(Replica):
+    """A replica on an empty disk takes the shard for new."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        if self._census.waits:
+            self._census._begin(parts["founders"])
+
+
+def _judge_by_one(
+    voters: frozenset[NodeId], node: NodeId, answers: dict[NodeId, census.Answer], *, patience_over: bool
+) -> census.Begin | census.Rebuild | census.Wait:
+    """Takes the first answer of a replica with data for all that is to be known."""
+    for answer in answers.values():
+        if answer.last_index and not answer.waits:
+            return census.Rebuild(answer.last_index, answer.term)
+    return _judge(voters, node, answers, patience_over=patience_over)
+
+
+_judge = census.judge
 
 
 @dataclass(frozen=True)
@@ -239,6 +262,21 @@ MUTANTS = (
         seen_by=("one-leader", "leader-completeness", "applied-in-order", "equal-state", *_HISTORY),
         spares=2,
         scenario=scenarios.two_changes,
+    ),
+    Mutant(
+        "a voter on an empty disk taking part at once",
+        Build(replica=JoinsWithoutAsking),
+        kinds=(),
+        seen_by=("leader-completeness", "applied-in-order", "one-leader", *_HISTORY),
+        scenario=scenarios.lost_disk,
+    ),
+    Mutant(
+        "a voter on an empty disk believing a single other one",
+        Build(),
+        kinds=(),
+        seen_by=("leader-completeness", "applied-in-order", "one-leader", *_HISTORY),
+        scenario=scenarios.lost_disk_and_old_leader,
+        patches=((census, "judge", _judge_by_one),),
     ),
     # What the simulator found in boathouse itself; each was fixed, and is put back here.
     Mutant(

@@ -109,6 +109,56 @@ def _two_changes(cluster: Cluster) -> Script:
     _connect_only(cluster, (leader, 4, 5), (near, far))
 
 
+def lost_disk(cluster: Cluster) -> None:
+    """A follower that has made a majority with its leader loses its disk, and meets the third voter alone."""
+    play(cluster, _lost_disk(cluster))
+
+
+def _lost_disk(cluster: Cluster) -> Script:
+    voters = (1, 2, 3)
+    yield lambda: _leader_among(cluster, voters) > 0
+    leader = _leader_among(cluster, voters)
+    near, far = (n for n in voters if n != leader)
+    _connect_only(cluster, (leader, near))
+    yield _commits(cluster, 3)
+    _lose_disk(cluster, near)
+    _connect_only(cluster, (near, far))
+
+
+def lost_disk_and_old_leader(cluster: Cluster) -> None:
+    """A leader sleeps, its two followers make a majority without it, one of them loses its disk and meets the old
+    leader, which wakes up and does not know."""
+    play(cluster, _lost_disk_and_old_leader(cluster))
+
+
+def _lost_disk_and_old_leader(cluster: Cluster) -> Script:
+    voters = (1, 2, 3)
+    yield lambda: _leader_among(cluster, voters) > 0
+    old = _leader_among(cluster, voters)
+    others = tuple(n for n in voters if n != old)
+    _connect_only(cluster, others)
+    cluster.hosts[old - 1].paused = True
+    yield lambda: _leader_among(cluster, others) > 0
+    new = _leader_among(cluster, others)
+    near = next(n for n in others if n != new)
+    yield _commits(cluster, 3)
+    _connect_only(cluster, (old, near))
+    _lose_disk(cluster, near)
+    cluster.hosts[old - 1].paused = False
+
+
+def _commits(cluster: Cluster, more: int) -> Callable[[], bool]:
+    """Whether so many more entries are committed than now."""
+    before = max(cluster.checkers.committed, default=0)
+    return lambda: max(cluster.checkers.committed, default=0) >= before + more
+
+
+def _lose_disk(cluster: Cluster, number: int) -> None:
+    host = cluster.hosts[number - 1]
+    host.lose_disk()
+    host.start()
+
+
 def deposed_leader(cluster: Cluster) -> None:
     """A leader stops for a while, cut off with a client that goes on asking it; meanwhile another one leads."""
     play(cluster, _deposed_leader(cluster))

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from tests.simulation.host import Host
 
 RESTART_US_MAX: Final = 1_500 * MS
+FORGET_ABOVE_VOTERS: Final = 3
+"""In a larger group a vote that is still under way when the disk is lost could meet one that is given afterwards: what
+is still under way is then lost as well, as when a connection ends with its process."""
+
 LASTS_US_MAX: Final = 2_500 * MS
 
 
@@ -51,6 +55,7 @@ class Faults:
             "full-disk": self._fill_disk,
             "failed-sync": self._fail_sync,
             "bit-flip": self._flip_bit,
+            "lost-disk": self._lose_disk,
             "clock": self._jump_clock,
             "membership": self._change_membership,
             "transfer": self._transfer,
@@ -199,6 +204,18 @@ class Faults:
         host.damaged = True
         host.disk.flip_bit(file, found[int(place * len(found))] + 12, bit)
 
+    def _lose_disk(self, rng: Random) -> None:
+        """All that a replica has promised is gone, and it starts again under its old name. One replica at a time."""
+        host = self._host(rng)
+        # With fewer than three voters, one disk is not a minority.
+        if self._cluster.plan.voters < 3 or any(other.has_lost for other in self._cluster.hosts):
+            return
+        self._cluster.count("lost-disk")
+        host.lose_disk()
+        if self._cluster.plan.voters > FORGET_ABOVE_VOTERS:
+            self._cluster.network.forget(host.address)
+        self._restart_later(host)
+
     def _can_lose(self, host: Host) -> bool:
         """Whether every membership that is or may come into force has a majority without this host."""
         rest = {
@@ -273,7 +290,7 @@ class Faults:
                     self._cluster.count("replaced")
                     host.replace()
                     host.start()
-            elif host.disks > 1 and host.process is not None:
+            elif host.disks > 1 and host.begins_with is None and host.process is not None:
                 if node not in membership.nodes():
                     self._propose(MembershipChange((Step(StepKind.ADD_LEARNER, node),)))
                 elif node in membership.learners and leader.core.log.last_index - host.process.applied < 20:

@@ -50,17 +50,19 @@ def heal(cluster: Cluster) -> list[Host]:
             host.process.crash.left = None
         host.start()
     core = [host for host in cluster.hosts if host.process is not None]
-    if not all(
-        has_quorum(membership, {NodeId(host.number) for host in core})
-        for membership in possible_memberships(cluster)
-    ):
+    if not _can_decide(cluster, core):
         return []
     rng = cluster.world.stream("healing")
     for host in rng.sample(core, len(core)):
-        fewer = {NodeId(other.number) for other in core if other is not host}
-        if rng.random() < 0.5 and all(
-            has_quorum(membership, fewer) for membership in possible_memberships(cluster)
-        ):
+        fewer = [other for other in core if other is not host]
+        if rng.random() < 0.5 and _can_decide(cluster, fewer):
             host.kill()
             core.remove(host)
     return core
+
+
+def _can_decide(cluster: Cluster, hosts: list[Host]) -> bool:
+    """Whether these are a quorum of every membership that may come into force. Who has lost its disk is none of them
+    before it has its data again."""
+    voices = {NodeId(host.number) for host in hosts if not host.has_lost}
+    return all(has_quorum(membership, voices) for membership in possible_memberships(cluster))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import apsw
 
 from proto.errors import Corrupt
+from shardworker.integrity import RebuildBegun
 from shardworker.store import DiskFull, Identity, StorageFailed
 from tests.simulation.checkers import Promises
 from tests.simulation.disk import SimulatedDisk
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
     from shardworker.raft import Membership
     from tests.simulation.cluster import Cluster
+
+RESTART_US: Final = 100 * MS
+"""A supervisor starts a process again that ended by itself."""
 
 EPOCH_MS = 1_795_000_000_000
 """The wall clocks' time when a simulation starts."""
@@ -52,6 +56,7 @@ class Host:
         self.full = False
         self.damaged = False
         """A bit of its disk was flipped."""
+        self._lost = False
         self._new_disk()
         cluster.network.attach(self.address, self._receive)
 
@@ -112,10 +117,13 @@ class Host:
                 self._buried("the power went, or it was killed, in a disk operation")
             elif isinstance(error, Killed):
                 self._buried(f"killed at {error.args[0]}")
+            elif isinstance(error, RebuildBegun):
+                self._buried("it starts over")
+                self.cluster.world.after(RESTART_US, self.start)
             elif isinstance(error, StorageFailed):
                 self._buried("the disk failed")
-            elif isinstance(error, DiskFull | apsw.FullError) and self.process is None and self.full:
-                self._buried("the disk is too full to start")
+            elif isinstance(error, DiskFull | apsw.FullError) and self.full and self._starts:
+                self._buried("the disk is too full to start, or to start over")
             elif isinstance(error, Corrupt) and self.damaged:
                 self.refuses = str(error)
                 self.cluster.count("refused")
@@ -167,15 +175,37 @@ class Host:
 
     def replace(self) -> None:
         """A new disk, empty, in place of the old one; the replica joins as one that was never there."""
-        assert self.process is None
+        self._empty()
         self.cluster.network.forget(self.address)
-        self.disk.close()
-        self._new_disk()
-        self.promises = Promises()
         self.refuses = None
         self.begins_with = None
         self.full = self.damaged = False
         self.cluster.world.note(f"replaced {self}")
+
+    def lose_disk(self) -> None:
+        """A new disk, empty, under the old place in the membership: nobody has told the others."""
+        self.kill()
+        self._empty()
+        self._lost = True
+        self.cluster.world.note(f"lost disk {self}")
+
+    def _empty(self) -> None:
+        assert self.process is None
+        self.disk.close()
+        self._new_disk()
+        self.promises = Promises()
+
+    @property
+    def _starts(self) -> bool:
+        return self.process is None or not self.process.store.membership.voters
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether it lost its disk and does not hold again what it held."""
+        store = self.process.store if self.process is not None else None
+        if store is not None and store.membership.voters and store.rebuild is None:
+            self._lost = False
+        return self._lost
 
     def close(self) -> None:
         """The simulation is over."""

@@ -22,6 +22,7 @@ KINDS: Final = (
     "full-disk",
     "failed-sync",
     "bit-flip",
+    "lost-disk",
     "clock",
     "membership",
     "transfer",
@@ -66,6 +67,9 @@ def draw(seed: int) -> Plan:
     rng = random.Random(f"{seed}/plan")
     share = rng.choice((0.3, 0.5, 0.5, 0.8, 1.0))
     kinds = frozenset(kind for kind in KINDS if rng.random() < share)
+    if "lost-disk" in kinds:
+        # Who has lost its disk goes by the members of the cluster file; and only one may be without data at a time.
+        kinds -= rng.choice((frozenset({"lost-disk"}), frozenset({"membership", "bit-flip"})))
     spares = rng.choices((0, 1, 2), (4, 4, 2))[0]
     return Plan(
         seed=seed,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from shardworker.machine import Result, StateMachine
-    from shardworker.raft import Raft, Ready
+    from shardworker.raft import Membership, Raft, Ready
     from shardworker.store import CrashPoint
     from tests.simulation.checkers import Checkers
     from tests.simulation.host import Host
@@ -157,13 +157,9 @@ class Process:
             crash_points=crash,
         )
         try:
-            if (
-                not self.store.membership.voters
-                and host.begins_with is not None
-                and self.store.rebuild is None
-            ):
-                with self.store.turn(sync=True) as turn:
-                    turn.set_membership(host.begins_with)
+            founders = host.begins_with
+            if founders is not None and founders.voters == {NodeId(host.number)}:
+                self._begin_alone(founders)
             self._checkers.opened(self)
             machine = _watched_machine(cluster.build.machine, self, self._checkers)
             self.machine = machine(self.store.connection, cluster.shard, MachineSettings())
@@ -191,11 +187,17 @@ class Process:
             background=self.background,
             cluster=config,
             wall_clock_ms=host.wall_clock_ms,
-            first_cursor=1,
+            founders=founders,
+            life=host.lives,
         )
         if self.core.membership.voters == {NodeId(host.number)}:
             self.core.campaign()
         self.wake(STEP_US)
+
+    def _begin_alone(self, founders: Membership) -> None:
+        if not self.store.membership.voters and self.store.rebuild is None:
+            with self.store.turn(sync=True) as turn:
+                turn.set_membership(founders)
 
     def __str__(self) -> str:
         return str(self.host)

@@ -97,7 +97,8 @@ class Bench:
             background=self.jobs,
             cluster=self.cluster,
             wall_clock_ms=lambda: 1_000,
-            first_cursor=1,
+            founders=None,
+            life=1,
         )
 
     # ---- the outbox

@@ -143,7 +143,7 @@ def test_without_its_vote_a_replica_never_starts_again(tmp_path: Path) -> None:
     connection = apsw.Connection(str(file))
     connection.execute("UPDATE meta SET crc = crc + 1 WHERE name = 'state'")
     connection.close()
-    with pytest.raises(CannotRebuild, match="Leave this replica stopped"):
+    with pytest.raises(CannotRebuild, match="move this folder away"):
         rebuild_stopped(tmp_path, "it differs")
     assert [path.name for path in tmp_path.glob("*.db")] == [file.name]
 

@@ -1,0 +1,211 @@
+"""A replica that starts on an empty disk asks its peers what they hold before it does anything.
+
+Two stories look alike from inside: the shard is new, or this replica has lost its disk. In the second it may have
+voted, and acknowledged entries, without knowing. If it took part in an election as if it were new, somebody could win
+who lacks what it once acknowledged, and that would be lost for the whole shard. So it is silent to the consensus, and
+asks the voters until one of these is known:
+
+- Nobody holds anything. All voters say so, or a majority does and the others were silent for a while: the shard begins,
+  with the members of the cluster file.
+- Somebody holds data. Once enough voters have told their term and last index, this replica is rebuilt from the leader
+  (integrity.py), as if it had held all that any of them holds and had voted in the newest of their terms. What it may
+  have acknowledged or voted for, and what a majority made of that, at least one of those asked knows of: with n voters,
+  of which a majority is m, m - 1 others hold the entry or know the term, so n - m + 1 others include one of them.
+
+What remains: a voter that was never started before, and one whose disk was lost, can begin a shard anew while the only
+replica that holds its data is away. That takes a majority without data, and a silent third.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from proto import errors
+from proto.internal import frames_pb2 as frames
+from shardworker.integrity import RebuildBegun
+from shardworker.raft import LogIndex, NodeId, Term
+from shardworker.store import DiskFull, ReplicaState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from shardworker.raft import Membership, Raft
+    from shardworker.store import ReplicaStore
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a voter said of itself."""
+
+    last_index: LogIndex
+    """The last index it holds, or held before it was rebuilt."""
+    term: Term
+    waits: bool
+    """It starts on an empty disk itself."""
+    voters: frozenset[NodeId]
+    """By whose votes it goes; empty if it does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """The shard is new."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """The shard has data, and this replica may have had it up to this index."""
+
+    until: LogIndex
+    term: Term
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Not enough is known."""
+
+    reason: str
+    """For people."""
+
+
+def judge(
+    voters: frozenset[NodeId], node: NodeId, answers: dict[NodeId, Answer], *, patience_over: bool
+) -> Begin | Rebuild | Wait:
+    """What a replica on an empty disk is to do, given the answers of other voters.
+
+    patience_over: whether those that are silent were given time to speak."""
+    majority = len(voters) // 2 + 1
+    holding = [answer for answer in answers.values() if answer.last_index > 0]
+    if not holding:
+        empty = len(answers) + (node in voters)
+        if empty == len(voters) or (empty >= majority and patience_over):
+            return Begin()
+        return Wait(f"{empty} of {len(voters)} voters are known to be empty too")
+    if any(answer.voters not in (voters, frozenset()) for answer in holding):
+        return Wait(
+            "the shard's members are not those of the cluster file: remove this replica and add it again"
+        )
+    settled = [answer for answer in answers.values() if not answer.waits]
+    needed = len(voters) - majority + 1
+    if len(settled) < needed:
+        return Wait(
+            f"the shard has data, and {len(settled)} of {needed} other voters needed have told what they hold"
+        )
+    return Rebuild(
+        LogIndex(max(answer.last_index for answer in settled)), Term(max(answer.term for answer in settled))
+    )
+
+
+class Census:
+    """Asks for one replica that starts on an empty disk, and answers for every one. Called from the loop's thread."""
+
+    def __init__(
+        self,
+        *,
+        node: NodeId,
+        core: Raft,
+        store: ReplicaStore,
+        founders: Membership | None,
+        life: int,
+        send: Callable[[NodeId, frames.Envelope], None],
+        patience_ticks: int,
+    ) -> None:
+        """founders: whom a new shard begins with; None for a replica that is told its membership by a leader. life:
+        tells this process's questions from those of the process before it."""
+        self._node = node
+        self._core = core
+        self._store = store
+        self._founders = founders
+        self._life = life
+        self._send = send
+        self._patience_ticks = patience_ticks
+        self._ticks = 0
+        self._answers: dict[NodeId, Answer] = {}
+        self._reason = "no other voter has answered"
+        self.waits = founders is not None and not store.membership.nodes() and store.rebuild is None
+        """Whether this replica does not know yet what to do: it hears and says nothing else."""
+
+    @property
+    def fault(self) -> str:
+        """Why this replica does not serve; empty if it is not for this."""
+        return (
+            f"its disk is empty, and it waits to hear what the others hold: {self._reason}"
+            if self.waits
+            else ""
+        )
+
+    def check_serves(self) -> None:
+        """Raises NotLeader while this replica waits: others may know what it has lost."""
+        if self.waits:
+            raise errors.NotLeader(self.fault)
+
+    def tick(self) -> None:
+        """One tick of the Raft clock has passed: ask again whom the last question may not have reached."""
+        if self.waits:
+            self._ticks += 1
+            self._ask(self._others())
+
+    def handle_question(self, question: frames.CensusQuestion) -> None:
+        """Tell a peer what this replica holds."""
+        mark = self._store.rebuild
+        answer = frames.CensusAnswer(
+            sender=self._node,
+            life=question.life,
+            last_index=max(self._core.log.last_index, mark.until if mark is not None else 0),
+            term=self._core.term,
+            waits=self.waits,
+            voters=sorted(self._core.membership.voters),
+        )
+        self._send(NodeId(question.sender), frames.Envelope(census_answer=answer))
+
+    def handle_answer(self, answer: frames.CensusAnswer) -> None:
+        """A peer told what it holds."""
+        sender = NodeId(answer.sender)
+        if self.waits and answer.life == self._life and sender in self._others():
+            self._answers[sender] = Answer(
+                LogIndex(answer.last_index),
+                Term(answer.term),
+                answer.waits,
+                frozenset(map(NodeId, answer.voters)),
+            )
+
+    def end_turn(self) -> None:
+        """Act on what is known. Raises RebuildBegun."""
+        if not self.waits:
+            return
+        assert self._founders is not None
+        patience_over = self._ticks >= self._patience_ticks
+        match judge(self._founders.voters, self._node, self._answers, patience_over=patience_over):
+            case Begin():
+                self._begin(self._founders)
+            case Rebuild(until, term):
+                reason = "its disk was empty though its shard has data"
+                # It votes for nobody else in that term.
+                lost = ReplicaState(term=term, vote=self._node, last_index=until)
+                self._store.begin_rebuild(reason, lost)
+                raise RebuildBegun(f"{reason}; this replica is rebuilt from the leader")
+            case Wait(reason):
+                self._reason = reason
+
+    def _begin(self, founders: Membership) -> None:
+        try:
+            with self._store.turn(sync=True) as turn:
+                turn.set_membership(founders)
+        except DiskFull as error:
+            self._reason = f"the disk is full: {error}"
+            return
+        self._core.begin(founders)
+        self.waits = False
+
+    def _others(self) -> frozenset[NodeId]:
+        assert self._founders is not None
+        return self._founders.voters - {self._node}
+
+    def _ask(self, nodes: Collection[NodeId]) -> None:
+        for node in sorted(nodes):
+            question = frames.CensusQuestion(sender=self._node, life=self._life)
+            self._send(node, frames.Envelope(census_question=question))

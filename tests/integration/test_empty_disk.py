@@ -1,0 +1,74 @@
+"""Real replicas that start on an empty disk: of a new shard, and of one that has data."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proto import errors
+from tests.integration.workers import Workers
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.integration.workers import WorkerProcess
+
+
+def put(worker: WorkerProcess, number: int) -> None:
+    worker.put(b"k%d" % number, b"v", b"request-%08d" % number)
+
+
+def test_a_replica_that_lost_its_disk_is_rebuilt_and_decides_nothing_before(tmp_path: Path) -> None:
+    with Workers(tmp_path, 3) as workers:
+        for worker in workers:
+            worker.start()
+        leader = workers.leader()
+        leader.create_table()
+        for number in range(20):
+            put(leader, number)
+        lost, other = (worker for worker in workers if worker is not leader)
+        lost.stop()
+        shutil.rmtree(lost.folder)
+        leader.signal(signal.SIGSTOP)
+        other.signal(signal.SIGSTOP)
+
+        lost.start()
+        status = lost.status()
+        assert "its disk is empty" in status.fault
+        assert (status.term, status.leader, list(status.voters)) == (0, 0, [])
+        with pytest.raises(errors.NotLeader, match="its disk is empty"):
+            lost.range(b"k0", linearizable=False)
+        other.signal(signal.SIGCONT)
+        wait_until(
+            lambda: "1 of 2 other voters" in lost.status().fault, timeout_s=10, what="one answer to arrive"
+        )
+        leader.signal(signal.SIGCONT)
+        assert lost.wait_dead() == 1, lost.describe()
+        assert b"its disk was empty though its shard has data" in b"".join(lost.said)
+
+        lost.start()
+        wait_until(lambda: not lost.status().fault, timeout_s=20, what="the lost replica to serve again")
+        workers.wait_alike(lost)
+        assert lost.range(b"k", b"l", linearizable=False).count == 20
+        put(workers.leader(), 20)
+        workers.wait_alike(lost)
+
+
+def test_a_majority_begins_a_new_shard_and_a_latecomer_joins_it(tmp_path: Path) -> None:
+    with Workers(tmp_path, 3) as workers:
+        first, second, late = workers
+        first.start()
+        assert "its disk is empty" in first.status().fault
+        second.start()
+        leader = workers.leader()
+        leader.create_table()
+        put(leader, 0)
+        late.start()
+        assert late.wait_dead() == 1, late.describe()
+        late.start()
+        workers.wait_alike(late)
+        assert late.range(b"k0", linearizable=False).kvs[0].value == b"v"

@@ -1,0 +1,97 @@
+"""What a replica on an empty disk concludes from what the other voters say."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shardworker.census import Answer, Begin, Rebuild, Wait, judge
+from shardworker.raft import LogIndex, NodeId, Term
+
+ME = NodeId(1)
+THREE = frozenset(map(NodeId, (1, 2, 3)))
+
+
+def empty(*, waits: bool = True) -> Answer:
+    return Answer(LogIndex(0), Term(0), waits, frozenset() if waits else THREE)
+
+
+def holds(index: int, term: int, voters: frozenset[NodeId] = THREE) -> Answer:
+    return Answer(LogIndex(index), Term(term), False, voters)
+
+
+def judge_three(two: Answer | None, three: Answer | None, *, patience_over: bool = False) -> object:
+    answers = {NodeId(node): answer for node, answer in ((2, two), (3, three)) if answer is not None}
+    return judge(THREE, ME, answers, patience_over=patience_over)
+
+
+def test_a_shard_begins_when_all_its_voters_are_empty() -> None:
+    assert judge_three(empty(), empty(waits=False)) == Begin()
+
+
+def test_a_majority_begins_once_the_others_had_time_to_speak() -> None:
+    assert isinstance(judge_three(empty(), None), Wait)
+    assert judge_three(empty(), None, patience_over=True) == Begin()
+
+
+def test_nobody_begins_alone() -> None:
+    assert judge_three(None, None, patience_over=True) == Wait("1 of 3 voters are known to be empty too")
+
+
+def test_a_shard_with_data_is_not_begun_again() -> None:
+    assert judge_three(empty(), holds(1, 1), patience_over=True) == Wait(
+        "the shard has data, and 1 of 2 other voters needed have told what they hold"
+    )
+
+
+def test_it_takes_on_the_most_that_any_of_them_knows() -> None:
+    assert judge_three(holds(7, 2), holds(5, 3)) == Rebuild(LogIndex(7), Term(3))
+    assert judge_three(holds(7, 2), empty(waits=False)) == Rebuild(LogIndex(7), Term(2))
+
+
+def test_the_word_of_one_that_waits_itself_is_worth_nothing() -> None:
+    assert isinstance(judge_three(holds(7, 2), empty(waits=True)), Wait)
+
+
+def test_one_that_is_being_rebuilt_knows_its_promises_but_no_members() -> None:
+    rebuilding = holds(9, 4, voters=frozenset())
+    assert judge_three(holds(7, 2), rebuilding) == Rebuild(LogIndex(9), Term(4))
+
+
+def test_other_members_than_those_of_the_file_are_for_a_person() -> None:
+    verdict = judge_three(holds(7, 2, THREE - {ME}), holds(7, 2))
+    assert isinstance(verdict, Wait)
+    assert "remove this replica and add it again" in verdict.reason
+
+
+@st.composite
+def lost_disks(draw: st.DrawFn) -> tuple[frozenset[NodeId], dict[NodeId, Answer], int, int]:
+    """Voters; the answers of some; an index and a term that this replica made known to a majority with others."""
+    count = draw(st.integers(2, 9))
+    voters = frozenset(map(NodeId, range(1, count + 1)))
+    others = sorted(voters - {ME})
+    partners = draw(st.permutations(others))[: count // 2]
+    index, term = draw(st.integers(1, 50)), draw(st.integers(1, 9))
+    knows = {
+        node: holds(
+            draw(st.integers(index if node in partners else 0, 60)),
+            draw(st.integers(term if node in partners else 0, 10)),
+            voters,
+        )
+        for node in others
+    }
+    answering = draw(st.sets(st.sampled_from(others)))
+    return voters, {node: knows[node] for node in sorted(answering)}, index, term
+
+
+@given(lost_disks())
+def test_nothing_that_a_majority_relied_on_is_forgotten(
+    lost: tuple[frozenset[NodeId], dict[NodeId, Answer], int, int],
+) -> None:
+    voters, answers, index, term = lost
+    verdict = judge(voters, ME, answers, patience_over=False)
+    if isinstance(verdict, Rebuild):
+        assert verdict.until >= index
+        assert verdict.term >= term
+    if len(answers) == len(voters) - 1 and any(answer.last_index for answer in answers.values()):
+        assert isinstance(verdict, Rebuild), "whoever asks all of them learns enough"
