@@ -234,6 +234,8 @@ class Integrity:
                 return Step(position, 0)  # a snapshot is being installed just now
             try:
                 return scrub(connection, position, self._scrub_rows)
+            except errors.Corrupt as error:
+                return Step(position, 0, str(error))
             except apsw.CorruptError as error:
                 return Step(position, 0, f"SQLite found a damaged page: {error}")
             finally:

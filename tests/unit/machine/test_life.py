@@ -251,6 +251,28 @@ def test_reload_reads_what_another_database_holds(tmp_path: Path) -> None:
     assert left.write(put(b"a", b"2"), request_id=request_id(1)).revision == 2
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "name = CAST(x'74ff' AS TEXT)",
+        "name = 'u'",
+        "id = id + 1",
+        *(f"{column} = {column} + 1" for column in (
+            "history", "revision", "compacted", "keys", "checksum", "swept_id", "swept_floor", "crc",
+        )),
+    ],
+)  # fmt: skip
+def test_a_damaged_row_of_a_table_is_never_believed(damage: str) -> None:
+    shard = Shard(shard=1)
+    shard.put(b"k")
+    shard.connection.execute(f"UPDATE tables SET {damage} WHERE id = {TABLE}")  # noqa: S608 - a constant
+    moved = TABLE + damage.startswith("id")
+    with pytest.raises(errors.Corrupt, match=f"row of table id {moved} fails its checksum"):
+        tables.load_table(shard.connection, moved)
+    with pytest.raises(errors.Corrupt, match=f"row of table id {moved} fails its checksum"):
+        shard.machine.reload()
+
+
 def test_equal_commands_give_equal_checksums_and_others_do_not() -> None:
     def run(*values: bytes) -> int:
         shard = Shard()
