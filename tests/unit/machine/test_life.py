@@ -273,6 +273,40 @@ def test_a_damaged_row_of_a_table_is_never_believed(damage: str) -> None:
         shard.machine.reload()
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(f"{column} = {column} + 1" for column in ("time_ms", "age_clock_ms", "commands", "bytes", "crc")),
+        "data = x''",
+        "data = CAST(replace(data, 'revised', 'revises') AS BLOB)",
+    ],
+)
+def test_damaged_results_are_never_believed(damage: str) -> None:
+    shard = Shard(settings=MachineSettings(WindowLimits(commands_max=3)))
+    shard.put(b"k", b"revised")
+    shard.write(put(b"a"), request_id=request_id(1))
+    shard.write(put(b"k", b"", prev_kv=True), request_id=request_id(2))
+    shard.write(put(b"b"), request_id=request_id(3))
+    shard.connection.execute(f"UPDATE results SET {damage} WHERE log_index = {shard.index - 1}")  # noqa: S608 - constants
+    assert shard.connection.changes() == 1
+    refused = f"results of log index {shard.index - 1} fail their checksum"
+    with pytest.raises(errors.Corrupt, match=refused):
+        shard.machine.reload()
+    with pytest.raises(errors.Corrupt, match=refused):
+        shard.write(put(b"k"), request_id=request_id(2))
+    shard.connection.execute("ROLLBACK")
+    with pytest.raises(errors.Corrupt, match=refused):
+        shard.write(put(b"c"), request_id=request_id(4))  # which the oldest has to make room for
+
+
+def test_vanished_results_are_noticed_when_they_are_asked_for() -> None:
+    shard = Shard()
+    shard.write(put(b"a"), request_id=request_id(1))
+    shard.connection.execute("DELETE FROM results")
+    with pytest.raises(errors.Corrupt, match="missing"):
+        shard.write(put(b"a"), request_id=request_id(1))
+
+
 def test_equal_commands_give_equal_checksums_and_others_do_not() -> None:
     def run(*values: bytes) -> int:
         shard = Shard()
