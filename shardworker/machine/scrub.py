@@ -58,7 +58,7 @@ def scrub(connection: apsw.Connection, at: Position, rows_max: int) -> Step:
     try:
         return _walk(connection, at, rows_max)
     finally:
-        if ours:
+        if ours and connection.in_transaction:  # a failed read may have ended it
             connection.execute("ROLLBACK")
 
 

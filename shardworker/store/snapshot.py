@@ -135,7 +135,7 @@ def _copy(around: Surroundings, source: apsw.Connection, path: Path) -> None:
             while not backup.done:
                 backup.step(-1 if alone else _PAGES_PER_STEP)
     finally:
-        if not alone:
+        if not alone and source.in_transaction:  # a failed read may have ended it
             source.execute("ROLLBACK")
         target.close()
 

@@ -13,9 +13,11 @@ from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2
 from proto.regatta.mvcc_pb2 import RequestOp
 from shardworker.machine import MachineSettings, StateMachine, WindowLimits, machine, tables, view, writer
+from shardworker.machine.scrub import Position, scrub
 from tests.unit.machine.shard import TABLE, Shard, delete, get, keys, put, txn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -236,6 +238,57 @@ def test_a_full_disk_inside_a_transaction_is_reported_as_such() -> None:
     shard.machine.rollback()
     assert (shard.machine.table_status(), shard.rows()) == before
     assert shard.put(b"a")[0] == 3
+
+
+class _DiskThatFails(apsw.VFS):
+    """The default one, until its reads fail."""
+
+    def __init__(self) -> None:
+        super().__init__("disk-that-fails", "")
+        self.fails = False
+
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
+        disk = self
+
+        class File(apsw.VFSFile):
+            def xRead(self, amount: int, offset: int) -> bytes:
+                if disk.fails:
+                    raise apsw.IOError("the disk is gone")
+                return super().xRead(amount, offset)
+
+        return File("", name, flags)
+
+
+def test_a_failing_disk_is_reported_as_such(tmp_path: Path) -> None:
+    """SQLite ends even a read transaction over it, so that there is nothing left to roll back."""
+    file = str(tmp_path / "s.db")
+    shard, disk = Shard(file), _DiskThatFails()
+    for number in range(100):
+        shard.put(b"%d" % number, bytes(1000))
+    reader = apsw.Connection(file, vfs="disk-that-fails")
+    body = get(b"0", b"\0").SerializeToString()
+    reads: list[Callable[[], object]] = [
+        lambda: shard.machine.read(reader, frames.ETCD_RANGE, TABLE, body),
+        lambda: scrub(reader, Position(), 1000),
+    ]
+    for read in reads:
+        disk.fails = False
+        reader.execute("SELECT count(*) FROM tables").fetchall()
+        disk.fails = True
+        with pytest.raises(apsw.IOError, match="the disk is gone"):
+            read()
+
+
+def test_an_error_that_ended_the_transaction_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = Shard()
+
+    def fill_the_disk(connection: apsw.Connection) -> None:
+        connection.execute("ROLLBACK")
+        raise apsw.FullError("full")
+
+    monkeypatch.setattr(machine, "create_schema", fill_the_disk)
+    with pytest.raises(apsw.FullError):
+        shard.machine.reload()
 
 
 def test_reload_reads_what_another_database_holds(tmp_path: Path) -> None:
