@@ -220,7 +220,7 @@ class ReplicaStore:
             self.close_reader(source)
 
     def receive_snapshot(self, stream: int, total_bytes: int) -> SnapshotReceiver:
-        """Begin to take a peer's copy. Raises DiskFull if it would not fit."""
+        """Begin to take a peer's copy. Raises DiskFull if it would not fit, StorageFailed."""
         return SnapshotReceiver(self._around, stream, total_bytes)
 
     def install_snapshot(self, received: ReceivedSnapshot, hard_state: HardState | None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ import apsw
 import pytest
 
 from shardworker.raft import HardState, LogIndex, NodeId, SnapshotMeta, Term
-from shardworker.store import Identity, SnapshotRejected
+from shardworker.store import DiskFull, Identity, SnapshotRejected, StorageFailed
 from tests.unit.store.replicas import IDENTITY, MEMBERSHIP, open_replica, put, rows
 
 if TYPE_CHECKING:
@@ -128,6 +130,28 @@ def test_chunks_may_repeat_or_come_early(sender: ReplicaStore, receiver: Replica
     incoming.finish(made.meta, made.sha256)
     sender.close()
     receiver.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (errno.ENOSPC, DiskFull),
+        (errno.EDQUOT, DiskFull),
+        (errno.EMFILE, StorageFailed),
+        (errno.EIO, StorageFailed),
+    ],
+)
+def test_a_copy_that_cannot_be_begun(
+    receiver: ReplicaStore, monkeypatch: pytest.MonkeyPatch, number: int, error: type[Exception]
+) -> None:
+    """A disk without a free inode still has free bytes."""
+
+    def refuse(path: Path) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(receiver.files, "create", refuse)
+    with pytest.raises(error, match="beginning to receive"):
+        receiver.receive_snapshot(stream=7, total_bytes=1)
 
 
 def test_a_copy_that_is_not_what_was_announced_is_rejected(
