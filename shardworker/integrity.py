@@ -231,9 +231,13 @@ class Integrity:
             try:
                 connection = self._store.reader()
             except StoreError:
-                return Step(position, 0)  # a snapshot is being installed just now
+                return Step(position, 0)  # whoever needs the disk more will say so; the next interval comes
+            except errors.Corrupt as error:
+                return Step(position, 0, str(error))
             try:
                 return scrub(connection, position, self._scrub_rows)
+            except errors.Corrupt as error:
+                return Step(position, 0, str(error))
             except apsw.CorruptError as error:
                 return Step(position, 0, f"SQLite found a damaged page: {error}")
             finally:

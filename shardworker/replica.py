@@ -64,6 +64,10 @@ full, leadership goes from one to the next."""
 READYS_PER_TURN_MAX: Final = 4
 """A single voter commits its own append at once; a few rounds settle it without starving the sockets."""
 
+APPLY_ANSWER_BYTES_MAX: Final = 64 << 20
+"""Answers that one transaction may collect before it takes no further entry: until it is committed all of them are in
+memory, and a few small entries can ask for a quarter of a gigabyte each."""
+
 ATTACHMENT_BYTES_MIN: Final = 256 * 1024
 """Bodies from this size on travel beside the Envelope: copying them into it and out again cost 100 ms for 28 MB."""
 
@@ -328,12 +332,14 @@ class Replica:
                 self._refuse(waiter.identity, waiter.call, lost)
 
     def _advance(self) -> bool:
-        """Carry out one Ready. False if the disk is full and it must come again."""
+        """Carry out one Ready. False if the turn should end: the disk is full and it must come again, or there are so
+        many answers that they should leave before more is applied."""
         raft = self._cluster.raft
         ready = self._core.ready()
         self._send(ready.early_messages)
         self._reads.confirm(ready.reads)
         results: list[tuple[frames.Command, Result]] = []
+        applied = 0
         if ready.snapshot is not None or ready.hard_state is not None or ready.entries or ready.committed:
             try:
                 # A turn after the install may have failed, and this Ready come again.
@@ -341,7 +347,7 @@ class Replica:
                     self._install(ready.snapshot, ready.hard_state)
                 with self._store.turn(sync=ready.must_sync) as turn:
                     turn.append(ready.hard_state, ready.entries)
-                    results = self._apply(turn, ready.committed)
+                    applied, results = self._apply(turn, ready.committed)
                     turn.compact_log(keep_entries=raft.log_tail_entries, keep_bytes=raft.log_tail_bytes)
             except DiskFull as error:
                 self._machine.rollback()
@@ -356,8 +362,8 @@ class Replica:
                     self._unswept.append((command.table_id, waiter, result))
                 else:
                     self._answer(waiter.identity, waiter.call, result)
-        self._core.advance(ready)
-        return True
+        self._core.advance(ready, applied=applied)
+        return applied == len(ready.committed)
 
     def _compact_history(self) -> None:
         """One bounded step of removing what compaction made unreachable: all the time when idle, else once a tick."""
@@ -388,8 +394,12 @@ class Replica:
         self._integrity.installed()
         log.info("installed a snapshot", shard=self._shard, node=self._node, index=meta.index)
 
-    def _apply(self, turn: Turn, committed: tuple[Entry, ...]) -> list[tuple[frames.Command, Result]]:
+    def _apply(
+        self, turn: Turn, committed: tuple[Entry, ...]
+    ) -> tuple[int, list[tuple[frames.Command, Result]]]:
+        """How many entries were applied, and what came of their commands."""
         results: list[tuple[frames.Command, Result]] = []
+        count = answer_bytes = 0
         for entry in committed:
             if entry.kind is EntryKind.MEMBERSHIP:
                 turn.set_membership(self._core.apply_membership(entry))
@@ -397,10 +407,14 @@ class Replica:
                 batch = self._batch(entry)
                 applied = self._machine.apply(entry.index, batch)
                 results.extend(zip(batch.commands, applied, strict=True))
+                answer_bytes += sum([len(result.body) for result in applied])
             self._integrity.applied(entry.index)
-        if committed:
-            turn.set_applied(committed[-1].index, committed[-1].term)
-        return results
+            count += 1
+            if answer_bytes >= APPLY_ANSWER_BYTES_MAX:
+                break
+        if count:
+            turn.set_applied(committed[count - 1].index, committed[count - 1].term)
+        return count, results
 
     def _batch(self, entry: Entry) -> frames.CommandBatch:
         own = self._own_batches.pop(entry.index, None)

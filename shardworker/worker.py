@@ -300,6 +300,8 @@ def main() -> None:
         worker = Worker(spec)
     except errors.Corrupt as error:
         fail(_refusal(spec, error))
+    except apsw.CorruptError as error:
+        fail(_refusal(spec, _damaged_page(error)))
     except StoreError as error:
         fail(str(error))
     except zmq.ZMQError as error:
@@ -309,9 +311,13 @@ def main() -> None:
     except errors.Corrupt as error:
         fail(_refusal(spec, error))
     except apsw.CorruptError as error:
-        fail(_refusal(spec, errors.Corrupt(f"SQLite found a damaged page: {error}")))
+        fail(_refusal(spec, _damaged_page(error)))
     except (StoreError, RebuildBegun) as error:
         fail(str(error))
+
+
+def _damaged_page(error: apsw.CorruptError) -> errors.Corrupt:
+    return errors.Corrupt(f"SQLite found a damaged page: {error}")
 
 
 def _refusal(spec: ProcessSpec, error: errors.Corrupt) -> str:

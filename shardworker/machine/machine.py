@@ -110,7 +110,9 @@ class StateMachine:
         try:
             work()
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            # SQLite itself ends a transaction over some errors; a second error would hide what happened.
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
 
@@ -502,7 +504,8 @@ class _snapshot:
             self._connection.execute("BEGIN")
 
     def __exit__(self, *exc: object) -> None:
-        if self._ours:
+        # A failed read may have ended it: a second error would hide the first.
+        if self._ours and self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
 

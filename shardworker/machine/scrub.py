@@ -51,14 +51,14 @@ class Step:
 def scrub(connection: apsw.Connection, at: Position, rows_max: int) -> Step:
     """Look at up to rows_max rows behind `at`; at the end of the last table it stops, to begin again.
 
-    `connection` is in no transaction, or in one that shows a whole turn. Raises apsw.CorruptError."""
+    `connection` is in no transaction, or in one that shows a whole turn. Raises Corrupt, apsw.CorruptError."""
     ours = not connection.in_transaction
     if ours:
         connection.execute("BEGIN")
     try:
         return _walk(connection, at, rows_max)
     finally:
-        if ours:
+        if ours and connection.in_transaction:  # a failed read may have ended it
             connection.execute("ROLLBACK")
 
 

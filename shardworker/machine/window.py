@@ -9,9 +9,12 @@ floor: cheaper in memory and time than deleting ids one by one.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
+from proto.errors import Corrupt
 from proto.internal import frames_pb2
 
 if TYPE_CHECKING:
@@ -24,9 +27,13 @@ CREATE TABLE IF NOT EXISTS results (
     age_clock_ms INTEGER NOT NULL, -- see STEP_MS_MAX
     commands INTEGER NOT NULL,
     bytes INTEGER NOT NULL,
-    data BLOB NOT NULL             -- boathouse.internal.StoredResults
+    data BLOB NOT NULL,            -- boathouse.internal.StoredResults
+    crc INTEGER NOT NULL           -- of all that, checked whenever the row is read
 ) STRICT
 """
+
+_SELECT = "SELECT log_index, time_ms, age_clock_ms, commands, bytes, data, crc FROM results"
+_NUMBERS = struct.Struct("<5q")
 
 STEP_MS_MAX = 10_000
 """What an entry adds to the age of the ones before it, at most, however much later its batch says it is.
@@ -47,6 +54,10 @@ class WindowLimits:
     age_ms_max: int = 300_000
     bytes_max: int = 256 << 20
     """The newest entry stays whatever its size: it is the one most likely to be asked for again."""
+
+
+_Row = tuple[int, int, int, int, int, bytes]
+"""log_index, time_ms, age_clock_ms, commands, bytes, data."""
 
 
 @dataclass(slots=True)
@@ -76,17 +87,15 @@ class ResultWindow:
         self.load()
 
     def load(self) -> None:
-        """Takes over what the database holds."""
+        """Takes over what the database holds. Raises Corrupt."""
         self._generations: list[dict[bytes, int]] = [{}]
         self._last_index: list[int] = [0]
         self._totals = _Totals()
         self._oldest: _Oldest | None = None
         self._saved: tuple[_Totals, _Oldest | None, list[dict[bytes, int]], list[int]] | None = None
         self._added: list[tuple[dict[bytes, int], bytes, int | None]] = []
-        rows: Any = self._connection.execute(
-            "SELECT log_index, time_ms, age_clock_ms, commands, bytes, data FROM results ORDER BY log_index"
-        )
-        for index, time_ms, age_clock_ms, commands, size_bytes, data in rows:
+        for row in self._connection.execute(_SELECT + " ORDER BY log_index"):
+            index, time_ms, age_clock_ms, commands, size_bytes, data = _checked(row)
             if self._oldest is None:
                 self._oldest = _Oldest(index, age_clock_ms, commands, size_bytes)
                 self._totals.floor = index
@@ -95,7 +104,7 @@ class ResultWindow:
                 self._generation(index)[result.request_id] = index
 
     def find(self, request_id: bytes) -> frames_pb2.StoredResult | None:
-        """The first result of a request that is still remembered."""
+        """The first result of a request that is still remembered. Raises Corrupt."""
         for generation in self._generations:
             index = generation.get(request_id, 0)
             if index and index >= self._totals.floor:
@@ -103,16 +112,14 @@ class ResultWindow:
         return None
 
     def _read(self, request_id: bytes, index: int) -> frames_pb2.StoredResult:
-        row: Any = self._connection.execute(
-            "SELECT data FROM results WHERE log_index = ?", (index,)
-        ).fetchone()
-        for result in frames_pb2.StoredResults.FromString(row[0]).results:
+        row = _checked(self._connection.execute(_SELECT + " WHERE log_index = ?", (index,)).fetchone())
+        for result in frames_pb2.StoredResults.FromString(row[-1]).results:
             if result.request_id == request_id:
                 return result
         raise AssertionError(f"entry {index} has no result for request {request_id.hex()}")
 
     def add(self, index: int, time_ms: int, stored: frames_pb2.StoredResults) -> None:
-        """Remembers an entry's results and forgets what no longer fits."""
+        """Remembers an entry's results and forgets what no longer fits. Raises Corrupt."""
         if self._saved is None:
             totals = self._totals
             self._saved = (totals, self._oldest, self._generations, self._last_index)
@@ -123,17 +130,8 @@ class ResultWindow:
         age_clock_ms = self._totals.age_clock_ms + min(time_ms - self._totals.time_ms, STEP_MS_MAX)
         results = stored.results
         size_bytes = sum([len(result.body) + _OVERHEAD_BYTES for result in results])
-        self._connection.execute(
-            "INSERT INTO results (log_index, time_ms, age_clock_ms, commands, bytes, data) VALUES (?, ?, ?, ?, ?, ?)",
-            (
-                index,
-                time_ms,
-                age_clock_ms,
-                len(results),
-                size_bytes,
-                stored.SerializeToString(),
-            ),
-        )
+        row = (index, time_ms, age_clock_ms, len(results), size_bytes, stored.SerializeToString())
+        self._connection.execute("INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, _crc(*row)))
         if self._oldest is None:
             self._oldest = _Oldest(index, age_clock_ms, len(results), size_bytes)
             self._totals.floor = index
@@ -171,12 +169,13 @@ class ResultWindow:
         ):
             totals.commands -= oldest.commands
             totals.size_bytes -= oldest.size_bytes
-            row: Any = self._connection.execute(
-                "SELECT log_index, age_clock_ms, commands, bytes FROM results WHERE log_index > ?"
-                " ORDER BY log_index LIMIT 1",
-                (oldest.index,),
-            ).fetchone()
-            oldest = _Oldest(*row)
+            row = _checked(
+                self._connection.execute(
+                    _SELECT + " WHERE log_index > ? ORDER BY log_index LIMIT 1", (oldest.index,)
+                ).fetchone()
+            )
+            index, _, age_clock_ms, commands, size_bytes, _ = row
+            oldest = _Oldest(index, age_clock_ms, commands, size_bytes)
         if oldest.index == start:
             return
         self._oldest = oldest
@@ -208,3 +207,23 @@ class ResultWindow:
     @property
     def commands(self) -> int:
         return self._totals.commands
+
+
+def _crc(index: int, time_ms: int, age_clock_ms: int, commands: int, size_bytes: int, data: bytes) -> int:
+    return crc32(data, crc32(_NUMBERS.pack(index, time_ms, age_clock_ms, commands, size_bytes)))
+
+
+def _checked(found: tuple[Any, ...] | None) -> _Row:
+    if found is None:
+        raise Corrupt("a row of remembered results is missing")
+    row, crc = found[:-1], found[-1]
+    try:
+        sound = _crc(*row) == crc
+    except (struct.error, TypeError):
+        sound = False  # a flipped bit can change the type of a value just as well
+    if not sound:
+        raise Corrupt(
+            f"the remembered results of log index {row[0]} fail their checksum; the disk returned other bytes"
+            " than were written"
+        )
+    return row

@@ -357,9 +357,10 @@ class Raft(Elections, Follower):
         self._outstanding = ready
         return ready
 
-    def advance(self, ready: Ready, durable: bool = True) -> None:
+    def advance(self, ready: Ready, durable: bool = True, applied: int | None = None) -> None:
         """The Ready was carried out. durable=False: nothing of it could be saved, so only `early_messages`
-        and `reads` are done with; the rest comes again."""
+        and `reads` are done with; the rest comes again. applied: how many of `committed` were applied, if not
+        all of them; the others come again."""
         assert ready is self._outstanding, "advance takes the Ready that was taken last"
         self._outstanding = None
         staged, self._staged_membership = self._staged_membership, None
@@ -375,8 +376,8 @@ class Raft(Elections, Follower):
             self.log.stable_to(ready.entries[-1])
             if self.role is Role.LEADER:
                 self._acknowledge_own(self.log.stable_index)
-        if ready.committed:
-            self._applied(ready.committed, changes)
+        if committed := ready.committed[:applied]:
+            self._applied(committed, changes)
             if staged is not None:
                 self._switch_membership(staged)
             self._maybe_leave_joint()

@@ -179,7 +179,7 @@ class Ready:
     messages: tuple[Message, ...]
     committed: tuple[Entry, ...]
     """Applied index < index <= commit. May overlap with `entries`: then they are appended and applied
-    together."""
+    together. The caller may apply only the first of them, and say so to `advance`."""
     reads: tuple[ReadState, ...]
     must_sync: bool
     """False: a power cut may lose this turn without breaking a promise."""

@@ -17,6 +17,7 @@ import apsw
 import sqlite_utils
 
 from proto.errors import Corrupt
+from shardworker.machine.tables import load_tables
 from shardworker.store import database, folder
 from shardworker.store.database import StoreSettings
 from shardworker.store.errors import IdentityMismatch, StoreError, translated
@@ -132,21 +133,18 @@ def _tables(connection: apsw.Connection, problems: list[str]) -> Iterator[dict[s
     """The shard's tables as the state machine counts them, checked against what is stored."""
     if not connection.table_exists("main", "tables"):
         return
-    rows: Any = connection.execute(
-        "SELECT id, name, revision, compacted, history, keys, checksum FROM tables ORDER BY id"
-    ).fetchall()
-    for number, name, revision, compacted, history, keys, checksum in rows:
-        stored = connection.execute(f"SELECT count(*) FROM t{int(number)}_live").get  # noqa: S608 -- a number
-        if stored != keys:
-            problems.append(f"table {name} counts {keys} keys, but {stored} are stored")
+    for table in load_tables(connection).values():
+        stored = connection.execute(f"SELECT count(*) FROM {table.sql.live_name}").get  # noqa: S608 -- a number
+        if stored != table.keys:
+            problems.append(f"table {table.name} counts {table.keys} keys, but {stored} are stored")
         yield {
-            "id": number,
-            "name": name,
-            "revision": revision,
-            "compacted_revision": compacted,
-            "history": history,
-            "keys": keys,
-            "checksum": f"{checksum & 0xFFFFFFFFFFFFFFFF:016x}",
+            "id": table.id,
+            "name": table.name,
+            "revision": table.revision,
+            "compacted_revision": table.compacted,
+            "history": table.history,
+            "keys": table.keys,
+            "checksum": f"{table.checksum:016x}",
         }
 
 

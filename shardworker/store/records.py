@@ -22,7 +22,7 @@ from shardworker.raft.types import Entry, EntryKind, HardState, LogIndex, Member
 APPLICATION_ID = 0x626F6174
 """SQLite's `application_id` of our databases: "boat"."""
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """SQLite's `user_version` of our databases; a replica refuses every other."""
 
 SCHEMA = (

@@ -7,6 +7,7 @@ story."""
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -73,6 +74,7 @@ class ReplicaStore:
         self._checkpointer: Checkpointer
         self._sync = True
         self._snapshots_made = 0
+        self._switching = threading.Lock()
         self._around = Surroundings(path, identity, settings, vfs, files, crash_points)
 
     @classmethod
@@ -188,17 +190,14 @@ class ReplicaStore:
         """A connection that reads beside the writer; give it back to `close_reader`. Any thread may call
         this.
 
-        With StoreSettings.exclusive it is the writer's own connection."""
+        With StoreSettings.exclusive it is the writer's own connection. Raises StorageFailed, Corrupt."""
         if self.settings.exclusive:
             return self.connection
-        while True:
-            file = self.file
+        with self._switching:  # the database and its WAL are opened one after the other, and belong together
             try:
-                return database.connect(file, self.settings, vfs=self.vfs, role=Role.READER)
+                return database.connect(self.file, self.settings, vfs=self.vfs, role=Role.READER)
             except apsw.Error as error:
-                if file == self.file:
-                    raise translated(error, f"opening a reader of {file}") from error
-                # The loop installed a snapshot at this very moment; generations only grow, so this ends.
+                raise translated(error, f"opening a reader of {self.file}") from error
 
     def close_reader(self, connection: apsw.Connection) -> None:
         """Close what `reader` gave."""
@@ -220,7 +219,7 @@ class ReplicaStore:
             self.close_reader(source)
 
     def receive_snapshot(self, stream: int, total_bytes: int) -> SnapshotReceiver:
-        """Begin to take a peer's copy. Raises DiskFull if it would not fit."""
+        """Begin to take a peer's copy. Raises DiskFull if it would not fit, StorageFailed."""
         return SnapshotReceiver(self._around, stream, total_bytes)
 
     def install_snapshot(self, received: ReceivedSnapshot, hard_state: HardState | None) -> None:
@@ -242,10 +241,11 @@ class ReplicaStore:
             raise self._refused(error, f"preparing {received.path}") from error
         try:
             self._checkpointer.close()
-            self.connection.close()
-            snapshot.switch_generation(self._around, received.path, self.generation + 1)
-            self.generation += 1
-            self._open_generation()
+            with self._switching:
+                self.connection.close()
+                snapshot.switch_generation(self._around, received.path, self.generation + 1)
+                self.generation += 1
+                self._open_generation()
         except Exception as error:
             failed = StorageFailed(f"installing a snapshot in {self.path} failed half way: {error}")
             self._fail(failed)

@@ -135,7 +135,7 @@ def _copy(around: Surroundings, source: apsw.Connection, path: Path) -> None:
             while not backup.done:
                 backup.step(-1 if alone else _PAGES_PER_STEP)
     finally:
-        if not alone:
+        if not alone and source.in_transaction:  # a failed read may have ended it
             source.execute("ROLLBACK")
         target.close()
 
@@ -194,16 +194,19 @@ class SnapshotReceiver:
     """A copy on its way in. One at a time per replica; a new attempt starts a new one."""
 
     def __init__(self, around: Surroundings, stream: int, total_bytes: int) -> None:
-        """Raises DiskFull if it would not fit."""
+        """Raises DiskFull if it would not fit, StorageFailed."""
         self._around = around
         self._total_bytes = total_bytes
         self._digest = hashlib.sha256()
         self.stream = stream
         self.path = around.path / f"receive-{stream:016x}.tmp"
         self.received_bytes = 0
-        check_space(around, total_bytes)
-        remove_copy(around.files, self.path)
-        around.files.create(self.path)
+        try:
+            check_space(around, total_bytes)
+            remove_copy(around.files, self.path)
+            around.files.create(self.path)
+        except OSError as error:
+            raise translated(error, f"beginning to receive {self.path}") from error
         around.crash_points.reach(CrashPoint.RECEIVE_CREATED)
 
     def write(self, offset: int, data: bytes) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import apsw
@@ -103,10 +104,10 @@ class _Outbox:
 
 def _watched_raft(base: type[Raft], process: Process, checkers: Checkers) -> type[Raft]:
     class WatchedRaft(base):  # type: ignore[valid-type,misc]
-        def advance(self, ready: Ready, durable: bool = True) -> None:
-            super().advance(ready, durable)
+        def advance(self, ready: Ready, durable: bool = True, applied: int | None = None) -> None:
+            super().advance(ready, durable, applied)
             if durable:
-                checkers.advanced(process, self, ready)
+                checkers.advanced(process, self, replace(ready, committed=ready.committed[:applied]))
             process.effects.clear()
 
     return WatchedRaft

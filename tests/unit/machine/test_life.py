@@ -13,9 +13,11 @@ from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2
 from proto.regatta.mvcc_pb2 import RequestOp
 from shardworker.machine import MachineSettings, StateMachine, WindowLimits, machine, tables, view, writer
+from shardworker.machine.scrub import Position, scrub
 from tests.unit.machine.shard import TABLE, Shard, delete, get, keys, put, txn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -238,6 +240,57 @@ def test_a_full_disk_inside_a_transaction_is_reported_as_such() -> None:
     assert shard.put(b"a")[0] == 3
 
 
+class _DiskThatFails(apsw.VFS):
+    """The default one, until its reads fail."""
+
+    def __init__(self) -> None:
+        super().__init__("disk-that-fails", "")
+        self.fails = False
+
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
+        disk = self
+
+        class File(apsw.VFSFile):
+            def xRead(self, amount: int, offset: int) -> bytes:
+                if disk.fails:
+                    raise apsw.IOError("the disk is gone")
+                return super().xRead(amount, offset)
+
+        return File("", name, flags)
+
+
+def test_a_failing_disk_is_reported_as_such(tmp_path: Path) -> None:
+    """SQLite ends even a read transaction over it, so that there is nothing left to roll back."""
+    file = str(tmp_path / "s.db")
+    shard, disk = Shard(file), _DiskThatFails()
+    for number in range(100):
+        shard.put(b"%d" % number, bytes(1000))
+    reader = apsw.Connection(file, vfs="disk-that-fails")
+    body = get(b"0", b"\0").SerializeToString()
+    reads: list[Callable[[], object]] = [
+        lambda: shard.machine.read(reader, frames.ETCD_RANGE, TABLE, body),
+        lambda: scrub(reader, Position(), 1000),
+    ]
+    for read in reads:
+        disk.fails = False
+        reader.execute("SELECT count(*) FROM tables").fetchall()
+        disk.fails = True
+        with pytest.raises(apsw.IOError, match="the disk is gone"):
+            read()
+
+
+def test_an_error_that_ended_the_transaction_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = Shard()
+
+    def fill_the_disk(connection: apsw.Connection) -> None:
+        connection.execute("ROLLBACK")
+        raise apsw.FullError("full")
+
+    monkeypatch.setattr(machine, "create_schema", fill_the_disk)
+    with pytest.raises(apsw.FullError):
+        shard.machine.reload()
+
+
 def test_reload_reads_what_another_database_holds(tmp_path: Path) -> None:
     left, right = Shard(str(tmp_path / "l.db")), Shard(str(tmp_path / "r.db"))
     right.write(put(b"a", b"1"), request_id=request_id(1))
@@ -249,6 +302,62 @@ def test_reload_reads_what_another_database_holds(tmp_path: Path) -> None:
     assert keys(left.range(b"\0", b"\0")[1]) == [b"a"]
     left.index = 50
     assert left.write(put(b"a", b"2"), request_id=request_id(1)).revision == 2
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "name = CAST(x'74ff' AS TEXT)",
+        "name = 'u'",
+        "id = id + 1",
+        *(f"{column} = {column} + 1" for column in (
+            "history", "revision", "compacted", "keys", "checksum", "swept_id", "swept_floor", "crc",
+        )),
+    ],
+)  # fmt: skip
+def test_a_damaged_row_of_a_table_is_never_believed(damage: str) -> None:
+    shard = Shard(shard=1)
+    shard.put(b"k")
+    shard.connection.execute(f"UPDATE tables SET {damage} WHERE id = {TABLE}")  # noqa: S608 - a constant
+    moved = TABLE + damage.startswith("id")
+    with pytest.raises(errors.Corrupt, match=f"row of table id {moved} fails its checksum"):
+        tables.load_table(shard.connection, moved)
+    with pytest.raises(errors.Corrupt, match=f"row of table id {moved} fails its checksum"):
+        shard.machine.reload()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(f"{column} = {column} + 1" for column in ("time_ms", "age_clock_ms", "commands", "bytes", "crc")),
+        "data = x''",
+        "data = CAST(replace(data, 'revised', 'revises') AS BLOB)",
+    ],
+)
+def test_damaged_results_are_never_believed(damage: str) -> None:
+    shard = Shard(settings=MachineSettings(WindowLimits(commands_max=3)))
+    shard.put(b"k", b"revised")
+    shard.write(put(b"a"), request_id=request_id(1))
+    shard.write(put(b"k", b"", prev_kv=True), request_id=request_id(2))
+    shard.write(put(b"b"), request_id=request_id(3))
+    shard.connection.execute(f"UPDATE results SET {damage} WHERE log_index = {shard.index - 1}")  # noqa: S608 - constants
+    assert shard.connection.changes() == 1
+    refused = f"results of log index {shard.index - 1} fail their checksum"
+    with pytest.raises(errors.Corrupt, match=refused):
+        shard.machine.reload()
+    with pytest.raises(errors.Corrupt, match=refused):
+        shard.write(put(b"k"), request_id=request_id(2))
+    shard.connection.execute("ROLLBACK")
+    with pytest.raises(errors.Corrupt, match=refused):
+        shard.write(put(b"c"), request_id=request_id(4))  # which the oldest has to make room for
+
+
+def test_vanished_results_are_noticed_when_they_are_asked_for() -> None:
+    shard = Shard()
+    shard.write(put(b"a"), request_id=request_id(1))
+    shard.connection.execute("DELETE FROM results")
+    with pytest.raises(errors.Corrupt, match="missing"):
+        shard.write(put(b"a"), request_id=request_id(1))
 
 
 def test_equal_commands_give_equal_checksums_and_others_do_not() -> None:

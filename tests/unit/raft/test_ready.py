@@ -153,6 +153,31 @@ def test_a_commit_notice_is_not_answered() -> None:
     assert reply.reject
 
 
+# ---- advance: not everything was applied
+
+
+def test_what_was_not_applied_comes_again() -> None:
+    replica = lone()
+    raft = replica.raft
+    raft.propose(b"x")
+    raft.propose_membership(LEARNER)
+    raft.propose(b"y")
+    first = raft.ready()
+    assert len(first.committed) == 3
+    replica.disk.log.append(first.entries)
+    raft.advance(first, applied=1)
+    assert raft.log.commit == first.committed[-1].index
+    assert raft.log.applied == first.committed[0].index
+    assert not raft.membership.learners
+    assert raft.has_ready()
+    second = raft.ready()
+    assert (second.committed, second.entries) == (first.committed[1:], ())
+    raft.apply_membership(second.committed[0])
+    raft.advance(second, applied=1)
+    assert raft.membership.learners == node_ids(9)
+    assert [entry.data for entry in raft.ready().committed] == [b"y"]
+
+
 # ---- advance(durable=False)
 
 

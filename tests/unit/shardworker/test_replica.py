@@ -14,8 +14,8 @@ from proto.regatta import regatta_pb2 as regatta
 from shardworker import wire
 from shardworker.integrity import SCRUB_INTERVAL_S
 from shardworker.machine import MachineSettings, StateMachine
-from shardworker.raft import Membership, MessageKind, NodeId, Raft, Role
-from shardworker.replica import FULL_ELECTIONS, Replica
+from shardworker.raft import Entry, EntryKind, LogIndex, Membership, MessageKind, NodeId, Raft, Role
+from shardworker.replica import APPLY_ANSWER_BYTES_MAX, FULL_ELECTIONS, Replica
 from shardworker.store import REAL_FILES, Identity, ReplicaStore
 from tests.unit.raft.lab import message
 from tests.unit.raft.replica import members, settings_of
@@ -271,3 +271,37 @@ def test_what_is_said_to_another_replica_is_not_heard(tmp_path: Path) -> None:
     bench.hear(message(MessageKind.HEARTBEAT, 2, bench.core.term + 1, to=3, commit=last))
     assert bench.core.log.commit < last
     bench.store.close()
+
+
+def test_a_turn_does_not_collect_the_answers_of_all_that_waits_to_be_applied(led: Bench) -> None:
+    """Each entry here is small, and its answers are all that one transaction may collect."""
+    core, previous = led.core, led.core.log.last_index
+    batch = frames.CommandBatch(time_ms=2_000)
+    for number in range(APPLY_ANSWER_BYTES_MAX // (KEYS * len(VALUE))):
+        txn = etcd.TxnRequest()
+        txn.success.add(request_range=etcd.RangeRequest(key=b"0", range_end=b"\0"))
+        batch.commands.add(
+            method=frames.ETCD_TXN,
+            table_id=TABLE,
+            body=txn.SerializeToString(),
+            request_id=number.to_bytes(16, "little"),
+        )
+    entries = tuple(
+        Entry(core.term, LogIndex(previous + 1 + n), EntryKind.COMMANDS, batch.SerializeToString())
+        for n in range(3)
+    )
+    append = message(
+        MessageKind.APPEND,
+        2,
+        core.term,
+        index=previous,
+        log_term=core.log.last_term,
+        entries=entries,
+        commit=entries[-1].index,
+    )
+    led.hear(append)
+    for entry in entries:
+        assert led.store.applied_index == entry.index
+        assert led.replica.has_work() == (entry is not entries[-1])
+        led.replica.turn()
+    assert led.store.log.last_index() == entries[-1].index

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from shardworker.machine.tables import Table, create_schema, create_table
 from shardworker.store.inspection import NotADatabase, inspect_database
 from tests.unit.store.replicas import entry, open_replica, put
 from tools.failure import Failed
@@ -60,10 +61,10 @@ def test_a_running_replica_can_be_inspected(folder: Path) -> None:
 def test_key_value_tables_are_listed_and_counted(folder: Path) -> None:
     store = open_replica(folder)
     with store.turn(sync=True) as turn:
-        turn.connection.execute("CREATE TABLE tables(id, name, history, revision, compacted, keys, checksum)")
-        turn.connection.execute("INSERT INTO tables VALUES(10001, 'users', -1, 7, 3, 2, -1)")
-        turn.connection.execute("CREATE TABLE t10001_live(key BLOB PRIMARY KEY)")
-        turn.connection.execute("INSERT INTO t10001_live VALUES(x'01')")
+        create_schema(turn.connection)
+        table = Table(10001, "users", -1, revision=7, compacted=3, keys=2, checksum=(1 << 64) - 1)
+        create_table(turn.connection, table)
+        turn.connection.execute("INSERT INTO t10001_live VALUES(x'01', 1, 1, 1, 0)")
     store.close()
     found = inspect_database(folder)
     assert found.tables == [
@@ -78,6 +79,18 @@ def test_key_value_tables_are_listed_and_counted(folder: Path) -> None:
         }
     ]
     assert found.problems == ["table users counts 2 keys, but 1 are stored"]
+
+
+def test_a_flipped_byte_in_a_tables_name_is_found(folder: Path) -> None:
+    store = open_replica(folder)
+    with store.turn(sync=True) as turn:
+        create_schema(turn.connection)
+        create_table(turn.connection, Table(10001, "users", -1))
+    store.close()
+    file = folder / "replica-00000001.db"
+    file.write_bytes(file.read_bytes().replace(b"users", b"user\xff"))
+    found = inspect_database(folder)
+    assert [problem for problem in found.problems if "table id 10001 fails its checksum" in problem]
 
 
 def test_a_flipped_byte_in_the_log_is_found(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

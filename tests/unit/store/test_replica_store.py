@@ -68,11 +68,13 @@ def test_another_programs_database_is_refused(tmp_path: Path) -> None:
         open_replica(tmp_path)
 
 
-def test_another_format_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 99])
+def test_another_format_is_refused(tmp_path: Path, version: int) -> None:
+    """Version 1 was never released; its rows of tables and results had no checksum."""
     store = open_replica(tmp_path)
-    store.connection.execute("PRAGMA user_version = 99")
+    store.connection.execute(f"PRAGMA user_version = {version}")
     store.close()
-    with pytest.raises(IdentityMismatch, match="format version 99"):
+    with pytest.raises(IdentityMismatch, match=f"has format version {version}, this boathouse reads"):
         open_replica(tmp_path)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ import apsw
 import pytest
 
 from shardworker.raft import HardState, LogIndex, NodeId, SnapshotMeta, Term
-from shardworker.store import Identity, SnapshotRejected
+from shardworker.store import CrashPoint, DiskFull, Identity, SnapshotRejected, StorageFailed
 from tests.unit.store.replicas import IDENTITY, MEMBERSHIP, open_replica, put, rows
 
 if TYPE_CHECKING:
@@ -128,6 +130,60 @@ def test_chunks_may_repeat_or_come_early(sender: ReplicaStore, receiver: Replica
     incoming.finish(made.meta, made.sha256)
     sender.close()
     receiver.close()
+
+
+class _ReaderDuringInstall:
+    """Crash points at one of which a thread asks for a reader, while the old database is gone already."""
+
+    def __init__(self) -> None:
+        self.store: ReplicaStore
+        self.found: list[int | Exception] = []
+        self.thread = threading.Thread(target=self._read)
+
+    def reach(self, point: CrashPoint) -> None:
+        if point is CrashPoint.INSTALL_CLEANED:
+            self.thread.start()
+            self.thread.join(0.3)  # in vain, if the reader waits for the install
+
+    def _read(self) -> None:
+        try:
+            reader = self.store.reader()
+            self.found.append(reader.execute("SELECT count(*) FROM kv").get)
+            self.store.close_reader(reader)
+        except Exception as error:
+            self.found.append(error)
+
+
+def test_a_reader_that_is_asked_for_during_an_install_waits(sender: ReplicaStore, tmp_path: Path) -> None:
+    during = _ReaderDuringInstall()
+    during.store = open_replica(tmp_path / "receiver", crash_points=during)
+    with during.store.turn(sync=True) as turn:
+        turn.append(HardState(Term(6), NodeId(3), LogIndex(0)), [])
+    during.store.install_snapshot(send(sender.create_snapshot(), during.store), None)
+    during.thread.join()
+    assert during.found == [200]
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (errno.ENOSPC, DiskFull),
+        (errno.EDQUOT, DiskFull),
+        (errno.EMFILE, StorageFailed),
+        (errno.EIO, StorageFailed),
+    ],
+)
+def test_a_copy_that_cannot_be_begun(
+    receiver: ReplicaStore, monkeypatch: pytest.MonkeyPatch, number: int, error: type[Exception]
+) -> None:
+    """A disk without a free inode still has free bytes."""
+
+    def refuse(path: Path) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(receiver.files, "create", refuse)
+    with pytest.raises(error, match="beginning to receive"):
+        receiver.receive_snapshot(stream=7, total_bytes=1)
 
 
 def test_a_copy_that_is_not_what_was_announced_is_rejected(
