@@ -56,6 +56,10 @@ READYS_PER_TURN_MAX: Final = 4
 ATTACHMENT_BYTES_MIN: Final = 256 * 1024
 """Bodies from this size on travel beside the Envelope: copying them into it and out again cost 100 ms for 28 MB."""
 
+ENVELOPE_BYTES_MAX: Final = 16 << 20
+"""Bodies of the answers in one Envelope; more than that leave in further ones. protobuf encodes nothing over 2 GiB, and
+the thousands of reads that a turn may answer come to more."""
+
 
 class Outbox(Protocol):
     """Where envelopes leave. Neither call blocks; either may lose what it is given."""
@@ -139,6 +143,8 @@ class Replica:
         self._handing_over = False
         self._clients: dict[bytes, frames.Envelope] = {}
         self._attachments: dict[bytes, list[bytes]] = {}
+        self._answer_bytes: dict[bytes, int] = {}
+        self._full_envelopes: list[tuple[bytes, frames.Envelope, Sequence[bytes]]] = []
         self._peers: dict[NodeId, frames.Envelope] = {}
 
     # ---- what arrives -------------------------------------------------------------------------------------------
@@ -491,6 +497,12 @@ class Replica:
 
     def _answer(self, identity: bytes, call: int, result: Result, cursor: int = 0) -> None:
         error, body = result.error, result.body
+        answer_bytes = self._answer_bytes.get(identity, 0)
+        if answer_bytes and answer_bytes + len(body) > ENVELOPE_BYTES_MAX:
+            full = (identity, self._clients.pop(identity), self._attachments.pop(identity, ()))
+            self._full_envelopes.append(full)
+            answer_bytes = 0
+        self._answer_bytes[identity] = answer_bytes + len(body)
         attachment = 0
         if len(body) >= ATTACHMENT_BYTES_MIN:
             attachments = self._attachments.setdefault(identity, [])
@@ -516,7 +528,11 @@ class Replica:
             self._answer(*answer)
 
     def _flush(self) -> None:
+        for full in self._full_envelopes:
+            self._outbox.send_client(*full)
         for identity, envelope in self._clients.items():
             self._outbox.send_client(identity, envelope, self._attachments.get(identity, ()))
+        self._full_envelopes.clear()
         self._clients.clear()
         self._attachments.clear()
+        self._answer_bytes.clear()

@@ -15,7 +15,7 @@ from shardworker import wire
 from shardworker.integrity import SCRUB_INTERVAL_S
 from shardworker.machine import MachineSettings, StateMachine
 from shardworker.raft import Membership, MessageKind, NodeId, Raft, Role
-from shardworker.replica import FULL_ELECTIONS, Replica
+from shardworker.replica import ENVELOPE_BYTES_MAX, FULL_ELECTIONS, Replica
 from shardworker.store import REAL_FILES, Identity, ReplicaStore
 from tests.unit.raft.lab import message
 from tests.unit.raft.replica import members, settings_of
@@ -86,6 +86,7 @@ class Bench:
         self.jobs = Jobs()
         self.sent: list[tuple[NodeId, Message]] = []
         self.replies: dict[int, frames.Reply] = {}
+        self.largest_answers_bytes = 0
         self._calls = 0
         self.replica = Replica(
             shard=SHARD,
@@ -108,6 +109,7 @@ class Bench:
         self, identity: bytes, envelope: frames.Envelope, attachments: Sequence[bytes] = ()
     ) -> None:
         assert identity == CLIENT
+        self.largest_answers_bytes = max(self.largest_answers_bytes, envelope.ByteSize())
         for reply in envelope.replies:
             if reply.attachment:
                 reply.body = attachments[reply.attachment - 1]
@@ -287,3 +289,18 @@ def test_what_is_said_to_another_replica_is_not_heard(tmp_path: Path) -> None:
     bench.hear(message(MessageKind.HEARTBEAT, 2, bench.core.term + 1, to=3, commit=last))
     assert bench.core.log.commit < last
     bench.store.close()
+
+
+def test_many_answers_of_one_turn_leave_in_more_than_one_envelope(alone: Bench) -> None:
+    value = bytes(200 << 10)  # too small to travel beside the envelope
+    alone.write(frames.ETCD_PUT, etcd.PutRequest(key=b"k", value=value).SerializeToString())
+    envelope = frames.Envelope()
+    calls = range(1_000, 1_000 + 2 * ENVELOPE_BYTES_MAX // len(value))
+    body = etcd.RangeRequest(key=b"k").SerializeToString()
+    for call in calls:
+        envelope.requests.add(call=call, method=frames.ETCD_RANGE, table_id=TABLE, body=body)
+    alone.replica.handle(CLIENT, envelope)
+    alone.replica.turn()
+    for call in calls:
+        assert len(alone.answer(call).body) > len(value)
+    assert ENVELOPE_BYTES_MAX - len(value) < alone.largest_answers_bytes < ENVELOPE_BYTES_MAX + len(value)
