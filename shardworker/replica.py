@@ -197,7 +197,8 @@ class Replica:
             self._client(identity).replies.add(call=request.call, body=self.status().SerializeToString())
         elif request.method == frames.TRANSFER_LEADER:
             self._check_leads()
-            self._hand_over()
+            if not self._hand_over():
+                raise errors.NoSuccessor
             self._client(identity).replies.add(call=request.call)
         elif request.linearizable:
             self._check_leads()

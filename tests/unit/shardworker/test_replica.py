@@ -304,3 +304,11 @@ def test_many_answers_of_one_turn_leave_in_more_than_one_envelope(alone: Bench) 
     for call in calls:
         assert len(alone.answer(call).body) > len(value)
     assert ENVELOPE_BYTES_MAX - len(value) < alone.largest_answers_bytes < ENVELOPE_BYTES_MAX + len(value)
+
+
+def test_a_leader_says_whether_anybody_can_take_over(alone: Bench, led: Bench) -> None:
+    with pytest.raises(errors.NoSuccessor):
+        alone.answer(alone.ask(frames.TRANSFER_LEADER))
+    led.lead()
+    led.answer(led.ask(frames.TRANSFER_LEADER))
+    assert [node for node, one in led.sent if one.kind is MessageKind.TIMEOUT_NOW] == [2]
