@@ -151,7 +151,7 @@ class Replica:
 
     def handle(self, identity: bytes, envelope: frames.Envelope) -> None:
         """Take one envelope from a coordinator or a peer. Its effects leave with the next turn()."""
-        for message in map(wire.decode_message, envelope.raft):
+        for message in wire.decode_messages(envelope):
             # A commit index is told as far as its receiver's log is known: it would be false for any other replica.
             if message.to == self._node and self._integrity.hears(message.kind):
                 self._core.step(message)

@@ -312,3 +312,24 @@ def test_a_leader_says_whether_anybody_can_take_over(alone: Bench, led: Bench) -
     led.lead()
     led.answer(led.ask(frames.TRANSFER_LEADER))
     assert [node for node, one in led.sent if one.kind is MessageKind.TIMEOUT_NOW] == [2]
+
+
+@pytest.mark.parametrize("unknown", [frames.RaftMessage(kind=99), frames.RaftEntry(kind=99)])
+def test_what_a_newer_peer_says_is_lost_and_the_rest_is_heard(
+    led: Bench, unknown: frames.RaftMessage | frames.RaftEntry
+) -> None:
+    """An entry that this version could not apply is neither stored nor acknowledged."""
+    last, term = led.core.log.last_index, led.core.term
+    append = wire.encode_message(
+        message(MessageKind.APPEND, 2, term, index=last, log_term=led.core.log.term(last), commit=last + 1)
+    )
+    if isinstance(unknown, frames.RaftEntry):
+        append.entries.add(index=last + 1, term=term, kind=unknown.kind)
+    else:
+        append.kind = unknown.kind
+    heard = wire.encode_message(message(MessageKind.HEARTBEAT, 2, term, context=77))
+    led.sent.clear()
+    led.replica.handle(b"peer", frames.Envelope(raft=[append, heard]))
+    led.replica.turn()
+    assert led.core.log.last_index == last
+    assert [(one.kind, one.context) for _, one in led.sent] == [(MessageKind.HEARTBEAT_REPLY, 77)]
