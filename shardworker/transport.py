@@ -71,6 +71,7 @@ class Transport:
             self._poller.register(monitor, zmq.POLLIN)
         self._disconnected: list[NodeId] = []
         self._watched: dict[int, Callable[[], None]] = {}
+        self._closed = False
 
     def _connect(self, node: NodeId, endpoint: str) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.DEALER)
@@ -99,7 +100,10 @@ class Transport:
         self._poller.unregister(fd)
 
     def wake(self) -> None:
-        """Make a running or the next receive() return at once. Safe from any thread and from signal handlers."""
+        """Make a running or the next receive() return at once. Safe from any thread and from signal handlers, also
+        after close()."""
+        if self._closed:
+            return
         try:
             os.write(self._wake_write, b"\0")
         except BlockingIOError:
@@ -183,6 +187,7 @@ class Transport:
             monitor.close(linger=0)  # an open one keeps term() waiting for ever
         self._router.close()
         self._context.term()
+        self._closed = True
         os.close(self._wake_read)
         os.close(self._wake_write)
 

@@ -60,3 +60,11 @@ def test_a_silent_connection_is_given_up_on_both_sides() -> None:
             )
             link.heal()
             wait_until(both.arrives, timeout_s=10, what="an envelope on a new connection")
+
+
+def test_a_late_wake_up_is_harmless() -> None:
+    """A second SIGTERM may come while the worker is ending; its descriptors may be another file's by then."""
+    port, own = free_ports(2)
+    transport = Transport(binds=(f"tcp://127.0.0.1:{own}",), peers={PEER: f"tcp://127.0.0.1:{port}"}, group=1)
+    transport.close()
+    transport.wake()
