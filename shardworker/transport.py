@@ -54,6 +54,7 @@ class Transport:
         self._router.sndhwm = CLIENT_QUEUE_MESSAGES_MAX
         self._router.rcvhwm = CLIENT_QUEUE_MESSAGES_MAX
         self._router.linger = CLOSE_LINGER_MS
+        self._router.router_mandatory = True  # else it drops answers without a word
         _watch_connections(self._router)  # else what a vanished machine had open would stay open for ever
         for endpoint in binds:
             self._router.bind(endpoint)
@@ -177,6 +178,9 @@ class Transport:
             )
         except zmq.Again:
             log.warning("dropped an answer: the coordinator's queue is full")
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
 
     def close(self) -> None:
         """Deliver what is queued for coordinators, at most CLOSE_LINGER_MS, and release the sockets."""

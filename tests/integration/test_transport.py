@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+import zmq
+from structlog.testing import capture_logs
+
 from proto.internal import frames_pb2 as frames
 from shardworker.raft import NodeId
-from shardworker.transport import HEARTBEAT_INTERVAL_MS, HEARTBEAT_TIMEOUT_MS, Transport
+from shardworker.transport import (
+    CLIENT_QUEUE_MESSAGES_MAX,
+    HEARTBEAT_INTERVAL_MS,
+    HEARTBEAT_TIMEOUT_MS,
+    Transport,
+)
 from tests.integration.proxy import FaultProxy
 from tests.waiting import free_ports, wait_until
 
@@ -68,3 +76,35 @@ def test_a_late_wake_up_is_harmless() -> None:
     transport = Transport(binds=(f"tcp://127.0.0.1:{own}",), peers={PEER: f"tcp://127.0.0.1:{port}"}, group=1)
     transport.close()
     transport.wake()
+
+
+def test_answers_for_a_coordinator_that_reads_nothing_are_dropped_and_logged() -> None:
+    (port,) = free_ports(1)
+    endpoint = f"tcp://127.0.0.1:{port}"
+    transport = Transport(binds=(endpoint,), peers={}, group=1)
+    answer = frames.Envelope()
+    answer.replies.add(detail="x" * 200)
+    with zmq.Context() as context, context.socket(zmq.DEALER) as coordinator:
+        coordinator.linger = 0
+        coordinator.rcvhwm = 1
+        coordinator.rcvbuf = 4096
+        coordinator.connect(endpoint)
+        coordinator.send(frames.Envelope(group=1).SerializeToString())
+        received = wait_until(lambda: transport.receive(0.05), timeout_s=10, what="a coordinator")
+        identity = received[0][0]
+        with capture_logs() as logged:
+            for _ in range(2 * CLIENT_QUEUE_MESSAGES_MAX):
+                transport.send_client(identity, answer)
+                if logged:
+                    break
+        assert [line["event"] for line in logged] == ["dropped an answer: the coordinator's queue is full"]
+
+    def is_gone() -> bool:
+        """Nothing is logged for one that has gone, and nothing raised."""
+        transport.receive(0.0)
+        with capture_logs() as unlogged:
+            transport.send_client(identity, answer)
+        return not unlogged
+
+    wait_until(is_gone, timeout_s=10, what="the connection's end")
+    transport.close()
