@@ -230,6 +230,13 @@ class ShuttingDown(BoathouseError):
     retry = Retry.OTHER_REPLICA
 
 
+class NoSuccessor(BoathouseError):
+    """No other voter answers: nobody can take over, and this replica goes on leading."""
+
+    frame_code = 106
+    retry = Retry.CALLER
+
+
 # ---- too busy, too full ------------------------------------------------------------------------------------
 
 

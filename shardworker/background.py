@@ -36,7 +36,10 @@ class BackgroundThreads:
         self._wake = wake
         self._jobs: queue.Queue[Callable[[], Callable[[], None]] | None] = queue.Queue(JOBS_WAITING_MAX)
         self._ended: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._threads = [threading.Thread(target=self._run, name=f"background-{n}") for n in range(threads)]
+        # Daemons: a worker that fails before it can close() must end, not wait for them for ever.
+        self._threads = [
+            threading.Thread(target=self._run, name=f"background-{n}", daemon=True) for n in range(threads)
+        ]
         for thread in self._threads:
             thread.start()
 

@@ -29,7 +29,7 @@ class Proposals:
     because only the state machine can tell whether it was applied."""
 
     def __init__(self, *, requests_max: int, bytes_max: int, batch_bytes_max: int) -> None:
-        """Bounds: writes waiting for an answer, bytes not yet proposed, bytes of one log entry (at least one
+        """Bounds: calls waiting for an answer, bytes not yet proposed, bytes of one log entry (at least one
         command goes in whatever its size)."""
         self._requests_max = requests_max
         self._bytes_max = bytes_max
@@ -37,24 +37,26 @@ class Proposals:
         self._queue: list[frames.Request] = []
         self._queue_bytes = 0
         self._waiters: dict[bytes, list[Waiter]] = {}
+        self._waiting_count = 0
 
     def __bool__(self) -> bool:
         return bool(self._queue)
 
     @property
     def waiting_count(self) -> int:
-        """Request ids without a result yet, proposed or not."""
-        return len(self._waiters)
+        """Calls without an answer yet, proposed or not; more than one may wait for the same request id."""
+        return self._waiting_count
 
     def admit(self, identity: bytes, request: frames.Request) -> None:
         """Queue a write. Raises QueueFull, or MalformedRequest for an id that is not REQUEST_ID_BYTES long."""
         if len(request.request_id) != REQUEST_ID_BYTES:
             raise errors.MalformedRequest(f"a write needs a request id of {REQUEST_ID_BYTES} bytes")
         size = len(request.body)
-        if len(self._waiters) >= self._requests_max or self._queue_bytes + size > self._bytes_max:
-            raise errors.QueueFull(f"{len(self._waiters)} writes are waiting on this shard")
+        if self._waiting_count >= self._requests_max or self._queue_bytes + size > self._bytes_max:
+            raise errors.QueueFull(f"{self._waiting_count} writes are waiting on this shard")
         self._queue.append(request)
         self._queue_bytes += size
+        self._waiting_count += 1
         self._waiters.setdefault(request.request_id, []).append(Waiter(identity, request.call))
 
     def take(self, time_ms: int) -> Iterator[frames.CommandBatch]:
@@ -80,7 +82,9 @@ class Proposals:
 
     def resolve(self, request_id: bytes) -> list[Waiter]:
         """Everybody who waits for this id; they wait no longer."""
-        return self._waiters.pop(request_id, [])
+        waiters = self._waiters.pop(request_id, [])
+        self._waiting_count -= len(waiters)
+        return waiters
 
     def abandon(self) -> list[Waiter]:
         """Drop the queue, give up on every answer, and say who waited.
@@ -90,4 +94,5 @@ class Proposals:
         self._queue, self._queue_bytes = [], 0
         waiters = [waiter for group in self._waiters.values() for waiter in group]
         self._waiters.clear()
+        self._waiting_count = 0
         return waiters

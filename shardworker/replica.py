@@ -71,6 +71,10 @@ memory, and a few small entries can ask for a quarter of a gigabyte each."""
 ATTACHMENT_BYTES_MIN: Final = 256 * 1024
 """Bodies from this size on travel beside the Envelope: copying them into it and out again cost 100 ms for 28 MB."""
 
+ENVELOPE_BYTES_MAX: Final = 16 << 20
+"""Bodies of the answers in one Envelope; more than that leave in further ones. protobuf encodes nothing over 2 GiB, and
+the thousands of reads that a turn may answer come to more."""
+
 
 class Outbox(Protocol):
     """Where envelopes leave. Neither call blocks; either may lose what it is given."""
@@ -167,6 +171,8 @@ class Replica:
         self._handing_over = False
         self._clients: dict[bytes, frames.Envelope] = {}
         self._attachments: dict[bytes, list[bytes]] = {}
+        self._answer_bytes: dict[bytes, int] = {}
+        self._full_envelopes: list[tuple[bytes, frames.Envelope, Sequence[bytes]]] = []
         self._peers: dict[NodeId, frames.Envelope] = {}
 
     # ---- what arrives -------------------------------------------------------------------------------------------
@@ -186,7 +192,7 @@ class Replica:
 
     def _handle_peer(self, envelope: frames.Envelope) -> None:
         """What a member of the group hears from the others."""
-        for message in map(wire.decode_message, envelope.raft):
+        for message in wire.decode_messages(envelope):
             # A commit index is told as far as its receiver's log is known: it would be false for any other replica.
             if message.to == self._node and self._integrity.hears(message.kind):
                 self._core.step(message)
@@ -229,7 +235,8 @@ class Replica:
             self._client(identity).replies.add(call=request.call, body=self.status().SerializeToString())
         elif request.method == frames.TRANSFER_LEADER:
             self._check_leads()
-            self._hand_over()
+            if not self._hand_over():
+                raise errors.NoSuccessor
             self._client(identity).replies.add(call=request.call)
         elif request.linearizable:
             self._check_leads()
@@ -542,6 +549,12 @@ class Replica:
 
     def _answer(self, identity: bytes, call: int, result: Result, cursor: int = 0) -> None:
         error, body = result.error, result.body
+        answer_bytes = self._answer_bytes.get(identity, 0)
+        if answer_bytes and answer_bytes + len(body) > ENVELOPE_BYTES_MAX:
+            full = (identity, self._clients.pop(identity), self._attachments.pop(identity, ()))
+            self._full_envelopes.append(full)
+            answer_bytes = 0
+        self._answer_bytes[identity] = answer_bytes + len(body)
         attachment = 0
         if len(body) >= ATTACHMENT_BYTES_MIN:
             attachments = self._attachments.setdefault(identity, [])
@@ -567,7 +580,11 @@ class Replica:
             self._answer(*answer)
 
     def _flush(self) -> None:
+        for full in self._full_envelopes:
+            self._outbox.send_client(*full)
         for identity, envelope in self._clients.items():
             self._outbox.send_client(identity, envelope, self._attachments.get(identity, ()))
+        self._full_envelopes.clear()
         self._clients.clear()
         self._attachments.clear()
+        self._answer_bytes.clear()

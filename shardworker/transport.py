@@ -28,6 +28,15 @@ CLIENT_QUEUE_MESSAGES_MAX: Final = 100_000
 DRAIN_MESSAGES_MAX: Final = 512
 """Messages taken in one turn; bounds a turn's length. The rest waits in ZeroMQ's queue for the next turn."""
 
+CONNECT_TIMEOUT_MS: Final = 2_000
+"""A connection that is not made within this is tried anew: TCP repeats a lost first packet ever more rarely."""
+
+HEARTBEAT_INTERVAL_MS: Final = 2_000
+HEARTBEAT_TIMEOUT_MS: Final = 5_000
+"""Whoever does not answer a heartbeat within this loses the connection. TCP would keep it for a quarter of an hour,
+and be silent after a partition for as long again as that lasted. ZeroMQ's own thread answers, so a busy process is not
+taken for a lost one; one that stands still for so long has lost its leadership anyway."""
+
 CLOSE_LINGER_MS: Final = 500
 """How long close() lets ZeroMQ deliver the last answers."""
 
@@ -45,6 +54,8 @@ class Transport:
         self._router.sndhwm = CLIENT_QUEUE_MESSAGES_MAX
         self._router.rcvhwm = CLIENT_QUEUE_MESSAGES_MAX
         self._router.linger = CLOSE_LINGER_MS
+        self._router.router_mandatory = True  # else it drops answers without a word
+        _watch_connections(self._router)  # else what a vanished machine had open would stay open for ever
         for endpoint in binds:
             self._router.bind(endpoint)
         self._peers: dict[NodeId, zmq.Socket[bytes]] = {}
@@ -61,6 +72,7 @@ class Transport:
             self._poller.register(monitor, zmq.POLLIN)
         self._disconnected: list[NodeId] = []
         self._watched: dict[int, Callable[[], None]] = {}
+        self._closed = False
 
     def _connect(self, node: NodeId, endpoint: str) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.DEALER)
@@ -71,6 +83,9 @@ class Transport:
         socket.reconnect_ivl_max = 500
         # Without a completed connection nothing is queued: stale votes and appends are worse than none.
         socket.immediate = True
+        socket.connect_timeout = CONNECT_TIMEOUT_MS
+        socket.handshake_ivl = HEARTBEAT_TIMEOUT_MS
+        _watch_connections(socket)
         self._monitors[socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)] = node
         socket.connect(endpoint)
         return socket
@@ -86,7 +101,10 @@ class Transport:
         self._poller.unregister(fd)
 
     def wake(self) -> None:
-        """Make a running or the next receive() return at once. Safe from any thread and from signal handlers."""
+        """Make a running or the next receive() return at once. Safe from any thread and from signal handlers, also
+        after close()."""
+        if self._closed:
+            return
         try:
             os.write(self._wake_write, b"\0")
         except BlockingIOError:
@@ -160,6 +178,9 @@ class Transport:
             )
         except zmq.Again:
             log.warning("dropped an answer: the coordinator's queue is full")
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
 
     def close(self) -> None:
         """Deliver what is queued for coordinators, at most CLOSE_LINGER_MS, and release the sockets."""
@@ -170,5 +191,11 @@ class Transport:
             monitor.close(linger=0)  # an open one keeps term() waiting for ever
         self._router.close()
         self._context.term()
+        self._closed = True
         os.close(self._wake_read)
         os.close(self._wake_write)
+
+
+def _watch_connections(socket: zmq.Socket[bytes]) -> None:
+    socket.heartbeat_ivl = HEARTBEAT_INTERVAL_MS
+    socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS

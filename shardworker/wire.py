@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import structlog
+
 from proto.internal import frames_pb2 as frames
 from shardworker.raft import (
     Entry,
@@ -14,6 +16,8 @@ from shardworker.raft import (
     SnapshotMeta,
     Term,
 )
+
+log = structlog.get_logger()
 
 
 def encode_membership(membership: Membership) -> frames.Membership:
@@ -74,8 +78,25 @@ def encode_message(message: Message) -> frames.RaftMessage:
     return frame
 
 
+def decode_messages(envelope: frames.Envelope) -> list[Message]:
+    """The Raft messages in an envelope. One of a kind that this version does not know, or with an entry of such a kind,
+    is dropped and logged: to Raft it is lost, so its sender repeats it and commits nothing by this replica's word."""
+    messages: list[Message] = []
+    for frame in envelope.raft:
+        try:
+            messages.append(decode_message(frame))
+        except ValueError as error:
+            log.warning(
+                "dropped a message of a newer version: upgrade this node",
+                peer=frame.sender,
+                reason=str(error),
+            )
+    return messages
+
+
 def decode_message(frame: frames.RaftMessage) -> Message:
-    """The Raft message that a frame stands for. Raises ValueError for a kind that this version does not know."""
+    """The Raft message that a frame stands for. Raises ValueError for a kind, of its own or of an entry, that this
+    version does not know."""
     return Message(
         kind=MessageKind(frame.kind),
         to=NodeId(frame.to),

@@ -36,6 +36,7 @@ from shardworker.store import (
     advice,
     from_environment,
 )
+from shardworker.ticks import Ticks
 from shardworker.transport import Transport
 
 if TYPE_CHECKING:
@@ -68,10 +69,6 @@ IDLE_S_MAX: Final = 60.0
 
 DRAIN_S_MAX: Final = 2.0
 """An orderly stop waits so long for a successor and for owed answers."""
-
-CATCH_UP_TICKS_MAX: Final = 2
-"""After a pause (SIGSTOP, a suspended machine) the missed ticks are not made up for: what happened meanwhile lies
-in the socket, and must be heard before an election is called."""
 
 
 class Worker:
@@ -174,9 +171,10 @@ class Worker:
             self.stop()
 
     def _serve(self) -> None:
-        self._last_tick = time.monotonic()
-        self._load = Rate(LOAD_WINDOW_S, self._last_tick)
-        self._writes = Rate(LOAD_WINDOW_S, self._last_tick)
+        now = time.monotonic()
+        self._ticks = Ticks(self._tick_s, now)
+        self._load = Rate(LOAD_WINDOW_S, now)
+        self._writes = Rate(LOAD_WINDOW_S, now)
         while not self._stopping:
             self._step()
 
@@ -190,11 +188,14 @@ class Worker:
         )
         if owes_commit and not received:
             self._replica.announce_commit()
+        now = time.monotonic()
+        before, after = self._ticks.passed(now, self._replica.ticks_until_action())
+        self._tick(before)
         for node in self._transport.disconnected():
             self._replica.handle_disconnected(node)
-        now = time.monotonic()
-        self._tick(now)
-        if self._take(received, now):
+        has_taken = self._take(received, now)
+        self._tick(after)
+        if has_taken:
             self._replica.turn()
 
     def _timeout_s(self, longest_s: float) -> float:
@@ -202,7 +203,7 @@ class Worker:
         if self._replica.has_work():
             return 0.0
         now = time.monotonic()
-        next_tick = self._last_tick + self._replica.ticks_until_action() * self._tick_s
+        next_tick = self._ticks.due(self._replica.ticks_until_action())
         if self._held:
             next_tick = min(next_tick, self._next_batch)
         return min(longest_s, max(0.0, next_tick - now))
@@ -237,13 +238,8 @@ class Worker:
         longest_s = PACE_S_MAX if self._has_peers else PACE_S_MAX_ALONE
         return min(longest_s, max(PACE_S, self._writes.per_s * PACE_S_PER_WRITE_PER_S))
 
-    def _tick(self, now: float) -> None:
-        elapsed = int((now - self._last_tick) / self._tick_s)
-        if elapsed == 0:
-            return
-        self._last_tick += elapsed * self._tick_s
-        # Asked before the first tick: an idle loop may have slept over ticks that were known not to matter.
-        for _ in range(min(elapsed, max(CATCH_UP_TICKS_MAX, self._replica.ticks_until_action()))):
+    def _tick(self, ticks: int) -> None:
+        for _ in range(ticks):
             self._replica.tick()
 
     def _end_in_order(self) -> None:

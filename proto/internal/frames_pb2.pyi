@@ -51,7 +51,7 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     """body: empty, Request.cursor says which"""
     CURSOR_CLOSE: _Method.ValueType  # 44
     TRANSFER_LEADER: _Method.ValueType  # 45
-    """body: empty; the leader hands over to the most up-to-date peer"""
+    """body: empty; answered once the most up-to-date peer is asked, or NoSuccessor"""
 
 class Method(_Method, metaclass=_MethodEnumTypeWrapper):
     """Which operation a Request or a Command carries. The body is the request message of that API, as it came."""
@@ -78,7 +78,7 @@ CURSOR_NEXT: Method.ValueType  # 43
 """body: empty, Request.cursor says which"""
 CURSOR_CLOSE: Method.ValueType  # 44
 TRANSFER_LEADER: Method.ValueType  # 45
-"""body: empty; the leader hands over to the most up-to-date peer"""
+"""body: empty; answered once the most up-to-date peer is asked, or NoSuccessor"""
 Global___Method: _TypeAlias = Method  # noqa: Y015
 
 @_typing.final

@@ -238,7 +238,7 @@ class Workers:
             return leader is worker
 
         wait_until(leads, timeout_s=30, what=f"{worker.node} to lead", interval_s=0.2,
-                   not_yet=(errors.NotLeader, Silence))  # fmt: skip
+                   not_yet=(errors.NotLeader, errors.NoSuccessor, Silence))  # fmt: skip
 
     def wait_alike(self, worker: WorkerProcess) -> None:
         """Wait until a replica has applied all that the leader has, and holds the same."""

@@ -238,7 +238,7 @@ class Faults:
         envelope = frames.Envelope(
             hello=frames.Hello(node=99), group=self._cluster.config.group(self._cluster.shard)
         )
-        envelope.requests.add(call=1, method=frames.TRANSFER_LEADER)
+        envelope.requests.add(call=0, method=frames.TRANSFER_LEADER)
         leader.receive("c1", envelope.SerializeToString())
 
     def _change_membership(self, rng: Random) -> None:

@@ -14,6 +14,7 @@ from proto.internal import frames_pb2 as frames
 from shardworker.machine import MachineSettings
 from shardworker.raft import NodeId, Role, Settings
 from shardworker.store import StoreSettings
+from shardworker.ticks import Ticks
 from tests.simulation.disk import PowerCut
 from tests.simulation.world import MS
 
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from shardworker.store import CrashPoint
     from tests.simulation.checkers import Checkers
     from tests.simulation.host import Host
-
-CATCH_UP_TICKS_MAX: Final = 2
-"""As in worker.py: after a pause the missed ticks are not made up for."""
 
 ANNOUNCE_US: Final = 5 * MS
 """As in worker.py: followers hear of a commit so late at most, if no write comes along that carries the news."""
@@ -140,8 +138,7 @@ class Process:
         self._inbox: list[tuple[bytes, frames.Envelope]] = []
         self._disconnected: list[NodeId] = []
         self._wake_us: int | None = None
-        self._tick_us = config.raft.tick_ms * MS
-        self._last_tick_us = host.local_us()
+        self._ticks = Ticks(config.raft.tick_ms * MS, host.local_us())
         self._checkers = cluster.checkers
         self.store = cluster.build.store.open(
             host.folder,
@@ -250,23 +247,25 @@ class Process:
                 self.host.run(self.step)
 
     def step(self) -> None:
-        """What worker.py does between two waits: handle what arrived, tick, take a turn."""
+        """What worker.py does between two waits: tick, handle what arrived, take a turn."""
         if not self._inbox and self.replica.owes_commit():
             self.replica.announce_commit()
+        before, after = self._ticks.passed(self.host.local_us(), self.replica.ticks_until_action())
+        self._tick(before)
         disconnected, self._disconnected = self._disconnected, []
         for node in disconnected:
             self.replica.handle_disconnected(node)
         inbox, self._inbox = self._inbox, []
         for identity, envelope in inbox:
             self.replica.handle(identity, envelope)
-        self._tick()
+        self._tick(after)
         self.replica.turn()
         self._checkers.stepped(self)
         if self.replica.has_work():
             self.wake(STEP_US)
         else:
             ticks = min(self.replica.ticks_until_action(), 1 << 20)
-            due_us = self._last_tick_us + ticks * self._tick_us - self.host.local_us()
+            due_us = self._ticks.due(ticks) - self.host.local_us()
             self.wake(max(STEP_US, int(due_us / self.host.rate) + 1))
         if self.replica.owes_commit():
             self.wake(ANNOUNCE_US)
@@ -274,12 +273,8 @@ class Process:
         if job_us is not None:
             self.wake(max(0, job_us - self.host.cluster.world.now_us))
 
-    def _tick(self) -> None:
-        elapsed = (self.host.local_us() - self._last_tick_us) // self._tick_us
-        if elapsed <= 0:
-            return
-        self._last_tick_us += elapsed * self._tick_us
-        for _ in range(min(elapsed, max(CATCH_UP_TICKS_MAX, self.replica.ticks_until_action()))):
+    def _tick(self, ticks: int) -> None:
+        for _ in range(ticks):
             self.replica.tick()
 
     # ---- the end ------------------------------------------------------------------------------------------------

@@ -50,6 +50,18 @@ def test_a_full_queue_refuses(bound: dict[str, int]) -> None:
         queue.admit(b"link", request(3))
 
 
+def test_repeats_of_one_id_count_too() -> None:
+    queue = proposals(requests_max=2)
+    for call in (1, 2):
+        queue.admit(b"link", request(1, call=call))
+        list(queue.take(time_ms=call))
+    with pytest.raises(errors.QueueFull):
+        queue.admit(b"link", request(1, call=3))
+    assert len(queue.resolve(request(1).request_id)) == 2
+    queue.admit(b"link", request(1, call=4))
+    assert queue.waiting_count == 1
+
+
 def test_a_write_without_a_proper_id_is_refused() -> None:
     with pytest.raises(errors.MalformedRequest):
         proposals().admit(b"link", frames.Request(call=1, request_id=b"short"))

@@ -15,7 +15,7 @@ from shardworker import wire
 from shardworker.integrity import SCRUB_INTERVAL_S
 from shardworker.machine import MachineSettings, StateMachine
 from shardworker.raft import Entry, EntryKind, LogIndex, Membership, MessageKind, NodeId, Raft, Role
-from shardworker.replica import APPLY_ANSWER_BYTES_MAX, FULL_ELECTIONS, Replica
+from shardworker.replica import APPLY_ANSWER_BYTES_MAX, ENVELOPE_BYTES_MAX, FULL_ELECTIONS, Replica
 from shardworker.store import REAL_FILES, Identity, ReplicaStore
 from tests.unit.raft.lab import message
 from tests.unit.raft.replica import members, settings_of
@@ -86,6 +86,7 @@ class Bench:
         self.jobs = Jobs()
         self.sent: list[tuple[NodeId, Message]] = []
         self.replies: dict[int, frames.Reply] = {}
+        self.largest_answers_bytes = 0
         self._calls = 0
         self.replica = Replica(
             shard=SHARD,
@@ -110,6 +111,7 @@ class Bench:
         self, identity: bytes, envelope: frames.Envelope, attachments: Sequence[bytes] = ()
     ) -> None:
         assert identity == CLIENT
+        self.largest_answers_bytes = max(self.largest_answers_bytes, envelope.ByteSize())
         for reply in envelope.replies:
             if reply.attachment:
                 reply.body = attachments[reply.attachment - 1]
@@ -305,3 +307,47 @@ def test_a_turn_does_not_collect_the_answers_of_all_that_waits_to_be_applied(led
         assert led.replica.has_work() == (entry is not entries[-1])
         led.replica.turn()
     assert led.store.log.last_index() == entries[-1].index
+
+
+def test_many_answers_of_one_turn_leave_in_more_than_one_envelope(alone: Bench) -> None:
+    value = bytes(200 << 10)  # too small to travel beside the envelope
+    alone.write(frames.ETCD_PUT, etcd.PutRequest(key=b"k", value=value).SerializeToString())
+    envelope = frames.Envelope()
+    calls = range(1_000, 1_000 + 2 * ENVELOPE_BYTES_MAX // len(value))
+    body = etcd.RangeRequest(key=b"k").SerializeToString()
+    for call in calls:
+        envelope.requests.add(call=call, method=frames.ETCD_RANGE, table_id=TABLE, body=body)
+    alone.replica.handle(CLIENT, envelope)
+    alone.replica.turn()
+    for call in calls:
+        assert len(alone.answer(call).body) > len(value)
+    assert ENVELOPE_BYTES_MAX - len(value) < alone.largest_answers_bytes < ENVELOPE_BYTES_MAX + len(value)
+
+
+def test_a_leader_says_whether_anybody_can_take_over(alone: Bench, led: Bench) -> None:
+    with pytest.raises(errors.NoSuccessor):
+        alone.answer(alone.ask(frames.TRANSFER_LEADER))
+    led.lead()
+    led.answer(led.ask(frames.TRANSFER_LEADER))
+    assert [node for node, one in led.sent if one.kind is MessageKind.TIMEOUT_NOW] == [2]
+
+
+@pytest.mark.parametrize("unknown", [frames.RaftMessage(kind=99), frames.RaftEntry(kind=99)])
+def test_what_a_newer_peer_says_is_lost_and_the_rest_is_heard(
+    led: Bench, unknown: frames.RaftMessage | frames.RaftEntry
+) -> None:
+    """An entry that this version could not apply is neither stored nor acknowledged."""
+    last, term = led.core.log.last_index, led.core.term
+    append = wire.encode_message(
+        message(MessageKind.APPEND, 2, term, index=last, log_term=led.core.log.term(last), commit=last + 1)
+    )
+    if isinstance(unknown, frames.RaftEntry):
+        append.entries.add(index=last + 1, term=term, kind=unknown.kind)
+    else:
+        append.kind = unknown.kind
+    heard = wire.encode_message(message(MessageKind.HEARTBEAT, 2, term, context=77))
+    led.sent.clear()
+    led.replica.handle(b"peer", frames.Envelope(raft=[append, heard]))
+    led.replica.turn()
+    assert led.core.log.last_index == last
+    assert [(one.kind, one.context) for _, one in led.sent] == [(MessageKind.HEARTBEAT_REPLY, 77)]

@@ -1,0 +1,67 @@
+"""A replica that stood still for a while; the test is its leader."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+from proto.internal import frames_pb2 as frames
+from shardworker import wire
+from shardworker.raft import Message, MessageKind, NodeId, Term
+from tests.integration.workers import SHARD, Workers
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LEADER, FOLLOWER = NodeId(2), NodeId(1)
+PAUSE_HEARTBEATS = 40
+"""Sent to the stopped process one every 100 ms: several election timeouts."""
+
+
+def heartbeat(round_: int) -> Message:
+    return Message(MessageKind.HEARTBEAT, FOLLOWER, LEADER, Term(5), context=round_)
+
+
+def test_a_follower_that_stood_still_hears_its_leader_before_it_calls_an_election(tmp_path: Path) -> None:
+    with Workers(tmp_path, nodes=3) as workers, zmq.Context() as context:
+        follower = workers["n1"]
+        inbound: zmq.Socket[Any] = context.socket(zmq.ROUTER)
+        outbound: zmq.Socket[Any] = context.socket(zmq.DEALER)
+        with inbound, outbound:
+            inbound.linger = outbound.linger = 0
+            inbound.bind(workers.config.worker_tcp("n2", SHARD))
+            outbound.connect(workers.config.worker_tcp("n1", SHARD))
+            rounds = itertools.count(1)
+
+            def lead() -> int:
+                """One more heartbeat; its round."""
+                round_ = next(rounds)
+                envelope = frames.Envelope(group=workers.config.group(SHARD))
+                envelope.raft.append(wire.encode_message(heartbeat(round_)))
+                outbound.send(envelope.SerializeToString())
+                return round_
+
+            def heard() -> list[Message]:
+                """What the follower says next, nothing if it is silent for 100 ms."""
+                if not inbound.poll(100):
+                    return []
+                _, payload = inbound.recv_multipart()
+                return [wire.decode_message(one) for one in frames.Envelope.FromString(payload).raft]
+
+            def follows() -> bool:
+                lead()
+                return any(one.kind is MessageKind.HEARTBEAT_REPLY for one in heard())
+
+            follower.start()
+            wait_until(follows, timeout_s=20, what="a follower")
+            follower.signal(signal.SIGSTOP)
+            while heard():
+                pass
+            wait_until(lambda: lead() > PAUSE_HEARTBEATS, timeout_s=20, what="the pause", interval_s=0.1)
+            follower.signal(signal.SIGCONT)
+            said = wait_until(heard, timeout_s=20, what="the follower")
+        assert {one.kind for one in said} == {MessageKind.HEARTBEAT_REPLY}
