@@ -46,6 +46,10 @@ def restart_one_by_one(
     """Restart `names` in a good order. timeout_s bounds the wait for each. Raises RestartStuck."""
     order = _followers_first(hands, names)
     for position, name in enumerate(order):
+        if name.shard is not None and (missing := _needed(hands, name, replicas_of(name.shard))):
+            away = ", ".join(map(str, missing))
+            said = f"{name} is not restarted: its shard could not serve without it while {away} is away"
+            raise RestartStuck(_stuck(said, order, position))
         report = hands.restart(name)
         if report.state is not State.RUNNING:
             raise RestartStuck(
@@ -70,6 +74,17 @@ def _followers_first(hands: Hands, names: Sequence[ProcessName]) -> list[Process
     )
 
 
+def _needed(hands: Hands, name: ProcessName, replicas: Sequence[ProcessName]) -> list[ProcessName]:
+    """Who is away, if the shard serves and would not without this replica. A shard of one or two never can."""
+    if len(replicas) < 3:
+        return []
+    majority = len(replicas) // 2 + 1
+    serving = {other for other, status in hands.ask(replicas).items() if status.leader and not status.fault}
+    if name not in serving or len(serving) != majority:
+        return []
+    return [other for other in replicas if other not in serving]
+
+
 def _caught_up(
     hands: Hands,
     name: ProcessName,
@@ -83,7 +98,8 @@ def _caught_up(
     while True:
         answers = hands.ask(replicas)
         mine = answers.get(name)
-        leader = next((status for status in answers.values() if status.leader == status.node), None)
+        leading = [status for status in answers.values() if status.leader == status.node]
+        leader = max(leading, key=lambda status: status.term, default=None)
         if mine is not None and mine.leader and leader is not None:
             if target_index is None:
                 target_index = leader.commit_index
