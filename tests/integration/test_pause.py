@@ -37,12 +37,14 @@ def test_a_follower_that_stood_still_hears_its_leader_before_it_calls_an_electio
             outbound.connect(workers.config.worker_tcp("n1", SHARD))
             rounds = itertools.count(1)
 
+            def send(**content: Any) -> None:
+                envelope = frames.Envelope(group=workers.config.group(SHARD), **content)
+                outbound.send(envelope.SerializeToString())
+
             def lead() -> int:
                 """One more heartbeat; its round."""
                 round_ = next(rounds)
-                envelope = frames.Envelope(group=workers.config.group(SHARD))
-                envelope.raft.append(wire.encode_message(heartbeat(round_)))
-                outbound.send(envelope.SerializeToString())
+                send(raft=[wire.encode_message(heartbeat(round_))])
                 return round_
 
             def heard() -> list[Message]:
@@ -50,7 +52,12 @@ def test_a_follower_that_stood_still_hears_its_leader_before_it_calls_an_electio
                 if not inbound.poll(100):
                     return []
                 _, payload = inbound.recv_multipart()
-                return [wire.decode_message(one) for one in frames.Envelope.FromString(payload).raft]
+                envelope = frames.Envelope.FromString(payload)
+                if envelope.HasField("census_question"):
+                    # Its disk is empty, and so is ours: the shard is new.
+                    life = envelope.census_question.life
+                    send(census_answer=frames.CensusAnswer(sender=LEADER, life=life, waits=True))
+                return [wire.decode_message(one) for one in envelope.raft]
 
             def follows() -> bool:
                 lead()
