@@ -68,7 +68,8 @@ def test_a_follower_that_stood_still_hears_its_leader_before_it_calls_an_electio
             follower.signal(signal.SIGSTOP)
             while heard():
                 pass
-            wait_until(lambda: lead() > PAUSE_HEARTBEATS, timeout_s=20, what="the pause", interval_s=0.1)
+            end = lead() + PAUSE_HEARTBEATS
+            wait_until(lambda: lead() >= end, timeout_s=20, what="the pause", interval_s=0.1)
             follower.signal(signal.SIGCONT)
             said = wait_until(heard, timeout_s=20, what="the follower")
         assert {one.kind for one in said} == {MessageKind.HEARTBEAT_REPLY}
