@@ -73,15 +73,15 @@ class Wait:
 
 
 def judge(
-    voters: frozenset[NodeId], node: NodeId, answers: dict[NodeId, Answer], *, patience_over: bool
+    voters: frozenset[NodeId], answers: dict[NodeId, Answer], *, patience_over: bool
 ) -> Begin | Rebuild | Wait:
-    """What a replica on an empty disk is to do, given the answers of other voters.
+    """What a voter on an empty disk is to do, given the answers of the others.
 
     patience_over: whether those that are silent were given time to speak."""
     majority = len(voters) // 2 + 1
     holding = [answer for answer in answers.values() if answer.last_index > 0]
     if not holding:
-        empty = len(answers) + (node in voters)
+        empty = len(answers) + 1
         if empty == len(voters) or (empty >= majority and patience_over):
             return Begin()
         return Wait(f"{empty} of {len(voters)} voters are known to be empty too")
@@ -126,7 +126,9 @@ class Census:
         self._ticks = 0
         self._answers: dict[NodeId, Answer] = {}
         self._reason = "no other voter has answered"
-        self.waits = founders is not None and not store.membership.nodes() and store.rebuild is None
+        is_new = not store.membership.nodes() and store.rebuild is None
+        # Who had no vote has promised nothing: a leader tells it everything.
+        self.waits = is_new and founders is not None and node in founders.voters
         """Whether this replica does not know yet what to do: it hears and says nothing else."""
 
     @property
@@ -179,7 +181,7 @@ class Census:
             return
         assert self._founders is not None
         patience_over = self._ticks >= self._patience_ticks
-        match judge(self._founders.voters, self._node, self._answers, patience_over=patience_over):
+        match judge(self._founders.voters, self._answers, patience_over=patience_over):
             case Begin():
                 self._begin(self._founders)
             case Rebuild(until, term):

@@ -35,6 +35,7 @@ from shardworker.store import (
     StoreSettings,
     advice,
     from_environment,
+    translated,
 )
 from shardworker.ticks import Ticks
 from shardworker.transport import Transport
@@ -89,12 +90,15 @@ class Worker:
         founders = Membership(voters=frozenset(NodeId(holder.id) for holder in cluster.replica_nodes(shard)))
         if founders.voters == {NodeId(node.id)}:
             self._begin_alone(founders)
-        machine = StateMachine(
-            self._store.connection,
-            shard,
-            MachineSettings(),
-            table_written=lambda: self._store.crash_points.reach(CrashPoint.CATALOG_WRITTEN),
-        )
+        try:
+            machine = StateMachine(
+                self._store.connection,
+                shard,
+                MachineSettings(),
+                table_written=lambda: self._store.crash_points.reach(CrashPoint.CATALOG_WRITTEN),
+            )
+        except apsw.Error as error:
+            raise translated(error, "opening the tables") from error
         core = Raft(
             _raft_settings(cluster, node),
             self._store.log,
@@ -296,8 +300,6 @@ def main() -> None:
         worker = Worker(spec)
     except errors.Corrupt as error:
         fail(_refusal(spec, error))
-    except apsw.CorruptError as error:
-        fail(_refusal(spec, _damaged_page(error)))
     except StoreError as error:
         fail(str(error))
     except zmq.ZMQError as error:
@@ -307,13 +309,9 @@ def main() -> None:
     except errors.Corrupt as error:
         fail(_refusal(spec, error))
     except apsw.CorruptError as error:
-        fail(_refusal(spec, _damaged_page(error)))
+        fail(_refusal(spec, errors.Corrupt(f"SQLite found a damaged page: {error}")))
     except (StoreError, RebuildBegun) as error:
         fail(str(error))
-
-
-def _damaged_page(error: apsw.CorruptError) -> errors.Corrupt:
-    return errors.Corrupt(f"SQLite found a damaged page: {error}")
 
 
 def _refusal(spec: ProcessSpec, error: errors.Corrupt) -> str:

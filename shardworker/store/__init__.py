@@ -17,6 +17,7 @@ from shardworker.store.errors import (
     StorageFailed,
     StoreError,
     StoreInUse,
+    translated,
 )
 from shardworker.store.files import REAL_FILES, Files, RealFiles
 from shardworker.store.log import RaftLog
@@ -57,4 +58,5 @@ __all__ = [
     "check_sqlite_version",
     "from_environment",
     "rebuild_stopped",
+    "translated",
 ]

@@ -121,13 +121,13 @@ class JoinsWithoutAsking(Replica):
 
 
 def _judge_by_one(
-    voters: frozenset[NodeId], node: NodeId, answers: dict[NodeId, census.Answer], *, patience_over: bool
+    voters: frozenset[NodeId], answers: dict[NodeId, census.Answer], *, patience_over: bool
 ) -> census.Begin | census.Rebuild | census.Wait:
     """Takes the first answer of a replica with data for all that is to be known."""
     for answer in answers.values():
         if answer.last_index and not answer.waits:
             return census.Rebuild(answer.last_index, answer.term)
-    return _judge(voters, node, answers, patience_over=patience_over)
+    return _judge(voters, answers, patience_over=patience_over)
 
 
 _judge = census.judge

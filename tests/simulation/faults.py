@@ -206,9 +206,9 @@ class Faults:
 
     def _lose_disk(self, rng: Random) -> None:
         """All that a replica has promised is gone, and it starts again under its old name. One replica at a time."""
-        host = self._host(rng)
+        host, voters = self._host(rng), self._cluster.plan.voters
         # With fewer than three voters, one disk is not a minority.
-        if self._cluster.plan.voters < 3 or any(other.has_lost for other in self._cluster.hosts):
+        if voters < 3 or host.number > voters or any(other.has_lost for other in self._cluster.hosts):
             return
         self._cluster.count("lost-disk")
         host.lose_disk()

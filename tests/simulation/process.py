@@ -13,7 +13,7 @@ from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import MachineSettings
 from shardworker.raft import NodeId, Role, Settings
-from shardworker.store import StoreSettings
+from shardworker.store import StoreSettings, translated
 from shardworker.ticks import Ticks
 from tests.simulation.disk import PowerCut
 from tests.simulation.world import MS
@@ -160,7 +160,10 @@ class Process:
                 self._begin_alone(founders)
             self._checkers.opened(self)
             machine = _watched_machine(cluster.build.machine, self, self._checkers)
-            self.machine = machine(self.store.connection, cluster.shard, MachineSettings())
+            try:
+                self.machine = machine(self.store.connection, cluster.shard, MachineSettings())
+            except apsw.Error as error:
+                raise translated(error, "opening the tables") from error
             raft: Any = _watched_raft(cluster.build.raft, self, self._checkers)
             self.core: Raft = raft(
                 self._raft_settings(),

@@ -22,7 +22,7 @@ def holds(index: int, term: int, voters: frozenset[NodeId] = THREE) -> Answer:
 
 def judge_three(two: Answer | None, three: Answer | None, *, patience_over: bool = False) -> object:
     answers = {NodeId(node): answer for node, answer in ((2, two), (3, three)) if answer is not None}
-    return judge(THREE, ME, answers, patience_over=patience_over)
+    return judge(THREE, answers, patience_over=patience_over)
 
 
 def test_a_shard_begins_when_all_its_voters_are_empty() -> None:
@@ -89,7 +89,7 @@ def test_nothing_that_a_majority_relied_on_is_forgotten(
     lost: tuple[frozenset[NodeId], dict[NodeId, Answer], int, int],
 ) -> None:
     voters, answers, index, term = lost
-    verdict = judge(voters, ME, answers, patience_over=False)
+    verdict = judge(voters, answers, patience_over=False)
     if isinstance(verdict, Rebuild):
         assert verdict.until >= index
         assert verdict.term >= term
