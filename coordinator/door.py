@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 import structlog
 
-from coordinator import status
+from coordinator.api import outcomes
 from proto import errors
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 class Api:
     """What all methods of one API share."""
 
-    statuses: status.Table
+    statuses: outcomes.Table
     message_bytes_max: int
 
 
@@ -113,7 +113,7 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg]
             except Exception as bug:
                 log.exception("a call failed with an unexpected error", method=route.path)
                 refusal = errors.InvariantBroken(type(bug).__name__)
-            row = status.to_status(api.statuses, refusal)
+            row = outcomes.to_status(api.statuses, refusal)
             await context.abort(row.code, row.text)
             return None
 
@@ -129,7 +129,7 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg]
             error = errors.MethodNotServed(f"unknown method {method} for service {service}")
         else:
             error = errors.MethodNotServed(f"unknown service {service}")
-        row = status.to_status(self._unserved.statuses, error)
+        row = outcomes.to_status(self._unserved.statuses, error)
 
         async def refuse(_requests: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
             await context.abort(row.code, row.text)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from config.child import emit, fail, read_spec, refuse_optimized, set_up_logging
+from config.process.child import emit, fail, read_spec, refuse_optimized, set_up_logging
 from coordinator.server import Coordinator, PortTaken
 
 if TYPE_CHECKING:

@@ -14,21 +14,21 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import make_wsgi_app
 
-from coordinator import status
-from coordinator.catalog import Catalog
-from coordinator.dispatch import Dispatch
+from coordinator.api import outcomes
+from coordinator.api.headers import EtcdHeaders, RegattaHeaders
+from coordinator.catalog.cache import Catalog
 from coordinator.door import Api, Door, Route, Unary
-from coordinator.forward import Forward
-from coordinator.headers import EtcdHeaders, RegattaHeaders
 from coordinator.http import HttpServer, alive
-from coordinator.link import Link
 from coordinator.metrics import make_registry
-from coordinator.replica_status import ReplicaStatuses
-from coordinator.request_ids import RequestIds
-from coordinator.routing import ShardRoutes
 from coordinator.services import etcd_kv, etcd_tables, regatta_cluster, regatta_kv
 from coordinator.services.etcd_cluster import EtcdCluster
 from coordinator.services.etcd_maintenance import EtcdMaintenance
+from coordinator.shards.dispatch import Dispatch
+from coordinator.shards.link import Link
+from coordinator.shards.replica_status import ReplicaStatuses
+from coordinator.shards.request_ids import RequestIds
+from coordinator.shards.routing import ShardRoutes
+from coordinator.shards.table_calls import Forward
 from proto.etcd import election_pb2, lock_pb2, rpc_pb2
 from proto.regatta import maintenance_pb2, regatta_pb2, replication_pb2
 
@@ -146,7 +146,7 @@ class Coordinator:
     @property
     def _etcd_api(self) -> Api:
         return Api(
-            statuses=status.ETCD,
+            statuses=outcomes.ETCD,
             message_bytes_max=self._cluster.limits.request_bytes_max + ETCD_HEADROOM_BYTES,
         )
 
@@ -186,7 +186,7 @@ class Coordinator:
 
     def _regatta_routes(self) -> list[Route]:
         cluster, limits = self._cluster, self._cluster.limits
-        api = Api(statuses=status.REGATTA, message_bytes_max=REGATTA_MESSAGE_BYTES_MAX)
+        api = Api(statuses=outcomes.REGATTA, message_bytes_max=REGATTA_MESSAGE_BYTES_MAX)
         read_s, write_s = limits.read_timeout_ms / 1000, limits.write_timeout_ms / 1000
         kv = regatta_kv.RegattaKV(
             self._forward, RegattaHeaders(replica_id=self._node.id), step_timeout_s=read_s

@@ -20,13 +20,13 @@ import apsw
 import structlog
 import zmq
 
-from config.child import emit, fail, read_spec, refuse_optimized, set_up_logging
+from config.process.child import emit, fail, read_spec, refuse_optimized, set_up_logging
 from proto import errors
 from shardworker.background import BackgroundThreads
-from shardworker.integrity import RebuildBegun, begin_rebuild, has_peers
 from shardworker.machine import MachineSettings, StateMachine
 from shardworker.raft import Membership, NodeId, Raft, Settings
-from shardworker.replica import Replica
+from shardworker.replica.integrity import RebuildBegun, begin_rebuild, has_peers
+from shardworker.replica.replica import Replica
 from shardworker.store import (
     CrashPoint,
     Identity,

@@ -31,9 +31,9 @@ def inspect(path: Path, output: Output) -> None:
 
 
 def read_inspection(path: Path) -> dict[str, Any]:
-    """What shardworker.store.inspection finds, with its fields. Raises Failed if there is no database."""
+    """What shardworker.inspection finds, with its fields. Raises Failed if there is no database."""
     reader = subprocess.run(  # noqa: S603 -- this interpreter, our own module
-        [sys.executable, "-P", "-m", "shardworker.store.inspection", str(path)],
+        [sys.executable, "-P", "-m", "shardworker.inspection", str(path)],
         capture_output=True,
         check=False,
     )

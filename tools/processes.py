@@ -12,8 +12,8 @@ import typer
 
 from coordinator.supervisor.control import NodeControl, RequestRefused, SupervisorUnreachable
 from coordinator.supervisor.process import ProcessName, ProcessReport, State
-from coordinator.supervisor.rolling import RestartStuck, restart_one_by_one
 from coordinator.supervisor.targets import UnknownTarget, processes_of, resolve
+from tools.admin.rolling import RestartStuck, restart_one_by_one
 from tools.failure import Failed
 from tools.output import Output, human_bytes, print_json, print_table
 
@@ -114,7 +114,7 @@ def _process_row(
 def _ask_running(
     cluster: ClusterConfig, reports: dict[ProcessName, ProcessReport]
 ) -> dict[ProcessName, frames.ReplicaStatus]:
-    from coordinator.supervisor.probe import ask_replicas
+    from tools.admin.probe import ask_replicas
 
     names = [
         name
@@ -236,7 +236,7 @@ class _Hands:
         return _operate_one(self._cluster, "restart", name)
 
     def ask(self, names: Sequence[ProcessName]) -> dict[ProcessName, frames.ReplicaStatus]:
-        from coordinator.supervisor.probe import ask_replicas
+        from tools.admin.probe import ask_replicas
 
         return ask_replicas(self._cluster, names, timeout_s=PROBE_TIMEOUT_S)
 

@@ -11,8 +11,8 @@ from proto.internal import frames_pb2 as frames
 if TYPE_CHECKING:
     from config import ClusterConfig
     from coordinator.door import Metadata
-    from coordinator.forward import Forward
     from coordinator.services.etcd_tables import EtcdTables
+    from coordinator.shards.table_calls import Forward
 
 
 class EtcdCluster:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from coordinator import request_ids
 from coordinator.services import etcd_tables
 from coordinator.services.decoding import decode
+from coordinator.shards import request_ids
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from proto.validation import etcd as shape
 
 if TYPE_CHECKING:
     from coordinator.door import Metadata
-    from coordinator.forward import Forward
     from coordinator.services.etcd_tables import EtcdTables
+    from coordinator.shards.table_calls import Forward
 
 METADATA_KEYS: Final = etcd_tables.METADATA_KEYS | {request_ids.METADATA_KEY}
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from coordinator.replica_status import table_revision
 from coordinator.services.decoding import decode
+from coordinator.shards.replica_status import table_revision
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 
 if TYPE_CHECKING:
     from config import ClusterConfig
-    from coordinator.catalog import Table
+    from coordinator.catalog.cache import Table
     from coordinator.door import Metadata
-    from coordinator.replica_status import ReplicaStatuses
     from coordinator.services.etcd_tables import EtcdTables
+    from coordinator.shards.replica_status import ReplicaStatuses
     from proto.internal import frames_pb2 as frames
 
 VERSION: Final = "3.5.21"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 from proto import errors
 
 if TYPE_CHECKING:
-    from coordinator.catalog import Table
+    from coordinator.api.headers import EtcdHeaders
+    from coordinator.catalog.cache import Table
     from coordinator.door import Metadata
-    from coordinator.forward import Forward
-    from coordinator.headers import EtcdHeaders
+    from coordinator.shards.table_calls import Forward
     from proto.internal import frames_pb2 as frames
 
 TABLE_KEY: Final = "table"

@@ -14,9 +14,9 @@ from proto.regatta import regatta_pb2 as regatta
 
 if TYPE_CHECKING:
     from config import ClusterConfig, NodeConfig
-    from coordinator.catalog import Catalog
+    from coordinator.catalog.cache import Catalog
     from coordinator.door import Metadata
-    from coordinator.replica_status import ReplicaStatuses
+    from coordinator.shards.replica_status import ReplicaStatuses
     from proto.internal import frames_pb2 as frames
 
 VERSION: Final = "0.5.2"

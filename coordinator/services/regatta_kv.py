@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from coordinator import request_ids
 from coordinator.services.decoding import decode
+from coordinator.shards import request_ids
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2 as regatta
@@ -14,10 +14,10 @@ from proto.validation import regatta as shape
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from coordinator.catalog import Table
+    from coordinator.api.headers import RegattaHeaders
+    from coordinator.catalog.cache import Table
     from coordinator.door import Metadata
-    from coordinator.forward import Forward
-    from coordinator.headers import RegattaHeaders
+    from coordinator.shards.table_calls import Forward
 
 METADATA_KEYS: Final = frozenset({request_ids.METADATA_KEY})
 

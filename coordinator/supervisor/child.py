@@ -7,7 +7,7 @@
        +--stop()-------- backoff <---------------+----too often----> failed
 
 A child reads its ProcessSpec from the first line of stdin, which then stays open: its end tells the child that the
-supervisor is gone. On stdout it speaks JSON lines (config/child.py): {"event": "ready"} once it serves, and
+supervisor is gone. On stdout it speaks JSON lines (config/process/child.py): {"event": "ready"} once it serves, and
 {"event": "failed", "reason": "..."} before it ends because it cannot run. That is tried again like any crash: what
 stood in its way, a port for instance, may be gone by then. stderr is its log file."""
 

@@ -19,8 +19,10 @@ from proto import errors
 from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2
-from shardworker.machine import compaction, etcd_codec, regatta_codec, weight
+from shardworker.machine import sweep, weight
+from shardworker.machine.etcd import codec as etcd_codec
 from shardworker.machine.ops import Operation, Page, Range, Txn
+from shardworker.machine.regatta import codec as regatta_codec
 from shardworker.machine.tables import (
     REVISION_MAX,
     Table,
@@ -427,19 +429,19 @@ class StateMachine:
 
         Visits at most rows_max rows of one table, each a few microseconds. Tables take turns, because one that keeps a
         number of revisions is never done while it is written."""
-        unswept = [table for table in self._tables.values() if not compaction.is_swept(table)]
+        unswept = [table for table in self._tables.values() if not sweep.is_swept(table)]
         if not unswept:
             return 0
         table = min(unswept, key=lambda table: (table.id <= self._last_swept, table.id))
         self._last_swept = table.id
         if table.id not in self._saved:
             self._saved[table.id] = table.copy()
-        return compaction.sweep(self._connection, table, rows_max)
+        return sweep.sweep(self._connection, table, rows_max)
 
     @property
     def is_compacting(self) -> bool:
         """Whether compaction_step would find something to do."""
-        return not all(compaction.is_swept(table) for table in self._tables.values())
+        return not all(sweep.is_swept(table) for table in self._tables.values())
 
     def waits_for_sweep(self, command: frames.Command) -> bool:
         """Whether the answer is only due when the table's history is physically gone: etcd's `physical` compaction,
@@ -454,7 +456,7 @@ class StateMachine:
     def is_swept(self, table_id: int) -> bool:
         """Whether everything below the table's compacted revision is physically gone (for a physical compaction)."""
         table = self._tables.get(table_id)
-        return table is None or compaction.is_swept(table)
+        return table is None or sweep.is_swept(table)
 
     @property
     def time_ms(self) -> int:

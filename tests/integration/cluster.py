@@ -21,9 +21,9 @@ import yaml
 
 from config import load
 from coordinator.supervisor.control import NodeControl, RequestRefused, SupervisorUnreachable
-from coordinator.supervisor.probe import ask_replicas
 from coordinator.supervisor.process import ProcessName, ProcessReport, State
 from tests.waiting import free_ports, wait_until
+from tools.admin.probe import ask_replicas
 from tools.client import KvClient
 
 if TYPE_CHECKING:

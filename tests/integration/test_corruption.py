@@ -15,10 +15,10 @@ import pytest
 from coordinator.supervisor.process import ProcessName
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
+from shardworker.inspection import inspect_database
 from shardworker.machine.tables import load_table, save_table
 from shardworker.store import folder
 from shardworker.store.files import REAL_FILES
-from shardworker.store.inspection import inspect_database
 from tests.integration.cluster import Cluster
 from tests.integration.workers import ROOT, TABLE, Silence, Workers
 from tests.waiting import wait_until

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from shardworker.inspection import inspect_database
 from shardworker.store import CrashPoint
-from shardworker.store.inspection import inspect_database
 from tests.integration.workers import Silence, Workers
 from tests.waiting import wait_until
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 from proto.internal import frames_pb2 as frames
-from shardworker import wire
+from shardworker import raft_frames
 from shardworker.raft import Message, MessageKind, NodeId, Term
 from tests.integration.workers import SHARD, Workers
 from tests.waiting import wait_until
@@ -44,7 +44,7 @@ def test_a_follower_that_stood_still_hears_its_leader_before_it_calls_an_electio
             def lead() -> int:
                 """One more heartbeat; its round."""
                 round_ = next(rounds)
-                send(raft=[wire.encode_message(heartbeat(round_))])
+                send(raft=[raft_frames.encode_message(heartbeat(round_))])
                 return round_
 
             def heard() -> list[Message]:
@@ -57,7 +57,7 @@ def test_a_follower_that_stood_still_hears_its_leader_before_it_calls_an_electio
                     # Its disk is empty, and so is ours: the shard is new.
                     life = envelope.census_question.life
                     send(census_answer=frames.CensusAnswer(sender=LEADER, life=life, waits=True))
-                return [wire.decode_message(one) for one in envelope.raft]
+                return [raft_frames.decode_message(one) for one in envelope.raft]
 
             def follows() -> bool:
                 lead()

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from proto.internal import frames_pb2 as frames
-from shardworker import census
 from shardworker.machine import StateMachine, window
 from shardworker.raft import NodeId, Role
-from shardworker.replica import Replica
+from shardworker.replica import census
+from shardworker.replica.replica import Replica
 from shardworker.store import ReplicaStore, Turn, folder
 from tests.mutants import scenarios
 from tests.property.raft import mutants as cores

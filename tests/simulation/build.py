@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from shardworker.machine import StateMachine
 from shardworker.raft import Raft
-from shardworker.replica import Replica
+from shardworker.replica.replica import Replica
 from shardworker.store import ReplicaStore
 
 if TYPE_CHECKING:

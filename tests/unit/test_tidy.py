@@ -93,7 +93,7 @@ def bare_sleeps(tree: ast.Module) -> Iterator[int]:
 
 
 def status_codes(tree: ast.Module) -> Iterator[int]:
-    """Lines that name gRPC's StatusCode: which error has which code is the business of coordinator/status.py."""
+    """Lines that name gRPC's StatusCode: which error has which code is the business of coordinator/api/outcomes.py."""
     for node in ast.walk(tree):
         match node:
             case ast.Attribute(attr="StatusCode") | ast.Name(id="StatusCode"):

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from config import TableConfig
-from coordinator.catalog import CREATE_ATTEMPTS_MAX
+from coordinator.catalog.cache import CREATE_ATTEMPTS_MAX
 from coordinator.server import Coordinator
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from coordinator.dispatch import LEADER, NEAREST, Call, Dispatch
-from coordinator.routing import ShardRoutes
+from coordinator.shards.dispatch import LEADER, NEAREST, Call, Dispatch
+from coordinator.shards.routing import ShardRoutes
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from tests.unit.coordinator.running import in_loop

@@ -13,7 +13,7 @@ from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from coordinator import status
+from coordinator.api import outcomes
 from coordinator.door import Api, Door, Route
 from coordinator.server import api_services
 from proto.etcd import rpc_pb2 as etcd
@@ -137,7 +137,7 @@ async def stream_to(client: LeavingClient) -> bool:
         finally:
             closed = True
 
-    api = Api(statuses=status.REGATTA, message_bytes_max=10)
+    api = Api(statuses=outcomes.REGATTA, message_bytes_max=10)
     route = Route(path="/a.B/C", api=api, timeout_s=1, streaming=parts)
     door = Door(asyncio.get_running_loop(), [route], known_services=frozenset(), unserved=api)
     handler: Any = door.service(SimpleNamespace(method="/a.B/C", invocation_metadata=()))  # type: ignore[arg-type]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.headers import EtcdHeaders, RegattaHeaders, varint
+from coordinator.api.headers import EtcdHeaders, RegattaHeaders, varint
 from proto.etcd import rpc_pb2 as etcd
 from proto.regatta import regatta_pb2 as regatta
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from config import ProcessSpec
-from config.child import set_up_logging
+from config.process.child import set_up_logging
 from tests.unit.coordinator.running import make_config
 
 if TYPE_CHECKING:

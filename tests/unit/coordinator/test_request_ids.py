@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator import request_ids
+from coordinator.shards import request_ids
 from proto import errors
 
 

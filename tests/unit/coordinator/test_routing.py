@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from coordinator.routing import ShardRoutes
+from coordinator.shards.routing import ShardRoutes
 
 
 def connected(*, local: int = 1) -> ShardRoutes:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardworker.census import Answer, Begin, Rebuild, Wait, judge
 from shardworker.raft import LogIndex, NodeId, Term
+from shardworker.replica.census import Answer, Begin, Rebuild, Wait, judge
 
 ME = NodeId(1)
 THREE = frozenset(map(NodeId, (1, 2, 3)))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from shardworker.digests import INDEXES_KEPT, Agreement, Digests, Doubt, compare
 from shardworker.raft import LogIndex, NodeId
+from shardworker.replica.digests import INDEXES_KEPT, Agreement, Digests, Doubt, compare
 
 A, B, C, D = map(NodeId, (1, 2, 3, 4))
 VOTERS = frozenset({A, B, C})

@@ -6,7 +6,7 @@ import pytest
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
-from shardworker.proposals import Proposals, Waiter
+from shardworker.replica.proposals import Proposals, Waiter
 
 
 def request(number: int, *, call: int = 1, body: bytes = b"x") -> frames.Request:

@@ -11,11 +11,11 @@ from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2 as regatta
-from shardworker import wire
-from shardworker.integrity import SCRUB_INTERVAL_S
+from shardworker import raft_frames
 from shardworker.machine import MachineSettings, StateMachine
 from shardworker.raft import Entry, EntryKind, LogIndex, Membership, MessageKind, NodeId, Raft, Role
-from shardworker.replica import APPLY_ANSWER_BYTES_MAX, ENVELOPE_BYTES_MAX, FULL_ELECTIONS, Replica
+from shardworker.replica.integrity import SCRUB_INTERVAL_S
+from shardworker.replica.replica import APPLY_ANSWER_BYTES_MAX, ENVELOPE_BYTES_MAX, FULL_ELECTIONS, Replica
 from shardworker.store import REAL_FILES, Identity, ReplicaStore
 from tests.unit.raft.lab import message
 from tests.unit.raft.replica import members, settings_of
@@ -105,7 +105,7 @@ class Bench:
     # ---- the outbox
 
     def send_peer(self, node: NodeId, envelope: frames.Envelope) -> None:
-        self.sent += [(node, wire.decode_message(one)) for one in envelope.raft]
+        self.sent += [(node, raft_frames.decode_message(one)) for one in envelope.raft]
 
     def send_client(
         self, identity: bytes, envelope: frames.Envelope, attachments: Sequence[bytes] = ()
@@ -121,7 +121,9 @@ class Bench:
 
     def hear(self, *messages: Message) -> None:
         """Messages of peers, and the turn they cause."""
-        self.replica.handle(b"peer", frames.Envelope(raft=[wire.encode_message(one) for one in messages]))
+        self.replica.handle(
+            b"peer", frames.Envelope(raft=[raft_frames.encode_message(one) for one in messages])
+        )
         self.replica.turn()
 
     def tick(self) -> None:
@@ -338,14 +340,14 @@ def test_what_a_newer_peer_says_is_lost_and_the_rest_is_heard(
 ) -> None:
     """An entry that this version could not apply is neither stored nor acknowledged."""
     last, term = led.core.log.last_index, led.core.term
-    append = wire.encode_message(
+    append = raft_frames.encode_message(
         message(MessageKind.APPEND, 2, term, index=last, log_term=led.core.log.term(last), commit=last + 1)
     )
     if isinstance(unknown, frames.RaftEntry):
         append.entries.add(index=last + 1, term=term, kind=unknown.kind)
     else:
         append.kind = unknown.kind
-    heard = wire.encode_message(message(MessageKind.HEARTBEAT, 2, term, context=77))
+    heard = raft_frames.encode_message(message(MessageKind.HEARTBEAT, 2, term, context=77))
     led.sent.clear()
     led.replica.handle(b"peer", frames.Envelope(raft=[append, heard]))
     led.replica.turn()

@@ -9,7 +9,7 @@ import pytest
 from config import ClusterConfig
 from proto import errors
 from shardworker.raft import MessageKind, NodeId, Role
-from shardworker.snapshots import Snapshots
+from shardworker.replica.snapshots import Snapshots
 from shardworker.store import Identity
 from tests.unit.raft.lab import give, lead, message, of_kind, replica_with
 from tests.unit.store.replicas import open_replica, put

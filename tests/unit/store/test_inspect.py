@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from shardworker.inspection import NotADatabase, inspect_database
 from shardworker.machine.tables import Table, create_schema, create_table
-from shardworker.store.inspection import NotADatabase, inspect_database
 from tests.unit.store.replicas import entry, open_replica, put
 from tools.failure import Failed
 from tools.inspect_database import inspect

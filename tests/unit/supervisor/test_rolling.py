@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coordinator.supervisor.process import ProcessName, ProcessReport, State
-from coordinator.supervisor.rolling import RestartStuck, restart_one_by_one
 from proto.internal import frames_pb2 as frames
+from tools.admin.rolling import RestartStuck, restart_one_by_one
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

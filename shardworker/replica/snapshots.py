@@ -20,7 +20,7 @@ import structlog
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
-from shardworker import wire
+from shardworker import raft_frames
 from shardworker.raft import Message, MessageKind, NodeId, Term
 from shardworker.store import DiskFull, SnapshotRejected
 
@@ -139,7 +139,7 @@ class Snapshots:
             chunk = frames.SnapshotChunk(
                 sender=self._node,
                 term=sending.term,
-                meta=wire.encode_snapshot_meta(made.meta),
+                meta=raft_frames.encode_snapshot_meta(made.meta),
                 stream=sending.stream,
                 offset=sending.sent_bytes,
                 data=data,
@@ -212,7 +212,7 @@ class Snapshots:
             self._acknowledge(sender, chunk.stream, received_bytes)
         elif chunk.last:
             receiving.checking = True
-            self._check(receiving, wire.decode_snapshot_meta(chunk.meta), chunk.sha256)
+            self._check(receiving, raft_frames.decode_snapshot_meta(chunk.meta), chunk.sha256)
 
     def _stream(self, sender: NodeId, chunk: frames.SnapshotChunk) -> _Receiving:
         """The copy this chunk belongs to; the first chunk of a later attempt replaces an earlier one."""

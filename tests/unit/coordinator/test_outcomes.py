@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator import status
+from coordinator.api import outcomes
 from proto import errors
 from proto.internal import frames_pb2 as frames
 
@@ -30,12 +30,12 @@ ETCD_ONLY = {
 @pytest.mark.parametrize("error_class", ALL)
 def test_each_error_has_a_row_for_each_api_that_raises_it(error_class: type[errors.BoathouseError]) -> None:
     if error_class not in REGATTA_ONLY:
-        assert error_class in status.ETCD
+        assert error_class in outcomes.ETCD
     if error_class not in ETCD_ONLY:
-        assert error_class in status.REGATTA
+        assert error_class in outcomes.REGATTA
     # And none is without any row where it is not expected.
-    assert status.find_row(status.ETCD, error_class)
-    assert status.find_row(status.REGATTA, error_class)
+    assert outcomes.find_row(outcomes.ETCD, error_class)
+    assert outcomes.find_row(outcomes.REGATTA, error_class)
 
 
 @pytest.mark.parametrize("error_class", ALL)
@@ -57,20 +57,20 @@ def test_rows_are_found_along_the_mro() -> None:
     class Odd(errors.InvalidRequest):
         frame_code = 9_002
 
-    assert status.to_status(status.ETCD, OddKey()) == status.ETCD[errors.EmptyKey]
-    row = status.to_status(status.REGATTA, Odd("the third ear"))
+    assert outcomes.to_status(outcomes.ETCD, OddKey()) == outcomes.ETCD[errors.EmptyKey]
+    row = outcomes.to_status(outcomes.REGATTA, Odd("the third ear"))
     assert (row.code.name, row.text) == ("INVALID_ARGUMENT", "invalid request: the third ear")
 
 
-@pytest.mark.parametrize("table", [status.ETCD, status.REGATTA], ids=["etcd", "regatta"])
-def test_an_unknown_fate_is_never_told_in_words_that_clients_retry_writes_for(table: status.Table) -> None:
+@pytest.mark.parametrize("table", [outcomes.ETCD, outcomes.REGATTA], ids=["etcd", "regatta"])
+def test_an_unknown_fate_is_never_told_in_words_that_clients_retry_writes_for(table: outcomes.Table) -> None:
     for error_class in ALL:
-        code = status.find_row(table, error_class).code.name
+        code = outcomes.find_row(table, error_class).code.name
         assert code not in {"CANCELLED", "DEADLINE_EXCEEDED", "UNKNOWN"}
         if not error_class.definite and error_class.retry is errors.Retry.SAME_REQUEST_ID:
             assert code == "UNAVAILABLE"
 
 
 def test_a_detail_is_put_in_once_and_never_read_as_a_template() -> None:
-    row = status.to_status(status.REGATTA, errors.FilterNotSupported("{detail} of {x}"))
+    row = outcomes.to_status(outcomes.REGATTA, errors.FilterNotSupported("{detail} of {x}"))
     assert row.text == "{detail} of {x} not implemented"

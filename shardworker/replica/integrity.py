@@ -30,9 +30,9 @@ import structlog
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
-from shardworker.digests import Agreement, Digests, Doubt
 from shardworker.machine.scrub import Position, Step, scrub
 from shardworker.raft import LogIndex, MessageKind, NodeId, Role
+from shardworker.replica.digests import Agreement, Digests, Doubt
 from shardworker.store import DiskFull, StoreError
 
 if TYPE_CHECKING:

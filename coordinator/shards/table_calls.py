@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from coordinator import request_ids
-from coordinator.dispatch import LEADER, NEAREST
+from coordinator.shards import request_ids
+from coordinator.shards.dispatch import LEADER, NEAREST
 from proto import errors
 from proto.internal import frames_pb2 as frames
 
 if TYPE_CHECKING:
-    from coordinator.catalog import Catalog, Table
-    from coordinator.dispatch import Call, Dispatch
-    from coordinator.request_ids import RequestIds
+    from coordinator.catalog.cache import Catalog, Table
+    from coordinator.shards.dispatch import Call, Dispatch
+    from coordinator.shards.request_ids import RequestIds
 
 
 class Forward:

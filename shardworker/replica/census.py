@@ -25,8 +25,8 @@ import structlog
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
-from shardworker.integrity import RebuildBegun
 from shardworker.raft import LogIndex, NodeId, Term
+from shardworker.replica.integrity import RebuildBegun
 from shardworker.store import DiskFull, ReplicaState
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from google.protobuf.message import DecodeError
 
-from coordinator.dispatch import LEADER, NEAREST
+from coordinator.shards.dispatch import LEADER, NEAREST
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
 
     from config import TableConfig
-    from coordinator.dispatch import Dispatch
-    from coordinator.request_ids import RequestIds
+    from coordinator.shards.dispatch import Dispatch
+    from coordinator.shards.request_ids import RequestIds
 
 CATALOG_NAME: Final = "_catalog"
 CATALOG_ID: Final = 1

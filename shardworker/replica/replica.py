@@ -21,14 +21,14 @@ import structlog
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
-from shardworker import wire
-from shardworker.census import Census
-from shardworker.integrity import Integrity
+from shardworker import raft_frames
 from shardworker.machine import Result
-from shardworker.proposals import Proposals
 from shardworker.raft import Accepted, EntryKind, MessageKind, NodeId, Role
-from shardworker.reads import Reads
-from shardworker.snapshots import Snapshots
+from shardworker.replica.census import Census
+from shardworker.replica.integrity import Integrity
+from shardworker.replica.proposals import Proposals
+from shardworker.replica.reads import Reads
+from shardworker.replica.snapshots import Snapshots
 from shardworker.store import DiskFull
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from config import ClusterConfig
     from shardworker.background import Background
     from shardworker.machine import StateMachine
-    from shardworker.proposals import Waiter
     from shardworker.raft import (
         Entry,
         HardState,
@@ -49,7 +48,8 @@ if TYPE_CHECKING:
         Reason,
         SnapshotMeta,
     )
-    from shardworker.reads import Answer
+    from shardworker.replica.proposals import Waiter
+    from shardworker.replica.reads import Answer
     from shardworker.store import ReplicaStore, Turn
 
 log = structlog.get_logger()
@@ -192,7 +192,7 @@ class Replica:
 
     def _handle_peer(self, envelope: frames.Envelope) -> None:
         """What a member of the group hears from the others."""
-        for message in wire.decode_messages(envelope):
+        for message in raft_frames.decode_messages(envelope):
             # A commit index is told as far as its receiver's log is known: it would be false for any other replica.
             if message.to == self._node and self._integrity.hears(message.kind):
                 self._core.step(message)
@@ -438,7 +438,7 @@ class Replica:
             envelope = self._peers.get(message.to)
             if envelope is None:
                 envelope = self._peers[message.to] = frames.Envelope()
-            envelope.raft.append(wire.encode_message(message))
+            envelope.raft.append(raft_frames.encode_message(message))
         for node, envelope in self._peers.items():
             self._outbox.send_peer(node, envelope)
         self._peers.clear()

@@ -1,6 +1,6 @@
 """What is in a replica's database, and is it sound? Reads only, beside a worker or without one.
 
-`python -m shardworker.store.inspection PATH` prints it as one JSON document. The CLI runs that as a process of its
+`python -m shardworker.inspection PATH` prints it as one JSON document. The CLI runs that as a process of its
 own, because tools reach workers only through files and processes.
 """
 

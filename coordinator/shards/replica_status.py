@@ -11,7 +11,7 @@ from proto.internal import frames_pb2 as frames
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from coordinator.dispatch import Dispatch
+    from coordinator.shards.dispatch import Dispatch
 
 ANSWER_TIMEOUT_S: Final = 1.0
 """A replica does not wait for anything to answer this; one that takes longer counts as gone."""

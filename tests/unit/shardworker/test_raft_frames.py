@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proto.internal import frames_pb2 as frames
-from shardworker import wire
+from shardworker import raft_frames
 from shardworker.raft import (
     Entry,
     EntryKind,
@@ -45,8 +45,8 @@ messages = st.builds(
 
 @given(messages)
 def test_a_message_survives_the_wire(message: Message) -> None:
-    data = wire.encode_message(message).SerializeToString()
-    assert wire.decode_message(frames.RaftMessage.FromString(data)) == message
+    data = raft_frames.encode_message(message).SerializeToString()
+    assert raft_frames.decode_message(frames.RaftMessage.FromString(data)) == message
 
 
 @given(memberships)
@@ -58,4 +58,4 @@ def test_equal_memberships_have_equal_frames(membership: Membership) -> None:
         learners_next=frozenset(sorted(membership.learners_next, reverse=True)),
         auto_leave=membership.auto_leave,
     )
-    assert wire.encode_membership(membership) == wire.encode_membership(again)
+    assert raft_frames.encode_membership(membership) == raft_frames.encode_membership(again)

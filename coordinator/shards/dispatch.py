@@ -21,7 +21,7 @@ from proto.internal import frames_pb2 as frames
 if TYPE_CHECKING:
     import asyncio
 
-    from coordinator.routing import ShardRoutes
+    from coordinator.shards.routing import ShardRoutes
 
 SWEEP_INTERVAL_S: Final = 0.1
 """How late a deadline may be noticed, and how often a parked call is tried without news about the leader."""
