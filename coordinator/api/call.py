@@ -1,0 +1,79 @@
+"""One call of a method, whoever carries it: gRPC over HTTP/2, the JSON gateway, or another service in this process.
+
+A service is a set of functions from a Call to an answer. It never learns how the call came, so each transport reaches
+all of them, and a test calls them without any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from coordinator.api import outcomes
+    from proto.methods import Method
+
+Metadata = Mapping[str, str]
+"""By lower-case name, the first value of each, as Go's metadata users take it; `-bin` values are left in base64."""
+
+
+class Call(Protocol):
+    """What a handler gets to see of a call."""
+
+    @property
+    def body(self) -> bytes:
+        """The request message of a unary or server-streaming call, decompressed; empty for the other kinds."""
+
+    @property
+    def metadata(self) -> Metadata: ...
+
+    @property
+    def deadline(self) -> float:
+        """On the event loop's clock; infinite for a stream whose client set none."""
+
+    @property
+    def peer(self) -> str:
+        """The client's address as people write it, for logs and limits."""
+
+    def messages(self) -> AsyncIterator[bytes]:
+        """The request messages of a client-streaming or bidirectional call; ends when the client has no more to say."""
+
+    async def send(self, message: bytes) -> None:
+        """One answer of a server-streaming or bidirectional call. Waits while more is queued than a stream may hold.
+
+        Raises StreamEnded once nobody can hear it."""
+
+
+Unary = Callable[[Call], Awaitable[bytes]]
+"""Of a unary or client-streaming method: the answer is its result."""
+Stream = Callable[[Call], Awaitable[None]]
+"""Of a server-streaming or bidirectional method: answers go through Call.send, returning ends the call with OK.
+
+A handler is cancelled when its client cancels, goes away, or the deadline passes, and must let go of what it holds."""
+Handler = Unary | Stream
+
+
+class StreamEnded(Exception):
+    """The client of a stream has gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Api:
+    """What all methods of one API share."""
+
+    outcomes: outcomes.Table
+    message_bytes_max: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One served method."""
+
+    path: str
+    """/package.Service/Method."""
+    method: Method
+    api: Api
+    handler: Handler
+    timeout_s: float | None
+    """A call's deadline, unless its client set an earlier one; None for a stream that may last."""

@@ -1,0 +1,121 @@
+"""Every method in one place: what a client may call, and which command a worker gets to see of it.
+
+A new gRPC method is one entry in METHODS and one function in a service; a new command of the state machine is one entry
+in COMMANDS and one function in the machine. Nobody else keeps a list.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+from proto.internal import frames_pb2 as frames
+
+LEVEL: Final = 1
+"""The newest machine level that this build can apply (Command.since_level)."""
+
+
+class Kind(enum.Enum):
+    """How many messages go each way."""
+
+    UNARY = "unary"
+    SERVER_STREAM = "server stream"
+    CLIENT_STREAM = "client stream"
+    BIDI_STREAM = "bidirectional stream"
+
+
+class ApiName(enum.Enum):
+    """Whose words an answer speaks: limits and error texts go by API."""
+
+    ETCD = "etcd"
+    REGATTA = "regatta"
+    GRPC = "grpc"
+    """gRPC's own services: health and reflection."""
+
+
+class Access(enum.Enum):
+    """What a request is to the shard that serves it."""
+
+    WRITE = "write"
+    """Goes through the log; applied exactly once."""
+    READ = "read"
+    """Answered from the tables: by the leader once it has proved that it leads, else by any replica."""
+    LEADER = "leader"
+    """Answered by the leader beside the log: it concerns leadership itself."""
+    REPLICA = "replica"
+    """Answered by the very replica that was asked, whatever its role."""
+    COORDINATOR = "coordinator"
+    """Needs no shard, or asks several."""
+
+
+class Permission(enum.Enum):
+    """What a user needs once a table has authentication enabled."""
+
+    NONE = "none"
+    KEYS = "keys"
+    """The request's own keys decide, for reading or writing."""
+    USER = "user"
+    """Any user who has proved who he is."""
+    ROOT = "root"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What a Request or a log entry carries."""
+
+    access: Access
+    since_level: int = 1
+    """The machine level that knows it. It is not proposed before every voter of the shard has said that it does."""
+
+
+COMMANDS: Final[dict[int, Command]] = {
+    frames.ETCD_RANGE: Command(access=Access.READ),
+    frames.ETCD_PUT: Command(access=Access.WRITE),
+    frames.ETCD_DELETE_RANGE: Command(access=Access.WRITE),
+    frames.ETCD_TXN: Command(access=Access.WRITE),  # one of ranges only is sent, and read, as a read
+    frames.ETCD_COMPACT: Command(access=Access.WRITE),
+    frames.REGATTA_RANGE: Command(access=Access.READ),
+    frames.REGATTA_PUT: Command(access=Access.WRITE),
+    frames.REGATTA_DELETE_RANGE: Command(access=Access.WRITE),
+    frames.REGATTA_TXN: Command(access=Access.WRITE),
+    frames.REGATTA_ITERATE: Command(access=Access.READ),
+    frames.TABLE_CREATE: Command(access=Access.WRITE),
+    frames.TABLE_STATUS: Command(access=Access.READ),
+    frames.REPLICA_STATUS: Command(access=Access.REPLICA),
+    frames.CURSOR_NEXT: Command(access=Access.REPLICA),
+    frames.CURSOR_CLOSE: Command(access=Access.REPLICA),
+    frames.TRANSFER_LEADER: Command(access=Access.LEADER),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """One gRPC method."""
+
+    api: ApiName
+    access: Access
+    kind: Kind = Kind.UNARY
+    permission: Permission = Permission.KEYS
+
+
+_E, _R = ApiName.ETCD, ApiName.REGATTA
+
+METHODS: Final[dict[str, Method]] = {
+    "/etcdserverpb.KV/Range": Method(api=_E, access=Access.READ),
+    "/etcdserverpb.KV/Put": Method(api=_E, access=Access.WRITE),
+    "/etcdserverpb.KV/DeleteRange": Method(api=_E, access=Access.WRITE),
+    "/etcdserverpb.KV/Txn": Method(api=_E, access=Access.WRITE),
+    "/etcdserverpb.KV/Compact": Method(api=_E, access=Access.WRITE),
+    "/etcdserverpb.Cluster/MemberList": Method(api=_E, access=Access.COORDINATOR, permission=Permission.NONE),
+    "/etcdserverpb.Maintenance/Status": Method(api=_E, access=Access.COORDINATOR, permission=Permission.NONE),
+    "/etcdserverpb.Maintenance/Alarm": Method(api=_E, access=Access.COORDINATOR, permission=Permission.NONE),
+    "/regatta.v1.KV/Range": Method(api=_R, access=Access.READ),
+    "/regatta.v1.KV/IterateRange": Method(api=_R, access=Access.READ, kind=Kind.SERVER_STREAM),
+    "/regatta.v1.KV/Put": Method(api=_R, access=Access.WRITE),
+    "/regatta.v1.KV/DeleteRange": Method(api=_R, access=Access.WRITE),
+    "/regatta.v1.KV/Txn": Method(api=_R, access=Access.WRITE),
+    "/regatta.v1.Cluster/MemberList": Method(api=_R, access=Access.COORDINATOR, permission=Permission.NONE),
+    "/regatta.v1.Cluster/Status": Method(api=_R, access=Access.COORDINATOR, permission=Permission.NONE),
+}
+"""By path, as HTTP/2's `:path` has it."""
