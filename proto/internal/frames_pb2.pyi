@@ -51,7 +51,7 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     """body: empty, Request.cursor says which"""
     CURSOR_CLOSE: _Method.ValueType  # 44
     TRANSFER_LEADER: _Method.ValueType  # 45
-    """body: empty; answered once the most up-to-date peer is asked, or NoSuccessor"""
+    """body: TransferLeader; answered once that peer is asked, which then campaigns"""
 
 class Method(_Method, metaclass=_MethodEnumTypeWrapper):
     """Which operation a Request or a Command carries. The body is the request message of that API, as it came."""
@@ -78,7 +78,7 @@ CURSOR_NEXT: Method.ValueType  # 43
 """body: empty, Request.cursor says which"""
 CURSOR_CLOSE: Method.ValueType  # 44
 TRANSFER_LEADER: Method.ValueType  # 45
-"""body: empty; answered once the most up-to-date peer is asked, or NoSuccessor"""
+"""body: TransferLeader; answered once that peer is asked, which then campaigns"""
 Global___Method: _TypeAlias = Method  # noqa: Y015
 
 @_typing.final
@@ -278,6 +278,26 @@ class Reply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Reply: _TypeAlias = Reply  # noqa: Y015
+
+@_typing.final
+class TransferLeader(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    target: _builtins.int
+    """node id of a voter; 0 = the one that is furthest along"""
+    def __init__(
+        self,
+        *,
+        target: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferLeader: _TypeAlias = TransferLeader  # noqa: Y015
 
 @_typing.final
 class ReplicaState(_message.Message):

@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
+from google.protobuf.message import DecodeError
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
@@ -235,8 +236,7 @@ class Replica:
             self._client(identity).replies.add(call=request.call, body=self.status().SerializeToString())
         elif request.method == frames.TRANSFER_LEADER:
             self._check_leads()
-            if not self._hand_over():
-                raise errors.NoSuccessor
+            self._transfer(request.body)
             self._client(identity).replies.add(call=request.call)
         elif request.linearizable:
             self._check_leads()
@@ -462,6 +462,23 @@ class Replica:
     def _hand_over(self) -> bool:
         """Ask the most up-to-date voter that answers to lead. False if there is none, or nothing to hand over."""
         return isinstance(self._core.transfer_leadership(), Accepted)
+
+    def _transfer(self, body: bytes) -> None:
+        """Hand over as a TransferLeader says. Raises NoSuccessor, BadTransferee or MalformedRequest."""
+        try:
+            target = NodeId(frames.TransferLeader.FromString(body).target)
+        except DecodeError:
+            raise errors.MalformedRequest("no TransferLeader") from None
+        members = self._core.membership
+        if not target:
+            if not self._hand_over():
+                raise errors.NoSuccessor
+        elif target not in members.nodes():
+            raise errors.BadTransferee(f"node {target} has no replica of shard {self._shard}")
+        elif not members.is_voter(target):
+            raise errors.BadTransferee(f"node {target} is a learner of shard {self._shard}: it cannot lead")
+        else:
+            self._core.transfer_leadership(target)  # to itself changes nothing, as in etcd
 
     def _announce(self) -> None:
         now = (self._core.term, self._core.leader)

@@ -230,11 +230,12 @@ class Workers:
 
     def lead(self, worker: WorkerProcess) -> None:
         """Make this one lead."""
+        to = frames.TransferLeader(target=self.config.node(worker.node).id)
 
         def leads() -> bool:
             leader = self.leader()
             if leader is not worker:
-                leader.ask(frames.TRANSFER_LEADER)
+                leader.ask(frames.TRANSFER_LEADER, to.SerializeToString())
             return leader is worker
 
         wait_until(leads, timeout_s=30, what=f"{worker.node} to lead", interval_s=0.2,

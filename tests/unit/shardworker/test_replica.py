@@ -334,6 +334,30 @@ def test_a_leader_says_whether_anybody_can_take_over(alone: Bench, led: Bench) -
     assert [node for node, one in led.sent if one.kind is MessageKind.TIMEOUT_NOW] == [2]
 
 
+def transfer(target: int) -> bytes:
+    return frames.TransferLeader(target=target).SerializeToString()
+
+
+def test_a_leader_hands_over_to_whom_it_is_told(led: Bench) -> None:
+    led.lead()
+    led.answer(led.ask(frames.TRANSFER_LEADER, transfer(1)))  # it leads already
+    assert [one for _, one in led.sent if one.kind is MessageKind.TIMEOUT_NOW] == []
+    led.answer(led.ask(frames.TRANSFER_LEADER, transfer(3)))
+    assert [node for node, one in led.sent if one.kind is MessageKind.TIMEOUT_NOW] == [3]
+
+
+def test_nobody_leads_who_does_not_vote(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, members(1, 2, learners=(3,)))
+    bench.lead()
+    for target, why in ((3, "node 3 is a learner of shard 2"), (4, "node 4 has no replica of shard 2")):
+        with pytest.raises(errors.BadTransferee, match=why):
+            bench.answer(bench.ask(frames.TRANSFER_LEADER, transfer(target)))
+    with pytest.raises(errors.MalformedRequest):
+        bench.answer(bench.ask(frames.TRANSFER_LEADER, b"\xff"))
+    assert [one for _, one in bench.sent if one.kind is MessageKind.TIMEOUT_NOW] == []
+    bench.store.close()
+
+
 @pytest.mark.parametrize("unknown", [frames.RaftMessage(kind=99), frames.RaftEntry(kind=99)])
 def test_what_a_newer_peer_says_is_lost_and_the_rest_is_heard(
     led: Bench, unknown: frames.RaftMessage | frames.RaftEntry
