@@ -14,8 +14,10 @@ from proto.regatta import regatta_pb2 as regatta
 from shardworker import raft_frames
 from shardworker.machine import MachineSettings, StateMachine
 from shardworker.raft import Entry, EntryKind, LogIndex, Membership, MessageKind, NodeId, Raft, Role
+from shardworker.replica.disk_space import FULL_ELECTIONS
 from shardworker.replica.integrity import SCRUB_INTERVAL_S
-from shardworker.replica.replica import APPLY_ANSWER_BYTES_MAX, ENVELOPE_BYTES_MAX, FULL_ELECTIONS, Replica
+from shardworker.replica.outgoing import ENVELOPE_BYTES_MAX
+from shardworker.replica.replica import APPLY_ANSWER_BYTES_MAX, Replica
 from shardworker.store import REAL_FILES, Identity, ReplicaStore
 from tests.unit.raft.lab import message
 from tests.unit.raft.replica import members, settings_of
@@ -53,6 +55,10 @@ class Jobs:
     def __init__(self) -> None:
         self.may_end = True
         self._waiting: list[Callable[[], None]] = []
+
+    @property
+    def can_end(self) -> bool:
+        return self.may_end and bool(self._waiting)
 
     def submit(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
         self._waiting.append(lambda: done(job()))
@@ -137,7 +143,13 @@ class Bench:
         envelope.requests.add(call=self._calls, method=method, table_id=TABLE, body=body, **fields)
         self.replica.handle(CLIENT, envelope)
         self.replica.turn()
+        self.work()
         return self._calls
+
+    def work(self) -> None:
+        """Take turns while there is something to do, as the loop does."""
+        while self.replica.has_work() or self.jobs.can_end:
+            self.replica.turn()
 
     def answer(self, call: int) -> frames.Reply:
         """What the call was told. Raises the error that it was told."""
