@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 from google.protobuf.message import DecodeError
 
 from proto import errors
+from proto.catalog import CATALOG_ID, CATALOG_NAME, CATALOG_SHARD
 from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
 
     import apsw
 
-CATALOG_TABLE_ID = 1
-CATALOG_TABLE_NAME = "_catalog"
-CATALOG_SHARD = 1
 REQUEST_ID_BYTES_MAX = 64
 ENTRY_ANSWERS_BYTES_MAX = 256 << 20
 """Of all commands of one log entry: their answers are in memory at once, and become one row, which SQLite ends at a
@@ -99,8 +97,8 @@ class StateMachine:
         create_schema(self._connection)
         self._window = ResultWindow(self._connection, self._settings.window)
         self._tables = load_tables(self._connection)
-        if self._shard == CATALOG_SHARD and CATALOG_TABLE_ID not in self._tables:
-            catalog = Table(CATALOG_TABLE_ID, CATALOG_TABLE_NAME, -1)
+        if self._shard == CATALOG_SHARD and CATALOG_ID not in self._tables:
+            catalog = Table(CATALOG_ID, CATALOG_NAME, -1)
             create_table(self._connection, catalog)
             self._tables[catalog.id] = catalog
 
