@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from coordinator.api.headers import varint
 from proto.etcd import kv_pb2
 from proto.etcd import rpc_pb2 as etcd
+from proto.varint import varint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

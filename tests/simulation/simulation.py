@@ -178,6 +178,9 @@ class _Simulation:
         for client in clients:
             client.stop()
         self._wait(CONVERGE_US_MAX, lambda: all(client.idle for client in clients), "a client is stuck")
+        for coordinator in self._cluster.coordinators:
+            if coordinator.bounds.calls or coordinator.bounds.size_bytes:
+                raise Violation("bounds", f"{coordinator.address} counts calls that have ended")
         self._wait(CONVERGE_US_MAX, lambda: self._converged(core), "the healed replicas do not converge")
 
     def _members(self, core: list[Host]) -> list[Process]:
