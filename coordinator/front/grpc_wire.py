@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 IDENTITY: Final = "identity"
 PREFIX_BYTES: Final = 5
+NEVER: Final = math.inf
 TEXT_BYTES_MAX: Final = 8 << 10
 """Of a status's text. Clients refuse lists of headers beyond 8 to 16 KB, and would then show nothing of it."""
 
@@ -266,5 +267,5 @@ def refusal_headers(refusal: Refusal) -> EncodedHeaders:
 def remaining_deadline(now: float, timeout_s: float | None, limit_s: float | None) -> float:
     """When a call ends: the earlier of what its client and its method allow."""
     if timeout_s is None:
-        return math.inf if limit_s is None else now + limit_s
+        return NEVER if limit_s is None else now + limit_s
     return now + (timeout_s if limit_s is None or timeout_s < limit_s else limit_s)

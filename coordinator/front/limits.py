@@ -40,6 +40,10 @@ class Limits:
     request_bytes_max."""
     request_bytes_max: int = 64 << 20
     """Request bytes of a connection that no handler has taken; the call that goes over it is refused."""
+    all_request_bytes_max: int = 256 << 20
+    """The same on all connections."""
+    calls_waiting_max: int = 10_000
+    """Calls that wait until there is room for answers; the next is refused."""
     messages_queued_max: int = 10_000
     """Messages of one stream that its handler has not taken: empty messages cost no window to speak of."""
 
@@ -48,7 +52,7 @@ class Limits:
     stream_answer_bytes_max: int = 1 << 20
     """Queued on a stream before Call.send waits for the client to read. One message may be larger."""
     connection_answer_bytes_max: int = 64 << 20
-    """Queued on a connection before further requests on it wait."""
+    """Queued on a connection before further answers on it are refused, and streams wait."""
     answer_bytes_max: int = 256 << 20
     """Queued on all connections before further requests wait; an answer that does not fit into twice this is
     dropped, and its call refused."""
@@ -70,7 +74,8 @@ class Limits:
     """So many are forgotten a second. grpc-go pings every 10 s, and up to a few times a second while it measures the
     bandwidth."""
     nuisance_per_work: float = 4
-    """Forgotten for each message that comes and each frame of an answer: WINDOW_UPDATE and PING come with those."""
+    """Forgotten for each frame of data that was sent and each call that has its answer: WINDOW_UPDATE and PING come
+    with those."""
 
     # ---- time ------------------------------------------------------------------------------------------------------
 

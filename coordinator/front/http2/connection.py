@@ -121,6 +121,8 @@ class Connection(Generic[T]):
         """Open and half-closed streams by id."""
         self.fault: ConnectionFault | None = None
         """Why the connection has ended."""
+        self.partial_since: float | None = None
+        """When the frame or the header block began that has come in part."""
         self._last_stream = 0
         self._stream_id_limit = frames.STREAM_ID_MAX  # after our last GOAWAY, no stream beyond is served
         self._block: list[bytes] | None = None  # a header block that goes on in CONTINUATION frames
@@ -141,8 +143,6 @@ class Connection(Generic[T]):
         self._waiting: dict[int, Stream] = {}  # data queued and a window open, in the order of their turns
         self.queued_bytes = 0
         """Bytes of answers that wait for a window or the socket."""
-        self.pings_answered = 0
-        """Acknowledgements of our pings."""
 
         self._output.append(
             frames.settings(
@@ -165,11 +165,6 @@ class Connection(Generic[T]):
         """Whether the peer has introduced itself as RFC 9113, 3.4 asks."""
         return self._settled
 
-    @property
-    def is_mid_block(self) -> bool:
-        """Whether a frame or a header block has begun and not ended."""
-        return self._block is not None or bool(self._buffer)
-
     def receive(self, data: bytes, now: float) -> list[Event[T]]:
         """What the peer's next bytes mean. now: seconds on any clock that does not go back."""
         if self.fault is not None:
@@ -180,7 +175,7 @@ class Connection(Generic[T]):
         self._nuisance_at = now
         if self._preface_left:
             data = self._take_preface(data)
-        fault = self._parse(self._buffer + data if self._buffer else data)
+        fault = self._parse(self._buffer + data if self._buffer else data, now)
         if fault is not None:
             self._end(fault)
         if self._waiting:
@@ -196,7 +191,7 @@ class Connection(Generic[T]):
         self._preface_left = self._preface_left[len(expected) :]
         return data[len(expected) :]
 
-    def _parse(self, buffer: bytes) -> ConnectionFault | None:
+    def _parse(self, buffer: bytes, now: float) -> ConnectionFault | None:
         """Act on each whole frame; keep the rest."""
         position, size = 0, len(buffer)
         read_u32, handlers = frames.read_u32, self._handlers
@@ -227,7 +222,13 @@ class Connection(Generic[T]):
                 if fault is not None:
                     return fault
             position = end
-        self._buffer = buffer[position:] if position < size else b""
+        if position == size and self._block is None:
+            self._buffer = b""
+            self.partial_since = None
+        else:
+            if self.partial_since is None or (position and self._block is None):
+                self.partial_since = now
+            self._buffer = buffer[position:]
         return None
 
     def _end(self, fault: ConnectionFault) -> None:
@@ -493,9 +494,7 @@ class Connection(Generic[T]):
             return ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PING of a stream")
         if len(payload) != 8:
             return ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "PING of a wrong size")
-        if flags & frames.ACK:
-            self.pings_answered += 1
-        else:
+        if not flags & frames.ACK:
             self._output.append(frames.frame(frames.PING, frames.ACK, 0, payload))
         return self._annoy()
 
@@ -603,7 +602,7 @@ class Connection(Generic[T]):
             stream.credit = 0
 
     def ping(self) -> None:
-        """Ask for a sign of life; pings_answered counts the answers."""
+        """Ask for a sign of life."""
         self._output.append(frames.frame(frames.PING, 0, 0, b"boathous"))
 
     def announce_end(self) -> None:
@@ -616,9 +615,11 @@ class Connection(Generic[T]):
             self._stream_id_limit = self._last_stream
             self._output.append(frames.goaway(self._last_stream, ErrorCode.NO_ERROR, "this server stops"))
 
-    def end(self, code: ErrorCode, reason: str) -> None:
-        """End the connection for a reason that is not in its bytes: time, or the process's end."""
+    def end(self, code: ErrorCode, reason: str) -> list[Event[T]]:
+        """End the connection for a reason that is not in its bytes, such as time."""
         self._end(ConnectionFault(code, reason))
+        events, self._events = self._events, []
+        return events
 
     # ---- bytes out -----------------------------------------------------------------------------------------------------
 
@@ -626,11 +627,6 @@ class Connection(Generic[T]):
     def has_output(self) -> bool:
         """Whether take() would give something."""
         return bool(self._output)
-
-    @property
-    def is_sending(self) -> bool:
-        """Whether data waits only for the socket, not for the peer's leave."""
-        return bool(self._waiting) and self._send_window > 0
 
     def take(self) -> bytes:
         """What is to be written. The socket is full until make_room() says otherwise."""
@@ -681,6 +677,7 @@ class Connection(Generic[T]):
         stream.queued_bytes -= size
         self.queued_bytes -= size
         self._tally.bytes -= size
+        stream.sent_bytes += size
         stream.send_window -= size
         self._send_window -= size
         self._room -= size

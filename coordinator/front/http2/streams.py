@@ -56,8 +56,8 @@ class Stream:
     """What is known of a stream, for the connection; `call` is for the layer above."""
 
     __slots__ = (
-        "call", "content_left", "credit", "id", "queue", "queued_bytes", "receive_window", "send_window", "state",
-        "trailers", "wants_room",
+        "call", "content_left", "credit", "id", "queue", "queued_bytes", "receive_window", "send_window",
+        "sent_bytes", "state", "trailers", "wants_room",
     )  # fmt: skip
 
     def __init__(self, stream_id: int, *, ended: bool, send_window: int, receive_window: int) -> None:
@@ -73,6 +73,8 @@ class Stream:
         self.queue: deque[bytes] = _NOTHING
         """Data to be sent, as windows and the socket allow."""
         self.queued_bytes = 0
+        self.sent_bytes = 0
+        """Of what was queued."""
         self.trailers: EncodedHeaders | None = None
         """Ends the stream once the queue is empty."""
         self.wants_room = False
