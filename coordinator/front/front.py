@@ -34,16 +34,26 @@ class Front:
         self.request_bytes = 0
         """Of all requests that no handler has taken."""
         self.sessions: set[Session] = set()
-        self.is_draining = False
+        self.greeting = 0
+        """Connections of which it is not known yet what they speak."""
+        self._is_draining = False
+        self._is_refusing = False
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many connections as may be."""
+        return len(self.sessions) + self.greeting >= self.limits.connections_max
 
     def join(self, session: Session) -> None:
         """A connection has begun."""
         self.sessions.add(session)
         if self._timer is None:
             self._timer = self.loop.call_later(CHECK_INTERVAL_S, self._check)
-        if self.is_draining:
+        if self._is_draining:
             session.announce_end()
+        if self._is_refusing:
+            session.refuse_calls()
 
     def leave(self, session: Session) -> None:
         """A connection is lost."""
@@ -59,12 +69,13 @@ class Front:
 
     def announce_end(self) -> None:
         """Ask all clients, and those yet to come, to call elsewhere from now on."""
-        self.is_draining = True
+        self._is_draining = True
         for session in list(self.sessions):
             session.announce_end()
 
     def refuse_calls(self) -> None:
         """Take no more calls; a connection is closed when its last call has ended."""
+        self._is_refusing = True
         for session in list(self.sessions):
             session.refuse_calls()
 

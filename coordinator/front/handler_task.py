@@ -95,4 +95,4 @@ class HandlerTask:
         return self._coro
 
     def get_name(self) -> str:
-        return self._coro.__qualname__
+        return f"handler of {self._coro!r}"

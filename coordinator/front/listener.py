@@ -6,7 +6,7 @@ One port serves HTTP/2 (said by ALPN, or by its preface with prior knowledge) an
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import structlog
 
@@ -82,15 +82,14 @@ class Greeter(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         front = self._front
-        if front.connections_count >= front.limits.connections_max:
-            front.complain_of_connections()
+        if front.is_full:
+            log.warning("too many connections", connections=front.limits.connections_max)
             self._transport = None
             transport.abort()
             return
-        front.connections_count += 1
+        front.greeting += 1
         tls = transport.get_extra_info("ssl_object")
         if self._only_http1 or (tls is not None and tls.selected_alpn_protocol() == "http/1.1"):
             self._become(self._http1())
@@ -108,13 +107,14 @@ class Greeter(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         if self._transport is not None:
-            self._front.connections_count -= 1
+            self._front.greeting -= 1
 
     def _become(self, protocol: asyncio.Protocol) -> None:
         if self._timer is not None:
             self._timer.cancel()
         transport, self._transport = self._transport, None
         assert transport is not None
+        self._front.greeting -= 1
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         if self._heard:
