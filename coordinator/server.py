@@ -12,14 +12,13 @@ import structlog
 import zmq
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import make_wsgi_app
 
+from coordinator import metrics
 from coordinator.api import outcomes
 from coordinator.api.headers import EtcdHeaders, RegattaHeaders
 from coordinator.catalog.cache import Catalog
 from coordinator.door import Api, Door, Route, Unary
-from coordinator.http import HttpServer, alive
-from coordinator.metrics import make_registry
+from coordinator.front import http1
 from coordinator.services import etcd_kv, etcd_tables, regatta_cluster, regatta_kv
 from coordinator.services.etcd_cluster import EtcdCluster
 from coordinator.services.etcd_maintenance import EtcdMaintenance
@@ -46,9 +45,6 @@ ETCD_HEADROOM_BYTES: Final = 512 << 10
 CALLS_END_S: Final = 8.0
 """On an orderly stop, calls in flight get this long: their usual time limit, and a moment. Less than a supervisor
 waits before it kills."""
-
-SCRAPE_TIMEOUT_S: Final = 5.0
-"""Replicas have answered or are given up long before; only an event loop that hangs takes longer."""
 
 OPTIONS: Final = (
     # etcd's Go clients ping every 10 to 30 s. C-core's default tolerates one ping in 300 s, answers the third with
@@ -116,9 +112,10 @@ class Coordinator:
             options=(*OPTIONS, ("grpc.max_receive_message_length", message_bytes_max))
         )
         self._loop = loop
-        self._http = HttpServer(
-            loop, {"/metrics": make_wsgi_app(make_registry(self._ask_replicas)), "/healthz": alive}
+        self._pages = http1.Pages(
+            {("GET", "/metrics"): metrics.page(self._ask_replicas), ("GET", "/healthz"): http1.alive}
         )
+        self._http: asyncio.Server | None = None
         self._bootstrap: asyncio.Task[None] | None = None
 
     def _add_shard(self, shard: int, loop: asyncio.AbstractEventLoop) -> None:
@@ -232,7 +229,9 @@ class Coordinator:
         except RuntimeError:
             raise self._taken(endpoint) from None
         try:
-            self._http.start(self._node.host, self._node.http_port)
+            self._http = await self._loop.create_server(
+                lambda: http1.Http1Protocol(self._pages), self._node.host, self._node.http_port
+            )
         except OSError:
             raise self._taken(self._node.http_endpoint) from None
         await self._server.start()
@@ -246,10 +245,10 @@ class Coordinator:
             "this machine's"
         )
 
-    def _ask_replicas(self) -> dict[int, frames.ReplicaStatus | None]:
-        """How this node's replicas are, by shard; for a scrape, from its thread."""
-        asking = ReplicaStatuses(self._dispatch).on(self._node.id, self._cluster.shards_of(self._node.name))
-        return asyncio.run_coroutine_threadsafe(asking, self._loop).result(SCRAPE_TIMEOUT_S)
+    async def _ask_replicas(self) -> dict[int, frames.ReplicaStatus | None]:
+        """How this node's replicas are, by shard."""
+        shards = self._cluster.shards_of(self._node.name)
+        return await ReplicaStatuses(self._dispatch).on(self._node.id, shards)
 
     @property
     def ready(self) -> bool:
@@ -266,7 +265,9 @@ class Coordinator:
             self._bootstrap.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._bootstrap
-        self._http.close()
+        if self._http is not None:
+            self._http.close()
+        self._pages.close()
         await self._health.enter_graceful_shutdown()
         # gRPC ends what outlives its grace as CANCELLED, which etcd's Go client would send again. So the dispatch
         # ends it first, with words that say what is known.
