@@ -188,9 +188,8 @@ class Http1Protocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is there."""
-        transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
-        self._transport = transport
-        transport.set_write_buffer_limits(high=self._limits.unsent_bytes_max)
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's has no such base class
+        self._transport.set_write_buffer_limits(high=self._limits.unsent_bytes_max)
         try:
             self._pages.admit(self)
         except _Refused as refused:
@@ -260,7 +259,7 @@ class Http1Protocol(asyncio.Protocol):
                 case h11.Request() as head:
                     self._head = head
                     self._body.clear()
-                    self._check_announced_size(head)
+                    self._check_head(head)
                     if self._http.they_are_waiting_for_100_continue:
                         self._send(h11.InformationalResponse(status_code=HTTPStatus.CONTINUE, headers=[]))
                 case h11.Data(data=data):
@@ -272,7 +271,9 @@ class Http1Protocol(asyncio.Protocol):
                 case _:  # more has to come, or it never will
                     return False
 
-    def _check_announced_size(self, head: h11.Request) -> None:
+    def _check_head(self, head: h11.Request) -> None:
+        if head.http_version not in (b"1.0", b"1.1"):
+            raise _Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "this is HTTP/1.1\n")
         for name, value in head.headers:
             if name == b"content-length":
                 self._check_body_size(int(value))
@@ -334,7 +335,8 @@ class Http1Protocol(asyncio.Protocol):
         more = [("Date", formatdate(usegmt=True)), *headers]
         if self._pages.closing:
             more.append(CLOSE)
-        return h11.Response(status_code=response.status, headers=[*response.headers, *more])
+        reason = response.status.phrase.encode()
+        return h11.Response(status_code=response.status, reason=reason, headers=[*response.headers, *more])
 
     async def _sent(self) -> None:
         """Wait until most of what was written has left. Raises TimeoutError if the client does not read it."""
