@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import secrets
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +29,7 @@ from coordinator.services.etcd_cluster import EtcdCluster
 from coordinator.services.etcd_kv import EtcdKV
 from coordinator.services.etcd_maintenance import EtcdMaintenance
 from coordinator.services.etcd_tables import EtcdTables
+from coordinator.services.etcd_watch import EtcdWatch
 from coordinator.services.regatta_cluster import RegattaCluster
 from coordinator.services.regatta_kv import RegattaKV
 from coordinator.shards.bounds import Bounds
@@ -35,6 +37,8 @@ from coordinator.shards.driver import Driver
 from coordinator.shards.replica_status import ReplicaStatuses
 from coordinator.shards.request_ids import RequestIds
 from coordinator.shards.table_calls import TableCalls
+from coordinator.watch.feed import ShardFeed
+from coordinator.watch.tables import WatchedTables
 from proto import errors
 from proto.etcd import election_pb2, lock_pb2, rpc_pb2
 from proto.ids import NodeId, ShardId
@@ -56,6 +60,9 @@ REGATTA_MESSAGE_BYTES_MAX: Final = 4 << 20
 """Regatta's limit for a request."""
 ETCD_HEADROOM_BYTES: Final = 512 << 10
 """etcd takes messages this much over its request limit, to refuse them with a better word."""
+
+LEADER_PATIENCE_ELECTIONS: Final = 3
+"""Election timeouts without a leader after which a stream that insists on one ends, as in etcd."""
 
 NOTICE_S: Final = 0.1
 """On an orderly stop, what clients call before they have heard of it is served; later calls are refused in a way that
@@ -148,8 +155,23 @@ class Coordinator:
         tables = EtcdTables(
             calls, EtcdHeaders(cluster_id=cluster.cluster_id, member_id=cluster.member_id(node.id))
         )
+        watched = WatchedTables(
+            ShardFeed(self._driver, calls),
+            lambda table: lambda revision: tables.header(table, revision=revision, term=0),
+            random.Random(),
+            leader_patience_s=LEADER_PATIENCE_ELECTIONS
+            * cluster.raft.election_ticks
+            * cluster.raft.tick_ms
+            / 1000,
+        )
         services = (
             EtcdKV(calls, tables, request_bytes_max=limits.request_bytes_max, txn_ops_max=limits.txn_ops_max),
+            EtcdWatch(
+                tables,
+                watched,
+                random.Random(),
+                progress_interval_s=cluster.watch.progress_interval_ms / 1000,
+            ),
             EtcdCluster(calls, tables, cluster),
             EtcdMaintenance(tables, statuses, cluster),
             RegattaKV(calls, RegattaHeaders(replica_id=node.id)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from proto import errors
@@ -30,7 +31,9 @@ class EtcdTables:
         """The table the call's metadata names, or the default one.
 
         Raises TableNotFound, and NoLeader for a call that insists on a leader while none is known."""
-        table = await self._calls.find_table(call.metadata.get(TABLE_KEY, DEFAULT_TABLE), call.deadline)
+        # A call that may last must not wait for ever for the name of its table.
+        deadline = call.deadline if call.deadline < math.inf else self._calls.step_deadline(call.deadline)
+        table = await self._calls.find_table(call.metadata.get(TABLE_KEY, DEFAULT_TABLE), deadline)
         if call.metadata.get(HAS_LEADER_KEY) == "true" and not self._calls.leader_believed(table):
             raise errors.NoLeader(f"shard {table.shard}")
         return table

@@ -308,7 +308,7 @@ class Hub:
                 continue
             for number, pack in enumerate(packs):
                 last = pack[-1].revision
-                if False:
+                if watcher.next > last:
                     continue
                 if watcher.outbox.is_full:
                     behind.append((watcher, max(watcher.next, pack[0].revision)))
