@@ -166,18 +166,21 @@ def test_the_future_and_progress(fresh: Callable[[str], Keyspace]) -> None:
         assert stream.hear() == etcd.WatchResponse(header=etcd.ResponseHeader(revision=7), watch_id=-1)
 
 
-def test_fragments(fresh: Callable[[str], Keyspace]) -> None:
+def test_fragments_of_one_revision(fresh: Callable[[str], Keyspace]) -> None:
     with fresh("probe-fragment") as keyspace, WatchStream(keyspace) as stream:
         probe = Probe(keyspace)
         value = bytes(400_000)
         for number in range(14):
             probe.put(b"%02d" % number, value)
-        assert stream.create(b"\0", b"\0", start_revision=1, fragment=True) == created(0, 15)
-        parts = [stream.hear()]
-        while parts[-1].fragment:
-            parts.append(stream.hear())
-        assert [part.header.revision for part in parts] == [15] * len(parts)
-        assert all(part.ByteSize() < 2 << 20 for part in parts)
-        assert len(parts) == 3
-        events = [event for part in parts for event in part.events]
-        assert [event.kv.mod_revision for event in events] == list(range(2, 16))
+        assert stream.create(b"\0", b"\0", prev_kv=True, fragment=True) == created(0, 15)
+        assert stream.create(b"\0", b"\0", prev_kv=True) == created(1, 15)
+        probe.delete(b"\0", b"\0")
+        parts: dict[int, list[etcd.WatchResponse]] = {0: [], 1: []}
+        while not all(heard and not heard[-1].fragment for heard in parts.values()):
+            response = stream.hear()
+            parts[response.watch_id].append(response)
+        assert [(len(part.events), part.fragment) for part in parts[0]] == [(5, True), (5, True), (4, False)]
+        assert {part.header.revision for part in parts[0]} == {16}
+        (whole,) = parts[1]
+        assert list(whole.events) == [event for part in parts[0] for event in part.events]
+        assert [event.prev_kv.mod_revision for event in whole.events] == list(range(2, 16))
