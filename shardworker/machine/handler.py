@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from shardworker.machine.writer import Writer
 
 
+class TooNew(Exception):
+    """The log or the tables hold what this version does not know. The replica stops: to skip it would be to differ."""
+
+
 class Result(NamedTuple):
     """What came of one command or read. On an error the body is empty."""
 
@@ -35,6 +39,9 @@ class Shard(Protocol):
 
     def create_table(self, table: TableState) -> None:
         """Begins a table, with everything that belongs to it."""
+
+    def raise_level(self, level: int) -> None:
+        """The shard's machine level is at least this from now on. Raises TooNew."""
 
 
 Op = TypeVar("Op")

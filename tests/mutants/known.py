@@ -13,11 +13,12 @@ from unittest.mock import patch
 
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import StateMachine, window
-from shardworker.machine.registry import HANDLERS
+from shardworker.machine.registry import REGISTRY
 from shardworker.raft import NodeId, Role
 from shardworker.replica import census
 from shardworker.replica import replica as replica_module
 from shardworker.replica.disk_space import DiskSpace, Space
+from shardworker.replica.levels import Levels
 from shardworker.replica.replica import Replica
 from shardworker.store import ReplicaStore, Turn, folder
 from tests.mutants import scenarios
@@ -91,7 +92,7 @@ class ReadsGoBack(Replica):
 
         def read_back(connection: apsw.Connection, request: Parsed) -> Result:
             result = read(connection, request)
-            if self._core.role is Role.LEADER or request.handler is not HANDLERS[frames.ETCD_RANGE]:
+            if self._core.role is Role.LEADER or request.handler is not REGISTRY.handlers[frames.ETCD_RANGE]:
                 return result
             kept = self._kept.setdefault(repr(request.op), result)
             self._looks_back = not self._looks_back
@@ -107,6 +108,13 @@ class StaysFull(DiskSpace):
         if self.space is Space.NEARLY_FULL and self._core.has_ready():
             self.space = Space.REFUSED
         super().tick()
+
+
+class RaisesWithoutAsking(Levels):
+    """A leader takes what it can apply itself for what all can apply."""
+
+    def _voters(self) -> frozenset[NodeId]:
+        return frozenset({self._node})
 
 
 class JoinsWithoutAsking(Replica):
@@ -275,6 +283,14 @@ MUTANTS = (
         seen_by=("leader-completeness", "applied-in-order", "one-leader", *_HISTORY),
         scenario=scenarios.lost_disk_and_old_leader,
         patches=((census, "judge", _judge_by_one),),
+    ),
+    Mutant(
+        "a machine level raised without asking every voter",
+        Build(),
+        kinds=(),
+        seen_by=("no-crash",),
+        scenario=scenarios.upgrade,
+        patches=((replica_module, "Levels", RaisesWithoutAsking),),
     ),
     # What the simulator found in boathouse itself; each was fixed, and is put back here.
     Mutant(
