@@ -179,7 +179,7 @@ class LimitsConfig(_Model):
     """While the write-ahead log of a replica is longer than this, its oldest cursor is closed."""
     turn_answer_bytes_max: Bytes = 32 << 20
     """Answers to reads that a replica holds at a time; more reads wait in order. One answer may exceed it."""
-    link_answer_bytes_max: Bytes = 64 << 20
+    link_answer_bytes_max: Annotated[int, Field(ge=4 << 20, lt=2**40)] = 64 << 20
     """Answers on their way from one replica to one coordinator; more reads wait in order. One answer may exceed it."""
 
 

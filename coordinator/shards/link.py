@@ -15,27 +15,19 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 import zmq
-from google.protobuf.message import DecodeError
 from zmq.utils.monitor import parse_monitor_message
 
 from proto.internal import frames_pb2 as frames
+from proto.internal import sockets, wire
 
 if TYPE_CHECKING:
     import asyncio
 
-QUEUE_MESSAGES_MAX: Final = 10_000
-"""Envelopes waiting for a replica that is connected but does not read."""
-
 DRAIN_MESSAGES_MAX: Final = 128
 """Envelopes read before other work of the loop gets its turn."""
 
-RECONNECT_FIRST_MS: Final = 20
-RECONNECT_MAX_MS: Final = 500
-"""A restarted worker is noticed within this; it also bounds the attempts of an idle coordinator."""
-
-HEARTBEAT_INTERVAL_MS: Final = 2_000
-HEARTBEAT_TIMEOUT_MS: Final = 5_000
-"""A host that vanished without closing its connections, or a stopped process, counts as gone after this."""
+ACKNOWLEDGE_BYTES_MIN: Final = 1 << 20
+"""Answers taken before the replica is told; it sends only so much ahead (limits.link_answer_bytes_max)."""
 
 log = structlog.get_logger()
 
@@ -73,15 +65,9 @@ class Link:
         self._local = local
         self._outgoing: frames.Envelope | None = None
         self._closed = False
-        self._socket = context.socket(zmq.DEALER)
-        self._socket.linger = 0
-        self._socket.sndhwm = QUEUE_MESSAGES_MAX
-        self._socket.rcvhwm = 0  # answers are bounded by the calls in flight
-        self._socket.immediate = True
-        self._socket.reconnect_ivl = RECONNECT_FIRST_MS
-        self._socket.reconnect_ivl_max = RECONNECT_MAX_MS
-        self._socket.heartbeat_ivl = HEARTBEAT_INTERVAL_MS
-        self._socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
+        self._taken_bytes = 0
+        self._has_refused = False
+        self._socket = sockets.to_replica(context)
         self._monitor = self._socket.get_monitor_socket(
             zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
         )
@@ -118,7 +104,7 @@ class Link:
         )
 
     def _open_envelope(self) -> frames.Envelope:
-        self._outgoing = frames.Envelope(group=self._group)
+        self._outgoing = frames.Envelope()
         self._loop.call_soon(self._flush)
         return self._outgoing
 
@@ -127,8 +113,9 @@ class Link:
         if outgoing is None or self._closed:
             return
         try:
-            self._socket.send(outgoing.SerializeToString(), zmq.NOBLOCK)
+            self._socket.send(wire.encode(outgoing, self._group), zmq.NOBLOCK)
         except zmq.Again:
+            self._taken_bytes += outgoing.taken_bytes
             self._listener.handle_unsent(self)
         if int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
             self._loop.call_soon(self._drain)
@@ -143,17 +130,20 @@ class Link:
             except zmq.Again:
                 return
             try:
-                envelope = frames.Envelope.FromString(payload)
-            except DecodeError:
-                log.warning("dropped undecodable bytes", shard=self.shard, node=self.node, bytes=len(payload))
-                continue
-            if envelope.group != self._group:
-                log.warning("dropped an answer of another shard or cluster", shard=self.shard, node=self.node)
+                envelope = wire.decode(payload, self._group)
+            except wire.Unreadable as error:
+                if not self._has_refused:
+                    self._has_refused = True
+                    log.warning("dropped an answer", shard=self.shard, node=self.node, reason=str(error))
                 continue
             if attachments:
                 for reply in envelope.replies:
                     if reply.attachment:
                         reply.body = attachments[reply.attachment - 1]
+            self._taken_bytes += sum([len(reply.body) for reply in envelope.replies])
+            if self._taken_bytes >= ACKNOWLEDGE_BYTES_MIN:
+                outgoing = self._outgoing or self._open_envelope()
+                outgoing.taken_bytes, self._taken_bytes = self._taken_bytes + outgoing.taken_bytes, 0
             self._listener.handle_envelope(self, envelope)
         self._loop.call_soon(self._drain)
 
@@ -168,6 +158,8 @@ class Link:
                 continue
             outgoing = self._outgoing or self._open_envelope()
             outgoing.hello.node = self._local
+            outgoing.hello.acknowledges = True
+            self._taken_bytes = outgoing.taken_bytes = 0  # the replica counts anew for each connection
             self._listener.handle_connected(self)
 
     def close(self) -> None:

@@ -8,8 +8,8 @@ from typing import Final
 
 from proto.internal import frames_pb2 as frames
 from proto.methods import COMMANDS, LEVEL, Access, Command
+from shardworker.entry import main
 from shardworker.machine import REGISTRY, Registry
-from shardworker.worker import main
 
 NEW_COMMAND: Final = frames.Method.ValueType(999)
 NEWER: Final = Registry(LEVEL + 1, {**REGISTRY.handlers, NEW_COMMAND: REGISTRY.handlers[frames.ETCD_PUT]})

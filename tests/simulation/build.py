@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shardworker.machine import StateMachine
 from shardworker.raft import Raft
@@ -22,7 +22,7 @@ class Build:
     machine: type[StateMachine] = StateMachine
     store: type[ReplicaStore] = ReplicaStore
     replica: type[Replica] = Replica
-    raft_settings: Mapping[str, bool] = field(default_factory=dict)
+    raft_settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the core that differ from production's (`check_quorum`, ...)."""
 
 
