@@ -27,8 +27,8 @@ COUNTED_PER_ROW: Final = 16
 BYTES_PER_ROW: Final = 1024
 """Bytes that are read, for the price of a row."""
 
-DELETED_ROWS: Final = 4
-"""What deleting a row within a range costs, in rows that are looked at."""
+DELETED_ROWS: Final = 2
+"""What deleting a row within a range costs, in rows that are looked at: 1.6 to 3.5 us, where a comparison takes 1.0."""
 
 
 class EntryBudget:
