@@ -39,16 +39,15 @@ class EntryBudget:
         self._pool = ENTRY_ROWS_MAX
         self.rows = 0
         """Visited so far by all commands."""
-
-    def rows_for_next(self) -> int:
+        self.rows_for_next = min(ROWS_MAX, ROWS_FREE + self._pool)
         """What the next command may visit."""
-        return min(ROWS_MAX, ROWS_FREE + self._pool)
 
     def spend(self, rows: int) -> None:
         """A command has ended that visited so many."""
         self.rows += rows
         if rows > ROWS_FREE:
             self._pool = max(0, self._pool - (rows - ROWS_FREE))
+            self.rows_for_next = min(ROWS_MAX, ROWS_FREE + self._pool)
 
 
 def too_much(rows_max: int) -> errors.BoathouseError:

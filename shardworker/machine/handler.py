@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from proto import errors
     from shardworker.machine.table_cache import TableCache
@@ -47,10 +47,6 @@ class Shard(Protocol):
 Op = TypeVar("Op")
 
 
-def no_keys(op: object) -> Iterable[bytes]:
-    return ()
-
-
 def never(view: View, op: object) -> bool:
     return False
 
@@ -70,7 +66,7 @@ class Handler(Generic[Op]):
     """An answer in several messages: (message, whether another follows), at least one."""
     is_heavy: Callable[[View, Op], bool] = never
     """Whether the read may hold up a loop for more than about a millisecond; much cheaper than the read itself."""
-    keys: Callable[[Op], Iterable[bytes]] = no_keys
-    """Keys whose newest rows a write is going to ask for: they are fetched for a whole entry at once."""
+    add_keys: Callable[[Op, set[bytes]], None] | None = None
+    """Adds the keys whose newest rows a write is going to ask for: they are fetched for a whole entry at once."""
     awaits_sweep: Callable[[Op], int | None] | None = None
     """The revision below which history must be physically gone before the write is answered; None if it need not."""

@@ -146,7 +146,7 @@ class StateMachine:
         TooNew for what this version cannot apply, before anything is changed."""
         if batch.format != FORMAT:
             raise TooNew(f"log entry {index} has format {batch.format}; this version reads {FORMAT}")
-        commands = batch.commands
+        commands = list(batch.commands)
         parsed = [self._parse_command(index, command) for command in commands]
         self._entry = EntryBudget(ENTRY_ANSWERS_BYTES_MAX)
         writers: dict[int, Writer] = {}
@@ -159,10 +159,13 @@ class StateMachine:
             fingerprint = _fingerprint(command)
             known = fresh.get(request_id) or self._remembered(request_id)
             if known is None:
-                known = fresh[request_id] = Remembered(fingerprint, self._run(request, writers))
-            elif known.fingerprint != fingerprint:
-                known = Remembered(fingerprint, Result(0, b"", errors.RequestIdReused()))
-            results.append(known.result)
+                result = self._run(request, writers)
+                fresh[request_id] = Remembered(fingerprint, result)
+            elif known.fingerprint == fingerprint:
+                result = known.result
+            else:
+                result = Result(0, b"", errors.RequestIdReused())
+            results.append(result)
         for writer in writers.values():
             writer.finish()
         self.tables.save()
@@ -172,7 +175,7 @@ class StateMachine:
 
     def _parse_command(self, index: int, command: frames.Command) -> Parsed:
         request = self.parse(command.method, command.table_id, command.body)
-        handler = request.handler
+        handler = request[0]
         if handler is None or (handler.write is None and handler.on_shard is None):
             raise TooNew(
                 f"log entry {index} holds a command of method {command.method}, which this version does not know:"
@@ -184,10 +187,13 @@ class StateMachine:
         """Looks up, together, the rows that the commands will ask for."""
         wanted: dict[int, set[bytes]] = {}
         for handler, table_id, op, error in parsed:
-            if error is None and handler is not None and self.tables.get(table_id) is not None:
-                wanted.setdefault(table_id, set()).update(handler.keys(op))
+            if error is None and handler is not None and handler.add_keys is not None:
+                keys = wanted.get(table_id)
+                if keys is None:
+                    keys = wanted[table_id] = set()
+                handler.add_keys(op, keys)
         for table_id, keys in wanted.items():
-            if keys:
+            if keys and self.tables.get(table_id) is not None:
                 self._writer(table_id, writers).fetch(keys)
 
     def _writer(self, table_id: int, writers: dict[int, Writer]) -> Writer:
