@@ -18,14 +18,18 @@ def _encode_varint(number: int) -> bytes:
     return bytes(out)
 
 
-_SMALL = tuple(_encode_varint(number) for number in range(1 << 12))
-"""Lengths of most keys and rows, ready made."""
+_SMALL = tuple(_encode_varint(number) for number in range(4096))
+"""Lengths of most keys and rows, ready made. Revisions are longer, and most take three or four bytes."""
 
 
 def varint(number: int) -> bytes:
     """A protobuf varint; negative numbers take ten bytes, as int64 does."""
-    if 0 <= number < len(_SMALL):
+    if 0 <= number < 4096:
         return _SMALL[number]
+    if 1 << 14 <= number < 1 << 21:
+        return bytes((number & 127 | 128, number >> 7 & 127 | 128, number >> 14))
+    if 1 << 21 <= number < 1 << 28:
+        return bytes((number & 127 | 128, number >> 7 & 127 | 128, number >> 14 & 127 | 128, number >> 21))
     return _encode_varint(number & UINT64_MASK)
 
 

@@ -52,6 +52,8 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     CURSOR_CLOSE: _Method.ValueType  # 44
     TRANSFER_LEADER: _Method.ValueType  # 45
     """body: TransferLeader; answered once that peer is asked, which then campaigns"""
+    RAISE_LEVEL: _Method.ValueType  # 46
+    """body: MachineLevel; proposed by the leader itself, never taken from a client"""
     TABLE_CHANGES: _Method.ValueType  # 50
     """body: ChangesRequest; answered by a TableChanges, perhaps later"""
 
@@ -81,6 +83,8 @@ CURSOR_NEXT: Method.ValueType  # 43
 CURSOR_CLOSE: Method.ValueType  # 44
 TRANSFER_LEADER: Method.ValueType  # 45
 """body: TransferLeader; answered once that peer is asked, which then campaigns"""
+RAISE_LEVEL: Method.ValueType  # 46
+"""body: MachineLevel; proposed by the leader itself, never taken from a client"""
 TABLE_CHANGES: Method.ValueType  # 50
 """body: ChangesRequest; answered by a TableChanges, perhaps later"""
 Global___Method: _TypeAlias = Method  # noqa: Y015
@@ -102,15 +106,14 @@ class Envelope(_message.Message):
     CENSUS_ANSWER_FIELD_NUMBER: _builtins.int
     TAKEN_BYTES_FIELD_NUMBER: _builtins.int
     PROTOCOL_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
     taken_bytes: _builtins.int
     """coordinator -> worker: bodies of answers it took since it last said so"""
     protocol: _builtins.int
     """version that the sender writes (proto/internal/wire.py); 0 = 1"""
     group: _builtins.int
-    """Shards of different clusters on clashing ports must not talk: every Envelope names its shard's group.
-    hash of (cluster, shard); a mismatch is dropped and logged
-    """
+    """hash of (cluster, shard); a mismatch is dropped and logged"""
     @_builtins.property
     def hello(self) -> Global___Hello:
         """a coordinator introduces itself; answered by a ReplicaState"""
@@ -155,6 +158,12 @@ class Envelope(_message.Message):
     def census_answer(self) -> Global___CensusAnswer:
         """worker -> worker"""
 
+    @_builtins.property
+    def level(self) -> Global___LevelReport:
+        """Shards of different clusters on clashing ports must not talk: every Envelope names its shard's group.
+        worker -> worker
+        """
+
     def __init__(
         self,
         *,
@@ -171,11 +180,12 @@ class Envelope(_message.Message):
         census_answer: Global___CensusAnswer | None = ...,
         taken_bytes: _builtins.int = ...,
         protocol: _builtins.int = ...,
+        level: Global___LevelReport | None = ...,
         group: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "hello", b"hello", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "hello", b"hello", "level", b"level", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "digests", b"digests", "group", b"group", "hello", b"hello", "protocol", b"protocol", "raft", b"raft", "replies", b"replies", "requests", b"requests", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "taken_bytes", b"taken_bytes", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "digests", b"digests", "group", b"group", "hello", b"hello", "level", b"level", "protocol", b"protocol", "raft", b"raft", "replies", b"replies", "requests", b"requests", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "taken_bytes", b"taken_bytes", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -520,6 +530,27 @@ class CommandBatch(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CommandBatch: _TypeAlias = CommandBatch  # noqa: Y015
+
+@_typing.final
+class MachineLevel(_message.Message):
+    """What a machine level is, proto/methods.py says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVEL_FIELD_NUMBER: _builtins.int
+    level: _builtins.int
+    def __init__(
+        self,
+        *,
+        level: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MachineLevel: _TypeAlias = MachineLevel  # noqa: Y015
 
 @_typing.final
 class TableSpec(_message.Message):
@@ -1137,3 +1168,38 @@ class CensusAnswer(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CensusAnswer: _TypeAlias = CensusAnswer  # noqa: Y015
+
+@_typing.final
+class LevelReport(_message.Message):
+    """---- upgrades ---------------------------------------------------------------------------------------------------
+
+    The newest machine level that a replica's process can apply. Told to the leader, which asks for it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENDER_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    ASKS_FIELD_NUMBER: _builtins.int
+    sender: _builtins.int
+    term: _builtins.int
+    """of the question, and so of the answer"""
+    level: _builtins.int
+    asks: _builtins.bool
+    """from the leader: tell yours"""
+    def __init__(
+        self,
+        *,
+        sender: _builtins.int = ...,
+        term: _builtins.int = ...,
+        level: _builtins.int = ...,
+        asks: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asks", b"asks", "level", b"level", "sender", b"sender", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LevelReport: _TypeAlias = LevelReport  # noqa: Y015

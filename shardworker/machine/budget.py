@@ -27,8 +27,8 @@ COUNTED_PER_ROW: Final = 16
 BYTES_PER_ROW: Final = 1024
 """Bytes that are read, for the price of a row."""
 
-DELETED_ROWS: Final = 4
-"""What deleting a row within a range costs, in rows that are looked at."""
+DELETED_ROWS: Final = 2
+"""What deleting a row within a range costs, in rows that are looked at: 1.6 to 3.5 us, where a comparison takes 1.0."""
 
 
 class EntryBudget:
@@ -39,16 +39,15 @@ class EntryBudget:
         self._pool = ENTRY_ROWS_MAX
         self.rows = 0
         """Visited so far by all commands."""
-
-    def rows_for_next(self) -> int:
+        self.rows_for_next = min(ROWS_MAX, ROWS_FREE + self._pool)
         """What the next command may visit."""
-        return min(ROWS_MAX, ROWS_FREE + self._pool)
 
     def spend(self, rows: int) -> None:
         """A command has ended that visited so many."""
         self.rows += rows
         if rows > ROWS_FREE:
             self._pool = max(0, self._pool - (rows - ROWS_FREE))
+            self.rows_for_next = min(ROWS_MAX, ROWS_FREE + self._pool)
 
 
 def too_much(rows_max: int) -> errors.BoathouseError:

@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from proto import errors
     from shardworker.machine.table_cache import TableCache
     from shardworker.machine.tables import TableState
     from shardworker.machine.view import View
     from shardworker.machine.writer import Writer
+
+
+class TooNew(Exception):
+    """The log or the tables hold what this version does not know. The replica stops: to skip it would be to differ."""
 
 
 class Result(NamedTuple):
@@ -36,12 +40,11 @@ class Shard(Protocol):
     def create_table(self, table: TableState) -> None:
         """Begins a table, with everything that belongs to it."""
 
+    def raise_level(self, level: int) -> None:
+        """The shard's machine level is at least this from now on. Raises TooNew."""
+
 
 Op = TypeVar("Op")
-
-
-def no_keys(op: object) -> Iterable[bytes]:
-    return ()
 
 
 def never(view: View, op: object) -> bool:
@@ -63,7 +66,7 @@ class Handler(Generic[Op]):
     """An answer in several messages: (message, whether another follows), at least one."""
     is_heavy: Callable[[View, Op], bool] = never
     """Whether the read may hold up a loop for more than about a millisecond; much cheaper than the read itself."""
-    keys: Callable[[Op], Iterable[bytes]] = no_keys
-    """Keys whose newest rows a write is going to ask for: they are fetched for a whole entry at once."""
+    add_keys: Callable[[Op, set[bytes]], None] | None = None
+    """Adds the keys whose newest rows a write is going to ask for: they are fetched for a whole entry at once."""
     awaits_sweep: Callable[[Op], int | None] | None = None
     """The revision below which history must be physically gone before the write is answered; None if it need not."""

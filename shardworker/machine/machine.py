@@ -23,9 +23,10 @@ from proto.methods import REQUEST_ID_BYTES
 from shardworker.machine import sweep
 from shardworker.machine.budget import EntryBudget
 from shardworker.machine.changes import Change, Listen, Recorder
-from shardworker.machine.handler import Handler, Result
+from shardworker.machine.handler import Handler, Result, TooNew
 from shardworker.machine.internal.commands import table_status
-from shardworker.machine.registry import HANDLERS
+from shardworker.machine.level import MachineLevel
+from shardworker.machine.registry import REGISTRY, Registry
 from shardworker.machine.snapshot import snapshot
 from shardworker.machine.table_cache import TableCache
 from shardworker.machine.tables import TableState, create_schema, load_table
@@ -52,10 +53,6 @@ _UNSIGNED_64: Final = (1 << 64) - 1
 _METHOD_AND_TABLE: Final = struct.Struct("<iQ")
 
 
-class UnknownEntry(Exception):
-    """The log holds what this version does not know. The replica stops, since to skip it would be to differ."""
-
-
 class Parsed(NamedTuple):
     """A request whose body was read, once."""
 
@@ -77,12 +74,16 @@ class StateMachine:
         shard: int,
         window_limits: WindowLimits | None = None,
         *,
+        registry: Registry = REGISTRY,
         table_written: Callable[[], None] = lambda: None,
     ):
-        """table_written is called when a table was created, before the transaction ends: a crash point of tests."""
+        """Raises TooNew for tables that this build cannot go on with, and Corrupt. registry: another build's, in
+        simulations of upgrades. table_written is called when a table was created, before the transaction ends: a crash
+        point of tests."""
         self._connection = connection
         self._table_written = table_written
         self._shard = shard
+        self._registry = registry
         self._window_limits = window_limits or WindowLimits()
         self._last_swept = 0
         self._recorder = Recorder()
@@ -92,6 +93,7 @@ class StateMachine:
     # ---- life of the caches --------------------------------------------------------------------------------
 
     def _load(self) -> None:
+        self._level = MachineLevel(self._connection, self._registry.level)
         create_schema(self._connection)
         self._window = ResultWindow(self._connection, self._window_limits)
         self.tables = TableCache(self._connection)
@@ -114,12 +116,14 @@ class StateMachine:
 
     def committed(self) -> None:
         """The transaction is durable: its changes to the caches stay, and can be taken."""
+        self._level.committed()
         self.tables.committed()
         self._window.committed()
         self._recorder.committed()
 
     def rollback(self) -> None:
         """The transaction was rolled back: the caches return to the last committed()."""
+        self._level.rollback()
         self.tables.rollback()
         self._window.rollback()
         self._recorder.rollback()
@@ -136,10 +140,10 @@ class StateMachine:
         """Runs an entry's commands in order, inside the open transaction; one Result for each.
 
         A command whose request id is remembered changes nothing and gets its first result, errors included. Raises
-        UnknownEntry for what this version cannot apply, before anything is changed."""
+        TooNew for what this version cannot apply, before anything is changed."""
         if batch.format != FORMAT:
-            raise UnknownEntry(f"log entry {index} has format {batch.format}; this version knows {FORMAT}")
-        commands = batch.commands
+            raise TooNew(f"log entry {index} has format {batch.format}; this version reads {FORMAT}")
+        commands = list(batch.commands)
         parsed = [self._parse_command(index, command) for command in commands]
         self._entry = EntryBudget(ENTRY_ANSWERS_BYTES_MAX)
         writers: dict[int, Writer] = {}
@@ -152,10 +156,13 @@ class StateMachine:
             fingerprint = _fingerprint(command)
             known = fresh.get(request_id) or self._remembered(request_id)
             if known is None:
-                known = fresh[request_id] = Remembered(fingerprint, self._run(request, writers))
-            elif known.fingerprint != fingerprint:
-                known = Remembered(fingerprint, Result(0, b"", errors.RequestIdReused()))
-            results.append(known.result)
+                result = self._run(request, writers)
+                fresh[request_id] = Remembered(fingerprint, result)
+            elif known.fingerprint == fingerprint:
+                result = known.result
+            else:
+                result = Result(0, b"", errors.RequestIdReused())
+            results.append(result)
         for writer in writers.values():
             writer.finish()
         self.tables.save()
@@ -165,10 +172,11 @@ class StateMachine:
 
     def _parse_command(self, index: int, command: frames.Command) -> Parsed:
         request = self.parse(command.method, command.table_id, command.body)
-        handler = request.handler
+        handler = request[0]
         if handler is None or (handler.write is None and handler.on_shard is None):
-            raise UnknownEntry(
-                f"log entry {index} holds a command of method {command.method}, which this version does not know"
+            raise TooNew(
+                f"log entry {index} holds a command of method {command.method}, which this version does not know:"
+                " a newer one has written it. Install that version, or a later one, and start again"
             )
         return request
 
@@ -176,10 +184,13 @@ class StateMachine:
         """Looks up, together, the rows that the commands will ask for."""
         wanted: dict[int, set[bytes]] = {}
         for handler, table_id, op, error in parsed:
-            if error is None and handler is not None and self.tables.get(table_id) is not None:
-                wanted.setdefault(table_id, set()).update(handler.keys(op))
+            if error is None and handler is not None and handler.add_keys is not None:
+                keys = wanted.get(table_id)
+                if keys is None:
+                    keys = wanted[table_id] = set()
+                handler.add_keys(op, keys)
         for table_id, keys in wanted.items():
-            if keys:
+            if keys and self.tables.get(table_id) is not None:
                 self._writer(table_id, writers).fetch(keys)
 
     def _writer(self, table_id: int, writers: dict[int, Writer]) -> Writer:
@@ -230,6 +241,20 @@ class StateMachine:
         self.tables.create(table)
         self._table_written()
 
+    def raise_level(self, level: int) -> None:
+        """For commands (handler.Shard)."""
+        self._level.rise(level)
+
+    @property
+    def level(self) -> int:
+        """The shard's machine level as of the last command."""
+        return self._level.current
+
+    @property
+    def build_level(self) -> int:
+        """The newest machine level that this build can apply."""
+        return self._registry.level
+
     def lease_exists(self, table_id: int, lease_id: int) -> bool:
         """Whether a put may attach to this lease."""
         return False
@@ -253,7 +278,7 @@ class StateMachine:
 
     def parse(self, method: int, table_id: int, body: bytes) -> Parsed:
         """Reads a request's body. What is wrong with it becomes the answer when its turn comes."""
-        handler = HANDLERS.get(method)
+        handler = self._registry.handlers.get(method)
         if handler is None:
             return Parsed(None, table_id, None, errors.MethodNotServed(f"method {method}"))
         try:
@@ -318,7 +343,7 @@ class StateMachine:
     def sweep_awaited(self, command: frames.Command) -> int | None:
         """The revision up to which a table's history has to be physically gone before this command is answered: etcd's
         `physical` compaction, which also waits for an earlier one when it fails itself. None if it is due now."""
-        handler = HANDLERS.get(command.method)
+        handler = self._registry.handlers.get(command.method)
         table = self.tables.get(command.table_id)
         if table is None or handler is None or handler.awaits_sweep is None:
             return None
@@ -344,8 +369,8 @@ class StateMachine:
 
     @property
     def checksum(self) -> int:
-        """One number over all tables' rolling checksums and revisions, for comparing replicas."""
-        total = 0
+        """One number over the level and all tables' rolling checksums and revisions, for comparing replicas."""
+        total = self.level
         for table in self.tables:
             for part in (table.id, table.revision, table.compacted, table.keys, table.checksum):
                 total = ((total ^ (part & _UNSIGNED_64)) * 0x100000001B3) & _UNSIGNED_64

@@ -145,15 +145,14 @@ class Txn:
 Operation = Put | DeleteRange | Range | Page | Nothing | Txn
 
 
-def point_keys(op: Put | DeleteRange | Txn) -> list[bytes]:
-    """The keys whose newest rows a write asks for by name; of a transaction those that it puts if all is well."""
-    match op:
-        case Put():
-            return [op.key]
-        case Txn():
-            return [inner.key for inner in op.success if isinstance(inner, Put)]
-        case _:
-            return [] if op.end else [op.key]
+def add_point_keys(op: Put | DeleteRange | Txn, keys: set[bytes]) -> None:
+    """Adds the keys whose newest rows a write asks for by name; of a transaction, those that it puts if all is well."""
+    if isinstance(op, Put):
+        keys.add(op.key)
+    elif isinstance(op, Txn):
+        keys.update([inner.key for inner in op.success if isinstance(inner, Put)])
+    elif not op.end:
+        keys.add(op.key)
 
 
 @dataclass(slots=True)

@@ -3,13 +3,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from proto.methods import LEVEL
 from shardworker.machine.etcd import commands as etcd
 from shardworker.machine.internal import commands as internal
 from shardworker.machine.regatta import commands as regatta
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from shardworker.machine.handler import Handler
 
-HANDLERS: Final[dict[int, Handler[Any]]] = {**internal.HANDLERS, **etcd.HANDLERS, **regatta.HANDLERS}
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """What a build can carry out. There is one a build; simulations run replicas of several builds at once."""
+
+    level: int
+    """The newest machine level that it can apply."""
+    handlers: Mapping[int, Handler[Any]]
+
+
+REGISTRY: Final = Registry(LEVEL, {**internal.HANDLERS, **etcd.HANDLERS, **regatta.HANDLERS})
+"""This build's."""

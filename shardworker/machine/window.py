@@ -118,7 +118,7 @@ class ResultWindow:
         self._totals = _Totals()
         self._oldest: _Oldest | None = None
         self._before_turn: tuple[_Totals, _Oldest | None, list[dict[bytes, int]], list[int]] | None = None
-        self._added: list[tuple[dict[bytes, int], bytes, int | None]] = []
+        self._added: list[tuple[dict[bytes, int], list[bytes], dict[bytes, int]]] = []
         for row in connection.execute(_SELECT + " ORDER BY log_index"):
             index, time_ms, age_clock_ms, commands, data = _checked(row)
             if self._oldest is None:
@@ -182,9 +182,10 @@ class ResultWindow:
             self._totals.floor = index
         self._count(time_ms, age_clock_ms, len(fresh))
         generation = self._generation(index)
-        for request_id in fresh:
-            self._added.append((generation, request_id, generation.get(request_id)))
-            generation[request_id] = index
+        # An id can be here twice: its first entry has left the window, and waits for its dict to be dropped.
+        overwritten = {request_id: generation[request_id] for request_id in generation.keys() & fresh.keys()}
+        self._added.append((generation, list(fresh), overwritten))
+        generation.update(dict.fromkeys(fresh, index))
         if bodies:
             self._add_answers(index, bodies)
         self._prune(index)
@@ -259,11 +260,10 @@ class ResultWindow:
         """Back to the last committed()."""
         if self._before_turn is None:
             return
-        for generation, request_id, before in reversed(self._added):
-            if before is None:
+        for generation, request_ids, overwritten in reversed(self._added):
+            for request_id in request_ids:
                 del generation[request_id]
-            else:
-                generation[request_id] = before
+            generation.update(overwritten)
         self._totals, self._oldest, self._generations, self._last_index = self._before_turn
         self.committed()
 
@@ -282,20 +282,20 @@ class ResultWindow:
 
 def _encode(fresh: Mapping[bytes, Remembered]) -> tuple[frames.StoredResults, bytes]:
     """The row of an entry, and the bodies that are kept beside it."""
+    results = [result for _, result in fresh.values()]
     stored = frames.StoredResults(
         request_ids=b"".join(fresh),
-        fingerprints=b"".join([remembered.fingerprint for remembered in fresh.values()]),
-        revisions=[remembered.result.revision for remembered in fresh.values()],
+        fingerprints=b"".join([fingerprint for fingerprint, _ in fresh.values()]),
+        revisions=[result[0] for result in results],
     )
-    bodies: list[bytes] = []
-    for place, (_, result) in enumerate(fresh.values()):
-        if result.error is not None:
-            stored.errors.add(place=place, error=result.error.frame_code, detail=result.error.detail)
-        body = result.body
-        if len(body) > ANSWER_KEPT_BYTES_MAX:
+    bodies = [result[1] for result in results]
+    for place, result in enumerate(results):
+        error = result[2]
+        if error is not None:
+            stored.errors.add(place=place, error=error.frame_code, detail=error.detail)
+        elif len(bodies[place]) > ANSWER_KEPT_BYTES_MAX:
             stored.unkept.append(place)
-            body = b""
-        bodies.append(body)
+            bodies[place] = b""
     together = b"".join(bodies)
     if together:
         stored.body_bytes.extend([len(body) for body in bodies])

@@ -11,8 +11,8 @@ before any statement of the latter kind.
 
 from __future__ import annotations
 
-import zlib
 from typing import TYPE_CHECKING, Any, assert_never
+from zlib import crc32
 
 from proto import errors
 from proto.varint import read_varint, varint, varint_bytes
@@ -70,6 +70,8 @@ class Writer(View):
         self._entry = entry
         self._recorder = recorder
         self._lease_exists = lease_exists
+        self._listen = recorder.listening(table.id)
+        self._edits: list[Edit] = []
         self._replaced: list[int] = []
         self._replaced_spans: list[tuple[int, int]] = []
         self.begin()
@@ -83,28 +85,31 @@ class Writer(View):
 
     def begin(self) -> None:
         """A command begins: what it does happens at the table's next revision."""
-        self._new_revision = self.table.revision + 1
-        self._base = self._new_revision << SUB_BITS
-        self.changes = 0
-        self._rows_max = self._rows_left = self._entry.rows_for_next()
-        self._answer_bytes_max = min(WRITE_ANSWER_BYTES_MAX, self._entry.answer_bytes_left)
-        self.answer_bytes_left = self._answer_bytes_max
-        self._listen = self._recorder.listening(self.table.id)
-        self._edits: list[Edit] = []
+        entry = self._entry
+        self._new_revision = revision = self.table.revision + 1
+        self._next_id = self._base = revision << SUB_BITS
+        self._ids_end = self._base + CHANGES_MAX
+        self._rows_left = entry.rows_for_next
+        self.answer_bytes_left = self._answer_bytes_max = min(WRITE_ANSWER_BYTES_MAX, entry.answer_bytes_left)
+        self._put_done = PutDone(revision, None)
 
     def end(self) -> None:
         """The command succeeded: its revision becomes the table's."""
-        self._entry.spend(self._rows_max - self._rows_left)
-        self._entry.answer_bytes_left -= self._answer_bytes_max - self.answer_bytes_left
-        if self.changes:
+        entry = self._entry
+        if self._rows_left != entry.rows_for_next:
+            entry.spend(entry.rows_for_next - self._rows_left)
+        entry.answer_bytes_left -= self._answer_bytes_max - self.answer_bytes_left
+        if self._next_id != self._base:
             self.table.revision = self._new_revision
             if self._listen is not None:
                 self._recorder.add(self.table, self._edits)
+                self._edits = []
 
     def refuse(self) -> None:
         """The command was refused: it must have changed nothing."""
-        self._entry.spend(self._rows_max - self._rows_left)
-        assert not self.changes, "a refused command has changed something"
+        entry = self._entry
+        entry.spend(entry.rows_for_next - self._rows_left)
+        assert self._next_id == self._base, "a refused command has changed something"
 
     def fetch(self, keys: set[bytes]) -> None:
         """Looks up the newest rows of these keys together: the entry's commands will ask for them."""
@@ -119,8 +124,13 @@ class Writer(View):
             self._execute_now(self.sql.delete_replaced, span)
 
     @property
+    def changes(self) -> int:
+        """How many the command has made so far."""
+        return self._next_id - self._base
+
+    @property
     def revision(self) -> int:
-        return self._new_revision if self.changes else self.table.revision
+        return self._new_revision if self._next_id != self._base else self.table.revision
 
     # ---- budgets -----------------------------------------------------------------------------------------------
 
@@ -128,7 +138,7 @@ class Writer(View):
         """Raises TooManyRows or ShardBusy when the command's budget is used up."""
         self._rows_left -= max(rows, size_bytes // budget.BYTES_PER_ROW)
         if self._rows_left < 0:
-            raise budget.too_much(self._rows_max)
+            raise budget.too_much(self._entry.rows_for_next)
 
     def count(self, key: bytes, end: bytes, enough: int = -1) -> int:
         affordable = (self._rows_left + 1) * budget.COUNTED_PER_ROW
@@ -145,42 +155,41 @@ class Writer(View):
         return self._put(op)
 
     def _put(self, op: Put) -> PutDone:
-        table, rows, key = self.table, self._rows, op.key
+        table, rows, key, value, lease = self.table, self._rows, op.key, op.value, op.lease
         before = rows.newest(key)
         prev_id, create_revision, version, held_lease = before
-        value, lease = op.value, op.lease
         if version == 0 and (value is None or lease is None):
             raise errors.KeyNotFound
-        id_ = self._next_id()
+        id_ = self._take_id()
         revision = self._new_revision
-        listen = self._listen
         held: bytes | None = None
         if version == 0:
             create_revision = revision
             table.keys += 1
         else:
+            assert prev_id is not None
+            if op.prev_kv or value is None or self._listen is Listen.WITH_PREVIOUS:
+                held = rows.stored(prev_id)
+            if value is None:
+                assert held is not None
+                value = parse(held)[0].value
             if lease is None:
                 lease = held_lease
-            if op.prev_kv or value is None or listen is Listen.WITH_PREVIOUS:
-                assert prev_id is not None
-                held = rows.stored(prev_id)
-                if value is None:
-                    value = parse(held)[0].value
-                if op.prev_kv:
-                    self._charge(len(held))
             if table.history == 0:
-                assert prev_id is not None
                 self._replaced.append(prev_id)
         version += 1
         assert value is not None
         assert lease is not None
         stored = encode_pair(key, create_revision, revision, version, value, lease)
-        crc = zlib.crc32(stored)
+        crc = crc32(stored)
         rows.put(key, before, (id_, create_revision, version, lease), stored, crc)
-        self._note(id_, crc)
-        if listen is not None:
+        self._mix(id_, crc)
+        if self._listen is not None:
             self._edits.append(Edit(key, stored, held))
-        return PutDone(revision, held if op.prev_kv else None)
+        if not op.prev_kv or held is None:
+            return self._put_done
+        self._charge(len(held))
+        return PutDone(revision, held)
 
     def delete_range(self, op: DeleteRange) -> Deleted:
         if op.end:
@@ -195,13 +204,13 @@ class Writer(View):
             held = self._rows.stored(prev_id)
             if op.prev_kv:
                 self._charge(len(held))
-        id_ = self._next_id()
-        crc = zlib.crc32(op.key)
+        id_ = self._take_id()
+        crc = crc32(op.key)
         self._rows.delete(op.key, before, id_, crc)
         if self.table.history == 0:
             self._replaced.append(prev_id)
         self.table.keys -= 1
-        self._note(id_, crc)
+        self._mix(id_, crc)
         if self._listen is not None:
             self._edits.append(Edit(op.key, None, held))
         return Deleted(self.revision, int(op.counted), [held] if op.prev_kv and held is not None else [])
@@ -218,7 +227,7 @@ class Writer(View):
         self.visit(count * budget.DELETED_ROWS)
         prev = self._previous(op) if op.prev_kv else []
         bounded, span = span_of(op.key, op.end)
-        first = self._base + self.changes
+        first = self._next_id
         end = first + count
         self.execute(self.sql.kill_span[bounded], (first - 1, *span))
         self.execute(self.sql.bury_span, (first, end))
@@ -226,13 +235,13 @@ class Writer(View):
         self._rows.forget()
         crc = 0
         for (key,) in self.execute(self.sql.changed_keys, (first, end)):
-            crc = zlib.crc32(key, zlib.crc32(varint(len(key)), crc))
+            crc = crc32(key, crc32(varint(len(key)), crc))
         if self._listen is not None:
             self._note_span(first, end)
         if self.table.history == 0:
             self._replaced_spans.append((first, end))
         self.table.keys -= count
-        self.changes += count
+        self._next_id = end
         self._mix(first, crc)
         return Deleted(self.revision, count if op.counted else 0, prev)
 
@@ -299,7 +308,8 @@ class Writer(View):
             self._execute_now("RELEASE command")
             table.keys, table.checksum = keys, checksum
             del self._replaced[replaced:], self._replaced_spans[spans:]
-            self.changes = 0
+            self._next_id = self._base
+            self._edits.clear()
             raise
         self._execute_now("RELEASE command")
         return done
@@ -328,15 +338,13 @@ class Writer(View):
 
     # ---- changes -------------------------------------------------------------------------------------------
 
-    def _next_id(self) -> int:
-        if self.changes >= CHANGES_MAX:
+    def _take_id(self) -> int:
+        """The id of a change, which is made now."""
+        id_ = self._next_id
+        if id_ >= self._ids_end:
             raise errors.TooManyOps(f"one revision holds at most {CHANGES_MAX} changes")
-        return self._base + self.changes
-
-    def _note(self, id_: int, crc: int) -> None:
-        """Counts one change, right after it was made."""
-        self.changes += 1
-        self._mix(id_, crc)
+        self._next_id = id_ + 1
+        return id_
 
     def _mix(self, id_: int, crc: int) -> None:
         """Rolls a change into the checksum: order and position matter, and it is cheap.
@@ -350,16 +358,14 @@ def encode_pair(
     key: bytes, create_revision: int, mod_revision: int, version: int, value: bytes, lease: int
 ) -> bytes:
     """A pair as it is stored: field 2 of RangeResponse, tag and length included, holding an mvccpb.KeyValue."""
-    parts = [
-        b"\x0a", varint(len(key)), key,
-        b"\x10", varint(create_revision), b"\x18", varint(mod_revision), b"\x20", varint(version),
-    ]  # fmt: skip
+    parts = [b"\x0a", varint(len(key)), key, b"\x10", varint(create_revision), b"\x18", varint(mod_revision),
+             b"\x20", varint(version)]  # fmt: skip
     if value:
         parts += (b"\x2a", varint(len(value)), value)
     if lease:
         parts += (b"\x30", varint(lease))
     pair = b"".join(parts)
-    return b"\x12" + varint(len(pair)) + pair
+    return b"\x12%b%b" % (varint(len(pair)), pair)
 
 
 def may_fail_midway(op: Txn, table: TableState) -> bool:

@@ -64,6 +64,12 @@ class WriteQueue:
         self._waiting_count += 1
         self._waiters.setdefault(request.request_id, []).append(Waiter(identity, request.call))
 
+    def add(self, request: frames.Request) -> None:
+        """Queue a write that nobody waits for."""
+        assert len(request.request_id) == REQUEST_ID_BYTES
+        self._queue.append(request)
+        self._queue_bytes += len(request.body)
+
     def take(self, time_ms: int) -> Iterator[frames.CommandBatch]:
         """Empty the queue into batches, one per log entry, in order of arrival."""
         queue, self._queue, self._queue_bytes = self._queue, [], 0
@@ -124,6 +130,11 @@ class Proposals(Part):
     def admit(self, identity: bytes, request: frames.Request) -> None:
         """Take a write for the next turn. Raises QueueFull or MalformedRequest."""
         self._queue.admit(identity, request)
+
+    def add_own(self, method: frames.Method.ValueType, body: bytes, request_id: bytes) -> None:
+        """Take a command of this leader's own for the next turn. Like any it may be lost with its leadership, and be
+        applied all the same; it is applied once for each id."""
+        self._queue.add(frames.Request(method=method, body=body, request_id=request_id))
 
     def propose(self) -> None:
         """Give the core what has arrived, as one entry if it fits."""

@@ -32,6 +32,7 @@ from shardworker.replica.feed import Feed
 from shardworker.replica.history_sweep import HistorySweep
 from shardworker.replica.integrity import Integrity
 from shardworker.replica.leadership import Leadership
+from shardworker.replica.levels import Levels
 from shardworker.replica.links import Links
 from shardworker.replica.long_reads import LongReads
 from shardworker.replica.outgoing import Outgoing
@@ -122,6 +123,7 @@ class Replica:
         self._sweep = HistorySweep(context)
         self._snapshots = Snapshots(context)
         self._integrity = Integrity(context, stop_serving=self._abandon)
+        self._levels = Levels(context, self._proposals)
         self._census = Census(context, founders, life)
         self._parts: tuple[Part, ...] = (
             self._proposals,
@@ -136,6 +138,7 @@ class Replica:
             Links(context),
             self._integrity,
             Rebuild(context),
+            self._levels,
             self._census,
         )
         """In the order in which a turn ends for them."""
@@ -146,6 +149,7 @@ class Replica:
             proposals=self._proposals,
             reads=self._reads,
             sweep=self._sweep,
+            levels=self._levels,
             parts=self._parts,
             status=self._answer_status,
         )

@@ -17,11 +17,12 @@ from coordinator.shards.router import Router
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import StateMachine, window
-from shardworker.machine.registry import HANDLERS
+from shardworker.machine.registry import REGISTRY
 from shardworker.raft import NodeId, Role
 from shardworker.replica import census
 from shardworker.replica import replica as replica_module
 from shardworker.replica.disk_space import DiskSpace, Space
+from shardworker.replica.levels import Levels
 from shardworker.replica.replica import Replica
 from shardworker.store import ReplicaStore, Turn, folder
 from tests.mutants import scenarios
@@ -97,7 +98,7 @@ class ReadsGoBack(Replica):
 
         def read_back(connection: apsw.Connection, request: Parsed) -> Result:
             result = read(connection, request)
-            if self._core.role is Role.LEADER or request.handler is not HANDLERS[frames.ETCD_RANGE]:
+            if self._core.role is Role.LEADER or request.handler is not REGISTRY.handlers[frames.ETCD_RANGE]:
                 return result
             kept = self._kept.setdefault(repr(request.op), result)
             self._looks_back = not self._looks_back
@@ -113,6 +114,13 @@ class StaysFull(DiskSpace):
         if self.space is Space.NEARLY_FULL and self._core.has_ready():
             self.space = Space.REFUSED
         super().tick()
+
+
+class RaisesWithoutAsking(Levels):
+    """A leader takes what it can apply itself for what all can apply."""
+
+    def _voters(self) -> frozenset[NodeId]:
+        return frozenset({self._node})
 
 
 class JoinsWithoutAsking(Replica):
@@ -338,6 +346,14 @@ MUTANTS = (
         kinds=("drop", "partition", "pause"),
         seen_by=("exactly-once", *_HISTORY),
         patches=((router, "_timeout", _never_happened),),
+    ),
+    Mutant(
+        "a machine level raised without asking every voter",
+        Build(),
+        kinds=(),
+        seen_by=("no-crash",),
+        scenario=scenarios.upgrade,
+        patches=((replica_module, "Levels", RaisesWithoutAsking),),
     ),
     # What the simulator found in boathouse itself; each was fixed, and is put back here.
     Mutant(

@@ -182,7 +182,7 @@ class Process:
             self._checkers.opened(self)
             machine = _watched_machine(cluster.build.machine, self, self._checkers)
             try:
-                self.machine = machine(self.store.connection, cluster.shard)
+                self.machine = machine(self.store.connection, cluster.shard, registry=host.registry)
             except apsw.Error as error:
                 raise translated(error, "opening the tables") from error
             raft: Any = _watched_raft(cluster.build.raft, self, self._checkers)

@@ -183,7 +183,13 @@ def delete_body(done: Deleted) -> bytes:
 
 def txn_body(done: TxnDone) -> bytes:
     parts = [b"\x10\x01"] if done.succeeded else []
-    parts.extend(delimited(b"\x1a", _response_op(outcome)) for outcome in done.outcomes)
+    before: Outcome | None = None
+    for outcome in done.outcomes:
+        # Puts that return no pair have one outcome in common.
+        if outcome is not before:
+            part = delimited(b"\x1a", _response_op(outcome))
+            before = outcome
+        parts.append(part)
     return b"".join(parts)
 
 

@@ -9,7 +9,7 @@ from proto.internal import frames_pb2 as frames
 from shardworker.machine import weight
 from shardworker.machine.etcd import codec
 from shardworker.machine.handler import Handler
-from shardworker.machine.ops import Compact, DeleteRange, Get, Put, Range, Txn, point_keys
+from shardworker.machine.ops import Compact, DeleteRange, Get, Put, Range, Txn, add_point_keys
 from shardworker.machine.writer import read_txn
 
 if TYPE_CHECKING:
@@ -72,10 +72,12 @@ def _awaits_sweep(op: Compact) -> int | None:
 
 HANDLERS: dict[int, Handler[Any]] = {
     frames.ETCD_RANGE: Handler(parse=_parse_range, read=_range, is_heavy=weight.is_heavy),
-    frames.ETCD_PUT: Handler(parse=_parse_put, write=_put, keys=point_keys),
-    frames.ETCD_DELETE_RANGE: Handler(parse=_parse_delete_range, write=_delete_range, keys=point_keys),
+    frames.ETCD_PUT: Handler(parse=_parse_put, write=_put, add_keys=add_point_keys),
+    frames.ETCD_DELETE_RANGE: Handler(
+        parse=_parse_delete_range, write=_delete_range, add_keys=add_point_keys
+    ),
     frames.ETCD_TXN: Handler(
-        parse=_parse_txn, write=_txn, read=_read_txn, is_heavy=weight.is_heavy, keys=point_keys
+        parse=_parse_txn, write=_txn, read=_read_txn, is_heavy=weight.is_heavy, add_keys=add_point_keys
     ),
     frames.ETCD_COMPACT: Handler(parse=_parse_compact, write=_compact, awaits_sweep=_awaits_sweep),
 }

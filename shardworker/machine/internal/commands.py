@@ -1,4 +1,4 @@
-"""What the methods of no public API need of the state machine: tables are made and described by them."""
+"""What the methods of no public API need of the state machine: those that concern tables and shards as a whole."""
 
 from __future__ import annotations
 
@@ -44,11 +44,17 @@ def _create_table(shard: Shard, spec: frames.TableSpec) -> Result:
     return Result(table.revision, table_status(table).SerializeToString())
 
 
+def _raise_level(shard: Shard, to: frames.MachineLevel) -> Result:
+    shard.raise_level(to.level)
+    return Result(0, b"")
+
+
 def _status(view: View, op: None) -> bytes:
     return table_status(view.table).SerializeToString()
 
 
 HANDLERS: dict[int, Handler[Any]] = {
     frames.TABLE_CREATE: Handler(parse=frames.TableSpec.FromString, on_shard=_create_table),
+    frames.RAISE_LEVEL: Handler(parse=frames.MachineLevel.FromString, on_shard=_raise_level),
     frames.TABLE_STATUS: Handler(parse=lambda body: None, read=_status),
 }

@@ -19,7 +19,7 @@ from proto.etcd.rpc_pb2 import (
 )
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2
-from shardworker.machine import FORMAT, Result, StateMachine, WindowLimits
+from shardworker.machine import FORMAT, REGISTRY, Registry, Result, StateMachine, WindowLimits
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -41,6 +41,7 @@ _METHODS: dict[type[Message], int] = {
     regatta_pb2.DeleteRangeRequest: frames.REGATTA_DELETE_RANGE,
     regatta_pb2.TxnRequest: frames.REGATTA_TXN,
     frames.TableSpec: frames.TABLE_CREATE,
+    frames.MachineLevel: frames.RAISE_LEVEL,
 }
 
 _READS = (rpc_pb2.RangeRequest, regatta_pb2.RangeRequest)
@@ -57,9 +58,10 @@ class Shard:
         shard: int = 2,
         limits: WindowLimits | None = None,
         create: bool = True,
+        registry: Registry = REGISTRY,
     ):
         self.connection = apsw.Connection(path)
-        self.machine = StateMachine(self.connection, shard, limits)
+        self.machine = StateMachine(self.connection, shard, limits, registry=registry)
         self.machine.committed()
         self.index = 0
         self.time_ms = 0

@@ -15,7 +15,7 @@ from proto.regatta.mvcc_pb2 import RequestOp
 from shardworker.machine import (
     FORMAT,
     StateMachine,
-    UnknownEntry,
+    TooNew,
     WindowLimits,
     machine,
     tables,
@@ -77,7 +77,7 @@ def test_a_log_with_a_command_of_a_newer_version_stops_the_replica(method: int) 
     known = shard.command(put(b"a"))
     unknown = frames.Command(method=frames.Method.ValueType(method), table_id=TABLE, request_id=request_id(1))
     shard.connection.execute("BEGIN IMMEDIATE")
-    with pytest.raises(UnknownEntry, match=f"entry 2 holds a command of method {method}, which this version"):
+    with pytest.raises(TooNew, match=f"entry 2 holds a command of method {method}, which this version"):
         shard.apply_uncommitted(known, unknown)
     shard.connection.execute("ROLLBACK")
     shard.machine.rollback()
@@ -88,7 +88,7 @@ def test_a_log_entry_of_another_format_stops_the_replica() -> None:
     shard = Shard()
     for unknown in (0, FORMAT + 1):
         batch = frames.CommandBatch(commands=[shard.command(put(b"a"))], format=unknown)
-        with pytest.raises(UnknownEntry, match=f"entry 9 has format {unknown}; this version knows 1"):
+        with pytest.raises(TooNew, match=f"entry 9 has format {unknown}; this version reads 1"):
             shard.machine.apply(9, batch)
 
 

@@ -8,7 +8,10 @@ from proto.etcd import rpc_pb2 as etcd
 from proto.varint import delimited, read_varint, varint, varint_bytes
 
 
-@pytest.mark.parametrize("number", [0, 1, 127, 128, 300, 4095, 4096, 2**31, 2**63 - 1, 2**64 - 1])
+@pytest.mark.parametrize(
+    "number",
+    [0, 1, 127, 128, 300, 4095, 4096, 2**21 - 1, 2**21, 2**28 - 1, 2**28, 2**31, 2**63 - 1, 2**64 - 1],
+)
 def test_a_varint_reads_as_protobuf_reads_it(number: int) -> None:
     encoded = varint(number)
     assert etcd.StatusResponse.FromString(b"\x28" + encoded).raftIndex == number
