@@ -26,7 +26,7 @@ from coordinator.metrics import make_registry
 from coordinator.services import etcd_kv, etcd_tables, regatta_cluster, regatta_kv
 from coordinator.services.etcd_cluster import EtcdCluster
 from coordinator.services.etcd_maintenance import EtcdMaintenance
-from coordinator.shards.bounds import Bounds
+from coordinator.shards.bounds import AnswerBudget, Bounds
 from coordinator.shards.driver import Driver
 from coordinator.shards.replica_status import ReplicaStatuses
 from coordinator.shards.request_ids import RequestIds
@@ -95,7 +95,15 @@ class Coordinator:
         self._context = zmq.Context(io_threads=1)
         self._topology = FileTopology(cluster)
         bounds = Bounds(calls_max=limits.pending_requests_max, bytes_max=limits.pending_bytes_max)
-        self._driver = Driver(self._context, loop, self._topology, local=NodeId(node.id), bounds=bounds)
+        self._budget = AnswerBudget(bytes_max=limits.answer_bytes_max)
+        self._driver = Driver(
+            self._context,
+            loop,
+            self._topology,
+            local=NodeId(node.id),
+            bounds=bounds,
+            budget=self._budget,
+        )
         ids = RequestIds(secrets.token_bytes(8))
         self._tables = Tables(self._driver, ids, shards=self._topology.shards())
         self._catalog = Catalog(self._tables, promised=cluster.tables)

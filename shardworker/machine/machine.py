@@ -441,20 +441,23 @@ class StateMachine:
         """Whether compaction_step would find something to do."""
         return not all(sweep.is_swept(table) for table in self._tables.values())
 
-    def waits_for_sweep(self, command: frames.Command) -> bool:
-        """Whether the answer is only due when the table's history is physically gone: etcd's `physical` compaction,
-        which also waits for an earlier one when it fails itself."""
-        if command.method != frames.ETCD_COMPACT or self.is_swept(command.table_id):
-            return False
+    def sweep_awaited(self, command: frames.Command) -> int | None:
+        """The revision up to which a table's history has to be physically gone before this command is answered: etcd's
+        `physical` compaction, which also waits for an earlier one when it fails itself. None if it is due now."""
+        table = self._tables.get(command.table_id)
+        if command.method != frames.ETCD_COMPACT or table is None:
+            return None
         try:
-            return rpc_pb2.CompactionRequest.FromString(command.body).physical
+            request = rpc_pb2.CompactionRequest.FromString(command.body)
         except DecodeError:
-            return False
+            return None
+        revision = min(request.revision, table.floor)
+        return revision if request.physical and not sweep.is_swept_to(table, revision) else None
 
-    def is_swept(self, table_id: int) -> bool:
-        """Whether everything below the table's compacted revision is physically gone (for a physical compaction)."""
+    def is_swept(self, table_id: int, revision: int) -> bool:
+        """Whether what a compaction at this revision made unreachable is physically gone."""
         table = self._tables.get(table_id)
-        return table is None or sweep.is_swept(table)
+        return table is None or sweep.is_swept_to(table, revision)
 
     @property
     def time_ms(self) -> int:

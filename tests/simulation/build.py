@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from coordinator.shards.router import Router
 from shardworker.machine import StateMachine
@@ -24,7 +24,7 @@ class Build:
     store: type[ReplicaStore] = ReplicaStore
     replica: type[Replica] = Replica
     router: type[Router] = Router
-    raft_settings: Mapping[str, bool] = field(default_factory=dict)
+    raft_settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the core that differ from production's (`check_quorum`, ...)."""
 
 

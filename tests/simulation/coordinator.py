@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from coordinator.shards import envelopes
-from coordinator.shards.bounds import Bounds
+from coordinator.shards.bounds import AnswerBudget, Bounds
 from proto.ids import NodeId, ShardId
-from proto.internal import frames_pb2 as frames
+from proto.internal import wire
 from tests.simulation.violation import Violation
 from tests.simulation.world import MS, SECOND
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from coordinator.shards.router import Call, Outgoing, Replica
     from proto import errors
+    from proto.internal import frames_pb2 as frames
     from tests.simulation.cluster import Cluster
     from tests.simulation.host import Host
 
@@ -66,7 +67,9 @@ class Coordinator:
         self._group = cluster.config.group(cluster.shard)
         self.bounds = Bounds(calls_max=100, bytes_max=1 << 20)
         shard = ShardId(cluster.shard)
-        self._router = cluster.build.router([shard], local=NodeId(number), bounds=self.bounds)
+        self._router = cluster.build.router(
+            [shard], local=NodeId(number), bounds=self.bounds, budget=AnswerBudget(bytes_max=1)
+        )
         self._replicas: dict[int, Replica] = {
             host.number: self._router.add_replica(shard, NodeId(host.number)) for host in cluster.hosts
         }
@@ -125,13 +128,13 @@ class Coordinator:
             waiter = call.waiter
             assert isinstance(waiter, Asked)
             waiter.sent(node)
-        envelope = envelopes.encode(outgoing, group=self._group, local=self._number)
-        self._cluster.network.send(self.address, f"n{node}", envelope.SerializeToString())
+        envelope = envelopes.encode(outgoing, local=self._number)
+        self._cluster.network.send(self.address, f"n{node}", wire.encode(envelope, self._group))
 
     def _receive(self, sender: str, payload: bytes) -> None:
         node = int(sender[1:])
         if node in self._lives:
-            self._router.handle_envelope(self._replicas[node], frames.Envelope.FromString(payload))
+            self._router.handle_envelope(self._replicas[node], wire.decode(payload, self._group))
             self._turn()
 
     # ---- connections ------------------------------------------------------------------------------------------------
