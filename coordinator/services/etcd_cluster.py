@@ -40,7 +40,7 @@ class EtcdCluster:
     async def member_list(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
         """All nodes, by id. Linearizable on request: then it proves that the table's shard has a quorum."""
         request = decode(etcd.MemberListRequest.FromString, body)
-        table = await self._tables.find(metadata, deadline)
+        table = await self._tables.find(metadata, deadline, body)
         term = 0
         if request.linearizable:
             table, reply = await self._calls.read(
