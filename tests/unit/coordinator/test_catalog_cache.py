@@ -36,9 +36,9 @@ class FakeSource:
 
     async def load(self, *, linearizable: bool) -> Contents:
         self.counts["load"] += 1
-        contents = self.contents() if linearizable or self.stale is None else self.stale
-        await self.gate.wait()
-        return contents
+        gate, contents = self.gate, self.contents()
+        await gate.wait()
+        return contents if linearizable or self.stale is None else self.stale
 
     async def is_in_shard(self, entry: TableEntry, *, linearizable: bool) -> bool:
         await self.gate.wait()
@@ -71,13 +71,15 @@ async def test_a_stale_read_takes_the_place_of_nothing_newer() -> None:
 @in_loop
 async def test_a_slow_read_does_not_end_after_a_newer_one() -> None:
     source, cache = make(USERS)
-    source.gate.clear()
+    fast, source.gate = source.gate, asyncio.Event()
     slow = asyncio.ensure_future(cache.load(linearizable=True))
     await wait_until_async(lambda: source.counts["load"] == 1, timeout_s=5, what="the slow read")
+    held, source.gate = source.gate, fast
     source.entries["orders"], source.revision = ORDERS, 11
     source.made.add(ORDERS)
     found = asyncio.ensure_future(cache.find("orders", soon()))
-    source.gate.set()
+    await asyncio.wait({found}, timeout=0.2)
+    held.set()
     assert await found == ORDERS
     await slow
     assert await cache.find("orders", soon()) == ORDERS
