@@ -274,7 +274,7 @@ class ClusterConfig(_Model):
         raise KeyError(name_or_id)
 
     def replica_nodes(self, shard: int) -> tuple[NodeConfig, ...]:
-        """The nodes that hold a shard, its preferred leader first."""
+        """The nodes that hold a shard, in placement order."""
         by_id = sorted(self.nodes.values(), key=lambda node: node.id)
         return placement.rotation(by_id, shard, self.replicas)
 

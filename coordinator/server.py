@@ -150,7 +150,7 @@ class Coordinator:
             request_bytes_max=limits.request_bytes_max,
             txn_ops_max=limits.txn_ops_max,
         )
-        members = EtcdCluster(self._calls, tables, cluster)
+        members = EtcdCluster(self._calls, tables, cluster, self._topology)
         maintenance = EtcdMaintenance(tables, ReplicaStatuses(self._driver), cluster)
         api, keys = self._etcd_api, etcd_kv.METADATA_KEYS
         read_s, write_s = limits.read_timeout_ms / 1000, limits.write_timeout_ms / 1000
@@ -177,7 +177,7 @@ class Coordinator:
         read_s, write_s = limits.read_timeout_ms / 1000, limits.write_timeout_ms / 1000
         kv = regatta_kv.RegattaKV(self._calls, RegattaHeaders(replica_id=self._node.id))
         members = regatta_cluster.RegattaCluster(
-            self._catalog, ReplicaStatuses(self._driver), cluster, self._node
+            self._catalog, ReplicaStatuses(self._driver), cluster, self._topology, self._node
         )
         writes, asking = regatta_kv.METADATA_KEYS, regatta_cluster.MEMBER_LIST_METADATA_KEYS
         methods: list[tuple[str, Unary, float, frozenset[str]]] = [
