@@ -32,7 +32,7 @@ from coordinator.services.etcd_tables import EtcdTables
 from coordinator.services.etcd_watch import EtcdWatch
 from coordinator.services.regatta_cluster import RegattaCluster
 from coordinator.services.regatta_kv import RegattaKV
-from coordinator.shards.bounds import Bounds
+from coordinator.shards.bounds import AnswerBudget, Bounds
 from coordinator.shards.driver import Driver
 from coordinator.shards.replica_status import ReplicaStatuses
 from coordinator.shards.request_ids import RequestIds
@@ -108,7 +108,15 @@ class Coordinator:
         bounds = Bounds(
             calls_max=cluster.limits.pending_requests_max, bytes_max=cluster.limits.pending_bytes_max
         )
-        self._driver = Driver(self._context, loop, self._topology, local=NodeId(node.id), bounds=bounds)
+        self._budget = AnswerBudget(bytes_max=cluster.limits.answer_bytes_max)
+        self._driver = Driver(
+            self._context,
+            loop,
+            self._topology,
+            local=NodeId(node.id),
+            bounds=bounds,
+            budget=self._budget,
+        )
         ids = RequestIds(secrets.token_bytes(8))
         self._tables = Tables(self._driver, ids, shards=self._topology.shards())
         self._catalog = Catalog(self._tables, promised=cluster.tables)
@@ -172,10 +180,10 @@ class Coordinator:
                 random.Random(),
                 progress_interval_s=cluster.watch.progress_interval_ms / 1000,
             ),
-            EtcdCluster(calls, tables, cluster),
+            EtcdCluster(calls, tables, cluster, self._topology),
             EtcdMaintenance(tables, statuses, cluster),
             RegattaKV(calls, RegattaHeaders(replica_id=node.id)),
-            RegattaCluster(self._catalog, statuses, cluster, node),
+            RegattaCluster(self._catalog, statuses, cluster, self._topology, node),
         )
         handlers: dict[str, Handler] = {}
         for service in services:

@@ -33,7 +33,9 @@ class EtcdTables:
         Raises TableNotFound, and NoLeader for a call that insists on a leader while none is known."""
         # A call that may last must not wait for ever for the name of its table.
         deadline = call.deadline if call.deadline < math.inf else self._calls.step_deadline(call.deadline)
-        table = await self._calls.find_table(call.metadata.get(TABLE_KEY, DEFAULT_TABLE), deadline)
+        table = await self._calls.find_table(
+            call.metadata.get(TABLE_KEY, DEFAULT_TABLE), deadline, body_bytes=len(call.body)
+        )
         if call.metadata.get(HAS_LEADER_KEY) == "true" and not self._calls.leader_believed(table):
             raise errors.NoLeader(f"shard {table.shard}")
         return table

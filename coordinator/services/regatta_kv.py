@@ -40,7 +40,7 @@ class RegattaKV:
         """Serializable unless the request says linearizable."""
         request = decode(regatta.RangeRequest.FromString, call.body)
         shape.check_range(request)
-        table = await self._find_table(request.table, call.deadline)
+        table = await self._find_table(request.table, call.deadline, call.body)
         shape.check_range_lengths(request)
         table, reply = await self._calls.read(
             table, frames.REGATTA_RANGE, call.body, call.deadline, linearizable=request.linearizable
@@ -51,7 +51,7 @@ class RegattaKV:
         """One key."""
         request = decode(regatta.PutRequest.FromString, call.body)
         shape.check_put(request)
-        table = await self._find_table(request.table, call.deadline)
+        table = await self._find_table(request.table, call.deadline, call.body)
         shape.check_put_lengths(request)
         return await self._write(table, frames.REGATTA_PUT, call)
 
@@ -59,7 +59,7 @@ class RegattaKV:
         """A key or a range of them."""
         request = decode(regatta.DeleteRangeRequest.FromString, call.body)
         shape.check_delete_range(request)
-        table = await self._find_table(request.table, call.deadline)
+        table = await self._find_table(request.table, call.deadline, call.body)
         shape.check_delete_range_lengths(request)
         return await self._write(table, frames.REGATTA_DELETE_RANGE, call)
 
@@ -67,7 +67,7 @@ class RegattaKV:
         """A transaction of ranges only is a linearizable read."""
         request = decode(regatta.TxnRequest.FromString, call.body)
         shape.check_txn(request)
-        table = await self._find_table(request.table, call.deadline)
+        table = await self._find_table(request.table, call.deadline, call.body)
         shape.check_txn_lengths(request)
         if not shape.is_read_only(request):
             return await self._write(table, frames.REGATTA_TXN, call)
@@ -83,7 +83,7 @@ class RegattaKV:
         request = decode(regatta.RangeRequest.FromString, call.body)
         shape.check_range(request)
         deadline = self._calls.step_deadline(call.deadline)
-        table = await self._find_table(request.table, deadline)
+        table = await self._find_table(request.table, deadline, call.body)
         stream = await self._calls.start(
             table, frames.REGATTA_ITERATE, call.body, deadline, linearizable=request.linearizable
         )
@@ -93,9 +93,9 @@ class RegattaKV:
         finally:
             stream.close()  # the client may have gone, or a part failed
 
-    async def _find_table(self, name: bytes, deadline: float) -> TableEntry:
+    async def _find_table(self, name: bytes, deadline: float, body: bytes) -> TableEntry:
         try:
-            return await self._calls.find_table(name.decode(), deadline)
+            return await self._calls.find_table(name.decode(), deadline, body_bytes=len(body))
         except UnicodeDecodeError:
             raise errors.TableNotFound(repr(name)) from None
 

@@ -18,19 +18,16 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from coordinator.shards import envelopes
-from proto.internal import frames_pb2 as frames
 from proto.internal import sockets, wire
 
 if TYPE_CHECKING:
     import asyncio
 
     from coordinator.shards.router import Outgoing, Replica
+    from proto.internal import frames_pb2 as frames
 
 DRAIN_MESSAGES_MAX: Final = 128
 """Envelopes read before other work of the loop gets its turn."""
-
-ACKNOWLEDGE_BYTES_MIN: Final = 1 << 20
-"""Answers taken before the replica is told; it sends only so much ahead (limits.link_answer_bytes_max)."""
 
 log = structlog.get_logger()
 
@@ -40,7 +37,7 @@ class Listener(Protocol):
 
     def handle_connected(self, replica: Replica) -> None: ...
     def handle_disconnected(self, replica: Replica) -> None: ...
-    def handle_envelope(self, replica: Replica, envelope: frames.Envelope) -> None: ...
+    def handle_envelope(self, replica: Replica, envelope: frames.Envelope, attached_bytes: int) -> None: ...
 
     def turn(self) -> None:
         """All that has arrived was handed over."""
@@ -68,7 +65,6 @@ class Link:
         self._group = group
         self._local = local
         self._closed = False
-        self._taken_bytes = 0
         self._has_refused = False
         self._socket = sockets.to_replica(context)
         self._monitor = self._socket.get_monitor_socket(
@@ -85,18 +81,13 @@ class Link:
 
     def send(self, outgoing: Outgoing) -> bool:
         """Send it all, or return False."""
-        return self._send(envelopes.encode(outgoing, local=self._local))
-
-    def _send(self, envelope: frames.Envelope) -> bool:
-        if self._taken_bytes >= ACKNOWLEDGE_BYTES_MIN:
-            envelope.taken_bytes = self._taken_bytes
+        envelope = envelopes.encode(outgoing, local=self._local)
         try:
             self._socket.send(wire.encode(envelope, self._group), zmq.NOBLOCK)
         except zmq.Again:
             sent = False
         else:
             sent = True
-            self._taken_bytes -= envelope.taken_bytes
         if int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
             self._loop.call_soon(self._drain)
         return sent
@@ -114,8 +105,6 @@ class Link:
         else:
             self._loop.call_soon(self._drain)
         self._listener.turn()
-        if self._taken_bytes >= ACKNOWLEDGE_BYTES_MIN:
-            self._send(frames.Envelope())
 
     def _handle(self, payload: bytes, attachments: list[bytes]) -> None:
         try:
@@ -124,16 +113,11 @@ class Link:
             if not self._has_refused:
                 self._has_refused = True
                 log.warning(
-                    "dropped an answer",
-                    shard=self._replica.shard,
-                    node=self._replica.node,
-                    reason=str(error),
+                    "dropped an answer", shard=self._replica.shard, node=self._replica.node, reason=str(error)
                 )
             return
-        if attachments:
-            envelopes.attach(envelope, attachments)
-        self._taken_bytes += sum([len(reply.body) for reply in envelope.replies])
-        self._listener.handle_envelope(self._replica, envelope)
+        attached_bytes = envelopes.attach(envelope, attachments)
+        self._listener.handle_envelope(self._replica, envelope, attached_bytes)
 
     def _drain_monitor(self) -> None:
         while not self._closed:
@@ -144,7 +128,6 @@ class Link:
             if parse_monitor_message(parts)["event"] == zmq.EVENT_DISCONNECTED:
                 self._listener.handle_disconnected(self._replica)
             else:
-                self._taken_bytes = 0  # the replica counts anew for each connection
                 self._listener.handle_connected(self._replica)
         if not self._closed:
             self._listener.turn()

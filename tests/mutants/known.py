@@ -144,10 +144,12 @@ class RetriesUnderNewId(Router):
 class EndsTwice(Router):
     """An answered call is not forgotten."""
 
-    def handle_envelope(self, replica: RoutedReplica, envelope: frames.Envelope) -> None:
+    def handle_envelope(
+        self, replica: RoutedReplica, envelope: frames.Envelope, attached_bytes: int = 0
+    ) -> None:
         known = replica.calls
         answered = {r.call: known[r.call] for r in envelope.replies if r.call in known and not r.error}
-        super().handle_envelope(replica, envelope)
+        super().handle_envelope(replica, envelope, attached_bytes)
         known.update(answered)
 
 

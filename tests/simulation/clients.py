@@ -78,6 +78,8 @@ class Client:
         self.stopped = False
         self.think_us_max = 100 * MS
         self.completed = 0
+        self.written = 0
+        """Writes among the completed operations."""
 
     @property
     def idle(self) -> bool:
@@ -307,6 +309,7 @@ class Client:
         if not call.linearizable and call.access is Access.READ:
             self._cluster.stale.answered(call.replica.node, operation.asked, call.reply.revision)
         self.completed += 1
+        self.written += call.access is Access.WRITE
         self._finish("ok")
         operation.ended(call.reply)
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from coordinator.shards import envelopes
-from coordinator.shards.bounds import Bounds
+from coordinator.shards.bounds import AnswerBudget, Bounds
 from proto.ids import NodeId, ShardId
-from proto.internal import frames_pb2 as frames
 from proto.internal import wire
 from tests.simulation.violation import Violation
 from tests.simulation.world import MS, SECOND
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from coordinator.shards.router import Call, Outgoing, Replica
     from proto import errors
+    from proto.internal import frames_pb2 as frames
     from tests.simulation.cluster import Cluster
     from tests.simulation.host import Host
 
@@ -65,10 +65,11 @@ class Coordinator:
         self._world = cluster.world
         self._rng = cluster.world.stream(f"coordinator-{number}")
         self._group = cluster.config.group(cluster.shard)
-        self._taken_bytes: dict[int, int] = {}
         self.bounds = Bounds(calls_max=100, bytes_max=1 << 20)
         shard = ShardId(cluster.shard)
-        self._router = cluster.build.router([shard], local=NodeId(number), bounds=self.bounds)
+        self._router = cluster.build.router(
+            [shard], local=NodeId(number), bounds=self.bounds, budget=AnswerBudget(bytes_max=1)
+        )
         self._replicas: dict[int, Replica] = {
             host.number: self._router.add_replica(shard, NodeId(host.number)) for host in cluster.hosts
         }
@@ -128,17 +129,12 @@ class Coordinator:
             assert isinstance(waiter, Asked)
             waiter.sent(node)
         envelope = envelopes.encode(outgoing, local=self._number)
-        envelope.taken_bytes = 0 if outgoing.greets else self._taken_bytes.get(node, 0)
-        self._taken_bytes[node] = 0
         self._cluster.network.send(self.address, f"n{node}", wire.encode(envelope, self._group))
 
     def _receive(self, sender: str, payload: bytes) -> None:
         node = int(sender[1:])
         if node in self._lives:
-            envelope = wire.decode(payload, self._group)
-            taken_bytes = sum(len(reply.body) for reply in envelope.replies)
-            self._taken_bytes[node] = self._taken_bytes.get(node, 0) + taken_bytes
-            self._router.handle_envelope(self._replicas[node], envelope)
+            self._router.handle_envelope(self._replicas[node], wire.decode(payload, self._group))
             self._turn()
 
     # ---- connections ------------------------------------------------------------------------------------------------
@@ -164,7 +160,7 @@ class Coordinator:
         return host.process is not None and there not in blocked and back not in blocked
 
     def notice(self, host: Host) -> None:
-        """A process has died: the kernel at the other end says so soon, if the network lets it."""
+        """A process has died, or listens: this end hears of it soon, if the network lets it."""
         self._world.after(MS, lambda: self._check(host))
 
     def disconnect(self, node: int) -> None:
