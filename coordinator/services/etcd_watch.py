@@ -64,11 +64,11 @@ class EtcdWatch:
         """A stream, until it ends. Raises NoLeader if it insists on a leader and there is none for too long."""
         table = await self._tables.find(call)
         interval_s = self._progress_interval_s * (1 + PROGRESS_JITTER * self._random.random())
-        async with self._watched.watching(table) as watched:
-            hub = await watched.hub()
-            stream = _Stream(call, watched, hub, self._watched.budget, progress_interval_s=interval_s)
+        stream = _Stream(call, self._watched.budget, progress_interval_s=interval_s)
+        needs_leader = call.metadata.get(HAS_LEADER_KEY) == "true"
+        with self._watched.watching(table, stream.fail, needs_leader=needs_leader) as watched:
             try:
-                await stream.run()
+                await stream.run(watched)
             finally:
                 stream.close()
 
@@ -76,12 +76,11 @@ class EtcdWatch:
 class _Stream:
     """One call, and the watchers that its client has made."""
 
-    def __init__(
-        self, call: Call, watched: WatchedTable, hub: Hub, budget: Budget, *, progress_interval_s: float
-    ) -> None:
+    _watched: WatchedTable
+    _hub: Hub
+
+    def __init__(self, call: Call, budget: Budget, *, progress_interval_s: float) -> None:
         self._call = call
-        self._watched = watched
-        self._hub = hub
         self._progress_interval_s = progress_interval_s
         self._watchers: dict[int, Watcher] = {}
         """By id; those that ended by themselves too, until their client cancels them."""
@@ -96,10 +95,9 @@ class _Stream:
             budget, bytes_max=OUTBOX_BYTES_MAX, on_message=self._has_news.set, on_room=self._handle_room
         )
 
-    async def run(self) -> None:
-        """Send what there is to send, until the call is over."""
-        if self._call.metadata.get(HAS_LEADER_KEY) == "true":
-            self._watched.leaderless.add(self._handle_leaderless)
+    async def run(self, watched: WatchedTable) -> None:
+        """Send what there is to send, until the call is over. Raises what fail() was told."""
+        self._watched = watched
         requests = asyncio.create_task(self._handle_requests())
         requests.add_done_callback(self._handle_end_of_requests)
         try:
@@ -115,19 +113,16 @@ class _Stream:
 
     def close(self) -> None:
         """Let go of everything."""
-        self._watched.leaderless.discard(self._handle_leaderless)
         if self._notice is not None:
             self._notice.cancel()
         for watcher in self._watchers.values():
             self._hub.cancel(watcher)
         self._outbox.close()
 
-    def _fail(self, failure: BaseException) -> None:
+    def fail(self, failure: BaseException) -> None:
+        """End with this error."""
         self._failure = failure
         self._has_news.set()
-
-    def _handle_leaderless(self) -> None:
-        self._fail(errors.NoLeader(f"shard {self._watched.table.shard}"))
 
     def _handle_room(self) -> None:
         self._has_room.set()
@@ -136,6 +131,7 @@ class _Stream:
     # ---- requests ---------------------------------------------------------------------------------------------------
 
     async def _handle_requests(self) -> None:
+        self._hub = await self._watched.hub()
         async for message in self._call.messages():
             request = decode(etcd.WatchRequest.FromString, message)
             match request.WhichOneof("request_union"):
@@ -155,7 +151,7 @@ class _Stream:
     def _handle_end_of_requests(self, requests: asyncio.Task[None]) -> None:
         """A client that has no more to ask still hears of events."""
         if not requests.cancelled() and (failure := requests.exception()) is not None:
-            self._fail(failure)
+            self.fail(failure)
 
     async def _create(self, request: etcd.WatchCreateRequest) -> None:
         refusal = self._refusal(request)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -19,7 +20,7 @@ from coordinator.watch.outbox import Budget
 from proto import errors
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import Iterator
     from random import Random
 
     from coordinator.watch.feed import Feed
@@ -44,6 +45,9 @@ BYTES_MAX: Final = 256 << 20
 
 DELETED: Final = "etcdserver: table was deleted"
 
+Fail = Callable[[errors.BoathouseError], None]
+"""Ends a stream with this error."""
+
 log = structlog.get_logger()
 
 
@@ -53,12 +57,12 @@ class WatchedTable:
     def __init__(
         self, table: TableEntry, feed: Feed, header: Header, random: Random, *, leader_patience_s: float
     ) -> None:
-        """header: how responses begin."""
+        """header: how responses begin. leader_patience_s: how long the table's shard may have no leader before streams
+        that insist on one end."""
         self.table = table
         self.header = header
-        self.streams = 0
-        self.leaderless: set[Callable[[], None]] = set()
-        """Called when the table's shard has had no leader for leader_patience_s."""
+        self._streams: dict[Fail, bool] = {}
+        """How each stream is ended, and whether it insists on a leader."""
         self._feed = feed
         self._random = random
         self._leader_patience_s = leader_patience_s
@@ -67,15 +71,39 @@ class WatchedTable:
         self._wanted = asyncio.Event()
         self._awaited: list[tuple[int, asyncio.Future[None]]] = []
         self._has_ended = False
+        self._broken: errors.InvariantBroken | None = None
         self._tasks = [
             asyncio.create_task(self._follow(), name=f"follow {table.name}"),
             asyncio.create_task(self._read_past(), name=f"past of {table.name}"),
             asyncio.create_task(self._watch_leader(), name=f"leader of {table.name}"),
         ]
+        for task in self._tasks:
+            task.add_done_callback(self._handle_task_ended)
+
+    def enter(self, fail: Fail, *, needs_leader: bool) -> None:
+        """A stream watches from now on; fail is how it is ended."""
+        self._streams[fail] = needs_leader
+
+    def leave(self, fail: Fail) -> bool:
+        """It has ended. Returns whether it was the last one."""
+        del self._streams[fail]
+        return not self._streams
+
+    def _handle_task_ended(self, task: asyncio.Task[None]) -> None:
+        """Nobody may go on to wait for news that do not come any more."""
+        if task.cancelled() or task.exception() is None:
+            return
+        log.error("a watch stopped", table=self.table.name, job=task.get_name(), exc_info=task.exception())
+        self._broken = errors.InvariantBroken(f"{task.get_name()} stopped: {task.exception()!r}")
+        self._begun.set()
+        for fail in list(self._streams):
+            fail(self._broken)
 
     async def hub(self) -> Hub:
         """The table's watchers, once it is known where the table stands. Raises TableNotFound."""
         await self._begun.wait()
+        if self._broken is not None:
+            raise self._broken
         if self._hub is None or self._has_ended:
             raise errors.TableNotFound(self.table.name)
         return self._hub
@@ -224,8 +252,9 @@ class WatchedTable:
             await asyncio.sleep(LEADER_CHECK_S)
             leaderless_s = 0.0 if self._feed.has_leader(self.table) else leaderless_s + LEADER_CHECK_S
             if leaderless_s >= self._leader_patience_s:
-                for tell in list(self.leaderless):
-                    tell()
+                for fail, needs_leader in list(self._streams.items()):
+                    if needs_leader:
+                        fail(errors.NoLeader(f"shard {self.table.shard}"))
 
     # ---- figures ----------------------------------------------------------------------------------------------------
 
@@ -255,7 +284,7 @@ class WatchedTables:
         *,
         leader_patience_s: float,
     ) -> None:
-        """header_of: how the responses of a table begin. leader_patience_s: see WatchedTable.leaderless."""
+        """header_of: how the responses of a table begin. leader_patience_s: see WatchedTable."""
         self.budget = Budget(BYTES_MAX)
         self._feed = feed
         self._header_of = header_of
@@ -263,9 +292,9 @@ class WatchedTables:
         self._leader_patience_s = leader_patience_s
         self._tables: dict[int, WatchedTable] = {}
 
-    @contextlib.asynccontextmanager
-    async def watching(self, table: TableEntry) -> AsyncIterator[WatchedTable]:
-        """The table, which is followed for as long as any stream watches it."""
+    @contextlib.contextmanager
+    def watching(self, table: TableEntry, fail: Fail, *, needs_leader: bool) -> Iterator[WatchedTable]:
+        """The table, which is followed for as long as any stream watches it. The other two: see WatchedTable.enter."""
         watched = self._tables.get(table.id)
         if watched is None:
             watched = self._tables[table.id] = WatchedTable(
@@ -275,12 +304,11 @@ class WatchedTables:
                 self._random,
                 leader_patience_s=self._leader_patience_s,
             )
-        watched.streams += 1
+        watched.enter(fail, needs_leader=needs_leader)
         try:
             yield watched
         finally:
-            watched.streams -= 1
-            if not watched.streams:
+            if watched.leave(fail):
                 del self._tables[table.id]
                 watched.close()
 
