@@ -13,9 +13,9 @@ from shardworker import raft_frames
 from shardworker.machine import MachineSettings, StateMachine
 from shardworker.raft import Membership, MessageKind, NodeId, Raft, Role
 from shardworker.replica.replica import Replica
+from shardworker.settings import raft_settings
 from shardworker.store import REAL_FILES, Identity, ReplicaStore
 from tests.unit.raft.lab import message
-from tests.unit.raft.replica import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -82,7 +82,7 @@ class Bench:
                 turn.set_membership(membership)
         machine = StateMachine(self.store.connection, SHARD, MachineSettings())
         self.core = Raft(
-            settings_of(1, election_ticks=self.cluster.raft.election_ticks),
+            raft_settings(self.cluster, NodeId(1)),
             self.store.log,
             self.store.hard_state,
             self.store.membership,
