@@ -104,6 +104,30 @@ def test_what_a_coordinator_that_has_gone_waits_for_is_dropped(metered: Bench) -
     assert len(metered.replies) == LINK_VALUES
 
 
+def test_what_nobody_waits_for_any_more_is_not_read(metered: Bench) -> None:
+    metered.replica.handle(CLIENT, frames.Envelope(hello=frames.Hello(node=1, acknowledges=True)))
+    metered.replica.handle(CLIENT, gets(LINK_VALUES + 1))
+    metered.work()
+    metered.jobs.may_end = False
+    threads = metered.cluster.store.reader_threads
+    metered.other_clients.add(b"another")
+    envelope = frames.Envelope()
+    for call in range(threads + 1):
+        envelope.requests.add(call=call, method=frames.ETCD_RANGE, table_id=TABLE, body=everything())
+    metered.replica.handle(b"another", envelope)
+    limits, tick_ms = metered.cluster.limits, metered.cluster.raft.tick_ms
+    for _ in range(limits.read_timeout_ms // tick_ms + 2):
+        metered.tick()
+    metered.jobs.may_end = True
+    metered.replica.handle(CLIENT, frames.Envelope(taken_bytes=LINK_VALUES * len(VALUE)))
+    metered.work()
+    for call in (1_000 + LINK_VALUES, threads):
+        with pytest.raises(errors.ReadTimedOut):
+            metered.answer(call)
+    for call in range(threads):
+        assert metered.answer(call).body
+
+
 def test_as_many_long_reads_run_as_there_are_threads(metered: Bench) -> None:
     metered.jobs.may_end = False
     threads = metered.cluster.store.reader_threads
