@@ -295,7 +295,7 @@ def _encode(fresh: Mapping[bytes, Remembered]) -> tuple[bytes, bytes]:
         *[_REVISION.pack(result[0]) for result in results],
     ]
     bodies = b""
-    if any([result[1] or result[2] is not None for result in results]):
+    if any(result[1] or result[2] is not None for result in results):
         rest, bodies = _encode_rest(results)
         columns.append(rest.SerializeToString())
     return b"".join(columns), bodies
