@@ -15,6 +15,7 @@ import structlog
 import zmq
 
 from config.process.child import emit, fail, read_spec, refuse_optimized, set_up_logging
+from config.process.memory import give_back_large_blocks
 from proto import errors
 from shardworker.background import BackgroundThreads
 from shardworker.loop import Loop
@@ -146,6 +147,7 @@ def main(registry: Registry = REGISTRY) -> None:
     """Read the spec, serve, exit 0; exit 1 with one sentence if the replica cannot run."""
     refuse_optimized()
     set_up_logging()
+    give_back_large_blocks()
     spec = read_spec("shardworker")
     try:
         worker = Worker(spec, registry)

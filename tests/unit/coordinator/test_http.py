@@ -50,11 +50,14 @@ async def scrape(cluster: Running) -> dict[tuple[str, ...], float]:
 async def test_metrics_say_how_this_nodes_replicas_are(tmp_path: Path) -> None:
     async with running(tmp_path, shards=2) as cluster:
         cluster.workers[2, 1].status.applied_index = 8
+        cluster.workers[2, 1].status.statistics["cursors_open"] = 3
         before = await scrape(cluster)
         assert before["boathouse_replica_up", "1"] == before["boathouse_replica_up", "2"] == 1
         assert before["boathouse_replica_is_leader", "2"] == before["boathouse_replica_has_leader", "2"] == 1
         assert before["boathouse_replica_fault", "2"] == before["boathouse_replica_no_space", "2"] == 0
         assert before["boathouse_replica_applied_index", "2"] == 8
+        assert before["boathouse_replica_cursors_open", "2"] == 3
+        assert ("boathouse_replica_cursors_open", "1") not in before, "only what a replica counts"
         assert before["process_resident_memory_bytes",] > 0
 
         cluster.workers[2, 1].status.fault = "differs from the majority"
