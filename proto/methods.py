@@ -13,7 +13,14 @@ from typing import Final
 from proto.internal import frames_pb2 as frames
 
 LEVEL: Final = 1
-"""The newest machine level that this build can apply (Command.since_level)."""
+"""The newest machine level that this build can apply.
+
+A shard's *machine level* is a number in its replicated state. It says which commands may be proposed (since_level), and
+rises when every voter's process has said that it can apply the next (shardworker/replica/levels.py). Whatever changes
+the outcome of a command, a limit for example, needs a new level just as a new command does."""
+
+REQUEST_ID_BYTES: Final = 16
+"""Every write carries an id of this length; the state machine applies each id once."""
 
 
 class Kind(enum.Enum):
@@ -45,6 +52,8 @@ class Access(enum.Enum):
     """Answered by the leader beside the log: it concerns leadership itself."""
     REPLICA = "replica"
     """Answered by the very replica that was asked, whatever its role."""
+    INTERNAL = "internal"
+    """Goes through the log; proposed by the leader for itself, and never taken from a request."""
     COORDINATOR = "coordinator"
     """Needs no shard, or asks several."""
 
@@ -90,6 +99,7 @@ COMMANDS: Final[dict[int, Command]] = {
     frames.CURSOR_NEXT: Command(access=Access.REPLICA),
     frames.CURSOR_CLOSE: Command(access=Access.REPLICA),
     frames.TRANSFER_LEADER: Command(access=Access.LEADER),
+    frames.RAISE_LEVEL: Command(access=Access.INTERNAL),
 }
 
 

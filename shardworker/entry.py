@@ -19,7 +19,7 @@ from config.process.memory import give_back_large_blocks
 from proto import errors
 from shardworker.background import BackgroundThreads
 from shardworker.loop import Loop
-from shardworker.machine import MachineSettings, StateMachine
+from shardworker.machine import REGISTRY, Registry, StateMachine, TooNew
 from shardworker.raft import Membership, NodeId, Raft
 from shardworker.replica.rebuild import RebuildBegun, begin_rebuild, has_peers
 from shardworker.replica.replica import Replica
@@ -49,8 +49,9 @@ class _SteadyClock:
 class Worker:
     """One replica with its sockets, threads and database."""
 
-    def __init__(self, spec: ProcessSpec) -> None:
-        """Open the database and bind the sockets. Raises StoreError, errors.Corrupt or zmq.ZMQError."""
+    def __init__(self, spec: ProcessSpec, registry: Registry) -> None:
+        """Open the database and bind the sockets. registry: what this build can carry out. Raises StoreError, TooNew,
+        errors.Corrupt or zmq.ZMQError."""
         assert spec.shard is not None
         cluster, shard = spec.cluster, spec.shard
         node = NodeId(cluster.node(spec.node).id)
@@ -67,7 +68,7 @@ class Worker:
             machine = StateMachine(
                 self._store.connection,
                 shard,
-                MachineSettings(),
+                registry=registry,
                 table_written=lambda: self._store.crash_points.reach(CrashPoint.CATALOG_WRITTEN),
             )
         except apsw.Error as error:
@@ -142,17 +143,17 @@ class Worker:
             self.stop()
 
 
-def main() -> None:
+def main(registry: Registry = REGISTRY) -> None:
     """Read the spec, serve, exit 0; exit 1 with one sentence if the replica cannot run."""
     refuse_optimized()
     set_up_logging()
     give_back_large_blocks()
     spec = read_spec("shardworker")
     try:
-        worker = Worker(spec)
+        worker = Worker(spec, registry)
     except errors.Corrupt as error:
         fail(_refusal(spec, error))
-    except StoreError as error:
+    except (StoreError, TooNew) as error:
         fail(str(error))
     except zmq.ZMQError as error:
         fail(f"the worker's address can't be used: {error}")
@@ -162,7 +163,7 @@ def main() -> None:
         fail(_refusal(spec, error))
     except apsw.CorruptError as error:
         fail(_refusal(spec, errors.Corrupt(f"SQLite found a damaged page: {error}")))
-    except (StoreError, RebuildBegun) as error:
+    except (StoreError, RebuildBegun, TooNew) as error:
         fail(str(error))
 
 

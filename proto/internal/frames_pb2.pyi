@@ -52,6 +52,8 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     CURSOR_CLOSE: _Method.ValueType  # 44
     TRANSFER_LEADER: _Method.ValueType  # 45
     """body: TransferLeader; answered once that peer is asked, which then campaigns"""
+    RAISE_LEVEL: _Method.ValueType  # 46
+    """body: MachineLevel; proposed by the leader itself, never taken from a client"""
 
 class Method(_Method, metaclass=_MethodEnumTypeWrapper):
     """Which operation a Request or a Command carries. The body is the request message of that API, as it came."""
@@ -79,6 +81,8 @@ CURSOR_NEXT: Method.ValueType  # 43
 CURSOR_CLOSE: Method.ValueType  # 44
 TRANSFER_LEADER: Method.ValueType  # 45
 """body: TransferLeader; answered once that peer is asked, which then campaigns"""
+RAISE_LEVEL: Method.ValueType  # 46
+"""body: MachineLevel; proposed by the leader itself, never taken from a client"""
 Global___Method: _TypeAlias = Method  # noqa: Y015
 
 @_typing.final
@@ -98,15 +102,14 @@ class Envelope(_message.Message):
     CENSUS_ANSWER_FIELD_NUMBER: _builtins.int
     TAKEN_BYTES_FIELD_NUMBER: _builtins.int
     PROTOCOL_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
     taken_bytes: _builtins.int
     """coordinator -> worker: bodies of answers it took since it last said so"""
     protocol: _builtins.int
     """version that the sender writes (proto/internal/wire.py); 0 = 1"""
     group: _builtins.int
-    """Shards of different clusters on clashing ports must not talk: every Envelope names its shard's group.
-    hash of (cluster, shard); a mismatch is dropped and logged
-    """
+    """hash of (cluster, shard); a mismatch is dropped and logged"""
     @_builtins.property
     def hello(self) -> Global___Hello:
         """a coordinator introduces itself; answered by a ReplicaState"""
@@ -151,6 +154,12 @@ class Envelope(_message.Message):
     def census_answer(self) -> Global___CensusAnswer:
         """worker -> worker"""
 
+    @_builtins.property
+    def level(self) -> Global___LevelReport:
+        """Shards of different clusters on clashing ports must not talk: every Envelope names its shard's group.
+        worker -> worker
+        """
+
     def __init__(
         self,
         *,
@@ -167,11 +176,12 @@ class Envelope(_message.Message):
         census_answer: Global___CensusAnswer | None = ...,
         taken_bytes: _builtins.int = ...,
         protocol: _builtins.int = ...,
+        level: Global___LevelReport | None = ...,
         group: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "hello", b"hello", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "hello", b"hello", "level", b"level", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "digests", b"digests", "group", b"group", "hello", b"hello", "protocol", b"protocol", "raft", b"raft", "replies", b"replies", "requests", b"requests", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "taken_bytes", b"taken_bytes", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "digests", b"digests", "group", b"group", "hello", b"hello", "level", b"level", "protocol", b"protocol", "raft", b"raft", "replies", b"replies", "requests", b"requests", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "taken_bytes", b"taken_bytes", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -358,6 +368,7 @@ class Command(_message.Message):
     table_id: _builtins.int
     body: _builtins.bytes
     request_id: _builtins.bytes
+    """16 bytes"""
     def __init__(
         self,
         *,
@@ -382,8 +393,11 @@ class CommandBatch(_message.Message):
 
     TIME_MS_FIELD_NUMBER: _builtins.int
     COMMANDS_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
     time_ms: _builtins.int
     """the leader's wall clock when it proposed; never decreases as applied"""
+    format: _builtins.int
+    """1; a replica that meets another one stops"""
     @_builtins.property
     def commands(self) -> _containers.RepeatedCompositeFieldContainer[Global___Command]: ...
     def __init__(
@@ -391,14 +405,36 @@ class CommandBatch(_message.Message):
         *,
         time_ms: _builtins.int = ...,
         commands: _abc.Iterable[Global___Command] | None = ...,
+        format: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "time_ms", b"time_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "format", b"format", "time_ms", b"time_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CommandBatch: _TypeAlias = CommandBatch  # noqa: Y015
+
+@_typing.final
+class MachineLevel(_message.Message):
+    """What a machine level is, proto/methods.py says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVEL_FIELD_NUMBER: _builtins.int
+    level: _builtins.int
+    def __init__(
+        self,
+        *,
+        level: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MachineLevel: _TypeAlias = MachineLevel  # noqa: Y015
 
 @_typing.final
 class TableSpec(_message.Message):
@@ -427,57 +463,64 @@ class TableSpec(_message.Message):
 Global___TableSpec: _TypeAlias = TableSpec  # noqa: Y015
 
 @_typing.final
-class StoredResult(_message.Message):
-    """Stored with the entry that caused them, so that a repeated request id gets its first answer again."""
+class StoredResults(_message.Message):
+    """What is out of the ordinary about the results of one entry (shardworker/machine/window.py); most entries have nothing."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
-    REVISION_FIELD_NUMBER: _builtins.int
-    BODY_FIELD_NUMBER: _builtins.int
+    BODY_BYTES_FIELD_NUMBER: _builtins.int
+    UNKEPT_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def body_bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """of each answer, the bodies being stored apart; none at all if all are empty"""
+
+    @_builtins.property
+    def unkept(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """places of answers that were too large to keep"""
+
+    @_builtins.property
+    def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredError]: ...
+    def __init__(
+        self,
+        *,
+        body_bytes: _abc.Iterable[_builtins.int] | None = ...,
+        unkept: _abc.Iterable[_builtins.int] | None = ...,
+        errors: _abc.Iterable[Global___StoredError] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_bytes", b"body_bytes", "errors", b"errors", "unkept", b"unkept"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoredResults: _TypeAlias = StoredResults  # noqa: Y015
+
+@_typing.final
+class StoredError(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
-    request_id: _builtins.bytes
-    revision: _builtins.int
-    body: _builtins.bytes
+    place: _builtins.int
+    """of the command among those of its entry"""
     error: _builtins.int
     detail: _builtins.str
     def __init__(
         self,
         *,
-        request_id: _builtins.bytes = ...,
-        revision: _builtins.int = ...,
-        body: _builtins.bytes = ...,
+        place: _builtins.int = ...,
         error: _builtins.int = ...,
         detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "detail", b"detail", "error", b"error", "request_id", b"request_id", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "error", b"error", "place", b"place"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___StoredResult: _TypeAlias = StoredResult  # noqa: Y015
-
-@_typing.final
-class StoredResults(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RESULTS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredResult]: ...
-    def __init__(
-        self,
-        *,
-        results: _abc.Iterable[Global___StoredResult] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___StoredResults: _TypeAlias = StoredResults  # noqa: Y015
+Global___StoredError: _TypeAlias = StoredError  # noqa: Y015
 
 @_typing.final
 class TableStatus(_message.Message):
@@ -995,3 +1038,38 @@ class CensusAnswer(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CensusAnswer: _TypeAlias = CensusAnswer  # noqa: Y015
+
+@_typing.final
+class LevelReport(_message.Message):
+    """---- upgrades ---------------------------------------------------------------------------------------------------
+
+    The newest machine level that a replica's process can apply. Told to the leader, which asks for it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENDER_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    ASKS_FIELD_NUMBER: _builtins.int
+    sender: _builtins.int
+    term: _builtins.int
+    """of the question, and so of the answer"""
+    level: _builtins.int
+    asks: _builtins.bool
+    """from the leader: tell yours"""
+    def __init__(
+        self,
+        *,
+        sender: _builtins.int = ...,
+        term: _builtins.int = ...,
+        level: _builtins.int = ...,
+        asks: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asks", b"asks", "level", b"level", "sender", b"sender", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LevelReport: _TypeAlias = LevelReport  # noqa: Y015

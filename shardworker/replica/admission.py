@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from shardworker.replica.disk_space import DiskSpace
     from shardworker.replica.history_sweep import HistorySweep
     from shardworker.replica.leadership import Leadership
+    from shardworker.replica.levels import Levels
     from shardworker.replica.outgoing import Outgoing
     from shardworker.replica.part import Handler, Parts
     from shardworker.replica.proposals import Proposals
@@ -36,6 +37,7 @@ class Admission:
         proposals: Proposals,
         reads: Reads,
         sweep: HistorySweep,
+        levels: Levels,
         parts: Parts,
         status: Handler,
     ) -> None:
@@ -46,6 +48,7 @@ class Admission:
         self._proposals = proposals
         self._reads = reads
         self._sweep = sweep
+        self._levels = levels
         self._parts = parts
         self._handlers: dict[int, Handler] = {frames.REPLICA_STATUS: status}
         for part in parts:
@@ -74,6 +77,7 @@ class Admission:
                 raise errors.MethodNotServed(f"method {request.method}")
             case Access.WRITE:
                 self._leadership.check_leads()
+                self._levels.check_knows(request.method)
                 self._disk_space.check_takes(request.method)
                 self._sweep.check_takes(request)
                 self._proposals.admit(identity, request)
@@ -81,6 +85,8 @@ class Admission:
                 if request.linearizable:
                     self._leadership.check_leads()
                 self._reads.admit(identity, request)
+            case Access.INTERNAL:
+                raise errors.MethodNotServed(f"method {request.method} is the leader's own")
             case access:
                 if access is Access.LEADER:
                     self._leadership.check_leads()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
+from proto.methods import REQUEST_ID_BYTES
+from shardworker.machine import FORMAT
 from shardworker.raft import Accepted
 from shardworker.replica.part import Part
 
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
 
     from shardworker.raft import Entry, LogIndex, Reason
     from shardworker.replica.part import ReplicaContext
-
-REQUEST_ID_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +64,22 @@ class WriteQueue:
         self._waiting_count += 1
         self._waiters.setdefault(request.request_id, []).append(Waiter(identity, request.call))
 
+    def add(self, request: frames.Request) -> None:
+        """Queue a write that nobody waits for."""
+        assert len(request.request_id) == REQUEST_ID_BYTES
+        self._queue.append(request)
+        self._queue_bytes += len(request.body)
+
     def take(self, time_ms: int) -> Iterator[frames.CommandBatch]:
         """Empty the queue into batches, one per log entry, in order of arrival."""
         queue, self._queue, self._queue_bytes = self._queue, [], 0
-        batch = frames.CommandBatch(time_ms=time_ms)
+        batch = frames.CommandBatch(time_ms=time_ms, format=FORMAT)
         batch_bytes = 0
         for request in queue:
             size = len(request.body)
             if batch_bytes and batch_bytes + size > self._batch_bytes_max:
                 yield batch
-                batch = frames.CommandBatch(time_ms=time_ms)
+                batch = frames.CommandBatch(time_ms=time_ms, format=FORMAT)
                 batch_bytes = 0
             batch.commands.add(
                 method=request.method,
@@ -124,6 +130,11 @@ class Proposals(Part):
     def admit(self, identity: bytes, request: frames.Request) -> None:
         """Take a write for the next turn. Raises QueueFull or MalformedRequest."""
         self._queue.admit(identity, request)
+
+    def add_own(self, method: frames.Method.ValueType, body: bytes, request_id: bytes) -> None:
+        """Take a command of this leader's own for the next turn. Like any it may be lost with its leadership, and be
+        applied all the same; it is applied once for each id."""
+        self._queue.add(frames.Request(method=method, body=body, request_id=request_id))
 
     def propose(self) -> None:
         """Give the core what has arrived, as one entry if it fits."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from proto.internal import frames_pb2 as frames
-    from shardworker.machine import Result
+    from shardworker.machine import Parsed, Result
     from shardworker.raft import ReadState
     from shardworker.replica.long_reads import LongReads
     from shardworker.replica.part import Handler, ReplicaContext
@@ -125,20 +125,21 @@ class Reads(Part):
             if opener is not None:
                 opener(identity, request)
                 return
-            if self._machine.is_heavy(request.method, request.body, request.table_id):
+            parsed = self._machine.parse(request.method, request.table_id, request.body)
+            if self._machine.is_heavy(parsed):
                 answer = partial(self._outgoing.answer, identity, request.call)
-                self._long_reads.submit(identity, partial(self._read_beside, request), answer)
+                self._long_reads.submit(identity, partial(self._read_beside, parsed), answer)
                 return
         except errors.BoathouseError as error:
             self._outgoing.refuse(identity, request.call, error)
             return
-        result = self._machine.read(self._store.connection, request.method, request.table_id, request.body)
+        result = self._machine.read(self._store.connection, parsed)
         self._outgoing.answer(identity, request.call, result)
 
-    def _read_beside(self, request: frames.Request) -> Result:
+    def _read_beside(self, request: Parsed) -> Result:
         connection = self._store.reader()
         try:
-            return self._machine.read(connection, request.method, request.table_id, request.body)
+            return self._machine.read(connection, request)
         finally:
             self._store.close_reader(connection)
 

@@ -31,6 +31,7 @@ from shardworker.replica.disk_space import DiskSpace
 from shardworker.replica.history_sweep import HistorySweep
 from shardworker.replica.integrity import Integrity
 from shardworker.replica.leadership import Leadership
+from shardworker.replica.levels import Levels
 from shardworker.replica.links import Links
 from shardworker.replica.long_reads import LongReads
 from shardworker.replica.outgoing import Outgoing
@@ -59,6 +60,9 @@ READYS_PER_TURN_MAX: Final = 4
 APPLY_ANSWER_BYTES_MAX: Final = 64 << 20
 """Answers that one transaction may collect before it takes no further entry: until it is committed all of them are in
 memory, and a few small entries can ask for a quarter of a gigabyte each."""
+
+APPLY_ROWS_MAX: Final = 200_000
+"""Rows (machine/budget.py) after which a transaction takes no further entry: heartbeats must leave in between."""
 
 _ELECTIONS: Final = frozenset({MessageKind.VOTE, MessageKind.PRE_VOTE, MessageKind.TIMEOUT_NOW})
 
@@ -117,6 +121,7 @@ class Replica:
         self._sweep = HistorySweep(context)
         self._snapshots = Snapshots(context)
         self._integrity = Integrity(context, stop_serving=self._abandon)
+        self._levels = Levels(context, self._proposals)
         self._census = Census(context, founders, life)
         self._links = Links(context)
         self._parts = Parts(
@@ -132,6 +137,7 @@ class Replica:
                 self._links,
                 self._integrity,
                 Rebuild(context),
+                self._levels,
                 self._census,
             ]
         )
@@ -142,6 +148,7 @@ class Replica:
             proposals=self._proposals,
             reads=self._reads,
             sweep=self._sweep,
+            levels=self._levels,
             parts=self._parts,
             status=self._answer_status,
         )
@@ -213,8 +220,8 @@ class Replica:
         self._outgoing.flush()
 
     def _advance(self) -> bool:
-        """Carry out one Ready. False if the turn should end: the disk is full and it must come again, or there are so
-        many answers that they should leave before more is applied."""
+        """Carry out one Ready. False if the turn should end: the disk is full and it must come again, or so much
+        was applied that answers and heartbeats should leave first."""
         ready = self._core.ready()
         self._send(ready.early_messages)
         self._reads.confirm(ready.reads)
@@ -260,7 +267,7 @@ class Replica:
     ) -> tuple[int, list[tuple[frames.Command, Result]]]:
         """How many entries were applied, and what came of their commands."""
         results: list[tuple[frames.Command, Result]] = []
-        count = answer_bytes = 0
+        count = answer_bytes = rows = 0
         for entry in committed:
             if entry.kind is EntryKind.MEMBERSHIP:
                 turn.set_membership(self._core.apply_membership(entry))
@@ -269,9 +276,10 @@ class Replica:
                 applied = self._machine.apply(entry.index, batch)
                 results.extend(zip(batch.commands, applied, strict=True))
                 answer_bytes += sum([len(result.body) for result in applied])
+                rows += self._machine.rows_visited
             self._integrity.applied(entry.index)
             count += 1
-            if answer_bytes >= APPLY_ANSWER_BYTES_MAX:
+            if answer_bytes >= APPLY_ANSWER_BYTES_MAX or rows >= APPLY_ROWS_MAX:
                 break
         if count:
             turn.set_applied(committed[count - 1].index, committed[count - 1].term)

@@ -63,14 +63,15 @@ class WorkerProcess:
         """How long this life has lasted."""
         return time.monotonic() - self._began
 
-    def start(self, crash_at: str = "", *, wait: bool = True) -> None:
-        """Start it, to be killed at `crash_at` if that is given. wait: until it is ready, or dead."""
+    def start(self, crash_at: str = "", *, wait: bool = True, build: str = "shardworker") -> None:
+        """Start it, to be killed at `crash_at` if that is given. wait: until it is ready, or dead. build: the module
+        that is run."""
         assert self._process is None, f"{self.node} runs"
         environment = {**os.environ, VARIABLE: crash_at}
         self._began = time.monotonic()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "shardworker"],
+                [sys.executable, "-m", build],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=ROOT, env=environment,
             )  # fmt: skip
         spec = ProcessSpec(cluster=self.config, kind="shardworker", node=self.node, shard=SHARD)

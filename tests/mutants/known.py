@@ -13,10 +13,12 @@ from unittest.mock import patch
 
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import StateMachine, window
+from shardworker.machine.registry import REGISTRY
 from shardworker.raft import NodeId, Role
 from shardworker.replica import census
 from shardworker.replica import replica as replica_module
 from shardworker.replica.disk_space import DiskSpace, Space
+from shardworker.replica.levels import Levels
 from shardworker.replica.replica import Replica
 from shardworker.store import ReplicaStore, Turn, folder
 from tests.mutants import scenarios
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
 
     import apsw
 
-    from shardworker.machine import Result
+    from shardworker.machine import Parsed, Result
+    from shardworker.machine.window import Remembered
     from tests.simulation.simulation import Scenario
 
 
@@ -59,7 +62,7 @@ class IndexSavedApart(ReplicaStore):
 class AppliesRetriesAgain(StateMachine):
     """A request id that was seen before is not recognised."""
 
-    def _remembered(self, request_id: bytes) -> Result | None:
+    def _remembered(self, request_id: bytes) -> Remembered | None:
         return None
 
 
@@ -83,15 +86,15 @@ class ReadsGoBack(Replica):
 
     def __init__(self, **parts: Any) -> None:
         super().__init__(**parts)
-        self._kept: dict[bytes, Result] = {}
+        self._kept: dict[str, Result] = {}
         self._looks_back = False
         read = self._machine.read
 
-        def read_back(connection: apsw.Connection, method: int, table_id: int, body: bytes) -> Result:
-            result = read(connection, method, table_id, body)
-            if self._core.role is Role.LEADER or method != frames.ETCD_RANGE:
+        def read_back(connection: apsw.Connection, request: Parsed) -> Result:
+            result = read(connection, request)
+            if self._core.role is Role.LEADER or request.handler is not REGISTRY.handlers[frames.ETCD_RANGE]:
                 return result
-            kept = self._kept.setdefault(body, result)
+            kept = self._kept.setdefault(repr(request.op), result)
             self._looks_back = not self._looks_back
             return kept if self._looks_back else result
 
@@ -105,6 +108,13 @@ class StaysFull(DiskSpace):
         if self.space is Space.NEARLY_FULL and self._core.has_ready():
             self.space = Space.REFUSED
         super().tick()
+
+
+class RaisesWithoutAsking(Levels):
+    """A leader takes what it can apply itself for what all can apply."""
+
+    def _voters(self) -> frozenset[NodeId]:
+        return frozenset({self._node})
 
 
 class JoinsWithoutAsking(Replica):
@@ -273,6 +283,14 @@ MUTANTS = (
         seen_by=("leader-completeness", "applied-in-order", "one-leader", *_HISTORY),
         scenario=scenarios.lost_disk_and_old_leader,
         patches=((census, "judge", _judge_by_one),),
+    ),
+    Mutant(
+        "a machine level raised without asking every voter",
+        Build(),
+        kinds=(),
+        seen_by=("no-crash",),
+        scenario=scenarios.upgrade,
+        patches=((replica_module, "Levels", RaisesWithoutAsking),),
     ),
     # What the simulator found in boathouse itself; each was fixed, and is put back here.
     Mutant(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shardworker.raft import MembershipChange, NodeId, Role, Step, StepKind
+from tests.simulation.upgrade import NEWER
 from tests.simulation.world import MS
 
 if TYPE_CHECKING:
@@ -186,3 +187,37 @@ def _depose_once(cluster: Cluster) -> Script:
     cluster.network.blocked.clear()
     healed_us = cluster.world.now_us
     yield lambda: cluster.world.now_us > healed_us + 500 * MS
+
+
+def upgrade(cluster: Cluster) -> None:
+    """A newer build comes to two nodes, one of which then leads, and much later to the last."""
+    play(cluster, _upgrade(cluster))
+
+
+def _upgrade(cluster: Cluster) -> Script:
+    voters = (1, 2, 3)
+    yield lambda: _leader_among(cluster, voters) > 0
+    behind = next(n for n in voters if n != _leader_among(cluster, voters))
+    upgraded = tuple(n for n in voters if n != behind)
+    for number in upgraded:
+        _install_newer(cluster, number)
+        alive_us = cluster.world.now_us + 300 * MS
+        yield lambda at=alive_us: cluster.world.now_us > at  # type: ignore[misc]
+
+    def newer_leads() -> bool:
+        if _live(cluster, behind).leads:
+            _live(cluster, behind).core.transfer_leadership()
+            _live(cluster, behind).wake(1)
+        return _leader_among(cluster, upgraded) > 0
+
+    yield newer_leads
+    upgraded_us = cluster.world.now_us
+    yield lambda: cluster.world.now_us > upgraded_us + 1_000 * MS
+    _install_newer(cluster, behind)
+
+
+def _install_newer(cluster: Cluster, number: int) -> None:
+    host = cluster.hosts[number - 1]
+    host.kill()
+    host.registry = NEWER
+    host.start()

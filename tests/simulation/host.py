@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import apsw
 
 from proto.errors import Corrupt
+from shardworker.machine import REGISTRY
 from shardworker.replica.rebuild import RebuildBegun
 from shardworker.store import DiskFull, Identity, StorageFailed
 from tests.simulation.checkers import Promises
@@ -42,6 +43,8 @@ class Host:
         )
         self.begins_with = begins_with
         """The membership of a replica that starts empty; None for one that joins later."""
+        self.registry = REGISTRY
+        """What its build can carry out."""
         self.rate = rate
         """Seconds of this host's monotonic clock in a second of virtual time."""
         self.wall_offset_ms = 0

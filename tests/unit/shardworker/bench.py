@@ -10,7 +10,7 @@ from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2 as regatta
 from shardworker import raft_frames
-from shardworker.machine import MachineSettings, StateMachine
+from shardworker.machine import StateMachine
 from shardworker.raft import Membership, MessageKind, NodeId, Raft, Role
 from shardworker.replica.replica import Replica
 from shardworker.settings import raft_settings
@@ -83,7 +83,7 @@ class Bench:
         if has_begun and not self.store.membership.voters:
             with self.store.turn(sync=True) as turn:
                 turn.set_membership(membership)
-        machine = StateMachine(self.store.connection, SHARD, MachineSettings())
+        machine = StateMachine(self.store.connection, SHARD)
         self.core = Raft(
             raft_settings(self.cluster, NodeId(1)),
             self.store.log,

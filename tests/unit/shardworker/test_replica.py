@@ -10,6 +10,7 @@ from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from shardworker import raft_frames
+from shardworker.machine import FORMAT
 from shardworker.raft import Entry, EntryKind, LogIndex, MessageKind
 from shardworker.replica.disk_space import FULL_ELECTIONS
 from shardworker.replica.integrity import SCRUB_INTERVAL_S
@@ -87,19 +88,21 @@ def test_what_is_said_to_another_replica_is_not_heard(tmp_path: Path) -> None:
 def test_a_turn_does_not_collect_the_answers_of_all_that_waits_to_be_applied(led: Bench) -> None:
     """Each entry here is small, and its answers are all that one transaction may collect."""
     core, previous = led.core, led.core.log.last_index
-    batch = frames.CommandBatch(time_ms=2_000)
-    for number in range(APPLY_ANSWER_BYTES_MAX // (KEYS * len(VALUE))):
-        txn = etcd.TxnRequest()
-        txn.success.add(request_range=etcd.RangeRequest(key=b"0", range_end=b"\0"))
-        batch.commands.add(
-            method=frames.ETCD_TXN,
-            table_id=TABLE,
-            body=txn.SerializeToString(),
-            request_id=number.to_bytes(16, "little"),
-        )
+    body = etcd.TxnRequest(
+        success=[etcd.RequestOp(request_range=etcd.RangeRequest(key=b"0", range_end=b"\0"))]
+    ).SerializeToString()
+    count = APPLY_ANSWER_BYTES_MAX // (KEYS * len(VALUE))
+
+    def batch(entry: int) -> bytes:
+        ids = [(entry * count + number).to_bytes(16, "little") for number in range(count)]
+        commands = [
+            frames.Command(method=frames.ETCD_TXN, table_id=TABLE, body=body, request_id=request_id)
+            for request_id in ids
+        ]
+        return frames.CommandBatch(time_ms=2_000, format=FORMAT, commands=commands).SerializeToString()
+
     entries = tuple(
-        Entry(core.term, LogIndex(previous + 1 + n), EntryKind.COMMANDS, batch.SerializeToString())
-        for n in range(3)
+        Entry(core.term, LogIndex(previous + 1 + n), EntryKind.COMMANDS, batch(n)) for n in range(3)
     )
     append = message(
         MessageKind.APPEND,

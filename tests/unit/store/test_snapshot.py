@@ -219,6 +219,13 @@ def test_a_copy_that_is_not_what_was_announced_is_rejected(
     receiver.close()
 
 
+def test_a_copy_in_another_format_is_rejected(sender: ReplicaStore, receiver: ReplicaStore) -> None:
+    sender.connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(SnapshotRejected, match="has format version 99, this boathouse reads"):
+        send(sender.create_snapshot(), receiver)
+    receiver.close()
+
+
 def test_another_shards_copy_is_rejected(tmp_path: Path, receiver: ReplicaStore) -> None:
     other = open_replica(tmp_path / "other", identity=Identity(IDENTITY.cluster_id, 2, 3))
     for _ in range(9):
