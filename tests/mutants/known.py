@@ -328,15 +328,17 @@ MUTANTS = (
     Mutant(
         "a write in doubt that is refused for want of room",
         Build(router=ForgetsDoubt),
-        kinds=("full-disk", "transfer", "pause", "kill"),
+        kinds=("full-disk", "kill"),
         seen_by=("exactly-once", *_HISTORY),
         intensity=1.0,
     ),
     Mutant(
         "a write that was not answered in time taken for one that never happened",
         Build(),
-        kinds=("drop", "partition", "pause"),
+        kinds=("kill", "partition"),
         seen_by=("exactly-once", *_HISTORY),
+        voters=2,
+        intensity=1.0,
         patches=((router, "_timeout", _never_happened),),
     ),
     # What the simulator found in boathouse itself; each was fixed, and is put back here.
