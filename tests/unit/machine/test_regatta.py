@@ -390,6 +390,7 @@ def test_iteration_errors_are_results() -> None:
 def test_reads_are_judged_by_what_they_would_touch() -> None:
     shard = Shard()
     shard.apply(*[shard.command(rpc_pb2.PutRequest(key=b"k%03d" % n, value=b"v")) for n in range(300)])
+    shard.put(b"y", bytes(600_000))
     shard.put(b"z1", bytes(2 << 20))
 
     def heavy(request: Any) -> bool:
@@ -412,5 +413,12 @@ def test_reads_are_judged_by_what_they_would_touch() -> None:
         assert shard.machine.is_heavy(frames.REGATTA_TXN, body, TABLE) is is_heavy, "many operations"
         body = TxnRequest(table=b"t", compare=[Compare(key=b"k000")] * count).SerializeToString()
         assert shard.machine.is_heavy(frames.REGATTA_TXN, body, TABLE) is is_heavy, "many comparisons"
+    for count, is_heavy in ((1, False), (3, True)):
+        body = TxnRequest(table=b"t", success=[op_range(b"y")] * count).SerializeToString()
+        assert shard.machine.is_heavy(frames.REGATTA_TXN, body, TABLE) is is_heavy, "large values"
+        body = TxnRequest(
+            table=b"t", success=[op_range(b"y")] * (count - 1), failure=[op_range(b"y")] * (count - 1)
+        ).SerializeToString()
+        assert shard.machine.is_heavy(frames.REGATTA_TXN, body, TABLE) is is_heavy, "one branch is taken"
     assert not shard.machine.is_heavy(frames.ETCD_RANGE, b"\xff", TABLE)
     assert shard.machine.is_heavy(frames.ETCD_RANGE, etcd(key=b"k", range_end=b"l").SerializeToString())
