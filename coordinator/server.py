@@ -95,14 +95,15 @@ class Coordinator:
         self._context = zmq.Context(io_threads=1)
         self._topology = FileTopology(cluster)
         bounds = Bounds(calls_max=limits.pending_requests_max, bytes_max=limits.pending_bytes_max)
-        self._budget = AnswerBudget(bytes_max=limits.answer_bytes_max)
+        # grpcio does not say how much it has queued.
+        budget = AnswerBudget(lambda: 0, bytes_max=limits.answer_bytes_max)
         self._driver = Driver(
             self._context,
             loop,
             self._topology,
             local=NodeId(node.id),
             bounds=bounds,
-            budget=self._budget,
+            budget=budget,
         )
         ids = RequestIds(secrets.token_bytes(8))
         self._tables = Tables(self._driver, ids, shards=self._topology.shards())
