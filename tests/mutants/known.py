@@ -122,6 +122,15 @@ class JoinsWithoutAsking(Replica):
             self._census._begin(parts["founders"])
 
 
+class DeafInTheCensus(Replica):
+    """Coordinators that connect while a replica asks around on an empty disk are not remembered."""
+
+    def handle(self, identity: bytes, envelope: frames.Envelope) -> None:
+        if self._census.waits:
+            envelope.ClearField("hello")
+        super().handle(identity, envelope)
+
+
 class RetriesUnderNewId(Router):
     """What is sent again is taken for another write."""
 
@@ -357,6 +366,12 @@ MUTANTS = (
         seen_by=("promise-kept", "leader-completeness", *_HISTORY),
         intensity=1.0,
         patches=((folder, "_save_wal", lambda *_: None),),
+    ),
+    Mutant(
+        "found: a coordinator that came early never heard who leads",
+        Build(replica=DeafInTheCensus),
+        kinds=(),
+        seen_by=("liveness",),
     ),
     Mutant(
         "found: a leader refused writes for good after a full disk",
