@@ -16,7 +16,9 @@ import zmq
 
 from config.process.child import emit, fail, read_spec, refuse_optimized, set_up_logging
 from config.process.memory import give_back_large_blocks
-from proto import errors
+from config.topology import FileTopology
+from proto import errors, ids
+from proto.ids import ShardId
 from shardworker.background import BackgroundThreads
 from shardworker.loop import Loop
 from shardworker.machine import REGISTRY, Registry, StateMachine, TooNew
@@ -53,10 +55,11 @@ class Worker:
         """Open the database and bind the sockets. registry: what this build can carry out. Raises StoreError, TooNew,
         errors.Corrupt or zmq.ZMQError."""
         assert spec.shard is not None
-        cluster, shard = spec.cluster, spec.shard
+        cluster, shard = spec.cluster, ShardId(spec.shard)
         node = NodeId(cluster.node(spec.node).id)
-        holders = cluster.replica_nodes(shard)
-        founders = Membership(voters=frozenset(NodeId(holder.id) for holder in holders))
+        topology, here = FileTopology(cluster), ids.NodeId(node)
+        holders = topology.replicas_of(shard)
+        founders = Membership(voters=frozenset(NodeId(holder) for holder in holders))
         self._store = ReplicaStore.open(
             cluster.replica_dir(spec.node, shard),
             Identity(cluster_id=cluster.cluster_id, node=node, shard=shard),
@@ -82,11 +85,16 @@ class Worker:
             random.Random(),
         )
         self._transport = Transport(
-            binds=(cluster.worker_ipc(spec.node, shard), cluster.worker_tcp(spec.node, shard)),
+            binds=(
+                topology.address_of(here, shard, seen_from=here),
+                topology.address_of(here, shard),
+            ),
             peers={
-                NodeId(peer.id): cluster.worker_tcp(peer.id, shard) for peer in holders if peer.id != node
+                NodeId(peer): topology.address_of(peer, shard, seen_from=here)
+                for peer in holders
+                if peer != here
             },
-            group=cluster.group(shard),
+            group=topology.group_of(shard),
         )
         self._background = BackgroundThreads(threads=cluster.store.reader_threads, wake=self._transport.wake)
         replica = Replica(

@@ -11,10 +11,10 @@ from proto.etcd import rpc_pb2 as etcd
 
 if TYPE_CHECKING:
     from config import ClusterConfig
-    from coordinator.catalog.cache import Table
     from coordinator.door import Metadata
     from coordinator.services.etcd_tables import EtcdTables
     from coordinator.shards.replica_status import ReplicaStatuses
+    from proto.catalog import TableEntry
     from proto.internal import frames_pb2 as frames
 
 VERSION: Final = "3.5.21"
@@ -32,7 +32,7 @@ class EtcdMaintenance:
     async def status(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
         """How the replica stands. Needs no leader."""
         decode(etcd.StatusRequest.FromString, body)
-        table = await self._tables.find(metadata, deadline)
+        table = await self._tables.find(metadata, deadline, body)
         replica = await self._statuses.nearest(table.shard)
         response = etcd.StatusResponse(
             version=VERSION,
@@ -62,7 +62,7 @@ class EtcdMaintenance:
         request = decode(etcd.AlarmRequest.FromString, body)
         if request.action != etcd.AlarmRequest.GET:
             raise errors.MethodNotServed("alarms follow the replicas' disks and can't be set or cleared")
-        table = await self._tables.find(metadata, deadline)
+        table = await self._tables.find(metadata, deadline, body)
         replicas = await self._statuses.everywhere(table.shard)
         if not replicas:
             raise errors.NoLeader(f"no replica of shard {table.shard} answers")
@@ -74,5 +74,5 @@ class EtcdMaintenance:
         newest = max(replicas, key=lambda replica: table_revision(replica, table.id))
         return self._header(table, newest) + response.SerializeToString()
 
-    def _header(self, table: Table, replica: frames.ReplicaStatus) -> bytes:
+    def _header(self, table: TableEntry, replica: frames.ReplicaStatus) -> bytes:
         return self._tables.header(table, revision=table_revision(replica, table.id), term=replica.term)

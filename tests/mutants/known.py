@@ -6,11 +6,15 @@ that may be the first to see it: that is the claim a mutant tests, that these ch
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from coordinator.shards import router
+from coordinator.shards.router import Router
+from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import StateMachine, window
 from shardworker.machine.registry import REGISTRY
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
 
     import apsw
 
+    from coordinator.shards.router import Call
+    from coordinator.shards.router import Replica as RoutedReplica
     from shardworker.machine import Parsed, Result
     from shardworker.machine.window import Remembered
     from tests.simulation.simulation import Scenario
@@ -124,6 +130,48 @@ class JoinsWithoutAsking(Replica):
         super().__init__(**parts)
         if self._census.waits:
             self._census._begin(parts["founders"])
+
+
+class DeafInTheCensus(Replica):
+    """Coordinators that connect while a replica asks around on an empty disk are not remembered."""
+
+    def handle(self, identity: bytes, envelope: frames.Envelope) -> None:
+        if self._census.waits:
+            envelope.ClearField("hello")
+        super().handle(identity, envelope)
+
+
+class RetriesUnderNewId(Router):
+    """What is sent again is taken for another write."""
+
+    def _move(self, call: Call) -> None:
+        if call.request_id:
+            call.request_id = hashlib.blake2b(call.request_id, digest_size=16).digest()
+        super()._move(call)
+
+
+class EndsTwice(Router):
+    """An answered call is not forgotten."""
+
+    def handle_envelope(
+        self, replica: RoutedReplica, envelope: frames.Envelope, attached_bytes: int = 0
+    ) -> None:
+        known = replica.calls
+        answered = {r.call: known[r.call] for r in envelope.replies if r.call in known and not r.error}
+        super().handle_envelope(replica, envelope, attached_bytes)
+        known.update(answered)
+
+
+class ForgetsDoubt(Router):
+    """A write that went elsewhere is taken for one that never left."""
+
+    def _move(self, call: Call) -> None:
+        super()._move(call)
+        call.in_doubt = False
+
+
+def _never_happened(_call: Call) -> errors.BoathouseError:
+    return errors.NoLeader("it took too long")
 
 
 def _judge_by_one(
@@ -292,6 +340,34 @@ MUTANTS = (
         scenario=scenarios.upgrade,
         patches=((replica_module, "Levels", RaisesWithoutAsking),),
     ),
+    Mutant(
+        "a write sent again under a new id",
+        Build(router=RetriesUnderNewId),
+        kinds=("drop", "kill", "partition"),
+        seen_by=("exactly-once", *_HISTORY),
+    ),
+    Mutant(
+        "a call ended twice",
+        Build(router=EndsTwice),
+        kinds=("drop", "duplicate", "delay", "transfer", "pause"),
+        seen_by=("ended-once",),
+    ),
+    Mutant(
+        "a write in doubt that is refused for want of room",
+        Build(router=ForgetsDoubt),
+        kinds=("full-disk", "kill"),
+        seen_by=("exactly-once", *_HISTORY),
+        intensity=1.0,
+    ),
+    Mutant(
+        "a write that was not answered in time taken for one that never happened",
+        Build(),
+        kinds=("kill", "partition"),
+        seen_by=("exactly-once", *_HISTORY),
+        voters=2,
+        intensity=1.0,
+        patches=((router, "_timeout", _never_happened),),
+    ),
     # What the simulator found in boathouse itself; each was fixed, and is put back here.
     Mutant(
         "found: a clock set forward emptied the window of results",
@@ -308,6 +384,12 @@ MUTANTS = (
         seen_by=("promise-kept", "leader-completeness", *_HISTORY),
         intensity=1.0,
         patches=((folder, "_save_wal", lambda *_: None),),
+    ),
+    Mutant(
+        "found: a coordinator that came early never heard who leads",
+        Build(replica=DeafInTheCensus),
+        kinds=(),
+        seen_by=("liveness",),
     ),
     Mutant(
         "found: a leader refused writes for good after a full disk",
