@@ -7,13 +7,13 @@ that may be the first to see it: that is the claim a mutant tests, that these ch
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import StateMachine, window
-from shardworker.raft import NodeId, Role
+from shardworker.raft import NodeId, Role, Term
 from shardworker.replica import census
 from shardworker.replica.replica import Replica
 from shardworker.store import ReplicaStore, Turn, folder
@@ -117,7 +117,7 @@ class JoinsWithoutAsking(Replica):
     def __init__(self, **parts: Any) -> None:
         super().__init__(**parts)
         if self._census.waits:
-            self._census._begin(parts["founders"])
+            self._census._begin(parts["founders"], Term(0))
 
 
 def _judge_by_one(
@@ -131,6 +131,25 @@ def _judge_by_one(
 
 
 _judge = census.judge
+
+
+def _judge_by_logs(
+    voters: frozenset[NodeId], answers: dict[NodeId, census.Answer], *, patience_over: bool
+) -> census.Begin | census.Rebuild | census.Wait:
+    """Takes a voter that has begun for a new one, if its log is empty: found by a reader in boathouse."""
+    empty = {
+        node: replace(answer, waits=True, voters=frozenset()) if not answer.last_index else answer
+        for node, answer in answers.items()
+    }
+    return _judge(voters, empty, patience_over=patience_over)
+
+
+def _judge_by_beginnings(
+    voters: frozenset[NodeId], answers: dict[NodeId, census.Answer], *, patience_over: bool
+) -> census.Begin | census.Rebuild | census.Wait:
+    """Does not ask when the others have begun."""
+    late = {node: replace(answer, beside=False) for node, answer in answers.items()}
+    return _judge(voters, late, patience_over=patience_over)
 
 
 @dataclass(frozen=True)
@@ -149,6 +168,7 @@ class Mutant:
     safety_ms: int = 8_000
     append_bytes_max: int = 1 << 20
     scenario: Scenario | None = None
+    birth: Scenario | None = None
     patches: tuple[tuple[object, str, object], ...] = ()
     """(module, name, what stands there instead), where there is no class to derive from."""
 
@@ -277,6 +297,22 @@ MUTANTS = (
         seen_by=("leader-completeness", "applied-in-order", "one-leader", *_HISTORY),
         scenario=scenarios.lost_disk_and_old_leader,
         patches=((census, "judge", _judge_by_one),),
+    ),
+    Mutant(
+        "a voter on an empty disk taking one that has begun for new",
+        Build(),
+        kinds=(),
+        seen_by=("leader-completeness", "applied-in-order", "one-leader", "committed-lost", *_HISTORY),
+        birth=scenarios.begun_and_cut_off,
+        patches=((census, "judge", _judge_by_logs),),
+    ),
+    Mutant(
+        "a new voter waiting for the third after the second has begun",
+        Build(),
+        kinds=(),
+        seen_by=("liveness",),
+        birth=scenarios.one_voter_away,
+        patches=((census, "judge", _judge_by_beginnings),),
     ),
     # What the simulator found in boathouse itself; each was fixed, and is put back here.
     Mutant(
