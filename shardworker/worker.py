@@ -81,14 +81,16 @@ class Worker:
         cluster, shard = spec.cluster, spec.shard
         node = cluster.node(spec.node)
         self._tick_s = cluster.raft.tick_ms / 1000
+        founders = Membership(voters=frozenset(NodeId(holder.id) for holder in cluster.replica_nodes(shard)))
+        alone = founders.voters == {NodeId(node.id)}
         self._store = ReplicaStore.open(
             cluster.replica_dir(spec.node, shard),
             Identity(cluster_id=cluster.cluster_id, node=node.id, shard=shard),
             _store_settings(cluster),
             crash_points=from_environment(os.environ),
+            alone=alone,
         )
-        founders = Membership(voters=frozenset(NodeId(holder.id) for holder in cluster.replica_nodes(shard)))
-        if founders.voters == {NodeId(node.id)}:
+        if alone:
             self._begin_alone(founders)
         try:
             machine = StateMachine(

@@ -8,6 +8,7 @@ SQLite is refused."""
 from __future__ import annotations
 
 import enum
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from shardworker.store.crash_points import CrashPoint
 from shardworker.store.errors import IdentityMismatch, SqliteTooOld
 from shardworker.store.records import (
     APPLICATION_ID,
+    EPOCH_ROW,
     FORMAT_VERSION,
     IDENTITY_ROW,
     MEMBERSHIP_ROW,
@@ -213,6 +215,20 @@ def put_rebuild_mark(connection: apsw.Connection, mark: RebuildMark | None) -> N
         connection.execute("DELETE FROM meta WHERE id = ?", (REBUILD_ROW,))
     else:
         put_row(connection, REBUILD_ROW, mark.encode())
+
+
+def read_epoch(connection: apsw.Connection) -> int:
+    """How often a process has begun to write this database; 0 if none has."""
+    if not connection.execute("SELECT count(*) FROM meta WHERE id = ?", (EPOCH_ROW,)).get:
+        return 0
+    epoch = json.loads(get_row(connection, EPOCH_ROW))
+    assert isinstance(epoch, int)
+    return epoch
+
+
+def put_epoch(connection: apsw.Connection, epoch: int) -> None:
+    """In the open transaction."""
+    put_row(connection, EPOCH_ROW, json.dumps(epoch).encode())
 
 
 def check_identity(connection: apsw.Connection, path: Path, expected: Identity) -> None:

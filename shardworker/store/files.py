@@ -57,6 +57,9 @@ class Files(Protocol):
     def free_bytes(self, folder: Path) -> int:
         """What this process may still write to the folder's disk."""
 
+    def random_bytes(self, count: int) -> bytes:
+        """Bytes that nobody draws twice."""
+
 
 class RealFiles:
     """The operating system's files."""
@@ -130,6 +133,9 @@ class RealFiles:
     def free_bytes(self, folder: Path) -> int:
         disk = os.statvfs(folder)
         return disk.f_bavail * disk.f_frsize
+
+    def random_bytes(self, count: int) -> bytes:
+        return os.urandom(count)
 
     @staticmethod
     def _fsync(path: Path, flags: int) -> None:

@@ -18,6 +18,7 @@ import apsw
 from proto.errors import Corrupt
 from shardworker.raft.types import LogIndex
 from shardworker.store import database, folder, snapshot
+from shardworker.store.birth import Birth, BirthRecord
 from shardworker.store.crash_points import NO_CRASH_POINTS
 from shardworker.store.database import Role, StoreSettings
 from shardworker.store.errors import StoreError, translated
@@ -33,7 +34,9 @@ class CannotRebuild(StoreError):
     """The replica cannot be started over; nothing was changed."""
 
 
-def start_over(around: Surroundings, generation: int, old: ReplicaState, mark: RebuildMark) -> None:
+def start_over(
+    around: Surroundings, generation: int, old: ReplicaState, mark: RebuildMark, birth: Birth, epoch: int
+) -> None:
     """Make the generation after `generation`: nothing but identity, term, vote and mark. Durable on return.
 
     A crash leaves the old replica or the new one."""
@@ -47,10 +50,12 @@ def start_over(around: Surroundings, generation: int, old: ReplicaState, mark: R
         copy.execute("BEGIN IMMEDIATE")
         database.put_row(copy, STATE_ROW, ReplicaState(term=old.term, vote=old.vote).encode())
         database.put_rebuild_mark(copy, mark)
+        database.put_epoch(copy, epoch)
         copy.execute("COMMIT")
     finally:
         copy.close()
     around.files.sync(path)
+    BirthRecord(around.path, around.files).write(birth.replaced(), around.identity)
     snapshot.switch_generation(around, path, generation + 1)
 
 
@@ -73,10 +78,16 @@ def rebuild_stopped(path: Path, reason: str, files: Files = REAL_FILES) -> Rebui
         raise CannotRebuild(f"{path} is no replica's folder: it holds no replica-<number>.db")
     lock = files.lock(path)
     try:
+        record = BirthRecord(path, files)
+        recorded = record.read()
+        if recorded is not None:
+            record.check_wal(recorded, generation, alone=False)
         folder.clean_up(path, files)
-        identity, state, mark = _read(folder.database_file(path, generation), reason)
+        identity, state, mark, found = _read(folder.database_file(path, generation), reason)
+        if recorded is not None:
+            record.check_database(recorded, found, state, alone=False)
         around = Surroundings(path, identity, StoreSettings(), None, files, NO_CRASH_POINTS)
-        start_over(around, generation, state, mark)
+        start_over(around, generation, state, mark, recorded or found, found.epoch)
         return mark
     except (apsw.Error, OSError) as error:
         raise translated(error, f"starting the replica in {path} over") from error
@@ -84,7 +95,7 @@ def rebuild_stopped(path: Path, reason: str, files: Files = REAL_FILES) -> Rebui
         files.unlock(lock)
 
 
-def _read(file: Path, reason: str) -> tuple[Identity, ReplicaState, RebuildMark]:
+def _read(file: Path, reason: str) -> tuple[Identity, ReplicaState, RebuildMark, Birth]:
     try:
         connection = database.connect(file, StoreSettings(), vfs=None, role=Role.WRITER)
         try:
@@ -92,6 +103,7 @@ def _read(file: Path, reason: str) -> tuple[Identity, ReplicaState, RebuildMark]
             identity, state = database.read_identity(connection), database.read_state(connection)
             others = {*database.read_membership(connection).nodes()} - {identity.node}
             earlier = database.read_rebuild_mark(connection)
+            birth = Birth(identity.replica, database.read_epoch(connection))
         finally:
             connection.close()
     except (apsw.Error, Corrupt, ValueError, KeyError) as error:
@@ -106,7 +118,7 @@ def _read(file: Path, reason: str) -> tuple[Identity, ReplicaState, RebuildMark]
             f"{file} is the shard's only replica: there is nobody to rebuild it from. Restore it from a backup"
         )
     until = max(state.last_index, earlier.until if earlier else 0)
-    return identity, state, RebuildMark(LogIndex(until), reason)
+    return identity, state, RebuildMark(LogIndex(until), reason), birth
 
 
 def main(path: str) -> None:

@@ -8,6 +8,7 @@ story."""
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -15,13 +16,14 @@ import apsw
 from proto.errors import Corrupt
 from shardworker.raft.types import HardState, LogIndex, Membership, SnapshotMeta, Term
 from shardworker.store import database, folder, rebuild, snapshot, verify
+from shardworker.store.birth import Birth, BirthRecord
 from shardworker.store.checkpoint import BackgroundCheckpointer, InlineCheckpointer, checkpoint
 from shardworker.store.crash_points import NO_CRASH_POINTS, CrashPoint
 from shardworker.store.database import Role, StoreSettings
 from shardworker.store.errors import StorageFailed, translated
 from shardworker.store.files import REAL_FILES
 from shardworker.store.log import RaftLog
-from shardworker.store.records import RebuildMark
+from shardworker.store.records import IDENTITY_ROW, RebuildMark, encode_identity
 from shardworker.store.snapshot import SnapshotReceiver, Surroundings
 from shardworker.store.turn import Turn
 
@@ -75,7 +77,11 @@ class ReplicaStore:
         self._sync = True
         self._snapshots_made = 0
         self._switching = threading.Lock()
-        self._around = Surroundings(path, identity, settings, vfs, files, crash_points)
+        self._record = BirthRecord(path, files)
+        self._birth: Birth
+        self._epoch = 0
+        self._is_written = False
+        """Whether the record knows that this process writes to this generation."""
 
     @classmethod
     def open(
@@ -87,19 +93,20 @@ class ReplicaStore:
         vfs: str | None = None,
         files: Files = REAL_FILES,
         crash_points: CrashPoints = NO_CRASH_POINTS,
+        alone: bool = False,
     ) -> ReplicaStore:
         """Open the replica in the folder `path`, or create it there; what a crash left behind is cleaned up.
 
-        A new replica has an empty membership and an empty log. Raises IdentityMismatch if another replica
-        lives there, Corrupt if what is read fails a check, StoreInUse, SqliteTooOld, DiskFull,
+        alone: it is all of its shard, so nobody could tell it what it has lost. A new replica has an empty membership
+        and an empty log. Raises DataMissing if a replica was born here whose data is not there, IdentityMismatch if
+        another replica lives there, Corrupt if what is read fails a check, StoreInUse, SqliteTooOld, DiskFull,
         StorageFailed."""
         database.check_sqlite_version()
         store = cls(path, identity, settings or StoreSettings(), vfs, files, crash_points)
         try:
             files.make_folder(path)
             store._lock = files.lock(path)
-            store.generation = folder.clean_up(path, files)
-            store._open_generation()
+            store._open(alone=alone)
         except Exception as error:
             store._abandon()
             raise translated(error, f"opening the replica in {path}") from error
@@ -107,6 +114,41 @@ class ReplicaStore:
             store._abandon()
             raise
         return store
+
+    def _open(self, *, alone: bool) -> None:
+        record, born = self._record, self._record.read()
+        generation = folder.current_generation(self.path, self.files)
+        if born is not None and record.has_lost_database(generation, alone=alone):
+            born = None
+            # SQLite would take a log for that of the new database.
+            folder.remove_database(self.path, generation or 1, self.files)
+        if born is not None:
+            record.check_wal(born, generation or 1, alone=alone)
+        self.generation = folder.clean_up(self.path, self.files)
+        self._open_generation()
+        found = Birth(self.identity.replica, self._epoch)
+        if born is not None:
+            record.check_database(born, found, self.state, alone=alone)
+            self._birth = born
+        else:
+            self._set_birth(self._adopted(found))
+
+    def _adopted(self, found: Birth) -> Birth:
+        """A database without a record: just made, or of a time before there were records, or somebody removed it."""
+        # Whether it needs its log nobody knows; the first turn will write to it.
+        if found.replica:
+            return found
+        self.identity = replace(self.identity, replica=self.files.random_bytes(16).hex())
+        self.connection.execute("BEGIN IMMEDIATE")
+        database.put_row(self.connection, IDENTITY_ROW, encode_identity(self.identity))
+        self.connection.execute("COMMIT")
+        return Birth(self.identity.replica, found.epoch)
+
+    def _set_birth(self, birth: Birth) -> None:
+        """Durable on return. Raises OSError."""
+        self._record.write(birth, self.identity)
+        self._birth = birth
+        self.crash_points.reach(CrashPoint.BIRTH_RECORDED)
 
     def _open_generation(self) -> None:
         """Open the database file of self.generation and load what memory holds of it."""
@@ -126,6 +168,9 @@ class ReplicaStore:
             database.check_format(self.connection, file)
             database.check_identity(self.connection, file, self.identity)
             database.begin_wal(self.connection, self.settings)
+        self.identity = database.read_identity(self.connection)
+        self._epoch = database.read_epoch(self.connection)
+        self._is_written = False
         self.state = database.read_state(self.connection)
         self.membership = database.read_membership(self.connection)
         self.rebuild = database.read_rebuild_mark(self.connection)
@@ -136,6 +181,10 @@ class ReplicaStore:
         self.connection.set_wal_hook(self._note_wal)
         checkpointer = InlineCheckpointer if self.settings.exclusive else BackgroundCheckpointer
         self._checkpointer = checkpointer(self)
+
+    @property
+    def _around(self) -> Surroundings:
+        return Surroundings(self.path, self.identity, self.settings, self.vfs, self.files, self.crash_points)
 
     # ---- what is durable ----------------------------------------------------------------------------------
 
@@ -236,7 +285,8 @@ class ReplicaStore:
         assert wanted.term >= self.state.term, "the term never goes back"
         assert wanted.term >= received.meta.term, "who takes a snapshot has seen its sender's term"
         try:
-            snapshot.prepare_install(self._around, received, wanted, self.rebuild)
+            snapshot.prepare_install(self._around, received, wanted, self.rebuild, self._epoch)
+            self._set_birth(self._birth.replaced())
         except Exception as error:
             raise self._refused(error, f"preparing {received.path}") from error
         try:
@@ -263,7 +313,8 @@ class ReplicaStore:
         self.connection.close()
         self._fail(StorageFailed(f"the replica in {self.path} is to be rebuilt"))
         try:
-            rebuild.start_over(self._around, self.generation, state, RebuildMark(LogIndex(until), reason))
+            mark = RebuildMark(LogIndex(until), reason)
+            rebuild.start_over(self._around, self.generation, state, mark, self._birth, self._epoch)
         except Exception as error:
             raise translated(error, f"starting the replica in {self.path} over") from error
 
@@ -292,11 +343,24 @@ class ReplicaStore:
             # An empty WAL, if no reader is in the way: a bit that flips in a WAL at rest looks like a torn end to
             # SQLite, which then drops what follows without a word. In the database file we would notice.
             self.connection.set_busy_timeout(0)
-            checkpoint(self.connection, self, apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            if self._record_end():
+                checkpoint(self.connection, self, apsw.SQLITE_CHECKPOINT_TRUNCATE)
         self.connection.close()
         if self._lock is not None:
             self.files.unlock(self._lock)
             self._lock = None
+
+    def _record_end(self) -> bool:
+        """Tell where this replica stands, before its write-ahead log is emptied. False if the disk does not take it:
+        then the log has to stay."""
+        try:
+            wal = folder.wal_of(self.file)
+            if self.files.size(wal):
+                self.files.sync(wal)  # what the record says of its newest turns has to be true
+            self._set_birth(self._birth.ended(self._epoch, self.state))
+        except OSError:
+            return False
+        return True
 
     def _abandon(self) -> None:
         """Let go of everything after a failed `open`, writing nothing."""
@@ -321,13 +385,31 @@ class ReplicaStore:
         if self._failed is not None:
             raise self._failed
         try:
+            if not self._is_written:
+                self._begin_to_write()
             if sync is not self._sync:
                 self._execute("PRAGMA synchronous = FULL" if sync else "PRAGMA synchronous = NORMAL")
                 self._sync = sync
             self._execute("BEGIN IMMEDIATE")
-        except apsw.Error as error:
+        except (apsw.Error, OSError) as error:
             raise self._refused(error, "beginning a turn") from error
         self.crash_points.reach(CrashPoint.TURN_BEGUN)
+
+    def _begin_to_write(self) -> None:
+        """From here on the write-ahead log is needed, and an older copy of the database is known as one (birth.py)."""
+        if self._epoch == self._birth.epoch:
+            self._execute("BEGIN IMMEDIATE")
+            try:
+                database.put_epoch(self.connection, self._epoch + 1)
+                self._execute("COMMIT")
+            except BaseException:
+                if self.connection.in_transaction:
+                    self._execute("ROLLBACK")
+                raise
+            self._epoch += 1
+            self.crash_points.reach(CrashPoint.EPOCH_COMMITTED)
+        self._set_birth(self._birth.written(self._epoch))
+        self._is_written = True
 
     def execute(self, sql: str, bindings: tuple[Any, ...] = ()) -> None:
         """For Turn: a statement on the writer's connection."""

@@ -287,9 +287,13 @@ def _check_copy(around: Surroundings, path: Path, announced: SnapshotMeta) -> No
 
 
 def prepare_install(
-    around: Surroundings, received: ReceivedSnapshot, hard_state: HardState, mark: RebuildMark | None
+    around: Surroundings,
+    received: ReceivedSnapshot,
+    hard_state: HardState,
+    mark: RebuildMark | None,
+    epoch: int,
 ) -> None:
-    """Make the received file this replica's own: its identity, term, vote and mark. Durable on return.
+    """Make the received file this replica's own: its identity, term, vote, mark and epoch. Durable on return.
 
     With a journal, unlike the rest: should the disk be full just now, the same file is tried again later."""
     copy = open_copy(around, received.path, Role.WRITER)
@@ -299,6 +303,7 @@ def prepare_install(
         database.put_row(copy, STATE_ROW, state.encode())
         database.put_row(copy, IDENTITY_ROW, encode_identity(around.identity))
         database.put_rebuild_mark(copy, mark)
+        database.put_epoch(copy, epoch)
         copy.execute("COMMIT")
     finally:
         copy.close()

@@ -473,6 +473,9 @@ class SimulatedFiles:
     def free_bytes(self, folder: Path) -> int:
         return self._disk.free_bytes()
 
+    def random_bytes(self, count: int) -> bytes:
+        return self._disk.random_bytes(count)
+
     def _inode(self, path: Path) -> _Inode:
         inode = self._disk.find(str(path))
         if inode is None:

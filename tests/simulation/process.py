@@ -140,6 +140,8 @@ class Process:
         self._wake_us: int | None = None
         self._ticks = Ticks(config.raft.tick_ms * MS, host.local_us())
         self._checkers = cluster.checkers
+        founders = host.begins_with
+        alone = founders is not None and founders.voters == {NodeId(host.number)}
         self.store = cluster.build.store.open(
             host.folder,
             host.identity,
@@ -153,10 +155,10 @@ class Process:
             vfs=host.disk.vfs,
             files=host.disk.files,
             crash_points=crash,
+            alone=alone,
         )
         try:
-            founders = host.begins_with
-            if founders is not None and founders.voters == {NodeId(host.number)}:
+            if founders is not None and alone:
                 self._begin_alone(founders)
             self._checkers.opened(self)
             machine = _watched_machine(cluster.build.machine, self, self._checkers)
