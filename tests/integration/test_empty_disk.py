@@ -85,7 +85,7 @@ def test_a_lone_voter_does_not_begin_its_shard_anew(tmp_path: Path) -> None:
         worker.start()
         assert worker.wait_dead() == 1, worker.describe()
         assert b"tells that this replica was born and has data" in b"".join(worker.said)
-        worker.folder.rmdir()
+        shutil.rmtree(worker.folder)
         kept.rename(worker.folder)
         worker.start()
         assert worker.range(b"k0").count == 1
