@@ -151,6 +151,18 @@ class AnswerTooLarge(InvalidRequest):
     frame_code = 19
 
 
+class TooManyRows(InvalidRequest):
+    """A write would visit more rows than one command may; `detail` says how many that is."""
+
+    frame_code = 20
+
+
+class RequestIdReused(InvalidRequestId):
+    """The request id belongs to another request, which was applied; this one changed nothing."""
+
+    frame_code = 21
+
+
 # ---- absent ------------------------------------------------------------------------------------------------
 
 
@@ -261,6 +273,20 @@ class TooManyCursors(BoathouseError):
     retry = Retry.CALLER
 
 
+class ShardBusy(BoathouseError):
+    """The requests that are to be applied together would keep the shard from answering; this one changed nothing."""
+
+    frame_code = 123
+    retry = Retry.CALLER
+
+
+class UpgradeInProgress(BoathouseError):
+    """A voter of the shard runs a version that cannot apply this request yet; nothing was proposed."""
+
+    frame_code = 124
+    retry = Retry.CALLER
+
+
 # ---- nobody knows ------------------------------------------------------------------------------------------
 
 
@@ -285,6 +311,16 @@ class ReadTimedOut(BoathouseError):
 
     frame_code = 142
     retry = Retry.CALLER
+
+
+# ---- known, but not how it was answered ---------------------------------------------------------------------
+
+
+class AnswerForgotten(BoathouseError):
+    """The request was applied, exactly once; its answer is no longer kept, or was too large to keep."""
+
+    frame_code = 150
+    definite = False
 
 
 # ---- our bug, a bad disk -----------------------------------------------------------------------------------

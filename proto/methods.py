@@ -15,6 +15,9 @@ from proto.internal import frames_pb2 as frames
 LEVEL: Final = 1
 """The newest machine level that this build can apply (Command.since_level)."""
 
+REQUEST_ID_BYTES: Final = 16
+"""Every write carries an id of this length; the state machine applies each id once."""
+
 
 class Kind(enum.Enum):
     """How many messages go each way."""

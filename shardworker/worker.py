@@ -23,7 +23,7 @@ import zmq
 from config.process.child import emit, fail, read_spec, refuse_optimized, set_up_logging
 from proto import errors
 from shardworker.background import BackgroundThreads
-from shardworker.machine import MachineSettings, StateMachine
+from shardworker.machine import StateMachine
 from shardworker.raft import Membership, NodeId, Raft, Settings
 from shardworker.replica.integrity import RebuildBegun, begin_rebuild, has_peers
 from shardworker.replica.replica import Replica
@@ -96,7 +96,6 @@ class Worker:
             machine = StateMachine(
                 self._store.connection,
                 shard,
-                MachineSettings(),
                 table_written=lambda: self._store.crash_points.reach(CrashPoint.CATALOG_WRITTEN),
             )
         except apsw.Error as error:

@@ -322,6 +322,7 @@ class Command(_message.Message):
     table_id: _builtins.int
     body: _builtins.bytes
     request_id: _builtins.bytes
+    """16 bytes"""
     def __init__(
         self,
         *,
@@ -346,8 +347,11 @@ class CommandBatch(_message.Message):
 
     TIME_MS_FIELD_NUMBER: _builtins.int
     COMMANDS_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
     time_ms: _builtins.int
     """the leader's wall clock when it proposed; never decreases as applied"""
+    format: _builtins.int
+    """1; a replica that meets another one stops"""
     @_builtins.property
     def commands(self) -> _containers.RepeatedCompositeFieldContainer[Global___Command]: ...
     def __init__(
@@ -355,10 +359,11 @@ class CommandBatch(_message.Message):
         *,
         time_ms: _builtins.int = ...,
         commands: _abc.Iterable[Global___Command] | None = ...,
+        format: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "time_ms", b"time_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "format", b"format", "time_ms", b"time_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -391,57 +396,78 @@ class TableSpec(_message.Message):
 Global___TableSpec: _TypeAlias = TableSpec  # noqa: Y015
 
 @_typing.final
-class StoredResult(_message.Message):
-    """Stored with the entry that caused them, so that a repeated request id gets its first answer again."""
+class StoredResults(_message.Message):
+    """What came of the commands of one entry, stored with it, so that a repeated request id gets its first answer again.
+    Column by column, because an entry has hundreds of them and most say little.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
-    REVISION_FIELD_NUMBER: _builtins.int
-    BODY_FIELD_NUMBER: _builtins.int
+    REQUEST_IDS_FIELD_NUMBER: _builtins.int
+    FINGERPRINTS_FIELD_NUMBER: _builtins.int
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    BODY_BYTES_FIELD_NUMBER: _builtins.int
+    UNKEPT_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    request_ids: _builtins.bytes
+    """16 bytes each"""
+    fingerprints: _builtins.bytes
+    """of the requests, 8 bytes each"""
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def body_bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """of the answers, which are stored apart; none at all if all are empty"""
+
+    @_builtins.property
+    def unkept(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """places of answers that were too large to keep"""
+
+    @_builtins.property
+    def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredError]: ...
+    def __init__(
+        self,
+        *,
+        request_ids: _builtins.bytes = ...,
+        fingerprints: _builtins.bytes = ...,
+        revisions: _abc.Iterable[_builtins.int] | None = ...,
+        body_bytes: _abc.Iterable[_builtins.int] | None = ...,
+        unkept: _abc.Iterable[_builtins.int] | None = ...,
+        errors: _abc.Iterable[Global___StoredError] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_bytes", b"body_bytes", "errors", b"errors", "fingerprints", b"fingerprints", "request_ids", b"request_ids", "revisions", b"revisions", "unkept", b"unkept"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoredResults: _TypeAlias = StoredResults  # noqa: Y015
+
+@_typing.final
+class StoredError(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
-    request_id: _builtins.bytes
-    revision: _builtins.int
-    body: _builtins.bytes
+    place: _builtins.int
+    """of the command among those of its entry"""
     error: _builtins.int
     detail: _builtins.str
     def __init__(
         self,
         *,
-        request_id: _builtins.bytes = ...,
-        revision: _builtins.int = ...,
-        body: _builtins.bytes = ...,
+        place: _builtins.int = ...,
         error: _builtins.int = ...,
         detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "detail", b"detail", "error", b"error", "request_id", b"request_id", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "error", b"error", "place", b"place"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___StoredResult: _TypeAlias = StoredResult  # noqa: Y015
-
-@_typing.final
-class StoredResults(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RESULTS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredResult]: ...
-    def __init__(
-        self,
-        *,
-        results: _abc.Iterable[Global___StoredResult] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___StoredResults: _TypeAlias = StoredResults  # noqa: Y015
+Global___StoredError: _TypeAlias = StoredError  # noqa: Y015
 
 @_typing.final
 class TableStatus(_message.Message):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
+from proto.methods import REQUEST_ID_BYTES
+from shardworker.machine import FORMAT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-REQUEST_ID_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +62,13 @@ class Proposals:
     def take(self, time_ms: int) -> Iterator[frames.CommandBatch]:
         """Empty the queue into batches, one per log entry, in order of arrival."""
         queue, self._queue, self._queue_bytes = self._queue, [], 0
-        batch = frames.CommandBatch(time_ms=time_ms)
+        batch = frames.CommandBatch(time_ms=time_ms, format=FORMAT)
         batch_bytes = 0
         for request in queue:
             size = len(request.body)
             if batch_bytes and batch_bytes + size > self._batch_bytes_max:
                 yield batch
-                batch = frames.CommandBatch(time_ms=time_ms)
+                batch = frames.CommandBatch(time_ms=time_ms, format=FORMAT)
                 batch_bytes = 0
             batch.commands.add(
                 method=request.method,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from config import ClusterConfig
     from shardworker.background import Background
-    from shardworker.machine import StateMachine
+    from shardworker.machine import Parsed, StateMachine
     from shardworker.raft import Raft, ReadState
     from shardworker.store import ReplicaStore
 
@@ -156,21 +156,22 @@ class Reads:
         try:
             if request.method in (ITERATE, NEXT, CLOSE):
                 return self._iterate(identity, request)
-            if self._machine.is_heavy(request.method, request.body, request.table_id):
+            parsed = self._machine.parse(request.method, request.table_id, request.body)
+            if self._machine.is_heavy(parsed):
                 self._background.submit(
-                    lambda: self._read_beside(request),
+                    lambda: self._read_beside(parsed),
                     lambda result: self._late.append(Answer(identity, request.call, result)),
                 )
                 return None
         except errors.BoathouseError as error:
             return _failed(identity, request, error)
-        result = self._machine.read(self._store.connection, request.method, request.table_id, request.body)
+        result = self._machine.read(self._store.connection, parsed)
         return Answer(identity, request.call, result)
 
-    def _read_beside(self, request: frames.Request) -> Result:
+    def _read_beside(self, request: Parsed) -> Result:
         connection = self._store.reader()
         try:
-            return self._machine.read(connection, request.method, request.table_id, request.body)
+            return self._machine.read(connection, request)
         finally:
             self._store.close_reader(connection)
 
@@ -205,7 +206,8 @@ class Reads:
         if len(self._cursors) >= self._cursors_max:
             raise errors.TooManyCursors(f"{self._cursors_max} iterations are open on this replica")
         connection = self._store.reader()
-        parts = self._machine.iterate(connection, request.table_id, request.body)
+        parsed = self._machine.parse(request.method, request.table_id, request.body)
+        parts = self._machine.iterate(connection, parsed)
         cursor_id = next(self._cursor_ids)
         self._cursors[cursor_id] = _Cursor(connection, parts)
         return cursor_id

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     import apsw
 
-    from shardworker.machine import Result
+    from shardworker.machine import Parsed, Result
+    from shardworker.machine.window import Remembered
     from tests.simulation.simulation import Scenario
 
 
@@ -57,7 +58,7 @@ class IndexSavedApart(ReplicaStore):
 class AppliesRetriesAgain(StateMachine):
     """A request id that was seen before is not recognised."""
 
-    def _remembered(self, request_id: bytes) -> Result | None:
+    def _remembered(self, request_id: bytes) -> Remembered | None:
         return None
 
 
@@ -91,9 +92,9 @@ class ReadsGoBack(Replica):
             return
         read = self._machine.read
 
-        def read_back(connection: apsw.Connection, method: int, table_id: int, body: bytes) -> Result:
-            result = read(connection, method, table_id, body)
-            kept = self._kept.setdefault(body, result)
+        def read_back(connection: apsw.Connection, parsed: Parsed) -> Result:
+            result = read(connection, parsed)
+            kept = self._kept.setdefault(request.body, result)
             self._looks_back = not self._looks_back
             return kept if self._looks_back else result
 

@@ -11,7 +11,6 @@ import apsw
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
-from shardworker.machine import MachineSettings
 from shardworker.raft import NodeId, Role, Settings
 from shardworker.store import StoreSettings, translated
 from shardworker.ticks import Ticks
@@ -163,7 +162,7 @@ class Process:
             self._checkers.opened(self)
             machine = _watched_machine(cluster.build.machine, self, self._checkers)
             try:
-                self.machine = machine(self.store.connection, cluster.shard, MachineSettings())
+                self.machine = machine(self.store.connection, cluster.shard)
             except apsw.Error as error:
                 raise translated(error, "opening the tables") from error
             raft: Any = _watched_raft(cluster.build.raft, self, self._checkers)

@@ -33,6 +33,7 @@ from tests.simulation.world import MS, SECOND, World
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from shardworker.machine import Result
     from tests.history.operations import Operation
     from tests.simulation.build import Build
     from tests.simulation.host import Host
@@ -239,9 +240,7 @@ class _Simulation:
         found = []
         for revision in sorted({status.revision, floor, (floor + status.revision) // 2}):
             request = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0", revision=revision)
-            result = process.machine.read(
-                process.store.connection, frames.ETCD_RANGE, TABLE_ID, request.SerializeToString()
-            )
+            result = _read(process, request)
             if result.error is not None:
                 raise Violation("equal-state", f"{process} cannot read revision {revision}: {result.error}")
             found.append((revision, result.body))
@@ -258,9 +257,7 @@ class _Simulation:
             least = sum(operation.outcome is Outcome.OK for operation in puts)
             most = least + sum(operation.outcome is Outcome.UNKNOWN for operation in puts)
             request = rpc_pb2.RangeRequest(key=key)
-            result = process.machine.read(
-                process.store.connection, frames.ETCD_RANGE, TABLE_ID, request.SerializeToString()
-            )
+            result = _read(process, request)
             kvs = rpc_pb2.RangeResponse.FromString(result.body).kvs
             version = kvs[0].version if kvs else 0
             if not least <= version <= most:
@@ -292,9 +289,7 @@ class _Simulation:
             pending = self._cluster.recorder.invoke(0, Kind.GET, key)
             pending.invoked = now + 1
             request = rpc_pb2.RangeRequest(key=key)
-            result = process.machine.read(
-                process.store.connection, frames.ETCD_RANGE, TABLE_ID, request.SerializeToString()
-            )
+            result = _read(process, request)
             kvs = rpc_pb2.RangeResponse.FromString(result.body).kvs
             self._world.now_us = now + 2
             read = pending.succeeded(
@@ -303,3 +298,9 @@ class _Simulation:
                 mod_revision=kvs[0].mod_revision if kvs else 0,
             )
             history.append(read)
+
+
+def _read(process: Process, request: rpc_pb2.RangeRequest) -> Result:
+    """What a replica's tables say, past all of consensus."""
+    parsed = process.machine.parse(frames.ETCD_RANGE, TABLE_ID, request.SerializeToString())
+    return process.machine.read(process.store.connection, parsed)

@@ -12,7 +12,7 @@ from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2 as regatta
 from shardworker import raft_frames
-from shardworker.machine import MachineSettings, StateMachine
+from shardworker.machine import FORMAT, StateMachine
 from shardworker.raft import Entry, EntryKind, LogIndex, Membership, MessageKind, NodeId, Raft, Role
 from shardworker.replica.integrity import SCRUB_INTERVAL_S
 from shardworker.replica.replica import APPLY_ANSWER_BYTES_MAX, ENVELOPE_BYTES_MAX, FULL_ELECTIONS, Replica
@@ -74,7 +74,7 @@ class Bench:
         if not self.store.membership.voters:
             with self.store.turn(sync=True) as turn:
                 turn.set_membership(membership)
-        machine = StateMachine(self.store.connection, SHARD, MachineSettings())
+        machine = StateMachine(self.store.connection, SHARD)
         self.core = Raft(
             settings_of(1, election_ticks=self.cluster.raft.election_ticks),
             self.store.log,
@@ -280,19 +280,21 @@ def test_what_is_said_to_another_replica_is_not_heard(tmp_path: Path) -> None:
 def test_a_turn_does_not_collect_the_answers_of_all_that_waits_to_be_applied(led: Bench) -> None:
     """Each entry here is small, and its answers are all that one transaction may collect."""
     core, previous = led.core, led.core.log.last_index
-    batch = frames.CommandBatch(time_ms=2_000)
-    for number in range(APPLY_ANSWER_BYTES_MAX // (KEYS * len(VALUE))):
-        txn = etcd.TxnRequest()
-        txn.success.add(request_range=etcd.RangeRequest(key=b"0", range_end=b"\0"))
-        batch.commands.add(
-            method=frames.ETCD_TXN,
-            table_id=TABLE,
-            body=txn.SerializeToString(),
-            request_id=number.to_bytes(16, "little"),
-        )
+    body = etcd.TxnRequest(
+        success=[etcd.RequestOp(request_range=etcd.RangeRequest(key=b"0", range_end=b"\0"))]
+    ).SerializeToString()
+    count = APPLY_ANSWER_BYTES_MAX // (KEYS * len(VALUE))
+
+    def batch(entry: int) -> bytes:
+        ids = [(entry * count + number).to_bytes(16, "little") for number in range(count)]
+        commands = [
+            frames.Command(method=frames.ETCD_TXN, table_id=TABLE, body=body, request_id=request_id)
+            for request_id in ids
+        ]
+        return frames.CommandBatch(time_ms=2_000, format=FORMAT, commands=commands).SerializeToString()
+
     entries = tuple(
-        Entry(core.term, LogIndex(previous + 1 + n), EntryKind.COMMANDS, batch.SerializeToString())
-        for n in range(3)
+        Entry(core.term, LogIndex(previous + 1 + n), EntryKind.COMMANDS, batch(n)) for n in range(3)
     )
     append = message(
         MessageKind.APPEND,
