@@ -97,7 +97,8 @@ class Coordinator:
         bounds = Bounds(calls_max=limits.pending_requests_max, bytes_max=limits.pending_bytes_max)
         self._driver = Driver(self._context, loop, self._topology, local=NodeId(node.id), bounds=bounds)
         ids = RequestIds(secrets.token_bytes(8))
-        self._tables = Tables(self._driver, ids, shards=self._topology.shards())
+        self._statuses = ReplicaStatuses(self._driver)
+        self._tables = Tables(self._driver, self._statuses, ids, shards=self._topology.shards())
         self._catalog = Catalog(self._tables, promised=cluster.tables)
         self._calls = TableCalls(
             self._driver, self._catalog, ids, bounds, step_timeout_s=limits.read_timeout_ms / 1000
@@ -143,7 +144,7 @@ class Coordinator:
             txn_ops_max=limits.txn_ops_max,
         )
         members = EtcdCluster(self._calls, tables, cluster)
-        maintenance = EtcdMaintenance(tables, ReplicaStatuses(self._driver), cluster)
+        maintenance = EtcdMaintenance(tables, self._statuses, cluster)
         api, keys = self._etcd_api, etcd_kv.METADATA_KEYS
         read_s, write_s = limits.read_timeout_ms / 1000, limits.write_timeout_ms / 1000
         methods: list[tuple[str, Unary, float]] = [
@@ -168,9 +169,7 @@ class Coordinator:
         api = Api(statuses=outcomes.REGATTA, message_bytes_max=REGATTA_MESSAGE_BYTES_MAX)
         read_s, write_s = limits.read_timeout_ms / 1000, limits.write_timeout_ms / 1000
         kv = regatta_kv.RegattaKV(self._calls, RegattaHeaders(replica_id=self._node.id))
-        members = regatta_cluster.RegattaCluster(
-            self._catalog, ReplicaStatuses(self._driver), cluster, self._node
-        )
+        members = regatta_cluster.RegattaCluster(self._catalog, self._statuses, cluster, self._node)
         writes, asking = regatta_kv.METADATA_KEYS, regatta_cluster.MEMBER_LIST_METADATA_KEYS
         methods: list[tuple[str, Unary, float, frozenset[str]]] = [
             ("KV/Range", kv.range, read_s, frozenset()),
@@ -225,9 +224,7 @@ class Coordinator:
 
     def _ask_replicas(self) -> dict[ShardId, frames.ReplicaStatus | None]:
         """How this node's replicas are, by shard; for a scrape, from its thread."""
-        asking = ReplicaStatuses(self._driver).on(
-            NodeId(self._node.id), self._topology.shards_on(NodeId(self._node.id))
-        )
+        asking = self._statuses.on(NodeId(self._node.id), self._topology.shards_on(NodeId(self._node.id)))
         return asyncio.run_coroutine_threadsafe(asking, self._loop).result(SCRAPE_TIMEOUT_S)
 
     @property
