@@ -249,6 +249,12 @@ class NoSuccessor(BoathouseError):
     retry = Retry.CALLER
 
 
+class BadTransferee(BoathouseError):
+    """Leadership was to go to a node that has no replica of the shard, or one that does not vote."""
+
+    frame_code = 107
+
+
 # ---- too busy, too full ------------------------------------------------------------------------------------
 
 

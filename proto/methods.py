@@ -70,18 +70,22 @@ class Command:
     access: Access
     since_level: int = 1
     """The machine level that knows it. It is not proposed before every voter of the shard has said that it does."""
+    may_only_read: bool = False
+    """Of a write: sent without a request id it changes nothing, and is answered as a read."""
+    frees_space: bool = False
+    """Of a write: it is taken while the disk is nearly full, since it is the way out of that."""
 
 
 COMMANDS: Final[dict[int, Command]] = {
     frames.ETCD_RANGE: Command(access=Access.READ),
     frames.ETCD_PUT: Command(access=Access.WRITE),
-    frames.ETCD_DELETE_RANGE: Command(access=Access.WRITE),
-    frames.ETCD_TXN: Command(access=Access.WRITE),  # one of ranges only is sent, and read, as a read
-    frames.ETCD_COMPACT: Command(access=Access.WRITE),
+    frames.ETCD_DELETE_RANGE: Command(access=Access.WRITE, frees_space=True),
+    frames.ETCD_TXN: Command(access=Access.WRITE, may_only_read=True),
+    frames.ETCD_COMPACT: Command(access=Access.WRITE, frees_space=True),
     frames.REGATTA_RANGE: Command(access=Access.READ),
     frames.REGATTA_PUT: Command(access=Access.WRITE),
-    frames.REGATTA_DELETE_RANGE: Command(access=Access.WRITE),
-    frames.REGATTA_TXN: Command(access=Access.WRITE),
+    frames.REGATTA_DELETE_RANGE: Command(access=Access.WRITE, frees_space=True),
+    frames.REGATTA_TXN: Command(access=Access.WRITE, may_only_read=True),
     frames.REGATTA_ITERATE: Command(access=Access.READ),
     frames.TABLE_CREATE: Command(access=Access.WRITE),
     frames.TABLE_STATUS: Command(access=Access.READ),
@@ -90,6 +94,14 @@ COMMANDS: Final[dict[int, Command]] = {
     frames.CURSOR_CLOSE: Command(access=Access.REPLICA),
     frames.TRANSFER_LEADER: Command(access=Access.LEADER),
 }
+
+
+def access_of(request: frames.Request) -> Access:
+    """What this request is to its shard. Its method has to be one of COMMANDS."""
+    command = COMMANDS[request.method]
+    if command.may_only_read and not request.request_id:
+        return Access.READ
+    return command.access
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

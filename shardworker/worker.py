@@ -25,7 +25,7 @@ from proto import errors
 from shardworker.background import BackgroundThreads
 from shardworker.machine import StateMachine
 from shardworker.raft import Membership, NodeId, Raft, Settings
-from shardworker.replica.integrity import RebuildBegun, begin_rebuild, has_peers
+from shardworker.replica.rebuild import RebuildBegun, begin_rebuild, has_peers
 from shardworker.replica.replica import Replica
 from shardworker.store import (
     CrashPoint,

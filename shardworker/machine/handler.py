@@ -65,5 +65,5 @@ class Handler(Generic[Op]):
     """Whether the read may hold up a loop for more than about a millisecond; much cheaper than the read itself."""
     keys: Callable[[Op], Iterable[bytes]] = no_keys
     """Keys whose newest rows a write is going to ask for: they are fetched for a whole entry at once."""
-    awaits_sweep: Callable[[Op], bool] = lambda op: False
-    """Whether the answer is only due when history is physically gone."""
+    awaits_sweep: Callable[[Op], int | None] | None = None
+    """The revision below which history must be physically gone before the write is answered; None if it need not."""

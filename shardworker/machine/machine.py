@@ -315,20 +315,24 @@ class StateMachine:
         """Whether compaction_step would find something to do."""
         return not all(sweep.is_swept(table) for table in self.tables)
 
-    def waits_for_sweep(self, command: frames.Command) -> bool:
-        """Whether the answer is only due when the table's history is physically gone: etcd's `physical` compaction,
-        which also waits for an earlier one when it fails itself."""
-        if self.is_swept(command.table_id):
-            return False
+    def sweep_awaited(self, command: frames.Command) -> int | None:
+        """The revision up to which a table's history has to be physically gone before this command is answered: etcd's
+        `physical` compaction, which also waits for an earlier one when it fails itself. None if it is due now."""
+        handler = HANDLERS.get(command.method)
+        table = self.tables.get(command.table_id)
+        if table is None or handler is None or handler.awaits_sweep is None:
+            return None
         request = self.parse(command.method, command.table_id, command.body)
-        return (
-            request.error is None and request.handler is not None and request.handler.awaits_sweep(request.op)
-        )
+        asked = None if request.error is not None else handler.awaits_sweep(request.op)
+        if asked is None:
+            return None
+        revision = min(asked, table.floor)
+        return None if sweep.is_swept_to(table, revision) else revision
 
-    def is_swept(self, table_id: int) -> bool:
-        """Whether everything below the table's compacted revision is physically gone (for a physical compaction)."""
+    def is_swept(self, table_id: int, revision: int) -> bool:
+        """Whether what a compaction at this revision made unreachable is physically gone."""
         table = self.tables.get(table_id)
-        return table is None or sweep.is_swept(table)
+        return table is None or sweep.is_swept_to(table, revision)
 
     @property
     def time_ms(self) -> int:

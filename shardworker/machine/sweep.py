@@ -25,6 +25,11 @@ def is_swept(table: TableState) -> bool:
     return floor < 0 or (table.swept_floor == floor and table.swept_id >= (floor + 1) << SUB_BITS)
 
 
+def is_swept_to(table: TableState, revision: int) -> bool:
+    """Whether a walk that knew a floor of `revision` or above has passed it."""
+    return table.swept_floor >= revision and table.swept_id >= (revision + 1) << SUB_BITS
+
+
 def sweep(connection: apsw.Connection, table: TableState, rows_max: int) -> int:
     """Visits at most rows_max rows and returns how many; 0 = nothing left. Saves the table's progress."""
     floor = table.floor

@@ -33,14 +33,15 @@ import structlog
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker.raft import NO_NODE, HardState, LogIndex, NodeId, Term
-from shardworker.replica.integrity import RebuildBegun
+from shardworker.replica.part import NEVER_TICKS, Part
+from shardworker.replica.rebuild import begin_rebuild
 from shardworker.store import DiskFull, ReplicaState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
-    from shardworker.raft import Membership, Raft
-    from shardworker.store import ReplicaStore
+    from shardworker.raft import Membership
+    from shardworker.replica.part import ReplicaContext
 
 log = structlog.get_logger()
 
@@ -123,29 +124,24 @@ def judge(
     )
 
 
-class Census:
+class Census(Part):
     """Asks for one replica that starts on an empty disk, and answers for every one. Called from the loop's thread."""
 
     def __init__(
         self,
-        *,
-        node: NodeId,
-        core: Raft,
-        store: ReplicaStore,
+        context: ReplicaContext,
         founders: Membership | None,
         life: int,
-        send: Callable[[NodeId, frames.Envelope], None],
-        patience_ticks: int,
     ) -> None:
         """founders: whom a new shard begins with; None for a replica that is told its membership by a leader. life:
         tells this process's questions from those of the process before it."""
-        self._node = node
-        self._core = core
-        self._store = store
+        self._node = node = context.node
+        self._core = context.core
+        self._store = store = context.store
         self._founders = founders
         self._life = life
-        self._send = send
-        self._patience_ticks = patience_ticks
+        self._send = context.outgoing.send_peer
+        self._patience_ticks = 2 * context.cluster.raft.election_ticks
         self._ticks = 0
         self._answers: dict[NodeId, Answer] = {}
         self._asking_lives: dict[NodeId, int] = {}
@@ -159,18 +155,26 @@ class Census:
         """Whether this replica does not know yet what to do: it hears and says nothing else."""
 
     @property
-    def fault(self) -> str:
-        """Why this replica does not serve; empty if it is not for this."""
-        return (
+    def fault(self) -> errors.BoathouseError | None:
+        """Others may know what this replica has lost."""
+        if not self.waits:
+            return None
+        return errors.NotLeader(
             f"its disk is empty, and it waits to hear what the others hold: {self._reason}"
-            if self.waits
-            else ""
         )
 
-    def check_serves(self) -> None:
-        """Raises NotLeader while this replica waits: others may know what it has lost."""
-        if self.waits:
-            raise errors.NotLeader(self.fault)
+    @property
+    def votes(self) -> bool:
+        return not self.waits
+
+    def ticks_until_action(self) -> int:
+        return 1 if self.waits else NEVER_TICKS
+
+    def handle(self, identity: bytes, envelope: frames.Envelope) -> None:
+        if envelope.HasField("census_question"):
+            self._handle_question(envelope.census_question)
+        if envelope.HasField("census_answer"):
+            self._handle_answer(envelope.census_answer)
 
     def tick(self) -> None:
         """One tick of the Raft clock has passed: ask again whom the last question may not have reached."""
@@ -178,7 +182,7 @@ class Census:
             self._ticks += 1
             self._ask(self._others())
 
-    def handle_question(self, question: frames.CensusQuestion) -> None:
+    def _handle_question(self, question: frames.CensusQuestion) -> None:
         """Tell a peer what this replica holds."""
         mark = self._store.rebuild
         answer = frames.CensusAnswer(
@@ -193,7 +197,7 @@ class Census:
         )
         self._send(NodeId(question.sender), frames.Envelope(census_answer=answer))
 
-    def handle_answer(self, answer: frames.CensusAnswer) -> None:
+    def _handle_answer(self, answer: frames.CensusAnswer) -> None:
         """A peer told what it holds."""
         sender = NodeId(answer.sender)
         if not self.waits or answer.life != self._life or sender not in self._others():
@@ -225,8 +229,7 @@ class Census:
                 reason = "its disk was empty though its shard has data"
                 # It votes for nobody else in that term.
                 lost = ReplicaState(term=term, vote=self._node, last_index=until)
-                self._store.begin_rebuild(reason, lost)
-                raise RebuildBegun(f"{reason}; this replica is rebuilt from the leader")
+                begin_rebuild(self._store, reason, lost)
             case Wait(reason):
                 self._reason = reason
 

@@ -224,6 +224,12 @@ class ReplicaStore:
         return self.files.free_bytes(self.path)
 
     @property
+    def wal_bytes(self) -> int:
+        """Length of the write-ahead log as of the last turn. It grows over its bound while a reader needs what it
+        holds."""
+        return self.wal_frames * self.settings.page_bytes
+
+    @property
     def checkpoint_frames(self) -> int:
         """Length of the WAL, in pages, at which a checkpoint starts."""
         return self.settings.checkpoint_wal_bytes // self.settings.page_bytes

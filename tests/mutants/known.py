@@ -13,8 +13,11 @@ from unittest.mock import patch
 
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import StateMachine, window
+from shardworker.machine.registry import HANDLERS
 from shardworker.raft import NodeId, Role, Term
 from shardworker.replica import census
+from shardworker.replica import replica as replica_module
+from shardworker.replica.disk_space import DiskSpace, Space
 from shardworker.replica.replica import Replica
 from shardworker.store import ReplicaStore, Turn, folder
 from tests.mutants import scenarios
@@ -82,34 +85,28 @@ class ReadsGoBack(Replica):
 
     def __init__(self, **parts: Any) -> None:
         super().__init__(**parts)
-        self._kept: dict[bytes, Result] = {}
+        self._kept: dict[str, Result] = {}
         self._looks_back = False
-
-    def _route(self, identity: bytes, request: frames.Request) -> None:
-        follows = self._core.role is not Role.LEADER
-        if not follows or request.linearizable or request.method != frames.ETCD_RANGE:
-            super()._route(identity, request)
-            return
         read = self._machine.read
 
-        def read_back(connection: apsw.Connection, parsed: Parsed) -> Result:
-            result = read(connection, parsed)
-            kept = self._kept.setdefault(request.body, result)
+        def read_back(connection: apsw.Connection, request: Parsed) -> Result:
+            result = read(connection, request)
+            if self._core.role is Role.LEADER or request.handler is not HANDLERS[frames.ETCD_RANGE]:
+                return result
+            kept = self._kept.setdefault(repr(request.op), result)
             self._looks_back = not self._looks_back
             return kept if self._looks_back else result
 
-        with patch.object(self._machine, "read", read_back):
-            super()._route(identity, request)
+        self._machine.read = read_back  # type: ignore[method-assign]
 
 
-class StaysFull(Replica):
+class StaysFull(DiskSpace):
     """Takes anything that waits to be sent for a turn that the full disk refused: found in boathouse."""
 
-    def _watch_disk(self) -> None:
-        was_full, self._turn_refused = self._disk_full, self._turn_refused or self._core.has_ready()
-        super()._watch_disk()
-        if not was_full:
-            self._turn_refused = False
+    def tick(self) -> None:
+        if self.space is Space.NEARLY_FULL and self._core.has_ready():
+            self.space = Space.REFUSED
+        super().tick()
 
 
 class JoinsWithoutAsking(Replica):
@@ -334,12 +331,13 @@ MUTANTS = (
     ),
     Mutant(
         "found: a leader refused writes for good after a full disk",
-        Build(replica=StaysFull),
+        Build(),
         kinds=("full-disk",),
         seen_by=("liveness",),
         # Alone with a learner: it has somebody to send heartbeats to, and nobody to hand over to.
         voters=1,
         spares=1,
         learners=1,
+        patches=((replica_module, "DiskSpace", StaysFull),),
     ),
 )

@@ -66,6 +66,10 @@ def _compact(writer: Writer, op: Compact) -> bytes:
     return b""
 
 
+def _awaits_sweep(op: Compact) -> int | None:
+    return op.revision if op.physical else None
+
+
 HANDLERS: dict[int, Handler[Any]] = {
     frames.ETCD_RANGE: Handler(parse=_parse_range, read=_range, is_heavy=weight.is_heavy),
     frames.ETCD_PUT: Handler(parse=_parse_put, write=_put, keys=point_keys),
@@ -73,5 +77,5 @@ HANDLERS: dict[int, Handler[Any]] = {
     frames.ETCD_TXN: Handler(
         parse=_parse_txn, write=_txn, read=_read_txn, is_heavy=weight.is_heavy, keys=point_keys
     ),
-    frames.ETCD_COMPACT: Handler(parse=_parse_compact, write=_compact, awaits_sweep=lambda op: op.physical),
+    frames.ETCD_COMPACT: Handler(parse=_parse_compact, write=_compact, awaits_sweep=_awaits_sweep),
 }

@@ -285,7 +285,7 @@ class Cluster:
                     self.read(Read(table, rpc_pb2.RangeRequest(key=b"b", revision=revision)))
             if not swept:
                 for replica in self.replicas:
-                    while not all(replica.machine.is_swept(table) for table in HISTORIES):
+                    while replica.machine.is_compacting:
                         replica.sweep(2)
         for table, model in self.models.items():
             needed = self.needed_rows(model)

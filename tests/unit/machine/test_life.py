@@ -677,9 +677,9 @@ def test_a_tombstone_at_the_compacted_revision_stays_until_the_next_compaction()
     shard.sweep(1)
     assert shard.rows() == [(3, b"b", True), (4, b"a", False), (5, b"c", True)]
     shard.write(CompactionRequest(revision=5))
-    assert not shard.machine.is_swept(TABLE)
+    assert not shard.machine.is_swept(TABLE, 5)
     shard.sweep(1)
-    assert shard.machine.is_swept(TABLE)
+    assert shard.machine.is_swept(TABLE, 5)
     assert shard.rows() == [(3, b"b", True), (5, b"c", True)]
 
 

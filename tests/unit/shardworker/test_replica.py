@@ -14,8 +14,10 @@ from proto.regatta import regatta_pb2 as regatta
 from shardworker import raft_frames
 from shardworker.machine import FORMAT, StateMachine
 from shardworker.raft import Entry, EntryKind, LogIndex, Membership, MessageKind, NodeId, Raft, Role
+from shardworker.replica.disk_space import FULL_ELECTIONS
 from shardworker.replica.integrity import SCRUB_INTERVAL_S
-from shardworker.replica.replica import APPLY_ANSWER_BYTES_MAX, ENVELOPE_BYTES_MAX, FULL_ELECTIONS, Replica
+from shardworker.replica.outgoing import ENVELOPE_BYTES_MAX
+from shardworker.replica.replica import APPLY_ANSWER_BYTES_MAX, Replica
 from shardworker.store import REAL_FILES, Identity, ReplicaStore
 from tests.unit.raft.lab import message
 from tests.unit.raft.replica import members, settings_of
@@ -53,6 +55,10 @@ class Jobs:
     def __init__(self) -> None:
         self.may_end = True
         self._waiting: list[Callable[[], None]] = []
+
+    @property
+    def can_end(self) -> bool:
+        return self.may_end and bool(self._waiting)
 
     def submit(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
         self._waiting.append(lambda: done(job()))
@@ -137,7 +143,13 @@ class Bench:
         envelope.requests.add(call=self._calls, method=method, table_id=TABLE, body=body, **fields)
         self.replica.handle(CLIENT, envelope)
         self.replica.turn()
+        self.work()
         return self._calls
+
+    def work(self) -> None:
+        """Take turns while there is something to do, as the loop does."""
+        while self.replica.has_work() or self.jobs.can_end:
+            self.replica.turn()
 
     def answer(self, call: int) -> frames.Reply:
         """What the call was told. Raises the error that it was told."""
@@ -334,6 +346,30 @@ def test_a_leader_says_whether_anybody_can_take_over(alone: Bench, led: Bench) -
     led.lead()
     led.answer(led.ask(frames.TRANSFER_LEADER))
     assert [node for node, one in led.sent if one.kind is MessageKind.TIMEOUT_NOW] == [2]
+
+
+def transfer(target: int) -> bytes:
+    return frames.TransferLeader(target=target).SerializeToString()
+
+
+def test_a_leader_hands_over_to_whom_it_is_told(led: Bench) -> None:
+    led.lead()
+    led.answer(led.ask(frames.TRANSFER_LEADER, transfer(1)))  # it leads already
+    assert [one for _, one in led.sent if one.kind is MessageKind.TIMEOUT_NOW] == []
+    led.answer(led.ask(frames.TRANSFER_LEADER, transfer(3)))
+    assert [node for node, one in led.sent if one.kind is MessageKind.TIMEOUT_NOW] == [3]
+
+
+def test_nobody_leads_who_does_not_vote(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, members(1, 2, learners=(3,)))
+    bench.lead()
+    for target, why in ((3, "node 3 is a learner of shard 2"), (4, "node 4 has no replica of shard 2")):
+        with pytest.raises(errors.BadTransferee, match=why):
+            bench.answer(bench.ask(frames.TRANSFER_LEADER, transfer(target)))
+    with pytest.raises(errors.MalformedRequest):
+        bench.answer(bench.ask(frames.TRANSFER_LEADER, b"\xff"))
+    assert [one for _, one in bench.sent if one.kind is MessageKind.TIMEOUT_NOW] == []
+    bench.store.close()
 
 
 @pytest.mark.parametrize("unknown", [frames.RaftMessage(kind=99), frames.RaftEntry(kind=99)])
