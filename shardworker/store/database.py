@@ -85,17 +85,13 @@ def check_sqlite_version(version: str | None = None) -> None:
 class Role(enum.Enum):
     """What a connection is for."""
 
-    CREATOR = "creator"
-    """The writer, of a file that need not exist yet."""
     WRITER = "writer"
-    """The writer, of a file that must exist."""
     HELPER = "helper"
     """Checkpoints beside the writer; writes nothing of its own."""
     READER = "reader"
 
 
 _OPEN_FLAGS = {
-    Role.CREATOR: apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE,
     Role.WRITER: apsw.SQLITE_OPEN_READWRITE,
     Role.HELPER: apsw.SQLITE_OPEN_READWRITE,
     Role.READER: apsw.SQLITE_OPEN_READONLY,
@@ -118,7 +114,7 @@ def connect(path: Path, settings: StoreSettings, *, vfs: str | None, role: Role)
         # well.
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA temp_store = MEMORY")
-    is_writer = role in (Role.CREATOR, Role.WRITER)
+    is_writer = role is Role.WRITER
     cache_bytes = settings.cache_bytes if is_writer else settings.reader_cache_bytes
     connection.execute(f"PRAGMA cache_size = -{max(cache_bytes // 1024, 64)}")
     connection.execute("PRAGMA mmap_size = 0")

@@ -42,7 +42,8 @@ def start_over(
     A crash leaves the old replica or the new one."""
     path = around.path / "receive-nothing.tmp"
     snapshot.remove_copy(around.files, path)
-    copy = snapshot.open_copy(around, path, Role.CREATOR)
+    around.files.create(path)
+    copy = snapshot.open_copy(around, path, Role.WRITER)
     try:
         copy.execute(f"PRAGMA page_size = {around.settings.page_bytes}")
         snapshot.drop_journal(copy)

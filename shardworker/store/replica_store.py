@@ -105,6 +105,7 @@ class ReplicaStore:
         store = cls(path, identity, settings or StoreSettings(), vfs, files, crash_points)
         try:
             files.make_folder(path)
+            files.close_to_others(path)
             store._lock = files.lock(path)
             store._open(alone=alone)
         except Exception as error:
@@ -153,9 +154,11 @@ class ReplicaStore:
     def _open_generation(self) -> None:
         """Open the database file of self.generation and load what memory holds of it."""
         file = self.file
-        self.connection = database.connect(
-            file, self.settings, vfs=self.vfs, role=Role.CREATOR if self.generation == 1 else Role.WRITER
-        )
+        if not self.files.exists(file):
+            self.files.create(
+                file
+            )  # SQLite would make it readable for everybody, and what it keeps beside it as well
+        self.connection = database.connect(file, self.settings, vfs=self.vfs, role=Role.WRITER)
         self._execute = self.connection.cursor().execute
         if database.is_unborn(self.connection):
             if self.generation != 1:

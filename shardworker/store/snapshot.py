@@ -122,7 +122,8 @@ def remove_copy(files: Files, path: Path) -> None:
 
 def _copy(around: Surroundings, source: apsw.Connection, path: Path) -> None:
     remove_copy(around.files, path)
-    target = open_copy(around, path, Role.CREATOR)
+    around.files.create(path)
+    target = open_copy(around, path, Role.WRITER)
     # The source's own connection sees its own later writes, so there the copy is one step.
     alone = around.settings.exclusive
     if not alone:

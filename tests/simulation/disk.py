@@ -428,6 +428,9 @@ class SimulatedFiles:
     def make_folder(self, folder: Path) -> None:
         pass  # folders exist by being named
 
+    def close_to_others(self, folder: Path) -> None:
+        pass  # there are no others
+
     def lock(self, folder: Path) -> int:
         if not self._disk.lock(str(folder)):
             raise StoreInUse(f"{folder} is open in another replica")
