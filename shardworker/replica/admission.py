@@ -82,7 +82,7 @@ class Admission:
         match access_of(request):
             case Access.WRITE:
                 self._leadership.check_leads()
-                self._disk_space.check_takes(request.method)
+                self._disk_space.check_takes(request)
                 self._sweep.check_takes(request)
                 self._proposals.admit(identity, request)
             case Access.READ:

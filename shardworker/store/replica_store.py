@@ -222,6 +222,10 @@ class ReplicaStore:
         pages = self.connection.pragma("page_count") - self.connection.pragma("freelist_count")
         return int(pages * self.connection.pragma("page_size"))
 
+    def reusable_bytes(self) -> int:
+        """Bytes of the database's pages that hold nothing any more: the next rows go there."""
+        return int(self.connection.pragma("freelist_count") * self.connection.pragma("page_size"))
+
     def free_bytes(self) -> int:
         """What may still be written to this replica's disk; cheap enough for every tick."""
         return self.files.free_bytes(self.path)

@@ -224,6 +224,10 @@ def everything() -> bytes:
     return etcd.RangeRequest(key=b"\0", range_end=b"\0").SerializeToString()
 
 
+def everything_deleted() -> bytes:
+    return etcd.DeleteRangeRequest(key=b"\0", range_end=b"\0").SerializeToString()
+
+
 def iteration() -> bytes:
     return regatta.RangeRequest(table=b"t", key=b"\0", range_end=b"\0").SerializeToString()
 
@@ -274,6 +278,49 @@ def test_a_full_replica_that_comes_to_lead_hands_over(led: Bench) -> None:
         led.hear(*(message(MessageKind.HEARTBEAT_REPLY, peer, led.core.term) for peer in (2, 3)))
     asked = [node for node, one in led.sent if one.kind is MessageKind.TIMEOUT_NOW]
     assert asked == [2]
+
+
+def test_a_nearly_full_disk_takes_what_frees_space_and_then_everything(alone: Bench) -> None:
+    least = alone.cluster.store.disk_free_bytes_min
+    one = etcd.DeleteRangeRequest(key=b"1")
+    put = etcd.PutRequest(key=b"new", value=b"v")
+    get = etcd.RangeRequest(key=b"1")
+
+    def txn(*ops: etcd.RequestOp) -> bytes:
+        return etcd.TxnRequest(success=ops).SerializeToString()
+
+    alone.disk.free = least - 1
+    alone.tick()
+    refused = [
+        (frames.ETCD_PUT, put.SerializeToString()),
+        (frames.ETCD_TXN, txn(etcd.RequestOp(request_put=put))),
+        (frames.ETCD_TXN, txn(etcd.RequestOp(request_delete_range=one), etcd.RequestOp(request_put=put))),
+        (frames.ETCD_TXN, txn(etcd.RequestOp())),
+        (frames.ETCD_TXN, b"\xff"),
+    ]
+    for number, (method, body) in enumerate(refused):
+        with pytest.raises(errors.NoSpace):
+            alone.answer(alone.ask(method, body, request_id=b"refused-%08d" % number))
+    nested = etcd.TxnRequest(failure=[etcd.RequestOp(request_delete_range=one)])
+    taken = [
+        (frames.ETCD_TXN, txn(etcd.RequestOp(request_range=get), etcd.RequestOp(request_delete_range=one))),
+        (frames.ETCD_TXN, txn(etcd.RequestOp(request_txn=nested))),
+        (frames.ETCD_DELETE_RANGE, everything_deleted()),
+    ]
+    for number, (method, body) in enumerate(taken):
+        alone.answer(alone.ask(method, body, request_id=b"taken---%08d" % number))
+    revision = alone.answer(alone.ask(frames.ETCD_RANGE, everything(), linearizable=True)).revision
+    compaction = etcd.CompactionRequest(revision=revision, physical=True).SerializeToString()
+    alone.ask(frames.ETCD_COMPACT, compaction, request_id=b"compaction------")
+    wait = 0
+    while alone.store.reusable_bytes() < KEYS * len(VALUE) // 2 and wait < 100:
+        wait += 1
+        alone.tick()
+    # The file is as long as before, and the disk as full.
+    assert alone.store.reusable_bytes() >= KEYS * len(VALUE) // 2
+    alone.disk.free = 2 * least - alone.store.reusable_bytes() + 8192
+    alone.tick()
+    alone.answer(alone.ask(frames.ETCD_PUT, put.SerializeToString(), request_id=b"taken at last---"))
 
 
 def test_what_is_said_to_another_replica_is_not_heard(tmp_path: Path) -> None:
