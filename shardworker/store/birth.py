@@ -24,12 +24,16 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from shardworker.store import folder
+from shardworker.store import database, folder
+from shardworker.store.crash_points import CrashPoint
 from shardworker.store.errors import DataMissing
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import apsw
+
+    from shardworker.store.crash_points import CrashPoints
     from shardworker.store.files import Files
     from shardworker.store.records import Identity, ReplicaState
 
@@ -178,3 +182,64 @@ class BirthRecord:
             f"Or, if all other replicas of the shard are sound, move {self._folder} away and start the worker: they "
             "tell it what it has promised, and it is rebuilt from the leader"
         )
+
+
+class Lifetime:
+    """What one process does to the record while it has the replica open."""
+
+    def __init__(self, record: BirthRecord, identity: Identity, crash_points: CrashPoints) -> None:
+        self._record = record
+        self._identity = identity
+        self._crash_points = crash_points
+        self._birth: Birth
+        self.epoch = 0
+        """The database's."""
+        self.is_writing = False
+        """Whether the record knows that this process writes to this database."""
+
+    @property
+    def birth(self) -> Birth:
+        """What the record says."""
+        return self._birth
+
+    def opened(self, epoch: int) -> None:
+        """A database was opened, the first or the one that took its place."""
+        self.epoch, self.is_writing = epoch, False
+
+    def resume(self, birth: Birth) -> None:
+        """The record says this, and the database agrees."""
+        self._birth = birth
+
+    def begin(self, identity: Identity) -> None:
+        """There was no record, now there is one. Raises OSError."""
+        self._identity = identity
+        self._set(Birth(identity.replica, self.epoch))
+
+    def begin_to_write(self, writer: apsw.Connection) -> None:
+        """Before the first turn. Raises OSError and what SQLite raises; then it is to be called again."""
+        if self.epoch == self._birth.epoch:
+            writer.execute("BEGIN IMMEDIATE")
+            try:
+                database.put_epoch(writer, self.epoch + 1)
+                writer.execute("COMMIT")
+            except BaseException:
+                if writer.in_transaction:
+                    writer.execute("ROLLBACK")
+                raise
+            self.epoch += 1
+            self._crash_points.reach(CrashPoint.EPOCH_COMMITTED)
+        self._set(self._birth.written(self.epoch))
+        self.is_writing = True
+
+    def replace_database(self) -> None:
+        """Before another file takes the database's place. Raises OSError."""
+        self._set(self._birth.replaced())
+
+    def end(self, state: ReplicaState) -> None:
+        """In the end, with everything that state says on disk. Raises OSError."""
+        self._set(self._birth.ended(self.epoch, state))
+
+    def _set(self, birth: Birth) -> None:
+        self._record.write(birth, self._identity)
+        self._birth = birth
+        self._crash_points.reach(CrashPoint.BIRTH_RECORDED)

@@ -19,12 +19,12 @@ from proto.errors import Corrupt
 from shardworker.raft.types import LogIndex
 from shardworker.store import database, folder, snapshot
 from shardworker.store.birth import Birth, BirthRecord
+from shardworker.store.context import StoreContext
 from shardworker.store.crash_points import NO_CRASH_POINTS
 from shardworker.store.database import Role, StoreSettings
 from shardworker.store.errors import StoreError, translated
 from shardworker.store.files import REAL_FILES
 from shardworker.store.records import STATE_ROW, Identity, RebuildMark, ReplicaState
-from shardworker.store.snapshot import Surroundings
 
 if TYPE_CHECKING:
     from shardworker.store.files import Files
@@ -35,19 +35,19 @@ class CannotRebuild(StoreError):
 
 
 def start_over(
-    around: Surroundings, generation: int, old: ReplicaState, mark: RebuildMark, birth: Birth, epoch: int
+    context: StoreContext, generation: int, old: ReplicaState, mark: RebuildMark, birth: Birth, epoch: int
 ) -> None:
     """Make the generation after `generation`: nothing but identity, term, vote and mark. Durable on return.
 
     A crash leaves the old replica or the new one."""
-    path = around.path / "receive-nothing.tmp"
-    snapshot.remove_copy(around.files, path)
-    around.files.create(path)
-    copy = snapshot.open_copy(around, path, Role.WRITER)
+    path = context.path / "receive-nothing.tmp"
+    snapshot.remove_copy(context.files, path)
+    context.files.create(path)
+    copy = snapshot.open_copy(context, path, Role.WRITER)
     try:
-        copy.execute(f"PRAGMA page_size = {around.settings.page_bytes}")
+        copy.execute(f"PRAGMA page_size = {context.settings.page_bytes}")
         snapshot.drop_journal(copy)
-        database.create_tables(copy, around.identity, NO_CRASH_POINTS)
+        database.create_tables(copy, context.identity, NO_CRASH_POINTS)
         copy.execute("BEGIN IMMEDIATE")
         database.put_row(copy, STATE_ROW, ReplicaState(term=old.term, vote=old.vote).encode())
         database.put_rebuild_mark(copy, mark)
@@ -55,9 +55,9 @@ def start_over(
         copy.execute("COMMIT")
     finally:
         copy.close()
-    around.files.sync(path)
-    BirthRecord(around.path, around.files).write(birth.replaced(), around.identity)
-    snapshot.switch_generation(around, path, generation + 1)
+    context.files.sync(path)
+    BirthRecord(context.path, context.files).write(birth.replaced(), context.identity)
+    snapshot.switch_generation(context, path, generation + 1)
 
 
 def advice(path: Path) -> str:
@@ -87,8 +87,8 @@ def rebuild_stopped(path: Path, reason: str, files: Files = REAL_FILES) -> Rebui
         identity, state, mark, found = _read(folder.database_file(path, generation), reason)
         if recorded is not None:
             record.check_database(recorded, found, state, alone=False)
-        around = Surroundings(path, identity, StoreSettings(), None, files, NO_CRASH_POINTS)
-        start_over(around, generation, state, mark, recorded or found, found.epoch)
+        context = StoreContext(path, identity, StoreSettings(), None, files, NO_CRASH_POINTS)
+        start_over(context, generation, state, mark, recorded or found, found.epoch)
         return mark
     except (apsw.Error, OSError) as error:
         raise translated(error, f"starting the replica in {path} over") from error

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from zlib import crc32
 
 from proto.errors import Corrupt
@@ -64,6 +64,10 @@ class Identity:
     replica: str = ""
     """Drawn when the database is made (birth.py). Empty in what a caller expects, and in a database from before there
     were births."""
+
+    def named(self, replica: str) -> Identity:
+        """The same, with the id of a birth."""
+        return replace(self, replica=replica)
 
     def same_as(self, other: Identity) -> bool:
         return (self.cluster_id, self.node, self.shard) == (other.cluster_id, other.node, other.shard)

@@ -47,7 +47,7 @@ class _IndexLaterTurn(Turn):
         applied, self._applied = self._applied, None
         super().__exit__(kind, error, trace)
         if error is None and applied is not None:
-            with Turn(self._store, self._sync) as second:
+            with Turn(self._journal, self._sync) as second:
                 second.set_applied(*applied)  # type: ignore[arg-type]
 
 
@@ -55,7 +55,7 @@ class IndexSavedApart(ReplicaStore):
     """The applied index is saved apart from the data (etcd 3.5.0 to 3.5.2)."""
 
     def turn(self, *, sync: bool) -> Turn:
-        return _IndexLaterTurn(self, sync)
+        return _IndexLaterTurn(self._journal, sync)
 
 
 class AppliesRetriesAgain(StateMachine):
