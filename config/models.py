@@ -160,6 +160,8 @@ class LimitsConfig(_Model):
     """Requests waiting in one process; more are refused as RESOURCE_EXHAUSTED."""
     pending_bytes_max: Bytes = 256 << 20
     """Request bytes waiting in one process."""
+    answer_bytes_max: Bytes = 256 << 20
+    """Answers that wait in one coordinator for clients to take them; above it replicas keep their requests waiting."""
     write_timeout_ms: Milliseconds = 7_000
     """A write unanswered for so long ends with its outcome unknown (5 s and two elections, as in etcd)."""
     read_timeout_ms: Milliseconds = 7_000
@@ -179,7 +181,7 @@ class LimitsConfig(_Model):
     """While the write-ahead log of a replica is longer than this, its oldest cursor is closed."""
     turn_answer_bytes_max: Bytes = 32 << 20
     """Answers to reads that a replica holds at a time; more reads wait in order. One answer may exceed it."""
-    link_answer_bytes_max: Bytes = 64 << 20
+    link_answer_bytes_max: Annotated[int, Field(ge=4 << 20, lt=2**40)] = 64 << 20
     """Answers on their way from one replica to one coordinator; more reads wait in order. One answer may exceed it."""
 
 
@@ -272,7 +274,7 @@ class ClusterConfig(_Model):
         raise KeyError(name_or_id)
 
     def replica_nodes(self, shard: int) -> tuple[NodeConfig, ...]:
-        """The nodes that hold a shard, its preferred leader first."""
+        """The nodes that hold a shard, in placement order."""
         by_id = sorted(self.nodes.values(), key=lambda node: node.id)
         return placement.rotation(by_id, shard, self.replicas)
 

@@ -31,6 +31,9 @@ class Topology(Protocol):
     def address_of(self, node: NodeId, shard: ShardId, *, seen_from: NodeId | None = None) -> str:
         """The ZeroMQ endpoint of a replica, as a process on the node seen_from reaches it; None: from any node."""
 
+    def peer_endpoint_of(self, node: NodeId) -> str:
+        """host:port where the replicas of a node begin to listen: what an API calls its peer address."""
+
     def group_of(self, shard: ShardId) -> int:
         """Envelope.group: tells this cluster's shard from any other on a clashing port."""
 
@@ -56,6 +59,9 @@ class FileTopology:
     def address_of(self, node: NodeId, shard: ShardId, *, seen_from: NodeId | None = None) -> str:
         cluster = self._cluster
         return cluster.worker_ipc(node, shard) if seen_from == node else cluster.worker_tcp(node, shard)
+
+    def peer_endpoint_of(self, node: NodeId) -> str:
+        return self._cluster.worker_tcp(node, 1).removeprefix("tcp://")
 
     def group_of(self, shard: ShardId) -> int:
         return self._cluster.group(shard)

@@ -26,7 +26,7 @@ from coordinator.metrics import make_registry
 from coordinator.services import etcd_kv, etcd_tables, regatta_cluster, regatta_kv
 from coordinator.services.etcd_cluster import EtcdCluster
 from coordinator.services.etcd_maintenance import EtcdMaintenance
-from coordinator.shards.bounds import Bounds
+from coordinator.shards.bounds import AnswerBudget, Bounds
 from coordinator.shards.driver import Driver
 from coordinator.shards.replica_status import ReplicaStatuses
 from coordinator.shards.request_ids import RequestIds
@@ -95,7 +95,15 @@ class Coordinator:
         self._context = zmq.Context(io_threads=1)
         self._topology = FileTopology(cluster)
         bounds = Bounds(calls_max=limits.pending_requests_max, bytes_max=limits.pending_bytes_max)
-        self._driver = Driver(self._context, loop, self._topology, local=NodeId(node.id), bounds=bounds)
+        self._budget = AnswerBudget(bytes_max=limits.answer_bytes_max)
+        self._driver = Driver(
+            self._context,
+            loop,
+            self._topology,
+            local=NodeId(node.id),
+            bounds=bounds,
+            budget=self._budget,
+        )
         ids = RequestIds(secrets.token_bytes(8))
         self._statuses = ReplicaStatuses(self._driver)
         self._tables = Tables(self._driver, self._statuses, ids, shards=self._topology.shards())
@@ -143,7 +151,7 @@ class Coordinator:
             request_bytes_max=limits.request_bytes_max,
             txn_ops_max=limits.txn_ops_max,
         )
-        members = EtcdCluster(self._calls, tables, cluster)
+        members = EtcdCluster(self._calls, tables, cluster, self._topology)
         maintenance = EtcdMaintenance(tables, self._statuses, cluster)
         api, keys = self._etcd_api, etcd_kv.METADATA_KEYS
         read_s, write_s = limits.read_timeout_ms / 1000, limits.write_timeout_ms / 1000
@@ -169,7 +177,9 @@ class Coordinator:
         api = Api(statuses=outcomes.REGATTA, message_bytes_max=REGATTA_MESSAGE_BYTES_MAX)
         read_s, write_s = limits.read_timeout_ms / 1000, limits.write_timeout_ms / 1000
         kv = regatta_kv.RegattaKV(self._calls, RegattaHeaders(replica_id=self._node.id))
-        members = regatta_cluster.RegattaCluster(self._catalog, self._statuses, cluster, self._node)
+        members = regatta_cluster.RegattaCluster(
+            self._catalog, self._statuses, cluster, self._topology, self._node
+        )
         writes, asking = regatta_kv.METADATA_KEYS, regatta_cluster.MEMBER_LIST_METADATA_KEYS
         methods: list[tuple[str, Unary, float, frozenset[str]]] = [
             ("KV/Range", kv.range, read_s, frozenset()),

@@ -103,9 +103,11 @@ COMMANDS: Final[dict[int, Command]] = {
 }
 
 
-def access_of(request: frames.Request) -> Access:
-    """What this request is to its shard. Its method has to be one of COMMANDS."""
-    command = COMMANDS[request.method]
+def access_of(request: frames.Request) -> Access | None:
+    """What this request is to its shard; None for a method that this build does not know."""
+    command = COMMANDS.get(request.method)
+    if command is None:
+        return None
     if command.may_only_read and not request.request_id:
         return Access.READ
     return command.access

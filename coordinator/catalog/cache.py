@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
@@ -18,7 +18,7 @@ from proto import catalog, errors
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Collection
 
-    from coordinator.catalog.tables import Contents, Tables
+    from coordinator.catalog.tables import Contents
     from proto.catalog import TableEntry
 
 REFRESH_INTERVAL_S: Final = 0.1
@@ -27,12 +27,20 @@ LIST_TIMEOUT_S: Final = 1.0
 log = structlog.get_logger()
 
 
+class Source(Protocol):
+    """The catalog's own shard, and those of the tables."""
+
+    async def load(self, *, linearizable: bool) -> Contents: ...
+    async def is_in_shard(self, entry: TableEntry, *, linearizable: bool) -> bool: ...
+    async def make_in_shard(self, entry: TableEntry) -> None: ...
+
+
 class Catalog:
     """The cached catalog of one coordinator."""
 
-    def __init__(self, tables: Tables, *, promised: Collection[str]) -> None:
+    def __init__(self, source: Source, *, promised: Collection[str]) -> None:
         """promised: names that a bootstrap is about to make; keep_promises() says that it has."""
-        self._tables = tables
+        self._source = source
         self._promised = promised
         self._promises_kept = asyncio.Event()
         self._revision = 0
@@ -90,7 +98,7 @@ class Catalog:
 
         Without linearizable a replica may answer that lags: what it says never takes the place of something newer."""
         async with self._lock:
-            contents = await self._tables.load(linearizable=linearizable)
+            contents = await self._source.load(linearizable=linearizable)
             if linearizable or contents.revision >= self._revision:
                 self._install(contents)
             return contents
@@ -119,7 +127,7 @@ class Catalog:
         async with self._lock:
             self._waiting = None  # whoever asks from now on may ask about something newer
             self._refresh_not_before = loop.time() + REFRESH_INTERVAL_S
-            self._install(await self._tables.load(linearizable=True))
+            self._install(await self._source.load(linearizable=True))
 
     # ---- tables in their shards -------------------------------------------------------------------------------------
 
@@ -143,13 +151,13 @@ class Catalog:
         return entry
 
     async def _confirm(self, entry: TableEntry) -> None:
-        if not await self._tables.is_in_shard(entry, linearizable=False):
+        if not await self._source.is_in_shard(entry, linearizable=False):
             # Not to bring back what was deleted since, only what the catalog still names is made.
             await self.load(linearizable=True)
             if self._entries.get(entry.name) != entry:
                 raise errors.TableNotFound(entry.name)
-            if not await self._tables.is_in_shard(entry, linearizable=True):
-                await self._tables.make_in_shard(entry)
+            if not await self._source.is_in_shard(entry, linearizable=True):
+                await self._source.make_in_shard(entry)
         if self._entries.get(entry.name) == entry:
             self.tables[entry.name] = entry
 

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from coordinator.services.decoding import decode
 from proto.etcd import rpc_pb2 as etcd
+from proto.ids import NodeId
 from proto.internal import frames_pb2 as frames
 
 if TYPE_CHECKING:
     from config import ClusterConfig
+    from config.topology import Topology
     from coordinator.door import Metadata
     from coordinator.services.etcd_tables import EtcdTables
     from coordinator.shards.table_calls import TableCalls
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 class EtcdCluster:
     """MemberList."""
 
-    def __init__(self, calls: TableCalls, tables: EtcdTables, cluster: ClusterConfig) -> None:
+    def __init__(
+        self, calls: TableCalls, tables: EtcdTables, cluster: ClusterConfig, topology: Topology
+    ) -> None:
         self._calls = calls
         self._tables = tables
         members = etcd.MemberListResponse(
@@ -27,7 +31,7 @@ class EtcdCluster:
                     etcd.Member(
                         ID=cluster.member_id(node.id),
                         name=node.name,
-                        peerURLs=[cluster.worker_tcp(node.id, 1).replace("tcp://", "http://")],
+                        peerURLs=[f"http://{topology.peer_endpoint_of(NodeId(node.id))}"],
                         clientURLs=[f"http://{node.client_endpoint}"],
                     )
                     for node in cluster.nodes.values()
@@ -40,7 +44,7 @@ class EtcdCluster:
     async def member_list(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
         """All nodes, by id. Linearizable on request: then it proves that the table's shard has a quorum."""
         request = decode(etcd.MemberListRequest.FromString, body)
-        table = await self._tables.find(metadata, deadline)
+        table = await self._tables.find(metadata, deadline, body)
         term = 0
         if request.linearizable:
             table, reply = await self._calls.read(

@@ -34,7 +34,7 @@ class EtcdKV:
         """Linearizable unless the request says serializable."""
         request = decode(etcd.RangeRequest.FromString, body)
         shape.check_range(request)
-        table = await self._tables.find(metadata, deadline)
+        table = await self._tables.find(metadata, deadline, body)
         table, reply = await self._calls.read(
             table, frames.ETCD_RANGE, body, deadline, linearizable=not request.serializable
         )
@@ -56,7 +56,7 @@ class EtcdKV:
         shape.check_txn(request, self._txn_ops_max)
         if not shape.is_read_only(request):
             return await self._write(frames.ETCD_TXN, body, metadata, deadline)
-        table = await self._tables.find(metadata, deadline)
+        table = await self._tables.find(metadata, deadline, body)
         table, reply = await self._calls.read(
             table, frames.ETCD_TXN, body, deadline, linearizable=not shape.is_serializable(request)
         )
@@ -71,7 +71,7 @@ class EtcdKV:
         self, method: frames.Method.ValueType, body: bytes, metadata: Metadata, deadline: float
     ) -> bytes:
         shape.check_size(len(body), self._request_bytes_max)
-        table = await self._tables.find(metadata, deadline)
+        table = await self._tables.find(metadata, deadline, body)
         table, reply = await self._calls.write(
             table, method, body, deadline, metadata.get(request_ids.METADATA_KEY)
         )

@@ -32,7 +32,7 @@ class EtcdMaintenance:
     async def status(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
         """How the replica stands. Needs no leader."""
         decode(etcd.StatusRequest.FromString, body)
-        table = await self._tables.find(metadata, deadline)
+        table = await self._tables.find(metadata, deadline, body)
         replica = await self._statuses.nearest(table.shard)
         response = etcd.StatusResponse(
             version=VERSION,
@@ -62,7 +62,7 @@ class EtcdMaintenance:
         request = decode(etcd.AlarmRequest.FromString, body)
         if request.action != etcd.AlarmRequest.GET:
             raise errors.MethodNotServed("alarms follow the replicas' disks and can't be set or cleared")
-        table = await self._tables.find(metadata, deadline)
+        table = await self._tables.find(metadata, deadline, body)
         replicas = await self._statuses.everywhere(table.shard)
         if not replicas:
             raise errors.NoLeader(f"no replica of shard {table.shard} answers")

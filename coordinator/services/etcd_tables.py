@@ -27,11 +27,13 @@ class EtcdTables:
         self._calls = calls
         self._headers = headers
 
-    async def find(self, metadata: Metadata, deadline: float) -> TableEntry:
+    async def find(self, metadata: Metadata, deadline: float, body: bytes) -> TableEntry:
         """The table the call's metadata names, or the default one.
 
         Raises TableNotFound, and NoLeader for a call that insists on a leader while none is known."""
-        table = await self._calls.find_table(metadata.get(TABLE_KEY, DEFAULT_TABLE), deadline)
+        table = await self._calls.find_table(
+            metadata.get(TABLE_KEY, DEFAULT_TABLE), deadline, body_bytes=len(body)
+        )
         if metadata.get(HAS_LEADER_KEY) == "true" and not self._calls.leader_believed(table):
             raise errors.NoLeader(f"shard {table.shard}")
         return table

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from coordinator.services.decoding import decode
 from proto import errors
+from proto.ids import NodeId
 from proto.regatta import early_pb2 as early
 from proto.regatta import regatta_pb2 as regatta
 
 if TYPE_CHECKING:
     from config import ClusterConfig, NodeConfig
+    from config.topology import Topology
     from coordinator.catalog.cache import Catalog
     from coordinator.door import Metadata
     from coordinator.shards.replica_status import ReplicaStatuses
@@ -31,7 +33,12 @@ class RegattaCluster:
     """MemberList, Status."""
 
     def __init__(
-        self, catalog: Catalog, statuses: ReplicaStatuses, cluster: ClusterConfig, node: NodeConfig
+        self,
+        catalog: Catalog,
+        statuses: ReplicaStatuses,
+        cluster: ClusterConfig,
+        topology: Topology,
+        node: NodeConfig,
     ) -> None:
         self._catalog = catalog
         self._statuses = statuses
@@ -42,7 +49,7 @@ class RegattaCluster:
                 id=str(member.id),
                 name=member.name,
                 # Without a scheme, unlike the next.
-                peerURLs=[cluster.worker_tcp(member.id, 1).removeprefix("tcp://")],
+                peerURLs=[topology.peer_endpoint_of(NodeId(member.id))],
                 clientURLs=[f"http://{member.client_endpoint}"],
             )
             for member in cluster.nodes.values()

@@ -33,7 +33,7 @@ class RegattaKV:
         """Serializable unless the request says linearizable."""
         request = decode(regatta.RangeRequest.FromString, body)
         shape.check_range(request)
-        table = await self._find_table(request.table, deadline)
+        table = await self._find_table(request.table, deadline, body)
         shape.check_range_lengths(request)
         table, reply = await self._calls.read(
             table, frames.REGATTA_RANGE, body, deadline, linearizable=request.linearizable
@@ -44,7 +44,7 @@ class RegattaKV:
         """One key."""
         request = decode(regatta.PutRequest.FromString, body)
         shape.check_put(request)
-        table = await self._find_table(request.table, deadline)
+        table = await self._find_table(request.table, deadline, body)
         shape.check_put_lengths(request)
         return await self._write(table, frames.REGATTA_PUT, body, metadata, deadline)
 
@@ -52,7 +52,7 @@ class RegattaKV:
         """A key or a range of them."""
         request = decode(regatta.DeleteRangeRequest.FromString, body)
         shape.check_delete_range(request)
-        table = await self._find_table(request.table, deadline)
+        table = await self._find_table(request.table, deadline, body)
         shape.check_delete_range_lengths(request)
         return await self._write(table, frames.REGATTA_DELETE_RANGE, body, metadata, deadline)
 
@@ -60,7 +60,7 @@ class RegattaKV:
         """A transaction of ranges only is a linearizable read."""
         request = decode(regatta.TxnRequest.FromString, body)
         shape.check_txn(request)
-        table = await self._find_table(request.table, deadline)
+        table = await self._find_table(request.table, deadline, body)
         shape.check_txn_lengths(request)
         if not shape.is_read_only(request):
             return await self._write(table, frames.REGATTA_TXN, body, metadata, deadline)
@@ -75,7 +75,7 @@ class RegattaKV:
         Raises CursorNotFound when the replica that holds the view is gone: nobody else has it."""
         request = decode(regatta.RangeRequest.FromString, body)
         shape.check_range(request)
-        table = await self._find_table(request.table, deadline)
+        table = await self._find_table(request.table, deadline, body)
         stream = await self._calls.start(
             table, frames.REGATTA_ITERATE, body, deadline, linearizable=request.linearizable
         )
@@ -85,9 +85,9 @@ class RegattaKV:
         finally:
             stream.close()  # the client may have gone, or a part failed
 
-    async def _find_table(self, name: bytes, deadline: float) -> TableEntry:
+    async def _find_table(self, name: bytes, deadline: float, body: bytes) -> TableEntry:
         try:
-            return await self._calls.find_table(name.decode(), deadline)
+            return await self._calls.find_table(name.decode(), deadline, body_bytes=len(body))
         except UnicodeDecodeError:
             raise errors.TableNotFound(repr(name)) from None
 

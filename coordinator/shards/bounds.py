@@ -1,4 +1,5 @@
-"""How much may wait in one coordinator, whatever it waits for: an answer, a leader, or the name of its table."""
+"""How much one coordinator holds: requests that wait for an answer, a leader or the name of their table, and answers
+that wait for their clients."""
 
 from __future__ import annotations
 
@@ -27,3 +28,25 @@ class Bounds:
         """One of this size has ended."""
         self.calls -= 1
         self.size_bytes -= size_bytes
+
+
+class AnswerBudget:
+    """How much of answers may wait for clients before no replica is told any more that its answers were taken.
+
+    A replica sends so many bytes ahead of what it knows to be taken (limits.link_answer_bytes_max), and keeps the other
+    requests, which cost it less than their answers would. So what a coordinator holds is bounded by this budget and
+    what the replicas have under way, however many answers are asked for, and however slowly they are taken.
+    """
+
+    __slots__ = ("_bytes_max", "bytes")
+
+    def __init__(self, *, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self.bytes = 0
+        """What clients have not taken yet. Counted by who queues it for them: added before it is queued, and taken
+        away when the transport has it or nobody wants it any more."""
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether as much waits as may."""
+        return self.bytes >= self._bytes_max

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import zmq
 
     from config.topology import Topology
-    from coordinator.shards.bounds import Bounds
+    from coordinator.shards.bounds import AnswerBudget, Bounds
     from coordinator.shards.router import Call, Replica
     from coordinator.shards.routing import ShardRoutes
     from proto.ids import NodeId, ShardId
@@ -34,13 +34,14 @@ class Driver:
         *,
         local: NodeId,
         bounds: Bounds,
+        budget: AnswerBudget,
     ) -> None:
         """Start connecting to all replicas. local is this coordinator's node."""
         self._context = context
         self._loop = loop
         self._topology = topology
         self._local = local
-        self._router = Router(topology.shards(), local=local, bounds=bounds)
+        self._router = Router(topology.shards(), local=local, bounds=bounds, budget=budget)
         self._links: dict[Replica, Link] = {}
         self._turn_is_due = False
         self._closed = False
@@ -145,9 +146,9 @@ class Driver:
         """See handle_connected."""
         self._router.handle_disconnected(replica)
 
-    def handle_envelope(self, replica: Replica, envelope: frames.Envelope) -> None:
+    def handle_envelope(self, replica: Replica, envelope: frames.Envelope, attached_bytes: int) -> None:
         """See handle_connected."""
-        self._router.handle_envelope(replica, envelope)
+        self._router.handle_envelope(replica, envelope, attached_bytes)
 
     # ---- the end ----------------------------------------------------------------------------------------------------
 

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from coordinator.shards.router import Outgoing
 
 
-def encode(outgoing: Outgoing, *, group: int, local: int) -> frames.Envelope:
+def encode(outgoing: Outgoing, *, local: int) -> frames.Envelope:
     """What a replica is sent in one go, by the coordinator of node local."""
-    envelope = frames.Envelope(group=group)
+    envelope = frames.Envelope(taken_bytes=outgoing.taken_bytes)
     if outgoing.greets:
         envelope.hello.node = local
+        envelope.hello.acknowledges = True
     add = envelope.requests.add
     for call in outgoing.calls:
         add(
@@ -31,8 +32,11 @@ def encode(outgoing: Outgoing, *, group: int, local: int) -> frames.Envelope:
     return envelope
 
 
-def attach(envelope: frames.Envelope, attachments: Sequence[bytes]) -> None:
-    """Put the bodies that came as frames of their own into their replies."""
+def attach(envelope: frames.Envelope, attachments: Sequence[bytes]) -> int:
+    """Put the bodies that came as frames of their own into their replies; returns how many bytes those are."""
+    if not attachments:
+        return 0
     for reply in envelope.replies:
         if reply.attachment:
             reply.body = attachments[reply.attachment - 1]
+    return sum(map(len, attachments))

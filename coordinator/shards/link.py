@@ -15,30 +15,19 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 import zmq
-from google.protobuf.message import DecodeError
 from zmq.utils.monitor import parse_monitor_message
 
 from coordinator.shards import envelopes
-from proto.internal import frames_pb2 as frames
+from proto.internal import sockets, wire
 
 if TYPE_CHECKING:
     import asyncio
 
     from coordinator.shards.router import Outgoing, Replica
-
-QUEUE_MESSAGES_MAX: Final = 10_000
-"""Envelopes waiting for a replica that is connected but does not read."""
+    from proto.internal import frames_pb2 as frames
 
 DRAIN_MESSAGES_MAX: Final = 128
 """Envelopes read before other work of the loop gets its turn."""
-
-RECONNECT_FIRST_MS: Final = 20
-RECONNECT_MAX_MS: Final = 500
-"""A restarted worker is noticed within this; it also bounds the attempts of an idle coordinator."""
-
-HEARTBEAT_INTERVAL_MS: Final = 2_000
-HEARTBEAT_TIMEOUT_MS: Final = 5_000
-"""A host that vanished without closing its connections, or a stopped process, counts as gone after this."""
 
 log = structlog.get_logger()
 
@@ -48,7 +37,7 @@ class Listener(Protocol):
 
     def handle_connected(self, replica: Replica) -> None: ...
     def handle_disconnected(self, replica: Replica) -> None: ...
-    def handle_envelope(self, replica: Replica, envelope: frames.Envelope) -> None: ...
+    def handle_envelope(self, replica: Replica, envelope: frames.Envelope, attached_bytes: int) -> None: ...
 
     def turn(self) -> None:
         """All that has arrived was handed over."""
@@ -76,15 +65,8 @@ class Link:
         self._group = group
         self._local = local
         self._closed = False
-        self._socket = context.socket(zmq.DEALER)
-        self._socket.linger = 0
-        self._socket.sndhwm = QUEUE_MESSAGES_MAX
-        self._socket.rcvhwm = 0  # answers are bounded by the calls in flight
-        self._socket.immediate = True
-        self._socket.reconnect_ivl = RECONNECT_FIRST_MS
-        self._socket.reconnect_ivl_max = RECONNECT_MAX_MS
-        self._socket.heartbeat_ivl = HEARTBEAT_INTERVAL_MS
-        self._socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
+        self._has_refused = False
+        self._socket = sockets.to_replica(context)
         self._monitor = self._socket.get_monitor_socket(
             zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
         )
@@ -99,9 +81,9 @@ class Link:
 
     def send(self, outgoing: Outgoing) -> bool:
         """Send it all, or return False."""
-        envelope = envelopes.encode(outgoing, group=self._group, local=self._local)
+        envelope = envelopes.encode(outgoing, local=self._local)
         try:
-            self._socket.send(envelope.SerializeToString(), zmq.NOBLOCK)
+            self._socket.send(wire.encode(envelope, self._group), zmq.NOBLOCK)
         except zmq.Again:
             sent = False
         else:
@@ -125,18 +107,17 @@ class Link:
         self._listener.turn()
 
     def _handle(self, payload: bytes, attachments: list[bytes]) -> None:
-        shard, node = self._replica.shard, self._replica.node
         try:
-            envelope = frames.Envelope.FromString(payload)
-        except DecodeError:
-            log.warning("dropped undecodable bytes", shard=shard, node=node, bytes=len(payload))
+            envelope = wire.decode(payload, self._group)
+        except wire.Unreadable as error:
+            if not self._has_refused:
+                self._has_refused = True
+                log.warning(
+                    "dropped an answer", shard=self._replica.shard, node=self._replica.node, reason=str(error)
+                )
             return
-        if envelope.group != self._group:
-            log.warning("dropped an answer of another shard or cluster", shard=shard, node=node)
-            return
-        if attachments:
-            envelopes.attach(envelope, attachments)
-        self._listener.handle_envelope(self._replica, envelope)
+        attached_bytes = envelopes.attach(envelope, attachments)
+        self._listener.handle_envelope(self._replica, envelope, attached_bytes)
 
     def _drain_monitor(self) -> None:
         while not self._closed:

@@ -26,11 +26,15 @@ from proto.methods import Access
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from coordinator.shards.bounds import Bounds
+    from coordinator.shards.bounds import AnswerBudget, Bounds
     from proto.ids import NodeId, ShardId
 
 SWEEP_INTERVAL_S: Final = 0.1
 """How late a deadline may be noticed, and how often a parked call is tried without news about the leader."""
+
+
+ACKNOWLEDGE_BYTES_MIN: Final = 1 << 20
+"""Bytes of answers taken before their replica is told; those that fit beside a request travel with it."""
 
 
 class Role(enum.Enum):
@@ -117,7 +121,7 @@ class Call:
 class Replica:
     """One replica as the router sees it. Made by add_replica(); a driver has a link for each."""
 
-    __slots__ = ("calls", "greets", "node", "outgoing", "shard", "speaks")
+    __slots__ = ("calls", "greets", "node", "outgoing", "shard", "speaks", "taken_bytes")
 
     def __init__(self, shard: ShardId, node: NodeId) -> None:
         self.shard = shard
@@ -130,6 +134,8 @@ class Replica:
         """Whether it is to be told who talks to it."""
         self.speaks = False
         """Whether the next poll() has something for it."""
+        self.taken_bytes = 0
+        """Of its answers, since it was last told."""
 
 
 class Outgoing(NamedTuple):
@@ -138,6 +144,8 @@ class Outgoing(NamedTuple):
     replica: Replica
     greets: bool
     """Whether it begins with a Hello."""
+    taken_bytes: int
+    """Of its answers: it may send so many more."""
     calls: list[Call]
 
 
@@ -161,10 +169,13 @@ class _Shard:
 class Router:
     """All calls of one coordinator."""
 
-    def __init__(self, shards: Iterable[ShardId], *, local: NodeId, bounds: Bounds) -> None:
+    def __init__(
+        self, shards: Iterable[ShardId], *, local: NodeId, bounds: Bounds, budget: AnswerBudget
+    ) -> None:
         """local is this coordinator's node; bounds hold for what is in flight, parked calls included."""
         self._shards = {shard: _Shard(ShardRoutes(local=local)) for shard in shards}
         self._bounds = bounds
+        self._budget = budget
         self._number = 0
         self._speaking: list[Replica] = []
         self._ended: list[Call] = []
@@ -222,12 +233,17 @@ class Router:
         if self._sweep_at is not None and now >= self._sweep_at:
             self._sweep(now)
         outgoing = []
+        acknowledges = not self._budget.is_used_up
         for replica in self._speaking:
             replica.speaks = False
-            if replica.outgoing or replica.greets:
-                outgoing.append(Outgoing(replica, replica.greets, list(replica.outgoing.values())))
+            taken_bytes = replica.taken_bytes if acknowledges else 0
+            if replica.outgoing or replica.greets or taken_bytes:
+                outgoing.append(
+                    Outgoing(replica, replica.greets, taken_bytes, list(replica.outgoing.values()))
+                )
                 replica.outgoing = {}
                 replica.greets = False
+                replica.taken_bytes -= taken_bytes
         self._speaking.clear()
         ended, self._ended = self._ended, []
         return Effects(outgoing, ended)
@@ -297,6 +313,7 @@ class Router:
 
     def handle_connected(self, replica: Replica) -> None:
         """A replica can be reached."""
+        replica.taken_bytes = 0  # it counts anew for each connection
         self._greet(replica)
         shard = self._shards[replica.shard]
         shard.routes.handle_connected(replica.node)
@@ -320,18 +337,22 @@ class Router:
         """An envelope could not leave: the link is about to report a disconnect, or the replica has stopped reading.
         Its calls wait a while."""
         replica = outgoing.replica
+        replica.taken_bytes += outgoing.taken_bytes
         if outgoing.greets and self._shards[replica.shard].routes.is_connected(replica.node):
             self._greet(replica)
         for call in outgoing.calls:
             if replica.calls.pop(call.number, None) is not None:
                 self._park(call)
 
-    def handle_envelope(self, replica: Replica, envelope: frames.Envelope) -> None:
-        """Answers and news from a replica."""
+    def handle_envelope(self, replica: Replica, envelope: frames.Envelope, attached_bytes: int = 0) -> None:
+        """Answers and news from a replica. attached_bytes: of the bodies that came beside the envelope."""
         if envelope.HasField("state"):
             self._handle_belief(replica, envelope.state.term, envelope.state.leader)
         calls, ended, leave = replica.calls, self._ended, self._bounds.leave
+        taken_bytes = attached_bytes
         for reply in envelope.replies:
+            if not reply.attachment:
+                taken_bytes += len(reply.body)
             number = reply.call
             call = calls.get(number)
             if call is None:  # ended or sent elsewhere since
@@ -344,6 +365,9 @@ class Router:
                 call.reply = reply
                 ended.append(call)
                 leave(len(call.body))
+        replica.taken_bytes += taken_bytes
+        if replica.taken_bytes >= ACKNOWLEDGE_BYTES_MIN:
+            self._speak(replica)
 
     def _handle_refusal(self, replica: Replica, call: Call, reply: frames.Reply) -> None:
         self._take_back(call)
@@ -400,6 +424,9 @@ class Router:
             for replica in shard.replicas.values():
                 waiting += [call for call in replica.calls.values() if now >= call.deadline]
                 remaining |= bool(replica.calls)
+                if replica.taken_bytes >= ACKNOWLEDGE_BYTES_MIN:
+                    remaining = True  # the budget was used up, and is looked at again
+                    self._speak(replica)
             for call in waiting:
                 if now >= call.deadline:
                     self._take_back(call)

@@ -42,7 +42,7 @@ class TableCalls:
         self._step_timeout_s = step_timeout_s
         self._tables = catalog.tables
 
-    async def find_table(self, name: str, deadline: float, *, body_bytes: int = 0) -> TableEntry:
+    async def find_table(self, name: str, deadline: float, *, body_bytes: int) -> TableEntry:
         """The table of that name, for a request of that size. Raises TableNotFound, ReadTimedOut, QueueFull."""
         table = self._tables.get(name)
         if table is not None:

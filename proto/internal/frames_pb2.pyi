@@ -97,9 +97,12 @@ class Envelope(_message.Message):
     CENSUS_QUESTION_FIELD_NUMBER: _builtins.int
     CENSUS_ANSWER_FIELD_NUMBER: _builtins.int
     TAKEN_BYTES_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
     taken_bytes: _builtins.int
     """coordinator -> worker: bodies of answers it took since it last said so"""
+    protocol: _builtins.int
+    """version that the sender writes (proto/internal/wire.py); 0 = 1"""
     group: _builtins.int
     """Shards of different clusters on clashing ports must not talk: every Envelope names its shard's group.
     hash of (cluster, shard); a mismatch is dropped and logged
@@ -163,11 +166,12 @@ class Envelope(_message.Message):
         census_question: Global___CensusQuestion | None = ...,
         census_answer: Global___CensusAnswer | None = ...,
         taken_bytes: _builtins.int = ...,
+        protocol: _builtins.int = ...,
         group: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "hello", b"hello", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "digests", b"digests", "group", b"group", "hello", b"hello", "raft", b"raft", "replies", b"replies", "requests", b"requests", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "taken_bytes", b"taken_bytes", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "digests", b"digests", "group", b"group", "hello", b"hello", "protocol", b"protocol", "raft", b"raft", "replies", b"replies", "requests", b"requests", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "taken_bytes", b"taken_bytes", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

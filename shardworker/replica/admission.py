@@ -77,9 +77,9 @@ class Admission:
         return None
 
     def _route(self, identity: bytes, request: frames.Request) -> None:
-        if request.method not in COMMANDS:
-            raise errors.MethodNotServed(f"method {request.method}")
         match access_of(request):
+            case None:
+                raise errors.MethodNotServed(f"method {request.method}")
             case Access.WRITE:
                 self._leadership.check_leads()
                 self._disk_space.check_takes(request)

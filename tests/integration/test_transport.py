@@ -8,13 +8,9 @@ import zmq
 from structlog.testing import capture_logs
 
 from proto.internal import frames_pb2 as frames
+from proto.internal.sockets import CLIENT_QUEUE_MESSAGES_MAX, HEARTBEAT_INTERVAL_MS, HEARTBEAT_TIMEOUT_MS
 from shardworker.raft import NodeId
-from shardworker.transport import (
-    CLIENT_QUEUE_MESSAGES_MAX,
-    HEARTBEAT_INTERVAL_MS,
-    HEARTBEAT_TIMEOUT_MS,
-    Transport,
-)
+from shardworker.transport import Transport
 from tests.integration.proxy import FaultProxy
 from tests.waiting import free_ports, wait_until
 

@@ -6,11 +6,15 @@ that may be the first to see it: that is the claim a mutant tests, that these ch
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from coordinator.shards import router
+from coordinator.shards.router import Router
+from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import StateMachine, window
 from shardworker.machine.registry import HANDLERS
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
 
     import apsw
 
+    from coordinator.shards.router import Call
+    from coordinator.shards.router import Replica as RoutedReplica
     from shardworker.machine import Parsed, Result
     from shardworker.machine.window import Remembered
     from tests.simulation.simulation import Scenario
@@ -116,6 +122,39 @@ class JoinsWithoutAsking(Replica):
         super().__init__(**parts)
         if self._census.waits:
             self._census._begin(parts["founders"], Term(0))
+
+
+class RetriesUnderNewId(Router):
+    """What is sent again is taken for another write."""
+
+    def _move(self, call: Call) -> None:
+        if call.request_id:
+            call.request_id = hashlib.blake2b(call.request_id, digest_size=16).digest()
+        super()._move(call)
+
+
+class EndsTwice(Router):
+    """An answered call is not forgotten."""
+
+    def handle_envelope(
+        self, replica: RoutedReplica, envelope: frames.Envelope, attached_bytes: int = 0
+    ) -> None:
+        known = replica.calls
+        answered = {r.call: known[r.call] for r in envelope.replies if r.call in known and not r.error}
+        super().handle_envelope(replica, envelope, attached_bytes)
+        known.update(answered)
+
+
+class ForgetsDoubt(Router):
+    """A write that went elsewhere is taken for one that never left."""
+
+    def _move(self, call: Call) -> None:
+        super()._move(call)
+        call.in_doubt = False
+
+
+def _never_happened(_call: Call) -> errors.BoathouseError:
+    return errors.NoLeader("it took too long")
 
 
 def _judge_by_one(
@@ -311,6 +350,32 @@ MUTANTS = (
         seen_by=("liveness",),
         birth=scenarios.one_voter_away,
         patches=((census, "judge", _judge_by_beginnings),),
+    ),
+    Mutant(
+        "a write sent again under a new id",
+        Build(router=RetriesUnderNewId),
+        kinds=("drop", "kill", "partition"),
+        seen_by=("exactly-once", *_HISTORY),
+    ),
+    Mutant(
+        "a call ended twice",
+        Build(router=EndsTwice),
+        kinds=("drop", "duplicate", "delay", "transfer", "pause"),
+        seen_by=("ended-once",),
+    ),
+    Mutant(
+        "a write in doubt that is refused for want of room",
+        Build(router=ForgetsDoubt),
+        kinds=("full-disk", "transfer", "pause", "kill"),
+        seen_by=("exactly-once", *_HISTORY),
+        intensity=1.0,
+    ),
+    Mutant(
+        "a write that was not answered in time taken for one that never happened",
+        Build(),
+        kinds=("drop", "partition", "pause"),
+        seen_by=("exactly-once", *_HISTORY),
+        patches=((router, "_timeout", _never_happened),),
     ),
     # What the simulator found in boathouse itself; each was fixed, and is put back here.
     Mutant(

@@ -44,7 +44,7 @@ CONVERGE_US_MAX: Final = 40 * SECOND
 election may have to be repeated a few times."""
 
 SERVED_MIN: Final = 3
-"""Operations that each client must get answered after the healing."""
+"""Operations that each client must get answered after the healing, and writes if it writes at all."""
 
 
 @dataclass(slots=True)
@@ -177,15 +177,21 @@ class _Simulation:
     def _check_liveness(self, core: list[Host]) -> None:
         """Every client is served, then the clients stop and the members among the healed hosts agree."""
         clients = self._cluster.clients
-        goals = {client.number: client.completed + SERVED_MIN for client in clients}
+        goals = [(client, client.completed + SERVED_MIN, client.written + SERVED_MIN) for client in clients]
         self._wait(
             CONVERGE_US_MAX,
-            lambda: all(client.completed >= goals[client.number] for client in clients),
+            lambda: all(
+                client.completed >= completed and (client.only_reads or client.written >= written)
+                for client, completed, written in goals
+            ),
             "the healed cluster does not serve every client",
         )
         for client in clients:
             client.stop()
         self._wait(CONVERGE_US_MAX, lambda: all(client.idle for client in clients), "a client is stuck")
+        for coordinator in self._cluster.coordinators:
+            if coordinator.bounds.calls or coordinator.bounds.size_bytes:
+                raise Violation("bounds", f"{coordinator.address} counts calls that have ended")
         self._wait(CONVERGE_US_MAX, lambda: self._converged(core), "the healed replicas do not converge")
 
     def _members(self, core: list[Host]) -> list[Process]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from config import TableConfig
@@ -12,6 +13,7 @@ from coordinator.server import Coordinator
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
+from proto.regatta import regatta_pb2 as regatta
 from tests.unit.coordinator.fake_worker import FakeTable
 from tests.unit.coordinator.running import DEFAULT_TABLE_ID, in_loop, make_config, refused, running
 from tests.waiting import wait_until_async
@@ -173,6 +175,60 @@ async def test_a_table_that_is_about_to_be_made_is_waited_for(tmp_path: Path) ->
         await wait_until_async(lambda: cluster.workers[1, 1].hellos, timeout_s=5, what="the links")
         cluster.elect(1, 1, term=1)
         await get
+
+
+@in_loop
+async def test_calls_that_wait_for_a_name_count_as_waiting(tmp_path: Path) -> None:
+    async with running(tmp_path, leader=None, pending_bytes_max=2_000, read_timeout_ms=1_000) as cluster:
+        gets = [
+            cluster.etcd.Range(etcd.RangeRequest(key=bytes(600)), metadata=(("table", f"t{number}"),))
+            for number in range(4)
+        ]
+        found = Counter([await refused(get) for get in gets])
+        assert found == {
+            ("UNAVAILABLE", "etcdserver: request timed out"): 3,
+            ("RESOURCE_EXHAUSTED", "etcdserver: too many requests"): 1,
+        }
+        cluster.elect(1, 1, term=1)
+        await wait_until_async(lambda: cluster.coordinator.ready, timeout_s=5, what="the catalog")
+        assert (await refused(cluster.etcd.Range(GET, metadata=(("table", "t"),))))[0] == "NOT_FOUND"
+
+
+@in_loop
+async def test_a_name_with_another_table_is_read_and_written_there(tmp_path: Path) -> None:
+    async with running(tmp_path, shards=2) as cluster:
+        put = etcd.PutRequest(key=b"k", value=b"v")
+        await cluster.etcd.Put(put)
+        # Deleted, and made anew on the other shard, by somebody else.
+        del cluster.stores[2].tables[DEFAULT_TABLE_ID]
+        cluster.stores[1].tables[10_002] = FakeTable("default")
+        add_entry(cluster, "default", b'{"id":10002,"shard":1}')
+        for worker in (cluster.workers[1, 1], cluster.workers[1, 2], cluster.workers[1, 3]):
+            worker.believe(term=9, leader=1)
+        answer = await cluster.etcd.Put(put, metadata=(("boathouse-request-id", "a"),))
+        assert (answer.header.revision, answer.header.raft_term) == (2, 9)
+        # Said again, it is the same write, though it goes straight to the new table.
+        again = await cluster.etcd.Put(put, metadata=(("boathouse-request-id", "a"),))
+        assert again.header.revision == 2
+        assert 10_001 not in cluster.stores[2].tables
+        assert not cluster.workers[2, 1].requests(frames.TABLE_CREATE)[1:]
+
+
+@in_loop
+async def test_an_iteration_of_a_name_with_another_table_goes_on_where_it_began(tmp_path: Path) -> None:
+    async with running(tmp_path, shards=2) as cluster:
+        del cluster.stores[2].tables[DEFAULT_TABLE_ID]
+        cluster.stores[1].tables[10_002] = FakeTable("default")
+        add_entry(cluster, "default", b'{"id":10002,"shard":1}')
+        new = cluster.workers[1, 1]
+        body = regatta.RangeResponse(count=1).SerializeToString()
+        new.script[frames.REGATTA_ITERATE] = lambda _: frames.Reply(body=body, term=1, cursor=3)
+        new.script[frames.CURSOR_NEXT] = lambda _: frames.Reply(body=body, term=1)
+        everything = regatta.RangeRequest(table=b"default", key=b"\0", range_end=b"\0")
+        parts = [part async for part in cluster.regatta.IterateRange(everything)]
+        assert [part.header.shard_id for part in parts] == [1, 1]
+        [following] = new.requests(frames.CURSOR_NEXT)
+        assert (following.table_id, following.cursor) == (10_002, 3)
 
 
 def rows_of(cluster: Running) -> dict[str, dict[str, object]]:

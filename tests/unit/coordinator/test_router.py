@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from coordinator.shards.bounds import Bounds
-from coordinator.shards.router import LEADER, NEAREST, SWEEP_INTERVAL_S, Call, Router
+from coordinator.shards.bounds import AnswerBudget, Bounds
+from coordinator.shards.router import ACKNOWLEDGE_BYTES_MIN, LEADER, NEAREST, SWEEP_INTERVAL_S, Call, Router
 from proto import errors
 from proto.ids import NodeId, ShardId
 from proto.internal import frames_pb2 as frames
@@ -29,11 +29,13 @@ class Bench:
     def __init__(self, *, leader: int = 1, calls_max: int = 100, bytes_max: int = 1_000) -> None:
         self.now = 100.0
         self.bounds = Bounds(calls_max=calls_max, bytes_max=bytes_max)
-        self.router = Router([SHARD], local=N1, bounds=self.bounds)
+        self.budget = AnswerBudget(bytes_max=ACKNOWLEDGE_BYTES_MIN)
+        self.router = Router([SHARD], local=N1, bounds=self.bounds, budget=self.budget)
         self.replicas: dict[int, Replica] = {}
         self._sent: dict[int, list[Call]] = {}
         self._numbers: dict[int, list[int]] = {}
         self.greeted: list[int] = []
+        self.acknowledged: list[tuple[int, int]] = []
         self.cursors_closed: list[int] = []
         self.ended: list[Call] = []
         for node in (N1, N2, N3):
@@ -50,7 +52,9 @@ class Bench:
     def poll(self) -> None:
         """Note what the router wants done."""
         outgoing, ended = self.router.poll(self.now)
-        for replica, greets, calls in outgoing:
+        for replica, greets, taken_bytes, calls in outgoing:
+            if taken_bytes:
+                self.acknowledged.append((replica.node, taken_bytes))
             if greets:
                 self.greeted.append(replica.node)
             for call in calls:
@@ -458,3 +462,56 @@ def test_replicas_come_and_go() -> None:
     assert bench.sent(4) == [write]
     assert bench.router.routes(SHARD).nodes == (2, 3, 4)
     assert not is_open(bench.read(N1))
+
+
+LARGE = b"x" * ACKNOWLEDGE_BYTES_MIN
+
+
+def test_a_replica_is_told_what_was_taken_of_its_answers() -> None:
+    bench = Bench()
+    for _ in range(3):
+        bench.read()
+    first, second, third = bench.numbers(1)
+    bench.reply(1, first, b"x" * 1000)
+    assert not bench.acknowledged
+    bench.reply(1, second, LARGE)
+    assert bench.acknowledged == [(1, 1000 + len(LARGE))]
+    # Few bytes travel with the next request, also those of an answer that nobody waits for any more.
+    bench.reply(1, third, b"x" * 7)
+    bench.reply(1, third, b"x" * 3)
+    bench.read()
+    bench.poll()
+    assert bench.acknowledged[1:] == [(1, 10)]
+
+
+def test_bodies_beside_the_envelope_count_once() -> None:
+    bench = Bench()
+    bench.read()
+    reply = frames.Reply(call=bench.numbers(1)[0], body=LARGE, attachment=1)
+    bench.router.handle_envelope(bench.replicas[1], frames.Envelope(replies=[reply]), len(LARGE))
+    bench.poll()
+    assert bench.acknowledged == [(1, len(LARGE))]
+
+
+def test_nothing_is_acknowledged_while_clients_have_too_much_to_take() -> None:
+    bench = Bench()
+    bench.read()
+    bench.budget.bytes = ACKNOWLEDGE_BYTES_MIN
+    bench.reply(1, bench.numbers(1)[0], LARGE)
+    late = bench.read(timeout_s=60)
+    assert bench.sent(1)[-1] is late, "requests go on: the replica keeps them"
+    bench.pass_time(10 * SWEEP_INTERVAL_S)
+    assert not bench.acknowledged
+    bench.budget.bytes -= 1
+    bench.pass_time(SWEEP_INTERVAL_S)
+    assert bench.acknowledged == [(1, len(LARGE))]
+
+
+def test_a_replica_counts_anew_for_each_connection() -> None:
+    bench = Bench()
+    bench.read()
+    bench.reply(1, bench.numbers(1)[0], b"x" * 10)
+    bench.disconnect(1)
+    bench.router.handle_connected(bench.replicas[1])
+    bench.poll()
+    assert not bench.acknowledged
