@@ -122,6 +122,7 @@ class Replica:
         self._snapshots = Snapshots(context)
         self._integrity = Integrity(context, stop_serving=self._abandon)
         self._census = Census(context, founders, life)
+        self._links = Links(context)
         self._parts: tuple[Part, ...] = (
             self._proposals,
             self._reads,
@@ -131,7 +132,7 @@ class Replica:
             self._disk_space,
             self._sweep,
             self._snapshots,
-            Links(context),
+            self._links,
             self._integrity,
             Rebuild(context),
             self._census,
@@ -155,6 +156,7 @@ class Replica:
         if self._census.waits:
             # It is no member yet, and hears nothing of what members say to each other.
             self._census.handle(identity, envelope)
+            self._links.handle(identity, envelope)
         else:
             self._step(envelope)
             for part in self._parts:

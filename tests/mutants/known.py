@@ -390,7 +390,8 @@ MUTANTS = (
         "found: a restart trusted a WAL whose sync had failed",
         Build(),
         kinds=("failed-sync", "power-cut"),
-        seen_by=("promise-kept", "leader-completeness", *_HISTORY),
+        # The record of its birth knows that something is missing, before anything else does.
+        seen_by=("promise-kept", "leader-completeness", "no-crash", *_HISTORY),
         intensity=1.0,
         patches=((folder, "_save_wal", lambda *_: None),),
     ),

@@ -160,7 +160,7 @@ class Coordinator:
         return host.process is not None and there not in blocked and back not in blocked
 
     def notice(self, host: Host) -> None:
-        """A process has died: the kernel at the other end says so soon, if the network lets it."""
+        """A process has died, or listens: this end hears of it soon, if the network lets it."""
         self._world.after(MS, lambda: self._check(host))
 
     def disconnect(self, node: int) -> None:

@@ -100,6 +100,8 @@ class Host:
             f"open {self} term={self.process.core.term} last={self.process.core.log.last_index} "
             f"applied={self.process.applied}"
         )
+        for coordinator in self.cluster.coordinators:
+            coordinator.notice(self)
 
     def run(self, action: Callable[[], None]) -> None:
         """Let the process do something; if it dies of it, as it may, bury it."""
