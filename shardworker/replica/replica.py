@@ -123,6 +123,7 @@ class Replica:
         self._integrity = Integrity(context, stop_serving=self._abandon)
         self._census = Census(context, founders, life)
         self._links = Links(context)
+        self._messages_refused = 0
         self._parts: tuple[Part, ...] = (
             self._proposals,
             self._reads,
@@ -167,8 +168,16 @@ class Replica:
     def _step(self, envelope: frames.Envelope) -> None:
         for message in raft_frames.decode_messages(envelope):
             # A commit index is told as far as its receiver's log is known: it would be false for any other replica.
-            if message.to == self._node and (message.kind not in _ELECTIONS or self._votes()):
-                self._core.step(message)
+            if message.to != self._node or (message.kind in _ELECTIONS and not self._votes()):
+                continue
+            # The core is told of a snapshot by this process alone, once its contents are here.
+            if message.kind is MessageKind.SNAPSHOT:
+                wrong = "a snapshot without its contents"
+            else:
+                wrong = self._core.step(message)
+            if wrong:
+                self._messages_refused += 1
+                log.error("dropped a message that breaks Raft's rules", peer=message.sender, reason=wrong)
 
     def handle_disconnected(self, node: NodeId) -> None:
         """The connection to the peer on this node broke."""
@@ -345,6 +354,7 @@ class Replica:
         )
         for part in self._parts:
             status.statistics.update(part.statistics())
+        status.statistics["raft_messages_refused"] = self._messages_refused
         return status
 
     def drain(self) -> None:

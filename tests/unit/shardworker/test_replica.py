@@ -268,6 +268,15 @@ def test_a_read_that_ends_in_doubt_is_refused(led: Bench) -> None:
         led.answer(read)
 
 
+def test_a_message_that_breaks_the_rules_is_dropped_and_counted(led: Bench) -> None:
+    led.lead()
+    term = led.core.term
+    for kind in (MessageKind.HEARTBEAT, MessageKind.SNAPSHOT):
+        led.hear(message(kind, 2, term))
+    assert led.core.role is Role.LEADER
+    assert led.replica.status().statistics["raft_messages_refused"] == 2
+
+
 def test_a_full_replica_that_comes_to_lead_hands_over(led: Bench) -> None:
     led.disk.free = 0
     led.tick()
