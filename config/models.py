@@ -291,7 +291,7 @@ class ClusterConfig(_Model):
         """Where peers and coordinators of other nodes reach a replica."""
         there = self.node(node)
         # ZeroMQ binds to addresses and interface names only, it does not look up "localhost".
-        host = "127.0.0.1" if there.host == "localhost" else there.host
+        host = "127.0.0.1" if there.host.lower() == "localhost" else there.host
         return f"tcp://{_in_url(host)}:{there.peer_port + shard - 1}"
 
     def worker_ipc(self, node: str | int, shard: int) -> str:

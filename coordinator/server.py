@@ -106,7 +106,8 @@ class Coordinator:
             budget=budget,
         )
         ids = RequestIds(secrets.token_bytes(8))
-        self._tables = Tables(self._driver, ids, shards=self._topology.shards())
+        self._statuses = ReplicaStatuses(self._driver)
+        self._tables = Tables(self._driver, self._statuses, ids, shards=self._topology.shards())
         self._catalog = Catalog(self._tables, promised=cluster.tables)
         self._calls = TableCalls(
             self._driver, self._catalog, ids, bounds, step_timeout_s=limits.read_timeout_ms / 1000
@@ -152,7 +153,7 @@ class Coordinator:
             txn_ops_max=limits.txn_ops_max,
         )
         members = EtcdCluster(self._calls, tables, cluster, self._topology)
-        maintenance = EtcdMaintenance(tables, ReplicaStatuses(self._driver), cluster)
+        maintenance = EtcdMaintenance(tables, self._statuses, cluster)
         api, keys = self._etcd_api, etcd_kv.METADATA_KEYS
         read_s, write_s = limits.read_timeout_ms / 1000, limits.write_timeout_ms / 1000
         methods: list[tuple[str, Unary, float]] = [
@@ -178,7 +179,7 @@ class Coordinator:
         read_s, write_s = limits.read_timeout_ms / 1000, limits.write_timeout_ms / 1000
         kv = regatta_kv.RegattaKV(self._calls, RegattaHeaders(replica_id=self._node.id))
         members = regatta_cluster.RegattaCluster(
-            self._catalog, ReplicaStatuses(self._driver), cluster, self._topology, self._node
+            self._catalog, self._statuses, cluster, self._topology, self._node
         )
         writes, asking = regatta_kv.METADATA_KEYS, regatta_cluster.MEMBER_LIST_METADATA_KEYS
         methods: list[tuple[str, Unary, float, frozenset[str]]] = [
@@ -234,9 +235,7 @@ class Coordinator:
 
     def _ask_replicas(self) -> dict[ShardId, frames.ReplicaStatus | None]:
         """How this node's replicas are, by shard; for a scrape, from its thread."""
-        asking = ReplicaStatuses(self._driver).on(
-            NodeId(self._node.id), self._topology.shards_on(NodeId(self._node.id))
-        )
+        asking = self._statuses.on(NodeId(self._node.id), self._topology.shards_on(NodeId(self._node.id)))
         return asyncio.run_coroutine_threadsafe(asking, self._loop).result(SCRAPE_TIMEOUT_S)
 
     @property

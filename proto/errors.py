@@ -347,6 +347,13 @@ class Corrupt(BoathouseError):
     retry = Retry.OTHER_REPLICA
 
 
+class TableContradicted(BoathouseError):
+    """The catalog says one thing of a table, and its shard another: whose data it is, is not known, and it is not
+    served."""
+
+    frame_code = 162
+
+
 def _concrete(base: type[BoathouseError]) -> dict[int, type[BoathouseError]]:
     found: dict[int, type[BoathouseError]] = {}
     for cls in base.__subclasses__():

@@ -8,9 +8,16 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from google.protobuf.message import DecodeError
+
+from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames
+from proto.regatta import regatta_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LEVEL: Final = 1
 """The newest machine level that this build can apply.
@@ -111,6 +118,42 @@ def access_of(request: frames.Request) -> Access | None:
     if command.may_only_read and not request.request_id:
         return Access.READ
     return command.access
+
+
+def frees_space(request: frames.Request) -> bool:
+    """Whether this request is taken while the disk is nearly full, because it ends with less stored than before: by its
+    method, or as a transaction that deletes and puts nothing."""
+    parse = _TXN.get(request.method)
+    if parse is None:
+        return COMMANDS[request.method].frees_space
+    try:
+        return _only_deletes(parse(request.body))
+    except DecodeError:
+        return False
+
+
+_Txn = rpc_pb2.TxnRequest | regatta_pb2.TxnRequest
+
+_TXN: Final[dict[int, Callable[[bytes], _Txn]]] = {
+    frames.ETCD_TXN: rpc_pb2.TxnRequest.FromString,
+    frames.REGATTA_TXN: regatta_pb2.TxnRequest.FromString,
+}
+
+
+def _only_deletes(txn: _Txn) -> bool:
+    deletes = False
+    for op in (*txn.success, *txn.failure):
+        kind = op.WhichOneof("request")
+        if kind == "request_txn":
+            assert isinstance(op, rpc_pb2.RequestOp)
+            if not _only_deletes(op.request_txn):
+                return False
+            deletes = True
+        elif kind == "request_delete_range":
+            deletes = True
+        elif kind != "request_range":
+            return False
+    return deletes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

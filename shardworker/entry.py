@@ -25,7 +25,7 @@ from shardworker.machine import REGISTRY, Registry, StateMachine, TooNew
 from shardworker.raft import Membership, NodeId, Raft
 from shardworker.replica.rebuild import RebuildBegun, begin_rebuild, has_peers
 from shardworker.replica.replica import Replica
-from shardworker.settings import begin_alone, raft_settings, store_settings
+from shardworker.settings import begin_alone, is_alone, raft_settings, store_settings
 from shardworker.store import (
     CrashPoint,
     Identity,
@@ -65,6 +65,7 @@ class Worker:
             Identity(cluster_id=cluster.cluster_id, node=node, shard=shard),
             store_settings(cluster),
             crash_points=from_environment(os.environ),
+            alone=is_alone(node, founders),
         )
         begin_alone(self._store, founders)
         try:

@@ -76,6 +76,7 @@ ETCD: Final[Table] = {
     errors.ReadTimedOut: Row(Code.UNAVAILABLE, "etcdserver: request timed out"),
     errors.InvariantBroken: Row(Code.INTERNAL, "boathouse: internal error: {detail}"),
     errors.Corrupt: Row(Code.DATA_LOSS, "etcdserver: corrupt cluster"),
+    errors.TableContradicted: Row(Code.DATA_LOSS, "etcdserver: corrupt cluster: {detail}"),
 }
 
 REGATTA: Final[Table] = {
@@ -121,6 +122,7 @@ REGATTA: Final[Table] = {
     errors.ReadTimedOut: Row(Code.UNAVAILABLE, "timeout"),
     errors.InvariantBroken: Row(Code.INTERNAL, "internal error: {detail}"),
     errors.Corrupt: Row(Code.DATA_LOSS, "corrupt data: {detail}"),
+    errors.TableContradicted: Row(Code.DATA_LOSS, "{detail}"),
 }
 
 

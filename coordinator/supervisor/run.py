@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from typing import TYPE_CHECKING, Protocol
 
@@ -70,6 +71,7 @@ def run(
     """Run these nodes until SIGINT, SIGTERM, SIGHUP or `boathouse down`. When it returns, no process is left.
 
     A second signal kills what has not stopped yet. Raises StartRefused before anything is started."""
+    os.umask(0o077)  # whatever is made from here on, logs and sockets included, is for this user alone
     with contextlib.ExitStack() as claimed:
         folders = {}
         for node in nodes:

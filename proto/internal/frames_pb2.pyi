@@ -1010,6 +1010,8 @@ class CensusAnswer(_message.Message):
     TERM_FIELD_NUMBER: _builtins.int
     WAITS_FIELD_NUMBER: _builtins.int
     VOTERS_FIELD_NUMBER: _builtins.int
+    SENDER_LIFE_FIELD_NUMBER: _builtins.int
+    BESIDE_FIELD_NUMBER: _builtins.int
     sender: _builtins.int
     life: _builtins.int
     last_index: _builtins.int
@@ -1017,6 +1019,10 @@ class CensusAnswer(_message.Message):
     term: _builtins.int
     waits: _builtins.bool
     """the sender's disk is empty too"""
+    sender_life: _builtins.int
+    """of the answering process"""
+    beside: _builtins.bool
+    """it began by the word of the asking process, among others"""
     @_builtins.property
     def voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """none if it does not know"""
@@ -1030,10 +1036,12 @@ class CensusAnswer(_message.Message):
         term: _builtins.int = ...,
         waits: _builtins.bool = ...,
         voters: _abc.Iterable[_builtins.int] | None = ...,
+        sender_life: _builtins.int = ...,
+        beside: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_index", b"last_index", "life", b"life", "sender", b"sender", "term", b"term", "voters", b"voters", "waits", b"waits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beside", b"beside", "last_index", b"last_index", "life", b"life", "sender", b"sender", "sender_life", b"sender_life", "term", b"term", "voters", b"voters", "waits", b"waits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -51,6 +51,7 @@ class Cluster:
         separate: bool = False,
         settings: Mapping[str, Any] | None = None,
         launcher: Sequence[str] = (),
+        host: str = "127.0.0.1",
     ) -> None:
         """Write the cluster file; nothing runs yet. `separate` gives each node a supervisor of its own, as on several
         machines. `settings` are further keys of the file, `launcher` is what `boathouse up` is started by."""
@@ -59,7 +60,7 @@ class Cluster:
         document: dict[str, Any] = {
             "cluster": f"test-{folder.name}"[:64],
             "data_dir": str(folder / "data"),
-            "nodes": {f"n{number}": _node(shards) for number in range(1, nodes + 1)},
+            "nodes": {f"n{number}": _node(shards, host) for number in range(1, nodes + 1)},
             "shards": shards,
             **({"replicas": replicas} if replicas is not None else {}),
             **(
@@ -345,9 +346,10 @@ def send_signal(pid: int, number: signal.Signals) -> None:
         pass  # it went by itself meanwhile
 
 
-def _node(shards: int) -> dict[str, int]:
+def _node(shards: int, host: str) -> dict[str, int | str]:
     client_port, http_port = free_ports(2)
     return {
+        "host": host,
         "client_port": client_port,
         "http_port": http_port,
         "peer_port": free_ports(shards, contiguous=True)[0],

@@ -105,6 +105,14 @@ def _shard_of_default(cluster: Cluster) -> int:
     return wait_until(holder, timeout_s=20, what="the table default")
 
 
+def test_nobody_else_can_read_what_a_cluster_keeps(cluster: Cluster) -> None:
+    places = (cluster.config.data_dir, cluster.config.runtime_dir)
+    found = {path: path.lstat().st_mode & 0o077 for place in places for path in place.rglob("*")}
+    assert any(path.suffix == ".log" for path in found)
+    assert any(path.is_socket() for path in found)
+    assert [path for path, mode in found.items() if mode] == []
+
+
 @pytest.mark.parametrize("which", ["leader", "follower"])
 def test_clients_do_not_notice_a_killed_worker(cluster: Cluster, which: str) -> None:
     shard = _shard_of_default(cluster)
@@ -299,3 +307,16 @@ def test_a_terminal_interrupt_reaches_only_the_supervisor(tmp_path: Path) -> Non
             ["ps", "-o", "sid=", "-p", ",".join(map(str, pids))], capture_output=True, check=True
         ).stdout.split()
         assert sorted(map(int, groups)) == sorted(pids)
+
+
+@pytest.mark.parametrize(("host", "nodes"), [("::1", 3), ("::", 1), ("localhost", 1), ("0.0.0.0", 1)])  # noqa: S104
+def test_every_kind_of_host_is_served(tmp_path: Path, host: str, nodes: int) -> None:
+    data = {"data_dir": str(tmp_path / "d")}
+    with Cluster(tmp_path, nodes=nodes, shards=1, host=host, settings=data, separate=True) as cluster:
+        cluster.wait_leaders()
+        with cluster.client() as client:
+            client.put(rpc.PutRequest(key=b"k", value=b"v"))
+            assert client.range(rpc.RangeRequest(key=b"k")).kvs[0].value == b"v"
+        page = f"http://{cluster.config.node('n1').http_endpoint}/metrics"
+        with urllib.request.urlopen(page, timeout=10) as answer:
+            assert b"boathouse_replica_up" in answer.read()

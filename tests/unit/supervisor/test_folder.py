@@ -244,3 +244,23 @@ def test_no_holder_is_known_where_nobody_was(tmp_path: Path) -> None:
     for content in (b"", b"[]", b"{"):
         (tmp_path / "lock").write_bytes(content)
         assert lock_holder(tmp_path) == {}
+
+
+def test_what_was_open_to_others_is_closed_at_the_start(tmp_path: Path) -> None:
+    cluster = _cluster(tmp_path / "data")
+    _claim_and_release(cluster)
+    node = cluster.node_dir("n1")
+    logs = node / "logs"
+    logs.mkdir()
+    (logs / "worker.log").write_text("what clients store")
+    outside = tmp_path / "outside"
+    outside.write_text("another's")
+    (node / "link").symlink_to(outside)
+    for path in (node, logs, logs / "worker.log", node / "node.json", outside):
+        path.chmod(0o755)
+    _claim_and_release(cluster)
+    found = {path: path.stat().st_mode & 0o777 for path in (node, *node.rglob("*"), outside)}
+    assert found.pop(outside) == found.pop(node / "link") == 0o755
+    assert {path.name: mode for path, mode in found.items()} == {
+        "n1": 0o700, "logs": 0o700, "worker.log": 0o600, "node.json": 0o600, "lock": 0o600,
+    }  # fmt: skip
