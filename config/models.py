@@ -42,9 +42,18 @@ def _absolute(path: Path) -> Path:
     if "\0" in str(path):
         raise ValueError("must not hold a zero byte")
     try:
-        return Path(os.path.abspath(path.expanduser()))
+        absolute = Path(os.path.abspath(path.expanduser()))
     except RuntimeError as error:
         raise ValueError(str(error)) from None
+    except FileNotFoundError:
+        raise ValueError(
+            "is relative, and the working directory is gone; change to one that exists"
+        ) from None
+    try:
+        str(absolute).encode()
+    except UnicodeEncodeError:
+        raise ValueError("the path is no UTF-8 text, from which children are told where it is") from None
+    return absolute
 
 
 def _empty_if_none(value: object) -> object:

@@ -20,7 +20,7 @@ import apsw
 import structlog
 import zmq
 
-from config.process.child import emit, fail, read_spec, refuse_optimized, set_up_logging
+from config.process.child import ask_restart, emit, fail, read_spec, refuse_optimized, set_up_logging
 from proto import errors
 from shardworker.background import BackgroundThreads
 from shardworker.machine import MachineSettings, StateMachine
@@ -310,7 +310,9 @@ def main() -> None:
         fail(_refusal(spec, error))
     except apsw.CorruptError as error:
         fail(_refusal(spec, errors.Corrupt(f"SQLite found a damaged page: {error}")))
-    except (StoreError, RebuildBegun) as error:
+    except RebuildBegun as error:
+        ask_restart(str(error))
+    except StoreError as error:
         fail(str(error))
 
 
