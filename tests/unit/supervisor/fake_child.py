@@ -66,6 +66,9 @@ def main(behaviours: str, trace: Path | None) -> int:
         case "beat":
             emit("ready")
             threading.Thread(target=beat, daemon=True).start()
+        case _ if behaviour.startswith("ipc:"):
+            socket.socket(socket.AF_UNIX).bind(behaviour.removeprefix("ipc:"))
+            emit("ready")
         case "accept":
             threading.Thread(target=accept, args=(spec["sockets"]["client"],), daemon=True).start()
             emit("ready")
