@@ -52,7 +52,7 @@ def _absolute(path: Path) -> Path:
     try:
         str(absolute).encode()
     except UnicodeEncodeError:
-        raise ValueError("the path is no UTF-8 text, from which children are told where it is") from None
+        raise ValueError("its path has to be UTF-8 text; choose another folder") from None
     return absolute
 
 
