@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from proto.etcd import rpc_pb2 as rpc
     from tools.client import KvClient
 
-app = typer.Typer(help="Read and write keys through the etcd API.", no_args_is_help=True)
+app = typer.Typer(
+    help="Read and write keys through the etcd API.", no_args_is_help=True, rich_markup_mode=None
+)
 
 DEFAULT_ENDPOINT = "127.0.0.1:2379"
 INT64_MAX = 2**63 - 1
