@@ -177,8 +177,21 @@ class LimitsConfig(_Model):
     """A linearizable read unconfirmed for so long is refused."""
     cursors_max: Annotated[int, Field(ge=1, le=100_000)] = 64
     """Open IterateRange streams on one replica."""
+    cursors_per_table_max: Annotated[int, Field(ge=1, le=100_000)] = 32
+    """Open IterateRange streams of one table on one replica."""
+    cursors_per_client_max: Annotated[int, Field(ge=1, le=100_000)] = 16
+    """Open IterateRange streams of one client connection on one replica."""
     cursor_idle_ms: Milliseconds = 60_000
     """A cursor nobody reads from for so long is closed."""
+    cursor_lifetime_ms: Milliseconds = 600_000
+    """A cursor is closed after so long, however its client reads: it keeps the replica from reusing its write-ahead
+    log."""
+    cursor_wal_bytes_max: Bytes = 256 << 20
+    """While the write-ahead log of a replica is longer than this, its oldest cursor is closed."""
+    turn_answer_bytes_max: Bytes = 32 << 20
+    """Answers to reads that a replica holds at a time; more reads wait in order. One answer may exceed it."""
+    link_answer_bytes_max: Bytes = 64 << 20
+    """Answers on their way from one replica to one coordinator; more reads wait in order. One answer may exceed it."""
 
 
 class SupervisorConfig(_Model):

@@ -13,9 +13,10 @@ from prometheus_client.registry import Collector
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from proto.ids import ShardId
     from proto.internal import frames_pb2 as frames
 
-    Statuses = Mapping[int, frames.ReplicaStatus | None]
+    Statuses = Mapping[ShardId, frames.ReplicaStatus | None]
     """By shard; None for a replica that does not answer."""
 
 REPLICA: Final[Mapping[str, tuple[str, Callable[[frames.ReplicaStatus], float]]]] = {

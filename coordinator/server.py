@@ -14,22 +14,25 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import make_wsgi_app
 
+from config.topology import FileTopology
 from coordinator.api import outcomes
 from coordinator.api.headers import EtcdHeaders, RegattaHeaders
+from coordinator.catalog.bootstrap import bootstrap
 from coordinator.catalog.cache import Catalog
+from coordinator.catalog.tables import Tables
 from coordinator.door import Api, Door, Route, Unary
 from coordinator.http import HttpServer, alive
 from coordinator.metrics import make_registry
 from coordinator.services import etcd_kv, etcd_tables, regatta_cluster, regatta_kv
 from coordinator.services.etcd_cluster import EtcdCluster
 from coordinator.services.etcd_maintenance import EtcdMaintenance
-from coordinator.shards.dispatch import Dispatch
-from coordinator.shards.link import Link
+from coordinator.shards.bounds import Bounds
+from coordinator.shards.driver import Driver
 from coordinator.shards.replica_status import ReplicaStatuses
 from coordinator.shards.request_ids import RequestIds
-from coordinator.shards.routing import ShardRoutes
-from coordinator.shards.table_calls import Forward
+from coordinator.shards.table_calls import TableCalls
 from proto.etcd import election_pb2, lock_pb2, rpc_pb2
+from proto.ids import NodeId, ShardId
 from proto.regatta import maintenance_pb2, regatta_pb2, replication_pb2
 
 if TYPE_CHECKING:
@@ -90,19 +93,16 @@ class Coordinator:
         loop = asyncio.get_running_loop()
         limits = cluster.limits
         self._context = zmq.Context(io_threads=1)
-        self._dispatch = Dispatch(
-            loop, calls_max=limits.pending_requests_max, bytes_max=limits.pending_bytes_max
+        self._topology = FileTopology(cluster)
+        bounds = Bounds(calls_max=limits.pending_requests_max, bytes_max=limits.pending_bytes_max)
+        self._driver = Driver(self._context, loop, self._topology, local=NodeId(node.id), bounds=bounds)
+        ids = RequestIds(secrets.token_bytes(8))
+        self._statuses = ReplicaStatuses(self._driver)
+        self._tables = Tables(self._driver, self._statuses, ids, shards=self._topology.shards())
+        self._catalog = Catalog(self._tables, promised=cluster.tables)
+        self._calls = TableCalls(
+            self._driver, self._catalog, ids, bounds, step_timeout_s=limits.read_timeout_ms / 1000
         )
-        self._links: list[Link] = []
-        for shard in range(1, cluster.shards + 1):
-            self._add_shard(shard, loop)
-        self._catalog = Catalog(
-            self._dispatch,
-            ids := RequestIds(secrets.token_bytes(8)),
-            shards=cluster.shards,
-            wanted=cluster.tables,
-        )
-        self._forward = Forward(self._dispatch, self._catalog, ids)
         self._door = Door(
             loop,
             self._routes(),
@@ -121,26 +121,6 @@ class Coordinator:
         )
         self._bootstrap: asyncio.Task[None] | None = None
 
-    def _add_shard(self, shard: int, loop: asyncio.AbstractEventLoop) -> None:
-        cluster, local = self._cluster, self._node
-        holders = cluster.replica_nodes(shard)
-        # The routes first: a link may report from its constructor on.
-        self._dispatch.add_shard(shard, ShardRoutes(nodes=[node.id for node in holders], local=local.id))
-        for node in holders:
-            is_local = node.id == local.id
-            link = Link(
-                self._context,
-                loop,
-                self._dispatch,
-                shard=shard,
-                node=node.id,
-                local=local.id,
-                endpoint=(cluster.worker_ipc if is_local else cluster.worker_tcp)(node.id, shard),
-                group=cluster.group(shard),
-            )
-            self._dispatch.add_channel(link)
-            self._links.append(link)
-
     # ---- the methods -----------------------------------------------------------------------------------------------
 
     @property
@@ -156,15 +136,15 @@ class Coordinator:
     def _etcd_routes(self) -> list[Route]:
         cluster, limits = self._cluster, self._cluster.limits
         headers = EtcdHeaders(cluster_id=cluster.cluster_id, member_id=cluster.member_id(self._node.id))
-        tables = etcd_tables.EtcdTables(self._forward, headers)
+        tables = etcd_tables.EtcdTables(self._calls, headers)
         kv = etcd_kv.EtcdKV(
-            self._forward,
+            self._calls,
             tables,
             request_bytes_max=limits.request_bytes_max,
             txn_ops_max=limits.txn_ops_max,
         )
-        members = EtcdCluster(self._forward, tables, cluster)
-        maintenance = EtcdMaintenance(tables, ReplicaStatuses(self._dispatch), cluster)
+        members = EtcdCluster(self._calls, tables, cluster)
+        maintenance = EtcdMaintenance(tables, self._statuses, cluster)
         api, keys = self._etcd_api, etcd_kv.METADATA_KEYS
         read_s, write_s = limits.read_timeout_ms / 1000, limits.write_timeout_ms / 1000
         methods: list[tuple[str, Unary, float]] = [
@@ -188,12 +168,8 @@ class Coordinator:
         cluster, limits = self._cluster, self._cluster.limits
         api = Api(statuses=outcomes.REGATTA, message_bytes_max=REGATTA_MESSAGE_BYTES_MAX)
         read_s, write_s = limits.read_timeout_ms / 1000, limits.write_timeout_ms / 1000
-        kv = regatta_kv.RegattaKV(
-            self._forward, RegattaHeaders(replica_id=self._node.id), step_timeout_s=read_s
-        )
-        members = regatta_cluster.RegattaCluster(
-            self._catalog, ReplicaStatuses(self._dispatch), cluster, self._node
-        )
+        kv = regatta_kv.RegattaKV(self._calls, RegattaHeaders(replica_id=self._node.id))
+        members = regatta_cluster.RegattaCluster(self._catalog, self._statuses, cluster, self._node)
         writes, asking = regatta_kv.METADATA_KEYS, regatta_cluster.MEMBER_LIST_METADATA_KEYS
         methods: list[tuple[str, Unary, float, frozenset[str]]] = [
             ("KV/Range", kv.range, read_s, frozenset()),
@@ -237,7 +213,7 @@ class Coordinator:
             raise self._taken(self._node.http_endpoint) from None
         await self._server.start()
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
-        self._bootstrap = asyncio.create_task(self._catalog.bootstrap())
+        self._bootstrap = asyncio.create_task(bootstrap(self._catalog, self._tables, self._cluster.tables))
         log.info("serving", endpoint=endpoint, node=self._node.name)
 
     def _taken(self, endpoint: str) -> PortTaken:
@@ -246,9 +222,9 @@ class Coordinator:
             "this machine's"
         )
 
-    def _ask_replicas(self) -> dict[int, frames.ReplicaStatus | None]:
+    def _ask_replicas(self) -> dict[ShardId, frames.ReplicaStatus | None]:
         """How this node's replicas are, by shard; for a scrape, from its thread."""
-        asking = ReplicaStatuses(self._dispatch).on(self._node.id, self._cluster.shards_of(self._node.name))
+        asking = self._statuses.on(NodeId(self._node.id), self._topology.shards_on(NodeId(self._node.id)))
         return asyncio.run_coroutine_threadsafe(asking, self._loop).result(SCRAPE_TIMEOUT_S)
 
     @property
@@ -258,7 +234,7 @@ class Coordinator:
 
     def leader_believed(self, shard: int) -> int:
         """Node id of the shard's leader as last heard, 0 = none."""
-        return self._dispatch.routes(shard).leader_believed
+        return self._driver.routes(ShardId(shard)).leader_believed or 0
 
     async def stop(self) -> None:
         """Take no more calls, let those in flight end (at most CALLS_END_S), and let go of everything."""
@@ -268,16 +244,14 @@ class Coordinator:
                 await self._bootstrap
         self._http.close()
         await self._health.enter_graceful_shutdown()
-        # gRPC ends what outlives its grace as CANCELLED, which etcd's Go client would send again. So the dispatch
+        # gRPC ends what outlives its grace as CANCELLED, which etcd's Go client would send again. So the driver
         # ends it first, with words that say what is known.
         ending = asyncio.create_task(self._server.stop(CALLS_END_S + 1.0))
         await asyncio.wait((ending,), timeout=CALLS_END_S)
-        self._dispatch.close()
+        self._driver.end_calls()
         await ending
         self._let_go()
 
     def _let_go(self) -> None:
-        for link in self._links:
-            link.close()
-        self._links.clear()
+        self._driver.close()
         self._context.term()

@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from google.protobuf.message import DecodeError
+
+from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames
+from proto.regatta import regatta_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LEVEL: Final = 1
 """The newest machine level that this build can apply (Command.since_level)."""
+
+REQUEST_ID_BYTES: Final = 16
+"""Every write carries an id of this length; the state machine applies each id once."""
 
 
 class Kind(enum.Enum):
@@ -67,18 +77,22 @@ class Command:
     access: Access
     since_level: int = 1
     """The machine level that knows it. It is not proposed before every voter of the shard has said that it does."""
+    may_only_read: bool = False
+    """Of a write: sent without a request id it changes nothing, and is answered as a read."""
+    frees_space: bool = False
+    """Of a write: it is taken while the disk is nearly full, since it is the way out of that."""
 
 
 COMMANDS: Final[dict[int, Command]] = {
     frames.ETCD_RANGE: Command(access=Access.READ),
     frames.ETCD_PUT: Command(access=Access.WRITE),
-    frames.ETCD_DELETE_RANGE: Command(access=Access.WRITE),
-    frames.ETCD_TXN: Command(access=Access.WRITE),  # one of ranges only is sent, and read, as a read
-    frames.ETCD_COMPACT: Command(access=Access.WRITE),
+    frames.ETCD_DELETE_RANGE: Command(access=Access.WRITE, frees_space=True),
+    frames.ETCD_TXN: Command(access=Access.WRITE, may_only_read=True),
+    frames.ETCD_COMPACT: Command(access=Access.WRITE, frees_space=True),
     frames.REGATTA_RANGE: Command(access=Access.READ),
     frames.REGATTA_PUT: Command(access=Access.WRITE),
-    frames.REGATTA_DELETE_RANGE: Command(access=Access.WRITE),
-    frames.REGATTA_TXN: Command(access=Access.WRITE),
+    frames.REGATTA_DELETE_RANGE: Command(access=Access.WRITE, frees_space=True),
+    frames.REGATTA_TXN: Command(access=Access.WRITE, may_only_read=True),
     frames.REGATTA_ITERATE: Command(access=Access.READ),
     frames.TABLE_CREATE: Command(access=Access.WRITE),
     frames.TABLE_STATUS: Command(access=Access.READ),
@@ -87,6 +101,50 @@ COMMANDS: Final[dict[int, Command]] = {
     frames.CURSOR_CLOSE: Command(access=Access.REPLICA),
     frames.TRANSFER_LEADER: Command(access=Access.LEADER),
 }
+
+
+def access_of(request: frames.Request) -> Access:
+    """What this request is to its shard. Its method has to be one of COMMANDS."""
+    command = COMMANDS[request.method]
+    if command.may_only_read and not request.request_id:
+        return Access.READ
+    return command.access
+
+
+def frees_space(request: frames.Request) -> bool:
+    """Whether this request is taken while the disk is nearly full, because it ends with less stored than before: by its
+    method, or as a transaction that deletes and puts nothing."""
+    parse = _TXN.get(request.method)
+    if parse is None:
+        return COMMANDS[request.method].frees_space
+    try:
+        return _only_deletes(parse(request.body))
+    except DecodeError:
+        return False
+
+
+_Txn = rpc_pb2.TxnRequest | regatta_pb2.TxnRequest
+
+_TXN: Final[dict[int, Callable[[bytes], _Txn]]] = {
+    frames.ETCD_TXN: rpc_pb2.TxnRequest.FromString,
+    frames.REGATTA_TXN: regatta_pb2.TxnRequest.FromString,
+}
+
+
+def _only_deletes(txn: _Txn) -> bool:
+    deletes = False
+    for op in (*txn.success, *txn.failure):
+        kind = op.WhichOneof("request")
+        if kind == "request_txn":
+            assert isinstance(op, rpc_pb2.RequestOp)
+            if not _only_deletes(op.request_txn):
+                return False
+            deletes = True
+        elif kind == "request_delete_range":
+            deletes = True
+        elif kind != "request_range":
+            return False
+    return deletes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

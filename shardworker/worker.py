@@ -23,9 +23,9 @@ import zmq
 from config.process.child import ask_restart, emit, fail, read_spec, refuse_optimized, set_up_logging
 from proto import errors
 from shardworker.background import BackgroundThreads
-from shardworker.machine import MachineSettings, StateMachine
+from shardworker.machine import StateMachine
 from shardworker.raft import Membership, NodeId, Raft, Settings
-from shardworker.replica.integrity import RebuildBegun, begin_rebuild, has_peers
+from shardworker.replica.rebuild import RebuildBegun, begin_rebuild, has_peers
 from shardworker.replica.replica import Replica
 from shardworker.store import (
     CrashPoint,
@@ -81,20 +81,21 @@ class Worker:
         cluster, shard = spec.cluster, spec.shard
         node = cluster.node(spec.node)
         self._tick_s = cluster.raft.tick_ms / 1000
+        founders = Membership(voters=frozenset(NodeId(holder.id) for holder in cluster.replica_nodes(shard)))
+        alone = founders.voters == {NodeId(node.id)}
         self._store = ReplicaStore.open(
             cluster.replica_dir(spec.node, shard),
             Identity(cluster_id=cluster.cluster_id, node=node.id, shard=shard),
             _store_settings(cluster),
             crash_points=from_environment(os.environ),
+            alone=alone,
         )
-        founders = Membership(voters=frozenset(NodeId(holder.id) for holder in cluster.replica_nodes(shard)))
-        if founders.voters == {NodeId(node.id)}:
+        if alone:
             self._begin_alone(founders)
         try:
             machine = StateMachine(
                 self._store.connection,
                 shard,
-                MachineSettings(),
                 table_written=lambda: self._store.crash_points.reach(CrashPoint.CATALOG_WRITTEN),
             )
         except apsw.Error as error:

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from config import ClusterConfig
     from coordinator.door import Metadata
     from coordinator.services.etcd_tables import EtcdTables
-    from coordinator.shards.table_calls import Forward
+    from coordinator.shards.table_calls import TableCalls
 
 
 class EtcdCluster:
     """MemberList."""
 
-    def __init__(self, forward: Forward, tables: EtcdTables, cluster: ClusterConfig) -> None:
-        self._forward = forward
+    def __init__(self, calls: TableCalls, tables: EtcdTables, cluster: ClusterConfig) -> None:
+        self._calls = calls
         self._tables = tables
         members = etcd.MemberListResponse(
             members=sorted(
@@ -43,6 +43,8 @@ class EtcdCluster:
         table = await self._tables.find(metadata, deadline)
         term = 0
         if request.linearizable:
-            reply = await self._forward.read(table, frames.TABLE_STATUS, b"", deadline, linearizable=True)
+            table, reply = await self._calls.read(
+                table, frames.TABLE_STATUS, b"", deadline, linearizable=True
+            )
             term = reply.term
         return self._tables.header(table, revision=0, term=term) + self._members

@@ -14,7 +14,7 @@ from proto.validation import etcd as shape
 if TYPE_CHECKING:
     from coordinator.door import Metadata
     from coordinator.services.etcd_tables import EtcdTables
-    from coordinator.shards.table_calls import Forward
+    from coordinator.shards.table_calls import TableCalls
 
 METADATA_KEYS: Final = etcd_tables.METADATA_KEYS | {request_ids.METADATA_KEY}
 
@@ -23,9 +23,9 @@ class EtcdKV:
     """Range, Put, DeleteRange, Txn, Compact."""
 
     def __init__(
-        self, forward: Forward, tables: EtcdTables, *, request_bytes_max: int, txn_ops_max: int
+        self, calls: TableCalls, tables: EtcdTables, *, request_bytes_max: int, txn_ops_max: int
     ) -> None:
-        self._forward = forward
+        self._calls = calls
         self._tables = tables
         self._request_bytes_max = request_bytes_max
         self._txn_ops_max = txn_ops_max
@@ -35,7 +35,7 @@ class EtcdKV:
         request = decode(etcd.RangeRequest.FromString, body)
         shape.check_range(request)
         table = await self._tables.find(metadata, deadline)
-        reply = await self._forward.read(
+        table, reply = await self._calls.read(
             table, frames.ETCD_RANGE, body, deadline, linearizable=not request.serializable
         )
         return self._tables.with_header(table, reply)
@@ -57,7 +57,7 @@ class EtcdKV:
         if not shape.is_read_only(request):
             return await self._write(frames.ETCD_TXN, body, metadata, deadline)
         table = await self._tables.find(metadata, deadline)
-        reply = await self._forward.read(
+        table, reply = await self._calls.read(
             table, frames.ETCD_TXN, body, deadline, linearizable=not shape.is_serializable(request)
         )
         return self._tables.with_header(table, reply)
@@ -72,7 +72,7 @@ class EtcdKV:
     ) -> bytes:
         shape.check_size(len(body), self._request_bytes_max)
         table = await self._tables.find(metadata, deadline)
-        reply = await self._forward.write(
+        table, reply = await self._calls.write(
             table, method, body, deadline, metadata.get(request_ids.METADATA_KEY)
         )
         return self._tables.with_header(table, reply)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from coordinator.catalog.cache import Catalog
     from coordinator.door import Metadata
     from coordinator.shards.replica_status import ReplicaStatuses
+    from proto.ids import ShardId
     from proto.internal import frames_pb2 as frames
 
 VERSION: Final = "0.5.2"
@@ -80,7 +81,7 @@ class RegattaCluster:
             response.config.update(_flat(self._cluster.model_dump(mode="json")))
         return response.SerializeToString()
 
-    async def _ask(self, shard: int) -> frames.ReplicaStatus | errors.BoathouseError:
+    async def _ask(self, shard: ShardId) -> frames.ReplicaStatus | errors.BoathouseError:
         try:
             return await self._statuses.nearest(shard)
         except errors.BoathouseError as error:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from coordinator.api.headers import RegattaHeaders
-    from coordinator.catalog.cache import Table
     from coordinator.door import Metadata
-    from coordinator.shards.table_calls import Forward
+    from coordinator.shards.table_calls import TableCalls
+    from proto.catalog import TableEntry
 
 METADATA_KEYS: Final = frozenset({request_ids.METADATA_KEY})
 
@@ -25,11 +25,9 @@ METADATA_KEYS: Final = frozenset({request_ids.METADATA_KEY})
 class RegattaKV:
     """Range, IterateRange, Put, DeleteRange, Txn."""
 
-    def __init__(self, forward: Forward, headers: RegattaHeaders, *, step_timeout_s: float) -> None:
-        """step_timeout_s bounds each part of an iteration; the whole may take as long as its client reads on."""
-        self._forward = forward
+    def __init__(self, calls: TableCalls, headers: RegattaHeaders) -> None:
+        self._calls = calls
         self._headers = headers
-        self._step_timeout_s = step_timeout_s
 
     async def range(self, body: bytes, _metadata: Metadata, deadline: float) -> bytes:
         """Serializable unless the request says linearizable."""
@@ -37,7 +35,7 @@ class RegattaKV:
         shape.check_range(request)
         table = await self._find_table(request.table, deadline)
         shape.check_range_lengths(request)
-        reply = await self._forward.read(
+        table, reply = await self._calls.read(
             table, frames.REGATTA_RANGE, body, deadline, linearizable=request.linearizable
         )
         return self._with_header(table, reply)
@@ -66,7 +64,7 @@ class RegattaKV:
         shape.check_txn_lengths(request)
         if not shape.is_read_only(request):
             return await self._write(table, frames.REGATTA_TXN, body, metadata, deadline)
-        reply = await self._forward.read(table, frames.REGATTA_TXN, body, deadline, linearizable=True)
+        table, reply = await self._calls.read(table, frames.REGATTA_TXN, body, deadline, linearizable=True)
         return self._with_header(table, reply)
 
     async def iterate_range(
@@ -78,42 +76,39 @@ class RegattaKV:
         request = decode(regatta.RangeRequest.FromString, body)
         shape.check_range(request)
         table = await self._find_table(request.table, deadline)
-        opened = await self._forward.open(
+        stream = await self._calls.start(
             table, frames.REGATTA_ITERATE, body, deadline, linearizable=request.linearizable
         )
-        reply = opened.future.result()
-        cursor = reply.cursor
         try:
-            yield self._with_header(table, reply)
-            while cursor:
-                reply = await self._forward.next_part(
-                    opened, table, cursor=cursor, timeout_s=self._step_timeout_s
-                )
-                cursor = reply.cursor
-                yield self._with_header(table, reply)
+            async for reply in stream.parts():
+                yield self._with_header(stream.table, reply)
         finally:
-            if cursor:  # the client went away, or a part failed
-                self._forward.close_cursor(opened, table, cursor=cursor, timeout_s=self._step_timeout_s)
+            stream.close()  # the client may have gone, or a part failed
 
-    async def _find_table(self, name: bytes, deadline: float) -> Table:
+    async def _find_table(self, name: bytes, deadline: float) -> TableEntry:
         try:
-            return await self._forward.find_table(name.decode(), deadline)
+            return await self._calls.find_table(name.decode(), deadline)
         except UnicodeDecodeError:
             raise errors.TableNotFound(repr(name)) from None
 
     async def _write(
-        self, table: Table, method: frames.Method.ValueType, body: bytes, metadata: Metadata, deadline: float
+        self,
+        table: TableEntry,
+        method: frames.Method.ValueType,
+        body: bytes,
+        metadata: Metadata,
+        deadline: float,
     ) -> bytes:
-        reply = await self._forward.write(
+        table, reply = await self._calls.write(
             table, method, body, deadline, metadata.get(request_ids.METADATA_KEY)
         )
         return self._with_header(table, reply)
 
-    def _with_header(self, table: Table, reply: frames.Reply) -> bytes:
+    def _with_header(self, table: TableEntry, reply: frames.Reply) -> bytes:
         header = self._headers.encode(
             shard=table.shard,
             revision=reply.revision,
-            term=self._forward.term_shown(table, reply.term),
-            leader=reply.leader or self._forward.leader_believed(table),
+            term=self._calls.term_shown(table, reply.term),
+            leader=reply.leader or self._calls.leader_believed(table) or 0,
         )
         return header + reply.body

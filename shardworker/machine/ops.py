@@ -67,6 +67,22 @@ class DeleteRange:
 
 
 @dataclass(slots=True)
+class Compact:
+    """etcd's compaction."""
+
+    revision: int
+    physical: bool
+    """Whether the answer waits until what is given up is gone from the disk."""
+
+
+@dataclass(slots=True)
+class Get:
+    """The newest pair of one key: what most reads are."""
+
+    key: bytes
+
+
+@dataclass(slots=True)
 class Range:
     """etcd's range."""
 
@@ -127,6 +143,17 @@ class Txn:
 
 
 Operation = Put | DeleteRange | Range | Page | Nothing | Txn
+
+
+def point_keys(op: Put | DeleteRange | Txn) -> list[bytes]:
+    """The keys whose newest rows a write asks for by name; of a transaction those that it puts if all is well."""
+    match op:
+        case Put():
+            return [op.key]
+        case Txn():
+            return [inner.key for inner in op.success if isinstance(inner, Put)]
+        case _:
+            return [] if op.end else [op.key]
 
 
 @dataclass(slots=True)

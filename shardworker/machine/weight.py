@@ -65,10 +65,7 @@ def _is_heavy_span(view: View, key: bytes, end: bytes, *, count_only: bool, limi
 
 def _rows(view: View, key: bytes, end: bytes, enough: int) -> int:
     """Live keys of the span, counted up to one more than enough."""
-    bounded, span = span_of(key, end)
-    row: Any = view.execute(view.sql.probe[bounded], (*span, enough + 1)).fetchone()
-    count: int = row[0]
-    return count
+    return view.count(key, end, enough + 1)
 
 
 def _mean_bytes(view: View, key: bytes, end: bytes) -> int:

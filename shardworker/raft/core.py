@@ -92,10 +92,14 @@ class Raft(Elections, Follower):
         self._staged_membership: Membership | None = None
         self._staged_changes = 0
 
-    def begin(self, membership: Membership) -> None:
-        """Become one of the first members of a new group, once the caller has made that durable."""
+    def begin(self, membership: Membership, hard_state: HardState) -> None:
+        """Become one of the first members of a new group, once the caller has made that durable. hard_state: the term
+        and vote that it is bound to from the beginning."""
         assert not self._groups, "this replica has a group"
         assert self.log.last_index == 0, "a log belongs to a group that exists"
+        assert self.term <= hard_state.term, "the term never goes back"
+        self.term, self.vote = hard_state.term, hard_state.vote
+        self._durable = hard_state
         self._set_membership(membership)
 
     # ---- input: time ---------------------------------------------------------------------------------------

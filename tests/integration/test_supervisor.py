@@ -108,6 +108,14 @@ def _shard_of_default(cluster: Cluster) -> int:
     return wait_until(holder, timeout_s=20, what="the table default")
 
 
+def test_nobody_else_can_read_what_a_cluster_keeps(cluster: Cluster) -> None:
+    places = (cluster.config.data_dir, cluster.config.runtime_dir)
+    found = {path: path.lstat().st_mode & 0o077 for place in places for path in place.rglob("*")}
+    assert any(path.suffix == ".log" for path in found)
+    assert any(path.is_socket() for path in found)
+    assert [path for path, mode in found.items() if mode] == []
+
+
 @pytest.mark.parametrize("which", ["leader", "follower"])
 def test_clients_do_not_notice_a_killed_worker(cluster: Cluster, which: str) -> None:
     shard = _shard_of_default(cluster)

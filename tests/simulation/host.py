@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import apsw
 
 from proto.errors import Corrupt
-from shardworker.replica.integrity import RebuildBegun
+from shardworker.replica.rebuild import RebuildBegun
 from shardworker.store import DiskFull, Identity, StorageFailed
 from tests.simulation.checkers import Promises
 from tests.simulation.disk import SimulatedDisk

@@ -11,7 +11,6 @@ import apsw
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
-from shardworker.machine import MachineSettings
 from shardworker.raft import NodeId, Role, Settings
 from shardworker.store import StoreSettings, translated
 from shardworker.ticks import Ticks
@@ -140,6 +139,8 @@ class Process:
         self._wake_us: int | None = None
         self._ticks = Ticks(config.raft.tick_ms * MS, host.local_us())
         self._checkers = cluster.checkers
+        founders = host.begins_with
+        alone = founders is not None and founders.voters == {NodeId(host.number)}
         self.store = cluster.build.store.open(
             host.folder,
             host.identity,
@@ -153,15 +154,15 @@ class Process:
             vfs=host.disk.vfs,
             files=host.disk.files,
             crash_points=crash,
+            alone=alone,
         )
         try:
-            founders = host.begins_with
-            if founders is not None and founders.voters == {NodeId(host.number)}:
+            if founders is not None and alone:
                 self._begin_alone(founders)
             self._checkers.opened(self)
             machine = _watched_machine(cluster.build.machine, self, self._checkers)
             try:
-                self.machine = machine(self.store.connection, cluster.shard, MachineSettings())
+                self.machine = machine(self.store.connection, cluster.shard)
             except apsw.Error as error:
                 raise translated(error, "opening the tables") from error
             raft: Any = _watched_raft(cluster.build.raft, self, self._checkers)

@@ -33,6 +33,7 @@ from tests.simulation.world import MS, SECOND, World
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from shardworker.machine import Result
     from tests.history.operations import Operation
     from tests.simulation.build import Build
     from tests.simulation.host import Host
@@ -72,10 +73,12 @@ def run(
     build: Build = PRODUCTION,
     write: Callable[[str], object] | None = None,
     scenario: Scenario | None = None,
+    birth: Scenario | None = None,
 ) -> Finding:
-    """Simulate. A violation is part of the outcome, not raised."""
+    """Simulate. A violation is part of the outcome, not raised. birth: arranges something before any process has
+    taken its first step, while there is no shard yet."""
     with _silence():
-        return _run(plan, build, write, scenario)
+        return _run(plan, build, write, scenario, birth)
 
 
 @contextmanager
@@ -90,7 +93,11 @@ def _silence() -> Iterator[None]:
 
 
 def _run(
-    plan: Plan, build: Build, write: Callable[[str], object] | None, scenario: Scenario | None
+    plan: Plan,
+    build: Build,
+    write: Callable[[str], object] | None,
+    scenario: Scenario | None,
+    birth: Scenario | None,
 ) -> Finding:
     world = World(plan.seed, write)
     seed_sqlite(plan.seed)
@@ -99,7 +106,7 @@ def _run(
     violation: Violation | None = None
     operations = 0
     try:
-        _Simulation(cluster).run(scenario)
+        _Simulation(cluster).run(scenario, birth)
         operations = len(cluster.recorder.operations)
     except Violation as caught:
         violation = caught
@@ -129,10 +136,12 @@ class _Simulation:
         self._cluster = cluster
         self._world = cluster.world
 
-    def run(self, scenario: Scenario | None) -> None:
+    def run(self, scenario: Scenario | None, birth: Scenario | None) -> None:
         cluster, world = self._cluster, self._world
         for host in cluster.hosts:
             host.start()
+        if birth is not None:
+            birth(cluster)
         self._create_table()
         faults = Faults(cluster)
         for client in cluster.clients:
@@ -231,9 +240,7 @@ class _Simulation:
         found = []
         for revision in sorted({status.revision, floor, (floor + status.revision) // 2}):
             request = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0", revision=revision)
-            result = process.machine.read(
-                process.store.connection, frames.ETCD_RANGE, TABLE_ID, request.SerializeToString()
-            )
+            result = _read(process, request)
             if result.error is not None:
                 raise Violation("equal-state", f"{process} cannot read revision {revision}: {result.error}")
             found.append((revision, result.body))
@@ -250,9 +257,7 @@ class _Simulation:
             least = sum(operation.outcome is Outcome.OK for operation in puts)
             most = least + sum(operation.outcome is Outcome.UNKNOWN for operation in puts)
             request = rpc_pb2.RangeRequest(key=key)
-            result = process.machine.read(
-                process.store.connection, frames.ETCD_RANGE, TABLE_ID, request.SerializeToString()
-            )
+            result = _read(process, request)
             kvs = rpc_pb2.RangeResponse.FromString(result.body).kvs
             version = kvs[0].version if kvs else 0
             if not least <= version <= most:
@@ -284,9 +289,7 @@ class _Simulation:
             pending = self._cluster.recorder.invoke(0, Kind.GET, key)
             pending.invoked = now + 1
             request = rpc_pb2.RangeRequest(key=key)
-            result = process.machine.read(
-                process.store.connection, frames.ETCD_RANGE, TABLE_ID, request.SerializeToString()
-            )
+            result = _read(process, request)
             kvs = rpc_pb2.RangeResponse.FromString(result.body).kvs
             self._world.now_us = now + 2
             read = pending.succeeded(
@@ -295,3 +298,9 @@ class _Simulation:
                 mod_revision=kvs[0].mod_revision if kvs else 0,
             )
             history.append(read)
+
+
+def _read(process: Process, request: rpc_pb2.RangeRequest) -> Result:
+    """What a replica's tables say, past all of consensus."""
+    parsed = process.machine.parse(frames.ETCD_RANGE, TABLE_ID, request.SerializeToString())
+    return process.machine.read(process.store.connection, parsed)

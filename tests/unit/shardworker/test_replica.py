@@ -12,10 +12,12 @@ from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2 as regatta
 from shardworker import raft_frames
-from shardworker.machine import MachineSettings, StateMachine
+from shardworker.machine import FORMAT, StateMachine
 from shardworker.raft import Entry, EntryKind, LogIndex, Membership, MessageKind, NodeId, Raft, Role
+from shardworker.replica.disk_space import FULL_ELECTIONS
 from shardworker.replica.integrity import SCRUB_INTERVAL_S
-from shardworker.replica.replica import APPLY_ANSWER_BYTES_MAX, ENVELOPE_BYTES_MAX, FULL_ELECTIONS, Replica
+from shardworker.replica.outgoing import ENVELOPE_BYTES_MAX
+from shardworker.replica.replica import APPLY_ANSWER_BYTES_MAX, Replica
 from shardworker.store import REAL_FILES, Identity, ReplicaStore
 from tests.unit.raft.lab import message
 from tests.unit.raft.replica import members, settings_of
@@ -54,6 +56,10 @@ class Jobs:
         self.may_end = True
         self._waiting: list[Callable[[], None]] = []
 
+    @property
+    def can_end(self) -> bool:
+        return self.may_end and bool(self._waiting)
+
     def submit(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
         self._waiting.append(lambda: done(job()))
 
@@ -74,7 +80,7 @@ class Bench:
         if not self.store.membership.voters:
             with self.store.turn(sync=True) as turn:
                 turn.set_membership(membership)
-        machine = StateMachine(self.store.connection, SHARD, MachineSettings())
+        machine = StateMachine(self.store.connection, SHARD)
         self.core = Raft(
             settings_of(1, election_ticks=self.cluster.raft.election_ticks),
             self.store.log,
@@ -137,7 +143,13 @@ class Bench:
         envelope.requests.add(call=self._calls, method=method, table_id=TABLE, body=body, **fields)
         self.replica.handle(CLIENT, envelope)
         self.replica.turn()
+        self.work()
         return self._calls
+
+    def work(self) -> None:
+        """Take turns while there is something to do, as the loop does."""
+        while self.replica.has_work() or self.jobs.can_end:
+            self.replica.turn()
 
     def answer(self, call: int) -> frames.Reply:
         """What the call was told. Raises the error that it was told."""
@@ -212,6 +224,10 @@ def everything() -> bytes:
     return etcd.RangeRequest(key=b"\0", range_end=b"\0").SerializeToString()
 
 
+def everything_deleted() -> bytes:
+    return etcd.DeleteRangeRequest(key=b"\0", range_end=b"\0").SerializeToString()
+
+
 def iteration() -> bytes:
     return regatta.RangeRequest(table=b"t", key=b"\0", range_end=b"\0").SerializeToString()
 
@@ -264,6 +280,49 @@ def test_a_full_replica_that_comes_to_lead_hands_over(led: Bench) -> None:
     assert asked == [2]
 
 
+def test_a_nearly_full_disk_takes_what_frees_space_and_then_everything(alone: Bench) -> None:
+    least = alone.cluster.store.disk_free_bytes_min
+    one = etcd.DeleteRangeRequest(key=b"1")
+    put = etcd.PutRequest(key=b"new", value=b"v")
+    get = etcd.RangeRequest(key=b"1")
+
+    def txn(*ops: etcd.RequestOp) -> bytes:
+        return etcd.TxnRequest(success=ops).SerializeToString()
+
+    alone.disk.free = least - 1
+    alone.tick()
+    refused = [
+        (frames.ETCD_PUT, put.SerializeToString()),
+        (frames.ETCD_TXN, txn(etcd.RequestOp(request_put=put))),
+        (frames.ETCD_TXN, txn(etcd.RequestOp(request_delete_range=one), etcd.RequestOp(request_put=put))),
+        (frames.ETCD_TXN, txn(etcd.RequestOp())),
+        (frames.ETCD_TXN, b"\xff"),
+    ]
+    for number, (method, body) in enumerate(refused):
+        with pytest.raises(errors.NoSpace):
+            alone.answer(alone.ask(method, body, request_id=b"refused-%08d" % number))
+    nested = etcd.TxnRequest(failure=[etcd.RequestOp(request_delete_range=one)])
+    taken = [
+        (frames.ETCD_TXN, txn(etcd.RequestOp(request_range=get), etcd.RequestOp(request_delete_range=one))),
+        (frames.ETCD_TXN, txn(etcd.RequestOp(request_txn=nested))),
+        (frames.ETCD_DELETE_RANGE, everything_deleted()),
+    ]
+    for number, (method, body) in enumerate(taken):
+        alone.answer(alone.ask(method, body, request_id=b"taken---%08d" % number))
+    revision = alone.answer(alone.ask(frames.ETCD_RANGE, everything(), linearizable=True)).revision
+    compaction = etcd.CompactionRequest(revision=revision, physical=True).SerializeToString()
+    alone.ask(frames.ETCD_COMPACT, compaction, request_id=b"compaction------")
+    wait = 0
+    while alone.store.reusable_bytes() < KEYS * len(VALUE) // 2 and wait < 100:
+        wait += 1
+        alone.tick()
+    # The file is as long as before, and the disk as full.
+    assert alone.store.reusable_bytes() >= KEYS * len(VALUE) // 2
+    alone.disk.free = 2 * least - alone.store.reusable_bytes() + 8192
+    alone.tick()
+    alone.answer(alone.ask(frames.ETCD_PUT, put.SerializeToString(), request_id=b"taken at last---"))
+
+
 def test_what_is_said_to_another_replica_is_not_heard(tmp_path: Path) -> None:
     """A peer that still has an address of old may reach the wrong one. The entry here is a deposed leader's, and the
     commit index what node 3 is known to have."""
@@ -280,19 +339,21 @@ def test_what_is_said_to_another_replica_is_not_heard(tmp_path: Path) -> None:
 def test_a_turn_does_not_collect_the_answers_of_all_that_waits_to_be_applied(led: Bench) -> None:
     """Each entry here is small, and its answers are all that one transaction may collect."""
     core, previous = led.core, led.core.log.last_index
-    batch = frames.CommandBatch(time_ms=2_000)
-    for number in range(APPLY_ANSWER_BYTES_MAX // (KEYS * len(VALUE))):
-        txn = etcd.TxnRequest()
-        txn.success.add(request_range=etcd.RangeRequest(key=b"0", range_end=b"\0"))
-        batch.commands.add(
-            method=frames.ETCD_TXN,
-            table_id=TABLE,
-            body=txn.SerializeToString(),
-            request_id=number.to_bytes(16, "little"),
-        )
+    body = etcd.TxnRequest(
+        success=[etcd.RequestOp(request_range=etcd.RangeRequest(key=b"0", range_end=b"\0"))]
+    ).SerializeToString()
+    count = APPLY_ANSWER_BYTES_MAX // (KEYS * len(VALUE))
+
+    def batch(entry: int) -> bytes:
+        ids = [(entry * count + number).to_bytes(16, "little") for number in range(count)]
+        commands = [
+            frames.Command(method=frames.ETCD_TXN, table_id=TABLE, body=body, request_id=request_id)
+            for request_id in ids
+        ]
+        return frames.CommandBatch(time_ms=2_000, format=FORMAT, commands=commands).SerializeToString()
+
     entries = tuple(
-        Entry(core.term, LogIndex(previous + 1 + n), EntryKind.COMMANDS, batch.SerializeToString())
-        for n in range(3)
+        Entry(core.term, LogIndex(previous + 1 + n), EntryKind.COMMANDS, batch(n)) for n in range(3)
     )
     append = message(
         MessageKind.APPEND,
@@ -332,6 +393,30 @@ def test_a_leader_says_whether_anybody_can_take_over(alone: Bench, led: Bench) -
     led.lead()
     led.answer(led.ask(frames.TRANSFER_LEADER))
     assert [node for node, one in led.sent if one.kind is MessageKind.TIMEOUT_NOW] == [2]
+
+
+def transfer(target: int) -> bytes:
+    return frames.TransferLeader(target=target).SerializeToString()
+
+
+def test_a_leader_hands_over_to_whom_it_is_told(led: Bench) -> None:
+    led.lead()
+    led.answer(led.ask(frames.TRANSFER_LEADER, transfer(1)))  # it leads already
+    assert [one for _, one in led.sent if one.kind is MessageKind.TIMEOUT_NOW] == []
+    led.answer(led.ask(frames.TRANSFER_LEADER, transfer(3)))
+    assert [node for node, one in led.sent if one.kind is MessageKind.TIMEOUT_NOW] == [3]
+
+
+def test_nobody_leads_who_does_not_vote(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, members(1, 2, learners=(3,)))
+    bench.lead()
+    for target, why in ((3, "node 3 is a learner of shard 2"), (4, "node 4 has no replica of shard 2")):
+        with pytest.raises(errors.BadTransferee, match=why):
+            bench.answer(bench.ask(frames.TRANSFER_LEADER, transfer(target)))
+    with pytest.raises(errors.MalformedRequest):
+        bench.answer(bench.ask(frames.TRANSFER_LEADER, b"\xff"))
+    assert [one for _, one in bench.sent if one.kind is MessageKind.TIMEOUT_NOW] == []
+    bench.store.close()
 
 
 @pytest.mark.parametrize("unknown", [frames.RaftMessage(kind=99), frames.RaftEntry(kind=99)])

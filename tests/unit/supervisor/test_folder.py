@@ -277,3 +277,23 @@ def test_a_path_too_long_for_sqlite_is_refused_before_anything_is_made(tmp_path:
     with contextlib.closing(apsw.Connection(str(replica / "replica-00000001.db"))) as connection:
         assert connection.pragma("journal_mode", "wal") == "wal"
         connection.execute("CREATE TABLE t (a)")
+
+
+def test_what_was_open_to_others_is_closed_at_the_start(tmp_path: Path) -> None:
+    cluster = _cluster(tmp_path / "data")
+    _claim_and_release(cluster)
+    node = cluster.node_dir("n1")
+    logs = node / "logs"
+    logs.mkdir()
+    (logs / "worker.log").write_text("what clients store")
+    outside = tmp_path / "outside"
+    outside.write_text("another's")
+    (node / "link").symlink_to(outside)
+    for path in (node, logs, logs / "worker.log", node / "node.json", outside):
+        path.chmod(0o755)
+    _claim_and_release(cluster)
+    found = {path: path.stat().st_mode & 0o777 for path in (node, *node.rglob("*"), outside)}
+    assert found.pop(outside) == found.pop(node / "link") == 0o755
+    assert {path.name: mode for path, mode in found.items()} == {
+        "n1": 0o700, "logs": 0o700, "worker.log": 0o600, "node.json": 0o600, "lock": 0o600,
+    }  # fmt: skip

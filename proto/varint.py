@@ -1,8 +1,7 @@
-"""The few protobuf wire pieces that answers are glued together from.
+"""The few protobuf wire pieces that messages are glued together from.
 
-A range of a hundred thousand rows is answered by concatenating rows that were encoded when they were written;
-building message objects for them would cost more than everything else together. What is small is built with the
-generated classes; what repeats or is long is built here.
+A range of a hundred thousand rows is answered by concatenating rows that were encoded when they were written, and a
+header is put in front of a body that nobody parsed. Message objects for these would cost more than everything else.
 """
 
 from __future__ import annotations
@@ -33,6 +32,18 @@ def varint(number: int) -> bytes:
 def varint_bytes(number: int) -> int:
     """How many bytes varint(number) has, for number >= 0."""
     return 1 if number < 128 else (number.bit_length() + 6) // 7
+
+
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """The varint that begins at this offset, and the offset behind it. Raises IndexError if the bytes end first."""
+    number = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number, at
+        shift += 7
 
 
 def delimited(tag: bytes, payload: bytes) -> bytes:
