@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import yaml
 
 from config import load
-from config.process.names import ProcessName
+from config.process.names import ProcessName, processes_of
 from config.process.report import ProcessReport, State
 from tests.waiting import free_ports, wait_until
 from tools.admin.control_client import NodeControl, RequestRefused, SupervisorUnreachable
@@ -220,7 +220,7 @@ class Cluster:
 
     def wait_running(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait until every process of the file runs. Fails at once if a supervisor has ended."""
-        expected = sum(len(self.config.shards_of(node)) + 1 for node in self.config.nodes)
+        expected = sum(len(processes_of(self.config, node)) for node in self.config.nodes)
 
         def all_running() -> bool:
             ended = {

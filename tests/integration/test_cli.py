@@ -351,10 +351,10 @@ def test_logs_go_on_over_rotation_and_removal(cluster: Cluster) -> None:
         log.write_text("moved aside\n")
         assert follower.stdout.readline() == b"moved aside\n"
         log.unlink()
-        log.write_text("half a l")
+        log.write_text("half of a ")
         with log.open("a") as file:
-            file.write("ine\n")
-        assert follower.stdout.readline() == b"half a line\n"
+            file.write("line\n")
+        assert follower.stdout.readline() == b"half of a line\n"
     finally:
         follower.send_signal(signal.SIGINT)
         _, errors = follower.communicate(timeout=20)

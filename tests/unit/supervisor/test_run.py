@@ -336,6 +336,22 @@ def test_a_client_that_stays_connected_does_not_hold_up_the_end(up: FakeUp) -> N
     assert not any("Traceback" in line for line in up.output())
 
 
+def test_a_client_that_goes_away_has_still_asked(up: FakeUp) -> None:
+    process = up.start_and_wait("shard-1=slow-stop")
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(up.cluster.control_socket("n1")))
+        connection.sendall(b'{"op": "restart", "processes": ["shard-1"]}\n')
+        wait_until(lambda: "term" in up.words("n1/shard-1"), timeout_s=10, what="the restart to begin")
+    control = NodeControl(up.cluster, "n1")
+    wait_until(
+        lambda: (now := control.status()[0]).state is State.RUNNING and now.restarts == 1,
+        timeout_s=20,
+        what="the process to run again",
+    )
+    assert _end(process) == 0
+    assert not any("Traceback" in line for line in up.output())
+
+
 def test_a_refused_request_says_why(up: FakeUp) -> None:
     process = up.start_and_wait()
     with pytest.raises(RequestRefused, match="node n1 has no process shard-9"):
