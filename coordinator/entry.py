@@ -86,7 +86,8 @@ async def _forward(descriptor: int, port: int) -> asyncio.Server:
         finally:
             writer.close()
 
-    return await asyncio.start_server(pass_on, sock=socket.socket(fileno=descriptor))
+    # asyncio listens once more, which sets the length of the supervisor's queue anew.
+    return await asyncio.start_server(pass_on, sock=socket.socket(fileno=descriptor), backlog=4096)
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

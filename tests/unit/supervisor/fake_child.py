@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 BEAT_S = 0.02
+stopping = threading.Event()
 
 
 def main(behaviours: str, trace: Path | None) -> int:
@@ -34,8 +35,11 @@ def main(behaviours: str, trace: Path | None) -> int:
 
     def end(_number: int, _frame: FrameType | None) -> None:
         note("term")
+        stopping.set()
         if behaviour == "slow-stop":
             threading.Event().wait(0.3)
+        if behaviour == "beat":
+            threading.Event().wait(0.6)
         note("end")
         sys.exit(0)
 
@@ -89,10 +93,9 @@ def emit(event: str, **details: Any) -> None:
 
 
 def beat() -> None:
-    """Beat until the process ends, or is paused."""
-    while True:
+    """Beat until the process stops, or is paused."""
+    while not stopping.wait(BEAT_S):
         emit("beat")
-        threading.Event().wait(BEAT_S)
 
 
 def accept(descriptor: int) -> None:

@@ -379,6 +379,20 @@ def test_one_that_never_beat_is_not_watched_and_nobody_is_without_a_limit(
     run(body)
 
 
+def test_one_that_is_stopping_has_its_own_time_limit(run: Run) -> None:
+    async def body(nursery: Nursery) -> None:
+        child = nursery.child("beat", QUICK.model_copy(update={"hang_timeout_ms": 100}))
+        await child.start()
+        await child.wait_settled()
+        began = time.monotonic()
+        await _watch_until(child, lambda: time.monotonic() > began + 0.2, "a while in which it beats")
+        stop = asyncio.create_task(child.stop())
+        await _watch_until(child, stop.done, "it to stop")
+        assert nursery.words() == ["start", "term", "end"]
+
+    run(body)
+
+
 # ---- hand-over --------------------------------------------------------------------------------------------------
 
 
