@@ -14,7 +14,7 @@ import apsw
 import structlog
 import zmq
 
-from config.process.child import emit, fail, read_spec, refuse_optimized, set_up_logging
+from config.process.child import ask_restart, emit, fail, read_spec, refuse_optimized, set_up_logging
 from config.process.memory import give_back_large_blocks
 from config.topology import FileTopology
 from proto import errors, ids
@@ -172,7 +172,9 @@ def main(registry: Registry = REGISTRY) -> None:
         fail(_refusal(spec, error))
     except apsw.CorruptError as error:
         fail(_refusal(spec, errors.Corrupt(f"SQLite found a damaged page: {error}")))
-    except (StoreError, RebuildBegun, TooNew) as error:
+    except RebuildBegun as error:
+        ask_restart(str(error))
+    except (StoreError, TooNew) as error:
         fail(str(error))
 
 

@@ -17,8 +17,8 @@ from coordinator.api import outcomes
 from coordinator.door import Api, Door, Route
 from coordinator.server import api_services
 from proto.etcd import rpc_pb2 as etcd
-from proto.etcd import rpc_pb2_grpc
 from proto.internal import frames_pb2 as frames
+from tests.stubs import stub
 from tests.unit.coordinator.running import in_loop, refused, running
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ async def never() -> AsyncIterator[etcd.WatchRequest]:
 @in_loop
 async def test_a_stream_that_is_not_built_is_refused_before_its_first_message(tmp_path: Path) -> None:
     async with running(tmp_path) as cluster:
-        watch = rpc_pb2_grpc.WatchStub(cluster.channel).Watch(never())
+        watch = stub(cluster.channel, etcd, "Watch").Watch(never())
         async with asyncio.timeout(5):
             assert (await refused(watch.read()))[0] == "UNIMPLEMENTED"
 
