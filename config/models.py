@@ -196,6 +196,14 @@ class LimitsConfig(_Model):
     """Answers on their way from one replica to one coordinator; more reads wait in order. One answer may exceed it."""
 
 
+class WatchConfig(_Model):
+    """What clients that watch may count on."""
+
+    progress_interval_ms: Annotated[int, Field(ge=100, le=86_400_000)] = 600_000
+    """A watcher that has asked for progress notifications gets one so often while nothing else tells it of a
+    revision; up to a tenth later."""
+
+
 class SupervisorConfig(_Model):
     """How processes are kept alive."""
 
@@ -249,6 +257,7 @@ class ClusterConfig(_Model):
     raft: RaftConfig = RaftConfig()
     store: StoreConfig = StoreConfig()
     limits: LimitsConfig = LimitsConfig()
+    watch: WatchConfig = WatchConfig()
     supervisor: SupervisorConfig = SupervisorConfig()
     follows: FollowsConfig | None = None
 

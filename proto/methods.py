@@ -107,6 +107,7 @@ COMMANDS: Final[dict[int, Command]] = {
     frames.CURSOR_CLOSE: Command(access=Access.REPLICA),
     frames.TRANSFER_LEADER: Command(access=Access.LEADER),
     frames.RAISE_LEVEL: Command(access=Access.INTERNAL),
+    frames.TABLE_CHANGES: Command(access=Access.REPLICA),
 }
 
 
@@ -174,6 +175,7 @@ METHODS: Final[dict[str, Method]] = {
     "/etcdserverpb.KV/DeleteRange": Method(api=_E, access=Access.WRITE),
     "/etcdserverpb.KV/Txn": Method(api=_E, access=Access.WRITE),
     "/etcdserverpb.KV/Compact": Method(api=_E, access=Access.WRITE),
+    "/etcdserverpb.Watch/Watch": Method(api=_E, access=Access.READ, kind=Kind.BIDI_STREAM),
     "/etcdserverpb.Cluster/MemberList": Method(api=_E, access=Access.COORDINATOR, permission=Permission.NONE),
     "/etcdserverpb.Maintenance/Status": Method(api=_E, access=Access.COORDINATOR, permission=Permission.NONE),
     "/etcdserverpb.Maintenance/Alarm": Method(api=_E, access=Access.COORDINATOR, permission=Permission.NONE),

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from grpc import StatusCode as Code
-
 from proto import errors
+from proto.codes import Code
 
 
 class Row(NamedTuple):

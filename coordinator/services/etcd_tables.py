@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from proto import errors
 
 if TYPE_CHECKING:
+    from coordinator.api.call import Call
     from coordinator.api.headers import EtcdHeaders
-    from coordinator.door import Metadata
     from coordinator.shards.table_calls import TableCalls
     from proto.catalog import TableEntry
     from proto.internal import frames_pb2 as frames
 
 TABLE_KEY: Final = "table"
 HAS_LEADER_KEY: Final = "hasleader"
-METADATA_KEYS: Final = frozenset({TABLE_KEY, HAS_LEADER_KEY})
 DEFAULT_TABLE: Final = "default"
 """What a client means that says nothing: an etcd client knows no tables."""
 
@@ -27,14 +27,16 @@ class EtcdTables:
         self._calls = calls
         self._headers = headers
 
-    async def find(self, metadata: Metadata, deadline: float, body: bytes) -> TableEntry:
+    async def find(self, call: Call) -> TableEntry:
         """The table the call's metadata names, or the default one.
 
         Raises TableNotFound, and NoLeader for a call that insists on a leader while none is known."""
+        # A call that may last must not wait for ever for the name of its table.
+        deadline = call.deadline if call.deadline < math.inf else self._calls.step_deadline(call.deadline)
         table = await self._calls.find_table(
-            metadata.get(TABLE_KEY, DEFAULT_TABLE), deadline, body_bytes=len(body)
+            call.metadata.get(TABLE_KEY, DEFAULT_TABLE), deadline, body_bytes=len(call.body)
         )
-        if metadata.get(HAS_LEADER_KEY) == "true" and not self._calls.leader_believed(table):
+        if call.metadata.get(HAS_LEADER_KEY) == "true" and not self._calls.leader_believed(table):
             raise errors.NoLeader(f"shard {table.shard}")
         return table
 

@@ -62,6 +62,10 @@ class TableCalls:
         finally:
             self._bounds.leave(len(body))
 
+    def step_deadline(self, deadline: float) -> float:
+        """When the next step of a call that may last must be done: within the time of a read, and by its deadline."""
+        return min(deadline, self._driver.time() + self._step_timeout_s)
+
     def term_shown(self, table: TableEntry, term: int) -> int:
         """The term that a header of this table shows."""
         return self._driver.routes(table.shard).term_shown(term)

@@ -28,6 +28,7 @@ from shardworker.replica.admission import Admission
 from shardworker.replica.census import Census
 from shardworker.replica.cursors import Cursors
 from shardworker.replica.disk_space import DiskSpace
+from shardworker.replica.feed import Feed
 from shardworker.replica.history_sweep import HistorySweep
 from shardworker.replica.integrity import Integrity
 from shardworker.replica.leadership import Leadership
@@ -131,6 +132,7 @@ class Replica:
                 self._reads,
                 self._long_reads,
                 self._cursors,
+                Feed(context, self._long_reads),
                 self._leadership,
                 self._disk_space,
                 self._sweep,
