@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 import zmq
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 
 from config.process.names import CLIENT_SOCKET, HTTP_SOCKET
 from coordinator import metrics
@@ -25,6 +27,8 @@ from coordinator.services.etcd_cluster import EtcdCluster
 from coordinator.services.etcd_kv import EtcdKV
 from coordinator.services.etcd_maintenance import EtcdMaintenance
 from coordinator.services.etcd_tables import EtcdTables
+from coordinator.services.health import Health
+from coordinator.services.reflection import Reflection
 from coordinator.services.regatta_cluster import RegattaCluster
 from coordinator.services.regatta_kv import RegattaKV
 from coordinator.shards.dispatch import Dispatch
@@ -35,7 +39,7 @@ from coordinator.shards.routing import ShardRoutes
 from coordinator.shards.table_calls import Forward
 from proto import errors
 from proto.etcd import election_pb2, lock_pb2, rpc_pb2
-from proto.methods import ApiName, Kind
+from proto.methods import METHODS, ApiName, Kind
 from proto.regatta import maintenance_pb2, regatta_pb2, replication_pb2
 
 if TYPE_CHECKING:
@@ -51,6 +55,8 @@ if TYPE_CHECKING:
 
 REGATTA_MESSAGE_BYTES_MAX: Final = 4 << 20
 """Regatta's limit for a request."""
+GRPC_MESSAGE_BYTES_MAX: Final = 64 << 10
+"""Of gRPC's own services: names."""
 ETCD_HEADROOM_BYTES: Final = 512 << 10
 """etcd takes messages this much over its request limit, to refuse them with a better word."""
 
@@ -67,6 +73,11 @@ LAST_WORDS_S: Final = 1.0
 API_FILES: Final[tuple[FileDescriptor, ...]] = tuple(
     module.DESCRIPTOR
     for module in (rpc_pb2, lock_pb2, election_pb2, regatta_pb2, maintenance_pb2, replication_pb2)
+)
+
+GRPC_FILES: Final[tuple[FileDescriptor, ...]] = (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR)
+GRPC_SERVICES: Final = frozenset(
+    {path.split("/")[1] for path, method in METHODS.items() if method.api is ApiName.GRPC}
 )
 
 log = structlog.get_logger()
@@ -106,15 +117,19 @@ class Coordinator:
         self._catalog = Catalog(self._dispatch, ids, shards=cluster.shards, wanted=cluster.tables)
         self._forward = Forward(self._dispatch, self._catalog, ids)
         apis = self._apis()
+        handlers = self._handlers()
+        served = {path.split("/")[1] for path in handlers} | GRPC_SERVICES
+        self._health = Health(served)
+        reflection = Reflection(served, (*API_FILES, *GRPC_FILES))
         routes = make_routes(
-            self._handlers(),
+            {**handlers, **self._health.handlers, **reflection.handlers},
             apis,
             read_timeout_s=cluster.limits.read_timeout_ms / 1000,
             write_timeout_s=cluster.limits.write_timeout_ms / 1000,
         )
         self._front = Front(
             loop,
-            Routes(routes, known_services=api_services(), unserved=apis[ApiName.ETCD]),
+            Routes(routes, known_services=api_services() | GRPC_SERVICES, unserved=apis[ApiName.ETCD]),
             limits,
         )
         self._pages = http1.Pages(
@@ -156,10 +171,11 @@ class Coordinator:
                 outcomes=outcomes.ETCD, message_bytes_max=request_bytes_max + ETCD_HEADROOM_BYTES
             ),
             ApiName.REGATTA: Api(outcomes=outcomes.REGATTA, message_bytes_max=REGATTA_MESSAGE_BYTES_MAX),
+            ApiName.GRPC: Api(outcomes=outcomes.GRPC, message_bytes_max=GRPC_MESSAGE_BYTES_MAX),
         }
 
     def _handlers(self) -> dict[str, Handler]:
-        """Every served method by its path; proto.methods.METHODS says what each is."""
+        """Every served method of both APIs by its path; proto.methods.METHODS says what each is."""
         cluster, node, forward = self._cluster, self._node, self._forward
         limits, statuses = cluster.limits, ReplicaStatuses(self._dispatch)
         tables = EtcdTables(
@@ -214,6 +230,7 @@ class Coordinator:
                 await self._bootstrap
         for listener in self._listeners:
             listener.close()
+        self._health.close()
         self._pages.close()
         front = self._front
         front.announce_end()

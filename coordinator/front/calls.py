@@ -19,8 +19,8 @@ from coordinator.api.call import StreamEnded
 from coordinator.front import grpc_wire
 from coordinator.front.compression import compress, decompress
 from coordinator.front.handler_task import HandlerTask
-from coordinator.front.http2.frames import ErrorCode, read_u32
-from coordinator.front.http2.streams import State
+from coordinator.front.http2.frames import EncodedHeaders, ErrorCode, read_u32
+from coordinator.front.http2.headers import literal
 from proto import errors
 from proto.codes import Code
 from proto.methods import Access, Kind
@@ -43,9 +43,9 @@ class GrpcCall:
     """A call from its headers to its status."""
 
     __slots__ = (
-        "_answer_begun", "_client_deadline", "_encoding", "_held", "_messages", "_news", "_one_answer", "_reader",
-        "_request_bytes", "_room", "_session", "_task", "body", "deadline", "deadline_slot", "is_ended", "metadata", "peer",
-        "route", "stream", "takes_one",
+        "_all_said", "_answer_begun", "_client_deadline", "_encoding", "_headers", "_held", "_messages", "_news",
+        "_one_answer", "_reader", "_request_bytes", "_room", "_session", "_task", "_trailers", "body", "deadline",
+        "deadline_slot", "is_ended", "metadata", "peer", "route", "stream", "takes_one",
     )  # fmt: skip
 
     def __init__(self, session: Session, stream: Stream, route: Route, head: RequestHead, now: float) -> None:
@@ -70,7 +70,10 @@ class GrpcCall:
         self._held = 0  # received and not given back, because nobody has taken what is there
         self._news: asyncio.Future[None] | None = None  # the handler waits for a message
         self._room: asyncio.Future[None] | None = None  # the handler waits for its client to read
+        # Not the stream's state: that may be ahead of what has been handed over in this turn.
+        self._all_said = False  # by the client
         self._answer_begun = False
+        self._headers = self._trailers = b""  # what the handler adds, encoded
 
     # ---- the request -------------------------------------------------------------------------------------------------
 
@@ -128,6 +131,7 @@ class GrpcCall:
         else:
             self._session.connection.give_back(self.stream, len(data))
         self._messages.extend(messages)
+        self._all_said = ended
         if len(self._messages) > self._session.front.limits.messages_queued_max:
             self.fail(errors.QueueFull("too many messages that nobody has taken"))
         elif ended and self._reader is not None and self._reader.pending_bytes:
@@ -182,7 +186,7 @@ class GrpcCall:
         messages = self._messages
         assert messages is not None, "a unary call has its message in body"
         while not messages:
-            if self.stream.state is not State.OPEN:
+            if self._all_said:
                 raise StopAsyncIteration
             self._news = self._session.front.loop.create_future()
             try:
@@ -197,6 +201,22 @@ class GrpcCall:
             self._session.touch()
         return self._decompressed(message)
 
+    def add_header(self, name: str, value: str) -> None:
+        """See Call."""
+        assert not self._answer_begun, "the head of the answer is gone"
+        self._headers += literal(name.encode(), value.encode())
+
+    def add_trailer(self, name: str, value: str) -> None:
+        """See Call."""
+        self._trailers += literal(name.encode(), value.encode())
+
+    def _head(self) -> EncodedHeaders:
+        head = grpc_wire.RESPONSE_HEADS[self._encoding]
+        return EncodedHeaders(head.block + self._headers, ends=False) if self._headers else head
+
+    def _with_trailers(self, end: EncodedHeaders) -> EncodedHeaders:
+        return EncodedHeaders(end.block + self._trailers, ends=True) if self._trailers else end
+
     async def send(self, message: bytes) -> None:
         """See Call."""
         if self.is_ended:
@@ -204,7 +224,7 @@ class GrpcCall:
         session, stream = self._session, self.stream
         if not self._answer_begun:
             self._answer_begun = True
-            session.connection.send_head(stream, grpc_wire.RESPONSE_HEADS[self._encoding])
+            session.connection.send_head(stream, self._head())
         session.connection.send_data(stream, self._encoded(message))
         session.touch()
         if session.is_over_queue(stream):
@@ -288,7 +308,7 @@ class GrpcCall:
             return
         self._leave()
         session.connection.respond(
-            self.stream, grpc_wire.RESPONSE_HEADS[self._encoding], data, grpc_wire.OK
+            self.stream, self._head(), data, self._with_trailers(grpc_wire.OK)
         )
         session.touch()
 
@@ -335,12 +355,12 @@ class GrpcCall:
         session = self._session
         self._leave()
         if not self._answer_begun and code is not Code.OK:
-            session.connection.send_head(self.stream, grpc_wire.trailers_only(code, text))
+            session.connection.send_head(self.stream, self._with_trailers(grpc_wire.trailers_only(code, text)))
         else:
             if not self._answer_begun:
-                session.connection.send_head(self.stream, grpc_wire.RESPONSE_HEADS[self._encoding])
+                session.connection.send_head(self.stream, self._head())
             trailers = grpc_wire.OK if code is Code.OK else grpc_wire.trailers(code, text)
-            session.connection.send_trailers(self.stream, trailers)
+            session.connection.send_trailers(self.stream, self._with_trailers(trailers))
         session.touch()
         self._cancel()
 

@@ -22,6 +22,7 @@ from coordinator.front.http2.connection import (
     StreamEnded,
 )
 from coordinator.front.http2.frames import ErrorCode
+from coordinator.front.http2.streams import State
 from proto.methods import Kind
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ class Session(asyncio.Protocol):
                 if call is not None:
                     call.handle_data(event.data, ended=event.ended)
             elif isinstance(event, RequestStarted):
-                self._start_call(event.stream, event.head, now, ended=event.ended)
+                if event.stream.state is not State.CLOSED:  # by something that came in the same turn
+                    self._start_call(event.stream, event.head, now, ended=event.ended)
             elif isinstance(event, StreamEnded):
                 if event.stream.call is not None:
                     event.stream.call.handle_gone()

@@ -432,6 +432,8 @@ class Connection(Generic[T]):
             )
         if len(payload) != 4:
             return ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM of a wrong size")
+        # A client that says itself that a stream is over knows that it is: nothing of it is still on its way.
+        self._reset_by_us.pop(stream_id, None)
         stream = self.streams.get(stream_id)
         if stream is not None:
             code = frames.read_u32(payload)[0]
