@@ -45,7 +45,7 @@ class GrpcCall:
     __slots__ = (
         "_all_said", "_answer_begun", "_client_deadline", "_encoding", "_headers", "_held", "_messages", "_news",
         "_one_answer", "_reader", "_request_bytes", "_room", "_session", "_task", "_trailers", "body", "deadline",
-        "deadline_slot", "is_ended", "metadata", "peer", "route", "stream", "takes_one",
+        "deadline_slot", "is_ended", "metadata", "peer", "route", "stream", "takes_one", "__weakref__",
     )  # fmt: skip
 
     def __init__(self, session: Session, stream: Stream, route: Route, head: RequestHead, now: float) -> None:
@@ -390,6 +390,7 @@ class GrpcCall:
 
     def _leave(self) -> None:
         self.is_ended = True
+        self.stream.call = None  # or each would keep the other until the garbage collector comes by
         if self.deadline_slot:
             self._session.front.deadlines.remove(self)
         if self._request_bytes:

@@ -115,7 +115,8 @@ class Session(asyncio.Protocol):
                 if event.stream.call is not None:
                     event.stream.call.handle_gone()
             elif isinstance(event, RoomMade):
-                event.stream.call.handle_room()
+                if event.stream.call is not None:
+                    event.stream.call.handle_room()
             else:
                 assert isinstance(event, ConnectionEnded)
                 log.info("a client's connection was ended", peer=self.peer, reason=event.fault.reason)
@@ -248,8 +249,10 @@ class Session(asyncio.Protocol):
             if sent_bytes != stream.sent_bytes:
                 since = now
             if now - since > self.front.limits.read_stall_s:
+                call = stream.call
                 self.connection.reset(stream, ErrorCode.CANCEL)
-                stream.call.handle_gone()
+                if call is not None:
+                    call.handle_gone()
                 self.touch()
             else:
                 self._stalled[stream.id] = (stream.sent_bytes, since)
