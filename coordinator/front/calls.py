@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from coordinator.front.grpc_wire import RequestHead
     from coordinator.front.http2.streams import Stream
     from coordinator.front.session import Session
-
-_ONE_MESSAGE: Final = frozenset({Kind.UNARY, Kind.SERVER_STREAM})
-_ONE_ANSWER: Final = frozenset({Kind.UNARY, Kind.CLIENT_STREAM})
 
 log = structlog.get_logger()
 
@@ -62,8 +59,9 @@ class GrpcCall:
         self.deadline = grpc_wire.remaining_deadline(now, timeout_s, limit_s)
         self.deadline_slot = 0
         self.body = b""
-        self.takes_one = route.method.kind in _ONE_MESSAGE
-        self._one_answer = route.method.kind in _ONE_ANSWER
+        kind = route.method.kind
+        self.takes_one = kind is Kind.UNARY or kind is Kind.SERVER_STREAM
+        self._one_answer = kind is Kind.UNARY or kind is Kind.CLIENT_STREAM
         self.is_ended = False
         self._task: HandlerTask | None = None
         self._reader: grpc_wire.MessageReader | None = None

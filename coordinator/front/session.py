@@ -104,11 +104,11 @@ class Session(asyncio.Protocol):
 
     def _handle(self, events: list[Event[RequestHead]], now: float) -> None:
         for event in events:
-            if isinstance(event, DataArrived):
+            if type(event) is DataArrived:  # cheaper than isinstance, and most are one of two
                 call = event.stream.call
                 if call is not None:
                     call.handle_data(event.data, ended=event.ended)
-            elif isinstance(event, RequestStarted):
+            elif type(event) is RequestStarted:
                 if event.stream.state is not State.CLOSED:  # by something that came in the same turn
                     self._start_call(event.stream, event.head, now, ended=event.ended)
             elif isinstance(event, StreamEnded):
