@@ -40,23 +40,43 @@ class GrpcCall:
     """A call from its headers to its status."""
 
     __slots__ = (
-        "_all_said", "_answer_begun", "_client_deadline", "_encoding", "_headers", "_held", "_messages", "_news",
-        "_one_answer", "_reader", "_request_bytes", "_room", "_session", "_task", "_trailers", "body", "deadline",
-        "deadline_slot", "is_ended", "metadata", "peer", "route", "stream", "takes_one", "__weakref__",
+        "__weakref__",
+        "_all_said",
+        "_answer_begun",
+        "_client_deadline",
+        "_encoding",
+        "_headers",
+        "_held",
+        "_messages",
+        "_news",
+        "_one_answer",
+        "_reader",
+        "_request_bytes",
+        "_room",
+        "_session",
+        "_task",
+        "_trailers",
+        "body",
+        "deadline",
+        "deadline_slot",
+        "is_ended",
+        "metadata",
+        "peer",
+        "route",
+        "stream",
+        "takes_one",
     )  # fmt: skip
 
-    def __init__(self, session: Session, stream: Stream, route: Route, head: RequestHead, now: float) -> None:
+    def __init__(
+        self, session: Session, stream: Stream, route: Route, head: RequestHead, deadline: grpc_wire.Deadline
+    ) -> None:
         self._session = session
         self.stream = stream
         self.route = route
         self.metadata: Metadata = head.metadata
         self.peer = session.peer
         self._encoding = head.encoding
-        timeout_s, limit_s = head.timeout_s, route.timeout_s
-        self._client_deadline = timeout_s is not None and (
-            limit_s is None or timeout_s <= limit_s
-        )  # is it the client's own
-        self.deadline = grpc_wire.remaining_deadline(now, timeout_s, limit_s)
+        self.deadline, self._client_deadline = deadline
         self.deadline_slot = 0
         self.body = b""
         kind = route.method.kind

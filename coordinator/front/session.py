@@ -46,7 +46,10 @@ class Session(asyncio.Protocol):
         self.front = front
         self.peer = ""
         self.connection: Connection[RequestHead] = Connection(
-            functools.partial(grpc_wire.read_head, limits=front.limits), front.limits, front.room.tally
+            functools.partial(grpc_wire.read_head, limits=front.limits),
+            front.limits,
+            front.room.tally,
+            varying=grpc_wire.TIMEOUT_FIELD,
         )
         self._transport: asyncio.Transport | None = None
         self._by_path = front.routes.by_path
@@ -110,7 +113,7 @@ class Session(asyncio.Protocol):
                     call.handle_data(event.data, ended=event.ended)
             elif type(event) is RequestStarted:
                 if event.stream.state is not State.CLOSED:  # by something that came in the same turn
-                    self._start_call(event.stream, event.head, now, ended=event.ended)
+                    self._start_call(event, now)
             elif isinstance(event, StreamEnded):
                 if event.stream.call is not None:
                     event.stream.call.handle_gone()
@@ -122,21 +125,29 @@ class Session(asyncio.Protocol):
                 log.info("a client's connection was ended", peer=self.peer, reason=event.fault.reason)
                 self._hang_up()
 
-    def _start_call(self, stream: Stream, head: RequestHead, now: float, *, ended: bool) -> None:
-        if head.refusal is not None:
-            self.connection.send_head(stream, grpc_wire.refusal_headers(head.refusal))
+    def _start_call(self, started: RequestStarted[RequestHead], now: float) -> None:
+        stream, head = started.stream, started.head
+        timeout_s, refusal = None, head.refusal
+        if started.varying is not None:
+            timeout_s = grpc_wire.parse_timeout(started.varying)
+            if timeout_s is None and refusal is None:
+                refusal = grpc_wire.BAD_TIMEOUT
+        if refusal is not None:
+            self.connection.send_head(stream, grpc_wire.refusal_headers(refusal))
             return
         route = self._by_path.get(head.path)
         if route is None:
             code, text = self.front.routes.refusal(head.path)
             self.connection.send_head(stream, grpc_wire.trailers_only(code, text))
             return
-        call = stream.call = GrpcCall(self, stream, route, head, now)
+        call = stream.call = GrpcCall(
+            self, stream, route, head, grpc_wire.deadline_of(timeout_s, route.timeout_s, now)
+        )
         if call.deadline != grpc_wire.NEVER:
             self.front.deadlines.add(call, call.deadline)
         if not call.takes_one:
             call.begin()
-        if ended:
+        if started.ended:
             call.handle_data(b"", ended=True)
 
     def hold_request(self, count: int) -> bool:
