@@ -1,7 +1,7 @@
 """HPACK's decoding half (RFC 7541), for the blocks that clients of gRPC send: short, and nearly all of them references.
 
-The hpack package decodes one in 25 us, most of what such a call would cost; this takes 5. Its Huffman code and its static
-table are used here, and it is the oracle of this decoder's tests.
+The hpack package decodes one in 25 us, most of what such a call would cost; this takes 5. Its Huffman code and its
+static table are used here, and it is the oracle of the tests.
 """
 
 from __future__ import annotations
