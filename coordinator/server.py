@@ -202,6 +202,11 @@ class Coordinator:
         shards = self._cluster.shards_of(self._node.name)
         return await ReplicaStatuses(self._dispatch).on(self._node.id, shards)
 
+    @property
+    def served(self) -> frozenset[str]:
+        """The paths of all methods that are served."""
+        return frozenset(self._front.routes.by_path)
+
     # ---- life ------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
