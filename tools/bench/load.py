@@ -5,8 +5,8 @@ Reads one JSON line from standard input ({"endpoints", "workload", "fill"}), wri
 output: "filled" while keys are put in, "measuring" when the warm-up is over, "progress" twice a second, and
 one "result".
 
-A call costs CPU_HERE: the grpc.aio client that did this before took 66 us, with 64 calls in flight, and so hid what a
-server takes."""
+Measured with puts of 256 bytes against the echo server, a call costs it 5 us of CPU with 64 in flight, 4 with 256, and
+20 with one, which is a read and a write of the socket for each. The same with grpc.aio took 65 us, more than the server."""
 
 from __future__ import annotations
 
