@@ -66,7 +66,6 @@ makes them call elsewhere unasked."""
 CALLS_END_S: Final = 8.0
 """On an orderly stop, calls in flight get this long: their usual time limit, and a moment. Less than a supervisor
 waits before it kills."""
-CALLS_END_INTERVAL_S: Final = 0.02
 LAST_WORDS_S: Final = 1.0
 """For clients to read the last answers."""
 
@@ -207,7 +206,7 @@ class Coordinator:
         """The paths of all methods that are served."""
         return frozenset(self._front.routes.by_path)
 
-    # ---- life ------------------------------------------------------------------------------------------------------
+    # ---- life --------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Accept. Calls are taken from now on; those that need the catalog wait until it is read."""
@@ -241,24 +240,17 @@ class Coordinator:
         front.announce_end()
         # Streams that last end at once, so that their clients go on elsewhere; the others get the time to end.
         front.end_calls(errors.ShuttingDown(), only=frozenset({Kind.BIDI_STREAM}))
-        await self._wait_until_idle(NOTICE_S, at_least=True)
+        if front.sessions:
+            await asyncio.sleep(NOTICE_S)
         front.refuse_calls()
-        await self._wait_until_idle(CALLS_END_S)
+        await front.wait_until_idle(CALLS_END_S)
         # What is left has no time any more. The dispatch knows what can be said of each: it may have been applied.
         self._dispatch.close()
         await asyncio.sleep(0)
         front.end_calls(errors.ShuttingDown())
-        await self._wait_until_idle(LAST_WORDS_S)
+        await front.wait_until_idle(LAST_WORDS_S)
         front.close()
         self._let_go()
-
-    async def _wait_until_idle(self, timeout_s: float, *, at_least: bool = False) -> None:
-        """Wait for the last call to end. at_least: wait the whole time if any client is connected."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
-        front = self._front
-        while loop.time() < deadline and (not front.is_idle or (at_least and front.sessions)):
-            await asyncio.sleep(CALLS_END_INTERVAL_S)
 
     def _let_go(self) -> None:
         for link in self._links:

@@ -56,7 +56,9 @@ class GrpcCall:
         self.peer = session.peer
         self._encoding = head.encoding
         timeout_s, limit_s = head.timeout_s, route.timeout_s
-        self._client_deadline = timeout_s is not None and (limit_s is None or timeout_s <= limit_s)  # is it the client's own
+        self._client_deadline = timeout_s is not None and (
+            limit_s is None or timeout_s <= limit_s
+        )  # is it the client's own
         self.deadline = grpc_wire.remaining_deadline(now, timeout_s, limit_s)
         self.deadline_slot = 0
         self.body = b""
@@ -173,7 +175,7 @@ class GrpcCall:
         self._request_bytes -= count
         self._session.let_go_of_request(count)
 
-    # ---- what a handler sees ---------------------------------------------------------------------------------------------
+    # ---- what a handler sees -----------------------------------------------------------------------------------------
 
     def messages(self) -> AsyncIterator[bytes]:
         """See Call."""
@@ -248,7 +250,7 @@ class GrpcCall:
                 return grpc_wire.prefixed(smaller, compressed=True)
         return grpc_wire.prefixed(message)
 
-    # ---- running -------------------------------------------------------------------------------------------------------
+    # ---- running -----------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """The headers are there: run a method that reads its messages itself."""
@@ -289,8 +291,14 @@ class GrpcCall:
         if self._one_answer:
             room.ended(0 if answer is None else len(answer))
         if self.is_ended:
-            if error is not None and not isinstance(error, asyncio.CancelledError | StreamEnded | errors.BoathouseError):
-                log.error("a call that was over failed with an unexpected error", method=self.route.path, exc_info=error)
+            if error is not None and not isinstance(
+                error, asyncio.CancelledError | StreamEnded | errors.BoathouseError
+            ):
+                log.error(
+                    "a call that was over failed with an unexpected error",
+                    method=self.route.path,
+                    exc_info=error,
+                )
         elif error is not None:
             self._handle_error(error)
         elif answer is None:
@@ -307,9 +315,7 @@ class GrpcCall:
             self.fail(self._refusal_of_answer())
             return
         self._leave()
-        session.connection.respond(
-            self.stream, self._head(), data, self._with_trailers(grpc_wire.OK)
-        )
+        session.connection.respond(self.stream, self._head(), data, self._with_trailers(grpc_wire.OK))
         session.touch()
 
     def _refusal_of_answer(self) -> errors.BoathouseError:
@@ -328,7 +334,7 @@ class GrpcCall:
             log.error("a call failed with an unexpected error", method=self.route.path, exc_info=error)
             self.fail(errors.InvariantBroken(type(error).__name__))
 
-    # ---- the end -------------------------------------------------------------------------------------------------------
+    # ---- the end -----------------------------------------------------------------------------------------------------
 
     def fail(self, error: errors.BoathouseError) -> None:
         """End the call with the API's status for an error."""
@@ -344,7 +350,9 @@ class GrpcCall:
         elif self._task is None:
             self.fail(errors.ReadTimedOut())
         else:
-            self.fail(errors.TimedOut() if self.route.method.access is Access.WRITE else errors.ReadTimedOut())
+            self.fail(
+                errors.TimedOut() if self.route.method.access is Access.WRITE else errors.ReadTimedOut()
+            )
 
     def fail_slow(self) -> None:
         """The rest of a message does not come. Nothing was done, so the client may try again."""
@@ -355,7 +363,9 @@ class GrpcCall:
         session = self._session
         self._leave()
         if not self._answer_begun and code is not Code.OK:
-            session.connection.send_head(self.stream, self._with_trailers(grpc_wire.trailers_only(code, text)))
+            session.connection.send_head(
+                self.stream, self._with_trailers(grpc_wire.trailers_only(code, text))
+            )
         else:
             if not self._answer_begun:
                 session.connection.send_head(self.stream, self._head())

@@ -71,7 +71,7 @@ def _pieces_max(bytes_max: int) -> int:
     return PIECES_MAX + bytes_max // PIECE_BYTES_MIN
 
 
-# ---- identity ------------------------------------------------------------------------------------------------
+# ---- identity --------------------------------------------------------------------------------------------------------
 
 
 def _same(data: bytes) -> bytes:
@@ -84,7 +84,7 @@ def _check_size(data: bytes, bytes_max: int) -> bytes:
     return data
 
 
-# ---- gzip ----------------------------------------------------------------------------------------------------
+# ---- gzip ------------------------------------------------------------------------------------------------------------
 
 
 def _gzip(data: bytes) -> bytes:
@@ -114,7 +114,7 @@ def _gunzip(data: bytes, bytes_max: int) -> bytes:
     raise errors.MalformedRequest(f"gzip: more than {GZIP_MEMBERS_MAX} members")
 
 
-# ---- snappy --------------------------------------------------------------------------------------------------
+# ---- snappy ----------------------------------------------------------------------------------------------------------
 
 
 def _snappy(data: bytes) -> bytes:
@@ -176,7 +176,7 @@ def _varint(data: bytes, start: int, end: int) -> int:
     return -1
 
 
-# ---- zstd ----------------------------------------------------------------------------------------------------
+# ---- zstd ------------------------------------------------------------------------------------------------------------
 
 _zstd_writer: Final = zstandard.ZstdCompressor(level=1)
 _zstd_reader: Final = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES_MAX)

@@ -107,9 +107,7 @@ def read_head(fields: Fields, limits: Limits) -> RequestHead:
         refusal = Refusal(
             code=Code.UNKNOWN, text="this port speaks gRPC: content-type application/grpc", http_status=415
         )
-    return RequestHead(
-        path=path, metadata=metadata, timeout_s=timeout_s, encoding=encoding, refusal=refusal
-    )
+    return RequestHead(path=path, metadata=metadata, timeout_s=timeout_s, encoding=encoding, refusal=refusal)
 
 
 def _is_grpc(content_type: bytes) -> bool:
@@ -253,9 +251,7 @@ def trailers_only(code: Code, text: str, *, accept_encoding: bool = False) -> En
 def refusal_headers(refusal: Refusal) -> EncodedHeaders:
     """The whole answer to a request that can't be served."""
     if refusal.http_status == 200:
-        return trailers_only(
-            refusal.code, refusal.text, accept_encoding=refusal.code is Code.UNIMPLEMENTED
-        )
+        return trailers_only(refusal.code, refusal.text, accept_encoding=refusal.code is Code.UNIMPLEMENTED)
     return EncodedHeaders(
         literal(b":status", b"%d" % refusal.http_status)
         + literal(b"content-length", b"0")

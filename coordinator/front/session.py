@@ -23,7 +23,6 @@ from coordinator.front.http2.connection import (
 )
 from coordinator.front.http2.frames import ErrorCode
 from coordinator.front.http2.streams import State
-from proto.methods import Kind
 
 if TYPE_CHECKING:
     from coordinator.front.front import Front
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from coordinator.front.http2.connection import Event
     from coordinator.front.http2.streams import Stream
     from proto import errors
+    from proto.methods import Kind
 
 LINGER_S: Final = 1.0
 """What the peer has sent until it knows of the end is read for so long: closing on unread bytes would reset the
@@ -53,17 +53,19 @@ class Session(asyncio.Protocol):
         self._clock = front.loop.time
         self._flush_due = False
         self._is_refusing = False
-        self._is_reading = True
+        self.is_reading = True
         self._request_bytes = 0
         self._began_at = self.heard_at = self._clock()
         self._asked_at: float | None = None  # for a sign of life
         self._full_since: float | None = None  # the socket takes nothing
         self._hung_up_at: float | None = None
-        self._stalled: dict[int, tuple[int, float]] = {}  # streams with data queued: bytes sent, and since when so many
+        self._stalled: dict[
+            int, tuple[int, float]
+        ] = {}  # streams with data queued: bytes sent, and since when so many
         self.partial: dict[GrpcCall, float] = {}
         """Calls of which a message has come in part: when they were last heard of."""
 
-    # ---- asyncio.Protocol ------------------------------------------------------------------------------------------
+    # ---- asyncio.Protocol --------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
@@ -83,7 +85,6 @@ class Session(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self.front.leave(self)
-        self.let_go_of_request(self._request_bytes)
         for call in self.connection.discard():
             if call is not None:
                 call.handle_gone()
@@ -93,8 +94,8 @@ class Session(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._full_since = None
-        if self._transport is not None and not self._is_reading:
-            self._is_reading = True
+        if self._transport is not None and not self.is_reading:
+            self.is_reading = True
             self._transport.resume_reading()
         self._make_room()
         self.touch()
@@ -179,6 +180,11 @@ class Session(asyncio.Protocol):
             self._flush_due = True
             self.front.loop.call_soon(self._flush)
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What the socket has been given and the peer has not read."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
     def _flush(self) -> None:
         self._flush_due = False
         transport = self._transport
@@ -189,13 +195,15 @@ class Session(asyncio.Protocol):
         limits = self.front.limits
         if self._full_since is not None:
             self.connection.make_room(0)
-            if transport.get_write_buffer_size() > limits.write_buffer_bytes + limits.control_bytes_max:
-                self._is_reading = False
+            if self.unsent_bytes > limits.write_buffer_bytes + limits.control_bytes_max:
+                self.is_reading = False
                 transport.pause_reading()
         else:
             self._make_room()
-        if self._is_refusing and not self.connection.streams and not self.connection.fault:
-            self._hang_up()
+        if self._is_refusing and not self.connection.streams:
+            if not self.connection.fault:
+                self._hang_up()
+            self.front.maybe_idle()
 
     def _make_room(self) -> None:
         events = self.connection.make_room(self.front.limits.write_buffer_bytes)

@@ -48,6 +48,8 @@ class EtcdCluster:
         table = await self._tables.find(call)
         term = 0
         if request.linearizable:
-            reply = await self._forward.read(table, frames.TABLE_STATUS, b"", call.deadline, linearizable=True)
+            reply = await self._forward.read(
+                table, frames.TABLE_STATUS, b"", call.deadline, linearizable=True
+            )
             term = reply.term
         return self._tables.header(table, revision=0, term=term) + self._members

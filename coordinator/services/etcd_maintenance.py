@@ -11,8 +11,8 @@ from proto.etcd import rpc_pb2 as etcd
 
 if TYPE_CHECKING:
     from config import ClusterConfig
-    from coordinator.catalog.cache import Table
     from coordinator.api.call import Call, Handler
+    from coordinator.catalog.cache import Table
     from coordinator.services.etcd_tables import EtcdTables
     from coordinator.shards.replica_status import ReplicaStatuses
     from proto.internal import frames_pb2 as frames

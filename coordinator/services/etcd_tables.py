@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 from proto import errors
 
 if TYPE_CHECKING:
+    from coordinator.api.call import Call
     from coordinator.api.headers import EtcdHeaders
     from coordinator.catalog.cache import Table
-    from coordinator.api.call import Call
     from coordinator.shards.table_calls import Forward
     from proto.internal import frames_pb2 as frames
 

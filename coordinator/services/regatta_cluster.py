@@ -14,8 +14,8 @@ from proto.regatta import regatta_pb2 as regatta
 
 if TYPE_CHECKING:
     from config import ClusterConfig, NodeConfig
-    from coordinator.catalog.cache import Catalog
     from coordinator.api.call import Call, Handler
+    from coordinator.catalog.cache import Catalog
     from coordinator.shards.replica_status import ReplicaStatuses
     from proto.internal import frames_pb2 as frames
 

@@ -13,9 +13,9 @@ from proto.regatta import regatta_pb2 as regatta
 from proto.validation import regatta as shape
 
 if TYPE_CHECKING:
+    from coordinator.api.call import Call, Handler
     from coordinator.api.headers import RegattaHeaders
     from coordinator.catalog.cache import Table
-    from coordinator.api.call import Call, Handler
     from coordinator.shards.table_calls import Forward
 
 
@@ -74,11 +74,12 @@ class RegattaKV:
         shape.check_txn_lengths(request)
         if not shape.is_read_only(request):
             return await self._write(table, frames.REGATTA_TXN, call)
-        reply = await self._forward.read(table, frames.REGATTA_TXN, call.body, call.deadline, linearizable=True)
+        reply = await self._forward.read(
+            table, frames.REGATTA_TXN, call.body, call.deadline, linearizable=True
+        )
         return self._with_header(table, reply)
 
-    async def iterate_range(
-        self, call: Call) -> None:
+    async def iterate_range(self, call: Call) -> None:
         """A range in parts, all from the view that the first one was taken from.
 
         Raises CursorNotFound when the replica that holds the view is gone: nobody else has it."""
@@ -109,9 +110,7 @@ class RegattaKV:
         except UnicodeDecodeError:
             raise errors.TableNotFound(repr(name)) from None
 
-    async def _write(
-        self, table: Table, method: frames.Method.ValueType, call: Call
-    ) -> bytes:
+    async def _write(self, table: Table, method: frames.Method.ValueType, call: Call) -> bytes:
         reply = await self._forward.write(
             table, method, call.body, call.deadline, call.metadata.get(request_ids.METADATA_KEY)
         )

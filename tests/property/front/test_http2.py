@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import h2.events
@@ -37,7 +38,7 @@ def heard_in_pieces(said: bytes, cuts: list[int]) -> tuple[list[peers.Fact], byt
     """What a server understands, and says, of bytes that come cut."""
     server, facts, answers = ours(), [], []
     positions = [0, *sorted(cut % (len(said) + 1) for cut in cuts), len(said)]
-    for start, end in zip(positions, positions[1:], strict=False):
+    for start, end in itertools.pairwise(positions):
         facts += facts_of(server.receive(said[start:end], 0.0))
         answers.append(server.take())
     return facts, b"".join(answers)

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 import structlog
@@ -131,7 +131,7 @@ class Caller:
         except grpc.RpcError as error:
             self.failed.append(str(error))
 
-    def __enter__(self) -> Caller:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self

@@ -18,6 +18,7 @@ from coordinator.front.limits import Limits
 from coordinator.front.listener import Listener
 from coordinator.front.routes import Routes
 from proto.methods import Access, ApiName, Kind, Method
+from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
     import ssl
@@ -105,13 +106,11 @@ async def serving(
     try:
         yield Serving(front, listener, port, channel)
     finally:
-        await channel.close()
+        await channel.close(grace=None)
         listener.close()
         pages.close()
         front.close()
-        async with asyncio.timeout(5):
-            while front.sessions:
-                await asyncio.sleep(0)
+        await wait_until_async(lambda: not front.sessions, timeout_s=5, what="the end of all connections")
         assert front.request_bytes == 0
         assert front.room.tally.bytes == 0
         assert front.room.running == 0

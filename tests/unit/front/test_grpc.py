@@ -82,12 +82,12 @@ def test_all_kinds_of_calls(compression: grpc.Compression) -> None:
 @in_loop
 async def test_a_conversation_is_answered_word_by_word() -> None:
     async with serving(*ALL_KINDS) as server:
-        call = server.bidi("PingPong")()
+        call = server.bidi("PingPong")(None)
         for word in (b"one", b"two", b"three"):
             await call.write(word)
             assert await call.read() == word.upper()
         await call.done_writing()
-        assert await call.read() is grpc.aio.EOF
+        assert await call.read() is grpc.aio.EOF  # type: ignore[attr-defined]  # missing in grpc-stubs
         assert (await call.code()) is grpc.StatusCode.OK
 
 
@@ -186,7 +186,7 @@ async def test_errors_have_the_apis_code_and_text() -> None:
         assert await late.read() == b"first"
         assert await refused(late.read()) == ("UNAVAILABLE", "etcdserver: leader changed")
         assert (await refused(server.unary("Nope")(b"")))[0] == "UNIMPLEMENTED"
-        nobody = server.channel.stream_stream("/no.Service/Nope", None, None)()
+        nobody = server.channel.stream_stream("/no.Service/Nope", None, None)(None)
         assert await refused(nobody.read()) == ("UNIMPLEMENTED", "unknown service no.Service")
 
 
@@ -216,14 +216,12 @@ class Waits:
 @in_loop
 async def test_a_call_that_its_client_cancels_is_cancelled_here() -> None:
     waits = Waits()
-    async with serving(
-        route("Wait", waits), route("WaitStream", waits.stream, Kind.BIDI_STREAM)
-    ) as server:
+    async with serving(route("Wait", waits), route("WaitStream", waits.stream, Kind.BIDI_STREAM)) as server:
         call = server.unary("Wait")(b"")
         await wait_until_async(lambda: waits.running == 1, timeout_s=5, what="the call")
         call.cancel()
         await wait_until_async(lambda: waits.cancelled == 1, timeout_s=5, what="its end")
-        stream = server.bidi("WaitStream")()
+        stream = server.bidi("WaitStream")(None)
         assert await stream.read() == b"hello"
         stream.cancel()
         await wait_until_async(lambda: waits.cancelled == 2, timeout_s=5, what="the stream's end")
@@ -236,7 +234,7 @@ async def test_calls_end_with_their_connection() -> None:
     async with serving(route("Wait", waits)) as server:
         calls = [server.unary("Wait")(b"") for _ in range(10)]
         await wait_until_async(lambda: waits.running == 10, timeout_s=5, what="the calls")
-        await server.channel.close()
+        await server.channel.close(grace=None)
         await wait_until_async(lambda: waits.cancelled == 10, timeout_s=5, what="their end")
         assert all(call.done() for call in calls)
         assert waits.running == 0
