@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import socket
+import ssl
 import struct
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import h11
 import pytest
+import trustme
 import uvloop
 
 from coordinator.front import http1
@@ -52,8 +54,9 @@ class Site:
     cancelled: int = 0
     stream_closed: int = 0
 
-    async def connect(self) -> Client:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+    async def connect(self, tls: ssl.SSLContext | None = None) -> Client:
+        name = "localhost" if tls is not None else None
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=tls, server_hostname=name)
         self.writers.append(writer)
         return Client(reader, writer)
 
@@ -115,7 +118,7 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def site(**limits: Any) -> AsyncIterator[Site]:
+async def site(tls: ssl.SSLContext | None = None, **limits: Any) -> AsyncIterator[Site]:
     async def echo(request: Request) -> Response:
         served.seen.append(request)
         return Response(body=request.body)
@@ -174,7 +177,7 @@ async def site(**limits: Any) -> AsyncIterator[Site]:
         Limits(**{"leave_s": 4 * SHORT_S} | limits),
     )
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Http1Protocol(pages), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: Http1Protocol(pages), "127.0.0.1", 0, ssl=tls)
     served = Site(pages, server.sockets[0].getsockname()[1], [], asyncio.Event())
     try:
         yield served
@@ -309,6 +312,30 @@ async def test_bytes_that_a_listener_read_before() -> None:
             reader, writer = await asyncio.open_connection(sock=theirs)
             assert (await reader.read()).startswith(b"HTTP/1.1 200 OK\r\n")
             writer.close()
+
+
+@on_uvloop
+async def test_pages_over_tls() -> None:
+    """Which can't be closed by halves."""
+    authority = trustme.CA()
+    ours, theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.issue_cert("localhost").configure_cert(ours)
+    authority.configure_trust(theirs)
+    async with site(ours, head_bytes_max=1_000) as served:
+        client = await served.connect(theirs)
+        for _ in range(2):
+            assert (await client.get("/alive"))[0] == 200
+        assert (await client.get("/alive", "Connection: close"))[0] == 200
+        assert await client.ended() == b""
+        client = await served.connect(theirs)
+        client.send(b"GET /" + b"x" * 2_000)
+        assert (await client.ended()).startswith(b"HTTP/1.1 431 ")
+        client = await served.connect(theirs)
+        client.send(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n")
+        await wait_until_async(lambda: served.seen, timeout_s=5, what="the request to arrive")
+        client.close()
+        await wait_until_async(lambda: served.cancelled, timeout_s=5, what="the page to be cancelled")
+        await gone(served)
 
 
 # ---- clients that leave ----------------------------------------------------------------------------------------------
