@@ -135,6 +135,10 @@ async def site(tls: ssl.SSLContext | None = None, **limits: Any) -> AsyncIterato
     async def stream(_request: Request) -> Response:
         return Response(body=parts())
 
+    async def held_stream(request: Request) -> Response:
+        await held(request)
+        return Response(body=parts())
+
     async def parts() -> AsyncGenerator[bytes]:
         try:
             yield b"first\n"
@@ -170,6 +174,7 @@ async def site(tls: ssl.SSLContext | None = None, **limits: Any) -> AsyncIterato
             ("POST", "/echo"): echo,
             ("GET", "/held"): held,
             ("GET", "/stream"): stream,
+            ("GET", "/held-stream"): held_stream,
             ("GET", "/endless"): endless,
             ("GET", "/broken"): broken,
             ("GET", "/breaks-off"): breaks_off,
@@ -219,7 +224,7 @@ async def test_a_page_and_what_it_sees() -> None:
 async def test_what_is_not_there_and_what_fails() -> None:
     async with site() as served:
         client = await served.connect()
-        known = b"/alive, /echo, /held, /stream, /endless, /broken, /breaks-off"
+        known = b"/alive, /echo, /held, /stream, /held-stream, /endless, /broken, /breaks-off"
         assert (await client.get("/"))[::2] == (404, b"no such page; there are " + known + b"\n")
         status, headers, body = await client.get("/echo", method="DELETE")
         assert (status, headers["allow"], body) == (405, "GET, POST", b"/echo takes GET, POST\n")
@@ -544,3 +549,22 @@ async def test_closing_lets_answers_end_and_streams_not() -> None:
             client.close()
         await gone(served)
         assert (await (await served.connect()).answer())[0] == 503
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+@on_uvloop
+async def test_no_stream_is_begun_that_nobody_could_end(who: str) -> None:
+    async with site() as served:
+        client = await served.connect()
+        client.send(b"GET /held-stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        await wait_until_async(lambda: served.seen, timeout_s=5, what="the request to arrive")
+        if who == "client":
+            client.writer.write_eof()
+        else:
+            served.pages.close()
+        (connection,) = served.pages._connections
+        await wait_until_async(
+            lambda: connection._half_closed or served.pages.closing, timeout_s=5, what="the server to know"
+        )
+        served.hold.set()
+        assert (await client.answer())[0] == 503
