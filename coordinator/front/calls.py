@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from coordinator.front.http2.streams import Stream
     from coordinator.front.session import Session
 
-_ONE_MESSAGE: Final = frozenset({Kind.UNARY, Kind.SERVER_STREAM})
-_ONE_ANSWER: Final = frozenset({Kind.UNARY, Kind.CLIENT_STREAM})
-
 log = structlog.get_logger()
 
 
@@ -43,27 +40,48 @@ class GrpcCall:
     """A call from its headers to its status."""
 
     __slots__ = (
-        "_all_said", "_answer_begun", "_client_deadline", "_encoding", "_headers", "_held", "_messages", "_news",
-        "_one_answer", "_reader", "_request_bytes", "_room", "_session", "_task", "_trailers", "body", "deadline",
-        "deadline_slot", "is_ended", "metadata", "peer", "route", "stream", "takes_one",
+        "__weakref__",
+        "_all_said",
+        "_answer_begun",
+        "_client_deadline",
+        "_encoding",
+        "_headers",
+        "_held",
+        "_messages",
+        "_news",
+        "_one_answer",
+        "_reader",
+        "_request_bytes",
+        "_room",
+        "_session",
+        "_task",
+        "_trailers",
+        "body",
+        "deadline",
+        "deadline_slot",
+        "is_ended",
+        "metadata",
+        "peer",
+        "route",
+        "stream",
+        "takes_one",
     )  # fmt: skip
 
-    def __init__(self, session: Session, stream: Stream, route: Route, head: RequestHead, now: float) -> None:
+    def __init__(
+        self, session: Session, stream: Stream, route: Route, head: RequestHead, deadline: grpc_wire.Deadline
+    ) -> None:
         self._session = session
         self.stream = stream
         self.route = route
         self.metadata: Metadata = head.metadata
         self.peer = session.peer
         self._encoding = head.encoding
-        timeout_s, limit_s = head.timeout_s, route.timeout_s
-        self._client_deadline = timeout_s is not None and (
-            limit_s is None or timeout_s <= limit_s
-        )  # is it the client's own
-        self.deadline = grpc_wire.remaining_deadline(now, timeout_s, limit_s)
+        self.deadline, self._client_deadline = deadline
         self.deadline_slot = 0
         self.body = b""
-        self.takes_one = route.method.kind in _ONE_MESSAGE
-        self._one_answer = route.method.kind in _ONE_ANSWER
+        kind = route.method.kind
+        self.takes_one = kind is Kind.UNARY or kind is Kind.SERVER_STREAM
+        self._one_answer = kind is Kind.UNARY or kind is Kind.CLIENT_STREAM
         self.is_ended = False
         self._task: HandlerTask | None = None
         self._reader: grpc_wire.MessageReader | None = None
@@ -390,6 +408,7 @@ class GrpcCall:
 
     def _leave(self) -> None:
         self.is_ended = True
+        self.stream.call = None  # or each would keep the other until the garbage collector comes by
         if self.deadline_slot:
             self._session.front.deadlines.remove(self)
         if self._request_bytes:

@@ -25,8 +25,9 @@ class Limits:
     """SETTINGS_MAX_HEADER_LIST_SIZE: decoded names and values, plus 32 each, of a request that is served."""
     header_list_bytes_hard_max: int = 256 << 10
     """Decoding stops here and the connection ends: a few bytes may stand for megabytes of repeated fields."""
-    headers_cached_max: int = 256
-    """Distinct header blocks remembered with what they mean, a connection. Clients send a handful of methods."""
+    headers_cached_max: int = 32
+    """Requests of which a connection remembers what their headers mean, each twice and of 1 KiB at most. Clients call
+    a handful of methods."""
 
     # ---- requests ----------------------------------------------------------------------------------------------------
 

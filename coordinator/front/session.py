@@ -46,7 +46,10 @@ class Session(asyncio.Protocol):
         self.front = front
         self.peer = ""
         self.connection: Connection[RequestHead] = Connection(
-            functools.partial(grpc_wire.read_head, limits=front.limits), front.limits, front.room.tally
+            functools.partial(grpc_wire.read_head, limits=front.limits),
+            front.limits,
+            front.room.tally,
+            varying=grpc_wire.TIMEOUT_FIELD,
         )
         self._transport: asyncio.Transport | None = None
         self._by_path = front.routes.by_path
@@ -104,38 +107,47 @@ class Session(asyncio.Protocol):
 
     def _handle(self, events: list[Event[RequestHead]], now: float) -> None:
         for event in events:
-            if isinstance(event, DataArrived):
+            if type(event) is DataArrived:  # cheaper than isinstance, and most are one of two
                 call = event.stream.call
                 if call is not None:
                     call.handle_data(event.data, ended=event.ended)
-            elif isinstance(event, RequestStarted):
+            elif type(event) is RequestStarted:
                 if event.stream.state is not State.CLOSED:  # by something that came in the same turn
-                    self._start_call(event.stream, event.head, now, ended=event.ended)
+                    self._start_call(event, now)
             elif isinstance(event, StreamEnded):
                 if event.stream.call is not None:
                     event.stream.call.handle_gone()
             elif isinstance(event, RoomMade):
-                event.stream.call.handle_room()
+                if event.stream.call is not None:
+                    event.stream.call.handle_room()
             else:
                 assert isinstance(event, ConnectionEnded)
                 log.info("a client's connection was ended", peer=self.peer, reason=event.fault.reason)
                 self._hang_up()
 
-    def _start_call(self, stream: Stream, head: RequestHead, now: float, *, ended: bool) -> None:
-        if head.refusal is not None:
-            self.connection.send_head(stream, grpc_wire.refusal_headers(head.refusal))
+    def _start_call(self, started: RequestStarted[RequestHead], now: float) -> None:
+        stream, head = started.stream, started.head
+        timeout_s, refusal = None, head.refusal
+        if started.varying is not None:
+            timeout_s = grpc_wire.parse_timeout(started.varying)
+            if timeout_s is None and refusal is None:
+                refusal = grpc_wire.BAD_TIMEOUT
+        if refusal is not None:
+            self.connection.send_head(stream, grpc_wire.refusal_headers(refusal))
             return
         route = self._by_path.get(head.path)
         if route is None:
             code, text = self.front.routes.refusal(head.path)
             self.connection.send_head(stream, grpc_wire.trailers_only(code, text))
             return
-        call = stream.call = GrpcCall(self, stream, route, head, now)
+        call = stream.call = GrpcCall(
+            self, stream, route, head, grpc_wire.deadline_of(timeout_s, route.timeout_s, now)
+        )
         if call.deadline != grpc_wire.NEVER:
             self.front.deadlines.add(call, call.deadline)
         if not call.takes_one:
             call.begin()
-        if ended:
+        if started.ended:
             call.handle_data(b"", ended=True)
 
     def hold_request(self, count: int) -> bool:
@@ -248,8 +260,10 @@ class Session(asyncio.Protocol):
             if sent_bytes != stream.sent_bytes:
                 since = now
             if now - since > self.front.limits.read_stall_s:
+                call = stream.call
                 self.connection.reset(stream, ErrorCode.CANCEL)
-                stream.call.handle_gone()
+                if call is not None:
+                    call.handle_gone()
                 self.touch()
             else:
                 self._stalled[stream.id] = (stream.sent_bytes, since)

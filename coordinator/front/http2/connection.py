@@ -42,6 +42,8 @@ class RequestStarted(Generic[T]):
 
     stream: Stream
     head: T
+    varying: bytes | None
+    """The value of the field that `head` does not know of; None if it did not come."""
     ended: bool
     """There is no body."""
 
@@ -93,11 +95,19 @@ class Tally:
 class Connection(Generic[T]):
     """One connection, from the client's preface on."""
 
-    def __init__(self, read_head: Callable[[Fields], T], limits: Limits, tally: Tally | None = None) -> None:
-        """read_head makes of a request's fields what RequestStarted carries."""
+    def __init__(
+        self,
+        read_head: Callable[[Fields], T],
+        limits: Limits,
+        tally: Tally | None = None,
+        *,
+        varying: bytes = b"",
+    ) -> None:
+        """read_head makes of a request's fields what RequestStarted carries, without the field named varying, which
+        is another each time."""
         self._limits = limits
         self._tally = tally or Tally()
-        self._headers = HeaderReader(read_head, limits)
+        self._headers = HeaderReader(read_head, varying, limits)
         self._known_heads = self._headers.cache
         self._buffer = frames.PREFACE[:0]
         self._preface_left = frames.PREFACE
@@ -389,7 +399,7 @@ class Connection(Generic[T]):
             stream.content_left = head.content_length
         self.streams[stream_id] = stream
         assert head.value is not None
-        self._events.append(RequestStarted(stream, head.value, ended))
+        self._events.append(RequestStarted(stream, head.value, head.varying, ended))
         return None
 
     def _handle_trailers(self, stream_id: int, block: bytes, *, ended: bool) -> Fault | None:

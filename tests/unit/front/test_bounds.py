@@ -226,6 +226,16 @@ class Raw:
                 self.events += self.h2.receive_data(data)
                 self.flush()
 
+    async def reads(self, part: bytes) -> bytes:
+        """What the server says up to and with this, unread by h2, which takes any GOAWAY for the end."""
+        read = b""
+        async with asyncio.timeout(5):
+            while part not in read:
+                data = await self.reader.read(1 << 16)
+                assert data, f"the server hung up after {read!r}"
+                read += data
+        return read
+
     async def ended(self) -> bool:
         """Whether the server hangs up; everything before is read and dropped."""
         async with asyncio.timeout(5):

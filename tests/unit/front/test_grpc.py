@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import TYPE_CHECKING
 
 import grpc
@@ -378,3 +380,24 @@ async def test_a_handler_may_use_timeouts_and_groups() -> None:
 
 async def _failing() -> None:
     raise ZeroDivisionError
+
+
+@in_loop
+async def test_calls_leave_nothing_to_the_garbage_collector() -> None:
+    seen: list[weakref.ref[Call]] = []
+
+    async def look(call: Call) -> bytes:
+        seen.append(weakref.ref(call))
+        await asyncio.sleep(0)
+        if call.body == b"fail":
+            raise errors.EmptyKey
+        return call.body
+
+    async with serving(route("Look", look)) as server:
+        gc.disable()
+        try:
+            await server.unary("Look")(b"abc")
+            await refused(server.unary("Look")(b"fail"))
+            assert [call() for call in seen] == [None, None]
+        finally:
+            gc.enable()
