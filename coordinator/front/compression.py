@@ -6,8 +6,8 @@ and a snappy chunk says its size in front, which is counted before it is opened.
 of pieces (members, frames, chunks) that a message is made of: an empty piece costs a few bytes of wire and a round of a
 loop here.
 
-Empty input: Go's writers of snappy and zstd write nothing at all for an empty message, so nothing stands for the empty
-message there. An empty gzip message is no gzip.
+Go's snappy writer writes nothing at all for an empty message, and its zstd writer did so for years. So nothing stands
+for the empty message there; an empty gzip message is no gzip.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ _zstd_reader: Final = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYT
 
 
 def _zstd(data: bytes) -> bytes:
-    return _zstd_writer.compress(data) if data else b""
+    return _zstd_writer.compress(data)
 
 
 def _unzstd(data: bytes, bytes_max: int) -> bytes:

@@ -31,6 +31,25 @@ KNOWN = {
 }
 """Why each case that fails does, by its section and description."""
 
+EARLY = {
+    "http2/6.1: Sends a DATA frame with invalid pad length",
+    "http2/6.9: Sends a WINDOW_UPDATE frame with a flow control window increment of 0 on a stream",
+    "http2/6.9.1: Sends multiple WINDOW_UPDATE frames increasing the flow control window to above 2^31-1 on a stream",
+    "http2/8.1: Sends a second HEADERS frame without the END_STREAM flag",
+    "http2/8.1.2.1: Sends a HEADERS frame that contains a pseudo-header field as trailers",
+    (
+        'http2/8.1.2.6: Sends a HEADERS frame with the "content-length" header field which does not equal the DATA frame '
+        "payload length"
+    ),
+    (
+        'http2/8.1.2.6: Sends a HEADERS frame with the "content-length" header field which does not equal the sum of the '
+        "multiple DATA frames payload length"
+    ),
+}
+"""Cases that fail if their second frame comes in a later read than their first. They begin a request, by GET, and then
+break a rule within it. The request is refused before, by an answer and RST_STREAM, and what was on its way then is let
+pass unread (RFC 9113, 8.1)."""
+
 
 async def run(h2spec: Path, report: Path) -> str:
     async with serving() as port:
@@ -64,4 +83,5 @@ def test_what_fails_is_known(h2spec: Path, tmp_path: Path) -> None:
     }
     assert len(cases) >= 145, said
     assert len(failed) <= FAILED_MAX, said
-    assert failed == KNOWN.keys(), said
+    assert KNOWN.keys() - failed == set(), "mended: no longer to be listed"
+    assert failed - KNOWN.keys() - EARLY == set(), said
