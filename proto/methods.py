@@ -167,7 +167,7 @@ class Method:
     permission: Permission = Permission.KEYS
 
 
-_E, _R = ApiName.ETCD, ApiName.REGATTA
+_E, _R, _G = ApiName.ETCD, ApiName.REGATTA, ApiName.GRPC
 
 METHODS: Final[dict[str, Method]] = {
     "/etcdserverpb.KV/Range": Method(api=_E, access=Access.READ),
@@ -186,5 +186,15 @@ METHODS: Final[dict[str, Method]] = {
     "/regatta.v1.KV/Txn": Method(api=_R, access=Access.WRITE),
     "/regatta.v1.Cluster/MemberList": Method(api=_R, access=Access.COORDINATOR, permission=Permission.NONE),
     "/regatta.v1.Cluster/Status": Method(api=_R, access=Access.COORDINATOR, permission=Permission.NONE),
+    "/grpc.health.v1.Health/Check": Method(api=_G, access=Access.COORDINATOR, permission=Permission.NONE),
+    "/grpc.health.v1.Health/Watch": Method(
+        api=_G, access=Access.COORDINATOR, kind=Kind.SERVER_STREAM, permission=Permission.NONE
+    ),
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": Method(
+        api=_G, access=Access.COORDINATOR, kind=Kind.BIDI_STREAM, permission=Permission.NONE
+    ),
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Method(
+        api=_G, access=Access.COORDINATOR, kind=Kind.BIDI_STREAM, permission=Permission.NONE
+    ),
 }
 """By path, as HTTP/2's `:path` has it."""

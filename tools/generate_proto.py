@@ -15,11 +15,15 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("proto", "tests/conformance/foreign")
+"""Where .proto files are."""
 
 
 def proto_files() -> list[str]:
     """The project's .proto files, relative to the repository root, sorted."""
-    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "proto").rglob("*.proto"))
+    return sorted(
+        str(path.relative_to(ROOT)) for folder in FOLDERS for path in (ROOT / folder).rglob("*.proto")
+    )
 
 
 def generate(output: Path) -> None:
@@ -40,11 +44,12 @@ def run_protoc(arguments: list[str]) -> None:
 
 
 def generated_files(folder: Path) -> dict[str, bytes]:
-    """The generated modules below folder/proto, by their path relative to folder."""
+    """The generated modules below folder, by their path relative to it."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for pattern in ("*_pb2*.py", "*_pb2*.pyi")
-        for path in (folder / "proto").rglob(pattern)
+        for place in FOLDERS
+        for path in (folder / place).rglob(pattern)
     }
 
 

@@ -124,6 +124,19 @@ REGATTA: Final[Table] = {
     errors.TableContradicted: Row(Code.DATA_LOSS, "{detail}"),
 }
 
+GRPC: Final[Table] = {
+    errors.BoathouseError: Row(Code.UNAVAILABLE, "{detail}"),
+    errors.InvalidRequest: Row(Code.INVALID_ARGUMENT, "{detail}"),
+    errors.MalformedRequest: Row(Code.INTERNAL, "grpc: error unmarshalling request: {detail}"),
+    errors.MessageTooLarge: Row(Code.RESOURCE_EXHAUSTED, "grpc: received message larger than max ({detail})"),
+    errors.Absent: Row(Code.NOT_FOUND, "{detail}"),
+    errors.MethodNotServed: Row(Code.UNIMPLEMENTED, "{detail}"),
+    errors.ShuttingDown: Row(Code.UNAVAILABLE, "the server is stopping"),
+    errors.QueueFull: Row(Code.RESOURCE_EXHAUSTED, "the server is too busy, try again later"),
+    errors.InvariantBroken: Row(Code.INTERNAL, "internal error: {detail}"),
+}
+"""Of gRPC's own services, which touch no shard."""
+
 
 def find_row(table: Table, error_class: type[errors.BoathouseError]) -> Row:
     """The row of the nearest class that has one, along the method resolution order."""

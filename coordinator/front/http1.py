@@ -184,7 +184,7 @@ class Http1Protocol(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
 
-    # ---- what the transport reports --------------------------------------------------------------------------------
+    # ---- what the transport reports ----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is there."""
@@ -237,7 +237,7 @@ class Http1Protocol(asyncio.Protocol):
         if self._answer is not None:
             self._answer.cancel()
 
-    # ---- requests --------------------------------------------------------------------------------------------------
+    # ---- requests ----------------------------------------------------------------------------------------------------
 
     def _read_request(self) -> None:
         try:
@@ -291,7 +291,7 @@ class Http1Protocol(asyncio.Protocol):
         self._wait(_State.ANSWERING, None)
         self._answer = self._loop.create_task(self._give_answer(request))
 
-    # ---- answers ---------------------------------------------------------------------------------------------------
+    # ---- answers -----------------------------------------------------------------------------------------------------
 
     async def _give_answer(self, request: Request) -> None:
         try:
@@ -365,7 +365,7 @@ class Http1Protocol(asyncio.Protocol):
         self._live.resume_reading()
         self._read_request()
 
-    # ---- the end ---------------------------------------------------------------------------------------------------
+    # ---- the end -----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Let the client go, after the answer that it waits for."""
@@ -405,7 +405,7 @@ class Http1Protocol(asyncio.Protocol):
         assert self._transport is not None, "the connection is gone"
         return self._transport
 
-    # ---- time ------------------------------------------------------------------------------------------------------
+    # ---- time --------------------------------------------------------------------------------------------------------
 
     def _wait(self, state: _State, seconds: float | None) -> None:
         """Be in this state, for so long at most."""

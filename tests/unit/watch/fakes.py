@@ -109,6 +109,11 @@ class FakeCall:
         self.may_read = asyncio.Event()
         self.may_read.set()
 
+    def add_header(self, name: str, value: str) -> None:
+        raise AssertionError("a watch sends no metadata")
+
+    add_trailer = add_header
+
     async def messages(self) -> AsyncIterator[bytes]:
         while (message := await self._said.get()) is not None:
             yield message
