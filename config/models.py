@@ -73,6 +73,8 @@ class NodeConfig(_Model):
     """HTTP: /metrics for Prometheus, /healthz."""
     peer_port: Port = 7101
     """First of the ports between nodes, one per shard: shard s listens on peer_port + s - 1."""
+    coordinators: Annotated[int, Field(ge=1, le=64)] = 1
+    """Coordinator processes, which share client_port and http_port. One uses about one core; more use more."""
 
     @property
     def is_loopback(self) -> bool:
@@ -185,6 +187,8 @@ class SupervisorConfig(_Model):
     """See crashes_max."""
     stop_timeout_ms: Milliseconds = 10_000
     """A process that has not stopped in order by then is killed."""
+    hang_timeout_ms: Annotated[int, Field(ge=0, le=86_400_000)] = 10_000
+    """A process that is silent for so long, though it lives, is killed and started again; 0 = never."""
     log_bytes_max: Annotated[int, Field(ge=4_096, lt=2**40)] = 10 << 20
     """Size at which a process's log file is moved aside."""
     log_files_max: Annotated[int, Field(ge=1, le=100)] = 3
@@ -281,7 +285,11 @@ class ClusterConfig(_Model):
 
     def worker_ipc(self, node: str | int, shard: int) -> str:
         """Where the coordinator of the same node reaches a replica."""
-        return f"ipc://{self.runtime_dir / f'{self.node(node).name}.{shard}'}"
+        return f"ipc://{self.worker_socket(node, shard)}"
+
+    def worker_socket(self, node: str | int, shard: int) -> Path:
+        """The unix socket of worker_ipc."""
+        return self.runtime_dir / f"{self.node(node).name}.{shard}"
 
     def control_socket(self, node: str | int) -> Path:
         """Where the supervisor of a node answers the CLI."""
@@ -299,27 +307,6 @@ class ClusterConfig(_Model):
     def replica_dir(self, node: str | int, shard: int) -> Path:
         """Everything one replica keeps on disk."""
         return self.node_dir(node) / f"shard-{shard}"
-
-
-class ProcessSpec(_Model):
-    """All a child process needs to know, as one line of JSON that the supervisor writes to its stdin."""
-
-    cluster: ClusterConfig
-    kind: Literal["coordinator", "shardworker"]
-    node: str
-    shard: int | None = None
-    """Of a shardworker; None for a coordinator."""
-
-    @model_validator(mode="after")
-    def _check(self) -> ProcessSpec:
-        if self.node not in self.cluster.nodes:
-            raise ValueError(f"the cluster has no node {self.node}")
-        if self.kind == "coordinator":
-            if self.shard is not None:
-                raise ValueError("a coordinator has no shard")
-        elif self.shard not in self.cluster.shards_of(self.node):
-            raise ValueError(f"node {self.node} holds no replica of shard {self.shard}")
-        return self
 
 
 def _with_derived_defaults(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -100,9 +100,11 @@ class Method:
     permission: Permission = Permission.KEYS
     http: tuple[str, ...] = ()
     """Paths of the JSON gateway, each a POST."""
+    waits: bool = False
+    """Whether it may wait for other clients: only its own client sets an end to that."""
 
 
-_E, _C, _R = ApiName.ETCD, ApiName.ETCD_CONCURRENCY, ApiName.REGATTA
+_E, _C, _R, _G = ApiName.ETCD, ApiName.ETCD_CONCURRENCY, ApiName.REGATTA, ApiName.GRPC
 
 METHODS: Final[dict[str, Method]] = {
     "/etcdserverpb.KV/Range": Method(api=_E, access=Access.READ, http=("/v3/kv/range",)),
@@ -119,10 +121,10 @@ METHODS: Final[dict[str, Method]] = {
     "/etcdserverpb.Maintenance/Alarm": Method(
         api=_E, access=Access.COORDINATOR, permission=Permission.NONE, http=("/v3/maintenance/alarm",)
     ),
-    "/v3lockpb.Lock/Lock": Method(api=_C, access=Access.COORDINATOR, http=("/v3/lock/lock",)),
+    "/v3lockpb.Lock/Lock": Method(api=_C, access=Access.COORDINATOR, waits=True, http=("/v3/lock/lock",)),
     "/v3lockpb.Lock/Unlock": Method(api=_C, access=Access.COORDINATOR, http=("/v3/lock/unlock",)),
     "/v3electionpb.Election/Campaign": Method(
-        api=_C, access=Access.COORDINATOR, http=("/v3/election/campaign",)
+        api=_C, access=Access.COORDINATOR, waits=True, http=("/v3/election/campaign",)
     ),
     "/v3electionpb.Election/Proclaim": Method(
         api=_C, access=Access.COORDINATOR, http=("/v3/election/proclaim",)
@@ -139,5 +141,15 @@ METHODS: Final[dict[str, Method]] = {
     "/regatta.v1.KV/Txn": Method(api=_R, access=Access.WRITE),
     "/regatta.v1.Cluster/MemberList": Method(api=_R, access=Access.COORDINATOR, permission=Permission.NONE),
     "/regatta.v1.Cluster/Status": Method(api=_R, access=Access.COORDINATOR, permission=Permission.NONE),
+    "/grpc.health.v1.Health/Check": Method(api=_G, access=Access.COORDINATOR, permission=Permission.NONE),
+    "/grpc.health.v1.Health/Watch": Method(
+        api=_G, access=Access.COORDINATOR, kind=Kind.SERVER_STREAM, permission=Permission.NONE
+    ),
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": Method(
+        api=_G, access=Access.COORDINATOR, kind=Kind.BIDI_STREAM, permission=Permission.NONE
+    ),
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Method(
+        api=_G, access=Access.COORDINATOR, kind=Kind.BIDI_STREAM, permission=Permission.NONE
+    ),
 }
 """By path, as HTTP/2's `:path` has it."""

@@ -56,7 +56,7 @@ def down(
 ) -> None:
     """Stop a cluster that is up on this machine."""
     from tools.cluster_file import read_cluster
-    from tools.processes import down as run_down
+    from tools.down import down as run_down
 
     run_down(read_cluster(file), node)
 
@@ -65,46 +65,50 @@ def down(
 def status(file: FileArgument = None, output: OutputOption = Output.TABLE) -> None:
     """List every process: state, restarts, load, and each replica's role."""
     from tools.cluster_file import read_cluster
-    from tools.processes import status as run_status
+    from tools.status import status as run_status
 
     run_status(read_cluster(file), output)
-
-
-def _operate(operation: str, target: str, file: Path | None, output: Output) -> None:
-    from tools.cluster_file import read_cluster
-    from tools.processes import operate
-
-    operate(read_cluster(file), operation, target, output)
 
 
 @app.command()
 def start(target: TargetArgument, file: FileArgument = None, output: OutputOption = Output.TABLE) -> None:
     """Start processes that were stopped or have failed."""
-    _operate("start", target, file, output)
+    from tools.cluster_file import read_cluster
+    from tools.operate import start as run_start
+
+    run_start(read_cluster(file), target, output)
 
 
 @app.command()
 def stop(target: TargetArgument, file: FileArgument = None, output: OutputOption = Output.TABLE) -> None:
     """Stop processes in order; they stay stopped until started."""
-    _operate("stop", target, file, output)
+    from tools.cluster_file import read_cluster
+    from tools.operate import stop as run_stop
+
+    run_stop(read_cluster(file), target, output)
 
 
 @app.command()
 def restart(target: TargetArgument, file: FileArgument = None, output: OutputOption = Output.TABLE) -> None:
     """Restart processes one at a time; each has to be back in its shard before the next goes down."""
-    _operate("restart", target, file, output)
+    from tools.cluster_file import read_cluster
+    from tools.operate import restart as run_restart
+
+    run_restart(read_cluster(file), target, output)
 
 
 @app.command()
 def logs(
     target: TargetArgument,
     file: FileArgument = None,
-    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many lines of each log.")] = 50,
+    lines: Annotated[
+        int, typer.Option("-n", "--lines", min=0, max=10_000_000, help="How many lines of each log.")
+    ] = 50,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as lines are written.")] = False,
 ) -> None:
     """Show what processes wrote to their logs."""
     from tools.cluster_file import read_cluster
-    from tools.processes import logs as run_logs
+    from tools.logs import logs as run_logs
 
     run_logs(read_cluster(file), target, lines, follow)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from coordinator.supervisor.process import State
+from config.process.report import State
 from coordinator.supervisor.refusal import StartRefused
 from coordinator.supervisor.run import nodes_to_start, run
 from tools.cluster_file import read_cluster
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from config import ClusterConfig
-    from coordinator.supervisor.process import ProcessReport
+    from config.process.report import ProcessReport
 
 
 def up(file: Path | None, node: str | None) -> None:

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from grpc import StatusCode as Code
-
 from proto import errors
+from proto.codes import Code
 
 
 class Row(NamedTuple):
@@ -109,6 +108,19 @@ REGATTA: Final[Table] = {
     errors.InvariantBroken: Row(Code.INTERNAL, "internal error: {detail}"),
     errors.Corrupt: Row(Code.DATA_LOSS, "corrupt data: {detail}"),
 }
+
+GRPC: Final[Table] = {
+    errors.BoathouseError: Row(Code.UNAVAILABLE, "{detail}"),
+    errors.InvalidRequest: Row(Code.INVALID_ARGUMENT, "{detail}"),
+    errors.MalformedRequest: Row(Code.INTERNAL, "grpc: error unmarshalling request: {detail}"),
+    errors.MessageTooLarge: Row(Code.RESOURCE_EXHAUSTED, "grpc: received message larger than max ({detail})"),
+    errors.Absent: Row(Code.NOT_FOUND, "{detail}"),
+    errors.MethodNotServed: Row(Code.UNIMPLEMENTED, "{detail}"),
+    errors.ShuttingDown: Row(Code.UNAVAILABLE, "the server is stopping"),
+    errors.QueueFull: Row(Code.RESOURCE_EXHAUSTED, "the server is too busy, try again later"),
+    errors.InvariantBroken: Row(Code.INTERNAL, "internal error: {detail}"),
+}
+"""Of gRPC's own services, which touch no shard."""
 
 
 def find_row(table: Table, error_class: type[errors.BoathouseError]) -> Row:

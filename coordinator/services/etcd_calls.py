@@ -19,6 +19,8 @@ RANGE: Final = "/etcdserverpb.KV/Range"
 TXN: Final = "/etcdserverpb.KV/Txn"
 DELETE_RANGE: Final = "/etcdserverpb.KV/DeleteRange"
 WATCH: Final = "/etcdserverpb.Watch/Watch"
+ALARM: Final = "/etcdserverpb.Maintenance/Alarm"
+STATUS: Final = "/etcdserverpb.Maintenance/Status"
 LEASE_GRANT: Final = "/etcdserverpb.Lease/LeaseGrant"
 
 R = TypeVar("R")
@@ -31,7 +33,7 @@ def prefix_end(prefix: bytes) -> bytes:
 
 
 class EtcdCalls:
-    """KV, Watch and Lease over the routes of this coordinator."""
+    """KV, Watch, Lease and Maintenance over the routes of this coordinator."""
 
     def __init__(self, routes: Mapping[str, Route]) -> None:
         """routes may be filled later; they are looked up at each call."""
@@ -57,6 +59,14 @@ class EtcdCalls:
         """The id of a new lease."""
         request = etcd.LeaseGrantRequest(TTL=ttl_s)
         return (await self._ask(call, LEASE_GRANT, request, etcd.LeaseGrantResponse.FromString)).ID
+
+    async def alarm(self, call: Call, request: etcd.AlarmRequest) -> etcd.AlarmResponse:
+        """Raises what Maintenance.Alarm does."""
+        return await self._ask(call, ALARM, request, etcd.AlarmResponse.FromString)
+
+    async def status(self, call: Call) -> etcd.StatusResponse:
+        """Raises what Maintenance.Status does."""
+        return await self._ask(call, STATUS, etcd.StatusRequest(), etcd.StatusResponse.FromString)
 
     @contextlib.asynccontextmanager
     async def watch(

@@ -10,7 +10,7 @@ from proto.internal import frames_pb2 as frames
 
 if TYPE_CHECKING:
     from config import ClusterConfig
-    from coordinator.door import Metadata
+    from coordinator.api.call import Call, Handler
     from coordinator.services.etcd_tables import EtcdTables
     from coordinator.shards.table_calls import Forward
 
@@ -37,12 +37,19 @@ class EtcdCluster:
         )
         self._members = members.SerializeToString()
 
-    async def member_list(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
+    @property
+    def handlers(self) -> dict[str, Handler]:
+        """By path."""
+        return {"/etcdserverpb.Cluster/MemberList": self.member_list}
+
+    async def member_list(self, call: Call) -> bytes:
         """All nodes, by id. Linearizable on request: then it proves that the table's shard has a quorum."""
-        request = decode(etcd.MemberListRequest.FromString, body)
-        table = await self._tables.find(metadata, deadline)
+        request = decode(etcd.MemberListRequest.FromString, call.body)
+        table = await self._tables.find(call)
         term = 0
         if request.linearizable:
-            reply = await self._forward.read(table, frames.TABLE_STATUS, b"", deadline, linearizable=True)
+            reply = await self._forward.read(
+                table, frames.TABLE_STATUS, b"", call.deadline, linearizable=True
+            )
             term = reply.term
         return self._tables.header(table, revision=0, term=term) + self._members

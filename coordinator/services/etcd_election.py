@@ -23,7 +23,6 @@ from proto.etcd import rpc_pb2 as etcd
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Mapping
 
     from coordinator.api.call import Call, Handler
     from coordinator.services.etcd_calls import EtcdCalls
@@ -36,8 +35,9 @@ class EtcdElection:
         self._calls = calls
         self._leavers = Leavers(loop)
 
-    def handlers(self) -> Mapping[str, Handler]:
-        """By path."""
+    @property
+    def handlers(self) -> dict[str, Handler]:
+        """What this serves, by path."""
         return {
             "/v3electionpb.Election/Campaign": self.campaign,
             "/v3electionpb.Election/Proclaim": self.proclaim,

@@ -21,7 +21,6 @@ from proto.etcd import rpc_pb2 as etcd
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Mapping
 
     from coordinator.api.call import Call, Handler
     from coordinator.services.etcd_calls import EtcdCalls
@@ -34,8 +33,9 @@ class EtcdLock:
         self._calls = calls
         self._leavers = Leavers(loop)
 
-    def handlers(self) -> Mapping[str, Handler]:
-        """By path."""
+    @property
+    def handlers(self) -> dict[str, Handler]:
+        """What this serves, by path."""
         return {"/v3lockpb.Lock/Lock": self.lock, "/v3lockpb.Lock/Unlock": self.unlock}
 
     async def lock(self, call: Call) -> bytes:

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Final
 from proto import errors
 
 if TYPE_CHECKING:
+    from coordinator.api.call import Call
     from coordinator.api.headers import EtcdHeaders
     from coordinator.catalog.cache import Table
-    from coordinator.door import Metadata
     from coordinator.shards.table_calls import Forward
     from proto.internal import frames_pb2 as frames
 
 TABLE_KEY: Final = "table"
 HAS_LEADER_KEY: Final = "hasleader"
-METADATA_KEYS: Final = frozenset({TABLE_KEY, HAS_LEADER_KEY})
 DEFAULT_TABLE: Final = "default"
 """What a client means that says nothing: an etcd client knows no tables."""
 
@@ -27,12 +26,12 @@ class EtcdTables:
         self._forward = forward
         self._headers = headers
 
-    async def find(self, metadata: Metadata, deadline: float) -> Table:
+    async def find(self, call: Call) -> Table:
         """The table the call's metadata names, or the default one.
 
         Raises TableNotFound, and NoLeader for a call that insists on a leader while none is known."""
-        table = await self._forward.find_table(metadata.get(TABLE_KEY, DEFAULT_TABLE), deadline)
-        if metadata.get(HAS_LEADER_KEY) == "true" and not self._forward.leader_believed(table):
+        table = await self._forward.find_table(call.metadata.get(TABLE_KEY, DEFAULT_TABLE), call.deadline)
+        if call.metadata.get(HAS_LEADER_KEY) == "true" and not self._forward.leader_believed(table):
             raise errors.NoLeader(f"shard {table.shard}")
         return table
 

@@ -14,8 +14,8 @@ from proto.regatta import regatta_pb2 as regatta
 
 if TYPE_CHECKING:
     from config import ClusterConfig, NodeConfig
+    from coordinator.api.call import Call, Handler
     from coordinator.catalog.cache import Catalog
-    from coordinator.door import Metadata
     from coordinator.shards.replica_status import ReplicaStatuses
     from proto.internal import frames_pb2 as frames
 
@@ -23,7 +23,6 @@ VERSION: Final = "0.5.2"
 """The Regatta that we behave as; regatta-go refuses what does not parse, or is older than 0.5."""
 
 CLIENT_VERSION_KEY: Final = "client-api-version"
-MEMBER_LIST_METADATA_KEYS: Final = frozenset({CLIENT_VERSION_KEY})
 
 
 class RegattaCluster:
@@ -47,26 +46,34 @@ class RegattaCluster:
             for member in cluster.nodes.values()
         ]
 
-    async def member_list(self, body: bytes, metadata: Metadata, _deadline: float) -> bytes:
+    @property
+    def handlers(self) -> dict[str, Handler]:
+        """By path."""
+        return {
+            "/regatta.v1.Cluster/MemberList": self.member_list,
+            "/regatta.v1.Cluster/Status": self.status,
+        }
+
+    async def member_list(self, call: Call) -> bytes:
         """All nodes. Field 1 has two meanings in two published forms of the API, and each form's clients may
         choke on the other's: who is asking decides, and whoever can't be told apart gets no field 1."""
-        request = decode(regatta.MemberListRequest.FromString, body)
+        request = decode(regatta.MemberListRequest.FromString, call.body)
         if request.linearizable:  # a field that only the early form has
             header = regatta.ResponseHeader(replica_id=self._node.id)
             return early.MemberListResponse(header=header, members=self._members).SerializeToString()
         response = regatta.MemberListResponse(members=self._members)
-        if CLIENT_VERSION_KEY in metadata:  # regatta-go, current form
+        if CLIENT_VERSION_KEY in call.metadata:  # regatta-go, current form
             response.cluster = self._cluster.cluster
         return response.SerializeToString()
 
-    async def status(self, body: bytes, _metadata: Metadata, deadline: float) -> bytes:
+    async def status(self, call: Call) -> bytes:
         """This node and every table, as the nearest replica of its shard sees it. A shard that does not answer is
         an entry in `errors`, never a failure."""
-        request = decode(regatta.StatusRequest.FromString, body)
+        request = decode(regatta.StatusRequest.FromString, call.body)
         response = regatta.StatusResponse(
             id=str(self._node.id), version=VERSION, info=f"boathouse {packages.version('boathouse')}"
         )
-        tables = [table for table in await self._catalog.newest(deadline) if not table.is_reserved]
+        tables = [table for table in await self._catalog.newest(call.deadline) if not table.is_reserved]
         shards = sorted({table.shard for table in tables})
         answers = await asyncio.gather(*(self._ask(shard) for shard in shards))
         by_shard = dict(zip(shards, answers, strict=True))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import asyncio
+from typing import TYPE_CHECKING
 
 from coordinator.services.decoding import decode
 from coordinator.shards import request_ids
@@ -12,14 +13,10 @@ from proto.regatta import regatta_pb2 as regatta
 from proto.validation import regatta as shape
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
+    from coordinator.api.call import Call, Handler
     from coordinator.api.headers import RegattaHeaders
     from coordinator.catalog.cache import Table
-    from coordinator.door import Metadata
     from coordinator.shards.table_calls import Forward
-
-METADATA_KEYS: Final = frozenset({request_ids.METADATA_KEY})
 
 
 class RegattaKV:
@@ -31,66 +28,78 @@ class RegattaKV:
         self._headers = headers
         self._step_timeout_s = step_timeout_s
 
-    async def range(self, body: bytes, _metadata: Metadata, deadline: float) -> bytes:
+    @property
+    def handlers(self) -> dict[str, Handler]:
+        """By path."""
+        return {
+            "/regatta.v1.KV/Range": self.range,
+            "/regatta.v1.KV/IterateRange": self.iterate_range,
+            "/regatta.v1.KV/Put": self.put,
+            "/regatta.v1.KV/DeleteRange": self.delete_range,
+            "/regatta.v1.KV/Txn": self.txn,
+        }
+
+    async def range(self, call: Call) -> bytes:
         """Serializable unless the request says linearizable."""
-        request = decode(regatta.RangeRequest.FromString, body)
+        request = decode(regatta.RangeRequest.FromString, call.body)
         shape.check_range(request)
-        table = await self._find_table(request.table, deadline)
+        table = await self._find_table(request.table, call.deadline)
         shape.check_range_lengths(request)
         reply = await self._forward.read(
-            table, frames.REGATTA_RANGE, body, deadline, linearizable=request.linearizable
+            table, frames.REGATTA_RANGE, call.body, call.deadline, linearizable=request.linearizable
         )
         return self._with_header(table, reply)
 
-    async def put(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
+    async def put(self, call: Call) -> bytes:
         """One key."""
-        request = decode(regatta.PutRequest.FromString, body)
+        request = decode(regatta.PutRequest.FromString, call.body)
         shape.check_put(request)
-        table = await self._find_table(request.table, deadline)
+        table = await self._find_table(request.table, call.deadline)
         shape.check_put_lengths(request)
-        return await self._write(table, frames.REGATTA_PUT, body, metadata, deadline)
+        return await self._write(table, frames.REGATTA_PUT, call)
 
-    async def delete_range(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
+    async def delete_range(self, call: Call) -> bytes:
         """A key or a range of them."""
-        request = decode(regatta.DeleteRangeRequest.FromString, body)
+        request = decode(regatta.DeleteRangeRequest.FromString, call.body)
         shape.check_delete_range(request)
-        table = await self._find_table(request.table, deadline)
+        table = await self._find_table(request.table, call.deadline)
         shape.check_delete_range_lengths(request)
-        return await self._write(table, frames.REGATTA_DELETE_RANGE, body, metadata, deadline)
+        return await self._write(table, frames.REGATTA_DELETE_RANGE, call)
 
-    async def txn(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
+    async def txn(self, call: Call) -> bytes:
         """A transaction of ranges only is a linearizable read."""
-        request = decode(regatta.TxnRequest.FromString, body)
+        request = decode(regatta.TxnRequest.FromString, call.body)
         shape.check_txn(request)
-        table = await self._find_table(request.table, deadline)
+        table = await self._find_table(request.table, call.deadline)
         shape.check_txn_lengths(request)
         if not shape.is_read_only(request):
-            return await self._write(table, frames.REGATTA_TXN, body, metadata, deadline)
-        reply = await self._forward.read(table, frames.REGATTA_TXN, body, deadline, linearizable=True)
+            return await self._write(table, frames.REGATTA_TXN, call)
+        reply = await self._forward.read(
+            table, frames.REGATTA_TXN, call.body, call.deadline, linearizable=True
+        )
         return self._with_header(table, reply)
 
-    async def iterate_range(
-        self, body: bytes, _metadata: Metadata, deadline: float
-    ) -> AsyncGenerator[bytes, None]:
+    async def iterate_range(self, call: Call) -> None:
         """A range in parts, all from the view that the first one was taken from.
 
         Raises CursorNotFound when the replica that holds the view is gone: nobody else has it."""
-        request = decode(regatta.RangeRequest.FromString, body)
+        request = decode(regatta.RangeRequest.FromString, call.body)
         shape.check_range(request)
+        deadline = min(call.deadline, asyncio.get_running_loop().time() + self._step_timeout_s)
         table = await self._find_table(request.table, deadline)
         opened = await self._forward.open(
-            table, frames.REGATTA_ITERATE, body, deadline, linearizable=request.linearizable
+            table, frames.REGATTA_ITERATE, call.body, deadline, linearizable=request.linearizable
         )
         reply = opened.future.result()
         cursor = reply.cursor
         try:
-            yield self._with_header(table, reply)
+            await call.send(self._with_header(table, reply))
             while cursor:
                 reply = await self._forward.next_part(
                     opened, table, cursor=cursor, timeout_s=self._step_timeout_s
                 )
                 cursor = reply.cursor
-                yield self._with_header(table, reply)
+                await call.send(self._with_header(table, reply))
         finally:
             if cursor:  # the client went away, or a part failed
                 self._forward.close_cursor(opened, table, cursor=cursor, timeout_s=self._step_timeout_s)
@@ -101,11 +110,9 @@ class RegattaKV:
         except UnicodeDecodeError:
             raise errors.TableNotFound(repr(name)) from None
 
-    async def _write(
-        self, table: Table, method: frames.Method.ValueType, body: bytes, metadata: Metadata, deadline: float
-    ) -> bytes:
+    async def _write(self, table: Table, method: frames.Method.ValueType, call: Call) -> bytes:
         reply = await self._forward.write(
-            table, method, body, deadline, metadata.get(request_ids.METADATA_KEY)
+            table, method, call.body, call.deadline, call.metadata.get(request_ids.METADATA_KEY)
         )
         return self._with_header(table, reply)
 

@@ -25,6 +25,9 @@ ORPHANS_WAIT_S = 15.0
 """How long a start waits for processes of a supervisor that died. Above their own time limits for
 stopping."""
 
+REPLICA_DIR_BYTES_MAX = 480
+"""What the path of a replica's folder may have, so that its files stay below SQLite's limit of 504 bytes."""
+
 _POLL_S = 0.05
 
 
@@ -42,6 +45,7 @@ class NodeFolder:
 
         Raises StartRefused; then the folder is as it was, but for an empty one that may have been made."""
         path = cluster.node_dir(node)
+        _check_length(cluster, node)
         try:
             _make_folder(path)
             lock_fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
@@ -75,6 +79,37 @@ def lock_holder(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return holder if isinstance(holder, dict) else {}
+
+
+def living_holder(path: Path) -> int | None:
+    """Pid of the supervisor that holds a node folder's lock now; None if none does."""
+    pid = lock_holder(path).get("pid")
+    if not isinstance(pid, int):
+        return None
+    try:
+        lock_fd = os.open(path / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return pid if _is_alive(pid) else None
+    else:
+        return None
+    finally:
+        os.close(lock_fd)
+
+
+def _check_length(cluster: ClusterConfig, node: str) -> None:
+    """SQLite opens no file whose path has more than 504 bytes: one sentence now instead of workers that can't start."""
+    for shard in cluster.shards_of(node):
+        excess = len(os.fsencode(cluster.replica_dir(node, shard))) - REPLICA_DIR_BYTES_MAX
+        if excess > 0:
+            limit = len(os.fsencode(cluster.data_dir)) - excess
+            raise StartRefused(
+                f"the path of data_dir is too long for SQLite: it may have {limit} bytes here, "
+                f"{cluster.data_dir} has {limit + excess}"
+            )
 
 
 def _make_folder(path: Path) -> None:

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import yaml
 
 from config import load
-from coordinator.supervisor.control import NodeControl, RequestRefused, SupervisorUnreachable
-from coordinator.supervisor.process import ProcessName, ProcessReport, State
+from config.process.names import ProcessName
+from config.process.report import ProcessReport, State
 from tests.waiting import free_ports, wait_until
+from tools.admin.control_client import NodeControl, RequestRefused, SupervisorUnreachable
 from tools.admin.probe import ask_replicas
 from tools.client import KvClient
 
@@ -199,7 +200,7 @@ class Cluster:
         return pid
 
     def replicas(self, shard: int) -> list[ProcessName]:
-        return [ProcessName(node.name, shard) for node in self.config.replica_nodes(shard)]
+        return [ProcessName.replica(node.name, shard) for node in self.config.replica_nodes(shard)]
 
     def ask(self, shard: int, timeout_s: float = 1.0) -> dict[ProcessName, frames.ReplicaStatus]:
         """What the replicas of a shard say of themselves."""
@@ -246,7 +247,7 @@ class Cluster:
                 named = {status.leader for status in answers.values()}
                 if len(answers) < self.config.replicas or len(named) != 1 or not all(named):
                     return None
-                leaders[shard] = ProcessName(self.config.node(named.pop()).name, shard)
+                leaders[shard] = ProcessName.replica(self.config.node(named.pop()).name, shard)
             return leaders
 
         return wait_until(agreed, timeout_s=timeout_s, what="a leader in every shard", interval_s=0.05)

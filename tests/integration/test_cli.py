@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from coordinator.supervisor.process import State
+from config.process.report import State
 from tests.integration.cluster import ROOT, Cluster, is_alive, run_cli
 
 if TYPE_CHECKING:

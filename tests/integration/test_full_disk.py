@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Self
 import grpc
 import pytest
 
-from coordinator.supervisor.process import ProcessName
+from config.process.names import ProcessName
 from proto.etcd import rpc_pb2 as rpc
 from tests.integration.cluster import Cluster
 from tests.waiting import wait_until
@@ -26,7 +26,7 @@ class SmallDisk:
     """The file system of a running cluster, as the cluster sees it."""
 
     def __init__(self, cluster: Cluster) -> None:
-        worker = cluster.pid(ProcessName("n1", 1))
+        worker = cluster.pid(ProcessName.replica("n1", 1))
         self._ballast = f"/proc/{worker}/root{cluster.config.data_dir}/ballast"
 
     def fill(self) -> None:
@@ -110,10 +110,10 @@ def test_writes_are_refused_and_reads_go_on_until_space_returns(
         wait_until(
             lambda: writer.put() == NO_SPACE, timeout_s=30, what="a write to be refused for lack of space"
         )
-        assert cluster.ask(1)[ProcessName("n1", 1)].no_space
+        assert cluster.ask(1)[ProcessName.replica("n1", 1)].no_space
         assert writer.read_all() >= set(writer.acknowledged)
 
         disk.free()
         wait_until(lambda: writer.put() == "", timeout_s=30, what="a write to be taken again")
-        assert not cluster.ask(1)[ProcessName("n1", 1)].no_space
+        assert not cluster.ask(1)[ProcessName.replica("n1", 1)].no_space
         assert writer.read_all() >= set(writer.acknowledged)

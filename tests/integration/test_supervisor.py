@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from coordinator.supervisor.process import ProcessName, State
+from config.process.names import ProcessName
+from config.process.report import State
 from proto.etcd import rpc_pb2 as rpc
 from tests.integration.cluster import Cluster, is_alive, run_cli
 from tests.waiting import wait_until
@@ -124,7 +125,11 @@ def test_clients_do_not_notice_a_killed_worker(cluster: Cluster, which: str) -> 
 @pytest.mark.parametrize("target", ["shard", "node"])
 def test_clients_do_not_notice_a_rolling_restart(cluster: Cluster, target: str) -> None:
     shard = _shard_of_default(cluster)
-    names = cluster.replicas(shard) if target == "shard" else [ProcessName("n2", 1), ProcessName("n2", 2)]
+    names = (
+        cluster.replicas(shard)
+        if target == "shard"
+        else [ProcessName.replica("n2", 1), ProcessName.replica("n2", 2)]
+    )
     before = {name: cluster.pid(name) for name in names}
     with Writers(cluster) as writers:
         writers.wait_more()
@@ -172,7 +177,7 @@ def test_a_paused_leader_is_replaced_and_comes_back_as_a_follower(cluster: Clust
 
 
 def test_a_coordinator_comes_back_alone(cluster: Cluster) -> None:
-    name = ProcessName("n1")
+    name = ProcessName.coordinator("n1")
     others = {report.name: report.pid for report in cluster.reports() if report.name != name}
     cluster.wait_restarted(name, cluster.kill(name))
     with cluster.client("n1") as client:

@@ -374,25 +374,26 @@ def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 def test_a_spec_survives_its_trip_to_the_child() -> None:
     cluster = parse(THREE + "tables: {users: {shard: 2, history: 5}}\n", "f.yaml")
-    spec = ProcessSpec(cluster=cluster, kind="shardworker", node="n2", shard=3)
+    spec = ProcessSpec(cluster=cluster, kind="shardworker", node="n2", number=3, sockets={"client": 7})
     line = spec.model_dump_json()
     assert "\n" not in line
     assert ProcessSpec.model_validate_json(line) == spec
 
 
 @pytest.mark.parametrize(
-    ("kind", "node", "shard", "complaint"),
+    ("kind", "node", "number", "complaint"),
     [
         ("coordinator", "n9", None, "the cluster has no node n9"),
-        ("coordinator", "n1", 1, "a coordinator has no shard"),
-        ("shardworker", "n1", None, "node n1 holds no replica of shard None"),
-        ("shardworker", "n1", 3, "node n1 holds no replica of shard 3"),
+        ("coordinator", "n1", 1, "node n1 has no process coordinator-1"),
+        ("shardworker", "n1", None, "node n1 has no process shard"),
+        ("shardworker", "n1", 3, "node n1 has no process shard-3"),
+        ("replicator", "n1", None, "there is no kind of process named replicator"),
     ],
 )
-def test_a_spec_that_makes_no_sense(kind: str, node: str, shard: int | None, complaint: str) -> None:
+def test_a_spec_that_makes_no_sense(kind: str, node: str, number: int | None, complaint: str) -> None:
     cluster = parse(ONE, "f.yaml")
     with pytest.raises(ValueError, match=complaint):
-        ProcessSpec.model_validate({"cluster": cluster, "kind": kind, "node": node, "shard": shard})
+        ProcessSpec.model_validate({"cluster": cluster, "kind": kind, "node": node, "number": number})
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,14 @@ from coordinator.server import Coordinator
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
-from tests.unit.coordinator.running import DEFAULT_TABLE_ID, in_loop, make_config, refused, running
+from tests.unit.coordinator.running import (
+    DEFAULT_TABLE_ID,
+    in_loop,
+    make_config,
+    refused,
+    running,
+    sockets_of,
+)
 from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
@@ -55,7 +62,7 @@ async def test_the_files_tables_are_made_once(tmp_path: Path) -> None:
         assert (spec.id, spec.name, spec.history) == (DEFAULT_TABLE_ID, "default", -1)
         # A second coordinator of the same cluster finds them and changes nothing.
         before = dict(rows)
-        other = Coordinator(cluster.cluster, cluster.cluster.node("n2"))
+        other = Coordinator(cluster.cluster, cluster.cluster.node("n2"), sockets_of(cluster.cluster, "n2"))
         await other.start()
         await wait_until_async(lambda: other.ready, timeout_s=5, what="the second coordinator")
         await other.stop()
@@ -66,7 +73,10 @@ async def test_the_files_tables_are_made_once(tmp_path: Path) -> None:
 @in_loop
 async def test_coordinators_that_start_together_agree(tmp_path: Path) -> None:
     async with running(tmp_path, leader=None) as cluster:
-        others = [Coordinator(cluster.cluster, cluster.cluster.node(name)) for name in ("n2", "n3")]
+        others = [
+            Coordinator(cluster.cluster, cluster.cluster.node(name), sockets_of(cluster.cluster, name))
+            for name in ("n2", "n3")
+        ]
         for other in others:
             await other.start()
         cluster.elect(1, 1, term=1)

@@ -9,10 +9,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from coordinator.front.http1 import Request, Response
 
 from coordinator.api import outcomes
 from coordinator.api.call import Api, Route
+from coordinator.front.http1 import Request, Response
 from coordinator.front.json_gateway import gateway_pages, with_cors
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd

@@ -14,7 +14,8 @@ from coordinator.supervisor.refusal import StartRefused
 from coordinator.supervisor.run import nodes_to_start, run
 
 if TYPE_CHECKING:
-    from coordinator.supervisor.process import ProcessName, ProcessReport
+    from config.process.names import ProcessName
+    from config.process.report import ProcessReport
 
 FAKE = Path(__file__).with_name("fake_child.py")
 

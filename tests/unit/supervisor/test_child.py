@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 
 from config import SupervisorConfig
+from config.process.names import ProcessName
+from config.process.report import ProcessReport, State
 from coordinator.supervisor.child import Child
 from coordinator.supervisor.logfile import LogFile
-from coordinator.supervisor.process import ProcessName, ProcessReport, State
 from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Nursery:
         command = [sys.executable, "-S", str(FAKE), behaviour, str(self.trace)]
         log = LogFile(self._folder / "child.log", bytes_max=1 << 20, files_max=2)
         spec = json.dumps({"node": "n1"}).encode()
-        child = Child(ProcessName("n1", 1), command, spec, log, settings, self.history.append)
+        child = Child(ProcessName.replica("n1", 1), command, spec, log, settings, self.history.append)
         self._children.append(child)
         return child
 
@@ -178,7 +179,9 @@ def test_what_a_process_says_of_its_failure_is_the_reason(run: Run) -> None:
 def test_a_program_that_is_not_there_fails_in_words(run: Run, tmp_path: Path) -> None:
     async def body(nursery: Nursery) -> None:
         log = LogFile(tmp_path / "none.log", bytes_max=1 << 20, files_max=2)
-        child = Child(ProcessName("n1"), [str(tmp_path / "none")], b"{}", log, QUICK, nursery.history.append)
+        child = Child(
+            ProcessName.coordinator("n1"), [str(tmp_path / "none")], b"{}", log, QUICK, nursery.history.append
+        )
         await child.start()
         assert await child.wait_settled() is State.FAILED
         assert "can't be started: No such file or directory" in child.report().reason
@@ -261,7 +264,8 @@ def test_restart_counts(run: Run) -> None:
         await child.start()
         await child.wait_settled()
         before = child.report().pid
-        await child.restart()
+        await child.stop()
+        await child.start()
         assert await child.wait_settled() is State.RUNNING
         assert child.report().restarts == 1
         assert child.report().pid != before

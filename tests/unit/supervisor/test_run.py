@@ -17,16 +17,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from config import ClusterConfig, load
-from coordinator.supervisor.control import (
-    NodeControl,
-    RequestRefused,
-    SupervisorUnreachable,
-    prepare_runtime_dir,
-)
-from coordinator.supervisor.process import State
+from config.process.report import State
 from coordinator.supervisor.refusal import StartRefused
 from coordinator.supervisor.run import nodes_to_start
+from coordinator.supervisor.runtime_dir import RuntimeDir
 from tests.waiting import free_ports, wait_until
+from tools.admin.control_client import NodeControl, RequestRefused, SupervisorUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -355,7 +351,7 @@ def test_a_socket_folder_that_others_can_write_is_refused(
     folder.chmod(0o777)
     monkeypatch.setenv("BOATHOUSE_RUNTIME_DIR", str(folder))
     with pytest.raises(StartRefused, match="is not this user's alone"):
-        prepare_runtime_dir(up.cluster)
+        RuntimeDir(up.cluster).prepare()
 
 
 def test_a_socket_folder_that_is_too_deep_is_refused(
@@ -363,7 +359,7 @@ def test_a_socket_folder_that_is_too_deep_is_refused(
 ) -> None:
     monkeypatch.setenv("BOATHOUSE_RUNTIME_DIR", str(tmp_path / ("x" * 100)))
     with pytest.raises(StartRefused, match="too long for unix sockets"):
-        prepare_runtime_dir(up.cluster)
+        RuntimeDir(up.cluster).prepare()
 
 
 def test_the_command_line_finds_a_supervisor_with_another_runtime_dir(

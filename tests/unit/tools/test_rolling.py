@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from coordinator.supervisor.process import ProcessName, ProcessReport, State
+from config.process.names import ProcessName
+from config.process.report import ProcessReport, State
 from proto.internal import frames_pb2 as frames
 from tools.admin.rolling import RestartStuck, restart_one_by_one
 
@@ -39,7 +40,7 @@ class Shards:
             self._questions[name] = 0
             if self.leaders[name.shard] == name.node:
                 self.leaders[name.shard] = next(node for node in NODES if node != name.node)
-        return ProcessReport(name.node, name.kind, name.shard, 1, self.state_after, 1, "no luck", 0.0, "")
+        return ProcessReport(name, self.state_after, pid=1, restarts=1, reason="no luck")
 
     def ask(self, names: Sequence[ProcessName]) -> dict[ProcessName, frames.ReplicaStatus]:
         return {name: status for name in names if (status := self._status(name)) is not None}
@@ -73,7 +74,11 @@ def _names(*texts: str) -> list[ProcessName]:
     found = []
     for text in texts:
         node, _, local = text.partition("/")
-        found.append(ProcessName(node, None if local == "coordinator" else int(local.removeprefix("shard-"))))
+        found.append(
+            ProcessName.coordinator(node)
+            if local == "coordinator"
+            else ProcessName.replica(node, int(local.removeprefix("shard-")))
+        )
     return found
 
 
@@ -82,7 +87,7 @@ def _walk(shards: Shards, names: list[ProcessName], timeout_s: float = 10.0) -> 
     restart_one_by_one(
         shards,
         names,
-        lambda shard: [ProcessName(node, shard) for node in NODES],
+        lambda shard: [ProcessName.replica(node, shard) for node in NODES],
         timeout_s=timeout_s,
         on_done=lambda report: done.append(str(report.name)),
         clock=lambda: shards.now_s,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from config import load
-from coordinator.supervisor.process import ProcessName, ProcessReport, State
-from coordinator.supervisor.targets import UnknownTarget, resolve
+from config.process.names import ProcessName
+from config.process.report import ProcessReport, State
+from tools.admin.targets import UnknownTarget, resolve
 
 CLUSTER = load(Path(__file__).parents[3] / "config" / "examples" / "three-nodes.yaml")
 
@@ -54,6 +56,5 @@ def test_a_wrong_target_is_told_what_there_is(target: str, complaint: str) -> No
 
 
 def test_a_report_survives_the_control_socket() -> None:
-    report = ProcessReport("n1", "shardworker", 2, 42, State.BACKOFF, 3, "killed", 1.5, "/log")
-    assert ProcessReport.from_json(report.to_json()) == report
-    assert report.name == ProcessName("n1", 2)
+    report = ProcessReport(ProcessName.replica("n1", 2), State.BACKOFF, 42, 3, "killed", 1.5, "/log")
+    assert ProcessReport.from_json(json.loads(json.dumps(report.to_json()))) == report
