@@ -24,12 +24,17 @@ from coordinator.catalog.cache import Catalog
 from coordinator.catalog.tables import Tables
 from coordinator.front import http1
 from coordinator.front.front import Front
+from coordinator.front.json_gateway import gateway_pages, with_cors
 from coordinator.front.limits import DEFAULT
 from coordinator.front.listener import Listener
 from coordinator.front.routes import Routes, make_routes
+from coordinator.services.etcd_calls import EtcdCalls
 from coordinator.services.etcd_cluster import EtcdCluster
+from coordinator.services.etcd_election import EtcdElection
 from coordinator.services.etcd_kv import EtcdKV
+from coordinator.services.etcd_lock import EtcdLock
 from coordinator.services.etcd_maintenance import EtcdMaintenance
+from coordinator.services.etcd_pages import EtcdPages
 from coordinator.services.etcd_tables import EtcdTables
 from coordinator.services.etcd_watch import EtcdWatch
 from coordinator.services.health import Health
@@ -56,7 +61,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import FileDescriptor
 
     from config import ClusterConfig, NodeConfig
-    from coordinator.api.call import Handler
+    from coordinator.api.call import Handler, Route
     from coordinator.front.limits import Limits
     from proto.internal import frames_pb2 as frames
 
@@ -134,6 +139,8 @@ class Coordinator:
         self._calls = TableCalls(
             self._driver, self._catalog, ids, bounds, step_timeout_s=cluster.limits.read_timeout_ms / 1000
         )
+        self._by_path: dict[str, Route] = {}
+        self._etcd = EtcdCalls(self._by_path)
         apis = self._apis()
         handlers = self._handlers()
         served = {path.split("/")[1] for path in handlers} | GRPC_SERVICES
@@ -145,13 +152,22 @@ class Coordinator:
             read_timeout_s=cluster.limits.read_timeout_ms / 1000,
             write_timeout_s=cluster.limits.write_timeout_ms / 1000,
         )
+        self._by_path.update({route.path: route for route in routes})
         self._front = Front(
             loop,
             Routes(routes, known_services=api_services() | GRPC_SERVICES, unserved=apis[ApiName.ETCD]),
             limits,
         )
         self._pages = http1.Pages(
-            {("GET", "/metrics"): metrics.page(self._ask_replicas), ("GET", "/healthz"): http1.alive}
+            with_cors(
+                {
+                    ("GET", "/metrics"): metrics.page(self._ask_replicas),
+                    ("GET", "/healthz"): http1.alive,
+                    **EtcdPages(self._etcd, loop).pages,
+                    **gateway_pages(self._by_path, loop),
+                }
+            ),
+            http1.Limits(body_bytes_max=2 * max(api.message_bytes_max for api in apis.values())),
         )
         self._listeners = [
             Listener(self._front, self._http1, sockets[CLIENT_SOCKET]),
@@ -167,6 +183,9 @@ class Coordinator:
         return {
             ApiName.ETCD: Api(
                 outcomes=outcomes.ETCD, message_bytes_max=request_bytes_max + ETCD_HEADROOM_BYTES
+            ),
+            ApiName.ETCD_CONCURRENCY: Api(
+                outcomes=outcomes.ETCD_CONCURRENCY, message_bytes_max=request_bytes_max + ETCD_HEADROOM_BYTES
             ),
             ApiName.REGATTA: Api(outcomes=outcomes.REGATTA, message_bytes_max=REGATTA_MESSAGE_BYTES_MAX),
             ApiName.GRPC: Api(outcomes=outcomes.GRPC, message_bytes_max=GRPC_MESSAGE_BYTES_MAX),
@@ -200,6 +219,8 @@ class Coordinator:
             EtcdMaintenance(tables, statuses, cluster),
             RegattaKV(calls, RegattaHeaders(replica_id=node.id)),
             RegattaCluster(self._catalog, statuses, cluster, self._topology, node),
+            EtcdLock(self._etcd, asyncio.get_running_loop()),
+            EtcdElection(self._etcd, asyncio.get_running_loop()),
         )
         handlers: dict[str, Handler] = {}
         for service in services:

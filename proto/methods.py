@@ -43,6 +43,7 @@ class ApiName(enum.Enum):
     """Whose words an answer speaks: limits and error texts go by API."""
 
     ETCD = "etcd"
+    ETCD_CONCURRENCY = "etcd's Lock and Election"
     REGATTA = "regatta"
     GRPC = "grpc"
     """gRPC's own services: health and reflection."""
@@ -165,20 +166,45 @@ class Method:
     access: Access
     kind: Kind = Kind.UNARY
     permission: Permission = Permission.KEYS
+    http: tuple[str, ...] = ()
+    """Paths of the JSON gateway, each a POST."""
+    waits: bool = False
+    """Whether it may wait for other clients: only its own client sets an end to that."""
 
 
-_E, _R, _G = ApiName.ETCD, ApiName.REGATTA, ApiName.GRPC
+_E, _C, _R, _G = ApiName.ETCD, ApiName.ETCD_CONCURRENCY, ApiName.REGATTA, ApiName.GRPC
 
 METHODS: Final[dict[str, Method]] = {
-    "/etcdserverpb.KV/Range": Method(api=_E, access=Access.READ),
-    "/etcdserverpb.KV/Put": Method(api=_E, access=Access.WRITE),
-    "/etcdserverpb.KV/DeleteRange": Method(api=_E, access=Access.WRITE),
-    "/etcdserverpb.KV/Txn": Method(api=_E, access=Access.WRITE),
-    "/etcdserverpb.KV/Compact": Method(api=_E, access=Access.WRITE),
-    "/etcdserverpb.Watch/Watch": Method(api=_E, access=Access.READ, kind=Kind.BIDI_STREAM),
-    "/etcdserverpb.Cluster/MemberList": Method(api=_E, access=Access.COORDINATOR, permission=Permission.NONE),
-    "/etcdserverpb.Maintenance/Status": Method(api=_E, access=Access.COORDINATOR, permission=Permission.NONE),
-    "/etcdserverpb.Maintenance/Alarm": Method(api=_E, access=Access.COORDINATOR, permission=Permission.NONE),
+    "/etcdserverpb.KV/Range": Method(api=_E, access=Access.READ, http=("/v3/kv/range",)),
+    "/etcdserverpb.KV/Put": Method(api=_E, access=Access.WRITE, http=("/v3/kv/put",)),
+    "/etcdserverpb.KV/DeleteRange": Method(api=_E, access=Access.WRITE, http=("/v3/kv/deleterange",)),
+    "/etcdserverpb.KV/Txn": Method(api=_E, access=Access.WRITE, http=("/v3/kv/txn",)),
+    "/etcdserverpb.KV/Compact": Method(api=_E, access=Access.WRITE, http=("/v3/kv/compaction",)),
+    "/etcdserverpb.Watch/Watch": Method(
+        api=_E, access=Access.READ, kind=Kind.BIDI_STREAM, http=("/v3/watch",)
+    ),
+    "/etcdserverpb.Cluster/MemberList": Method(
+        api=_E, access=Access.COORDINATOR, permission=Permission.NONE, http=("/v3/cluster/member/list",)
+    ),
+    "/etcdserverpb.Maintenance/Status": Method(
+        api=_E, access=Access.COORDINATOR, permission=Permission.NONE, http=("/v3/maintenance/status",)
+    ),
+    "/etcdserverpb.Maintenance/Alarm": Method(
+        api=_E, access=Access.COORDINATOR, permission=Permission.NONE, http=("/v3/maintenance/alarm",)
+    ),
+    "/v3lockpb.Lock/Lock": Method(api=_C, access=Access.COORDINATOR, waits=True, http=("/v3/lock/lock",)),
+    "/v3lockpb.Lock/Unlock": Method(api=_C, access=Access.COORDINATOR, http=("/v3/lock/unlock",)),
+    "/v3electionpb.Election/Campaign": Method(
+        api=_C, access=Access.COORDINATOR, waits=True, http=("/v3/election/campaign",)
+    ),
+    "/v3electionpb.Election/Proclaim": Method(
+        api=_C, access=Access.COORDINATOR, http=("/v3/election/proclaim",)
+    ),
+    "/v3electionpb.Election/Leader": Method(api=_C, access=Access.COORDINATOR, http=("/v3/election/leader",)),
+    "/v3electionpb.Election/Observe": Method(
+        api=_C, access=Access.COORDINATOR, kind=Kind.SERVER_STREAM, http=("/v3/election/observe",)
+    ),
+    "/v3electionpb.Election/Resign": Method(api=_C, access=Access.COORDINATOR, http=("/v3/election/resign",)),
     "/regatta.v1.KV/Range": Method(api=_R, access=Access.READ),
     "/regatta.v1.KV/IterateRange": Method(api=_R, access=Access.READ, kind=Kind.SERVER_STREAM),
     "/regatta.v1.KV/Put": Method(api=_R, access=Access.WRITE),

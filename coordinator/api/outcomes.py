@@ -78,6 +78,15 @@ ETCD: Final[Table] = {
     errors.TableContradicted: Row(Code.DATA_LOSS, "etcdserver: corrupt cluster: {detail}"),
 }
 
+ETCD_CONCURRENCY: Final[Table] = {
+    # etcd's Lock and Election run over a client inside the server, and whatever that client reports leaves as UNKNOWN.
+    **{error: Row(Code.UNKNOWN, row.text) for error, row in ETCD.items()},
+    errors.SessionExpired: Row(Code.UNKNOWN, "mutex: session is expired"),
+    errors.NoElectionLeader: Row(Code.UNKNOWN, "election: no leader"),
+    errors.NotElectionLeader: Row(Code.UNKNOWN, "election: not leader"),
+    errors.LeaderKeyMissing: Row(Code.UNKNOWN, '"leader" field must be provided'),
+}
+
 REGATTA: Final[Table] = {
     errors.InvalidRequest: Row(Code.INVALID_ARGUMENT, "invalid request: {detail}"),
     errors.MalformedRequest: Row(Code.INTERNAL, "grpc: error unmarshalling request: {detail}"),
