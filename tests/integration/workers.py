@@ -83,8 +83,13 @@ class WorkerProcess:
         self._socket.reconnect_ivl = 20
         self._socket.connect(self.config.worker_tcp(self.node, SHARD))
         if wait:
-            assert self._process.stdout is not None
-            self.said.append(self._process.stdout.readline())
+            self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Wait until it is ready, or dead."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        self.said.append(self._process.stdout.readline())
 
     @property
     def is_running(self) -> bool:
