@@ -42,9 +42,18 @@ def _absolute(path: Path) -> Path:
     if "\0" in str(path):
         raise ValueError("must not hold a zero byte")
     try:
-        return Path(os.path.abspath(path.expanduser()))
+        absolute = Path(os.path.abspath(path.expanduser()))
     except RuntimeError as error:
         raise ValueError(str(error)) from None
+    except FileNotFoundError:
+        raise ValueError(
+            "is relative, and the working directory is gone; change to one that exists"
+        ) from None
+    try:
+        str(absolute).encode()
+    except UnicodeEncodeError:
+        raise ValueError("its path has to be UTF-8 text; choose another folder") from None
+    return absolute
 
 
 def _empty_if_none(value: object) -> object:
@@ -304,7 +313,7 @@ class ClusterConfig(_Model):
         """Where peers and coordinators of other nodes reach a replica."""
         there = self.node(node)
         # ZeroMQ binds to addresses and interface names only, it does not look up "localhost".
-        host = "127.0.0.1" if there.host == "localhost" else there.host
+        host = "127.0.0.1" if there.host.lower() == "localhost" else there.host
         return f"tcp://{_in_url(host)}:{there.peer_port + shard - 1}"
 
     def worker_ipc(self, node: str | int, shard: int) -> str:

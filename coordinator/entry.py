@@ -16,6 +16,7 @@ import uvloop
 
 from config.process.child import emit, fail, read_spec, refuse_optimized, set_up_logging
 from config.process.events import BEAT_INTERVAL_S
+from config.process.memory import give_back_large_blocks
 from config.process.names import COORDINATOR
 from coordinator.server import Coordinator
 
@@ -62,4 +63,5 @@ def main() -> None:
     missing = [name for name in COORDINATOR.sockets if name not in spec.sockets]
     if missing:
         fail(f"the supervisor has handed over no socket named {' or '.join(missing)}")
+    give_back_large_blocks()
     uvloop.run(_serve(spec))

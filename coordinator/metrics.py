@@ -96,6 +96,14 @@ class ReplicaMetrics(Collector):
             for status in answers:
                 family.add_metric([str(status.shard)], replica_value(status))
             yield family
+        for name in sorted({name for status in answers for name in status.statistics}):
+            # What the parts of a replica count: each names its own, so a new part needs no line here.
+            text = f"{name.replace('_', ' ').capitalize()}, as the replica counts them."
+            family = GaugeMetricFamily(f"boathouse_replica_{name}", text, labels=["shard"])
+            for status in answers:
+                if name in status.statistics:
+                    family.add_metric([str(status.shard)], status.statistics[name])
+            yield family
         for name, (text, table_value) in TABLE.items():
             family = GaugeMetricFamily(name, text, labels=["shard", "table"])
             for status in answers:

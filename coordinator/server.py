@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 import zmq
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 
 from config.process.names import CLIENT_SOCKET, HTTP_SOCKET
 from config.topology import FileTopology
@@ -22,14 +24,21 @@ from coordinator.catalog.cache import Catalog
 from coordinator.catalog.tables import Tables
 from coordinator.front import http1
 from coordinator.front.front import Front
+from coordinator.front.json_gateway import gateway_pages, with_cors
 from coordinator.front.limits import DEFAULT
 from coordinator.front.listener import Listener
 from coordinator.front.routes import Routes, make_routes
+from coordinator.services.etcd_calls import EtcdCalls
 from coordinator.services.etcd_cluster import EtcdCluster
+from coordinator.services.etcd_election import EtcdElection
 from coordinator.services.etcd_kv import EtcdKV
+from coordinator.services.etcd_lock import EtcdLock
 from coordinator.services.etcd_maintenance import EtcdMaintenance
+from coordinator.services.etcd_pages import EtcdPages
 from coordinator.services.etcd_tables import EtcdTables
 from coordinator.services.etcd_watch import EtcdWatch
+from coordinator.services.health import Health
+from coordinator.services.reflection import Reflection
 from coordinator.services.regatta_cluster import RegattaCluster
 from coordinator.services.regatta_kv import RegattaKV
 from coordinator.shards.bounds import AnswerBudget, Bounds
@@ -42,7 +51,7 @@ from coordinator.watch.tables import WatchedTables
 from proto import errors
 from proto.etcd import election_pb2, lock_pb2, rpc_pb2
 from proto.ids import NodeId, ShardId
-from proto.methods import ApiName, Kind
+from proto.methods import METHODS, ApiName, Kind
 from proto.regatta import maintenance_pb2, regatta_pb2, replication_pb2
 
 if TYPE_CHECKING:
@@ -52,12 +61,14 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import FileDescriptor
 
     from config import ClusterConfig, NodeConfig
-    from coordinator.api.call import Handler
+    from coordinator.api.call import Handler, Route
     from coordinator.front.limits import Limits
     from proto.internal import frames_pb2 as frames
 
 REGATTA_MESSAGE_BYTES_MAX: Final = 4 << 20
 """Regatta's limit for a request."""
+GRPC_MESSAGE_BYTES_MAX: Final = 64 << 10
+"""Of gRPC's own services: names."""
 ETCD_HEADROOM_BYTES: Final = 512 << 10
 """etcd takes messages this much over its request limit, to refuse them with a better word."""
 
@@ -70,13 +81,17 @@ makes them call elsewhere unasked."""
 CALLS_END_S: Final = 8.0
 """On an orderly stop, calls in flight get this long: their usual time limit, and a moment. Less than a supervisor
 waits before it kills."""
-CALLS_END_INTERVAL_S: Final = 0.02
 LAST_WORDS_S: Final = 1.0
 """For clients to read the last answers."""
 
 API_FILES: Final[tuple[FileDescriptor, ...]] = tuple(
     module.DESCRIPTOR
     for module in (rpc_pb2, lock_pb2, election_pb2, regatta_pb2, maintenance_pb2, replication_pb2)
+)
+
+GRPC_FILES: Final[tuple[FileDescriptor, ...]] = (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR)
+GRPC_SERVICES: Final = frozenset(
+    {path.split("/")[1] for path, method in METHODS.items() if method.api is ApiName.GRPC}
 )
 
 log = structlog.get_logger()
@@ -108,35 +123,51 @@ class Coordinator:
         bounds = Bounds(
             calls_max=cluster.limits.pending_requests_max, bytes_max=cluster.limits.pending_bytes_max
         )
-        self._budget = AnswerBudget(bytes_max=cluster.limits.answer_bytes_max)
+        budget = AnswerBudget(lambda: self._front.room.tally.bytes, bytes_max=cluster.limits.answer_bytes_max)
         self._driver = Driver(
             self._context,
             loop,
             self._topology,
             local=NodeId(node.id),
             bounds=bounds,
-            budget=self._budget,
+            budget=budget,
         )
         ids = RequestIds(secrets.token_bytes(8))
-        self._tables = Tables(self._driver, ids, shards=self._topology.shards())
+        self._statuses = ReplicaStatuses(self._driver)
+        self._tables = Tables(self._driver, self._statuses, ids, shards=self._topology.shards())
         self._catalog = Catalog(self._tables, promised=cluster.tables)
         self._calls = TableCalls(
             self._driver, self._catalog, ids, bounds, step_timeout_s=cluster.limits.read_timeout_ms / 1000
         )
+        self._by_path: dict[str, Route] = {}
+        self._etcd = EtcdCalls(self._by_path)
         apis = self._apis()
+        handlers = self._handlers()
+        served = {path.split("/")[1] for path in handlers} | GRPC_SERVICES
+        self._health = Health(served)
+        reflection = Reflection(served, (*API_FILES, *GRPC_FILES))
         routes = make_routes(
-            self._handlers(),
+            {**handlers, **self._health.handlers, **reflection.handlers},
             apis,
             read_timeout_s=cluster.limits.read_timeout_ms / 1000,
             write_timeout_s=cluster.limits.write_timeout_ms / 1000,
         )
+        self._by_path.update({route.path: route for route in routes})
         self._front = Front(
             loop,
-            Routes(routes, known_services=api_services(), unserved=apis[ApiName.ETCD]),
+            Routes(routes, known_services=api_services() | GRPC_SERVICES, unserved=apis[ApiName.ETCD]),
             limits,
         )
         self._pages = http1.Pages(
-            {("GET", "/metrics"): metrics.page(self._ask_replicas), ("GET", "/healthz"): http1.alive}
+            with_cors(
+                {
+                    ("GET", "/metrics"): metrics.page(self._ask_replicas),
+                    ("GET", "/healthz"): http1.alive,
+                    **EtcdPages(self._etcd, loop).pages,
+                    **gateway_pages(self._by_path, loop),
+                }
+            ),
+            http1.Limits(body_bytes_max=2 * max(api.message_bytes_max for api in apis.values())),
         )
         self._listeners = [
             Listener(self._front, self._http1, sockets[CLIENT_SOCKET]),
@@ -153,13 +184,17 @@ class Coordinator:
             ApiName.ETCD: Api(
                 outcomes=outcomes.ETCD, message_bytes_max=request_bytes_max + ETCD_HEADROOM_BYTES
             ),
+            ApiName.ETCD_CONCURRENCY: Api(
+                outcomes=outcomes.ETCD_CONCURRENCY, message_bytes_max=request_bytes_max + ETCD_HEADROOM_BYTES
+            ),
             ApiName.REGATTA: Api(outcomes=outcomes.REGATTA, message_bytes_max=REGATTA_MESSAGE_BYTES_MAX),
+            ApiName.GRPC: Api(outcomes=outcomes.GRPC, message_bytes_max=GRPC_MESSAGE_BYTES_MAX),
         }
 
     def _handlers(self) -> dict[str, Handler]:
-        """Every served method by its path; proto.methods.METHODS says what each is."""
+        """Every served method of both APIs by its path; proto.methods.METHODS says what each is."""
         cluster, node, calls = self._cluster, self._node, self._calls
-        limits, statuses = cluster.limits, ReplicaStatuses(self._driver)
+        limits, statuses = cluster.limits, self._statuses
         tables = EtcdTables(
             calls, EtcdHeaders(cluster_id=cluster.cluster_id, member_id=cluster.member_id(node.id))
         )
@@ -184,6 +219,8 @@ class Coordinator:
             EtcdMaintenance(tables, statuses, cluster),
             RegattaKV(calls, RegattaHeaders(replica_id=node.id)),
             RegattaCluster(self._catalog, statuses, cluster, self._topology, node),
+            EtcdLock(self._etcd, asyncio.get_running_loop()),
+            EtcdElection(self._etcd, asyncio.get_running_loop()),
         )
         handlers: dict[str, Handler] = {}
         for service in services:
@@ -193,9 +230,14 @@ class Coordinator:
     async def _ask_replicas(self) -> dict[ShardId, frames.ReplicaStatus | None]:
         """How this node's replicas are, by shard."""
         node = NodeId(self._node.id)
-        return await ReplicaStatuses(self._driver).on(node, self._topology.shards_on(node))
+        return await self._statuses.on(node, self._topology.shards_on(node))
 
-    # ---- life ------------------------------------------------------------------------------------------------------
+    @property
+    def served(self) -> frozenset[str]:
+        """The paths of all methods that are served."""
+        return frozenset(self._front.routes.by_path)
+
+    # ---- life --------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Accept. Calls are taken from now on; those that need the catalog wait until it is read."""
@@ -223,29 +265,23 @@ class Coordinator:
                 await self._bootstrap
         for listener in self._listeners:
             listener.close()
+        self._health.close()
         self._pages.close()
         front = self._front
         front.announce_end()
         # Streams that last end at once, so that their clients go on elsewhere; the others get the time to end.
         front.end_calls(errors.ShuttingDown(), only=frozenset({Kind.BIDI_STREAM}))
-        await self._wait_until_idle(NOTICE_S, at_least=True)
+        if front.sessions:
+            await asyncio.sleep(NOTICE_S)
         front.refuse_calls()
-        await self._wait_until_idle(CALLS_END_S)
+        await front.wait_until_idle(CALLS_END_S)
         # What is left has no time any more. The driver knows what can be said of each: it may have been applied.
         self._driver.end_calls()
         await asyncio.sleep(0)
         front.end_calls(errors.ShuttingDown())
-        await self._wait_until_idle(LAST_WORDS_S)
+        await front.wait_until_idle(LAST_WORDS_S)
         front.close()
         self._let_go()
-
-    async def _wait_until_idle(self, timeout_s: float, *, at_least: bool = False) -> None:
-        """Wait for the last call to end. at_least: wait the whole time if any client is connected."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
-        front = self._front
-        while loop.time() < deadline and (not front.is_idle or (at_least and front.sessions)):
-            await asyncio.sleep(CALLS_END_INTERVAL_S)
 
     def _let_go(self) -> None:
         self._driver.close()

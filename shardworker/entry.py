@@ -14,7 +14,8 @@ import apsw
 import structlog
 import zmq
 
-from config.process.child import emit, fail, read_spec, refuse_optimized, set_up_logging
+from config.process.child import ask_restart, emit, fail, read_spec, refuse_optimized, set_up_logging
+from config.process.memory import give_back_large_blocks
 from config.topology import FileTopology
 from proto import errors, ids
 from proto.ids import ShardId
@@ -24,7 +25,7 @@ from shardworker.machine import REGISTRY, Registry, StateMachine, TooNew
 from shardworker.raft import Membership, NodeId, Raft
 from shardworker.replica.rebuild import RebuildBegun, begin_rebuild, has_peers
 from shardworker.replica.replica import Replica
-from shardworker.settings import begin_alone, raft_settings, store_settings
+from shardworker.settings import begin_alone, is_alone, raft_settings, store_settings
 from shardworker.store import (
     CrashPoint,
     Identity,
@@ -64,6 +65,7 @@ class Worker:
             Identity(cluster_id=cluster.cluster_id, node=node, shard=shard),
             store_settings(cluster),
             crash_points=from_environment(os.environ),
+            alone=is_alone(node, founders),
         )
         begin_alone(self._store, founders)
         try:
@@ -154,6 +156,7 @@ def main(registry: Registry = REGISTRY) -> None:
     """Read the spec, serve, exit 0; exit 1 with one sentence if the replica cannot run."""
     refuse_optimized()
     set_up_logging()
+    give_back_large_blocks()
     spec = read_spec("shardworker")
     try:
         worker = Worker(spec, registry)
@@ -169,7 +172,9 @@ def main(registry: Registry = REGISTRY) -> None:
         fail(_refusal(spec, error))
     except apsw.CorruptError as error:
         fail(_refusal(spec, errors.Corrupt(f"SQLite found a damaged page: {error}")))
-    except (StoreError, RebuildBegun, TooNew) as error:
+    except RebuildBegun as error:
+        ask_restart(str(error))
+    except (StoreError, TooNew) as error:
         fail(str(error))
 
 

@@ -9,7 +9,7 @@ import typer
 from tools.kv import DEFAULT_ENDPOINT, EndpointOption, TimeoutOption
 from tools.output import Output, print_json, print_table
 
-app = typer.Typer(help="Tables of a running cluster.", no_args_is_help=True)
+app = typer.Typer(help="Tables of a running cluster.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()

@@ -49,16 +49,22 @@ async def bootstrap(catalog: Catalog, tables: Tables, wanted: Mapping[str, Table
 
 async def _add_missing(catalog: Catalog, tables: Tables, wanted: Mapping[str, TableConfig]) -> None:
     lost = 0
+    refused: set[str] = set()
     while lost < LOST_TRIES_MAX:
         contents = await catalog.load(linearizable=True)
-        missing = [name for name in wanted if name not in contents.entries]
+        if await tables.restore(contents):
+            continue
+        missing = [name for name in wanted if name not in contents.entries and name not in refused]
         if not missing:
             return
         # Those with a shard of their own first, so that the others can be spread over the rest.
         name = min(missing, key=lambda name: (wanted[name].shard is None, name))
         shard, history = wanted[name].shard, history_number(wanted[name].history)
-        added = await tables.add(
-            name, shard=ShardId(shard) if shard else None, history=history, seen=contents
-        )
-        lost += not added
+        try:
+            lost += not await tables.add(
+                name, shard=ShardId(shard) if shard else None, history=history, seen=contents
+            )
+        except errors.TableContradicted as error:
+            log.error("a table is not made", table=name, reason=error.detail)
+            refused.add(name)
     raise errors.NoLeader("other coordinators kept changing the catalog")

@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final, Protocol
 
+import structlog
+
 from proto import catalog, errors
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 REFRESH_INTERVAL_S: Final = 0.1
 LIST_TIMEOUT_S: Final = 1.0
+
+log = structlog.get_logger()
 
 
 class Source(Protocol):
@@ -108,7 +112,7 @@ class Catalog:
 
     def _is_confirmed(self, entry: TableEntry) -> bool:
         known = self.tables.get(entry.name)
-        return known is not None and (known.id, known.shard) == (entry.id, entry.shard)
+        return known == entry
 
     async def _refresh(self, deadline: float) -> None:
         """Wait for a linearizable read of the catalog that begins after this call."""
@@ -131,7 +135,10 @@ class Catalog:
         """Make whatever the catalog names and its shard does not have."""
         for entry in list(self._entries.values()):
             if not self._is_confirmed(entry):
-                await self._confirm(entry)
+                try:
+                    await self._confirm(entry)
+                except errors.TableContradicted as error:
+                    log.error("a table is not served", table=entry.name, reason=error.detail)
 
     async def _confirmed(self, entry: TableEntry, deadline: float) -> TableEntry:
         """The entry, once its shard has the table; everybody who waits for the same one waits together."""

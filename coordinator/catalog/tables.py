@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from coordinator.shards.driver import Driver
+    from coordinator.shards.replica_status import ReplicaStatuses
     from coordinator.shards.request_ids import RequestIds
     from proto.catalog import TableEntry
     from proto.ids import ShardId
@@ -49,9 +50,17 @@ class Contents:
 class Tables:
     """Reads and changes the catalog in its shard, and makes tables in theirs."""
 
-    def __init__(self, driver: Driver, request_ids: RequestIds, *, shards: Sequence[ShardId]) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        statuses: ReplicaStatuses,
+        request_ids: RequestIds,
+        *,
+        shards: Sequence[ShardId],
+    ) -> None:
         """shards are those that can hold tables."""
         self._driver = driver
+        self._statuses = statuses
         self._request_ids = request_ids
         self._shards = shards
 
@@ -84,18 +93,67 @@ class Tables:
 
     async def add(self, name: str, *, shard: ShardId | None, history: int, seen: Contents) -> bool:
         """One try to add a row to the catalog as it was seen. Returns whether it was added; if not, somebody else was
-        faster. shard: None for the one with the fewest tables."""
-        entry = catalog.TableEntry(name, seen.next_id, shard or self._emptiest(seen), history)
+        faster. shard: None for the one with the fewest tables.
+
+        Raises TableContradicted if a shard holds a table of this name that the catalog does not know, NoLeader if not
+        all shards can say what they hold: an id is never given twice, even if the catalog is not what it was."""
+        held = await self.held()
+        for other in held:
+            if other.name == name:
+                raise errors.TableContradicted(
+                    f"shard {other.shard} holds a table {name!r} (id {other.id}) that the catalog does not name"
+                )
+        free = max([seen.next_id, *(other.id + 1 for other in held)])
+        entry = catalog.TableEntry(name, free, shard or self._emptiest(seen), history)
         key = catalog.row_key(name)
         txn = etcd.TxnRequest()
         txn.compare.add(key=key, target=etcd.Compare.CREATE, create_revision=0)
         txn.compare.add(key=catalog.NEXT_ID, target=etcd.Compare.MOD, mod_revision=seen.next_id_revision)
         txn.success.add().request_put.CopyFrom(etcd.PutRequest(key=key, value=catalog.encode_row(entry)))
-        txn.success.add().request_put.CopyFrom(
-            etcd.PutRequest(key=catalog.NEXT_ID, value=b"%d" % (seen.next_id + 1))
-        )
+        txn.success.add().request_put.CopyFrom(etcd.PutRequest(key=catalog.NEXT_ID, value=b"%d" % (free + 1)))
         reply = await self._write(frames.ETCD_TXN, catalog.CATALOG, txn.SerializeToString())
         return etcd.TxnResponse.FromString(reply.body).succeeded
+
+    async def held(self) -> list[TableEntry]:
+        """The tables that the shards hold, whatever the catalog says of them, by id. Raises NoLeader for a shard whose
+        leader does not answer."""
+        found: set[TableEntry] = set()
+        for shard, replicas in zip(
+            self._shards,
+            await asyncio.gather(*(self._statuses.everywhere(shard) for shard in self._shards)),
+            strict=True,
+        ):
+            if not any(replica.leader == replica.node for replica in replicas):
+                raise errors.NoLeader(f"shard {shard} has no leader that could say which tables it holds")
+            found |= {
+                catalog.TableEntry(table.name, table.id, shard, table.history)
+                for replica in replicas
+                for table in replica.tables
+            }
+        return sorted((entry for entry in found if not entry.is_reserved), key=lambda entry: entry.id)
+
+    async def restore(self, seen: Contents) -> bool:
+        """Write a lost catalog anew from what the shards hold. Returns whether there was anything to restore.
+
+        One that never gave out an id is new, or was lost; then no table in a shard can have come from it. A name that
+        two tables bear is left out: nobody knows which of them it means."""
+        if seen.next_id_revision:
+            return False
+        held = await self.held()
+        bearers = Counter(entry.name for entry in held)
+        txn = etcd.TxnRequest()
+        txn.compare.add(key=catalog.NEXT_ID, target=etcd.Compare.CREATE, create_revision=0)
+        for entry in held:
+            if bearers[entry.name] == 1:
+                put = etcd.PutRequest(key=catalog.row_key(entry.name), value=catalog.encode_row(entry))
+                txn.success.add().request_put.CopyFrom(put)
+        if not held:
+            return False
+        free = etcd.PutRequest(key=catalog.NEXT_ID, value=b"%d" % (held[-1].id + 1))
+        txn.success.add().request_put.CopyFrom(free)
+        await self._write(frames.ETCD_TXN, catalog.CATALOG, txn.SerializeToString())
+        log.error("the catalog was lost, and is restored from what the shards hold", tables=len(held))
+        return True
 
     def _emptiest(self, seen: Contents) -> ShardId:
         """The shard with the fewest tables, the catalog counted, the first of several."""
@@ -103,11 +161,18 @@ class Tables:
         return min(self._shards, key=lambda shard: (counts[shard], shard))
 
     async def is_in_shard(self, entry: TableEntry, *, linearizable: bool) -> bool:
-        """Whether its shard has the table; without linearizable a replica that lags may say no."""
+        """Whether its shard has the table; without linearizable a replica that lags may say no. Raises
+        TableContradicted if what the shard has under its id is another table."""
         try:
-            await self._read(frames.TABLE_STATUS, entry, b"", linearizable=linearizable)
+            reply = await self._read(frames.TABLE_STATUS, entry, b"", linearizable=linearizable)
         except errors.TableNotFound:
             return False
+        found = frames.TableStatus.FromString(reply.body)
+        if (found.name, found.history) != (entry.name, entry.history):
+            raise errors.TableContradicted(
+                f"the catalog says that table {entry.name!r} has id {entry.id} and history {entry.history}, but in "
+                f"shard {entry.shard} that is {found.name!r} with history {found.history}"
+            )
         return True
 
     async def make_in_shard(self, entry: TableEntry) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -19,8 +19,8 @@ from coordinator.api.call import StreamEnded
 from coordinator.front import grpc_wire
 from coordinator.front.compression import compress, decompress
 from coordinator.front.handler_task import HandlerTask
-from coordinator.front.http2.frames import ErrorCode, read_u32
-from coordinator.front.http2.streams import State
+from coordinator.front.http2.frames import EncodedHeaders, ErrorCode, read_u32
+from coordinator.front.http2.headers import literal
 from proto import errors
 from proto.codes import Code
 from proto.methods import Access, Kind
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from coordinator.front.http2.streams import Stream
     from coordinator.front.session import Session
 
-_ONE_MESSAGE: Final = frozenset({Kind.UNARY, Kind.SERVER_STREAM})
-_ONE_ANSWER: Final = frozenset({Kind.UNARY, Kind.CLIENT_STREAM})
-
 log = structlog.get_logger()
 
 
@@ -43,25 +40,48 @@ class GrpcCall:
     """A call from its headers to its status."""
 
     __slots__ = (
-        "_answer_begun", "_client_deadline", "_encoding", "_held", "_messages", "_news", "_one_answer", "_reader",
-        "_request_bytes", "_room", "_session", "_task", "body", "deadline", "deadline_slot", "is_ended", "metadata", "peer",
-        "route", "stream", "takes_one",
+        "__weakref__",
+        "_all_said",
+        "_answer_begun",
+        "_client_deadline",
+        "_encoding",
+        "_headers",
+        "_held",
+        "_messages",
+        "_news",
+        "_one_answer",
+        "_reader",
+        "_request_bytes",
+        "_room",
+        "_session",
+        "_task",
+        "_trailers",
+        "body",
+        "deadline",
+        "deadline_slot",
+        "is_ended",
+        "metadata",
+        "peer",
+        "route",
+        "stream",
+        "takes_one",
     )  # fmt: skip
 
-    def __init__(self, session: Session, stream: Stream, route: Route, head: RequestHead, now: float) -> None:
+    def __init__(
+        self, session: Session, stream: Stream, route: Route, head: RequestHead, deadline: grpc_wire.Deadline
+    ) -> None:
         self._session = session
         self.stream = stream
         self.route = route
         self.metadata: Metadata = head.metadata
         self.peer = session.peer
         self._encoding = head.encoding
-        timeout_s, limit_s = head.timeout_s, route.timeout_s
-        self._client_deadline = timeout_s is not None and (limit_s is None or timeout_s <= limit_s)  # is it the client's own
-        self.deadline = grpc_wire.remaining_deadline(now, timeout_s, limit_s)
+        self.deadline, self._client_deadline = deadline
         self.deadline_slot = 0
         self.body = b""
-        self.takes_one = route.method.kind in _ONE_MESSAGE
-        self._one_answer = route.method.kind in _ONE_ANSWER
+        kind = route.method.kind
+        self.takes_one = kind is Kind.UNARY or kind is Kind.SERVER_STREAM
+        self._one_answer = kind is Kind.UNARY or kind is Kind.CLIENT_STREAM
         self.is_ended = False
         self._task: HandlerTask | None = None
         self._reader: grpc_wire.MessageReader | None = None
@@ -70,7 +90,10 @@ class GrpcCall:
         self._held = 0  # received and not given back, because nobody has taken what is there
         self._news: asyncio.Future[None] | None = None  # the handler waits for a message
         self._room: asyncio.Future[None] | None = None  # the handler waits for its client to read
+        # Not the stream's state: that may be ahead of what has been handed over in this turn.
+        self._all_said = False  # by the client
         self._answer_begun = False
+        self._headers = self._trailers = b""  # what the handler adds, encoded
 
     # ---- the request -------------------------------------------------------------------------------------------------
 
@@ -128,6 +151,7 @@ class GrpcCall:
         else:
             self._session.connection.give_back(self.stream, len(data))
         self._messages.extend(messages)
+        self._all_said = ended
         if len(self._messages) > self._session.front.limits.messages_queued_max:
             self.fail(errors.QueueFull("too many messages that nobody has taken"))
         elif ended and self._reader is not None and self._reader.pending_bytes:
@@ -169,7 +193,7 @@ class GrpcCall:
         self._request_bytes -= count
         self._session.let_go_of_request(count)
 
-    # ---- what a handler sees ---------------------------------------------------------------------------------------------
+    # ---- what a handler sees -----------------------------------------------------------------------------------------
 
     def messages(self) -> AsyncIterator[bytes]:
         """See Call."""
@@ -182,7 +206,7 @@ class GrpcCall:
         messages = self._messages
         assert messages is not None, "a unary call has its message in body"
         while not messages:
-            if self.stream.state is not State.OPEN:
+            if self._all_said:
                 raise StopAsyncIteration
             self._news = self._session.front.loop.create_future()
             try:
@@ -197,6 +221,22 @@ class GrpcCall:
             self._session.touch()
         return self._decompressed(message)
 
+    def add_header(self, name: str, value: str) -> None:
+        """See Call."""
+        assert not self._answer_begun, "the head of the answer is gone"
+        self._headers += literal(name.encode(), value.encode())
+
+    def add_trailer(self, name: str, value: str) -> None:
+        """See Call."""
+        self._trailers += literal(name.encode(), value.encode())
+
+    def _head(self) -> EncodedHeaders:
+        head = grpc_wire.RESPONSE_HEADS[self._encoding]
+        return EncodedHeaders(head.block + self._headers, ends=False) if self._headers else head
+
+    def _with_trailers(self, end: EncodedHeaders) -> EncodedHeaders:
+        return EncodedHeaders(end.block + self._trailers, ends=True) if self._trailers else end
+
     async def send(self, message: bytes) -> None:
         """See Call."""
         if self.is_ended:
@@ -204,7 +244,7 @@ class GrpcCall:
         session, stream = self._session, self.stream
         if not self._answer_begun:
             self._answer_begun = True
-            session.connection.send_head(stream, grpc_wire.RESPONSE_HEADS[self._encoding])
+            session.connection.send_head(stream, self._head())
         session.connection.send_data(stream, self._encoded(message))
         session.touch()
         if session.is_over_queue(stream):
@@ -228,7 +268,7 @@ class GrpcCall:
                 return grpc_wire.prefixed(smaller, compressed=True)
         return grpc_wire.prefixed(message)
 
-    # ---- running -------------------------------------------------------------------------------------------------------
+    # ---- running -----------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """The headers are there: run a method that reads its messages itself."""
@@ -269,8 +309,14 @@ class GrpcCall:
         if self._one_answer:
             room.ended(0 if answer is None else len(answer))
         if self.is_ended:
-            if error is not None and not isinstance(error, asyncio.CancelledError | StreamEnded | errors.BoathouseError):
-                log.error("a call that was over failed with an unexpected error", method=self.route.path, exc_info=error)
+            if error is not None and not isinstance(
+                error, asyncio.CancelledError | StreamEnded | errors.BoathouseError
+            ):
+                log.error(
+                    "a call that was over failed with an unexpected error",
+                    method=self.route.path,
+                    exc_info=error,
+                )
         elif error is not None:
             self._handle_error(error)
         elif answer is None:
@@ -287,9 +333,7 @@ class GrpcCall:
             self.fail(self._refusal_of_answer())
             return
         self._leave()
-        session.connection.respond(
-            self.stream, grpc_wire.RESPONSE_HEADS[self._encoding], data, grpc_wire.OK
-        )
+        session.connection.respond(self.stream, self._head(), data, self._with_trailers(grpc_wire.OK))
         session.touch()
 
     def _refusal_of_answer(self) -> errors.BoathouseError:
@@ -308,7 +352,7 @@ class GrpcCall:
             log.error("a call failed with an unexpected error", method=self.route.path, exc_info=error)
             self.fail(errors.InvariantBroken(type(error).__name__))
 
-    # ---- the end -------------------------------------------------------------------------------------------------------
+    # ---- the end -----------------------------------------------------------------------------------------------------
 
     def fail(self, error: errors.BoathouseError) -> None:
         """End the call with the API's status for an error."""
@@ -324,7 +368,9 @@ class GrpcCall:
         elif self._task is None:
             self.fail(errors.ReadTimedOut())
         else:
-            self.fail(errors.TimedOut() if self.route.method.access is Access.WRITE else errors.ReadTimedOut())
+            self.fail(
+                errors.TimedOut() if self.route.method.access is Access.WRITE else errors.ReadTimedOut()
+            )
 
     def fail_slow(self) -> None:
         """The rest of a message does not come. Nothing was done, so the client may try again."""
@@ -335,12 +381,14 @@ class GrpcCall:
         session = self._session
         self._leave()
         if not self._answer_begun and code is not Code.OK:
-            session.connection.send_head(self.stream, grpc_wire.trailers_only(code, text))
+            session.connection.send_head(
+                self.stream, self._with_trailers(grpc_wire.trailers_only(code, text))
+            )
         else:
             if not self._answer_begun:
-                session.connection.send_head(self.stream, grpc_wire.RESPONSE_HEADS[self._encoding])
+                session.connection.send_head(self.stream, self._head())
             trailers = grpc_wire.OK if code is Code.OK else grpc_wire.trailers(code, text)
-            session.connection.send_trailers(self.stream, trailers)
+            session.connection.send_trailers(self.stream, self._with_trailers(trailers))
         session.touch()
         self._cancel()
 
@@ -360,6 +408,7 @@ class GrpcCall:
 
     def _leave(self) -> None:
         self.is_ended = True
+        self.stream.call = None  # or each would keep the other until the garbage collector comes by
         if self.deadline_slot:
             self._session.front.deadlines.remove(self)
         if self._request_bytes:

@@ -6,8 +6,8 @@ and a snappy chunk says its size in front, which is counted before it is opened.
 of pieces (members, frames, chunks) that a message is made of: an empty piece costs a few bytes of wire and a round of a
 loop here.
 
-Empty input: Go's writers of snappy and zstd write nothing at all for an empty message, so nothing stands for the empty
-message there. An empty gzip message is no gzip.
+Go's snappy writer writes nothing at all for an empty message, and its zstd writer did so for years. So nothing stands
+for the empty message there; an empty gzip message is no gzip.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _pieces_max(bytes_max: int) -> int:
     return PIECES_MAX + bytes_max // PIECE_BYTES_MIN
 
 
-# ---- identity ------------------------------------------------------------------------------------------------
+# ---- identity --------------------------------------------------------------------------------------------------------
 
 
 def _same(data: bytes) -> bytes:
@@ -84,7 +84,7 @@ def _check_size(data: bytes, bytes_max: int) -> bytes:
     return data
 
 
-# ---- gzip ----------------------------------------------------------------------------------------------------
+# ---- gzip ------------------------------------------------------------------------------------------------------------
 
 
 def _gzip(data: bytes) -> bytes:
@@ -114,7 +114,7 @@ def _gunzip(data: bytes, bytes_max: int) -> bytes:
     raise errors.MalformedRequest(f"gzip: more than {GZIP_MEMBERS_MAX} members")
 
 
-# ---- snappy --------------------------------------------------------------------------------------------------
+# ---- snappy ----------------------------------------------------------------------------------------------------------
 
 
 def _snappy(data: bytes) -> bytes:
@@ -176,14 +176,14 @@ def _varint(data: bytes, start: int, end: int) -> int:
     return -1
 
 
-# ---- zstd ----------------------------------------------------------------------------------------------------
+# ---- zstd ------------------------------------------------------------------------------------------------------------
 
 _zstd_writer: Final = zstandard.ZstdCompressor(level=1)
 _zstd_reader: Final = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES_MAX)
 
 
 def _zstd(data: bytes) -> bytes:
-    return _zstd_writer.compress(data) if data else b""
+    return _zstd_writer.compress(data)
 
 
 def _unzstd(data: bytes, bytes_max: int) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 from coordinator.front.answers import AnswerRoom
@@ -9,17 +11,12 @@ from coordinator.front.deadlines import Deadlines
 from proto.methods import Kind
 
 if TYPE_CHECKING:
-    import asyncio
-
     from coordinator.front.limits import Limits
     from coordinator.front.routes import Routes
     from coordinator.front.session import Session
     from proto import errors
 
 ALL_KINDS: Final = frozenset(Kind)
-
-CHECK_INTERVAL_S: Final = 1.0
-"""How late a connection's time limit may be noticed."""
 
 
 class Front:
@@ -38,6 +35,7 @@ class Front:
         """Connections of which it is not known yet what they speak."""
         self._is_draining = False
         self._is_refusing = False
+        self._idle: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -49,7 +47,7 @@ class Front:
         """A connection has begun."""
         self.sessions.add(session)
         if self._timer is None:
-            self._timer = self.loop.call_later(CHECK_INTERVAL_S, self._check)
+            self._timer = self.loop.call_later(self.limits.check_interval_s, self._check)
         if self._is_draining:
             session.announce_end()
         if self._is_refusing:
@@ -58,6 +56,7 @@ class Front:
     def leave(self, session: Session) -> None:
         """A connection is lost."""
         self.sessions.discard(session)
+        self.maybe_idle()
 
     def _check(self) -> None:
         now = self.loop.time()
@@ -65,7 +64,9 @@ class Front:
             session.check(now)
         if self.room.has_waiting:
             self.room.release()
-        self._timer = self.loop.call_later(CHECK_INTERVAL_S, self._check) if self.sessions else None
+        self._timer = (
+            self.loop.call_later(self.limits.check_interval_s, self._check) if self.sessions else None
+        )
 
     def announce_end(self) -> None:
         """Ask all clients, and those yet to come, to call elsewhere from now on."""
@@ -84,10 +85,20 @@ class Front:
         for session in list(self.sessions):
             session.end_calls(error, only=only)
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether no connection has a call."""
-        return not any(session.connection.streams for session in self.sessions)
+    async def wait_until_idle(self, timeout_s: float) -> None:
+        """Wait for the last call to end, its answer written. For so long at most."""
+        self._idle = self.loop.create_future()
+        self.maybe_idle()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._idle
+        self._idle = None
+
+    def maybe_idle(self) -> None:
+        """A connection may have lost its last call: tell whoever waits until all have."""
+        if self._idle is not None and not self._idle.done():
+            if not any(session.connection.streams for session in self.sessions):
+                self._idle.set_result(None)
 
     def close(self) -> None:
         """Hang up on everybody."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from coordinator.front.limits import Limits
 
 IDENTITY: Final = "identity"
+TIMEOUT_FIELD: Final = b"grpc-timeout"
+"""Go's clients say how much time is left, to the microsecond, so it is another with each call."""
 PREFIX_BYTES: Final = 5
 NEVER: Final = math.inf
 TEXT_BYTES_MAX: Final = 8 << 10
@@ -51,22 +53,20 @@ class RequestHead:
     path: str
     metadata: Mapping[str, str]
     """Without HTTP/2's and gRPC's own fields."""
-    timeout_s: float | None = None
     encoding: str = IDENTITY
     """How compressed messages of this call are compressed."""
     refusal: Refusal | None = None
 
 
-_UNITS_S: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
-_TIMEOUT: Final = re.compile(r"([0-9]{1,8})([HMSmun])").fullmatch
+_UNITS_S: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])").fullmatch
 _NOT_METADATA: Final = frozenset({"te", "content-type", "content-length"})
 
 
 def read_head(fields: Fields, limits: Limits) -> RequestHead:
-    """The head of a call, from the fields of a well-formed request."""
+    """The head of a call, from the fields of a well-formed request but its timeout."""
     method = content_type = b""
     path, encoding, refusal = "", IDENTITY, None
-    timeout_s: float | None = None
     metadata: dict[str, str] = {}
     size = 0
     for raw_name, raw_value in fields:
@@ -80,10 +80,6 @@ def read_head(fields: Fields, limits: Limits) -> RequestHead:
                 method = raw_value
         elif name == "content-type":
             content_type = raw_value
-        elif name == "grpc-timeout":
-            timeout_s = parse_timeout(value)
-            if timeout_s is None:
-                refusal = Refusal(code=Code.INTERNAL, text=f"malformed grpc-timeout: {value!r}")
         elif name == "grpc-encoding":
             encoding = value
         elif name not in _NOT_METADATA and not name.startswith("grpc-"):
@@ -107,9 +103,7 @@ def read_head(fields: Fields, limits: Limits) -> RequestHead:
         refusal = Refusal(
             code=Code.UNKNOWN, text="this port speaks gRPC: content-type application/grpc", http_status=415
         )
-    return RequestHead(
-        path=path, metadata=metadata, timeout_s=timeout_s, encoding=encoding, refusal=refusal
-    )
+    return RequestHead(path=path, metadata=metadata, encoding=encoding, refusal=refusal)
 
 
 def _is_grpc(content_type: bytes) -> bool:
@@ -117,7 +111,10 @@ def _is_grpc(content_type: bytes) -> bool:
     return kind.startswith(b"application/grpc") and kind[16:17] in {b"", b"+", b";"}
 
 
-def parse_timeout(value: str) -> float | None:
+BAD_TIMEOUT: Final = Refusal(code=Code.INTERNAL, text="malformed grpc-timeout")
+
+
+def parse_timeout(value: bytes) -> float | None:
     """Seconds that a grpc-timeout stands for; None if it is none."""
     match = _TIMEOUT(value)
     if match is None:
@@ -253,9 +250,7 @@ def trailers_only(code: Code, text: str, *, accept_encoding: bool = False) -> En
 def refusal_headers(refusal: Refusal) -> EncodedHeaders:
     """The whole answer to a request that can't be served."""
     if refusal.http_status == 200:
-        return trailers_only(
-            refusal.code, refusal.text, accept_encoding=refusal.code is Code.UNIMPLEMENTED
-        )
+        return trailers_only(refusal.code, refusal.text, accept_encoding=refusal.code is Code.UNIMPLEMENTED)
     return EncodedHeaders(
         literal(b":status", b"%d" % refusal.http_status)
         + literal(b"content-length", b"0")
@@ -264,8 +259,14 @@ def refusal_headers(refusal: Refusal) -> EncodedHeaders:
     )
 
 
-def remaining_deadline(now: float, timeout_s: float | None, limit_s: float | None) -> float:
-    """When a call ends: the earlier of what its client and its method allow."""
+Deadline = tuple[float, bool]
+"""When a call ends, on the loop's clock, and whether that is its client's wish rather than its method's limit."""
+
+
+def deadline_of(timeout_s: float | None, limit_s: float | None, now: float) -> Deadline:
+    """The earlier of what a call's client and its method allow."""
     if timeout_s is None:
-        return NEVER if limit_s is None else now + limit_s
-    return now + (timeout_s if limit_s is None or timeout_s < limit_s else limit_s)
+        return NEVER if limit_s is None else now + limit_s, False
+    if limit_s is None or timeout_s <= limit_s:
+        return now + timeout_s, True
+    return now + limit_s, False

@@ -136,7 +136,9 @@ class Pages:
         if methods := [method for method, known in self._pages if known == path]:
             allowed = ", ".join(methods)
             return refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes {allowed}\n", ("Allow", allowed))
-        known = ", ".join(dict.fromkeys(path for _, path in self._pages))
+        if path.startswith("/v3"):
+            return refusal(HTTPStatus.NOT_FOUND, "Not Found")
+        known = ", ".join(path for method, path in self._pages if method == "GET")
         return refusal(HTTPStatus.NOT_FOUND, f"no such page; there are {known}\n")
 
 
@@ -184,7 +186,7 @@ class Http1Protocol(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
 
-    # ---- what the transport reports --------------------------------------------------------------------------------
+    # ---- what the transport reports ----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is there."""
@@ -237,7 +239,7 @@ class Http1Protocol(asyncio.Protocol):
         if self._answer is not None:
             self._answer.cancel()
 
-    # ---- requests --------------------------------------------------------------------------------------------------
+    # ---- requests ----------------------------------------------------------------------------------------------------
 
     def _read_request(self) -> None:
         try:
@@ -291,7 +293,7 @@ class Http1Protocol(asyncio.Protocol):
         self._wait(_State.ANSWERING, None)
         self._answer = self._loop.create_task(self._give_answer(request))
 
-    # ---- answers ---------------------------------------------------------------------------------------------------
+    # ---- answers -----------------------------------------------------------------------------------------------------
 
     async def _give_answer(self, request: Request) -> None:
         try:
@@ -365,7 +367,7 @@ class Http1Protocol(asyncio.Protocol):
         self._live.resume_reading()
         self._read_request()
 
-    # ---- the end ---------------------------------------------------------------------------------------------------
+    # ---- the end -----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Let the client go, after the answer that it waits for."""
@@ -405,7 +407,7 @@ class Http1Protocol(asyncio.Protocol):
         assert self._transport is not None, "the connection is gone"
         return self._transport
 
-    # ---- time ------------------------------------------------------------------------------------------------------
+    # ---- time --------------------------------------------------------------------------------------------------------
 
     def _wait(self, state: _State, seconds: float | None) -> None:
         """Be in this state, for so long at most."""

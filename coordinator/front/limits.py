@@ -12,7 +12,7 @@ from dataclasses import dataclass
 class Limits:
     """What one peer, and all peers together, may take."""
 
-    # ---- sizes -----------------------------------------------------------------------------------------------------
+    # ---- sizes -------------------------------------------------------------------------------------------------------
 
     frame_bytes_max: int = 16_384
     """SETTINGS_MAX_FRAME_SIZE, HTTP/2's default: what is kept of a frame that has come in part."""
@@ -25,10 +25,11 @@ class Limits:
     """SETTINGS_MAX_HEADER_LIST_SIZE: decoded names and values, plus 32 each, of a request that is served."""
     header_list_bytes_hard_max: int = 256 << 10
     """Decoding stops here and the connection ends: a few bytes may stand for megabytes of repeated fields."""
-    headers_cached_max: int = 256
-    """Distinct header blocks remembered with what they mean, a connection. Clients send a handful of methods."""
+    headers_cached_max: int = 32
+    """Requests of which a connection remembers what their headers mean, each twice and of 1 KiB at most. Clients call
+    a handful of methods."""
 
-    # ---- requests --------------------------------------------------------------------------------------------------
+    # ---- requests ----------------------------------------------------------------------------------------------------
 
     streams_max: int = 10_000
     """SETTINGS_MAX_CONCURRENT_STREAMS: calls in flight on a connection. Go clients put thousands of watches on one."""
@@ -47,7 +48,7 @@ class Limits:
     messages_queued_max: int = 10_000
     """Messages of one stream that its handler has not taken: empty messages cost no window to speak of."""
 
-    # ---- answers ---------------------------------------------------------------------------------------------------
+    # ---- answers -----------------------------------------------------------------------------------------------------
 
     stream_answer_bytes_max: int = 1 << 20
     """Queued on a stream before Call.send waits for the client to read. One message may be larger."""
@@ -64,7 +65,7 @@ class Limits:
     control_bytes_max: int = 256 << 10
     """Answers to a peer's PING, SETTINGS and resets that it does not read; over it the connection ends."""
 
-    # ---- nuisance --------------------------------------------------------------------------------------------------
+    # ---- nuisance ----------------------------------------------------------------------------------------------------
 
     nuisance_max: float = 2_000
     """Frames without work in them: PING, SETTINGS, WINDOW_UPDATE, PRIORITY, empty DATA, resets of requests. This many
@@ -77,7 +78,7 @@ class Limits:
     """Forgotten for each frame of data that was sent and each call that has its answer: WINDOW_UPDATE and PING come
     with those."""
 
-    # ---- time ------------------------------------------------------------------------------------------------------
+    # ---- time --------------------------------------------------------------------------------------------------------
 
     opening_s: float = 10.0
     """From the connection to the first complete request or SETTINGS, TLS handshake apart."""
@@ -94,7 +95,10 @@ class Limits:
     idle_answer_s: float = 20.0
     """...and ends if there is none."""
 
-    # ---- the process -----------------------------------------------------------------------------------------------
+    check_interval_s: float = 1.0
+    """How late the limits above may be noticed."""
+
+    # ---- the process -------------------------------------------------------------------------------------------------
 
     connections_max: int = 10_000
     """Open at once; the next is closed as soon as it is accepted. The process raises its limit of descriptors to

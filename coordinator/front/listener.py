@@ -71,9 +71,7 @@ class Listener:
 class Greeter(asyncio.Protocol):
     """A connection of which it is not known yet what it speaks."""
 
-    def __init__(
-        self, front: Front, http1: Callable[[], asyncio.Protocol], *, only_http1: bool
-    ) -> None:
+    def __init__(self, front: Front, http1: Callable[[], asyncio.Protocol], *, only_http1: bool) -> None:
         self._front = front
         self._http1 = http1
         self._only_http1 = only_http1
@@ -86,15 +84,15 @@ class Greeter(asyncio.Protocol):
         front = self._front
         if front.is_full:
             log.warning("too many connections", connections=front.limits.connections_max)
+            self._transport.abort()
             self._transport = None
-            transport.abort()
             return
         front.greeting += 1
         tls = transport.get_extra_info("ssl_object")
         if self._only_http1 or (tls is not None and tls.selected_alpn_protocol() == "http/1.1"):
             self._become(self._http1())
         else:
-            self._timer = front.loop.call_later(front.limits.opening_s, transport.abort)
+            self._timer = front.loop.call_later(front.limits.opening_s, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:
         self._heard += data

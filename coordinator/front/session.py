@@ -22,7 +22,7 @@ from coordinator.front.http2.connection import (
     StreamEnded,
 )
 from coordinator.front.http2.frames import ErrorCode
-from proto.methods import Kind
+from coordinator.front.http2.streams import State
 
 if TYPE_CHECKING:
     from coordinator.front.front import Front
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from coordinator.front.http2.connection import Event
     from coordinator.front.http2.streams import Stream
     from proto import errors
+    from proto.methods import Kind
 
 LINGER_S: Final = 1.0
 """What the peer has sent until it knows of the end is read for so long: closing on unread bytes would reset the
@@ -45,24 +46,29 @@ class Session(asyncio.Protocol):
         self.front = front
         self.peer = ""
         self.connection: Connection[RequestHead] = Connection(
-            functools.partial(grpc_wire.read_head, limits=front.limits), front.limits, front.room.tally
+            functools.partial(grpc_wire.read_head, limits=front.limits),
+            front.limits,
+            front.room.tally,
+            varying=grpc_wire.TIMEOUT_FIELD,
         )
         self._transport: asyncio.Transport | None = None
         self._by_path = front.routes.by_path
         self._clock = front.loop.time
         self._flush_due = False
         self._is_refusing = False
-        self._is_reading = True
+        self.is_reading = True
         self._request_bytes = 0
         self._began_at = self.heard_at = self._clock()
         self._asked_at: float | None = None  # for a sign of life
         self._full_since: float | None = None  # the socket takes nothing
         self._hung_up_at: float | None = None
-        self._stalled: dict[int, tuple[int, float]] = {}  # streams with data queued: bytes sent, and since when so many
+        self._stalled: dict[
+            int, tuple[int, float]
+        ] = {}  # streams with data queued: bytes sent, and since when so many
         self.partial: dict[GrpcCall, float] = {}
         """Calls of which a message has come in part: when they were last heard of."""
 
-    # ---- asyncio.Protocol ------------------------------------------------------------------------------------------
+    # ---- asyncio.Protocol --------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
@@ -82,7 +88,6 @@ class Session(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self.front.leave(self)
-        self.let_go_of_request(self._request_bytes)
         for call in self.connection.discard():
             if call is not None:
                 call.handle_gone()
@@ -92,8 +97,8 @@ class Session(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._full_since = None
-        if self._transport is not None and not self._is_reading:
-            self._is_reading = True
+        if self._transport is not None and not self.is_reading:
+            self.is_reading = True
             self._transport.resume_reading()
         self._make_room()
         self.touch()
@@ -102,37 +107,47 @@ class Session(asyncio.Protocol):
 
     def _handle(self, events: list[Event[RequestHead]], now: float) -> None:
         for event in events:
-            if isinstance(event, DataArrived):
+            if type(event) is DataArrived:  # cheaper than isinstance, and most are one of two
                 call = event.stream.call
                 if call is not None:
                     call.handle_data(event.data, ended=event.ended)
-            elif isinstance(event, RequestStarted):
-                self._start_call(event.stream, event.head, now, ended=event.ended)
+            elif type(event) is RequestStarted:
+                if event.stream.state is not State.CLOSED:  # by something that came in the same turn
+                    self._start_call(event, now)
             elif isinstance(event, StreamEnded):
                 if event.stream.call is not None:
                     event.stream.call.handle_gone()
             elif isinstance(event, RoomMade):
-                event.stream.call.handle_room()
+                if event.stream.call is not None:
+                    event.stream.call.handle_room()
             else:
                 assert isinstance(event, ConnectionEnded)
                 log.info("a client's connection was ended", peer=self.peer, reason=event.fault.reason)
                 self._hang_up()
 
-    def _start_call(self, stream: Stream, head: RequestHead, now: float, *, ended: bool) -> None:
-        if head.refusal is not None:
-            self.connection.send_head(stream, grpc_wire.refusal_headers(head.refusal))
+    def _start_call(self, started: RequestStarted[RequestHead], now: float) -> None:
+        stream, head = started.stream, started.head
+        timeout_s, refusal = None, head.refusal
+        if started.varying is not None:
+            timeout_s = grpc_wire.parse_timeout(started.varying)
+            if timeout_s is None and refusal is None:
+                refusal = grpc_wire.BAD_TIMEOUT
+        if refusal is not None:
+            self.connection.send_head(stream, grpc_wire.refusal_headers(refusal))
             return
         route = self._by_path.get(head.path)
         if route is None:
             code, text = self.front.routes.refusal(head.path)
             self.connection.send_head(stream, grpc_wire.trailers_only(code, text))
             return
-        call = stream.call = GrpcCall(self, stream, route, head, now)
+        call = stream.call = GrpcCall(
+            self, stream, route, head, grpc_wire.deadline_of(timeout_s, route.timeout_s, now)
+        )
         if call.deadline != grpc_wire.NEVER:
             self.front.deadlines.add(call, call.deadline)
         if not call.takes_one:
             call.begin()
-        if ended:
+        if started.ended:
             call.handle_data(b"", ended=True)
 
     def hold_request(self, count: int) -> bool:
@@ -177,6 +192,11 @@ class Session(asyncio.Protocol):
             self._flush_due = True
             self.front.loop.call_soon(self._flush)
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What the socket has been given and the peer has not read."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
     def _flush(self) -> None:
         self._flush_due = False
         transport = self._transport
@@ -187,13 +207,15 @@ class Session(asyncio.Protocol):
         limits = self.front.limits
         if self._full_since is not None:
             self.connection.make_room(0)
-            if transport.get_write_buffer_size() > limits.write_buffer_bytes + limits.control_bytes_max:
-                self._is_reading = False
+            if self.unsent_bytes > limits.write_buffer_bytes + limits.control_bytes_max:
+                self.is_reading = False
                 transport.pause_reading()
         else:
             self._make_room()
-        if self._is_refusing and not self.connection.streams and not self.connection.fault:
-            self._hang_up()
+        if self._is_refusing and not self.connection.streams:
+            if not self.connection.fault:
+                self._hang_up()
+            self.front.maybe_idle()
 
     def _make_room(self) -> None:
         events = self.connection.make_room(self.front.limits.write_buffer_bytes)
@@ -238,8 +260,10 @@ class Session(asyncio.Protocol):
             if sent_bytes != stream.sent_bytes:
                 since = now
             if now - since > self.front.limits.read_stall_s:
+                call = stream.call
                 self.connection.reset(stream, ErrorCode.CANCEL)
-                stream.call.handle_gone()
+                if call is not None:
+                    call.handle_gone()
                 self.touch()
             else:
                 self._stalled[stream.id] = (stream.sent_bytes, since)

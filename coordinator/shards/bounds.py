@@ -3,7 +3,12 @@ that wait for their clients."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from proto import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Bounds:
@@ -38,15 +43,14 @@ class AnswerBudget:
     what the replicas have under way, however many answers are asked for, and however slowly they are taken.
     """
 
-    __slots__ = ("_bytes_max", "bytes")
+    __slots__ = ("_bytes_max", "_held_bytes")
 
-    def __init__(self, *, bytes_max: int) -> None:
+    def __init__(self, held_bytes: Callable[[], int], *, bytes_max: int) -> None:
+        """held_bytes tells how much is queued for clients that have not taken it yet."""
+        self._held_bytes = held_bytes
         self._bytes_max = bytes_max
-        self.bytes = 0
-        """What clients have not taken yet. Counted by who queues it for them: added before it is queued, and taken
-        away when the transport has it or nobody wants it any more."""
 
     @property
     def is_used_up(self) -> bool:
         """Whether as much waits as may."""
-        return self.bytes >= self._bytes_max
+        return self._held_bytes() >= self._bytes_max

@@ -28,6 +28,7 @@ def encode(outgoing: Outgoing, *, local: int) -> frames.Envelope:
             request_id=call.request_id,
             linearizable=call.linearizable,
             cursor=call.cursor,
+            client=call.client,
         )
     return envelope
 

@@ -66,8 +66,8 @@ class Call:
     """One request on its way, and in the end its reply or its error."""
 
     __slots__ = (
-        "access", "body", "cursor", "deadline", "error", "faults", "in_doubt", "linearizable", "method", "number",
-        "replica", "reply", "request_id", "shard", "table_id", "target", "waiter",
+        "access", "body", "client", "cursor", "deadline", "error", "faults", "in_doubt", "linearizable", "method",
+        "number", "replica", "reply", "request_id", "shard", "table_id", "target", "waiter",
     )  # fmt: skip
 
     number: int
@@ -97,8 +97,10 @@ class Call:
         request_id: bytes = b"",
         linearizable: bool = False,
         cursor: int = 0,
+        client: int = 0,
     ) -> None:
-        """deadline is on the clock that poll() is told. A write, and nothing else, has a request_id."""
+        """deadline is on the clock that poll() is told. A write, and nothing else, has a request_id. client tells
+        whose call it is, for shares of what is scarce; 0 = not told."""
         assert (access is Access.WRITE) == bool(request_id)
         self.shard = shard
         self.target = target
@@ -110,6 +112,7 @@ class Call:
         self.request_id = request_id
         self.linearizable = linearizable
         self.cursor = cursor
+        self.client = client
         self.number = 0
         self.replica = None
         self.faults = 0

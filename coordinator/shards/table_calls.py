@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from coordinator.shards import request_ids
@@ -94,9 +95,13 @@ class TableCalls:
         deadline: float,
         *,
         linearizable: bool,
+        peer: str = "",
     ) -> PinnedStream:
-        """As read, for an answer in parts; its first part is there when this returns."""
-        table, node, reply = await self._read(table, method, body, deadline, linearizable=linearizable)
+        """As read, for an answer in parts; its first part is there when this returns. peer: the client's address, since
+        the streams of one client are counted; empty if it is not known."""
+        table, node, reply = await self._read(
+            table, method, body, deadline, linearizable=linearizable, client=_client_number(peer)
+        )
         return PinnedStream(self._driver, table, node, reply, step_timeout_s=self._step_timeout_s)
 
     async def _read(
@@ -107,14 +112,15 @@ class TableCalls:
         deadline: float,
         *,
         linearizable: bool,
+        client: int = 0,
     ) -> tuple[TableEntry, NodeId, frames.Reply]:
         try:
-            call = _read_call(table, method, body, deadline, linearizable=linearizable)
+            call = _read_call(table, method, body, deadline, linearizable=linearizable, client=client)
             reply = await self._driver.ask(call)
         except errors.TableNotFound:
             # The name has another table now, or a replica that lags has not heard of this one: the leader has.
             table = await self._renewed(table, deadline, body)
-            call = _read_call(table, method, body, deadline, linearizable=True)
+            call = _read_call(table, method, body, deadline, linearizable=True, client=client)
             reply = await self._driver.ask(call)
         assert call.replica is not None
         return table, call.replica.node, reply
@@ -162,6 +168,7 @@ def _read_call(
     deadline: float,
     *,
     linearizable: bool,
+    client: int,
 ) -> Call:
     """Of a read, or of a transaction that only reads."""
     return Call(
@@ -173,7 +180,13 @@ def _read_call(
         body,
         deadline=deadline,
         linearizable=linearizable,
+        client=client,
     )
+
+
+def _client_number(peer: str) -> int:
+    """A number for frames.Request.client that is the same for the same address and, in effect, for no other."""
+    return int.from_bytes(hashlib.blake2b(peer.encode(), digest_size=8).digest()) if peer else 0
 
 
 def _write_call(

@@ -590,27 +590,16 @@ Global___TableSpec: _TypeAlias = TableSpec  # noqa: Y015
 
 @_typing.final
 class StoredResults(_message.Message):
-    """What came of the commands of one entry, stored with it, so that a repeated request id gets its first answer again.
-    Column by column, because an entry has hundreds of them and most say little.
-    """
+    """What is out of the ordinary about the results of one entry (shardworker/machine/window.py); most entries have nothing."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_IDS_FIELD_NUMBER: _builtins.int
-    FINGERPRINTS_FIELD_NUMBER: _builtins.int
-    REVISIONS_FIELD_NUMBER: _builtins.int
     BODY_BYTES_FIELD_NUMBER: _builtins.int
     UNKEPT_FIELD_NUMBER: _builtins.int
     ERRORS_FIELD_NUMBER: _builtins.int
-    request_ids: _builtins.bytes
-    """16 bytes each"""
-    fingerprints: _builtins.bytes
-    """of the requests, 8 bytes each"""
-    @_builtins.property
-    def revisions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
     def body_bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """of the answers, which are stored apart; none at all if all are empty"""
+        """of each answer, the bodies being stored apart; none at all if all are empty"""
 
     @_builtins.property
     def unkept(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -621,16 +610,13 @@ class StoredResults(_message.Message):
     def __init__(
         self,
         *,
-        request_ids: _builtins.bytes = ...,
-        fingerprints: _builtins.bytes = ...,
-        revisions: _abc.Iterable[_builtins.int] | None = ...,
         body_bytes: _abc.Iterable[_builtins.int] | None = ...,
         unkept: _abc.Iterable[_builtins.int] | None = ...,
         errors: _abc.Iterable[Global___StoredError] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_bytes", b"body_bytes", "errors", b"errors", "fingerprints", b"fingerprints", "request_ids", b"request_ids", "revisions", b"revisions", "unkept", b"unkept"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_bytes", b"body_bytes", "errors", b"errors", "unkept", b"unkept"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1150,6 +1136,8 @@ class CensusAnswer(_message.Message):
     TERM_FIELD_NUMBER: _builtins.int
     WAITS_FIELD_NUMBER: _builtins.int
     VOTERS_FIELD_NUMBER: _builtins.int
+    SENDER_LIFE_FIELD_NUMBER: _builtins.int
+    BESIDE_FIELD_NUMBER: _builtins.int
     sender: _builtins.int
     life: _builtins.int
     last_index: _builtins.int
@@ -1157,6 +1145,10 @@ class CensusAnswer(_message.Message):
     term: _builtins.int
     waits: _builtins.bool
     """the sender's disk is empty too"""
+    sender_life: _builtins.int
+    """of the answering process"""
+    beside: _builtins.bool
+    """it began by the word of the asking process, among others"""
     @_builtins.property
     def voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """none if it does not know"""
@@ -1170,10 +1162,12 @@ class CensusAnswer(_message.Message):
         term: _builtins.int = ...,
         waits: _builtins.bool = ...,
         voters: _abc.Iterable[_builtins.int] | None = ...,
+        sender_life: _builtins.int = ...,
+        beside: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_index", b"last_index", "life", b"life", "sender", b"sender", "term", b"term", "voters", b"voters", "waits", b"waits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beside", b"beside", "last_index", b"last_index", "life", b"life", "sender", b"sender", "sender_life", b"sender_life", "term", b"term", "voters", b"voters", "waits", b"waits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS results (
     time_ms INTEGER NOT NULL,      -- of its batch
     age_clock_ms INTEGER NOT NULL, -- see STEP_MS_MAX
     commands INTEGER NOT NULL,
-    data BLOB NOT NULL,            -- boathouse.internal.StoredResults
+    data BLOB NOT NULL,            -- see _encode
     crc INTEGER NOT NULL           -- of all that, checked whenever the row is read
 ) STRICT;
 CREATE TABLE IF NOT EXISTS answers (
@@ -50,7 +50,7 @@ CREATE TABLE IF NOT EXISTS answers (
 _SELECT = "SELECT log_index, time_ms, age_clock_ms, commands, data, crc FROM results"
 _SELECT_ANSWERS = "SELECT log_index, data, crc FROM answers"
 _NUMBERS = struct.Struct("<4q")
-_INDEX = struct.Struct("<q")
+_INDEX = _REVISION = struct.Struct("<q")
 
 FINGERPRINT_BYTES: Final = 8
 
@@ -125,7 +125,7 @@ class ResultWindow:
                 self._oldest = _Oldest(index, age_clock_ms, commands)
                 self._totals.floor = index
             self._count(time_ms, age_clock_ms, commands)
-            for request_id in _ids(frames.StoredResults.FromString(data)):
+            for request_id in _ids(data, commands):
                 self._generation(index)[request_id] = index
         for found in connection.execute(_SELECT_ANSWERS + " ORDER BY log_index"):
             index, bodies = _checked_answers(found)
@@ -143,26 +143,29 @@ class ResultWindow:
 
     def _read(self, request_id: bytes, index: int) -> Remembered:
         row = _checked(self._connection.execute(_SELECT + " WHERE log_index = ?", (index,)).fetchone())
-        stored = frames.StoredResults.FromString(row[-1])
-        place = _ids(stored).index(request_id)
-        fingerprint = stored.fingerprints[place * FINGERPRINT_BYTES : (place + 1) * FINGERPRINT_BYTES]
-        return Remembered(fingerprint, self._result(index, stored, place))
+        commands, data = row[3], row[4]
+        place = _ids(data, commands).index(request_id)
+        fingerprints = data[REQUEST_ID_BYTES * commands :]
+        fingerprint = fingerprints[place * FINGERPRINT_BYTES : (place + 1) * FINGERPRINT_BYTES]
+        revisions = fingerprints[FINGERPRINT_BYTES * commands :]
+        (revision,) = _REVISION.unpack_from(revisions, _REVISION.size * place)
+        rest = frames.StoredResults.FromString(revisions[_REVISION.size * commands :])
+        return Remembered(fingerprint, self._result(index, place, revision, rest))
 
-    def _result(self, index: int, stored: frames.StoredResults, place: int) -> Result:
-        revision = stored.revisions[place]
-        for failed in stored.errors:
+    def _result(self, index: int, place: int, revision: int, rest: frames.StoredResults) -> Result:
+        for failed in rest.errors:
             if failed.place == place:
                 return Result(revision, b"", errors.from_frame(failed.error, failed.detail))
-        if place in stored.unkept:
+        if place in rest.unkept:
             return Result(revision, b"", errors.AnswerForgotten())
-        if not stored.body_bytes or not stored.body_bytes[place]:
+        if not rest.body_bytes or not rest.body_bytes[place]:
             return Result(revision, b"")
         if index < self._totals.answers_floor or not self._totals.answer_bytes:
             return Result(revision, b"", errors.AnswerForgotten())
         found = self._connection.execute(_SELECT_ANSWERS + " WHERE log_index = ?", (index,)).fetchone()
         _, bodies = _checked_answers(found)
-        start = sum(stored.body_bytes[:place])
-        return Result(revision, bodies[start : start + stored.body_bytes[place]])
+        start = sum(rest.body_bytes[:place])
+        return Result(revision, bodies[start : start + rest.body_bytes[place]])
 
     def add(self, index: int, time_ms: int, fresh: Mapping[bytes, Remembered]) -> None:
         """Remembers an entry's results and forgets what no longer fits. Raises Corrupt."""
@@ -174,8 +177,8 @@ class ResultWindow:
             self._last_index = self._last_index[:]
         time_ms = max(time_ms, self._totals.time_ms)
         age_clock_ms = self._totals.age_clock_ms + min(time_ms - self._totals.time_ms, STEP_MS_MAX)
-        stored, bodies = _encode(fresh)
-        row = (index, time_ms, age_clock_ms, len(fresh), stored.SerializeToString())
+        data, bodies = _encode(fresh)
+        row = (index, time_ms, age_clock_ms, len(fresh), data)
         self._connection.execute("INSERT INTO results VALUES (?, ?, ?, ?, ?, ?)", (*row, _crc(*row)))
         if self._oldest is None:
             self._oldest = _Oldest(index, age_clock_ms, len(fresh))
@@ -280,31 +283,44 @@ class ResultWindow:
         return self._totals.answer_bytes
 
 
-def _encode(fresh: Mapping[bytes, Remembered]) -> tuple[frames.StoredResults, bytes]:
-    """The row of an entry, and the bodies that are kept beside it."""
+def _encode(fresh: Mapping[bytes, Remembered]) -> tuple[bytes, bytes]:
+    """The row of an entry, and the bodies that are kept beside it.
+
+    The row has the ids, the fingerprints and the revisions of all commands, each column of one width, and then a
+    StoredResults, which takes no byte if all went well and nothing was answered."""
     results = [result for _, result in fresh.values()]
-    stored = frames.StoredResults(
-        request_ids=b"".join(fresh),
-        fingerprints=b"".join([fingerprint for fingerprint, _ in fresh.values()]),
-        revisions=[result[0] for result in results],
-    )
-    bodies = [result[1] for result in results]
+    columns = [
+        *fresh,
+        *[fingerprint for fingerprint, _ in fresh.values()],
+        *[_REVISION.pack(result[0]) for result in results],
+    ]
+    bodies = b""
+    if any(result[1] or result[2] is not None for result in results):
+        rest, bodies = _encode_rest(results)
+        columns.append(rest.SerializeToString())
+    return b"".join(columns), bodies
+
+
+def _encode_rest(results: list[Result]) -> tuple[frames.StoredResults, bytes]:
+    rest = frames.StoredResults()
+    bodies = [result.body for result in results]
     for place, result in enumerate(results):
-        error = result[2]
+        error = result.error
         if error is not None:
-            stored.errors.add(place=place, error=error.frame_code, detail=error.detail)
-        elif len(bodies[place]) > ANSWER_KEPT_BYTES_MAX:
-            stored.unkept.append(place)
+            rest.errors.add(place=place, error=error.frame_code, detail=error.detail)
+        elif len(result.body) > ANSWER_KEPT_BYTES_MAX:
+            rest.unkept.append(place)
             bodies[place] = b""
     together = b"".join(bodies)
     if together:
-        stored.body_bytes.extend([len(body) for body in bodies])
-    return stored, together
+        rest.body_bytes.extend([len(body) for body in bodies])
+    return rest, together
 
 
-def _ids(stored: frames.StoredResults) -> list[bytes]:
-    ids = stored.request_ids
-    return [ids[at : at + REQUEST_ID_BYTES] for at in range(0, len(ids), REQUEST_ID_BYTES)]
+def _ids(data: bytes, commands: int) -> list[bytes]:
+    return [
+        data[at : at + REQUEST_ID_BYTES] for at in range(0, commands * REQUEST_ID_BYTES, REQUEST_ID_BYTES)
+    ]
 
 
 def _crc(index: int, time_ms: int, age_clock_ms: int, commands: int, data: bytes) -> int:

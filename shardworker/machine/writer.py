@@ -74,7 +74,6 @@ class Writer(View):
         self._edits: list[Edit] = []
         self._replaced: list[int] = []
         self._replaced_spans: list[tuple[int, int]] = []
-        self.begin()
 
     def _execute_after_flush(self, statement: str, bindings: Any = ()) -> apsw.Cursor:
         if self._rows:

@@ -60,6 +60,7 @@ class HistorySweep(Part):
         revision = self._machine.sweep_awaited(command)
         if revision is None:
             return False
+        self._goes_on = True  # not only from the next tick on
         self._owed += [_Owed(command.table_id, revision, waiter, result) for waiter in waiters]
         return True
 

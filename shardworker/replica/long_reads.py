@@ -1,7 +1,8 @@
 """Reads that would hold up the loop: they run on a thread, with a connection of their own.
 
 As many run at a time as there are threads for them, and one that has ended keeps its place until its answer leaves: so
-many answers are in memory at once, and the rest waits in order, per coordinator. Snapshots and scrubs use the same
+many answers are in memory at once, and the rest waits in order, per coordinator, until nobody waits for it any more.
+Snapshots and scrubs use the same
 threads, and never wait behind more than that.
 """
 
@@ -28,6 +29,7 @@ class _Job:
     identity: bytes
     read: Callable[[], Result]
     done: Callable[[Result], None]
+    since_ticks: int
     result: Result | None = None
 
 
@@ -37,6 +39,8 @@ class LongReads(Part):
     def __init__(self, context: ReplicaContext) -> None:
         self._outgoing = context.outgoing
         self._background = context.background
+        self._patience_ticks = context.cluster.limits.read_timeout_ms // context.cluster.raft.tick_ms
+        self._ticks = 0
         self._running_max = context.cluster.store.reader_threads
         self._waiting: deque[_Job] = deque()
         self._running = 0
@@ -51,7 +55,7 @@ class LongReads(Part):
         """Run `read` on a thread when its turn has come; `done` gets the result in the loop's thread, and answers the
         coordinator behind the link. Raises QueueFull."""
         self.check_room()
-        self._waiting.append(_Job(identity, read, done))
+        self._waiting.append(_Job(identity, read, done, self._ticks))
 
     def serve(self, fault: errors.BoathouseError | None) -> None:
         """Hand out what has ended, or in its place the fault; then start as many as may run."""
@@ -68,7 +72,9 @@ class LongReads(Part):
             if self._running + len(self._ended) >= self._running_max:
                 break
             job = self._waiting.popleft()
-            if self._outgoing.link_is_full(job.identity) or not self._start(job):
+            if self._ticks - job.since_ticks > self._patience_ticks:
+                job.done(Result(0, b"", errors.ReadTimedOut("no thread was free for it in time")))
+            elif self._outgoing.link_is_full(job.identity) or not self._start(job):
                 self._waiting.append(job)
 
     def _start(self, job: _Job) -> bool:
@@ -83,6 +89,9 @@ class LongReads(Part):
             return False  # what else needs the threads goes first; the next turn comes
         self._running += 1
         return True
+
+    def tick(self) -> None:
+        self._ticks += 1
 
     def has_work(self) -> bool:
         if any(self._outgoing.has_room(job.identity) for job in self._ended):

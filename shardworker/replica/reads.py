@@ -6,8 +6,8 @@
 A linearizable read is recorded with the core (`read_index`), confirmed by a majority, and due once this replica has
 applied the index that was committed when it arrived (Raft thesis 6.4). All reads of a turn share one round. One that
 may be stale is due at once, and sees the state as it is. What is due is read when its answer may leave: an answer is
-never made to wait in memory. Long ones run beside the loop (long_reads.py): they see the newest committed turn, which
-is never older than what they were promised.
+never made to wait in memory, and none is made for who has given up. Long ones run beside the loop (long_reads.py): they
+see the newest committed turn, which is never older than what they were promised.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 class _Read(NamedTuple):
     identity: bytes
     request: frames.Request
+    since_ticks: int
 
 
 class Reads(Part):
@@ -49,6 +50,8 @@ class Reads(Part):
         self._outgoing = context.outgoing
         self._long_reads = long_reads
         self._openers = openers
+        self._patience_ticks = context.cluster.limits.read_timeout_ms // context.cluster.raft.tick_ms
+        self._ticks = 0
         self._requests_max = context.cluster.limits.pending_requests_max
         self._contexts = itertools.count(1)
         self._arrived: list[_Read] = []
@@ -62,7 +65,7 @@ class Reads(Part):
         if self._waiting_count >= self._requests_max:
             raise errors.QueueFull(f"{self._waiting_count} reads are waiting on this shard")
         self._waiting_count += 1
-        read = _Read(identity, request)
+        read = _Read(identity, request, self._ticks)
         if request.linearizable:
             self._arrived.append(read)
         else:
@@ -114,8 +117,10 @@ class Reads(Part):
         queue.append(read)
 
     def _serve(self, read: _Read) -> None:
-        identity, request = read
+        identity, request, since_ticks = read
         try:
+            if self._ticks - since_ticks > self._patience_ticks:
+                raise errors.ReadTimedOut("it was not this read's turn in time")
             opener = self._openers.get(request.method)
             if opener is not None:
                 opener(identity, request)
@@ -146,9 +151,12 @@ class Reads(Part):
         self._refuse(pending, errors.NotLeader(why))
 
     def _refuse(self, reads: Iterable[_Read], error: errors.BoathouseError) -> None:
-        for identity, request in reads:
+        for identity, request, _ in reads:
             self._waiting_count -= 1
             self._outgoing.refuse(identity, request.call, error)
+
+    def tick(self) -> None:
+        self._ticks += 1
 
     def has_work(self) -> bool:
         return bool(self._arrived) or any(self._outgoing.has_room(identity) for identity in self._due)

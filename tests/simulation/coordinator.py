@@ -68,7 +68,7 @@ class Coordinator:
         self.bounds = Bounds(calls_max=100, bytes_max=1 << 20)
         shard = ShardId(cluster.shard)
         self._router = cluster.build.router(
-            [shard], local=NodeId(number), bounds=self.bounds, budget=AnswerBudget(bytes_max=1)
+            [shard], local=NodeId(number), bounds=self.bounds, budget=AnswerBudget(lambda: 0, bytes_max=1)
         )
         self._replicas: dict[int, Replica] = {
             host.number: self._router.add_replica(shard, NodeId(host.number)) for host in cluster.hosts

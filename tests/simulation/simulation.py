@@ -73,10 +73,12 @@ def run(
     build: Build = PRODUCTION,
     write: Callable[[str], object] | None = None,
     scenario: Scenario | None = None,
+    birth: Scenario | None = None,
 ) -> Finding:
-    """Simulate. A violation is part of the outcome, not raised."""
+    """Simulate. A violation is part of the outcome, not raised. birth: arranges something before any process has
+    taken its first step, while there is no shard yet."""
     with _silence():
-        return _run(plan, build, write, scenario)
+        return _run(plan, build, write, scenario, birth)
 
 
 @contextmanager
@@ -91,7 +93,11 @@ def _silence() -> Iterator[None]:
 
 
 def _run(
-    plan: Plan, build: Build, write: Callable[[str], object] | None, scenario: Scenario | None
+    plan: Plan,
+    build: Build,
+    write: Callable[[str], object] | None,
+    scenario: Scenario | None,
+    birth: Scenario | None,
 ) -> Finding:
     world = World(plan.seed, write)
     seed_sqlite(plan.seed)
@@ -100,7 +106,7 @@ def _run(
     violation: Violation | None = None
     operations = 0
     try:
-        _Simulation(cluster).run(scenario)
+        _Simulation(cluster).run(scenario, birth)
         operations = len(cluster.recorder.operations)
     except Violation as caught:
         violation = caught
@@ -130,10 +136,12 @@ class _Simulation:
         self._cluster = cluster
         self._world = cluster.world
 
-    def run(self, scenario: Scenario | None) -> None:
+    def run(self, scenario: Scenario | None, birth: Scenario | None) -> None:
         cluster, world = self._cluster, self._world
         for host in cluster.hosts:
             host.start()
+        if birth is not None:
+            birth(cluster)
         self._create_table()
         faults = Faults(cluster)
         for client in cluster.clients:

@@ -5,8 +5,8 @@ come out by `take`. A peer's mistake is never an exception: it is a frame in the
 somebody has to know. The result does not depend on how the bytes were cut on their way.
 
 Three things keep a peer from costing more than it should. What it may have open, sent and queued is bounded
-(`Limits`). Frames without work in them are counted (`_annoy`), forgotten with time and with work done, and too many of them
-end the connection. And data leaves only as fast as the peer reads: `take` tells how much room the socket has.
+(`Limits`). Frames without work in them are counted (`_annoy`), forgotten with time and with work done, and too many of
+them end the connection. And data leaves only as fast as the peer reads: `make_room` says what the socket takes.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class RequestStarted(Generic[T]):
 
     stream: Stream
     head: T
+    varying: bytes | None
+    """The value of the field that `head` does not know of; None if it did not come."""
     ended: bool
     """There is no body."""
 
@@ -93,11 +95,19 @@ class Tally:
 class Connection(Generic[T]):
     """One connection, from the client's preface on."""
 
-    def __init__(self, read_head: Callable[[Fields], T], limits: Limits, tally: Tally | None = None) -> None:
-        """read_head makes of a request's fields what RequestStarted carries."""
+    def __init__(
+        self,
+        read_head: Callable[[Fields], T],
+        limits: Limits,
+        tally: Tally | None = None,
+        *,
+        varying: bytes = b"",
+    ) -> None:
+        """read_head makes of a request's fields what RequestStarted carries, without the field named varying, which
+        is another each time."""
         self._limits = limits
         self._tally = tally or Tally()
-        self._headers = HeaderReader(read_head, limits)
+        self._headers = HeaderReader(read_head, varying, limits)
         self._known_heads = self._headers.cache
         self._buffer = frames.PREFACE[:0]
         self._preface_left = frames.PREFACE
@@ -154,9 +164,7 @@ class Connection(Generic[T]):
                 }
             )
         )
-        self._output.append(
-            frames.window_update(0, limits.connection_window_bytes - frames.WINDOW_DEFAULT)
-        )
+        self._output.append(frames.window_update(0, limits.connection_window_bytes - frames.WINDOW_DEFAULT))
 
     # ---- bytes in ----------------------------------------------------------------------------------------------------
 
@@ -391,7 +399,7 @@ class Connection(Generic[T]):
             stream.content_left = head.content_length
         self.streams[stream_id] = stream
         assert head.value is not None
-        self._events.append(RequestStarted(stream, head.value, ended))
+        self._events.append(RequestStarted(stream, head.value, head.varying, ended))
         return None
 
     def _handle_trailers(self, stream_id: int, block: bytes, *, ended: bool) -> Fault | None:
@@ -414,7 +422,7 @@ class Connection(Generic[T]):
         self._events.append(DataArrived(stream, b"", True))
         return None
 
-    # ---- frames about the connection -----------------------------------------------------------------------------------
+    # ---- frames about the connection ---------------------------------------------------------------------------------
 
     def _handle_priority(self, _flags: int, stream_id: int, payload: bytes) -> Fault | None:
         if stream_id == 0:
@@ -427,11 +435,11 @@ class Connection(Generic[T]):
 
     def _handle_rst_stream(self, _flags: int, stream_id: int, payload: bytes) -> Fault | None:
         if stream_id == 0 or stream_id > self._last_stream:
-            return ConnectionFault(
-                ErrorCode.PROTOCOL_ERROR, "RST_STREAM for a stream that was never opened"
-            )
+            return ConnectionFault(ErrorCode.PROTOCOL_ERROR, "RST_STREAM for a stream that was never opened")
         if len(payload) != 4:
             return ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM of a wrong size")
+        # A client that says itself that a stream is over knows that it is: nothing of it is still on its way.
+        self._reset_by_us.pop(stream_id, None)
         stream = self.streams.get(stream_id)
         if stream is not None:
             code = frames.read_u32(payload)[0]
@@ -533,11 +541,9 @@ class Connection(Generic[T]):
             self._maybe_wait(stream)
         return self._annoy()
 
-    # ---- answers -------------------------------------------------------------------------------------------------------
+    # ---- answers -----------------------------------------------------------------------------------------------------
 
-    def respond(
-        self, stream: Stream, head: EncodedHeaders, data: bytes, trailers: EncodedHeaders
-    ) -> None:
+    def respond(self, stream: Stream, head: EncodedHeaders, data: bytes, trailers: EncodedHeaders) -> None:
         """A whole answer at once."""
         size = len(data)
         if (
@@ -621,7 +627,7 @@ class Connection(Generic[T]):
         events, self._events = self._events, []
         return events
 
-    # ---- bytes out -----------------------------------------------------------------------------------------------------
+    # ---- bytes out ---------------------------------------------------------------------------------------------------
 
     @property
     def has_output(self) -> bool:
@@ -682,9 +688,7 @@ class Connection(Generic[T]):
         self._send_window -= size
         self._room -= size
         self._calm()
-        self._output.append(
-            b"".join((size.to_bytes(3), b"\0\0", stream.id.to_bytes(4), *parts))
-        )
+        self._output.append(b"".join((size.to_bytes(3), b"\0\0", stream.id.to_bytes(4), *parts)))
 
     def _send_headers(self, stream: Stream, headers: EncodedHeaders) -> None:
         if self._resize_due:

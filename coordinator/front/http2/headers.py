@@ -1,20 +1,20 @@
 """Header blocks (RFC 7541) and what HTTP/2 asks of a request's fields (RFC 9113, 8.2 and 8.3).
 
-Clients send the same few blocks over and over: a call of a method that was called before is, to an encoder, a row of
-references into the table that both sides keep. Such a block is looked up whole. The meaning of a reference changes when
-anything is added to the table, so all that is remembered is forgotten then.
+Clients send the same few requests over and over, so what one means is remembered, in two ways. A call of a method that
+was called before is, to an encoder, a row of references into the table that both sides keep: such a block is looked up
+whole. The meaning of a reference changes when anything is added to the table, so all of these are forgotten then.
+And where one field is another each time (gRPC's timeout), the block has to be decoded, but the other fields are known.
 
-Decoding anything else costs 10 to 20 us, most of what a call costs here. Encoding costs nothing: answers are made of
-literals (`literal`), most of them made once.
+Encoding costs nothing: answers are made of literals (`literal`), most of them made once.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from hpack import Decoder, HPACKError, OversizedHeaderListError
-
+from coordinator.front.http2.decoder import Decoder, TooLarge, Undecodable
 from coordinator.front.http2.frames import ConnectionFault, ErrorCode
 from coordinator.front.http2.streams import LENGTH_UNKNOWN
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from coordinator.front.limits import Limits
 
-Fields = list[tuple[bytes, bytes]]
+Fields = Sequence[tuple[bytes, bytes]]
 """Names and values as they came, pseudo-headers first."""
 
 T = TypeVar("T")
@@ -31,6 +31,13 @@ T = TypeVar("T")
 STATUS_200: Final = b"\x88"
 """`:status: 200`, which is in the static table (RFC 7541, appendix A)."""
 
+FIELDS_BYTES_KEPT_MAX: Final = 1_024
+"""Of a request's fields that are remembered: some clients send a token of kilobytes, another each time."""
+
+BLOCK_BYTES_KEPT_MAX: Final = 64
+"""Of a header block that is remembered."""
+
+_COLON: Final = 0x3A
 _INDEXED: Final = 0x80
 _REQUEST_PSEUDO: Final = frozenset({b":method", b":scheme", b":authority", b":path"})
 _CONNECTION_FIELDS: Final = frozenset(
@@ -41,30 +48,59 @@ _BAD_IN_VALUE: Final = re.compile(rb"[\x00\r\n]").search
 
 
 class Head(Generic[T]):
-    """A request's header block, understood."""
+    """A request's fields, understood."""
 
-    __slots__ = ("content_length", "malformed", "value")
+    __slots__ = ("content_length", "is_worth_keeping", "malformed", "pseudo_count", "value", "varying")
 
-    def __init__(self, value: T | None, content_length: int, malformed: str) -> None:
+    def __init__(
+        self,
+        *,
+        value: T | None = None,
+        content_length: int = LENGTH_UNKNOWN,
+        malformed: str = "",
+        pseudo_count: int = 0,
+        is_worth_keeping: bool = False,
+        varying: bytes | None = None,
+    ) -> None:
         self.value = value
-        """What the layer above makes of the fields; None if malformed."""
+        """What the layer above makes of the fields but the varying one; None if malformed."""
         self.content_length = content_length
-        """LENGTH_UNKNOWN if the client did not say."""
         self.malformed = malformed
         """Why it is no request of HTTP/2; empty if it is one."""
+        self.pseudo_count = pseudo_count
+        self.is_worth_keeping = is_worth_keeping
+        self.varying = varying
+        """The value of the field that is another each time; None if it did not come."""
+
+    def with_varying(self, varying: bytes) -> Head[T]:
+        """The same with this value."""
+        return Head(
+            value=self.value,
+            content_length=self.content_length,
+            pseudo_count=self.pseudo_count,
+            is_worth_keeping=self.is_worth_keeping,
+            varying=varying,
+        )
+
+
+def malformed(reason: str) -> Head[T]:
+    """What is no request of HTTP/2."""
+    return Head(malformed=reason)
 
 
 class HeaderReader(Generic[T]):
     """The decoding half of a connection's compression."""
 
-    def __init__(self, read: Callable[[Fields], T], limits: Limits) -> None:
+    def __init__(self, read: Callable[[Fields], T], varying: bytes, limits: Limits) -> None:
         """read makes of a well-formed request's fields what the layer above wants; it is called once for equal ones,
-        so what it gives must not change."""
+        so what it gives must not change. varying is the name of the field that it does not get to see."""
         self._read = read
+        self._varying = varying
         self._decoder = Decoder(limits.header_list_bytes_hard_max)
         self._cached_max = limits.headers_cached_max
         self.cache: dict[bytes, Head[T]] = {}
         """Blocks whose meaning is known, for a look-up that costs no call."""
+        self._by_fields: dict[tuple[tuple[bytes, bytes], ...], Head[T]] = {}
 
     def read_request(self, block: bytes) -> Head[T] | ConnectionFault:
         """The head of a request."""
@@ -74,13 +110,46 @@ class HeaderReader(Generic[T]):
         fields = self._decode(block)
         if isinstance(fields, ConnectionFault):
             return fields
-        content_length, malformed = check_request(fields)
-        head = Head(None if malformed else self._read(fields), content_length, malformed)
-        if not malformed and _is_all_references(block):
-            if len(self.cache) >= self._cached_max:
-                self.cache.clear()
-            self.cache[block] = head
+        head = self._understand(fields)
+        if head.is_worth_keeping and len(block) <= BLOCK_BYTES_KEPT_MAX and _is_all_references(block):
+            _remember(self.cache, block, head, self._cached_max)
         return head
+
+    def _understand(self, fields: Fields) -> Head[T]:
+        varying: bytes | None = None
+        position, rest = 0, []
+        for number, field in enumerate(fields):
+            if field[0] != self._varying:
+                rest.append(field)
+            elif varying is None:
+                varying, position = field[1], number
+            else:
+                return malformed("a field came twice")
+        key = tuple(rest)
+        head = self._by_fields.get(key)
+        if head is None:
+            head = self._understand_rest(rest)
+            if head.is_worth_keeping:
+                _remember(self._by_fields, key, head, self._cached_max)
+        if varying is None or head.malformed:
+            return head
+        if position < head.pseudo_count:
+            return malformed("a pseudo-header after another field")
+        if _BAD_IN_VALUE(varying):
+            return malformed("a field value has characters that are not allowed")
+        return head.with_varying(varying)
+
+    def _understand_rest(self, fields: Fields) -> Head[T]:
+        content_length, fault = check_request(fields)
+        if fault:
+            return malformed(fault)
+        size = sum(len(name) + len(value) for name, value in fields)
+        return Head(
+            value=self._read(fields),
+            content_length=content_length,
+            pseudo_count=sum(name[0] == _COLON for name, _ in fields),
+            is_worth_keeping=size <= FIELDS_BYTES_KEPT_MAX,
+        )
 
     def read_trailers(self, block: bytes) -> str | ConnectionFault:
         """What is wrong with a request's trailers, empty if nothing. Their content means nothing to us, but they may
@@ -94,11 +163,20 @@ class HeaderReader(Generic[T]):
         if not _is_all_references(block):
             self.cache.clear()
         try:
-            return self._decoder.decode(block, raw=True)  # type: ignore[return-value]
-        except OversizedHeaderListError:
+            return self._decoder.decode(block)
+        except TooLarge:
             return ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "the header list is too large")
-        except HPACKError:
+        except Undecodable:
             return ConnectionFault(ErrorCode.COMPRESSION_ERROR, "a header block can't be decoded")
+
+
+K = TypeVar("K")
+
+
+def _remember(known: dict[K, Head[T]], key: K, head: Head[T], count_max: int) -> None:
+    if len(known) >= count_max:
+        known.clear()
+    known[key] = head
 
 
 def _is_all_references(block: bytes) -> bool:
@@ -108,13 +186,13 @@ def _is_all_references(block: bytes) -> bool:
 
 def check_request(fields: Fields) -> tuple[int, str]:
     """The content-length of a request, and what is wrong with its fields (8.3.1)."""
-    malformed = _check_names_and_values(fields, pseudo=_REQUEST_PSEUDO)
-    if malformed:
-        return LENGTH_UNKNOWN, malformed
+    fault = _check_names_and_values(fields, pseudo=_REQUEST_PSEUDO)
+    if fault:
+        return LENGTH_UNKNOWN, fault
     pseudo: dict[bytes, bytes] = {}
     content_length = LENGTH_UNKNOWN
     for name, value in fields:
-        if name[0] == 0x3A:
+        if name[0] == _COLON:
             if name in pseudo:
                 return LENGTH_UNKNOWN, "a pseudo-header came twice"
             pseudo[name] = value

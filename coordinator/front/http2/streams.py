@@ -1,6 +1,6 @@
-"""One stream of a connection, and which frames it allows when: RFC 9113, 5.1, from the side of a server that pushes nothing.
+"""One stream of a connection, and which frames it allows when (RFC 9113, 5.1), at a server that pushes nothing.
 
-      IDLE --HEADERS--> OPEN --its end--> HALF_CLOSED_REMOTE --our end--> CLOSED         RST_STREAM, by either: CLOSED
+    IDLE --HEADERS--> OPEN --its end--> HALF_CLOSED_REMOTE --our end--> CLOSED          RST_STREAM, by either: CLOSED
 
 An answer that ends before its request does is followed by RST_STREAM (8.1), so no stream stays half closed on our
 side. An idle stream and a closed one have no object: of the first there are 2^31, and the second must cost nothing.

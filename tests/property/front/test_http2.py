@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import h2.events
 import h2.settings
+from hpack import Encoder
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coordinator.front.http2 import frames
 from coordinator.front.http2.connection import RequestStarted
 from coordinator.front.http2.frames import EncodedHeaders
-from coordinator.front.http2.headers import STATUS_200, literal
+from coordinator.front.http2.headers import STATUS_200, Head, HeaderReader, literal
+from coordinator.front.limits import Limits
 from tests.property.front import peers
 from tests.property.front.peers import STEPS, Step, client, facts_of, facts_of_h2, joined, meet, ours, spoken
 
@@ -37,7 +40,7 @@ def heard_in_pieces(said: bytes, cuts: list[int]) -> tuple[list[peers.Fact], byt
     """What a server understands, and says, of bytes that come cut."""
     server, facts, answers = ours(), [], []
     positions = [0, *sorted(cut % (len(said) + 1) for cut in cuts), len(said)]
-    for start, end in zip(positions, positions[1:], strict=False):
+    for start, end in itertools.pairwise(positions):
         facts += facts_of(server.receive(said[start:end], 0.0))
         answers.append(server.take())
     return facts, b"".join(answers)
@@ -216,3 +219,46 @@ def test_a_large_answer_needs_the_clients_leave() -> None:
     peer.increment_flow_control_window(50_000, 1)
     meet(peer, server)
     assert server.queued_bytes == 0
+
+
+FIELD = st.sampled_from(
+    [
+        *((name.encode(), value.encode()) for name, value in peers.REQUEST),
+        (b"grpc-timeout", b"1S"),
+        (b"grpc-timeout", b"2S"),
+        (b"grpc-timeout", b"3\0S"),
+        (b"table", b"users"),
+        (b"Table", b"users"),
+        (b"connection", b"close"),
+        (b"content-length", b"7"),
+        (b":status", b"200"),
+    ]
+)
+WHOLE = [(name.encode(), value.encode()) for name, value in peers.REQUEST]
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.lists(
+        st.one_of(st.lists(FIELD, max_size=8), st.lists(FIELD, max_size=2).map(lambda more: [*WHOLE, *more])),
+        max_size=12,
+    )
+)
+def test_what_is_remembered_of_requests_changes_nothing(requests: list[list[tuple[bytes, bytes]]]) -> None:
+    def reader() -> HeaderReader[tuple[tuple[bytes, bytes], ...]]:
+        return HeaderReader(peers.as_fields, b"grpc-timeout", Limits())
+
+    encoder, remembering = Encoder(), reader()
+    for fields in requests:
+        for _ in range(2):
+            found = remembering.read_request(encoder.encode(fields))
+            fresh = reader().read_request(Encoder().encode(fields))
+            assert isinstance(found, Head)
+            assert isinstance(fresh, Head)
+            assert (found.value, found.varying, found.malformed) == (
+                fresh.value,
+                fresh.varying,
+                fresh.malformed,
+            )
+            if not found.malformed:
+                assert found.value == tuple(field for field in fields if field[0] != b"grpc-timeout")

@@ -180,7 +180,7 @@ class FakeWorker:
         status.CopyFrom(self.status)
         status.shard, status.node, status.term, status.leader = self.shard, self.node, self.term, self.leader
         for table_id, table in self.store.tables.items():
-            status.tables.add(id=table_id, revision=table.revision)
+            status.tables.add(id=table_id, revision=table.revision, name=table.name, history=table.history)
         return frames.Reply(
             call=request.call, term=self.term, leader=self.leader, body=status.SerializeToString()
         )
@@ -189,7 +189,9 @@ class FakeWorker:
 class FakeTable:
     """Keys, values and a revision."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "", history: int = -1) -> None:
+        self.name = name
+        self.history = history
         self.revision = 1
         self.rows: dict[bytes, tuple[bytes, int]] = {}
 
@@ -208,7 +210,8 @@ class FakeShard:
         if request.request_id in self.results:
             return self.results[request.request_id]
         if request.method == frames.TABLE_CREATE:
-            self.tables.setdefault(request.table_id, FakeTable())
+            spec = frames.TableSpec.FromString(request.body)
+            self.tables.setdefault(request.table_id, FakeTable(spec.name, spec.history))
             result = (1, b"")
         elif request.table_id not in self.tables:
             raise errors.TableNotFound(str(request.table_id))
@@ -220,6 +223,9 @@ class FakeShard:
         return result
 
     def _in_table(self, table: FakeTable, request: frames.Request) -> tuple[int, bytes]:
+        if request.method == frames.TABLE_STATUS:
+            status = frames.TableStatus(id=request.table_id, name=table.name, history=table.history)
+            return table.revision, status.SerializeToString()
         if request.method == frames.ETCD_RANGE:
             return table.revision, _range(table, rpc_pb2.RangeRequest.FromString(request.body))
         if request.method == frames.ETCD_TXN and request.request_id:

@@ -134,12 +134,14 @@ async def test_a_name_that_lost_its_table_is_forgotten() -> None:
 
 
 @in_loop
-async def test_a_changed_setting_needs_no_look_at_the_shard() -> None:
+async def test_a_changed_entry_is_confirmed_by_its_shard_again() -> None:
     source, cache = make(USERS)
     await cache.find("users", soon())
     changed = TableEntry("users", USERS.id, USERS.shard, history=0)
     source.entries["users"] = changed
     await cache.load(linearizable=True)
+    assert "users" not in cache.tables
+    assert await cache.find("users", soon()) == changed
     assert cache.tables["users"] == changed
 
 

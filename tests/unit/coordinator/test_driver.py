@@ -10,10 +10,16 @@ import pytest
 import zmq
 
 from config.topology import FileTopology
+from coordinator.catalog.cache import Catalog
+from coordinator.catalog.tables import Tables
 from coordinator.shards.bounds import AnswerBudget, Bounds
 from coordinator.shards.driver import Driver
+from coordinator.shards.replica_status import ReplicaStatuses
+from coordinator.shards.request_ids import RequestIds
 from coordinator.shards.router import LEADER, NEAREST, Call
+from coordinator.shards.table_calls import TableCalls
 from proto import errors
+from proto.catalog import CATALOG
 from proto.ids import NodeId, ShardId
 from proto.internal import frames_pb2 as frames
 from proto.methods import Access
@@ -62,7 +68,7 @@ class Bench:
         self.workers = {node: FakeWorker(cluster, SHARD, node, store=self.store) for node in (N1, N2, N3)}
         self.topology = MovingTopology(cluster, nodes)
         self.bounds = Bounds(calls_max=1_000, bytes_max=1 << 20)
-        self.budget = AnswerBudget(bytes_max=1)
+        self.held_bytes = 0
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.driver = Driver(
             self.context,
@@ -70,7 +76,7 @@ class Bench:
             self.topology,
             local=N1,
             bounds=self.bounds,
-            budget=self.budget,
+            budget=AnswerBudget(lambda: self.held_bytes, bytes_max=1),
         )
 
     def elect(self, node: NodeId, *, term: int) -> None:
@@ -185,7 +191,7 @@ async def test_answers_wait_at_the_replica_while_clients_take_none(tmp_path: Pat
         worker = b.workers[N1]
         worker.window_bytes = WINDOW_BYTES
         worker.script[frames.ETCD_RANGE] = lambda _: frames.Reply(body=b"x" * (1 << 20))
-        b.budget.bytes = 1  # some client does not take what is queued for it
+        b.held_bytes = 1  # some client does not take what is queued for it
         reads = [asyncio.ensure_future(b.read()) for _ in range(50)]
         await wait_until_async(
             lambda: len(worker.requests(frames.ETCD_RANGE)) == 50, timeout_s=5, what="the requests"
@@ -196,8 +202,30 @@ async def test_answers_wait_at_the_replica_while_clients_take_none(tmp_path: Pat
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(asyncio.shield(reads[4]), 0.3)
         assert sum(read.done() for read in reads) == 4
-        b.budget.bytes = 0
+        b.held_bytes = 0
         await asyncio.gather(*reads)
+
+
+@in_loop
+async def test_the_streams_of_a_client_are_told_from_those_of_another(tmp_path: Path) -> None:
+    async with bench(tmp_path, N1) as b:
+        worker = b.workers[N1]
+        worker.script[frames.REGATTA_ITERATE] = lambda _: frames.Reply(cursor=7)
+        worker.script[frames.CURSOR_CLOSE] = lambda _: None
+        ids = RequestIds(bytes(8))
+        tables = Catalog(Tables(b.driver, ReplicaStatuses(b.driver), ids, shards=[SHARD]), promised=())
+        calls = TableCalls(b.driver, tables, ids, b.bounds, step_timeout_s=5.0)
+        for peer in ("10.0.0.1:5000", "10.0.0.1:5000", "10.0.0.1:5001", ""):
+            stream = await calls.start(
+                CATALOG, frames.REGATTA_ITERATE, b"", b.driver.time() + 5, linearizable=False, peer=peer
+            )
+            stream.close()
+        first, again, other, untold = (request.client for request in worker.requests(frames.REGATTA_ITERATE))
+        assert first == again != other
+        assert untold == 0 != first
+        await wait_until_async(
+            lambda: len(worker.requests(frames.CURSOR_CLOSE)) == 4, timeout_s=5, what="the closes"
+        )
 
 
 @in_loop

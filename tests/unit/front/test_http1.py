@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import socket
+import ssl
 import struct
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import h11
 import pytest
+import trustme
 import uvloop
 
 from coordinator.front import http1
@@ -52,8 +54,9 @@ class Site:
     cancelled: int = 0
     stream_closed: int = 0
 
-    async def connect(self) -> Client:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+    async def connect(self, tls: ssl.SSLContext | None = None) -> Client:
+        name = "localhost" if tls is not None else None
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=tls, server_hostname=name)
         self.writers.append(writer)
         return Client(reader, writer)
 
@@ -115,7 +118,7 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def site(**limits: Any) -> AsyncIterator[Site]:
+async def site(tls: ssl.SSLContext | None = None, **limits: Any) -> AsyncIterator[Site]:
     async def echo(request: Request) -> Response:
         served.seen.append(request)
         return Response(body=request.body)
@@ -130,6 +133,10 @@ async def site(**limits: Any) -> AsyncIterator[Site]:
         return Response(body=b"let go\n")
 
     async def stream(_request: Request) -> Response:
+        return Response(body=parts())
+
+    async def held_stream(request: Request) -> Response:
+        await held(request)
         return Response(body=parts())
 
     async def parts() -> AsyncGenerator[bytes]:
@@ -167,6 +174,7 @@ async def site(**limits: Any) -> AsyncIterator[Site]:
             ("POST", "/echo"): echo,
             ("GET", "/held"): held,
             ("GET", "/stream"): stream,
+            ("GET", "/held-stream"): held_stream,
             ("GET", "/endless"): endless,
             ("GET", "/broken"): broken,
             ("GET", "/breaks-off"): breaks_off,
@@ -174,7 +182,7 @@ async def site(**limits: Any) -> AsyncIterator[Site]:
         Limits(**{"leave_s": 4 * SHORT_S} | limits),
     )
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Http1Protocol(pages), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: Http1Protocol(pages), "127.0.0.1", 0, ssl=tls)
     served = Site(pages, server.sockets[0].getsockname()[1], [], asyncio.Event())
     try:
         yield served
@@ -216,7 +224,7 @@ async def test_a_page_and_what_it_sees() -> None:
 async def test_what_is_not_there_and_what_fails() -> None:
     async with site() as served:
         client = await served.connect()
-        known = b"/alive, /echo, /held, /stream, /endless, /broken, /breaks-off"
+        known = b"/alive, /echo, /held, /stream, /held-stream, /endless, /broken, /breaks-off"
         assert (await client.get("/"))[::2] == (404, b"no such page; there are " + known + b"\n")
         status, headers, body = await client.get("/echo", method="DELETE")
         assert (status, headers["allow"], body) == (405, "GET, POST", b"/echo takes GET, POST\n")
@@ -309,6 +317,30 @@ async def test_bytes_that_a_listener_read_before() -> None:
             reader, writer = await asyncio.open_connection(sock=theirs)
             assert (await reader.read()).startswith(b"HTTP/1.1 200 OK\r\n")
             writer.close()
+
+
+@on_uvloop
+async def test_pages_over_tls() -> None:
+    """Which can't be closed by halves."""
+    authority = trustme.CA()
+    ours, theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.issue_cert("localhost").configure_cert(ours)
+    authority.configure_trust(theirs)
+    async with site(ours, head_bytes_max=1_000) as served:
+        client = await served.connect(theirs)
+        for _ in range(2):
+            assert (await client.get("/alive"))[0] == 200
+        assert (await client.get("/alive", "Connection: close"))[0] == 200
+        assert await client.ended() == b""
+        client = await served.connect(theirs)
+        client.send(b"GET /" + b"x" * 2_000)
+        assert (await client.ended()).startswith(b"HTTP/1.1 431 ")
+        client = await served.connect(theirs)
+        client.send(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n")
+        await wait_until_async(lambda: served.seen, timeout_s=5, what="the request to arrive")
+        client.close()
+        await wait_until_async(lambda: served.cancelled, timeout_s=5, what="the page to be cancelled")
+        await gone(served)
 
 
 # ---- clients that leave ----------------------------------------------------------------------------------------------
@@ -517,3 +549,22 @@ async def test_closing_lets_answers_end_and_streams_not() -> None:
             client.close()
         await gone(served)
         assert (await (await served.connect()).answer())[0] == 503
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+@on_uvloop
+async def test_no_stream_is_begun_that_nobody_could_end(who: str) -> None:
+    async with site() as served:
+        client = await served.connect()
+        client.send(b"GET /held-stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        await wait_until_async(lambda: served.seen, timeout_s=5, what="the request to arrive")
+        if who == "client":
+            client.writer.write_eof()
+        else:
+            served.pages.close()
+        (connection,) = served.pages._connections
+        await wait_until_async(
+            lambda: connection._half_closed or served.pages.closing, timeout_s=5, what="the server to know"
+        )
+        served.hold.set()
+        assert (await client.answer())[0] == 503

@@ -13,7 +13,7 @@ from shardworker.raft import MessageKind
 from shardworker.replica import feed
 from tests.unit.raft.lab import message
 from tests.unit.raft.replica import members
-from tests.unit.shardworker.test_replica import TABLE, Bench
+from tests.unit.shardworker.bench import TABLE, Bench
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
