@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tests.simulation.build import Build
     from tests.simulation.plan import Plan
     from tests.simulation.process import Process
+    from tests.simulation.watchers import SimulatedWatcher
     from tests.simulation.world import World
 
 SHARD = 2
@@ -58,6 +59,9 @@ class Cluster:
         self.coordinators = [Coordinator(self, number) for number in range(1, plan.clients + 1)]
         """One for each client."""
         self.clients = [Client(self, coordinator) for coordinator in self.coordinators]
+        self.watchers: list[SimulatedWatcher] = []
+        self.watched: dict[int, list[bytes]] = {}
+        """What was heard of each revision."""
         self.network.lost = self._lost
 
     def _lost(self, sender: str, to: str) -> None:
