@@ -16,7 +16,7 @@ KINDS: Final = frozenset(
 )  # fmt: skip
 """Not changes of the membership: here a coordinator goes on asking a replica that is a member no longer, where a
 topology would take it away."""
-SEEDS: Final = 16
+SEEDS: Final = 32
 
 
 def test_watchers_hear_everything_through_every_fault() -> None:

@@ -23,6 +23,7 @@ from tests.simulation.world import MS
 
 if TYPE_CHECKING:
     from coordinator.watch.changes import Part
+    from proto.etcd import kv_pb2
     from tests.simulation.cluster import Cluster
     from tests.simulation.coordinator import Coordinator
 
@@ -114,6 +115,8 @@ class SimulatedWatcher:
         while (message := self._outbox.pop()) is not None:
             by_revision: dict[int, list[bytes]] = {}
             for event in etcd.WatchResponse.FromString(message).events:
+                self._judge_prev(event)
+                event.ClearField("prev_kv")
                 by_revision.setdefault(event.kv.mod_revision, []).append(event.SerializeToString())
             for revision, events in by_revision.items():
                 if revision != self._heard_through + 1:
@@ -129,6 +132,13 @@ class SimulatedWatcher:
                 "watch-reliable",
                 f"nothing came of {self._heard_through + 1}, {self._hub.revision} was published",
             )
+
+    def _judge_prev(self, event: kv_pb2.Event) -> None:
+        """Whoever hears late may miss the pair before, if that was compacted; nobody may hear of another."""
+        if event.HasField("prev_kv"):
+            name = (event.kv.mod_revision, event.kv.key)
+            if self._cluster.pairs_before.setdefault(name, event.prev_kv) != event.prev_kv:
+                raise Violation("watch-agreement", f"watchers heard of different pairs before {name}")
 
 
 def watch(cluster: Cluster) -> None:
