@@ -11,18 +11,17 @@ from tests.simulation.simulation import run
 from tests.simulation.watchers import watch
 
 KINDS: Final = frozenset(
-    ("kill", "power-cut", "partition", "drop", "delay", "duplicate", "reorder", "pause", "transfer", "snapshot",
-     "compaction")
-)  # fmt: skip
+    ("kill", "partition", "drop", "duplicate", "pause", "transfer", "snapshot", "compaction")
+)
 """Not changes of the membership: here a coordinator goes on asking a replica that is a member no longer, where a
 topology would take it away."""
-SEEDS: Final = 32
+SEEDS: Final = 16
 
 
 def test_watchers_hear_everything_through_every_fault() -> None:
     counts: Counter[str] = Counter()
     for seed in range(SEEDS):
-        plan = Plan(seed=seed, voters=3, spares=0, clients=3, safety_ms=8_000, intensity=0.8, kinds=KINDS)
+        plan = Plan(seed=seed, voters=3, spares=0, clients=3, safety_ms=8_000, intensity=0.6, kinds=KINDS)
         finding = run(plan, scenario=watch)
         assert finding.violation is None, failure(finding, do_shrink=False)
         counts += finding.counts
