@@ -319,4 +319,4 @@ class WatchedTables:
                 watched.close()
 
     def __iter__(self) -> Iterator[WatchedTable]:
-        return iter(list(self._tables.values()))
+        return iter(self._tables.values())
