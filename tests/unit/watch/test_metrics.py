@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 from coordinator.metrics import WatchMetrics
-from proto.catalog import TableEntry
 from tests.unit.watch.fakes import TABLE
+
+if TYPE_CHECKING:
+    from proto.catalog import TableEntry
 
 
 @dataclass
