@@ -288,6 +288,7 @@ class GrpcCall:
         self._request_bytes += unheld
         if not room.wait(self):
             self.fail(errors.QueueFull("too many requests wait for answers to be read"))
+        room.release()
 
     def start(self) -> None:
         """See Waiting: the request is complete."""
