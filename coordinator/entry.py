@@ -6,21 +6,27 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import uvloop
 
 from config.process.child import emit, fail, read_spec, refuse_optimized, set_up_logging
 from config.process.events import BEAT_INTERVAL_S
+from config.process.memory import give_large_blocks_back
 from config.process.names import COORDINATOR
+from coordinator.front.limits import DEFAULT
 from coordinator.server import Coordinator
 
 if TYPE_CHECKING:
     from config.process.spec import ProcessSpec
+
+DESCRIPTORS_BESIDE_CONNECTIONS: Final = 1_000
+"""Links to replicas, connections of HTTP/1.1, the libraries' own."""
 
 log = structlog.get_logger()
 
@@ -54,6 +60,16 @@ async def _serve(spec: ProcessSpec) -> None:
     await coordinator.stop()
 
 
+def _allow_descriptors() -> None:
+    """As many open files as connections may be, and some; as far as the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DEFAULT.connections_max + DESCRIPTORS_BESIDE_CONNECTIONS
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def main() -> None:
     """Read the spec, serve, exit 0; exit 1 with one sentence if it can't."""
     refuse_optimized()
@@ -62,4 +78,6 @@ def main() -> None:
     missing = [name for name in COORDINATOR.sockets if name not in spec.sockets]
     if missing:
         fail(f"the supervisor has handed over no socket named {' or '.join(missing)}")
+    give_large_blocks_back()
+    _allow_descriptors()
     uvloop.run(_serve(spec))

@@ -14,8 +14,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from hpack import Decoder, HPACKError, OversizedHeaderListError
-
+from coordinator.front.http2.decoder import Decoder, TooLarge, Undecodable
 from coordinator.front.http2.frames import ConnectionFault, ErrorCode
 from coordinator.front.http2.streams import LENGTH_UNKNOWN
 
@@ -164,10 +163,10 @@ class HeaderReader(Generic[T]):
         if not _is_all_references(block):
             self.cache.clear()
         try:
-            return self._decoder.decode(block, raw=True)  # type: ignore[return-value]
-        except OversizedHeaderListError:
+            return self._decoder.decode(block)
+        except TooLarge:
             return ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "the header list is too large")
-        except HPACKError:
+        except Undecodable:
             return ConnectionFault(ErrorCode.COMPRESSION_ERROR, "a header block can't be decoded")
 
 
