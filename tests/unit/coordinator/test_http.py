@@ -96,10 +96,9 @@ async def test_a_scrape_may_choose_and_compress(tmp_path: Path) -> None:
         ]
 
         def read() -> tuple[str | None, bytes]:
-            request = urllib.request.Request(
-                f"http://{endpoint}/metrics", headers={"Accept-Encoding": "gzip"}
-            )
-            with urllib.request.urlopen(request, timeout=10) as page:
+            opener = urllib.request.build_opener()
+            opener.addheaders = [("Accept-Encoding", "gzip")]
+            with opener.open(f"http://{endpoint}/metrics", timeout=10) as page:
                 return page.headers["Content-Encoding"], page.read()
 
         encoding, body = await asyncio.to_thread(read)
