@@ -82,8 +82,13 @@ class WorkerProcess:
         self._socket.reconnect_ivl = 20
         self._socket.connect(self.config.worker_tcp(self.node, SHARD))
         if wait:
-            assert self._process.stdout is not None
-            self.said.append(self._process.stdout.readline())
+            self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Wait until it is ready, or dead."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        self.said.append(self._process.stdout.readline())
 
     @property
     def is_running(self) -> bool:
@@ -228,6 +233,24 @@ class Workers:
 
     def __getitem__(self, node: str) -> WorkerProcess:
         return self.by_name[node]
+
+    def start_all(self) -> None:
+        """Start all replicas of a new shard, and wait until they serve.
+
+        One that comes so late that the others have begun ends to start over: a supervisor's part is played here."""
+        for worker in self:
+            worker.start(wait=False)
+        for worker in self:
+            worker.wait_ready()
+
+        def settled() -> bool:
+            for worker in self:
+                if not worker.is_running:
+                    worker.wait_dead()
+                    worker.start()
+            return not any(worker.status().fault for worker in self)
+
+        wait_until(settled, timeout_s=60, what="all replicas to serve", not_yet=(Silence,))
 
     def leader(self, *, other_than: WorkerProcess | None = None) -> WorkerProcess:
         """Wait for the replica that leads."""
