@@ -82,11 +82,7 @@ def drop_a_change(database: Path) -> None:
 
 def three(workers: Workers) -> tuple[WorkerProcess, WorkerProcess, WorkerProcess]:
     """Start all; the leader, and the two others."""
-    # At once: the first two would begin without a third that is late, and it would have to be rebuilt first.
-    for worker in workers:
-        worker.start(wait=False)
-    for worker in workers:
-        worker.wait_ready()
+    workers.start_all()
     workers.at_leader(WorkerProcess.create_table)
     put_some(workers, 0)
     for worker in workers:
