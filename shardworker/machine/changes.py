@@ -2,8 +2,8 @@
 
 A change of the turn that was just committed comes from the machine itself (`StateMachine.take_changes`), for tables
 that somebody listens to; an older one from the table's own log (`history`). Both give the same Changes for the same
-revisions, but for what `Change.checksum` and `Edit.prev` say, and but for one more thing at the very floor of a table: of
-a key that one command changed several times, as Regatta's transactions may, only the last edit is left there.
+revisions, but for what `Change.checksum` and `Edit.prev` say, and for one more thing at the very floor of a table: of a
+key that one command changed several times, as Regatta's transactions may, only the last edit is left there.
 
 So a reader that is behind takes history until it has caught up, from a snapshot of a moment when the machine was
 listening already, and then what the machine hands out.
