@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import structlog
 
 from config.process.child import emit, fail, read_spec, refuse_optimized, set_up_logging
-from config.process.memory import give_back_large_blocks
 from coordinator.server import Coordinator, PortTaken
 
 if TYPE_CHECKING:
@@ -50,7 +49,6 @@ def main() -> None:
     """Read the spec, serve, exit 0; exit 1 with one sentence if the port is taken."""
     refuse_optimized()
     set_up_logging()
-    give_back_large_blocks()
     spec = read_spec("coordinator")
     try:
         asyncio.run(_serve(spec))

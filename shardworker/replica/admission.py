@@ -13,14 +13,14 @@ from proto.internal import frames_pb2 as frames
 from proto.methods import COMMANDS, Access, access_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from shardworker.replica.disk_space import DiskSpace
     from shardworker.replica.history_sweep import HistorySweep
     from shardworker.replica.leadership import Leadership
     from shardworker.replica.levels import Levels
     from shardworker.replica.outgoing import Outgoing
-    from shardworker.replica.part import Handler, Part
+    from shardworker.replica.part import Handler, Parts
     from shardworker.replica.proposals import Proposals
     from shardworker.replica.reads import Reads
 
@@ -38,7 +38,7 @@ class Admission:
         reads: Reads,
         sweep: HistorySweep,
         levels: Levels,
-        parts: Sequence[Part],
+        parts: Parts,
         status: Handler,
     ) -> None:
         """status serves REPLICA_STATUS, which is answered whatever is wrong: it says what."""
@@ -62,7 +62,7 @@ class Admission:
 
     def admit(self, identity: bytes, requests: Iterable[frames.Request]) -> None:
         """Take the requests of one envelope; what is refused is answered at once."""
-        fault = self.fault()
+        fault = self._parts.fault()
         for request in requests:
             try:
                 if fault is not None and request.method != frames.REPLICA_STATUS:
@@ -70,14 +70,6 @@ class Admission:
                 self._route(identity, request)
             except errors.BoathouseError as error:
                 self._outgoing.refuse(identity, request.call, error)
-
-    def fault(self) -> errors.BoathouseError | None:
-        """Why nothing may be answered from this replica; None if it serves."""
-        for part in self._parts:
-            fault = part.fault
-            if fault is not None:
-                return fault
-        return None
 
     def _route(self, identity: bytes, request: frames.Request) -> None:
         match access_of(request):

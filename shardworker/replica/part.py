@@ -8,7 +8,7 @@ new concern is a new part in `Replica`'s list; everything below has a default, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -94,3 +94,64 @@ class Part:
     def statistics(self) -> Mapping[str, int]:
         """Figures for metrics, by name; a name belongs to one part."""
         return {}
+
+
+class Parts:
+    """All parts of a replica, told and asked together. Whoever has nothing to do at an occasion is not called: a turn
+    is short, and there are many of them."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        """In the order in which a turn ends for them."""
+
+        def caring(name: str) -> tuple[Part, ...]:
+            return tuple(part for part in parts if getattr(type(part), name) is not getattr(Part, name))
+
+        self._all = tuple(parts)
+        self._hearing = caring("handle")
+        self._ticking = caring("tick")
+        self._awaiting_ticks = caring("ticks_until_action")
+        self._working = caring("has_work")
+        self._ending = caring("end_turn")
+        self._voting = caring("votes")
+        self._faulty = caring("fault")
+
+    def __iter__(self) -> Iterator[Part]:
+        return iter(self._all)
+
+    def handle(self, identity: bytes, envelope: frames.Envelope) -> None:
+        """Let each take what concerns it."""
+        for part in self._hearing:
+            part.handle(identity, envelope)
+
+    def tick(self) -> None:
+        """One tick of the Raft clock has passed."""
+        for part in self._ticking:
+            part.tick()
+
+    def ticks_until_action(self) -> int:
+        """Ticks that may pass before one matters to any."""
+        return min([part.ticks_until_action() for part in self._awaiting_ticks])
+
+    def has_work(self) -> bool:
+        """Whether a turn would get any of them on."""
+        for part in self._working:
+            if part.has_work():
+                return True
+        return False
+
+    def end_turn(self) -> None:
+        """The turn's transaction is committed."""
+        for part in self._ending:
+            part.end_turn()
+
+    def vote(self) -> bool:
+        """Whether this replica takes part in elections: if all agree."""
+        return all(part.votes for part in self._voting)
+
+    def fault(self) -> errors.BoathouseError | None:
+        """Why nothing may be answered from this replica; None if it serves."""
+        for part in self._faulty:
+            fault = part.fault
+            if fault is not None:
+                return fault
+        return None

@@ -35,7 +35,7 @@ from shardworker.replica.levels import Levels
 from shardworker.replica.links import Links
 from shardworker.replica.long_reads import LongReads
 from shardworker.replica.outgoing import Outgoing
-from shardworker.replica.part import ReplicaContext
+from shardworker.replica.part import Parts, ReplicaContext
 from shardworker.replica.proposals import Proposals
 from shardworker.replica.reads import Reads
 from shardworker.replica.rebuild import Rebuild
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from shardworker.machine import StateMachine
     from shardworker.raft import Entry, HardState, Membership, Message, Raft, SnapshotMeta
     from shardworker.replica.outgoing import Outbox
-    from shardworker.replica.part import Part
     from shardworker.store import ReplicaStore, Turn
 
 log = structlog.get_logger()
@@ -124,22 +123,24 @@ class Replica:
         self._integrity = Integrity(context, stop_serving=self._abandon)
         self._levels = Levels(context, self._proposals)
         self._census = Census(context, founders, life)
-        self._parts: tuple[Part, ...] = (
-            self._proposals,
-            self._reads,
-            self._long_reads,
-            self._cursors,
-            self._leadership,
-            self._disk_space,
-            self._sweep,
-            self._snapshots,
-            Links(context),
-            self._integrity,
-            Rebuild(context),
-            self._levels,
-            self._census,
+        self._links = Links(context)
+        self._parts = Parts(
+            [
+                self._proposals,
+                self._reads,
+                self._long_reads,
+                self._cursors,
+                self._leadership,
+                self._disk_space,
+                self._sweep,
+                self._snapshots,
+                self._links,
+                self._integrity,
+                Rebuild(context),
+                self._levels,
+                self._census,
+            ]
         )
-        """In the order in which a turn ends for them."""
         self._admission = Admission(
             outgoing=self._outgoing,
             leadership=self._leadership,
@@ -158,39 +159,35 @@ class Replica:
         """Take one envelope from a coordinator or a peer. Its effects leave with the next turn()."""
         if self._census.waits:
             # It is no member yet, and hears nothing of what members say to each other.
+            self._links.handle(identity, envelope)
             self._census.handle(identity, envelope)
         else:
             self._step(envelope)
-            for part in self._parts:
-                part.handle(identity, envelope)
+            self._parts.handle(identity, envelope)
         if envelope.requests:
             self._admission.admit(identity, envelope.requests)
 
     def _step(self, envelope: frames.Envelope) -> None:
         for message in raft_frames.decode_messages(envelope):
             # A commit index is told as far as its receiver's log is known: it would be false for any other replica.
-            if message.to == self._node and (message.kind not in _ELECTIONS or self._votes()):
+            if message.to == self._node and (message.kind not in _ELECTIONS or self._parts.vote()):
                 self._core.step(message)
 
     def handle_disconnected(self, node: NodeId) -> None:
         """The connection to the peer on this node broke."""
         self._core.report_disconnected(node)
 
-    def _votes(self) -> bool:
-        return all(part.votes for part in self._parts)
-
     # ---- time -------------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
         """One tick of the Raft clock has passed."""
-        if self._votes():
+        if self._parts.vote():
             self._core.tick()
-        for part in self._parts:
-            part.tick()
+        self._parts.tick()
 
     def ticks_until_action(self) -> int:
         """Ticks that may pass before tick() matters; lets an idle loop sleep."""
-        return min(self._core.ticks_until_action(), *(part.ticks_until_action() for part in self._parts))
+        return min(self._core.ticks_until_action(), self._parts.ticks_until_action())
 
     def owes_commit(self) -> bool:
         """Whether followers lag behind only because they have not been told what is committed."""
@@ -204,9 +201,7 @@ class Replica:
 
     def has_work(self) -> bool:
         """Whether turn() would do something now."""
-        return any(part.has_work() for part in self._parts) or (
-            self._disk_space.may_write and self._core.has_ready()
-        )
+        return self._parts.has_work() or (self._disk_space.may_write and self._core.has_ready())
 
     def turn(self) -> None:
         """Do everything that is possible now, then send what came of it."""
@@ -221,8 +216,7 @@ class Replica:
         self._serve_reads()
         self._sweep.step(idle=idle)
         self._notice_lost_leadership()
-        for part in self._parts:
-            part.end_turn()
+        self._parts.end_turn()
         self._outgoing.flush()
 
     def _advance(self) -> bool:
@@ -304,7 +298,7 @@ class Replica:
                 self._outgoing.answer(waiter.identity, waiter.call, result)
 
     def _serve_reads(self) -> None:
-        fault = self._admission.fault()
+        fault = self._parts.fault()
         self._long_reads.serve(fault)
         self._reads.serve(self._store.applied_index, fault)
 
@@ -326,7 +320,7 @@ class Replica:
     def status(self) -> frames.ReplicaStatus:
         """What people and metrics want to know of this replica."""
         core = self._core.status()
-        fault = self._admission.fault()
+        fault = self._parts.fault()
         status = frames.ReplicaStatus(
             shard=self._shard,
             node=self._node,

@@ -82,8 +82,7 @@ def drop_a_change(database: Path) -> None:
 
 def three(workers: Workers) -> tuple[WorkerProcess, WorkerProcess, WorkerProcess]:
     """Start all; the leader, and the two others."""
-    for worker in workers:
-        worker.start()
+    workers.start_all()
     workers.at_leader(WorkerProcess.create_table)
     put_some(workers, 0)
     for worker in workers:

@@ -23,8 +23,7 @@ def put(worker: WorkerProcess, number: int) -> None:
 
 def test_a_replica_that_lost_its_disk_is_rebuilt_and_decides_nothing_before(tmp_path: Path) -> None:
     with Workers(tmp_path, 3) as workers:
-        for worker in workers:
-            worker.start()
+        workers.start_all()
         workers.at_leader(WorkerProcess.create_table)
         for number in range(20):
             workers.at_leader(partial(put, number=number))

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
@@ -56,12 +57,18 @@ class WorkerProcess:
         self._calls = itertools.count(1)
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: zmq.Socket[bytes] | None = None
+        self._began = 0.0
+
+    def age_s(self) -> float:
+        """How long this life has lasted."""
+        return time.monotonic() - self._began
 
     def start(self, crash_at: str = "", *, wait: bool = True, build: str = "shardworker") -> None:
         """Start it, to be killed at `crash_at` if that is given. wait: until it is ready, or dead. build: the module
         that is run."""
         assert self._process is None, f"{self.node} runs"
         environment = {**os.environ, VARIABLE: crash_at}
+        self._began = time.monotonic()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", build],
@@ -76,8 +83,13 @@ class WorkerProcess:
         self._socket.reconnect_ivl = 20
         self._socket.connect(self.config.worker_tcp(self.node, SHARD))
         if wait:
-            assert self._process.stdout is not None
-            self.said.append(self._process.stdout.readline())
+            self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Wait until it is ready, or dead."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        self.said.append(self._process.stdout.readline())
 
     @property
     def is_running(self) -> bool:
@@ -222,6 +234,24 @@ class Workers:
 
     def __getitem__(self, node: str) -> WorkerProcess:
         return self.by_name[node]
+
+    def start_all(self) -> None:
+        """Start all replicas of a new shard, and wait until they serve.
+
+        One that comes so late that the others have begun ends to start over: a supervisor's part is played here."""
+        for worker in self:
+            worker.start(wait=False)
+        for worker in self:
+            worker.wait_ready()
+
+        def settled() -> bool:
+            for worker in self:
+                if not worker.is_running:
+                    worker.wait_dead()
+                    worker.start()
+            return not any(worker.status().fault for worker in self)
+
+        wait_until(settled, timeout_s=60, what="all replicas to serve", not_yet=(Silence,))
 
     def leader(self, *, other_than: WorkerProcess | None = None) -> WorkerProcess:
         """Wait for the replica that leads."""

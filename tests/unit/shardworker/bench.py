@@ -70,14 +70,17 @@ class Jobs:
 class Bench:
     """One replica, node 1. The test is its peers, its clients and its clock."""
 
-    def __init__(self, folder: Path, membership: Membership, **settings: Mapping[str, int]) -> None:
+    def __init__(
+        self, folder: Path, membership: Membership, *, has_begun: bool = True, **settings: Mapping[str, int]
+    ) -> None:
+        """has_begun: otherwise its disk is empty, and it would be one of these members."""
         nodes = {f"n{node}": {"host": f"127.0.0.{node}"} for node in membership.nodes()}
         self.cluster = ClusterConfig.model_validate({"cluster": "bench", "nodes": nodes, **settings})
         self.other_clients: set[bytes] = set()
         self.disk = Disk()
         files: Any = self.disk
         self.store = ReplicaStore.open(folder, Identity(cluster_id=1, node=1, shard=SHARD), files=files)
-        if not self.store.membership.voters:
+        if has_begun and not self.store.membership.voters:
             with self.store.turn(sync=True) as turn:
                 turn.set_membership(membership)
         machine = StateMachine(self.store.connection, SHARD)
@@ -91,6 +94,7 @@ class Bench:
         )
         self.jobs = Jobs()
         self.sent: list[tuple[NodeId, Message]] = []
+        self.states: list[frames.ReplicaState] = []
         self.replies: dict[int, frames.Reply] = {}
         self.largest_answers_bytes = 0
         self._calls = 0
@@ -104,7 +108,7 @@ class Bench:
             background=self.jobs,
             cluster=self.cluster,
             wall_clock_ms=lambda: 1_000,
-            founders=None,
+            founders=None if has_begun else membership,
             life=1,
         )
 
@@ -118,6 +122,8 @@ class Bench:
     ) -> None:
         assert identity == CLIENT or identity in self.other_clients
         self.largest_answers_bytes = max(self.largest_answers_bytes, envelope.ByteSize())
+        if envelope.HasField("state"):
+            self.states.append(envelope.state)
         for reply in envelope.replies:
             if reply.attachment:
                 reply.body = attachments[reply.attachment - 1]

@@ -144,6 +144,22 @@ def test_a_leader_says_whether_anybody_can_take_over(alone: Bench, led: Bench) -
     assert [node for node, one in led.sent if one.kind is MessageKind.TIMEOUT_NOW] == [2]
 
 
+def test_a_coordinator_hears_who_leads_whenever_it_said_hello(tmp_path: Path) -> None:
+    """Also if it did while this replica, on an empty disk, was waiting for what the others hold."""
+    bench = Bench(tmp_path, members(1, 2, 3), has_begun=False)
+    bench.replica.handle(CLIENT, frames.Envelope(hello=frames.Hello(node=1)))
+    bench.replica.turn()
+    with pytest.raises(errors.NotLeader, match="its disk is empty"):
+        bench.answer(bench.ask(frames.ETCD_RANGE, everything()))
+    for peer in (2, 3):
+        empty = frames.CensusAnswer(sender=peer, life=1, waits=True)
+        bench.replica.handle(b"peer", frames.Envelope(census_answer=empty))
+    bench.replica.turn()
+    bench.hear(message(MessageKind.HEARTBEAT, 2, 1))
+    assert [(state.term, state.leader) for state in bench.states] == [(0, 0), (1, 2)]
+    bench.store.close()
+
+
 def transfer(target: int) -> bytes:
     return frames.TransferLeader(target=target).SerializeToString()
 
