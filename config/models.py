@@ -42,9 +42,18 @@ def _absolute(path: Path) -> Path:
     if "\0" in str(path):
         raise ValueError("must not hold a zero byte")
     try:
-        return Path(os.path.abspath(path.expanduser()))
+        absolute = Path(os.path.abspath(path.expanduser()))
     except RuntimeError as error:
         raise ValueError(str(error)) from None
+    except FileNotFoundError:
+        raise ValueError(
+            "is relative, and the working directory is gone; change to one that exists"
+        ) from None
+    try:
+        str(absolute).encode()
+    except UnicodeEncodeError:
+        raise ValueError("its path has to be UTF-8 text; choose another folder") from None
+    return absolute
 
 
 def _empty_if_none(value: object) -> object:
@@ -162,14 +171,37 @@ class LimitsConfig(_Model):
     """Requests waiting in one process; more are refused as RESOURCE_EXHAUSTED."""
     pending_bytes_max: Bytes = 256 << 20
     """Request bytes waiting in one process."""
+    answer_bytes_max: Bytes = 256 << 20
+    """Answers that wait in one coordinator for clients to take them; above it replicas keep their requests waiting."""
     write_timeout_ms: Milliseconds = 7_000
     """A write unanswered for so long ends with its outcome unknown (5 s and two elections, as in etcd)."""
     read_timeout_ms: Milliseconds = 7_000
     """A linearizable read unconfirmed for so long is refused."""
     cursors_max: Annotated[int, Field(ge=1, le=100_000)] = 64
     """Open IterateRange streams on one replica."""
+    cursors_per_table_max: Annotated[int, Field(ge=1, le=100_000)] = 32
+    """Open IterateRange streams of one table on one replica."""
+    cursors_per_client_max: Annotated[int, Field(ge=1, le=100_000)] = 16
+    """Open IterateRange streams of one client connection on one replica."""
     cursor_idle_ms: Milliseconds = 60_000
     """A cursor nobody reads from for so long is closed."""
+    cursor_lifetime_ms: Milliseconds = 600_000
+    """A cursor is closed after so long, however its client reads: it keeps the replica from reusing its write-ahead
+    log."""
+    cursor_wal_bytes_max: Bytes = 256 << 20
+    """While the write-ahead log of a replica is longer than this, its oldest cursor is closed."""
+    turn_answer_bytes_max: Bytes = 32 << 20
+    """Answers to reads that a replica holds at a time; more reads wait in order. One answer may exceed it."""
+    link_answer_bytes_max: Annotated[int, Field(ge=4 << 20, lt=2**40)] = 64 << 20
+    """Answers on their way from one replica to one coordinator; more reads wait in order. One answer may exceed it."""
+
+
+class WatchConfig(_Model):
+    """What clients that watch may count on."""
+
+    progress_interval_ms: Annotated[int, Field(ge=100, le=86_400_000)] = 600_000
+    """A watcher that has asked for progress notifications gets one so often while nothing else tells it of a
+    revision; up to a tenth later."""
 
 
 class SupervisorConfig(_Model):
@@ -225,6 +257,7 @@ class ClusterConfig(_Model):
     raft: RaftConfig = RaftConfig()
     store: StoreConfig = StoreConfig()
     limits: LimitsConfig = LimitsConfig()
+    watch: WatchConfig = WatchConfig()
     supervisor: SupervisorConfig = SupervisorConfig()
     follows: FollowsConfig | None = None
 
@@ -263,7 +296,7 @@ class ClusterConfig(_Model):
         raise KeyError(name_or_id)
 
     def replica_nodes(self, shard: int) -> tuple[NodeConfig, ...]:
-        """The nodes that hold a shard, its preferred leader first."""
+        """The nodes that hold a shard, in placement order."""
         by_id = sorted(self.nodes.values(), key=lambda node: node.id)
         return placement.rotation(by_id, shard, self.replicas)
 
@@ -280,7 +313,7 @@ class ClusterConfig(_Model):
         """Where peers and coordinators of other nodes reach a replica."""
         there = self.node(node)
         # ZeroMQ binds to addresses and interface names only, it does not look up "localhost".
-        host = "127.0.0.1" if there.host == "localhost" else there.host
+        host = "127.0.0.1" if there.host.lower() == "localhost" else there.host
         return f"tcp://{_in_url(host)}:{there.peer_port + shard - 1}"
 
     def worker_ipc(self, node: str | int, shard: int) -> str:

@@ -17,7 +17,7 @@ import uvloop
 
 from config.process.child import emit, fail, read_spec, refuse_optimized, set_up_logging
 from config.process.events import BEAT_INTERVAL_S
-from config.process.memory import give_large_blocks_back
+from config.process.memory import give_back_large_blocks
 from config.process.names import COORDINATOR
 from coordinator.front.limits import DEFAULT
 from coordinator.server import Coordinator
@@ -78,6 +78,6 @@ def main() -> None:
     missing = [name for name in COORDINATOR.sockets if name not in spec.sockets]
     if missing:
         fail(f"the supervisor has handed over no socket named {' or '.join(missing)}")
-    give_large_blocks_back()
+    give_back_large_blocks()
     _allow_descriptors()
     uvloop.run(_serve(spec))

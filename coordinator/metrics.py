@@ -18,9 +18,10 @@ from coordinator.front import compression, http1
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+    from proto.ids import ShardId
     from proto.internal import frames_pb2 as frames
 
-    Statuses = Mapping[int, frames.ReplicaStatus | None]
+    Statuses = Mapping[ShardId, frames.ReplicaStatus | None]
     """By shard; None for a replica that does not answer."""
 
 REPLICA: Final[Mapping[str, tuple[str, Callable[[frames.ReplicaStatus], float]]]] = {
@@ -94,6 +95,14 @@ class ReplicaMetrics(Collector):
             family = GaugeMetricFamily(name, text, labels=["shard"])
             for status in answers:
                 family.add_metric([str(status.shard)], replica_value(status))
+            yield family
+        for name in sorted({name for status in answers for name in status.statistics}):
+            # What the parts of a replica count: each names its own, so a new part needs no line here.
+            text = f"{name.replace('_', ' ').capitalize()}, as the replica counts them."
+            family = GaugeMetricFamily(f"boathouse_replica_{name}", text, labels=["shard"])
+            for status in answers:
+                if name in status.statistics:
+                    family.add_metric([str(status.shard)], status.statistics[name])
             yield family
         for name, (text, table_value) in TABLE.items():
             family = GaugeMetricFamily(name, text, labels=["shard", "table"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import secrets
 from typing import TYPE_CHECKING, Final
 
@@ -13,32 +14,43 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from config.process.names import CLIENT_SOCKET, HTTP_SOCKET
+from config.topology import FileTopology
 from coordinator import metrics
 from coordinator.api import outcomes
 from coordinator.api.call import Api
 from coordinator.api.headers import EtcdHeaders, RegattaHeaders
+from coordinator.catalog.bootstrap import bootstrap
 from coordinator.catalog.cache import Catalog
+from coordinator.catalog.tables import Tables
 from coordinator.front import http1
 from coordinator.front.front import Front
+from coordinator.front.json_gateway import gateway_pages, with_cors
 from coordinator.front.limits import DEFAULT
 from coordinator.front.listener import Listener
 from coordinator.front.routes import Routes, make_routes
+from coordinator.services.etcd_calls import EtcdCalls
 from coordinator.services.etcd_cluster import EtcdCluster
+from coordinator.services.etcd_election import EtcdElection
 from coordinator.services.etcd_kv import EtcdKV
+from coordinator.services.etcd_lock import EtcdLock
 from coordinator.services.etcd_maintenance import EtcdMaintenance
+from coordinator.services.etcd_pages import EtcdPages
 from coordinator.services.etcd_tables import EtcdTables
+from coordinator.services.etcd_watch import EtcdWatch
 from coordinator.services.health import Health
 from coordinator.services.reflection import Reflection
 from coordinator.services.regatta_cluster import RegattaCluster
 from coordinator.services.regatta_kv import RegattaKV
-from coordinator.shards.dispatch import Dispatch
-from coordinator.shards.link import Link
+from coordinator.shards.bounds import AnswerBudget, Bounds
+from coordinator.shards.driver import Driver
 from coordinator.shards.replica_status import ReplicaStatuses
 from coordinator.shards.request_ids import RequestIds
-from coordinator.shards.routing import ShardRoutes
-from coordinator.shards.table_calls import Forward
+from coordinator.shards.table_calls import TableCalls
+from coordinator.watch.feed import ShardFeed
+from coordinator.watch.tables import WatchedTables
 from proto import errors
 from proto.etcd import election_pb2, lock_pb2, rpc_pb2
+from proto.ids import NodeId, ShardId
 from proto.methods import METHODS, ApiName, Kind
 from proto.regatta import maintenance_pb2, regatta_pb2, replication_pb2
 
@@ -49,7 +61,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import FileDescriptor
 
     from config import ClusterConfig, NodeConfig
-    from coordinator.api.call import Handler
+    from coordinator.api.call import Handler, Route
     from coordinator.front.limits import Limits
     from proto.internal import frames_pb2 as frames
 
@@ -59,6 +71,9 @@ GRPC_MESSAGE_BYTES_MAX: Final = 64 << 10
 """Of gRPC's own services: names."""
 ETCD_HEADROOM_BYTES: Final = 512 << 10
 """etcd takes messages this much over its request limit, to refuse them with a better word."""
+
+LEADER_PATIENCE_ELECTIONS: Final = 3
+"""Election timeouts without a leader after which a stream that insists on one ends, as in etcd."""
 
 NOTICE_S: Final = 0.1
 """On an orderly stop, what clients call before they have heard of it is served; later calls are refused in a way that
@@ -104,17 +119,28 @@ class Coordinator:
         self._node = node
         loop = asyncio.get_running_loop()
         self._context = zmq.Context(io_threads=1)
-        self._dispatch = Dispatch(
-            loop,
-            calls_max=cluster.limits.pending_requests_max,
-            bytes_max=cluster.limits.pending_bytes_max,
+        self._topology = FileTopology(cluster)
+        bounds = Bounds(
+            calls_max=cluster.limits.pending_requests_max, bytes_max=cluster.limits.pending_bytes_max
         )
-        self._links: list[Link] = []
-        for shard in range(1, cluster.shards + 1):
-            self._add_shard(shard, loop)
+        budget = AnswerBudget(lambda: self._front.room.tally.bytes, bytes_max=cluster.limits.answer_bytes_max)
+        self._driver = Driver(
+            self._context,
+            loop,
+            self._topology,
+            local=NodeId(node.id),
+            bounds=bounds,
+            budget=budget,
+        )
         ids = RequestIds(secrets.token_bytes(8))
-        self._catalog = Catalog(self._dispatch, ids, shards=cluster.shards, wanted=cluster.tables)
-        self._forward = Forward(self._dispatch, self._catalog, ids)
+        self._statuses = ReplicaStatuses(self._driver)
+        self._tables = Tables(self._driver, self._statuses, ids, shards=self._topology.shards())
+        self._catalog = Catalog(self._tables, promised=cluster.tables)
+        self._calls = TableCalls(
+            self._driver, self._catalog, ids, bounds, step_timeout_s=cluster.limits.read_timeout_ms / 1000
+        )
+        self._by_path: dict[str, Route] = {}
+        self._etcd = EtcdCalls(self._by_path)
         apis = self._apis()
         handlers = self._handlers()
         served = {path.split("/")[1] for path in handlers} | GRPC_SERVICES
@@ -126,13 +152,22 @@ class Coordinator:
             read_timeout_s=cluster.limits.read_timeout_ms / 1000,
             write_timeout_s=cluster.limits.write_timeout_ms / 1000,
         )
+        self._by_path.update({route.path: route for route in routes})
         self._front = Front(
             loop,
             Routes(routes, known_services=api_services() | GRPC_SERVICES, unserved=apis[ApiName.ETCD]),
             limits,
         )
         self._pages = http1.Pages(
-            {("GET", "/metrics"): metrics.page(self._ask_replicas), ("GET", "/healthz"): http1.alive}
+            with_cors(
+                {
+                    ("GET", "/metrics"): metrics.page(self._ask_replicas),
+                    ("GET", "/healthz"): http1.alive,
+                    **EtcdPages(self._etcd, loop).pages,
+                    **gateway_pages(self._by_path, loop),
+                }
+            ),
+            http1.Limits(body_bytes_max=2 * max(api.message_bytes_max for api in apis.values())),
         )
         self._listeners = [
             Listener(self._front, self._http1, sockets[CLIENT_SOCKET]),
@@ -143,31 +178,14 @@ class Coordinator:
     def _http1(self) -> asyncio.Protocol:
         return http1.Http1Protocol(self._pages)
 
-    def _add_shard(self, shard: int, loop: asyncio.AbstractEventLoop) -> None:
-        cluster, local = self._cluster, self._node
-        holders = cluster.replica_nodes(shard)
-        # The routes first: a link may report from its constructor on.
-        self._dispatch.add_shard(shard, ShardRoutes(nodes=[node.id for node in holders], local=local.id))
-        for node in holders:
-            is_local = node.id == local.id
-            link = Link(
-                self._context,
-                loop,
-                self._dispatch,
-                shard=shard,
-                node=node.id,
-                local=local.id,
-                endpoint=(cluster.worker_ipc if is_local else cluster.worker_tcp)(node.id, shard),
-                group=cluster.group(shard),
-            )
-            self._dispatch.add_channel(link)
-            self._links.append(link)
-
     def _apis(self) -> dict[ApiName, Api]:
         request_bytes_max = self._cluster.limits.request_bytes_max
         return {
             ApiName.ETCD: Api(
                 outcomes=outcomes.ETCD, message_bytes_max=request_bytes_max + ETCD_HEADROOM_BYTES
+            ),
+            ApiName.ETCD_CONCURRENCY: Api(
+                outcomes=outcomes.ETCD_CONCURRENCY, message_bytes_max=request_bytes_max + ETCD_HEADROOM_BYTES
             ),
             ApiName.REGATTA: Api(outcomes=outcomes.REGATTA, message_bytes_max=REGATTA_MESSAGE_BYTES_MAX),
             ApiName.GRPC: Api(outcomes=outcomes.GRPC, message_bytes_max=GRPC_MESSAGE_BYTES_MAX),
@@ -175,31 +193,44 @@ class Coordinator:
 
     def _handlers(self) -> dict[str, Handler]:
         """Every served method of both APIs by its path; proto.methods.METHODS says what each is."""
-        cluster, node, forward = self._cluster, self._node, self._forward
-        limits, statuses = cluster.limits, ReplicaStatuses(self._dispatch)
+        cluster, node, calls = self._cluster, self._node, self._calls
+        limits, statuses = cluster.limits, self._statuses
         tables = EtcdTables(
-            forward, EtcdHeaders(cluster_id=cluster.cluster_id, member_id=cluster.member_id(node.id))
+            calls, EtcdHeaders(cluster_id=cluster.cluster_id, member_id=cluster.member_id(node.id))
+        )
+        watched = WatchedTables(
+            ShardFeed(self._driver, calls),
+            lambda table: lambda revision: tables.header(table, revision=revision, term=0),
+            random.Random(),
+            leader_patience_s=LEADER_PATIENCE_ELECTIONS
+            * cluster.raft.election_ticks
+            * cluster.raft.tick_ms
+            / 1000,
         )
         services = (
-            EtcdKV(
-                forward, tables, request_bytes_max=limits.request_bytes_max, txn_ops_max=limits.txn_ops_max
+            EtcdKV(calls, tables, request_bytes_max=limits.request_bytes_max, txn_ops_max=limits.txn_ops_max),
+            EtcdWatch(
+                tables,
+                watched,
+                random.Random(),
+                progress_interval_s=cluster.watch.progress_interval_ms / 1000,
             ),
-            EtcdCluster(forward, tables, cluster),
+            EtcdCluster(calls, tables, cluster, self._topology),
             EtcdMaintenance(tables, statuses, cluster),
-            RegattaKV(
-                forward, RegattaHeaders(replica_id=node.id), step_timeout_s=limits.read_timeout_ms / 1000
-            ),
-            RegattaCluster(self._catalog, statuses, cluster, node),
+            RegattaKV(calls, RegattaHeaders(replica_id=node.id)),
+            RegattaCluster(self._catalog, statuses, cluster, self._topology, node),
+            EtcdLock(self._etcd, asyncio.get_running_loop()),
+            EtcdElection(self._etcd, asyncio.get_running_loop()),
         )
         handlers: dict[str, Handler] = {}
         for service in services:
             handlers.update(service.handlers)
         return handlers
 
-    async def _ask_replicas(self) -> dict[int, frames.ReplicaStatus | None]:
+    async def _ask_replicas(self) -> dict[ShardId, frames.ReplicaStatus | None]:
         """How this node's replicas are, by shard."""
-        shards = self._cluster.shards_of(self._node.name)
-        return await ReplicaStatuses(self._dispatch).on(self._node.id, shards)
+        node = NodeId(self._node.id)
+        return await self._statuses.on(node, self._topology.shards_on(node))
 
     @property
     def served(self) -> frozenset[str]:
@@ -212,7 +243,7 @@ class Coordinator:
         """Accept. Calls are taken from now on; those that need the catalog wait until it is read."""
         for listener in self._listeners:
             await listener.start()
-        self._bootstrap = asyncio.create_task(self._catalog.bootstrap())
+        self._bootstrap = asyncio.create_task(bootstrap(self._catalog, self._tables, self._cluster.tables))
         log.info("serving", endpoint=self._node.client_endpoint, node=self._node.name)
 
     @property
@@ -222,7 +253,7 @@ class Coordinator:
 
     def leader_believed(self, shard: int) -> int:
         """Node id of the shard's leader as last heard, 0 = none."""
-        return self._dispatch.routes(shard).leader_believed
+        return self._driver.routes(ShardId(shard)).leader_believed or 0
 
     async def stop(self) -> None:
         """Send clients elsewhere, let calls in flight end (at most CALLS_END_S), and let go of everything.
@@ -244,8 +275,8 @@ class Coordinator:
             await asyncio.sleep(NOTICE_S)
         front.refuse_calls()
         await front.wait_until_idle(CALLS_END_S)
-        # What is left has no time any more. The dispatch knows what can be said of each: it may have been applied.
-        self._dispatch.close()
+        # What is left has no time any more. The driver knows what can be said of each: it may have been applied.
+        self._driver.end_calls()
         await asyncio.sleep(0)
         front.end_calls(errors.ShuttingDown())
         await front.wait_until_idle(LAST_WORDS_S)
@@ -253,7 +284,5 @@ class Coordinator:
         self._let_go()
 
     def _let_go(self) -> None:
-        for link in self._links:
-            link.close()
-        self._links.clear()
+        self._driver.close()
         self._context.term()

@@ -151,6 +151,18 @@ class AnswerTooLarge(InvalidRequest):
     frame_code = 19
 
 
+class TooManyRows(InvalidRequest):
+    """A write would visit more rows than one command may; `detail` says how many that is."""
+
+    frame_code = 20
+
+
+class RequestIdReused(InvalidRequestId):
+    """The request id belongs to another request, which was applied; this one changed nothing."""
+
+    frame_code = 21
+
+
 # ---- absent ------------------------------------------------------------------------------------------------
 
 
@@ -237,6 +249,12 @@ class NoSuccessor(BoathouseError):
     retry = Retry.CALLER
 
 
+class BadTransferee(BoathouseError):
+    """Leadership was to go to a node that has no replica of the shard, or one that does not vote."""
+
+    frame_code = 107
+
+
 # ---- too busy, too full ------------------------------------------------------------------------------------
 
 
@@ -258,6 +276,20 @@ class TooManyCursors(BoathouseError):
     """All read cursors of the replica are in use."""
 
     frame_code = 122
+    retry = Retry.CALLER
+
+
+class ShardBusy(BoathouseError):
+    """The requests that are to be applied together would keep the shard from answering; this one changed nothing."""
+
+    frame_code = 123
+    retry = Retry.CALLER
+
+
+class UpgradeInProgress(BoathouseError):
+    """A voter of the shard runs a version that cannot apply this request yet; nothing was proposed."""
+
+    frame_code = 124
     retry = Retry.CALLER
 
 
@@ -287,6 +319,16 @@ class ReadTimedOut(BoathouseError):
     retry = Retry.CALLER
 
 
+# ---- known, but not how it was answered ---------------------------------------------------------------------
+
+
+class AnswerForgotten(BoathouseError):
+    """The request was applied, exactly once; its answer is no longer kept, or was too large to keep."""
+
+    frame_code = 150
+    definite = False
+
+
 # ---- our bug, a bad disk -----------------------------------------------------------------------------------
 
 
@@ -303,6 +345,40 @@ class Corrupt(BoathouseError):
     frame_code = 161
     definite = False
     retry = Retry.OTHER_REPLICA
+
+
+class TableContradicted(BoathouseError):
+    """The catalog says one thing of a table, and its shard another: whose data it is, is not known, and it is not
+    served."""
+
+    frame_code = 162
+
+
+# ---- locks and elections: what etcd's own client library says, and nobody repeats ----------------------------
+
+
+class SessionExpired(BoathouseError):
+    """The lease of somebody who waited for a lock ran out."""
+
+    frame_code = 180
+
+
+class NoElectionLeader(BoathouseError):
+    """Nobody has been elected under that name."""
+
+    frame_code = 181
+
+
+class NotElectionLeader(BoathouseError):
+    """The key and revision that were given do not lead, or lead no longer."""
+
+    frame_code = 182
+
+
+class LeaderKeyMissing(BoathouseError):
+    """Proclaim and Resign need the key that Campaign answered."""
+
+    frame_code = 183
 
 
 def _concrete(base: type[BoathouseError]) -> dict[int, type[BoathouseError]]:

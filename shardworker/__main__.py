@@ -1,5 +1,5 @@
 """`python -m shardworker`: one replica of one shard. Started by the supervisor, which writes its ProcessSpec."""
 
-from shardworker.worker import main
+from shardworker.entry import main
 
 main()

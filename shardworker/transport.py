@@ -1,8 +1,8 @@
 """ZeroMQ: how a worker hears coordinators and peers, and how it answers.
 
 One ROUTER socket takes everything that comes in, on the node's ipc path and on tcp. Answers to coordinators leave
-through it too, by the identity their link connected with. Each peer has a DEALER of its own for Raft traffic, whose
-queue is short: Raft repeats what is lost, and a peer that was away must not be met by a backlog from another time.
+through it too, by the identity their link connected with. Each peer has a DEALER of its own for Raft traffic. What
+their options are, proto/internal/sockets.py says.
 """
 
 from __future__ import annotations
@@ -14,31 +14,20 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 import zmq
-from google.protobuf.message import DecodeError
 
-from proto.internal import frames_pb2 as frames
+from proto.internal import sockets, wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from proto.internal import frames_pb2 as frames
     from shardworker.raft import NodeId
 
-PEER_QUEUE_MESSAGES_MAX: Final = 256
-CLIENT_QUEUE_MESSAGES_MAX: Final = 100_000
 DRAIN_MESSAGES_MAX: Final = 512
 """Messages taken in one turn; bounds a turn's length. The rest waits in ZeroMQ's queue for the next turn."""
 
-CONNECT_TIMEOUT_MS: Final = 2_000
-"""A connection that is not made within this is tried anew: TCP repeats a lost first packet ever more rarely."""
-
-HEARTBEAT_INTERVAL_MS: Final = 2_000
-HEARTBEAT_TIMEOUT_MS: Final = 5_000
-"""Whoever does not answer a heartbeat within this loses the connection. TCP would keep it for a quarter of an hour,
-and be silent after a partition for as long again as that lasted. ZeroMQ's own thread answers, so a busy process is not
-taken for a lost one; one that stands still for so long has lost its leadership anyway."""
-
-CLOSE_LINGER_MS: Final = 500
-"""How long close() lets ZeroMQ deliver the last answers."""
+STRANGERS_MAX: Final = 256
+"""Senders that were refused once and whose further messages are dropped without a word."""
 
 log = structlog.get_logger()
 
@@ -50,12 +39,7 @@ class Transport:
         """Bind and connect. Raises zmq.ZMQError if an address is taken or not ours."""
         self._group = group
         self._context = zmq.Context(io_threads=1)
-        self._router = self._context.socket(zmq.ROUTER)
-        self._router.sndhwm = CLIENT_QUEUE_MESSAGES_MAX
-        self._router.rcvhwm = CLIENT_QUEUE_MESSAGES_MAX
-        self._router.linger = CLOSE_LINGER_MS
-        self._router.router_mandatory = True  # else it drops answers without a word
-        _watch_connections(self._router)  # else what a vanished machine had open would stay open for ever
+        self._router = sockets.listening(self._context)
         for endpoint in binds:
             self._router.bind(endpoint)
         self._peers: dict[NodeId, zmq.Socket[bytes]] = {}
@@ -72,20 +56,11 @@ class Transport:
             self._poller.register(monitor, zmq.POLLIN)
         self._disconnected: list[NodeId] = []
         self._watched: dict[int, Callable[[], None]] = {}
+        self._strangers: dict[bytes, None] = {}
         self._closed = False
 
     def _connect(self, node: NodeId, endpoint: str) -> zmq.Socket[bytes]:
-        socket = self._context.socket(zmq.DEALER)
-        socket.sndhwm = PEER_QUEUE_MESSAGES_MAX
-        socket.linger = 0
-        # A peer that is down is tried again often enough for its return to be noticed within an election timeout.
-        socket.reconnect_ivl = 50
-        socket.reconnect_ivl_max = 500
-        # Without a completed connection nothing is queued: stale votes and appends are worse than none.
-        socket.immediate = True
-        socket.connect_timeout = CONNECT_TIMEOUT_MS
-        socket.handshake_ivl = HEARTBEAT_TIMEOUT_MS
-        _watch_connections(socket)
+        socket = sockets.to_peer(self._context)
         self._monitors[socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)] = node
         socket.connect(endpoint)
         return socket
@@ -114,7 +89,7 @@ class Transport:
         """All waiting envelopes with their senders' identities, at most DRAIN_MESSAGES_MAX.
 
         Waits up to timeout_s for the first one, then until pace_until on the monotonic clock. Envelopes of another
-        shard's group and undecodable bytes are dropped and logged."""
+        shard's group or a newer protocol and undecodable bytes are dropped, and logged once per sender."""
         for source, _ in self._poller.poll(math.ceil(timeout_s * 1000)):
             if source == self._wake_read:
                 os.read(self._wake_read, 4096)
@@ -145,24 +120,29 @@ class Transport:
                 log.warning("dropped a message that is not two frames")
                 continue
             try:
-                envelope = frames.Envelope.FromString(payload)
-            except DecodeError:
-                log.warning("dropped undecodable bytes", bytes=len(payload))
-                continue
-            if envelope.group != self._group:
-                log.warning("dropped a message of another shard or cluster", group=envelope.group)
+                envelope = wire.decode(payload, self._group)
+            except wire.Unreadable as error:
+                self._refuse(identity, error)
                 continue
             received.append((identity, envelope))
         return received
+
+    def _refuse(self, identity: bytes, error: wire.Unreadable) -> None:
+        """Drop what a sender says, and tell once: it will say more."""
+        if identity in self._strangers:
+            return
+        self._strangers[identity] = None
+        if len(self._strangers) > STRANGERS_MAX:
+            del self._strangers[next(iter(self._strangers))]
+        log.warning("dropped a message", reason=str(error), sender=identity.hex())
 
     def send_peer(self, node: NodeId, envelope: frames.Envelope) -> None:
         """Send to a peer if its connection takes it now; otherwise the envelope is lost, which Raft allows for."""
         socket = self._peers.get(node)
         if socket is None:
             return
-        envelope.group = self._group
         try:
-            socket.send(envelope.SerializeToString(), zmq.NOBLOCK)
+            socket.send(wire.encode(envelope, self._group), zmq.NOBLOCK)
         except zmq.Again:
             pass
 
@@ -170,11 +150,12 @@ class Transport:
         self, identity: bytes, envelope: frames.Envelope, attachments: Sequence[bytes] = ()
     ) -> None:
         """Answer a coordinator. One that has gone gets nothing: its calls ended with its connection."""
-        envelope.group = self._group
         try:
             # Large buffers are handed over, not copied: pyzmq copies only below its own threshold of 64 KiB.
             self._router.send_multipart(
-                (identity, envelope.SerializeToString(), *attachments), zmq.NOBLOCK, copy=not attachments
+                (identity, wire.encode(envelope, self._group), *attachments),
+                zmq.NOBLOCK,
+                copy=not attachments,
             )
         except zmq.Again:
             log.warning("dropped an answer: the coordinator's queue is full")
@@ -183,7 +164,7 @@ class Transport:
                 raise
 
     def close(self) -> None:
-        """Deliver what is queued for coordinators, at most CLOSE_LINGER_MS, and release the sockets."""
+        """Deliver what is queued for coordinators, for a moment, and release the sockets."""
         for socket in self._peers.values():
             socket.disable_monitor()
             socket.close()
@@ -194,8 +175,3 @@ class Transport:
         self._closed = True
         os.close(self._wake_read)
         os.close(self._wake_write)
-
-
-def _watch_connections(socket: zmq.Socket[bytes]) -> None:
-    socket.heartbeat_ivl = HEARTBEAT_INTERVAL_MS
-    socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS

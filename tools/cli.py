@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from tools import kv, table
+from tools import kv, streams, table
 from tools.failure import Failed
 from tools.output import Output
 
@@ -21,6 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help and errors: half the time to the first line, and nothing is wrapped into boxes
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -160,12 +161,19 @@ def bench(context: typer.Context) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    streams.repair()
     if not __debug__:
         sys.exit("boathouse: python -O strips the assertions that guard the data; start without it")
     try:
         app()
     except Failed as failure:
         typer.echo(f"boathouse: {failure}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        # What fails without a name is the output: whoever opens or connects says what.
+        what = "the output can't be written" if error.filename is None else error.filename
+        streams.give_up_stdout()
+        typer.echo(f"boathouse: {what}: {error.strerror}", err=True)
         sys.exit(1)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 import grpc
 
 from proto.etcd import rpc_pb2 as rpc
+from tools.endpoints import is_loopback
 from tools.failure import Failed
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class KvClient:
         self._timeout_s = timeout_s
         self._request_id = request_id
         self._channels = {
-            endpoint: grpc.insecure_channel(endpoint, options=OPTIONS) for endpoint in endpoints
+            endpoint: grpc.insecure_channel(endpoint, options=_options(endpoint)) for endpoint in endpoints
         }
 
     def __enter__(self) -> Self:
@@ -80,6 +81,11 @@ class KvClient:
             if time.monotonic() + PAUSE_S >= deadline_s:
                 raise Failed(_words(endpoint, failure)) from None
             time.sleep(PAUSE_S)
+
+
+def _options(endpoint: str) -> list[tuple[str, int]]:
+    """A proxy for the world outside (http_proxy) has nothing to do with what is on this machine."""
+    return [*OPTIONS, ("grpc.enable_http_proxy", 0)] if is_loopback(endpoint) else OPTIONS
 
 
 def _may_repeat(error: grpc.RpcError) -> bool:

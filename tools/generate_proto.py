@@ -26,19 +26,12 @@ def proto_files() -> list[str]:
     )
 
 
-def has_services(name: str) -> bool:
-    """Whether the .proto file declares a gRPC service and so gets _pb2_grpc modules."""
-    return any(line.startswith("service ") for line in (ROOT / name).read_text().splitlines())
-
-
 def generate(output: Path) -> None:
-    """Write _pb2.py, _pb2.pyi and, for files with services, _pb2_grpc.py and _pb2_grpc.pyi below output.
+    """Write _pb2.py and _pb2.pyi below output.
 
+    No _pb2_grpc: servers and clients here name a method by its path.
     Raises RuntimeError if protoc refuses a file; protoc itself has then said why on standard error."""
-    files = proto_files()
-    run_protoc([f"--python_out={output}", f"--mypy_out=quiet:{output}", *files])
-    with_services = [name for name in files if has_services(name)]
-    run_protoc([f"--grpc_python_out={output}", f"--mypy_grpc_out=quiet:{output}", *with_services])
+    run_protoc([f"--python_out={output}", f"--mypy_out=quiet:{output}", *proto_files()])
 
 
 def run_protoc(arguments: list[str]) -> None:
@@ -54,7 +47,7 @@ def generated_files(folder: Path) -> dict[str, bytes]:
     """The generated modules below folder, by their path relative to it."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
-        for pattern in ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi")
+        for pattern in ("*_pb2*.py", "*_pb2*.pyi")
         for place in FOLDERS
         for path in (folder / place).rglob(pattern)
     }

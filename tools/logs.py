@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
@@ -58,6 +59,7 @@ class _Log:
         self.path = path
         self.prefix = prefix
         self._position = 0
+        self._inode: int | None = None
 
     def last_lines(self, count: int) -> list[bytes]:
         """The last lines of it as it is now."""
@@ -70,8 +72,10 @@ class _Log:
     def _read(self) -> Iterator[bytes]:
         try:
             with self.path.open("rb") as file:
-                if file.seek(0, 2) < self._position:
-                    self._position = 0  # shorter than before: its content was moved aside
+                found = os.fstat(file.fileno())
+                if found.st_ino != self._inode or found.st_size < self._position:
+                    self._position = 0  # another file, or shorter than before: its content was moved aside
+                self._inode = found.st_ino
                 file.seek(self._position)
                 while line := file.readline(READ_BYTES_MAX):
                     if not line.endswith(b"\n") and len(line) < READ_BYTES_MAX:

@@ -8,20 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from proto.varint import delimited, varint
+
 _TAG_HEADER: Final = b"\x0a"
 _TAGS: Final = tuple(bytes([number << 3]) for number in range(6))
-
-
-def varint(value: int) -> bytes:
-    """A non-negative integer in protobuf's variable-length form."""
-    if value < 0x80:
-        return value.to_bytes(1)
-    encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
 
 
 def _field(number: int, value: int) -> bytes:
@@ -37,7 +27,7 @@ class EtcdHeaders:
     def encode(self, *, revision: int, term: int) -> bytes:
         """Field 1 of a response, tag included."""
         header = b"".join((self._identity, _field(3, revision), _field(4, term)))
-        return b"".join((_TAG_HEADER, varint(len(header)), header))
+        return delimited(_TAG_HEADER, header)
 
 
 class RegattaHeaders:
@@ -52,4 +42,4 @@ class RegattaHeaders:
         header = b"".join(
             (_field(1, shard), self._replica, _field(3, revision), _field(4, term), _field(5, leader))
         )
-        return b"".join((_TAG_HEADER, varint(len(header)), header))
+        return delimited(_TAG_HEADER, header)

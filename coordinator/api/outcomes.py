@@ -36,7 +36,11 @@ ETCD: Final[Table] = {
     errors.RequestTooLarge: Row(Code.INVALID_ARGUMENT, "etcdserver: request is too large"),
     errors.InvalidSortOption: Row(Code.INVALID_ARGUMENT, "etcdserver: invalid sort option"),
     errors.AnswerTooLarge: Row(Code.RESOURCE_EXHAUSTED, "etcdserver: answer is too large: {detail}"),
+    errors.TooManyRows: Row(Code.RESOURCE_EXHAUSTED, "etcdserver: request visits too many keys: {detail}"),
     errors.InvalidRequestId: Row(Code.INVALID_ARGUMENT, "etcdserver: {detail}, must be 1 to 128"),
+    errors.RequestIdReused: Row(
+        Code.INVALID_ARGUMENT, "etcdserver: boathouse-request-id belongs to another request"
+    ),
     errors.Absent: Row(Code.NOT_FOUND, "etcdserver: not found: {detail}"),
     errors.TableNotFound: Row(Code.NOT_FOUND, "etcdserver: table not found"),
     errors.LeaseNotFound: Row(Code.NOT_FOUND, "etcdserver: requested lease not found"),
@@ -49,9 +53,19 @@ ETCD: Final[Table] = {
     errors.NoLeader: Row(Code.UNAVAILABLE, "etcdserver: no leader"),
     errors.ShuttingDown: Row(Code.UNAVAILABLE, "etcdserver: server stopped"),
     errors.NoSuccessor: Row(Code.FAILED_PRECONDITION, "etcdserver: bad leader transferee"),
+    errors.BadTransferee: Row(Code.FAILED_PRECONDITION, "etcdserver: bad leader transferee"),
     errors.QueueFull: Row(Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests"),
     errors.NoSpace: Row(Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded"),
     errors.TooManyCursors: Row(Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests"),
+    errors.ShardBusy: Row(Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests"),
+    # As an etcd server answers what its cluster's version does not have yet.
+    errors.UpgradeInProgress: Row(
+        Code.UNAVAILABLE, "etcdserver: not supported yet by every member: {detail}"
+    ),
+    # What the client asked for exists, once. No client repeats a request over this code.
+    errors.AnswerForgotten: Row(
+        Code.ALREADY_EXISTS, "etcdserver: the request was applied before, and its answer is no longer kept"
+    ),
     # The fate of these is unknown. UNAVAILABLE with a text that etcd's Go client does not repeat writes for; it
     # would repeat them for CANCELLED and DEADLINE_EXCEEDED.
     errors.LeaderLost: Row(
@@ -61,6 +75,16 @@ ETCD: Final[Table] = {
     errors.ReadTimedOut: Row(Code.UNAVAILABLE, "etcdserver: request timed out"),
     errors.InvariantBroken: Row(Code.INTERNAL, "boathouse: internal error: {detail}"),
     errors.Corrupt: Row(Code.DATA_LOSS, "etcdserver: corrupt cluster"),
+    errors.TableContradicted: Row(Code.DATA_LOSS, "etcdserver: corrupt cluster: {detail}"),
+}
+
+ETCD_CONCURRENCY: Final[Table] = {
+    # etcd's Lock and Election run over a client inside the server, and whatever that client reports leaves as UNKNOWN.
+    **{error: Row(Code.UNKNOWN, row.text) for error, row in ETCD.items()},
+    errors.SessionExpired: Row(Code.UNKNOWN, "mutex: session is expired"),
+    errors.NoElectionLeader: Row(Code.UNKNOWN, "election: no leader"),
+    errors.NotElectionLeader: Row(Code.UNKNOWN, "election: not leader"),
+    errors.LeaderKeyMissing: Row(Code.UNKNOWN, '"leader" field must be provided'),
 }
 
 REGATTA: Final[Table] = {
@@ -78,7 +102,9 @@ REGATTA: Final[Table] = {
     errors.RequestTooLarge: Row(Code.FAILED_PRECONDITION, "payload is too big"),
     errors.FilterNotSupported: Row(Code.UNIMPLEMENTED, "{detail} not implemented"),
     errors.AnswerTooLarge: Row(Code.RESOURCE_EXHAUSTED, "answer is too large: {detail}"),
+    errors.TooManyRows: Row(Code.RESOURCE_EXHAUSTED, "request visits too many keys: {detail}"),
     errors.InvalidRequestId: Row(Code.INVALID_ARGUMENT, "{detail}, must be 1 to 128"),
+    errors.RequestIdReused: Row(Code.INVALID_ARGUMENT, "boathouse-request-id belongs to another request"),
     errors.Absent: Row(Code.NOT_FOUND, "not found: {detail}"),
     errors.TableNotFound: Row(Code.NOT_FOUND, "table not found"),
     errors.CursorNotFound: Row(Code.UNAVAILABLE, "request aborted"),
@@ -90,14 +116,21 @@ REGATTA: Final[Table] = {
     errors.NoLeader: Row(Code.UNAVAILABLE, "request dropped as the shard is not ready"),
     errors.ShuttingDown: Row(Code.UNAVAILABLE, "raft shard already closed"),
     errors.NoSuccessor: Row(Code.FAILED_PRECONDITION, "no other replica can take over"),
+    errors.BadTransferee: Row(Code.FAILED_PRECONDITION, "no voter of the shard"),
     errors.QueueFull: Row(Code.RESOURCE_EXHAUSTED, "system is too busy try again later"),
     errors.NoSpace: Row(Code.RESOURCE_EXHAUSTED, "database space exceeded"),
     errors.TooManyCursors: Row(Code.RESOURCE_EXHAUSTED, "system is too busy try again later"),
+    errors.ShardBusy: Row(Code.RESOURCE_EXHAUSTED, "system is too busy try again later"),
+    errors.UpgradeInProgress: Row(Code.UNAVAILABLE, "not supported yet by every replica: {detail}"),
+    errors.AnswerForgotten: Row(
+        Code.ALREADY_EXISTS, "the request was applied before, and its answer is no longer kept"
+    ),
     errors.LeaderLost: Row(Code.UNAVAILABLE, "timeout"),
     errors.TimedOut: Row(Code.UNAVAILABLE, "timeout"),
     errors.ReadTimedOut: Row(Code.UNAVAILABLE, "timeout"),
     errors.InvariantBroken: Row(Code.INTERNAL, "internal error: {detail}"),
     errors.Corrupt: Row(Code.DATA_LOSS, "corrupt data: {detail}"),
+    errors.TableContradicted: Row(Code.DATA_LOSS, "{detail}"),
 }
 
 GRPC: Final[Table] = {

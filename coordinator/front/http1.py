@@ -136,7 +136,9 @@ class Pages:
         if methods := [method for method, known in self._pages if known == path]:
             allowed = ", ".join(methods)
             return refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes {allowed}\n", ("Allow", allowed))
-        known = ", ".join(dict.fromkeys(path for _, path in self._pages))
+        if path.startswith("/v3"):
+            return refusal(HTTPStatus.NOT_FOUND, "Not Found")
+        known = ", ".join(path for method, path in self._pages if method == "GET")
         return refusal(HTTPStatus.NOT_FOUND, f"no such page; there are {known}\n")
 
 

@@ -49,7 +49,7 @@ def make_routes(
     for path, handler in handlers.items():
         method = METHODS[path]
         timeout_s: float | None = write_timeout_s if method.access is Access.WRITE else read_timeout_s
-        if method.kind is not Kind.UNARY:
+        if method.kind is not Kind.UNARY or method.waits:
             timeout_s = None
         routes.append(
             Route(path=path, method=method, api=apis[method.api], handler=handler, timeout_s=timeout_s)

@@ -13,16 +13,16 @@ from proto.validation import etcd as shape
 if TYPE_CHECKING:
     from coordinator.api.call import Call, Handler
     from coordinator.services.etcd_tables import EtcdTables
-    from coordinator.shards.table_calls import Forward
+    from coordinator.shards.table_calls import TableCalls
 
 
 class EtcdKV:
     """Range, Put, DeleteRange, Txn, Compact."""
 
     def __init__(
-        self, forward: Forward, tables: EtcdTables, *, request_bytes_max: int, txn_ops_max: int
+        self, calls: TableCalls, tables: EtcdTables, *, request_bytes_max: int, txn_ops_max: int
     ) -> None:
-        self._forward = forward
+        self._calls = calls
         self._tables = tables
         self._request_bytes_max = request_bytes_max
         self._txn_ops_max = txn_ops_max
@@ -43,7 +43,7 @@ class EtcdKV:
         request = decode(etcd.RangeRequest.FromString, call.body)
         shape.check_range(request)
         table = await self._tables.find(call)
-        reply = await self._forward.read(
+        table, reply = await self._calls.read(
             table, frames.ETCD_RANGE, call.body, call.deadline, linearizable=not request.serializable
         )
         return self._tables.with_header(table, reply)
@@ -65,7 +65,7 @@ class EtcdKV:
         if not shape.is_read_only(request):
             return await self._write(frames.ETCD_TXN, call)
         table = await self._tables.find(call)
-        reply = await self._forward.read(
+        table, reply = await self._calls.read(
             table, frames.ETCD_TXN, call.body, call.deadline, linearizable=not shape.is_serializable(request)
         )
         return self._tables.with_header(table, reply)
@@ -78,7 +78,7 @@ class EtcdKV:
     async def _write(self, method: frames.Method.ValueType, call: Call) -> bytes:
         shape.check_size(len(call.body), self._request_bytes_max)
         table = await self._tables.find(call)
-        reply = await self._forward.write(
+        table, reply = await self._calls.write(
             table, method, call.body, call.deadline, call.metadata.get(request_ids.METADATA_KEY)
         )
         return self._tables.with_header(table, reply)

@@ -12,9 +12,9 @@ from proto.etcd import rpc_pb2 as etcd
 if TYPE_CHECKING:
     from config import ClusterConfig
     from coordinator.api.call import Call, Handler
-    from coordinator.catalog.cache import Table
     from coordinator.services.etcd_tables import EtcdTables
     from coordinator.shards.replica_status import ReplicaStatuses
+    from proto.catalog import TableEntry
     from proto.internal import frames_pb2 as frames
 
 VERSION: Final = "3.5.21"
@@ -82,5 +82,5 @@ class EtcdMaintenance:
         newest = max(replicas, key=lambda replica: table_revision(replica, table.id))
         return self._header(table, newest) + response.SerializeToString()
 
-    def _header(self, table: Table, replica: frames.ReplicaStatus) -> bytes:
+    def _header(self, table: TableEntry, replica: frames.ReplicaStatus) -> bytes:
         return self._tables.header(table, revision=table_revision(replica, table.id), term=replica.term)

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from coordinator.services.decoding import decode
 from proto import errors
+from proto.ids import NodeId
 from proto.regatta import early_pb2 as early
 from proto.regatta import regatta_pb2 as regatta
 
 if TYPE_CHECKING:
     from config import ClusterConfig, NodeConfig
+    from config.topology import Topology
     from coordinator.api.call import Call, Handler
     from coordinator.catalog.cache import Catalog
     from coordinator.shards.replica_status import ReplicaStatuses
+    from proto.ids import ShardId
     from proto.internal import frames_pb2 as frames
 
 VERSION: Final = "0.5.2"
@@ -29,7 +32,12 @@ class RegattaCluster:
     """MemberList, Status."""
 
     def __init__(
-        self, catalog: Catalog, statuses: ReplicaStatuses, cluster: ClusterConfig, node: NodeConfig
+        self,
+        catalog: Catalog,
+        statuses: ReplicaStatuses,
+        cluster: ClusterConfig,
+        topology: Topology,
+        node: NodeConfig,
     ) -> None:
         self._catalog = catalog
         self._statuses = statuses
@@ -40,7 +48,7 @@ class RegattaCluster:
                 id=str(member.id),
                 name=member.name,
                 # Without a scheme, unlike the next.
-                peerURLs=[cluster.worker_tcp(member.id, 1).removeprefix("tcp://")],
+                peerURLs=[topology.peer_endpoint_of(NodeId(member.id))],
                 clientURLs=[f"http://{member.client_endpoint}"],
             )
             for member in cluster.nodes.values()
@@ -87,7 +95,7 @@ class RegattaCluster:
             response.config.update(_flat(self._cluster.model_dump(mode="json")))
         return response.SerializeToString()
 
-    async def _ask(self, shard: int) -> frames.ReplicaStatus | errors.BoathouseError:
+    async def _ask(self, shard: ShardId) -> frames.ReplicaStatus | errors.BoathouseError:
         try:
             return await self._statuses.nearest(shard)
         except errors.BoathouseError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from coordinator.services.decoding import decode
@@ -15,18 +14,16 @@ from proto.validation import regatta as shape
 if TYPE_CHECKING:
     from coordinator.api.call import Call, Handler
     from coordinator.api.headers import RegattaHeaders
-    from coordinator.catalog.cache import Table
-    from coordinator.shards.table_calls import Forward
+    from coordinator.shards.table_calls import TableCalls
+    from proto.catalog import TableEntry
 
 
 class RegattaKV:
     """Range, IterateRange, Put, DeleteRange, Txn."""
 
-    def __init__(self, forward: Forward, headers: RegattaHeaders, *, step_timeout_s: float) -> None:
-        """step_timeout_s bounds each part of an iteration; the whole may take as long as its client reads on."""
-        self._forward = forward
+    def __init__(self, calls: TableCalls, headers: RegattaHeaders) -> None:
+        self._calls = calls
         self._headers = headers
-        self._step_timeout_s = step_timeout_s
 
     @property
     def handlers(self) -> dict[str, Handler]:
@@ -43,9 +40,9 @@ class RegattaKV:
         """Serializable unless the request says linearizable."""
         request = decode(regatta.RangeRequest.FromString, call.body)
         shape.check_range(request)
-        table = await self._find_table(request.table, call.deadline)
+        table = await self._find_table(request.table, call.deadline, call.body)
         shape.check_range_lengths(request)
-        reply = await self._forward.read(
+        table, reply = await self._calls.read(
             table, frames.REGATTA_RANGE, call.body, call.deadline, linearizable=request.linearizable
         )
         return self._with_header(table, reply)
@@ -54,7 +51,7 @@ class RegattaKV:
         """One key."""
         request = decode(regatta.PutRequest.FromString, call.body)
         shape.check_put(request)
-        table = await self._find_table(request.table, call.deadline)
+        table = await self._find_table(request.table, call.deadline, call.body)
         shape.check_put_lengths(request)
         return await self._write(table, frames.REGATTA_PUT, call)
 
@@ -62,7 +59,7 @@ class RegattaKV:
         """A key or a range of them."""
         request = decode(regatta.DeleteRangeRequest.FromString, call.body)
         shape.check_delete_range(request)
-        table = await self._find_table(request.table, call.deadline)
+        table = await self._find_table(request.table, call.deadline, call.body)
         shape.check_delete_range_lengths(request)
         return await self._write(table, frames.REGATTA_DELETE_RANGE, call)
 
@@ -70,11 +67,11 @@ class RegattaKV:
         """A transaction of ranges only is a linearizable read."""
         request = decode(regatta.TxnRequest.FromString, call.body)
         shape.check_txn(request)
-        table = await self._find_table(request.table, call.deadline)
+        table = await self._find_table(request.table, call.deadline, call.body)
         shape.check_txn_lengths(request)
         if not shape.is_read_only(request):
             return await self._write(table, frames.REGATTA_TXN, call)
-        reply = await self._forward.read(
+        table, reply = await self._calls.read(
             table, frames.REGATTA_TXN, call.body, call.deadline, linearizable=True
         )
         return self._with_header(table, reply)
@@ -85,42 +82,34 @@ class RegattaKV:
         Raises CursorNotFound when the replica that holds the view is gone: nobody else has it."""
         request = decode(regatta.RangeRequest.FromString, call.body)
         shape.check_range(request)
-        deadline = min(call.deadline, asyncio.get_running_loop().time() + self._step_timeout_s)
-        table = await self._find_table(request.table, deadline)
-        opened = await self._forward.open(
+        deadline = self._calls.step_deadline(call.deadline)
+        table = await self._find_table(request.table, deadline, call.body)
+        stream = await self._calls.start(
             table, frames.REGATTA_ITERATE, call.body, deadline, linearizable=request.linearizable
         )
-        reply = opened.future.result()
-        cursor = reply.cursor
         try:
-            await call.send(self._with_header(table, reply))
-            while cursor:
-                reply = await self._forward.next_part(
-                    opened, table, cursor=cursor, timeout_s=self._step_timeout_s
-                )
-                cursor = reply.cursor
-                await call.send(self._with_header(table, reply))
+            async for reply in stream.parts():
+                await call.send(self._with_header(stream.table, reply))
         finally:
-            if cursor:  # the client went away, or a part failed
-                self._forward.close_cursor(opened, table, cursor=cursor, timeout_s=self._step_timeout_s)
+            stream.close()  # the client may have gone, or a part failed
 
-    async def _find_table(self, name: bytes, deadline: float) -> Table:
+    async def _find_table(self, name: bytes, deadline: float, body: bytes) -> TableEntry:
         try:
-            return await self._forward.find_table(name.decode(), deadline)
+            return await self._calls.find_table(name.decode(), deadline, body_bytes=len(body))
         except UnicodeDecodeError:
             raise errors.TableNotFound(repr(name)) from None
 
-    async def _write(self, table: Table, method: frames.Method.ValueType, call: Call) -> bytes:
-        reply = await self._forward.write(
+    async def _write(self, table: TableEntry, method: frames.Method.ValueType, call: Call) -> bytes:
+        table, reply = await self._calls.write(
             table, method, call.body, call.deadline, call.metadata.get(request_ids.METADATA_KEY)
         )
         return self._with_header(table, reply)
 
-    def _with_header(self, table: Table, reply: frames.Reply) -> bytes:
+    def _with_header(self, table: TableEntry, reply: frames.Reply) -> bytes:
         header = self._headers.encode(
             shard=table.shard,
             revision=reply.revision,
-            term=self._forward.term_shown(table, reply.term),
-            leader=reply.leader or self._forward.leader_believed(table),
+            term=self._calls.term_shown(table, reply.term),
+            leader=reply.leader or self._calls.leader_believed(table) or 0,
         )
         return header + reply.body

@@ -7,11 +7,11 @@ import itertools
 from typing import Final
 
 from proto import errors
+from proto.methods import REQUEST_ID_BYTES
 
 METADATA_KEY: Final = "boathouse-request-id"
 """gRPC metadata by which a client names its write."""
 
-BYTES: Final = 16
 CLIENT_ID_BYTES_MAX: Final = 128
 
 
@@ -35,9 +35,9 @@ def from_client(client_id: bytes, table_id: int) -> bytes:
     Raises InvalidRequestId unless it has 1 to CLIENT_ID_BYTES_MAX bytes."""
     if not 1 <= len(client_id) <= CLIENT_ID_BYTES_MAX:
         raise errors.InvalidRequestId(f"boathouse-request-id has {len(client_id)} bytes")
-    return hashlib.blake2b(client_id, digest_size=BYTES, salt=table_id.to_bytes(16)).digest()
+    return hashlib.blake2b(client_id, digest_size=REQUEST_ID_BYTES, salt=table_id.to_bytes(16)).digest()
 
 
 def following(request_id: bytes) -> bytes:
     """The id for the same write after its first was used up by a refusal; the same one each time."""
-    return hashlib.blake2b(request_id, digest_size=BYTES, person=b"following").digest()
+    return hashlib.blake2b(request_id, digest_size=REQUEST_ID_BYTES, person=b"following").digest()

@@ -156,7 +156,9 @@ class Child:
 
     def kill_if_hung(self) -> None:
         """Look whether it still answers; to be called every WATCH_INTERVAL_S. What is killed starts again as after any
-        crash."""
+        crash. One that is stopping has its own time limit."""
+        if self._stop_asked.is_set():
+            return
         for life in (self._life, self._successor):
             if life is not None:
                 life.kill_if_hung()

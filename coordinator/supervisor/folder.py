@@ -48,12 +48,13 @@ class NodeFolder:
         _check_length(cluster, node)
         try:
             _make_folder(path)
-            lock_fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            lock_fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StartRefused(f"the data folder {path} can't be written: {error.strerror}") from None
         try:
             _lock(node, path, lock_fd)
             _check_identity(cluster, node, path)
+            _close_to_others(path)
             holder = {"pid": os.getpid(), "control": str(cluster.control_socket(node))}
             os.ftruncate(lock_fd, 0)
             os.pwrite(lock_fd, json.dumps(holder).encode(), 0)
@@ -121,6 +122,16 @@ def _make_folder(path: Path) -> None:
         for folder in dict.fromkeys((path, path.parent, *missing)):
             with contextlib.suppress(PermissionError):  # not ours to read: its owner made what we found there
                 _sync_folder(folder.parent)
+
+
+def _close_to_others(path: Path) -> None:
+    """What lies in the folder is for this user alone, also what an earlier version made for others to read."""
+    for folder, _, names in os.walk(path):
+        os.chmod(folder, 0o700)
+        for name in names:
+            file = os.path.join(folder, name)
+            if not os.path.islink(file):
+                os.chmod(file, 0o600)
 
 
 def _lock(node: str, path: Path, lock_fd: int) -> None:

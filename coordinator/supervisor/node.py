@@ -55,8 +55,8 @@ class NodeSupervisor:
         self._cluster = cluster
         self._sockets = sockets
         self._on_change = on_change
-        self._socket_seen: dict[ProcessName, int | None] = {}
-        """Which process of a replica had its unix socket in place."""
+        self._unix_sockets: dict[ProcessName, Path] = {}
+        """Where replicas had made their unix sockets when they said that they were ready."""
         self._children: dict[str, Child] = {}
         for name in processes_of(cluster, node):
             handed = {socket: sockets.descriptors[socket] for socket in name.kind.sockets}
@@ -110,20 +110,11 @@ class NodeSupervisor:
         """Restart replicas whose unix socket somebody removed, one after the other: they hold their connections, but a
         coordinator that starts would not find them, and only they can make it again."""
         for child in self.children:
-            path = self._ipc_path(child)
-            if path is None or child.state is not State.RUNNING:
-                continue
-            pid = child.report().pid
-            if path.exists():
-                self._socket_seen[child.name] = pid
-            elif self._socket_seen.get(child.name) == pid and not self.down_asked.is_set():
+            is_gone = child.name in self._unix_sockets and not self._unix_sockets[child.name].exists()
+            if is_gone and child.state is State.RUNNING and not self.down_asked.is_set():
                 await child.stop()
                 await self._start(child)
                 await child.wait_settled()
-
-    def _ipc_path(self, child: Child) -> Path | None:
-        shard = child.name.shard
-        return None if shard is None else self._cluster.worker_socket(self.node, shard)
 
     # ---- what the control socket asks ----------------------------------------------------------------------
 
@@ -185,7 +176,12 @@ class NodeSupervisor:
         return child.name.kind.hands_over and await child.hand_over()
 
     def _handle_change(self, report: ProcessReport) -> None:
-        if report.name.kind.sockets and report.state in _DOWN:
+        name = report.name
+        if report.state is State.RUNNING and name.shard is not None:
+            path = self._cluster.worker_socket(self.node, name.shard)
+            if path.exists():
+                self._unix_sockets[name] = path
+        if name.kind.sockets and report.state in _DOWN:
             users = [child for child in self.children if child.name.kind.sockets]
             if all(child.state in _DOWN for child in users):
                 self._sockets.refuse()

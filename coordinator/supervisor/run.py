@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from typing import TYPE_CHECKING, Final, ParamSpec, Protocol
 
@@ -78,6 +79,7 @@ def run(
 
     A second signal kills what has not stopped yet; signals that were ignored when we were started, as nohup does, stay
     ignored. Raises StartRefused before anything is started."""
+    os.umask(0o077)  # whatever is made from here on, logs and sockets included, is for this user alone
     with contextlib.ExitStack() as claimed:
         folders, sockets = {}, {}
         for node in nodes:

@@ -51,7 +51,11 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     """body: empty, Request.cursor says which"""
     CURSOR_CLOSE: _Method.ValueType  # 44
     TRANSFER_LEADER: _Method.ValueType  # 45
-    """body: empty; answered once the most up-to-date peer is asked, or NoSuccessor"""
+    """body: TransferLeader; answered once that peer is asked, which then campaigns"""
+    RAISE_LEVEL: _Method.ValueType  # 46
+    """body: MachineLevel; proposed by the leader itself, never taken from a client"""
+    TABLE_CHANGES: _Method.ValueType  # 50
+    """body: ChangesRequest; answered by a TableChanges, perhaps later"""
 
 class Method(_Method, metaclass=_MethodEnumTypeWrapper):
     """Which operation a Request or a Command carries. The body is the request message of that API, as it came."""
@@ -78,7 +82,11 @@ CURSOR_NEXT: Method.ValueType  # 43
 """body: empty, Request.cursor says which"""
 CURSOR_CLOSE: Method.ValueType  # 44
 TRANSFER_LEADER: Method.ValueType  # 45
-"""body: empty; answered once the most up-to-date peer is asked, or NoSuccessor"""
+"""body: TransferLeader; answered once that peer is asked, which then campaigns"""
+RAISE_LEVEL: Method.ValueType  # 46
+"""body: MachineLevel; proposed by the leader itself, never taken from a client"""
+TABLE_CHANGES: Method.ValueType  # 50
+"""body: ChangesRequest; answered by a TableChanges, perhaps later"""
 Global___Method: _TypeAlias = Method  # noqa: Y015
 
 @_typing.final
@@ -96,11 +104,16 @@ class Envelope(_message.Message):
     VERDICT_FIELD_NUMBER: _builtins.int
     CENSUS_QUESTION_FIELD_NUMBER: _builtins.int
     CENSUS_ANSWER_FIELD_NUMBER: _builtins.int
+    TAKEN_BYTES_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
+    taken_bytes: _builtins.int
+    """coordinator -> worker: bodies of answers it took since it last said so"""
+    protocol: _builtins.int
+    """version that the sender writes (proto/internal/wire.py); 0 = 1"""
     group: _builtins.int
-    """Shards of different clusters on clashing ports must not talk: every Envelope names its shard's group.
-    hash of (cluster, shard); a mismatch is dropped and logged
-    """
+    """hash of (cluster, shard); a mismatch is dropped and logged"""
     @_builtins.property
     def hello(self) -> Global___Hello:
         """a coordinator introduces itself; answered by a ReplicaState"""
@@ -145,6 +158,12 @@ class Envelope(_message.Message):
     def census_answer(self) -> Global___CensusAnswer:
         """worker -> worker"""
 
+    @_builtins.property
+    def level(self) -> Global___LevelReport:
+        """Shards of different clusters on clashing ports must not talk: every Envelope names its shard's group.
+        worker -> worker
+        """
+
     def __init__(
         self,
         *,
@@ -159,11 +178,14 @@ class Envelope(_message.Message):
         verdict: Global___DigestVerdict | None = ...,
         census_question: Global___CensusQuestion | None = ...,
         census_answer: Global___CensusAnswer | None = ...,
+        taken_bytes: _builtins.int = ...,
+        protocol: _builtins.int = ...,
+        level: Global___LevelReport | None = ...,
         group: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "hello", b"hello", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "hello", b"hello", "level", b"level", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "digests", b"digests", "group", b"group", "hello", b"hello", "raft", b"raft", "replies", b"replies", "requests", b"requests", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "digests", b"digests", "group", b"group", "hello", b"hello", "level", b"level", "protocol", b"protocol", "raft", b"raft", "replies", b"replies", "requests", b"requests", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "taken_bytes", b"taken_bytes", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -174,16 +196,20 @@ class Hello(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NODE_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGES_FIELD_NUMBER: _builtins.int
     node: _builtins.int
     """id of the coordinator's node"""
+    acknowledges: _builtins.bool
+    """it says what it takes (Envelope.taken_bytes), so its answers are metered"""
     def __init__(
         self,
         *,
         node: _builtins.int = ...,
+        acknowledges: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledges", b"acknowledges", "node", b"node"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -200,6 +226,7 @@ class Request(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     LINEARIZABLE_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
+    CLIENT_FIELD_NUMBER: _builtins.int
     call: _builtins.int
     """correlates the Reply on this link"""
     method: Global___Method.ValueType
@@ -210,6 +237,8 @@ class Request(_message.Message):
     linearizable: _builtins.bool
     """reads: false answers from this replica as it is"""
     cursor: _builtins.int
+    client: _builtins.int
+    """whose call it is, as the coordinator numbers its clients; 0 = not told"""
     def __init__(
         self,
         *,
@@ -220,10 +249,11 @@ class Request(_message.Message):
         request_id: _builtins.bytes = ...,
         linearizable: _builtins.bool = ...,
         cursor: _builtins.int = ...,
+        client: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "call", b"call", "cursor", b"cursor", "linearizable", b"linearizable", "method", b"method", "request_id", b"request_id", "table_id", b"table_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "call", b"call", "client", b"client", "cursor", b"cursor", "linearizable", b"linearizable", "method", b"method", "request_id", b"request_id", "table_id", b"table_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -280,6 +310,138 @@ class Reply(_message.Message):
 Global___Reply: _TypeAlias = Reply  # noqa: Y015
 
 @_typing.final
+class TransferLeader(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    target: _builtins.int
+    """node id of a voter; 0 = the one that is furthest along"""
+    def __init__(
+        self,
+        *,
+        target: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferLeader: _TypeAlias = TransferLeader  # noqa: Y015
+
+@_typing.final
+class ChangesRequest(_message.Message):
+    """What has changed in a table from a revision on, for its followers: they ask again from where the answer ends, of any
+    replica, so nobody keeps a subscription and nobody is sent more than he asked for.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_REVISION_FIELD_NUMBER: _builtins.int
+    WAIT_MS_FIELD_NUMBER: _builtins.int
+    from_revision: _builtins.int
+    """0 = where the table stands, and nothing else"""
+    wait_ms: _builtins.int
+    """a follower waits so long for the next change. 0 = a reader of the past: he"""
+    def __init__(
+        self,
+        *,
+        from_revision: _builtins.int = ...,
+        wait_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_revision", b"from_revision", "wait_ms", b"wait_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangesRequest: _TypeAlias = ChangesRequest  # noqa: Y015
+
+@_typing.final
+class TableChanges(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_FIELD_NUMBER: _builtins.int
+    THROUGH_FIELD_NUMBER: _builtins.int
+    FLOOR_FIELD_NUMBER: _builtins.int
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    first: _builtins.int
+    """everything that changed in the revisions [first, through] is in here"""
+    through: _builtins.int
+    """first - 1: nothing did"""
+    floor: _builtins.int
+    """not 0: first cannot be told any more; the oldest revision that can be read"""
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevisionChanges]: ...
+    def __init__(
+        self,
+        *,
+        first: _builtins.int = ...,
+        through: _builtins.int = ...,
+        floor: _builtins.int = ...,
+        revisions: _abc.Iterable[Global___RevisionChanges] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "floor", b"floor", "revisions", b"revisions", "through", b"through"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TableChanges: _TypeAlias = TableChanges  # noqa: Y015
+
+@_typing.final
+class RevisionChanges(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyChange]:
+        """in the order in which they happened; all of the revision"""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        keys: _abc.Iterable[Global___KeyChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevisionChanges: _TypeAlias = RevisionChanges  # noqa: Y015
+
+@_typing.final
+class KeyChange(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    KV_FIELD_NUMBER: _builtins.int
+    PREV_FIELD_NUMBER: _builtins.int
+    key: _builtins.bytes
+    kv: _builtins.bytes
+    """as stored: a KeyValue with tag and length of field 2; empty = deleted"""
+    prev: _builtins.bytes
+    """likewise; empty = there was none, or it can't be read any more"""
+    def __init__(
+        self,
+        *,
+        key: _builtins.bytes = ...,
+        kv: _builtins.bytes = ...,
+        prev: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "kv", b"kv", "prev", b"prev"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyChange: _TypeAlias = KeyChange  # noqa: Y015
+
+@_typing.final
 class ReplicaState(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -322,6 +484,7 @@ class Command(_message.Message):
     table_id: _builtins.int
     body: _builtins.bytes
     request_id: _builtins.bytes
+    """16 bytes"""
     def __init__(
         self,
         *,
@@ -346,8 +509,11 @@ class CommandBatch(_message.Message):
 
     TIME_MS_FIELD_NUMBER: _builtins.int
     COMMANDS_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
     time_ms: _builtins.int
     """the leader's wall clock when it proposed; never decreases as applied"""
+    format: _builtins.int
+    """1; a replica that meets another one stops"""
     @_builtins.property
     def commands(self) -> _containers.RepeatedCompositeFieldContainer[Global___Command]: ...
     def __init__(
@@ -355,14 +521,36 @@ class CommandBatch(_message.Message):
         *,
         time_ms: _builtins.int = ...,
         commands: _abc.Iterable[Global___Command] | None = ...,
+        format: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "time_ms", b"time_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "format", b"format", "time_ms", b"time_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CommandBatch: _TypeAlias = CommandBatch  # noqa: Y015
+
+@_typing.final
+class MachineLevel(_message.Message):
+    """What a machine level is, proto/methods.py says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVEL_FIELD_NUMBER: _builtins.int
+    level: _builtins.int
+    def __init__(
+        self,
+        *,
+        level: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MachineLevel: _TypeAlias = MachineLevel  # noqa: Y015
 
 @_typing.final
 class TableSpec(_message.Message):
@@ -391,57 +579,64 @@ class TableSpec(_message.Message):
 Global___TableSpec: _TypeAlias = TableSpec  # noqa: Y015
 
 @_typing.final
-class StoredResult(_message.Message):
-    """Stored with the entry that caused them, so that a repeated request id gets its first answer again."""
+class StoredResults(_message.Message):
+    """What is out of the ordinary about the results of one entry (shardworker/machine/window.py); most entries have nothing."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
-    REVISION_FIELD_NUMBER: _builtins.int
-    BODY_FIELD_NUMBER: _builtins.int
+    BODY_BYTES_FIELD_NUMBER: _builtins.int
+    UNKEPT_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def body_bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """of each answer, the bodies being stored apart; none at all if all are empty"""
+
+    @_builtins.property
+    def unkept(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """places of answers that were too large to keep"""
+
+    @_builtins.property
+    def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredError]: ...
+    def __init__(
+        self,
+        *,
+        body_bytes: _abc.Iterable[_builtins.int] | None = ...,
+        unkept: _abc.Iterable[_builtins.int] | None = ...,
+        errors: _abc.Iterable[Global___StoredError] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_bytes", b"body_bytes", "errors", b"errors", "unkept", b"unkept"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoredResults: _TypeAlias = StoredResults  # noqa: Y015
+
+@_typing.final
+class StoredError(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
-    request_id: _builtins.bytes
-    revision: _builtins.int
-    body: _builtins.bytes
+    place: _builtins.int
+    """of the command among those of its entry"""
     error: _builtins.int
     detail: _builtins.str
     def __init__(
         self,
         *,
-        request_id: _builtins.bytes = ...,
-        revision: _builtins.int = ...,
-        body: _builtins.bytes = ...,
+        place: _builtins.int = ...,
         error: _builtins.int = ...,
         detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "detail", b"detail", "error", b"error", "request_id", b"request_id", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "error", b"error", "place", b"place"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___StoredResult: _TypeAlias = StoredResult  # noqa: Y015
-
-@_typing.final
-class StoredResults(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RESULTS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredResult]: ...
-    def __init__(
-        self,
-        *,
-        results: _abc.Iterable[Global___StoredResult] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___StoredResults: _TypeAlias = StoredResults  # noqa: Y015
+Global___StoredError: _TypeAlias = StoredError  # noqa: Y015
 
 @_typing.final
 class TableStatus(_message.Message):
@@ -486,6 +681,26 @@ Global___TableStatus: _TypeAlias = TableStatus  # noqa: Y015
 class ReplicaStatus(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class StatisticsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SHARD_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
     TERM_FIELD_NUMBER: _builtins.int
@@ -502,6 +717,7 @@ class ReplicaStatus(_message.Message):
     TABLES_FIELD_NUMBER: _builtins.int
     VOTERS_FIELD_NUMBER: _builtins.int
     LEARNERS_FIELD_NUMBER: _builtins.int
+    STATISTICS_FIELD_NUMBER: _builtins.int
     shard: _builtins.int
     node: _builtins.int
     term: _builtins.int
@@ -524,6 +740,10 @@ class ReplicaStatus(_message.Message):
     def voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
     def learners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def statistics(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """of the replica's parts, by name"""
+
     def __init__(
         self,
         *,
@@ -543,10 +763,11 @@ class ReplicaStatus(_message.Message):
         tables: _abc.Iterable[Global___TableStatus] | None = ...,
         voters: _abc.Iterable[_builtins.int] | None = ...,
         learners: _abc.Iterable[_builtins.int] | None = ...,
+        statistics: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "commit_index", b"commit_index", "database_bytes", b"database_bytes", "database_in_use_bytes", b"database_in_use_bytes", "fault", b"fault", "first_index", b"first_index", "last_index", b"last_index", "leader", b"leader", "learners", b"learners", "no_space", b"no_space", "node", b"node", "role", b"role", "shard", b"shard", "tables", b"tables", "term", b"term", "voters", b"voters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "commit_index", b"commit_index", "database_bytes", b"database_bytes", "database_in_use_bytes", b"database_in_use_bytes", "fault", b"fault", "first_index", b"first_index", "last_index", b"last_index", "leader", b"leader", "learners", b"learners", "no_space", b"no_space", "node", b"node", "role", b"role", "shard", b"shard", "statistics", b"statistics", "tables", b"tables", "term", b"term", "voters", b"voters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -905,6 +1126,8 @@ class CensusAnswer(_message.Message):
     TERM_FIELD_NUMBER: _builtins.int
     WAITS_FIELD_NUMBER: _builtins.int
     VOTERS_FIELD_NUMBER: _builtins.int
+    SENDER_LIFE_FIELD_NUMBER: _builtins.int
+    BESIDE_FIELD_NUMBER: _builtins.int
     sender: _builtins.int
     life: _builtins.int
     last_index: _builtins.int
@@ -912,6 +1135,10 @@ class CensusAnswer(_message.Message):
     term: _builtins.int
     waits: _builtins.bool
     """the sender's disk is empty too"""
+    sender_life: _builtins.int
+    """of the answering process"""
+    beside: _builtins.bool
+    """it began by the word of the asking process, among others"""
     @_builtins.property
     def voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """none if it does not know"""
@@ -925,11 +1152,48 @@ class CensusAnswer(_message.Message):
         term: _builtins.int = ...,
         waits: _builtins.bool = ...,
         voters: _abc.Iterable[_builtins.int] | None = ...,
+        sender_life: _builtins.int = ...,
+        beside: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_index", b"last_index", "life", b"life", "sender", b"sender", "term", b"term", "voters", b"voters", "waits", b"waits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beside", b"beside", "last_index", b"last_index", "life", b"life", "sender", b"sender", "sender_life", b"sender_life", "term", b"term", "voters", b"voters", "waits", b"waits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CensusAnswer: _TypeAlias = CensusAnswer  # noqa: Y015
+
+@_typing.final
+class LevelReport(_message.Message):
+    """---- upgrades ---------------------------------------------------------------------------------------------------
+
+    The newest machine level that a replica's process can apply. Told to the leader, which asks for it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENDER_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    ASKS_FIELD_NUMBER: _builtins.int
+    sender: _builtins.int
+    term: _builtins.int
+    """of the question, and so of the answer"""
+    level: _builtins.int
+    asks: _builtins.bool
+    """from the leader: tell yours"""
+    def __init__(
+        self,
+        *,
+        sender: _builtins.int = ...,
+        term: _builtins.int = ...,
+        level: _builtins.int = ...,
+        asks: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asks", b"asks", "level", b"level", "sender", b"sender", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LevelReport: _TypeAlias = LevelReport  # noqa: Y015

@@ -1,6 +1,23 @@
 """The replicated state machine: multi-version key-value tables of both APIs over SQLite. See DESIGN.md."""
 
-from shardworker.machine.machine import MachineSettings, Result, StateMachine
+from shardworker.machine.changes import Change, Edit, HistoryLimits, Listen, history
+from shardworker.machine.handler import Result, TooNew
+from shardworker.machine.machine import FORMAT, Parsed, StateMachine
+from shardworker.machine.registry import REGISTRY, Registry
 from shardworker.machine.window import WindowLimits
 
-__all__ = ["MachineSettings", "Result", "StateMachine", "WindowLimits"]
+__all__ = [
+    "FORMAT",
+    "REGISTRY",
+    "Change",
+    "Edit",
+    "HistoryLimits",
+    "Listen",
+    "Parsed",
+    "Registry",
+    "Result",
+    "StateMachine",
+    "TooNew",
+    "WindowLimits",
+    "history",
+]

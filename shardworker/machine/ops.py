@@ -67,6 +67,22 @@ class DeleteRange:
 
 
 @dataclass(slots=True)
+class Compact:
+    """etcd's compaction."""
+
+    revision: int
+    physical: bool
+    """Whether the answer waits until what is given up is gone from the disk."""
+
+
+@dataclass(slots=True)
+class Get:
+    """The newest pair of one key: what most reads are."""
+
+    key: bytes
+
+
+@dataclass(slots=True)
 class Range:
     """etcd's range."""
 
@@ -127,6 +143,16 @@ class Txn:
 
 
 Operation = Put | DeleteRange | Range | Page | Nothing | Txn
+
+
+def add_point_keys(op: Put | DeleteRange | Txn, keys: set[bytes]) -> None:
+    """Adds the keys whose newest rows a write asks for by name; of a transaction, those that it puts if all is well."""
+    if isinstance(op, Put):
+        keys.add(op.key)
+    elif isinstance(op, Txn):
+        keys.update([inner.key for inner in op.success if isinstance(inner, Put)])
+    elif not op.end:
+        keys.add(op.key)
 
 
 @dataclass(slots=True)

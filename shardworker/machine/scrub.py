@@ -22,7 +22,7 @@ from shardworker.machine.view import parse
 if TYPE_CHECKING:
     import apsw
 
-    from shardworker.machine.tables import Table
+    from shardworker.machine.tables import TableState
 
 STEP_BYTES_MAX: Final = 8 << 20
 """Value bytes read in one step; one larger value still goes."""
@@ -80,7 +80,7 @@ def _walk(connection: apsw.Connection, at: Position, rows_max: int) -> Step:
         at = step.next
 
 
-def _changes(connection: apsw.Connection, table: Table, at: Position, rows_max: int) -> Step:
+def _changes(connection: apsw.Connection, table: TableState, at: Position, rows_max: int) -> Step:
     rows = size_bytes = 0
     sql = f"SELECT id, key, kv, crc FROM {_changes_of(table)} WHERE id > ? ORDER BY id LIMIT ?"
     found: Any = connection.execute(sql, (at.change, rows_max))
@@ -100,7 +100,7 @@ def _changes(connection: apsw.Connection, table: Table, at: Position, rows_max: 
     return Step(at, rows)
 
 
-def _changes_of(table: Table) -> str:
+def _changes_of(table: TableState) -> str:
     return f"t{table.id}_rev"
 
 
@@ -110,7 +110,7 @@ def _change_is_sound(key: bytes, kv: bytes | None, crc: int | None) -> bool:
     return zlib.crc32(kv) == crc and key in kv
 
 
-def _live(connection: apsw.Connection, table: Table, at: Position, rows_max: int) -> Step:
+def _live(connection: apsw.Connection, table: TableState, at: Position, rows_max: int) -> Step:
     rows = size_bytes = 0
     sql = (
         f"SELECT l.key, l.id, l.create_revision, l.version, l.lease, r.kv FROM {table.sql.live_name} l"

@@ -14,18 +14,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from shardworker.machine.tables import SUB_BITS, Table, save_table
+from shardworker.machine.tables import SUB_BITS, TableState, save_table
 
 if TYPE_CHECKING:
     import apsw
 
 
-def is_swept(table: Table) -> bool:
+def is_swept(table: TableState) -> bool:
     floor = table.floor
     return floor < 0 or (table.swept_floor == floor and table.swept_id >= (floor + 1) << SUB_BITS)
 
 
-def sweep(connection: apsw.Connection, table: Table, rows_max: int) -> int:
+def is_swept_to(table: TableState, revision: int) -> bool:
+    """Whether a walk that knew a floor of `revision` or above has passed it."""
+    return table.swept_floor >= revision and table.swept_id >= (revision + 1) << SUB_BITS
+
+
+def sweep(connection: apsw.Connection, table: TableState, rows_max: int) -> int:
     """Visits at most rows_max rows and returns how many; 0 = nothing left. Saves the table's progress."""
     floor = table.floor
     if is_swept(table):
@@ -43,7 +48,7 @@ def sweep(connection: apsw.Connection, table: Table, rows_max: int) -> int:
     return visited
 
 
-def _sweep_all(connection: apsw.Connection, table: Table, start: int, rows_max: int) -> tuple[int, int]:
+def _sweep_all(connection: apsw.Connection, table: TableState, start: int, rows_max: int) -> tuple[int, int]:
     floor = table.floor
     end = (floor + 1) << SUB_BITS
     rows: list[Any] = connection.execute(table.sql.sweep, (start, end, rows_max)).fetchall()
@@ -55,7 +60,7 @@ def _sweep_all(connection: apsw.Connection, table: Table, start: int, rows_max: 
 
 
 def _sweep_tombstones(
-    connection: apsw.Connection, table: Table, start: int, rows_max: int
+    connection: apsw.Connection, table: TableState, start: int, rows_max: int
 ) -> tuple[int, int]:
     """Without history each put removes what it replaces; only tombstones are left to do.
 
@@ -68,7 +73,7 @@ def _sweep_tombstones(
     return max(1, visited), swept_id
 
 
-def _drop_tombstones(connection: apsw.Connection, table: Table, found: list[tuple[bytes, int]]) -> None:
+def _drop_tombstones(connection: apsw.Connection, table: TableState, found: list[tuple[bytes, int]]) -> None:
     connection.executemany(table.sql.drop_dead, found)
     connection.executemany(table.sql.delete_change, [(id_,) for _, id_ in found])
 

@@ -48,7 +48,7 @@ _NUMBERS = struct.Struct("<8q")
 
 
 @dataclass(slots=True)
-class Table:
+class TableState:
     """A table's counters as of the last applied command."""
 
     id: int
@@ -75,8 +75,8 @@ class Table:
         oldest_kept = self.revision - max(self.history, 1) + 1
         return max(self.compacted, oldest_kept) if oldest_kept > 0 else self.compacted
 
-    def copy(self) -> Table:
-        return Table(
+    def copy(self) -> TableState:
+        return TableState(
             self.id, self.name, self.history, self.revision, self.compacted, self.keys, self.checksum,
             self.swept_id, self.swept_floor,
         )  # fmt: skip
@@ -92,6 +92,7 @@ class TableSql:
         "change",
         "changed_keys",
         "dead",
+        "dead_of_many",
         "dead_span",
         "delete_change",
         "delete_dead",
@@ -101,11 +102,14 @@ class TableSql:
         "drop_live",
         "get_kv",
         "heads",
+        "history",
         "kill_span",
+        "killed",
         "live",
         "live_count",
         "live_name",
         "live_newer",
+        "live_of_many",
         "live_rows",
         "probe",
         "sample",
@@ -122,6 +126,13 @@ class TableSql:
         self.get_kv = f"SELECT r.kv FROM {live} l CROSS JOIN {rev} r ON r.id = l.id WHERE l.key = ?"
         self.change = f"SELECT kv, prev FROM {rev} WHERE id = ?"
         self.dead = f"SELECT id FROM {dead} WHERE key = ?"
+        self.live_of_many = (
+            "SELECT l.id, l.create_revision, l.version, l.lease, l.key"
+            f" FROM carray(?) asked CROSS JOIN {live} l ON l.key = asked.value"
+        )
+        self.dead_of_many = (
+            f"SELECT d.id, d.key FROM carray(?) asked CROSS JOIN {dead} d ON d.key = asked.value"
+        )
         self.add_change = f"INSERT INTO {rev} (id, key, kv, prev, crc) VALUES (?, ?, ?, ?, ?)"
         self.set_live = (
             f"REPLACE INTO {live} (key, id, create_revision, version, lease) VALUES (?, ?, ?, ?, ?)"
@@ -162,8 +173,20 @@ class TableSql:
             f"SELECT ? + row_number() OVER (ORDER BY key), key, NULL, id FROM {live} WHERE key >= ?{{}} ORDER BY key"
         )
         self.bury_span = f"INSERT INTO {dead} (key, id) SELECT key, id FROM {rev} WHERE id >= ? AND id < ?"
+        self.killed = {
+            True: f"SELECT r.key, p.kv FROM {rev} r LEFT JOIN {rev} p ON p.id = r.prev WHERE r.id >= ? AND r.id < ?"
+            " ORDER BY r.id",
+            False: f"SELECT key, NULL FROM {rev} WHERE id >= ? AND id < ? ORDER BY id",
+        }
         self.changed_keys = f"SELECT key FROM {rev} WHERE id >= ? AND id < ? ORDER BY id"
         self.drop_live = _both(f"DELETE FROM {live} WHERE key >= ?{{}}")
+        self.history = {
+            True: (
+                f"SELECT r.id, r.key, r.kv, p.kv FROM {rev} r LEFT JOIN {rev} p ON p.id = r.prev"
+                " WHERE r.id >= ? ORDER BY r.id"
+            ),
+            False: f"SELECT id, key, kv, NULL FROM {rev} WHERE id >= ? ORDER BY id",
+        }
         self.sweep = (
             f"SELECT id, key, kv ISNULL, prev FROM {rev} WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
         )
@@ -191,7 +214,7 @@ def create_schema(connection: apsw.Connection) -> None:
     connection.execute(_CATALOG_SQL)
 
 
-def create_table(connection: apsw.Connection, table: Table) -> None:
+def create_table(connection: apsw.Connection, table: TableState) -> None:
     name = f"t{table.id}"
     connection.execute(
         f"CREATE TABLE {name}_rev (id INTEGER PRIMARY KEY, key BLOB NOT NULL, kv BLOB, prev INTEGER, crc INTEGER)"
@@ -211,7 +234,7 @@ def create_table(connection: apsw.Connection, table: Table) -> None:
     )
 
 
-def save_table(connection: apsw.Connection, table: Table) -> None:
+def save_table(connection: apsw.Connection, table: TableState) -> None:
     row = _row(table)
     connection.execute(
         "UPDATE tables SET revision = ?, compacted = ?, keys = ?, checksum = ?, swept_id = ?, swept_floor = ?,"
@@ -220,7 +243,7 @@ def save_table(connection: apsw.Connection, table: Table) -> None:
     )
 
 
-def _row(table: Table) -> tuple[int, bytes, int, int, int, int, int, int, int]:
+def _row(table: TableState) -> tuple[int, bytes, int, int, int, int, int, int, int]:
     """As it is stored, but for the type of the name."""
     return (
         table.id, table.name.encode(), table.history, table.revision, table.compacted, table.keys,
@@ -239,18 +262,18 @@ _SELECT = (
 )
 
 
-def load_tables(connection: apsw.Connection) -> dict[int, Table]:
+def load_tables(connection: apsw.Connection) -> dict[int, TableState]:
     """All of them, in order of their ids. Raises Corrupt."""
     return {row[0]: _table(row) for row in connection.execute(_SELECT + " ORDER BY id")}
 
 
-def load_table(connection: apsw.Connection, table_id: int) -> Table | None:
+def load_table(connection: apsw.Connection, table_id: int) -> TableState | None:
     """Raises Corrupt."""
     row = connection.execute(_SELECT + " WHERE id = ?", (table_id,)).fetchone()
     return None if row is None else _table(row)
 
 
-def _table(row: tuple[Any, ...]) -> Table:
+def _table(row: tuple[Any, ...]) -> TableState:
     *values, crc = row
     try:
         sound = _crc(*values) == crc
@@ -261,7 +284,7 @@ def _table(row: tuple[Any, ...]) -> Table:
             f"the row of table id {row[0]} fails its checksum; the disk returned other bytes than were written"
         )
     id_, name, *numbers = values
-    table = Table(id_, name.decode(), *numbers)
+    table = TableState(id_, name.decode(), *numbers)
     table.checksum &= (1 << 64) - 1
     return table
 

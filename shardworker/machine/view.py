@@ -14,9 +14,9 @@ import apsw
 
 from proto import errors
 from proto.etcd import kv_pb2, rpc_pb2
+from proto.varint import varint_bytes
 from shardworker.machine.ops import OPEN_END, Compare, Order, Page, Paged, Range, Ranged, Relation, Target
-from shardworker.machine.tables import REVISION_MAX, SUB_BITS, Table
-from shardworker.machine.wire import varint_bytes
+from shardworker.machine.tables import REVISION_MAX, SUB_BITS, TableState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,17 +49,25 @@ _KEY_OF: dict[Target, Callable[[kv_pb2.KeyValue], Any]] = {
 class View:
     """One table as one connection sees it now. `table` must be the table's counters in that same state."""
 
-    def __init__(self, connection: apsw.Connection, table: Table, answer_bytes_max: int | None = None):
+    def __init__(self, connection: apsw.Connection, table: TableState, answer_bytes_max: int | None = None):
         self.connection = connection
         self.execute = connection.execute
         self.table = table
         self.sql = table.sql
         self.answer_bytes_left = ANSWER_BYTES_MAX if answer_bytes_max is None else answer_bytes_max
 
+    def anew(self) -> View:
+        """The same view, with all of its allowance."""
+        return View(self.connection, self.table)
+
     @property
     def revision(self) -> int:
         """The revision that an operation at this point reports."""
         return self.table.revision
+
+    def visit(self, rows: int, size_bytes: int = 0) -> None:
+        """Called before or while rows are looked at. A read may look at as many as it likes: where it would hold others
+        up, it runs beside the loop. A write may not."""
 
     # ---- etcd's range --------------------------------------------------------------------------------------
 
@@ -117,6 +125,7 @@ class View:
     def _range_sorted(self, op: Range) -> Ranged:
         """Filters and orders by a column run in SQL on `live`, so that only what is answered gets loaded."""
         total = self.count(op.key, op.end)
+        self.visit(total)
         early_cut = op.limit > 0 and op.order is Order.NONE and not op.filtered
         if early_cut or op.target is Target.VALUE:
             kvs: list[kv_pb2.KeyValue] = []
@@ -215,10 +224,7 @@ class View:
         return pairs.done()
 
     def _page_count(self, op: Page) -> Paged:
-        bounded, span = span_of(op.key, op.end)
-        cut = op.limit + 1 if 0 < op.limit < REVISION_MAX else -1
-        row: Any = self.execute(self.sql.probe[bounded], (*span, cut)).fetchone()
-        total: int = row[0]
+        total = self.count(op.key, op.end, op.limit + 1 if 0 < op.limit < REVISION_MAX else -1)
         return Paged([], op.limit, True) if 0 < op.limit < total else Paged([], total, False)
 
     # ---- comparisons ---------------------------------------------------------------------------------------
@@ -255,6 +261,7 @@ class View:
             rows = self.execute(self.sql.live_rows[bounded], span)
         target = compare.target
         for id_, create_revision, version, lease in rows:
+            self.visit(1)
             if target is Target.MOD:
                 yield id_ >> SUB_BITS
             elif target is Target.CREATE:
@@ -268,9 +275,14 @@ class View:
 
     # ---- rows ----------------------------------------------------------------------------------------------
 
-    def count(self, key: bytes, end: bytes) -> int:
+    def count(self, key: bytes, end: bytes, enough: int = -1) -> int:
+        """Live keys of the span, counted no further than to `enough`, unless that is negative."""
         bounded, span = span_of(key, end)
-        row: Any = self.execute(self.sql.live_count[bounded], span).fetchone()
+        row: Any = (
+            self.execute(self.sql.live_count[bounded], span)
+            if enough < 0
+            else self.execute(self.sql.probe[bounded], (*span, enough))
+        ).fetchone()
         total: int = row[0]
         return total
 
@@ -295,6 +307,7 @@ class View:
             count, blob, last = row
             if count == 0:
                 return
+            self.visit(count, len(blob))
             yield count, blob
             if count < asked:
                 return
@@ -305,6 +318,7 @@ class View:
     def kv_at(self, id_: int | None, newest_id: int) -> bytes | None:
         """The stored pair of the newest change below newest_id on the way back from id_; None = absent."""
         while id_ is not None:
+            self.visit(1)
             row: Any = self.execute(self.sql.change, (id_,)).fetchone()
             if row is None:
                 # Only tombstones below the floor are missing while something newer still points at them.

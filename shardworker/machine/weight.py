@@ -7,6 +7,7 @@ hundred rows in the narrow `live` table and measures sixteen.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from shardworker.machine.ops import Operation, Page, Range, Txn
@@ -27,48 +28,69 @@ _SAMPLE = 16
 
 def is_heavy(view: View, op: Operation) -> bool:
     """Whether a read may hold up a loop for more than about a millisecond."""
+    if isinstance(op, Page | Range) and not op.end and not _is_past(view, op):
+        return False  # a value is a megabyte or two at most, and a turn makes only so many bytes of answers
+    return _share(view, op) > 1
+
+
+def _is_past(view: View, op: Page | Range) -> bool:
+    return isinstance(op, Range) and 0 < op.revision < view.revision
+
+
+def _share(view: View, op: Operation) -> float:
+    """How much of what a light read may take this one takes; above 1 the figure says nothing more.
+
+    A transaction takes the sum: of its comparisons, and of the branch that takes more."""
     match op:
         case Txn():
             if len(op.compares) + len(op.success) + len(op.failure) > ROWS_LIGHT:
-                return True
-            return any(is_heavy(view, inner) for inner in (*op.success, *op.failure)) or any(
-                compare.end and _rows(view, compare.key, compare.end, ROWS_LIGHT) > ROWS_LIGHT
+                return math.inf
+            compares = sum(
+                _rows(view, compare.key, compare.end, ROWS_LIGHT) / ROWS_LIGHT
                 for compare in op.compares
+                if compare.end
             )
+            branches = (sum(_share(view, inner) for inner in branch) for branch in (op.success, op.failure))
+            return compares + max(branches)
         case Range():
-            past = 0 < op.revision < view.revision
+            past = _is_past(view, op)
             if not op.end:
-                return past and view.revision - op.revision > STEPS_LIGHT
+                steps = (view.revision - op.revision) / STEPS_LIGHT if past else 0.0
+                return max(steps, _share_of_key(view, op.key))
+            if past:
+                return math.inf
             # The count in the answer covers the whole range, whatever the limit.
-            return past or _is_heavy_span(
-                view, op.key, op.end, count_only=op.count_only, limit=op.limit, counts=True
-            )
+            return _share_of_span(view, op.key, op.end, count_only=op.count_only, limit=op.limit, counts=True)
         case Page():
-            return bool(op.end) and _is_heavy_span(
+            if not op.end:
+                return _share_of_key(view, op.key)
+            return _share_of_span(
                 view, op.key, op.end, count_only=op.count_only, limit=op.limit, counts=False
             )
         case _:
-            return False
+            return 0.0
 
 
-def _is_heavy_span(view: View, key: bytes, end: bytes, *, count_only: bool, limit: int, counts: bool) -> bool:
+def _share_of_key(view: View, key: bytes) -> float:
+    return max(1 / ROWS_LIGHT, _mean_bytes(view, key, key + b"\0") / BYTES_LIGHT)
+
+
+def _share_of_span(
+    view: View, key: bytes, end: bytes, *, count_only: bool, limit: int, counts: bool
+) -> float:
     if count_only:
-        return _rows(view, key, end, COUNT_LIGHT) > COUNT_LIGHT
+        return _rows(view, key, end, COUNT_LIGHT) / COUNT_LIGHT
     rows = _rows(view, key, end, COUNT_LIGHT if counts and 0 < limit <= ROWS_LIGHT else ROWS_LIGHT)
-    if rows > COUNT_LIGHT:
-        return True
     returned = min(rows, limit) if limit > 0 else rows
-    if returned > ROWS_LIGHT:
-        return True
-    return returned > 0 and _mean_bytes(view, key, end) * returned > BYTES_LIGHT
+    share = max(rows / COUNT_LIGHT, returned / ROWS_LIGHT)
+    if share > 1 or not returned:
+        return share
+    return max(share, _mean_bytes(view, key, end) * returned / BYTES_LIGHT)
 
 
 def _rows(view: View, key: bytes, end: bytes, enough: int) -> int:
     """Live keys of the span, counted up to one more than enough."""
-    bounded, span = span_of(key, end)
-    row: Any = view.execute(view.sql.probe[bounded], (*span, enough + 1)).fetchone()
-    count: int = row[0]
-    return count
+    return view.count(key, end, enough + 1)
 
 
 def _mean_bytes(view: View, key: bytes, end: bytes) -> int:

@@ -1,23 +1,34 @@
 """The newest results by request id, so that a repeated request gets its first answer and changes nothing.
 
-The window is part of the replicated state: what it holds depends only on the applied commands and the time in
-their batches, never on a clock or on when this replica restarted. The database holds the answers, one row for each
-applied entry; memory holds only id -> log index. An entry leaves the window by raising `_floor`, the oldest log
-index that counts. The ids are kept in a few dicts, oldest first, and a dict is dropped once all of it is below the
-floor: cheaper in memory and time than deleting ids one by one.
+The window is part of the replicated state: what it holds depends only on the applied commands and the time in their
+batches, never on a clock or on when this replica restarted. Two things leave it at different times:
+
+- An *id*, with the fingerprint of its request, the revision and the error if there was one, stays for a number of
+  commands or an age. As long as it is here, a repeat changes nothing.
+- An *answer*'s bytes go earlier if there are many of them. A repeat then hears that the request was applied, and that
+  its answer is no longer kept. Most writes are answered by no bytes at all, and lose nothing.
+
+The database holds all of it, a row for each applied entry; memory holds only id -> log index. An entry leaves the
+window by raising `floor`, the oldest log index that counts, and its answers leave by raising `answers_floor`. The ids
+are kept in a few dicts, oldest first, and a dict is dropped once all of it is below the floor: cheaper in memory and
+time than deleting ids one by one.
 """
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zlib import crc32
 
-from proto.errors import Corrupt
-from proto.internal import frames_pb2
+from proto import errors
+from proto.internal import frames_pb2 as frames
+from proto.methods import REQUEST_ID_BYTES
+from shardworker.machine.handler import Result
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import apsw
 
 _SCHEMA = """
@@ -26,14 +37,25 @@ CREATE TABLE IF NOT EXISTS results (
     time_ms INTEGER NOT NULL,      -- of its batch
     age_clock_ms INTEGER NOT NULL, -- see STEP_MS_MAX
     commands INTEGER NOT NULL,
-    bytes INTEGER NOT NULL,
-    data BLOB NOT NULL,            -- boathouse.internal.StoredResults
+    data BLOB NOT NULL,            -- see _encode
     crc INTEGER NOT NULL           -- of all that, checked whenever the row is read
-) STRICT
+) STRICT;
+CREATE TABLE IF NOT EXISTS answers (
+    log_index INTEGER PRIMARY KEY,
+    data BLOB NOT NULL,            -- the bodies of an entry's answers, glued together
+    crc INTEGER NOT NULL           -- of all that, checked whenever the row is read
+) STRICT;
 """
 
-_SELECT = "SELECT log_index, time_ms, age_clock_ms, commands, bytes, data, crc FROM results"
-_NUMBERS = struct.Struct("<5q")
+_SELECT = "SELECT log_index, time_ms, age_clock_ms, commands, data, crc FROM results"
+_SELECT_ANSWERS = "SELECT log_index, data, crc FROM answers"
+_NUMBERS = struct.Struct("<4q")
+_INDEX = _REVISION = struct.Struct("<q")
+
+FINGERPRINT_BYTES: Final = 8
+
+ANSWER_KEPT_BYTES_MAX: Final = 4 << 20
+"""A larger answer is given once and not kept. Part of the replicated behaviour."""
 
 STEP_MS_MAX = 10_000
 """What an entry adds to the age of the ones before it, at most, however much later its batch says it is.
@@ -42,22 +64,28 @@ A leader's clock may be set forward by hours. Taken at its word it would empty t
 being retried just then would be applied a second time. On an idle shard answers stay longer than their age, which
 costs nothing: the other limits hold."""
 
-_OVERHEAD_BYTES = 64
-"""Counted for each remembered command on top of its answer."""
-
 
 @dataclass(frozen=True, slots=True)
 class WindowLimits:
-    """How much the window holds: the first limit to bite counts. Must be equal on all replicas of a shard."""
+    """How much the window holds. Must be equal on all replicas of a shard."""
 
     commands_max: int = 100_000
+    """Ids, of the newest commands ..."""
     age_ms_max: int = 300_000
-    bytes_max: int = 256 << 20
-    """The newest entry stays whatever its size: it is the one most likely to be asked for again."""
+    """... and none older than this."""
+    answer_bytes_max: int = 256 << 20
+    """Of answers. Those of the newest entry stay whatever their size: they are the likeliest to be asked for again."""
 
 
-_Row = tuple[int, int, int, int, int, bytes]
-"""log_index, time_ms, age_clock_ms, commands, bytes, data."""
+class Remembered(NamedTuple):
+    """What is known of a request that was applied."""
+
+    fingerprint: bytes
+    result: Result
+
+
+_Row = tuple[int, int, int, int, bytes]
+"""log_index, time_ms, age_clock_ms, commands, data."""
 
 
 @dataclass(slots=True)
@@ -65,87 +93,116 @@ class _Oldest:
     index: int
     age_clock_ms: int
     commands: int
-    size_bytes: int
 
 
 @dataclass(slots=True)
 class _Totals:
     commands: int = 0
-    size_bytes: int = 0
+    answer_bytes: int = 0
     time_ms: int = 0
     """Of the newest entry; never decreases."""
     age_clock_ms: int = 0
     floor: int = 0
+    answers_floor: int = 0
 
 
 class ResultWindow:
     def __init__(self, connection: apsw.Connection, limits: WindowLimits):
+        """Takes over what the database holds. Raises Corrupt."""
         self._connection = connection
         self._limits = limits
         self._generation_ids = max(1, limits.commands_max // 4)
         connection.execute(_SCHEMA)
-        self.load()
-
-    def load(self) -> None:
-        """Takes over what the database holds. Raises Corrupt."""
         self._generations: list[dict[bytes, int]] = [{}]
         self._last_index: list[int] = [0]
         self._totals = _Totals()
         self._oldest: _Oldest | None = None
-        self._saved: tuple[_Totals, _Oldest | None, list[dict[bytes, int]], list[int]] | None = None
-        self._added: list[tuple[dict[bytes, int], bytes, int | None]] = []
-        for row in self._connection.execute(_SELECT + " ORDER BY log_index"):
-            index, time_ms, age_clock_ms, commands, size_bytes, data = _checked(row)
+        self._before_turn: tuple[_Totals, _Oldest | None, list[dict[bytes, int]], list[int]] | None = None
+        self._added: list[tuple[dict[bytes, int], list[bytes], dict[bytes, int]]] = []
+        for row in connection.execute(_SELECT + " ORDER BY log_index"):
+            index, time_ms, age_clock_ms, commands, data = _checked(row)
             if self._oldest is None:
-                self._oldest = _Oldest(index, age_clock_ms, commands, size_bytes)
+                self._oldest = _Oldest(index, age_clock_ms, commands)
                 self._totals.floor = index
-            self._count(time_ms, age_clock_ms, commands, size_bytes)
-            for result in frames_pb2.StoredResults.FromString(data).results:
-                self._generation(index)[result.request_id] = index
+            self._count(time_ms, age_clock_ms, commands)
+            for request_id in _ids(data, commands):
+                self._generation(index)[request_id] = index
+        for found in connection.execute(_SELECT_ANSWERS + " ORDER BY log_index"):
+            index, bodies = _checked_answers(found)
+            if not self._totals.answer_bytes:
+                self._totals.answers_floor = index
+            self._totals.answer_bytes += len(bodies)
 
-    def find(self, request_id: bytes) -> frames_pb2.StoredResult | None:
-        """The first result of a request that is still remembered. Raises Corrupt."""
+    def find(self, request_id: bytes) -> Remembered | None:
+        """What is remembered of a request. Raises Corrupt."""
         for generation in self._generations:
             index = generation.get(request_id, 0)
             if index and index >= self._totals.floor:
                 return self._read(request_id, index)
         return None
 
-    def _read(self, request_id: bytes, index: int) -> frames_pb2.StoredResult:
+    def _read(self, request_id: bytes, index: int) -> Remembered:
         row = _checked(self._connection.execute(_SELECT + " WHERE log_index = ?", (index,)).fetchone())
-        for result in frames_pb2.StoredResults.FromString(row[-1]).results:
-            if result.request_id == request_id:
-                return result
-        raise AssertionError(f"entry {index} has no result for request {request_id.hex()}")
+        commands, data = row[3], row[4]
+        place = _ids(data, commands).index(request_id)
+        fingerprints = data[REQUEST_ID_BYTES * commands :]
+        fingerprint = fingerprints[place * FINGERPRINT_BYTES : (place + 1) * FINGERPRINT_BYTES]
+        revisions = fingerprints[FINGERPRINT_BYTES * commands :]
+        (revision,) = _REVISION.unpack_from(revisions, _REVISION.size * place)
+        rest = frames.StoredResults.FromString(revisions[_REVISION.size * commands :])
+        return Remembered(fingerprint, self._result(index, place, revision, rest))
 
-    def add(self, index: int, time_ms: int, stored: frames_pb2.StoredResults) -> None:
+    def _result(self, index: int, place: int, revision: int, rest: frames.StoredResults) -> Result:
+        for failed in rest.errors:
+            if failed.place == place:
+                return Result(revision, b"", errors.from_frame(failed.error, failed.detail))
+        if place in rest.unkept:
+            return Result(revision, b"", errors.AnswerForgotten())
+        if not rest.body_bytes or not rest.body_bytes[place]:
+            return Result(revision, b"")
+        if index < self._totals.answers_floor or not self._totals.answer_bytes:
+            return Result(revision, b"", errors.AnswerForgotten())
+        found = self._connection.execute(_SELECT_ANSWERS + " WHERE log_index = ?", (index,)).fetchone()
+        _, bodies = _checked_answers(found)
+        start = sum(rest.body_bytes[:place])
+        return Result(revision, bodies[start : start + rest.body_bytes[place]])
+
+    def add(self, index: int, time_ms: int, fresh: Mapping[bytes, Remembered]) -> None:
         """Remembers an entry's results and forgets what no longer fits. Raises Corrupt."""
-        if self._saved is None:
+        if self._before_turn is None:
             totals = self._totals
-            self._saved = (totals, self._oldest, self._generations, self._last_index)
+            self._before_turn = (totals, self._oldest, self._generations, self._last_index)
             self._totals = replace(totals)
             self._generations = self._generations[:]
             self._last_index = self._last_index[:]
         time_ms = max(time_ms, self._totals.time_ms)
         age_clock_ms = self._totals.age_clock_ms + min(time_ms - self._totals.time_ms, STEP_MS_MAX)
-        results = stored.results
-        size_bytes = sum([len(result.body) + _OVERHEAD_BYTES for result in results])
-        row = (index, time_ms, age_clock_ms, len(results), size_bytes, stored.SerializeToString())
-        self._connection.execute("INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, _crc(*row)))
+        data, bodies = _encode(fresh)
+        row = (index, time_ms, age_clock_ms, len(fresh), data)
+        self._connection.execute("INSERT INTO results VALUES (?, ?, ?, ?, ?, ?)", (*row, _crc(*row)))
         if self._oldest is None:
-            self._oldest = _Oldest(index, age_clock_ms, len(results), size_bytes)
+            self._oldest = _Oldest(index, age_clock_ms, len(fresh))
             self._totals.floor = index
-        self._count(time_ms, age_clock_ms, len(results), size_bytes)
+        self._count(time_ms, age_clock_ms, len(fresh))
         generation = self._generation(index)
-        for result in results:
-            request_id = result.request_id
-            self._added.append((generation, request_id, generation.get(request_id)))
-            generation[request_id] = index
+        # An id can be here twice: its first entry has left the window, and waits for its dict to be dropped.
+        overwritten = {request_id: generation[request_id] for request_id in generation.keys() & fresh.keys()}
+        self._added.append((generation, list(fresh), overwritten))
+        generation.update(dict.fromkeys(fresh, index))
+        if bodies:
+            self._add_answers(index, bodies)
         self._prune(index)
 
-    def _count(self, time_ms: int, age_clock_ms: int, commands: int, size_bytes: int) -> None:
+    def _add_answers(self, index: int, bodies: bytes) -> None:
+        self._connection.execute(
+            "INSERT INTO answers VALUES (?, ?, ?)", (index, bodies, _crc_answers(index, bodies))
+        )
+        if not self._totals.answer_bytes:
+            self._totals.answers_floor = index
+        self._totals.answer_bytes += len(bodies)
+
+    def _count(self, time_ms: int, age_clock_ms: int, commands: int) -> None:
         self._totals.commands += commands
-        self._totals.size_bytes += size_bytes
         self._totals.time_ms = time_ms
         self._totals.age_clock_ms = age_clock_ms
 
@@ -164,40 +221,53 @@ class ResultWindow:
         start = oldest.index
         while oldest.index != newest_index and (
             totals.commands > limits.commands_max
-            or totals.size_bytes > limits.bytes_max
             or oldest.age_clock_ms < totals.age_clock_ms - limits.age_ms_max
         ):
             totals.commands -= oldest.commands
-            totals.size_bytes -= oldest.size_bytes
             row = _checked(
                 self._connection.execute(
                     _SELECT + " WHERE log_index > ? ORDER BY log_index LIMIT 1", (oldest.index,)
                 ).fetchone()
             )
-            index, _, age_clock_ms, commands, size_bytes, _ = row
-            oldest = _Oldest(index, age_clock_ms, commands, size_bytes)
-        if oldest.index == start:
-            return
-        self._oldest = oldest
-        totals.floor = oldest.index
-        self._connection.execute("DELETE FROM results WHERE log_index < ?", (oldest.index,))
-        while len(self._generations) > 1 and self._last_index[0] < totals.floor:
-            del self._generations[0], self._last_index[0]
+            index, _, age_clock_ms, commands, _ = row
+            oldest = _Oldest(index, age_clock_ms, commands)
+        if oldest.index != start:
+            self._oldest = oldest
+            totals.floor = oldest.index
+            self._connection.execute("DELETE FROM results WHERE log_index < ?", (oldest.index,))
+            while len(self._generations) > 1 and self._last_index[0] < totals.floor:
+                del self._generations[0], self._last_index[0]
+        self._prune_answers(newest_index)
+
+    def _prune_answers(self, newest_index: int) -> None:
+        """Gives up answers that belong to no id any more, or are too many."""
+        totals = self._totals
+        while (
+            totals.answer_bytes
+            and totals.answers_floor != newest_index
+            and (totals.answers_floor < totals.floor or totals.answer_bytes > self._limits.answer_bytes_max)
+        ):
+            oldest, bodies = _checked_answers(
+                self._connection.execute(_SELECT_ANSWERS + " ORDER BY log_index LIMIT 1").fetchone()
+            )
+            self._connection.execute("DELETE FROM answers WHERE log_index = ?", (oldest,))
+            totals.answer_bytes -= len(bodies)
+            next_index = self._connection.execute("SELECT min(log_index) FROM answers").get
+            totals.answers_floor = oldest + 1 if next_index is None else next_index
 
     def committed(self) -> None:
-        self._saved = None
+        self._before_turn = None
         self._added.clear()
 
     def rollback(self) -> None:
         """Back to the last committed()."""
-        if self._saved is None:
+        if self._before_turn is None:
             return
-        for generation, request_id, before in reversed(self._added):
-            if before is None:
+        for generation, request_ids, overwritten in reversed(self._added):
+            for request_id in request_ids:
                 del generation[request_id]
-            else:
-                generation[request_id] = before
-        self._totals, self._oldest, self._generations, self._last_index = self._saved
+            generation.update(overwritten)
+        self._totals, self._oldest, self._generations, self._last_index = self._before_turn
         self.committed()
 
     @property
@@ -208,22 +278,82 @@ class ResultWindow:
     def commands(self) -> int:
         return self._totals.commands
 
+    @property
+    def answer_bytes(self) -> int:
+        return self._totals.answer_bytes
 
-def _crc(index: int, time_ms: int, age_clock_ms: int, commands: int, size_bytes: int, data: bytes) -> int:
-    return crc32(data, crc32(_NUMBERS.pack(index, time_ms, age_clock_ms, commands, size_bytes)))
+
+def _encode(fresh: Mapping[bytes, Remembered]) -> tuple[bytes, bytes]:
+    """The row of an entry, and the bodies that are kept beside it.
+
+    The row has the ids, the fingerprints and the revisions of all commands, each column of one width, and then a
+    StoredResults, which takes no byte if all went well and nothing was answered."""
+    results = [result for _, result in fresh.values()]
+    columns = [
+        *fresh,
+        *[fingerprint for fingerprint, _ in fresh.values()],
+        *[_REVISION.pack(result[0]) for result in results],
+    ]
+    bodies = b""
+    if any(result[1] or result[2] is not None for result in results):
+        rest, bodies = _encode_rest(results)
+        columns.append(rest.SerializeToString())
+    return b"".join(columns), bodies
+
+
+def _encode_rest(results: list[Result]) -> tuple[frames.StoredResults, bytes]:
+    rest = frames.StoredResults()
+    bodies = [result.body for result in results]
+    for place, result in enumerate(results):
+        error = result.error
+        if error is not None:
+            rest.errors.add(place=place, error=error.frame_code, detail=error.detail)
+        elif len(result.body) > ANSWER_KEPT_BYTES_MAX:
+            rest.unkept.append(place)
+            bodies[place] = b""
+    together = b"".join(bodies)
+    if together:
+        rest.body_bytes.extend([len(body) for body in bodies])
+    return rest, together
+
+
+def _ids(data: bytes, commands: int) -> list[bytes]:
+    return [
+        data[at : at + REQUEST_ID_BYTES] for at in range(0, commands * REQUEST_ID_BYTES, REQUEST_ID_BYTES)
+    ]
+
+
+def _crc(index: int, time_ms: int, age_clock_ms: int, commands: int, data: bytes) -> int:
+    return crc32(data, crc32(_NUMBERS.pack(index, time_ms, age_clock_ms, commands)))
+
+
+def _crc_answers(index: int, data: bytes) -> int:
+    return crc32(data, crc32(_INDEX.pack(index)))
 
 
 def _checked(found: tuple[Any, ...] | None) -> _Row:
     if found is None:
-        raise Corrupt("a row of remembered results is missing")
+        raise errors.Corrupt("a row of remembered results is missing")
     row, crc = found[:-1], found[-1]
     try:
         sound = _crc(*row) == crc
     except (struct.error, TypeError):
         sound = False  # a flipped bit can change the type of a value just as well
     if not sound:
-        raise Corrupt(
+        raise errors.Corrupt(
             f"the remembered results of log index {row[0]} fail their checksum; the disk returned other bytes"
             " than were written"
         )
     return row
+
+
+def _checked_answers(found: tuple[Any, ...] | None) -> tuple[int, bytes]:
+    if found is None:
+        raise errors.Corrupt("a row of remembered answers is missing")
+    index, bodies, crc = found
+    if _crc_answers(index, bodies) != crc:
+        raise errors.Corrupt(
+            f"the remembered answers of log index {index} fail their checksum; the disk returned other bytes"
+            " than were written"
+        )
+    return index, bodies

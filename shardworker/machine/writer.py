@@ -1,18 +1,23 @@
-"""Executing writes: puts, deletes and transactions of one command, all at one new revision.
+"""Executing writes: puts, deletes and transactions, one command at a time, each at one new revision.
 
-A Writer is a View that can also change its table. What can fail for a reason in the request is checked before the
-first change, so a command changes everything it asks for or nothing. The exceptions are a size limit met half way
-through a transaction, and a put that keeps the value or lease of a key which the transaction has just deleted; there
-the caller wraps the command in a savepoint (`may_fail_midway` says when).
+A Writer is a View that can also change its table; it lives for one log entry. What can fail for a reason in the request
+is checked before the first change, so a command changes everything it asks for or nothing. The exceptions are a limit
+met half way through a transaction, and a put that keeps the value or lease of a key which the transaction has just
+deleted; such a transaction runs in a savepoint (`may_fail_midway` says when).
+
+Puts and deletes of single keys go to `PendingRows`, everything else works in SQL; `execute` writes what is pending
+before any statement of the latter kind.
 """
 
 from __future__ import annotations
 
-import zlib
 from typing import TYPE_CHECKING, Any, assert_never
+from zlib import crc32
 
 from proto import errors
-from proto.etcd import kv_pb2
+from proto.varint import read_varint, varint, varint_bytes
+from shardworker.machine import budget
+from shardworker.machine.changes import Edit, Listen
 from shardworker.machine.ops import (
     Deleted,
     DeleteRange,
@@ -26,17 +31,19 @@ from shardworker.machine.ops import (
     Txn,
     TxnDone,
 )
-from shardworker.machine.tables import CHANGES_MAX, SUB_BITS, Table
+from shardworker.machine.rows import PendingRows
+from shardworker.machine.tables import CHANGES_MAX, SUB_BITS, TableState
 from shardworker.machine.view import View, pair_bytes, parse, span_of
-from shardworker.machine.wire import varint, varint_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import apsw
 
+    from shardworker.machine.changes import Recorder
+
 WRITE_ANSWER_BYTES_MAX = 128 << 20
-"""Of one write: its answer is also stored for repeats, on every replica. Part of the replicated behaviour."""
+"""Of one write: it is built on every replica. Part of the replicated behaviour."""
 
 _UINT64_MASK = (1 << 64) - 1
 _FNV_PRIME = 0x100000001B3
@@ -46,32 +53,97 @@ Path = tuple[bool, list[Operation], list["Path"]]
 
 
 class Writer(View):
-    """One command on one table, inside the open transaction."""
+    """The commands of one entry on one table, inside the open transaction: begin(), the command, end() or refuse()."""
 
     def __init__(
         self,
         connection: apsw.Connection,
-        table: Table,
+        table: TableState,
+        entry: budget.EntryBudget,
+        recorder: Recorder,
         lease_exists: Callable[[int, int], bool],
-        answer_bytes_left: int,
     ):
-        """answer_bytes_left: what the entry's other commands have left of its bound."""
-        super().__init__(connection, table, min(WRITE_ANSWER_BYTES_MAX, answer_bytes_left))
+        super().__init__(connection, table)
+        self._execute_now = connection.execute
+        self.execute = self._execute_after_flush  # type: ignore[assignment]
+        self._rows = PendingRows(connection, table.sql)
+        self._entry = entry
+        self._recorder = recorder
         self._lease_exists = lease_exists
-        self._base = (table.revision + 1) << SUB_BITS
-        self.changes = 0
+        self._listen = recorder.listening(table.id)
+        self._edits: list[Edit] = []
+        self._replaced: list[int] = []
+        self._replaced_spans: list[tuple[int, int]] = []
+
+    def _execute_after_flush(self, statement: str, bindings: Any = ()) -> apsw.Cursor:
+        if self._rows:
+            self._rows.flush()
+        return self._execute_now(statement, bindings)
+
+    # ---- the life of a command ---------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """A command begins: what it does happens at the table's next revision."""
+        entry = self._entry
+        self._new_revision = revision = self.table.revision + 1
+        self._next_id = self._base = revision << SUB_BITS
+        self._ids_end = self._base + CHANGES_MAX
+        self._rows_left = entry.rows_for_next
+        self.answer_bytes_left = self._answer_bytes_max = min(WRITE_ANSWER_BYTES_MAX, entry.answer_bytes_left)
+        self._put_done = PutDone(revision, None)
+
+    def end(self) -> None:
+        """The command succeeded: its revision becomes the table's."""
+        entry = self._entry
+        if self._rows_left != entry.rows_for_next:
+            entry.spend(entry.rows_for_next - self._rows_left)
+        entry.answer_bytes_left -= self._answer_bytes_max - self.answer_bytes_left
+        if self._next_id != self._base:
+            self.table.revision = self._new_revision
+            if self._listen is not None:
+                self._recorder.add(self.table, self._edits)
+                self._edits = []
+
+    def refuse(self) -> None:
+        """The command was refused: it must have changed nothing."""
+        entry = self._entry
+        entry.spend(entry.rows_for_next - self._rows_left)
+        assert self._next_id == self._base, "a refused command has changed something"
+
+    def fetch(self, keys: set[bytes]) -> None:
+        """Looks up the newest rows of these keys together: the entry's commands will ask for them."""
+        self._rows.fetch(keys)
+
+    def finish(self) -> None:
+        """The entry's last command has ended: writes what is pending."""
+        self._rows.flush()
+        if self._replaced:
+            self.connection.executemany(self.sql.delete_change, [(id_,) for id_ in self._replaced])
+        for span in self._replaced_spans:
+            self._execute_now(self.sql.delete_replaced, span)
+
+    @property
+    def changes(self) -> int:
+        """How many the command has made so far."""
+        return self._next_id - self._base
 
     @property
     def revision(self) -> int:
-        return self.table.revision + 1 if self.changes else self.table.revision
+        return self._new_revision if self._next_id != self._base else self.table.revision
 
-    def finish(self) -> None:
-        """The command succeeded: its revision becomes the table's."""
-        if not self.changes:
-            return
-        if self.table.history == 0:
-            self.execute(self.sql.delete_replaced, (self._base, self._base + self.changes))
-        self.table.revision += 1
+    # ---- budgets -----------------------------------------------------------------------------------------------
+
+    def visit(self, rows: int, size_bytes: int = 0) -> None:
+        """Raises TooManyRows or ShardBusy when the command's budget is used up."""
+        self._rows_left -= max(rows, size_bytes // budget.BYTES_PER_ROW)
+        if self._rows_left < 0:
+            raise budget.too_much(self._entry.rows_for_next)
+
+    def count(self, key: bytes, end: bytes, enough: int = -1) -> int:
+        affordable = (self._rows_left + 1) * budget.COUNTED_PER_ROW
+        total = super().count(key, end, affordable if enough < 0 else min(enough, affordable))
+        self.visit(total // budget.COUNTED_PER_ROW)
+        return total
 
     # ---- operations on their own ---------------------------------------------------------------------------
 
@@ -82,80 +154,65 @@ class Writer(View):
         return self._put(op)
 
     def _put(self, op: Put) -> PutDone:
-        execute, table, key = self.execute, self.table, op.key
-        row: Any = execute(self.sql.live, (key,)).fetchone()
-        if row is None and (op.value is None or op.lease is None):
+        table, rows, key, value, lease = self.table, self._rows, op.key, op.value, op.lease
+        before = rows.newest(key)
+        prev_id, create_revision, version, held_lease = before
+        if version == 0 and (value is None or lease is None):
             raise errors.KeyNotFound
-        id_ = self._next_id()
-        revision = id_ >> SUB_BITS
-        value, lease = op.value, op.lease
-        prev: bytes | None = None
-        if row is None:
-            create_revision, version = revision, 1
+        id_ = self._take_id()
+        revision = self._new_revision
+        held: bytes | None = None
+        if version == 0:
+            create_revision = revision
             table.keys += 1
-            prev_id = self._unbury(key)
         else:
-            prev_id, create_revision, version, held_lease = row
-            version += 1
+            assert prev_id is not None
+            if op.prev_kv or value is None or self._listen is Listen.WITH_PREVIOUS:
+                held = rows.stored(prev_id)
+            if value is None:
+                assert held is not None
+                value = parse(held)[0].value
             if lease is None:
                 lease = held_lease
-            if op.prev_kv or value is None:
-                held = self._stored(prev_id)
-                if value is None:
-                    value = parse(held)[0].value
-                if op.prev_kv:
-                    self._charge(len(held))
-                    prev = held
+            if table.history == 0:
+                self._replaced.append(prev_id)
+        version += 1
         assert value is not None
         assert lease is not None
-        pair = kv_pb2.KeyValue(
-            key=key,
-            create_revision=create_revision,
-            mod_revision=revision,
-            version=version,
-            value=value,
-            lease=lease,
-        ).SerializeToString()
-        stored = b"\x12" + varint(len(pair)) + pair
-        crc = zlib.crc32(stored)
-        execute(self.sql.add_change, (id_, key, stored, prev_id, crc))
-        execute(self.sql.set_live, (key, id_, create_revision, version, lease))
-        self._note(id_, crc)
-        return PutDone(revision, prev)
-
-    def _stored(self, id_: int) -> bytes:
-        row: Any = self.execute(self.sql.change, (id_,)).fetchone()
-        stored: bytes = row[0]
-        return stored
-
-    def _unbury(self, key: bytes) -> int | None:
-        """The tombstone that a key coming to life points back to, if the past may still be asked for it."""
-        row: Any = self.execute(self.sql.dead, (key,)).fetchone()
-        if row is None:
-            return None
-        self.execute(self.sql.delete_dead, (key,))
-        tombstone: int = row[0]
-        return tombstone
+        stored = encode_pair(key, create_revision, revision, version, value, lease)
+        crc = crc32(stored)
+        rows.put(key, before, (id_, create_revision, version, lease), stored, crc)
+        self._mix(id_, crc)
+        if self._listen is not None:
+            self._edits.append(Edit(key, stored, held))
+        if not op.prev_kv or held is None:
+            return self._put_done
+        self._charge(len(held))
+        return PutDone(revision, held)
 
     def delete_range(self, op: DeleteRange) -> Deleted:
         if op.end:
             return self._delete_span(op)
-        row: Any = self.execute(self.sql.live, (op.key,)).fetchone()
-        if row is None:
+        before = self._rows.newest(op.key)
+        prev_id, _, version, _ = before
+        if version == 0:
             return Deleted(self.revision, 0, [])
-        prev = []
-        if op.prev_kv:
-            stored = self._stored(row[0])
-            self._charge(len(stored))
-            prev.append(stored)
-        id_ = self._next_id()
-        crc = zlib.crc32(op.key)
-        self.execute(self.sql.add_change, (id_, op.key, None, row[0], crc))
-        self.execute(self.sql.delete_live, (op.key,))
-        self.execute(self.sql.add_dead, (op.key, id_))
+        assert prev_id is not None
+        held: bytes | None = None
+        if op.prev_kv or self._listen is Listen.WITH_PREVIOUS:
+            held = self._rows.stored(prev_id)
+            if op.prev_kv:
+                self._charge(len(held))
+        id_ = self._take_id()
+        crc = crc32(op.key)
+        self._rows.delete(op.key, before, id_, crc)
+        if self.table.history == 0:
+            self._replaced.append(prev_id)
         self.table.keys -= 1
-        self._note(id_, crc)
-        return Deleted(self.revision, int(op.counted), prev)
+        self._mix(id_, crc)
+        if self._listen is not None:
+            self._edits.append(Edit(op.key, None, held))
+        return Deleted(self.revision, int(op.counted), [held] if op.prev_kv and held is not None else [])
 
     def _delete_span(self, op: DeleteRange) -> Deleted:
         """Deletes by a few statements, however many keys there are."""
@@ -166,19 +223,30 @@ class Writer(View):
             raise errors.TooManyOps(
                 f"one revision holds at most {CHANGES_MAX} changes; delete in several requests"
             )
+        self.visit(count * budget.DELETED_ROWS)
         prev = self._previous(op) if op.prev_kv else []
         bounded, span = span_of(op.key, op.end)
-        first = self._base + self.changes
+        first = self._next_id
+        end = first + count
         self.execute(self.sql.kill_span[bounded], (first - 1, *span))
-        self.execute(self.sql.bury_span, (first, first + count))
+        self.execute(self.sql.bury_span, (first, end))
         self.execute(self.sql.drop_live[bounded], span)
+        self._rows.forget()
         crc = 0
-        for (key,) in self.execute(self.sql.changed_keys, (first, first + count)):
-            crc = zlib.crc32(key, zlib.crc32(varint(len(key)), crc))
+        for (key,) in self.execute(self.sql.changed_keys, (first, end)):
+            crc = crc32(key, crc32(varint(len(key)), crc))
+        if self._listen is not None:
+            self._note_span(first, end)
+        if self.table.history == 0:
+            self._replaced_spans.append((first, end))
         self.table.keys -= count
-        self.changes += count
+        self._next_id = end
         self._mix(first, crc)
         return Deleted(self.revision, count if op.counted else 0, prev)
+
+    def _note_span(self, first: int, end: int) -> None:
+        found: Any = self.execute(self.sql.killed[self._listen is Listen.WITH_PREVIOUS], (first, end))
+        self._edits.extend([Edit(key, None, held) for key, held in found])
 
     def _previous(self, op: DeleteRange) -> list[bytes]:
         found: list[bytes] = []
@@ -194,6 +262,14 @@ class Writer(View):
                 found.append(stored)
         return found
 
+    def compact(self, revision: int) -> None:
+        """Gives up everything below this revision. Raises Compacted, FutureRevision."""
+        if revision <= self.table.floor:
+            raise errors.Compacted
+        if revision > self.table.revision:
+            raise errors.FutureRevision
+        self.table.compacted = revision
+
     # ---- transactions --------------------------------------------------------------------------------------
 
     def txn(self, op: Txn) -> TxnDone:
@@ -201,7 +277,7 @@ class Writer(View):
         path = choose(self, op)
         self._check_puts(path)
         check_ranges(self, path)
-        return self._run(path)
+        return self._atomically(path) if may_fail_midway(op, self.table) else self._run(path)
 
     def _check_puts(self, path: Path) -> None:
         _, operations, nested = path
@@ -211,10 +287,31 @@ class Writer(View):
                 self._check_puts(next(inner))
             elif isinstance(op, Put):
                 keeps = op.value is None or op.lease is None
-                if keeps and self.execute(self.sql.live, (op.key,)).fetchone() is None:
+                if keeps and self._rows.newest(op.key)[2] == 0:
                     raise errors.KeyNotFound
                 if op.lease and not self._lease_exists(self.table.id, op.lease):
                     raise errors.LeaseNotFound
+
+    def _atomically(self, path: Path) -> TxnDone:
+        """Runs a transaction so that an error leaves nothing of it behind."""
+        table = self.table
+        keys, checksum = table.keys, table.checksum
+        replaced, spans = len(self._replaced), len(self._replaced_spans)
+        # By hand, because a full disk may end the whole transaction, and a `with` would then hide that error.
+        self.execute("SAVEPOINT command")
+        try:
+            done = self._run(path)
+        except errors.BoathouseError:
+            self._rows.forget()
+            self._execute_now("ROLLBACK TO command")
+            self._execute_now("RELEASE command")
+            table.keys, table.checksum = keys, checksum
+            del self._replaced[replaced:], self._replaced_spans[spans:]
+            self._next_id = self._base
+            self._edits.clear()
+            raise
+        self._execute_now("RELEASE command")
+        return done
 
     def _run(self, path: Path) -> TxnDone:
         succeeded, operations, nested = path
@@ -240,16 +337,13 @@ class Writer(View):
 
     # ---- changes -------------------------------------------------------------------------------------------
 
-    def _next_id(self) -> int:
-        if self.changes >= CHANGES_MAX:
+    def _take_id(self) -> int:
+        """The id of a change, which is made now."""
+        id_ = self._next_id
+        if id_ >= self._ids_end:
             raise errors.TooManyOps(f"one revision holds at most {CHANGES_MAX} changes")
-        id_ = self._base + self.changes
+        self._next_id = id_ + 1
         return id_
-
-    def _note(self, id_: int, crc: int) -> None:
-        """Counts one change, right after it was made."""
-        self.changes += 1
-        self._mix(id_, crc)
 
     def _mix(self, id_: int, crc: int) -> None:
         """Rolls a change into the checksum: order and position matter, and it is cheap.
@@ -259,16 +353,34 @@ class Writer(View):
         table.checksum = ((table.checksum ^ id_) * _FNV_PRIME ^ crc) * _FNV_PRIME & _UINT64_MASK
 
 
-def may_fail_midway(op: Txn, table: Table) -> bool:
-    """Whether a transaction could fail after its first change: at a size limit, or because a put finds its key deleted.
+def encode_pair(
+    key: bytes, create_revision: int, mod_revision: int, version: int, value: bytes, lease: int
+) -> bytes:
+    """A pair as it is stored: field 2 of RangeResponse, tag and length included, holding an mvccpb.KeyValue."""
+    parts = [b"\x0a", varint(len(key)), key, b"\x10", varint(create_revision), b"\x18", varint(mod_revision),
+             b"\x20", varint(version)]  # fmt: skip
+    if value:
+        parts += (b"\x2a", varint(len(value)), value)
+    if lease:
+        parts += (b"\x30", varint(lease))
+    pair = b"".join(parts)
+    return b"\x12%b%b" % (varint(len(pair)), pair)
+
+
+def may_fail_midway(op: Txn, table: TableState) -> bool:
+    """Whether a transaction could fail after its first change: at a limit, or because a put finds its key deleted.
 
     Most cannot, and a savepoint costs a fifth of a put."""
-    answers = changes = 0
-    deletes = spans = keeps = False
+    answers = changes = spans = 0
+    deletes = keeps = False
     stack: list[Operation] = [op]
     while stack:
         inner = stack.pop()
         match inner:
+            case Put():
+                answers += inner.prev_kv
+                keeps = keeps or inner.value is None or inner.lease is None
+                changes += 1
             case Txn():
                 stack.extend(inner.success)
                 stack.extend(inner.failure)
@@ -277,17 +389,14 @@ def may_fail_midway(op: Txn, table: Table) -> bool:
             case DeleteRange():
                 answers += inner.prev_kv
                 deletes = True
-                spans = spans or bool(inner.end)
-                changes += 1
-            case Put():
-                answers += inner.prev_kv
-                keeps = keeps or inner.value is None or inner.lease is None
+                spans += bool(inner.end)
                 changes += 1
             case _:
                 pass
-    # Spans can delete each key that is there now, and each that the transaction puts, once for each put.
-    changes_max = 2 * changes + (table.keys if spans else 0)
-    return (deletes and keeps) or (changes > 0 and (answers > 0 or changes_max > CHANGES_MAX))
+    if changes == 0:
+        return False
+    # A range of keys is counted, against the budget, when its turn comes.
+    return (deletes and keeps) or answers > 0 or (spans > 0 and changes > 1) or changes > CHANGES_MAX
 
 
 def choose(view: View, op: Txn) -> Path:
@@ -324,14 +433,7 @@ def split(blob: bytes) -> list[bytes]:
     parts: list[bytes] = []
     at, size = 0, len(blob)
     while at < size:
-        length, shift, pos = 0, 0, at + 1
-        while True:
-            byte = blob[pos]
-            length |= (byte & 127) << shift
-            pos += 1
-            if byte < 128:
-                break
-            shift += 7
-        parts.append(blob[at : pos + length])
-        at = pos + length
+        length, start = read_varint(blob, at + 1)
+        parts.append(blob[at : start + length])
+        at = start + length
     return parts

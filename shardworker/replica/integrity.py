@@ -13,17 +13,11 @@ which compares. Then:
 A scrub (machine/scrub.py) reads stored rows in the background, because equal checksums of changes say nothing of what a
 disk did to them afterwards. A replica that finds a damaged row, in a scrub or while it serves, is as wrong as one that
 is outvoted. A lone one only stops serving: what is left of its data is for a person to decide.
-
-To rebuild is to start again from nothing but identity, term and vote, in the next process (`ReplicaStore.begin_rebuild`
-writes it, and then this one ends). A replica without a membership is sent a snapshot by the leader. Until it has
-applied everything up to the last entry it had before, it neither serves nor takes part in elections: it has
-acknowledged entries that it lost, and if it voted before it has them again, somebody who never had them could win.
-It keeps its term and vote, so it votes for nobody twice; and it acknowledges only what it has, so commits stay true.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
 import apsw
 import structlog
@@ -31,18 +25,16 @@ import structlog
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker.machine.scrub import Position, Step, scrub
-from shardworker.raft import LogIndex, MessageKind, NodeId, Role
+from shardworker.raft import LogIndex, NodeId, Role
 from shardworker.replica.digests import Agreement, Digests, Doubt
-from shardworker.store import DiskFull, StoreError
+from shardworker.replica.part import NEVER_TICKS, Part
+from shardworker.replica.rebuild import begin_rebuild, has_peers
+from shardworker.store import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from config import ClusterConfig
-    from shardworker.background import Background
-    from shardworker.machine import StateMachine
-    from shardworker.raft import Raft
-    from shardworker.store import ReplicaStore
+    from shardworker.replica.part import ReplicaContext
 
 SCRUB_INTERVAL_S: Final = 10
 """Rows are scrubbed in bursts this far apart: a replica that does nothing else is woken for them seldom."""
@@ -50,98 +42,55 @@ SCRUB_INTERVAL_S: Final = 10
 DOUBT_ELECTIONS: Final = 2
 """Election timeouts that a missing voice is waited for. Replicas that run speak within milliseconds of each other."""
 
-_ELECTIONS: Final = frozenset({MessageKind.VOTE, MessageKind.PRE_VOTE, MessageKind.TIMEOUT_NOW})
-
 log = structlog.get_logger()
 
 
-class RebuildBegun(Exception):
-    """The replica's folder holds a replica that waits to be rebuilt; this process has to end."""
-
-
-def has_peers(store: ReplicaStore) -> bool:
-    """Whether there is anybody to rebuild this replica from."""
-    return bool({*store.membership.nodes()} - {NodeId(store.identity.node)})
-
-
-def begin_rebuild(store: ReplicaStore, reason: str) -> NoReturn:
-    """Start over. What the store has in memory is what this replica has promised, whatever became of the disk."""
-    store.begin_rebuild(reason)
-    raise RebuildBegun(f"{reason}; this replica starts again from nothing, and is rebuilt from the leader")
-
-
-class Integrity:
+class Integrity(Part):
     """What one replica knows about its own soundness. Called from the loop's thread only."""
 
     def __init__(
         self,
-        *,
-        shard: int,
-        node: NodeId,
-        core: Raft,
-        store: ReplicaStore,
-        machine: StateMachine,
-        send: Callable[[NodeId, frames.Envelope], None],
+        context: ReplicaContext,
         stop_serving: Callable[[str], None],
-        background: Background,
-        cluster: ClusterConfig,
     ) -> None:
         """stop_serving gives up what clients were promised an answer for."""
-        self._log = log.bind(shard=shard, node=node)
-        self._node = node
-        self._core = core
-        self._store = store
-        self._machine = machine
-        self._send = send
+        cluster = context.cluster
+        self._log = log.bind(shard=context.shard, node=context.node)
+        self._node = context.node
+        self._core = context.core
+        self._store = context.store
+        self._machine = context.machine
+        self._send = context.outgoing.send_peer
+        self._background = context.background
         self._stop_serving = stop_serving
         self._patience_ticks = cluster.raft.election_ticks
-        self._digests = Digests(node, every=cluster.raft.digest_entries)
+        self._digests = Digests(context.node, every=cluster.raft.digest_entries)
         self._told: tuple[int, int] = (0, 0)
         self._doubt: LogIndex | None = None
         self._doubt_ticks = 0
         self._in_doubt = False
         self._wrong = ""
         self._wrong_ticks = 0
-        self._background = background
         self._scrubbed = Position()
         self._scrub_rows = cluster.store.scrub_rows_per_s * SCRUB_INTERVAL_S
         self._scrub_ticks = self._ticks_to_scrub = max(1, SCRUB_INTERVAL_S * 1000 // cluster.raft.tick_ms)
-        if store.rebuild is not None:
-            self._log.warning("this replica is being rebuilt", until=store.rebuild.until)
 
     # ---- what follows from it --------------------------------------------------------------------------------------
 
     @property
-    def fault(self) -> str:
-        """Why this replica does not serve; empty if it does."""
+    def fault(self) -> errors.BoathouseError | None:
         if self._wrong:
-            return self._wrong
-        if self._store.rebuild is not None:
-            mark = self._store.rebuild
-            return (
-                f"{mark.reason}; it is being rebuilt from the leader and serves again once it has applied "
-                f"index {mark.until} (now {self._store.applied_index})"
-            )
+            return errors.Corrupt(self._wrong)
         if self._in_doubt:
-            return (
+            return errors.Corrupt(
                 f"the replicas differ since index {self._doubt} or before and no majority agrees: all have stopped "
                 "serving until every replica runs and is compared"
             )
-        return ""
-
-    def check_serves(self) -> None:
-        """Raises Corrupt if nobody may be answered from this replica."""
-        if self._wrong or self._in_doubt or self._store.rebuild is not None:
-            raise errors.Corrupt(self.fault)
+        return None
 
     @property
     def votes(self) -> bool:
-        """Whether this replica takes part in elections."""
-        return self._store.rebuild is None and not self._wrong
-
-    def hears(self, kind: MessageKind) -> bool:
-        """Whether the core may see a message of this kind."""
-        return kind not in _ELECTIONS or self.votes
+        return not self._wrong
 
     # ---- what happens -------------------------------------------------------------------------------------------
 
@@ -151,14 +100,19 @@ class Integrity:
             self._digests.note(index, self._machine.checksum)
 
     def installed(self) -> None:
-        """A snapshot replaced the tables."""
         self._digests.forget_own()
 
-    def handle_digest(self, digest: frames.Digest) -> None:
+    def handle(self, identity: bytes, envelope: frames.Envelope) -> None:
+        for digest in envelope.digests:
+            self._handle_digest(digest)
+        if envelope.HasField("verdict"):
+            self._handle_verdict(envelope.verdict)
+
+    def _handle_digest(self, digest: frames.Digest) -> None:
         """A replica tells its checksum."""
         self._digests.hear(NodeId(digest.node), LogIndex(digest.index), digest.checksum)
 
-    def handle_verdict(self, verdict: frames.DigestVerdict) -> None:
+    def _handle_verdict(self, verdict: frames.DigestVerdict) -> None:
         """The leader has compared."""
         if verdict.term != self._core.term or verdict.sender != self._core.leader:
             return
@@ -171,7 +125,6 @@ class Integrity:
             self._find_wrong(_differs(index))
 
     def tick(self) -> None:
-        """One tick of the Raft clock has passed."""
         self._wrong_ticks += bool(self._wrong)
         self._ticks_to_scrub -= 1
         if self._ticks_to_scrub <= 0 and self._scrub_rows and not self._wrong:
@@ -184,10 +137,8 @@ class Integrity:
             self._begin_doubt(self._doubt)
             self._tell_all(frames.DigestVerdict.DOUBT, self._doubt)
 
-    @property
-    def needs_ticks(self) -> bool:
-        """Whether the next tick matters."""
-        return bool(self._wrong) or self._doubt is not None
+    def ticks_until_action(self) -> int:
+        return 1 if self._wrong or self._doubt is not None else NEVER_TICKS
 
     def end_turn(self) -> None:
         """Compare, tell, and draw the consequences. Raises RebuildBegun."""
@@ -200,7 +151,6 @@ class Integrity:
                 self._judge(finding)
         else:
             self._tell_leader()
-        self._finish_rebuild()
 
     def _notice_leader(self) -> None:
         now = (self._core.term, self._core.leader)
@@ -299,7 +249,7 @@ class Integrity:
         self._doubt = index
         if not self._in_doubt:
             self._in_doubt = True
-            self._log.error("this replica stops serving", reason=self.fault)
+            self._log.error("this replica stops serving", reason=str(self.fault))
 
     def _end_doubt(self) -> None:
         if self._in_doubt:
@@ -325,18 +275,6 @@ class Integrity:
         if self._core.role is Role.LEADER and self._wrong_ticks <= self._patience_ticks:
             return
         begin_rebuild(self._store, self._wrong)
-
-    def _finish_rebuild(self) -> None:
-        mark = self._store.rebuild
-        if mark is None or self._store.applied_index < mark.until:
-            return
-        try:
-            with self._store.turn(sync=True) as turn:
-                turn.end_rebuild()
-        except DiskFull as error:
-            self._log.warning("the rebuild cannot be ended yet", reason=str(error))
-            return
-        self._log.info("this replica is rebuilt and serves again", index=mark.until)
 
 
 def _differs(index: LogIndex) -> str:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
+from proto.methods import REQUEST_ID_BYTES
+from shardworker.machine import FORMAT
+from shardworker.raft import Accepted
+from shardworker.replica.part import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-REQUEST_ID_BYTES: Final = 16
+    from shardworker.raft import Entry, LogIndex, Reason
+    from shardworker.replica.part import ReplicaContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +27,8 @@ class Waiter:
     call: int
 
 
-class Proposals:
-    """The queue of writes that the next turn proposes, and everybody who waits for a result.
+class WriteQueue:
+    """Writes that the next turn proposes, and everybody who waits for a result.
 
     A request id can be waited for more than once (a coordinator that retries); it is proposed again all the same,
     because only the state machine can tell whether it was applied."""
@@ -59,16 +64,22 @@ class Proposals:
         self._waiting_count += 1
         self._waiters.setdefault(request.request_id, []).append(Waiter(identity, request.call))
 
+    def add(self, request: frames.Request) -> None:
+        """Queue a write that nobody waits for."""
+        assert len(request.request_id) == REQUEST_ID_BYTES
+        self._queue.append(request)
+        self._queue_bytes += len(request.body)
+
     def take(self, time_ms: int) -> Iterator[frames.CommandBatch]:
         """Empty the queue into batches, one per log entry, in order of arrival."""
         queue, self._queue, self._queue_bytes = self._queue, [], 0
-        batch = frames.CommandBatch(time_ms=time_ms)
+        batch = frames.CommandBatch(time_ms=time_ms, format=FORMAT)
         batch_bytes = 0
         for request in queue:
             size = len(request.body)
             if batch_bytes and batch_bytes + size > self._batch_bytes_max:
                 yield batch
-                batch = frames.CommandBatch(time_ms=time_ms)
+                batch = frames.CommandBatch(time_ms=time_ms, format=FORMAT)
                 batch_bytes = 0
             batch.commands.add(
                 method=request.method,
@@ -96,3 +107,77 @@ class Proposals:
         self._waiters.clear()
         self._waiting_count = 0
         return waiters
+
+
+class Proposals(Part):
+    """Makes log entries of what waits, and knows who waits for what comes of it."""
+
+    def __init__(self, context: ReplicaContext, wall_clock_ms: Callable[[], int]) -> None:
+        limits, raft = context.cluster.limits, context.cluster.raft
+        self._core = context.core
+        self._machine = context.machine
+        self._outgoing = context.outgoing
+        self._wall_clock_ms = wall_clock_ms
+        self._last_time_ms = 0
+        self._queue = WriteQueue(
+            requests_max=limits.pending_requests_max,
+            bytes_max=limits.pending_bytes_max,
+            batch_bytes_max=raft.entry_bytes_max,
+        )
+        self._own_batches: dict[LogIndex, tuple[int, frames.CommandBatch]] = {}
+        """What this leader has proposed in a term, parsed: it need not parse what it has just built."""
+
+    def admit(self, identity: bytes, request: frames.Request) -> None:
+        """Take a write for the next turn. Raises QueueFull or MalformedRequest."""
+        self._queue.admit(identity, request)
+
+    def add_own(self, method: frames.Method.ValueType, body: bytes, request_id: bytes) -> None:
+        """Take a command of this leader's own for the next turn. Like any it may be lost with its leadership, and be
+        applied all the same; it is applied once for each id."""
+        self._queue.add(frames.Request(method=method, body=body, request_id=request_id))
+
+    def propose(self) -> None:
+        """Give the core what has arrived, as one entry if it fits."""
+        if not self._queue:
+            return
+        self._last_time_ms = max(self._last_time_ms + 1, self._machine.time_ms, self._wall_clock_ms())
+        for batch in self._queue.take(self._last_time_ms):
+            outcome = self._core.propose(batch.SerializeToString())
+            if isinstance(outcome, Accepted):
+                self._own_batches[outcome.index] = (outcome.term, batch)
+            else:
+                self._give_up(batch, outcome.reason)
+
+    def _give_up(self, batch: frames.CommandBatch, reason: Reason) -> None:
+        """The core refused the batch. An id in it may have been proposed before, so nobody hears "definitely not"."""
+        lost = errors.LeaderLost(f"not proposed: {reason.value}")
+        for command in batch.commands:
+            for waiter in self.resolve(command.request_id):
+                self._outgoing.refuse(waiter.identity, waiter.call, lost)
+
+    def batch(self, entry: Entry) -> frames.CommandBatch:
+        """The commands of a committed entry, which is applied next."""
+        own = self._own_batches.pop(entry.index, None)
+        if own is not None and own[0] == entry.term:
+            return own[1]
+        return frames.CommandBatch.FromString(entry.data)
+
+    def resolve(self, request_id: bytes) -> list[Waiter]:
+        """Everybody who waits for this id; they wait no longer, and are the caller's to answer."""
+        return self._queue.resolve(request_id)
+
+    def has_work(self) -> bool:
+        return bool(self._queue)
+
+    def abandon(self, why: str) -> None:
+        """Whoever wrote has to ask elsewhere, with the same request id."""
+        self._own_batches.clear()
+        lost = errors.LeaderLost(why)
+        for waiter in self._queue.abandon():
+            self._outgoing.refuse(waiter.identity, waiter.call, lost)
+
+    def drained(self) -> bool:
+        return not self._queue.waiting_count
+
+    def statistics(self) -> Mapping[str, int]:
+        return {"writes_waiting": self._queue.waiting_count}

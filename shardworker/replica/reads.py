@@ -1,253 +1,168 @@
-"""Reads: linearizable ones wait for the core's word, long ones run beside the loop, iterations keep a cursor.
+"""Reads: a linearizable one waits for the core's word, and each for its share of a turn.
 
-A linearizable read is recorded with the core (`read_index`), confirmed by a majority, and answered once this replica
-has applied the index that was committed when it arrived (Raft thesis 6.4). A serializable one is answered from the
-state as it is. Long reads run on a thread with a connection of their own: it sees the newest committed turn, which is
-never older than what the read was promised.
+    arrived --ask--> asked --confirm--> confirmed --applied--> due --has room--> read and answered
+                                 what may be stale begins here ^
+
+A linearizable read is recorded with the core (`read_index`), confirmed by a majority, and due once this replica has
+applied the index that was committed when it arrived (Raft thesis 6.4). All reads of a turn share one round. One that
+may be stale is due at once, and sees the state as it is. What is due is read when its answer may leave: an answer is
+never made to wait in memory, and none is made for who has given up. Long ones run beside the loop (long_reads.py): they
+see the newest committed turn, which is never older than what they were promised.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from proto import errors
-from proto.internal import frames_pb2 as frames
-from shardworker.machine import Result
 from shardworker.raft import Accepted, LogIndex
+from shardworker.replica.part import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Iterable, Mapping
 
-    import apsw
-
-    from config import ClusterConfig
-    from shardworker.background import Background
-    from shardworker.machine import StateMachine
-    from shardworker.raft import Raft, ReadState
-    from shardworker.store import ReplicaStore
-
-ITERATE: Final = frames.REGATTA_ITERATE
-NEXT: Final = frames.CURSOR_NEXT
-CLOSE: Final = frames.CURSOR_CLOSE
+    from proto.internal import frames_pb2 as frames
+    from shardworker.machine import Parsed, Result
+    from shardworker.raft import ReadState
+    from shardworker.replica.long_reads import LongReads
+    from shardworker.replica.part import Handler, ReplicaContext
 
 
-class Answer(NamedTuple):
-    """What the call of a link is told."""
-
+class _Read(NamedTuple):
     identity: bytes
-    call: int
-    result: Result
-    cursor: int = 0
-    """Not 0: the iteration goes on behind it."""
+    request: frames.Request
+    since_ticks: int
 
 
-@dataclass(slots=True)
-class _Cursor:
-    connection: apsw.Connection
-    parts: Generator[Result, None, None]
-    idle_ticks: int = 0
-    busy: bool = False
-
-
-class Reads:
+class Reads(Part):
     """All reads of one replica, from arrival to answer."""
 
     def __init__(
-        self,
-        *,
-        core: Raft,
-        store: ReplicaStore,
-        machine: StateMachine,
-        background: Background,
-        cluster: ClusterConfig,
-        first_cursor: int,
+        self, context: ReplicaContext, long_reads: LongReads, openers: Mapping[int, Handler]
     ) -> None:
-        """The cluster's limits bound the reads that wait and the iterations that are open. Cursors are numbered from
-        first_cursor, which has to be drawn anew for each life: a client that reads on slowly still names the cursor of
-        an earlier one, and must not be given a part of somebody else's iteration."""
-        self._core = core
-        self._store = store
-        self._machine = machine
-        self._background = background
-        self._requests_max = cluster.limits.pending_requests_max
-        self._cursors_max = cluster.limits.cursors_max
-        self._cursor_idle_ticks_max = cluster.limits.cursor_idle_ms // cluster.raft.tick_ms
-        self._arrived: list[tuple[bytes, frames.Request]] = []
-        self._asked: dict[int, list[tuple[bytes, frames.Request]]] = {}
-        self._confirmed: list[tuple[LogIndex, list[tuple[bytes, frames.Request]]]] = []
-        self._waiting_count = 0
-        self._late: list[Answer] = []
+        """openers: who takes over a read that is answered in more than one part, by method."""
+        self._core = context.core
+        self._store = context.store
+        self._machine = context.machine
+        self._outgoing = context.outgoing
+        self._long_reads = long_reads
+        self._openers = openers
+        self._patience_ticks = context.cluster.limits.read_timeout_ms // context.cluster.raft.tick_ms
+        self._ticks = 0
+        self._requests_max = context.cluster.limits.pending_requests_max
         self._contexts = itertools.count(1)
-        self._cursors: dict[int, _Cursor] = {}
-        self._cursor_ids = itertools.count(first_cursor)
-
-    def __bool__(self) -> bool:
-        return bool(self._arrived)
-
-    @property
-    def waiting_count(self) -> int:
-        """Linearizable reads without an answer yet."""
-        return self._waiting_count
+        self._arrived: list[_Read] = []
+        self._asked: dict[int, list[_Read]] = {}
+        self._confirmed: list[tuple[LogIndex, list[_Read]]] = []
+        self._due: dict[bytes, deque[_Read]] = {}
+        self._waiting_count = 0
 
     def admit(self, identity: bytes, request: frames.Request) -> None:
-        """Take a linearizable read. Raises QueueFull."""
+        """Take a read. Raises QueueFull."""
         if self._waiting_count >= self._requests_max:
             raise errors.QueueFull(f"{self._waiting_count} reads are waiting on this shard")
-        self._arrived.append((identity, request))
         self._waiting_count += 1
+        read = _Read(identity, request, self._ticks)
+        if request.linearizable:
+            self._arrived.append(read)
+        else:
+            self._make_due(read)
 
-    def ask(self) -> list[Answer]:
-        """Record everything that has arrived with the core, under one context. Answers what the core refuses."""
+    def ask(self) -> None:
+        """Record everything that has arrived with the core, under one context."""
         if not self._arrived:
-            return []
+            return
         arrived, self._arrived = self._arrived, []
         context = next(self._contexts)
         if isinstance(self._core.read_index(context), Accepted):
             self._asked[context] = arrived
-            return []
-        return self._refuse(arrived, errors.NotLeader())
+        else:
+            self._refuse(arrived, errors.NotLeader())
 
     def confirm(self, states: tuple[ReadState, ...]) -> None:
         """The core has confirmed these contexts at these indexes."""
         for state in states:
-            requests = self._asked.pop(state.context, None)
-            if requests:
-                self._confirmed.append((state.index, requests))
+            reads = self._asked.pop(state.context, None)
+            if reads:
+                self._confirmed.append((state.index, reads))
 
-    def serve(self, applied: LogIndex) -> list[Answer]:
-        """Answer what is confirmed up to the applied index."""
-        if not self._confirmed:
-            return []
-        ready = [requests for index, requests in self._confirmed if index <= applied]
-        self._confirmed = [(index, requests) for index, requests in self._confirmed if index > applied]
-        answers: list[Answer] = []
-        for requests in ready:
-            self._waiting_count -= len(requests)
-            for identity, request in requests:
-                answer = self.read(identity, request)
-                if answer is not None:
-                    answers.append(answer)
-        return answers
+    def serve(self, applied: LogIndex, fault: errors.BoathouseError | None) -> None:
+        """Answer what is due at the applied index, as far as there is room; or everything due with the fault."""
+        if self._confirmed:
+            for index, reads in self._confirmed:
+                if index <= applied:
+                    for read in reads:
+                        self._make_due(read)
+            self._confirmed = [(index, reads) for index, reads in self._confirmed if index > applied]
+        if fault is not None:
+            due, self._due = self._due, {}
+            for queue in due.values():
+                self._refuse(queue, fault)
+            return
+        for identity, queue in list(self._due.items()):
+            while queue and self._outgoing.has_room(identity):
+                self._waiting_count -= 1
+                self._serve(queue.popleft())
+            del self._due[identity]
+            if queue:
+                self._due[identity] = queue  # behind the others: next turn they come first
 
-    def abandon(self) -> list[Answer]:
-        """This replica leads no longer: what is not confirmed goes elsewhere."""
-        pending = [pair for requests in self._asked.values() for pair in requests] + self._arrived
-        self._asked.clear()
-        self._arrived = []
-        return self._refuse(pending, errors.NotLeader())
+    def _make_due(self, read: _Read) -> None:
+        queue = self._due.get(read.identity)
+        if queue is None:
+            queue = self._due[read.identity] = deque()
+        queue.append(read)
 
-    def refuse(self, fault: errors.Corrupt) -> list[Answer]:
-        """No answer may come from these tables: neither to what is confirmed nor to long reads that have ended."""
-        pending = [pair for _, requests in self._confirmed for pair in requests]
-        self._confirmed = []
-        late = [answer._replace(result=Result(0, b"", fault), cursor=0) for answer in self.late()]
-        return self._refuse(pending, fault) + late
-
-    def _refuse(
-        self, pending: list[tuple[bytes, frames.Request]], refusal: errors.BoathouseError
-    ) -> list[Answer]:
-        self._waiting_count -= len(pending)
-        return [_failed(identity, request, refusal) for identity, request in pending]
-
-    def read(self, identity: bytes, request: frames.Request) -> Answer | None:
-        """Answer from the state as it is, or None if the answer comes later, through late()."""
+    def _serve(self, read: _Read) -> None:
+        identity, request, since_ticks = read
         try:
-            if request.method in (ITERATE, NEXT, CLOSE):
-                return self._iterate(identity, request)
-            if self._machine.is_heavy(request.method, request.body, request.table_id):
-                self._background.submit(
-                    lambda: self._read_beside(request),
-                    lambda result: self._late.append(Answer(identity, request.call, result)),
-                )
-                return None
+            if self._ticks - since_ticks > self._patience_ticks:
+                raise errors.ReadTimedOut("it was not this read's turn in time")
+            opener = self._openers.get(request.method)
+            if opener is not None:
+                opener(identity, request)
+                return
+            parsed = self._machine.parse(request.method, request.table_id, request.body)
+            if self._machine.is_heavy(parsed):
+                answer = partial(self._outgoing.answer, identity, request.call)
+                self._long_reads.submit(identity, partial(self._read_beside, parsed), answer)
+                return
         except errors.BoathouseError as error:
-            return _failed(identity, request, error)
-        result = self._machine.read(self._store.connection, request.method, request.table_id, request.body)
-        return Answer(identity, request.call, result)
+            self._outgoing.refuse(identity, request.call, error)
+            return
+        result = self._machine.read(self._store.connection, parsed)
+        self._outgoing.answer(identity, request.call, result)
 
-    def _read_beside(self, request: frames.Request) -> Result:
+    def _read_beside(self, request: Parsed) -> Result:
         connection = self._store.reader()
         try:
-            return self._machine.read(connection, request.method, request.table_id, request.body)
+            return self._machine.read(connection, request)
         finally:
             self._store.close_reader(connection)
 
-    # ---- iterations ---------------------------------------------------------------------------------------------
+    def abandon(self, why: str) -> None:
+        """What is not confirmed goes elsewhere."""
+        pending = [read for reads in self._asked.values() for read in reads] + self._arrived
+        self._asked.clear()
+        self._arrived = []
+        self._refuse(pending, errors.NotLeader(why))
 
-    def _iterate(self, identity: bytes, request: frames.Request) -> Answer | None:
-        if request.method == CLOSE:
-            self._close(request.cursor)
-            return Answer(identity, request.call, Result(0, b""))
-        if request.method == ITERATE:
-            cursor_id = self._open(request)
-        else:
-            cursor_id = request.cursor
-        cursor = self._cursors.get(cursor_id)
-        if cursor is None or cursor.busy:
-            raise errors.CursorNotFound(f"cursor {cursor_id} is not open")
-        cursor.busy = True
-        cursor.idle_ticks = 0
-        try:
-            self._background.submit(
-                lambda: next(cursor.parts),
-                lambda result: self._end_part(identity, request, cursor_id, cursor, result),
-            )
-        except errors.QueueFull:
-            cursor.busy = False
-            self._close(cursor_id)
-            raise
-        return None
-
-    def _open(self, request: frames.Request) -> int:
-        # Each holds a read transaction, which keeps the WAL from being reused.
-        if len(self._cursors) >= self._cursors_max:
-            raise errors.TooManyCursors(f"{self._cursors_max} iterations are open on this replica")
-        connection = self._store.reader()
-        parts = self._machine.iterate(connection, request.table_id, request.body)
-        cursor_id = next(self._cursor_ids)
-        self._cursors[cursor_id] = _Cursor(connection, parts)
-        return cursor_id
-
-    def _end_part(
-        self, identity: bytes, request: frames.Request, cursor_id: int, cursor: _Cursor, result: Result
-    ) -> None:
-        cursor.busy = False
-        goes_on = result.more and cursor_id in self._cursors
-        if not goes_on:
-            self._cursors.pop(cursor_id, None)
-            self._let_go(cursor)
-        self._late.append(Answer(identity, request.call, result, cursor_id if goes_on else 0))
-
-    def late(self) -> list[Answer]:
-        """Answers of long reads that ended since the last call."""
-        answers, self._late = self._late, []
-        return answers
-
-    def _close(self, cursor_id: int) -> None:
-        cursor = self._cursors.pop(cursor_id, None)
-        if cursor is not None and not cursor.busy:
-            self._let_go(cursor)  # a busy one is closed when its job has ended
-
-    def _let_go(self, cursor: _Cursor) -> None:
-        cursor.parts.close()  # ends its read transaction, which it could not do without the connection
-        self._store.close_reader(cursor.connection)
+    def _refuse(self, reads: Iterable[_Read], error: errors.BoathouseError) -> None:
+        for identity, request, _ in reads:
+            self._waiting_count -= 1
+            self._outgoing.refuse(identity, request.call, error)
 
     def tick(self) -> None:
-        """Close iterations that nobody continues."""
-        for cursor_id, cursor in list(self._cursors.items()):
-            if cursor.busy:
-                continue
-            cursor.idle_ticks += 1
-            if cursor.idle_ticks > self._cursor_idle_ticks_max:
-                self._close(cursor_id)
+        self._ticks += 1
 
-    def close(self) -> None:
-        """Close every iteration: the database is about to be closed or replaced."""
-        for cursor_id in list(self._cursors):
-            self._close(cursor_id)
+    def has_work(self) -> bool:
+        return bool(self._arrived) or any(self._outgoing.has_room(identity) for identity in self._due)
 
+    def drained(self) -> bool:
+        return not self._waiting_count
 
-def _failed(identity: bytes, request: frames.Request, error: errors.BoathouseError) -> Answer:
-    return Answer(identity, request.call, Result(0, b"", error))
+    def statistics(self) -> Mapping[str, int]:
+        return {"reads_waiting": self._waiting_count}

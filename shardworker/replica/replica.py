@@ -9,57 +9,51 @@ A turn takes what has arrived and produces, in this order and never another:
 5. the reads that the core has confirmed, at the state just committed.
 
 If the process dies anywhere, the database holds a turn whole or not at all, and nothing was promised before step 4.
-Everything that differs between production and simulation comes in through the constructor: sockets (`Outbox`), time
-(`tick` and `wall_clock_ms`), where long work runs (`Background`), and the disk below the store.
+What is beside that order is a part (part.py). Everything that differs between production and simulation comes in
+through the constructor: sockets (`Outbox`), time (`tick` and `wall_clock_ms`), where long work runs (`Background`), and
+the disk below the store.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker import raft_frames
 from shardworker.machine import Result
-from shardworker.raft import Accepted, EntryKind, MessageKind, NodeId, Role
+from shardworker.raft import EntryKind, MessageKind, NodeId
+from shardworker.replica.admission import Admission
 from shardworker.replica.census import Census
+from shardworker.replica.cursors import Cursors
+from shardworker.replica.disk_space import DiskSpace
+from shardworker.replica.feed import Feed
+from shardworker.replica.history_sweep import HistorySweep
 from shardworker.replica.integrity import Integrity
+from shardworker.replica.leadership import Leadership
+from shardworker.replica.levels import Levels
+from shardworker.replica.links import Links
+from shardworker.replica.long_reads import LongReads
+from shardworker.replica.outgoing import Outgoing
+from shardworker.replica.part import Parts, ReplicaContext
 from shardworker.replica.proposals import Proposals
 from shardworker.replica.reads import Reads
+from shardworker.replica.rebuild import Rebuild
 from shardworker.replica.snapshots import Snapshots
 from shardworker.store import DiskFull
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable
 
     from config import ClusterConfig
     from shardworker.background import Background
     from shardworker.machine import StateMachine
-    from shardworker.raft import (
-        Entry,
-        HardState,
-        LogIndex,
-        Membership,
-        Message,
-        Raft,
-        Ready,
-        Reason,
-        SnapshotMeta,
-    )
-    from shardworker.replica.proposals import Waiter
-    from shardworker.replica.reads import Answer
+    from shardworker.raft import Entry, HardState, Membership, Message, Raft, SnapshotMeta
+    from shardworker.replica.outgoing import Outbox
     from shardworker.store import ReplicaStore, Turn
 
 log = structlog.get_logger()
-
-LINKS_MAX: Final = 256
-"""Coordinators remembered for leader announcements; the oldest is forgotten first."""
-
-FULL_ELECTIONS: Final = 5
-"""Election timeouts after which a leader whose disk is full tries again to hand over. Not sooner: where all disks are
-full, leadership goes from one to the next."""
 
 READYS_PER_TURN_MAX: Final = 4
 """A single voter commits its own append at once; a few rounds settle it without starving the sockets."""
@@ -68,28 +62,14 @@ APPLY_ANSWER_BYTES_MAX: Final = 64 << 20
 """Answers that one transaction may collect before it takes no further entry: until it is committed all of them are in
 memory, and a few small entries can ask for a quarter of a gigabyte each."""
 
-ATTACHMENT_BYTES_MIN: Final = 256 * 1024
-"""Bodies from this size on travel beside the Envelope: copying them into it and out again cost 100 ms for 28 MB."""
+APPLY_ROWS_MAX: Final = 200_000
+"""Rows (machine/budget.py) after which a transaction takes no further entry: heartbeats must leave in between."""
 
-ENVELOPE_BYTES_MAX: Final = 16 << 20
-"""Bodies of the answers in one Envelope; more than that leave in further ones. protobuf encodes nothing over 2 GiB, and
-the thousands of reads that a turn may answer come to more."""
-
-
-class Outbox(Protocol):
-    """Where envelopes leave. Neither call blocks; either may lose what it is given."""
-
-    def send_peer(self, node: NodeId, envelope: frames.Envelope) -> None:
-        """Send to the same shard's replica on another node."""
-
-    def send_client(
-        self, identity: bytes, envelope: frames.Envelope, attachments: Sequence[bytes] = ()
-    ) -> None:
-        """Send to the coordinator behind this link; attachments are what Reply.attachment counts."""
+_ELECTIONS: Final = frozenset({MessageKind.VOTE, MessageKind.PRE_VOTE, MessageKind.TIMEOUT_NOW})
 
 
 class Replica:
-    """The replica's queues and its turn. Single-threaded: every method is called from the loop's thread."""
+    """The order of one replica's turn. Single-threaded: every method is called from the loop's thread."""
 
     def __init__(
         self,
@@ -115,164 +95,110 @@ class Replica:
         self._core = core
         self._store = store
         self._machine = machine
-        self._outbox = outbox
-        self._cluster = cluster
         self._background = background
-        self._wall_clock_ms = wall_clock_ms
-        self._proposals = Proposals(
-            requests_max=cluster.limits.pending_requests_max,
-            bytes_max=cluster.limits.pending_bytes_max,
-            batch_bytes_max=cluster.raft.entry_bytes_max,
+        self._raft_config = cluster.raft
+        self._outgoing = Outgoing(
+            core,
+            outbox,
+            turn_answer_bytes_max=cluster.limits.turn_answer_bytes_max,
+            link_answer_bytes_max=cluster.limits.link_answer_bytes_max,
         )
-        self._reads = Reads(
-            core=core,
-            store=store,
-            machine=machine,
-            background=background,
-            cluster=cluster,
-            first_cursor=life,
-        )
-        self._snapshots = Snapshots(
-            node=node, core=core, store=store, background=background, send=outbox.send_peer, cluster=cluster
-        )
-        self._integrity = Integrity(
+        context = ReplicaContext(
             shard=shard,
             node=node,
             core=core,
             store=store,
             machine=machine,
-            send=outbox.send_peer,
-            stop_serving=self._abandon_clients,
             background=background,
             cluster=cluster,
+            outgoing=self._outgoing,
         )
-        self._census = Census(
-            node=node,
-            core=core,
-            store=store,
-            founders=founders,
-            life=life,
-            send=outbox.send_peer,
-            patience_ticks=2 * cluster.raft.election_ticks,
+        self._proposals = Proposals(context, wall_clock_ms)
+        self._long_reads = LongReads(context)
+        self._cursors = Cursors(context, self._long_reads, first_cursor=life)
+        self._reads = Reads(context, self._long_reads, {frames.REGATTA_ITERATE: self._cursors.open})
+        self._leadership = Leadership(context)
+        self._disk_space = DiskSpace(context, self._leadership)
+        self._sweep = HistorySweep(context)
+        self._snapshots = Snapshots(context)
+        self._integrity = Integrity(context, stop_serving=self._abandon)
+        self._levels = Levels(context, self._proposals)
+        self._census = Census(context, founders, life)
+        self._links = Links(context)
+        self._messages_refused = 0
+        self._parts = Parts(
+            [
+                self._proposals,
+                self._reads,
+                self._long_reads,
+                self._cursors,
+                Feed(context, self._long_reads),
+                self._leadership,
+                self._disk_space,
+                self._sweep,
+                self._snapshots,
+                self._links,
+                self._integrity,
+                Rebuild(context),
+                self._levels,
+                self._census,
+            ]
         )
-        self._own_batches: dict[LogIndex, tuple[int, frames.CommandBatch]] = {}
-        self._links: dict[bytes, None] = {}
-        self._announced: tuple[int, int] = (-1, -1)
-        self._led_term: int | None = None
-        self._last_time_ms = 0
-        self._disk_full = False
-        self._full_ticks = 0
-        self._retry_disk = True
-        self._turn_refused = False
-        self._compacting = True
-        self._unswept: list[tuple[int, Waiter, Result]] = []
-        self._compaction_due = True
-        self._draining = False
-        self._handing_over = False
-        self._clients: dict[bytes, frames.Envelope] = {}
-        self._attachments: dict[bytes, list[bytes]] = {}
-        self._answer_bytes: dict[bytes, int] = {}
-        self._full_envelopes: list[tuple[bytes, frames.Envelope, Sequence[bytes]]] = []
-        self._peers: dict[NodeId, frames.Envelope] = {}
+        self._admission = Admission(
+            outgoing=self._outgoing,
+            leadership=self._leadership,
+            disk_space=self._disk_space,
+            proposals=self._proposals,
+            reads=self._reads,
+            sweep=self._sweep,
+            levels=self._levels,
+            parts=self._parts,
+            status=self._answer_status,
+        )
 
-    # ---- what arrives -------------------------------------------------------------------------------------------
+    # ---- what arrives -----------------------------------------------------------------------------------------------
 
     def handle(self, identity: bytes, envelope: frames.Envelope) -> None:
         """Take one envelope from a coordinator or a peer. Its effects leave with the next turn()."""
-        if not self._census.waits:
-            self._handle_peer(envelope)
-        for request in envelope.requests:
-            self._admit(identity, request)
-        if envelope.HasField("census_question"):
-            self._census.handle_question(envelope.census_question)
-        if envelope.HasField("census_answer"):
-            self._census.handle_answer(envelope.census_answer)
-        if envelope.HasField("hello"):
-            self._remember(identity)
+        if self._census.waits:
+            # It is no member yet, and hears nothing of what members say to each other.
+            self._links.handle(identity, envelope)
+            self._census.handle(identity, envelope)
+        else:
+            self._step(envelope)
+            self._parts.handle(identity, envelope)
+        if envelope.requests:
+            self._admission.admit(identity, envelope.requests)
 
-    def _handle_peer(self, envelope: frames.Envelope) -> None:
-        """What a member of the group hears from the others."""
+    def _step(self, envelope: frames.Envelope) -> None:
         for message in raft_frames.decode_messages(envelope):
             # A commit index is told as far as its receiver's log is known: it would be false for any other replica.
-            if message.to == self._node and self._integrity.hears(message.kind):
-                self._core.step(message)
-        if envelope.HasField("snapshot_chunk"):
-            self._snapshots.handle_chunk(envelope.snapshot_chunk)
-        if envelope.HasField("snapshot_ack"):
-            self._snapshots.handle_ack(envelope.snapshot_ack)
-        for digest in envelope.digests:
-            self._integrity.handle_digest(digest)
-        if envelope.HasField("verdict"):
-            self._integrity.handle_verdict(envelope.verdict)
+            if message.to != self._node or (message.kind in _ELECTIONS and not self._parts.vote()):
+                continue
+            # The core is told of a snapshot by this process alone, once its contents are here.
+            if message.kind is MessageKind.SNAPSHOT:
+                wrong = "a snapshot without its contents"
+            else:
+                wrong = self._core.step(message)
+            if wrong:
+                self._messages_refused += 1
+                log.error("dropped a message that breaks Raft's rules", peer=message.sender, reason=wrong)
 
     def handle_disconnected(self, node: NodeId) -> None:
         """The connection to the peer on this node broke."""
         self._core.report_disconnected(node)
 
-    def _remember(self, identity: bytes) -> None:
-        self._links.pop(identity, None)
-        self._links[identity] = None
-        if len(self._links) > LINKS_MAX:
-            del self._links[next(iter(self._links))]
-        self._client(identity).state.CopyFrom(self._state())
-
-    def _admit(self, identity: bytes, request: frames.Request) -> None:
-        try:
-            self._route(identity, request)
-        except errors.BoathouseError as error:
-            self._refuse(identity, request.call, error)
-
-    def _route(self, identity: bytes, request: frames.Request) -> None:
-        if request.method != frames.REPLICA_STATUS:
-            self._integrity.check_serves()
-            self._census.check_serves()
-        if request.request_id:
-            self._check_leads()
-            if self._disk_full:
-                raise errors.NoSpace(f"the disk of node {self._node} is full")
-            self._proposals.admit(identity, request)
-        elif request.method == frames.REPLICA_STATUS:
-            self._client(identity).replies.add(call=request.call, body=self.status().SerializeToString())
-        elif request.method == frames.TRANSFER_LEADER:
-            self._check_leads()
-            if not self._hand_over():
-                raise errors.NoSuccessor
-            self._client(identity).replies.add(call=request.call)
-        elif request.linearizable:
-            self._check_leads()
-            self._reads.admit(identity, request)
-        else:
-            answer = self._reads.read(identity, request)
-            if answer is not None:
-                self._post([answer])
-
-    def _check_leads(self) -> None:
-        if self._core.role is not Role.LEADER:
-            raise errors.NotLeader
-        if self._draining:
-            raise errors.ShuttingDown
-
-    # ---- time ---------------------------------------------------------------------------------------------------
+    # ---- time -------------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
         """One tick of the Raft clock has passed."""
-        if self._integrity.votes and not self._census.waits:
+        if self._parts.vote():
             self._core.tick()
-        self._census.tick()
-        self._integrity.tick()
-        self._reads.tick()
-        self._snapshots.tick()
-        self._retry_disk = True
-        self._watch_disk()
-        self._compacting = self._machine.is_compacting
-        self._compaction_due = self._compacting
+        self._parts.tick()
 
     def ticks_until_action(self) -> int:
         """Ticks that may pass before tick() matters; lets an idle loop sleep."""
-        waiting = self._census.waits or self._integrity.needs_ticks
-        if waiting or self._disk_full or self._snapshots.is_active():
-            return 1
-        return self._core.ticks_until_action()
+        return min(self._core.ticks_until_action(), self._parts.ticks_until_action())
 
     def owes_commit(self) -> bool:
         """Whether followers lag behind only because they have not been told what is committed."""
@@ -282,66 +208,31 @@ class Replica:
         """Tell them with the next turn: no write came along to carry the news."""
         self._core.announce_commit()
 
-    # ---- the turn -----------------------------------------------------------------------------------------------
+    # ---- the turn ---------------------------------------------------------------------------------------------------
 
     def has_work(self) -> bool:
         """Whether turn() would do something now."""
-        if self._proposals or self._reads:
-            return True
-        return self._retry_disk and (self._compacting or self._core.has_ready())
+        return self._parts.has_work() or (self._disk_space.may_write and self._core.has_ready())
 
     def turn(self) -> None:
         """Do everything that is possible now, then send what came of it."""
-        idle = not self._proposals and not self._reads
+        idle = not (self._proposals.has_work() or self._reads.has_work())
         self._background.collect()
         self._notice_lost_leadership()
-        self._propose()
-        self._post(self._reads.ask())
+        self._proposals.propose()
+        self._reads.ask()
         for _ in range(READYS_PER_TURN_MAX):
             if not self._core.has_ready() or not self._advance():
                 break
-        self._answer_reads()
-        self._snapshots.drop_unwanted()
-        if self._compacting and (idle or self._compaction_due):
-            self._compact_history()
+        self._serve_reads()
+        self._sweep.step(idle=idle)
         self._notice_lost_leadership()
-        self._announce()
-        self._integrity.end_turn()
-        self._census.end_turn()
-        self._flush()
-
-    def _answer_reads(self) -> None:
-        try:
-            self._integrity.check_serves()
-        except errors.Corrupt as fault:
-            self._post(self._reads.refuse(fault))
-            return
-        self._post(self._reads.serve(self._store.applied_index))
-        self._post(self._reads.late())
-
-    def _propose(self) -> None:
-        if not self._proposals:
-            return
-        self._last_time_ms = max(self._last_time_ms + 1, self._machine.time_ms, self._wall_clock_ms())
-        for batch in self._proposals.take(self._last_time_ms):
-            outcome = self._core.propose(batch.SerializeToString())
-            if isinstance(outcome, Accepted):
-                # The leader need not parse what it has just built.
-                self._own_batches[outcome.index] = (outcome.term, batch)
-            else:
-                self._give_up(batch, outcome.reason)
-
-    def _give_up(self, batch: frames.CommandBatch, reason: Reason) -> None:
-        """The core refused the batch. An id in it may have been proposed before, so nobody hears "definitely not"."""
-        lost = errors.LeaderLost(f"not proposed: {reason.value}")
-        for command in batch.commands:
-            for waiter in self._proposals.resolve(command.request_id):
-                self._refuse(waiter.identity, waiter.call, lost)
+        self._parts.end_turn()
+        self._outgoing.flush()
 
     def _advance(self) -> bool:
-        """Carry out one Ready. False if the turn should end: the disk is full and it must come again, or there are so
-        many answers that they should leave before more is applied."""
-        raft = self._cluster.raft
+        """Carry out one Ready. False if the turn should end: the disk is full and it must come again, or so much
+        was applied that answers and heartbeats should leave first."""
         ready = self._core.ready()
         self._send(ready.early_messages)
         self._reads.confirm(ready.reads)
@@ -355,50 +246,31 @@ class Replica:
                 with self._store.turn(sync=ready.must_sync) as turn:
                     turn.append(ready.hard_state, ready.entries)
                     applied, results = self._apply(turn, ready.committed)
-                    turn.compact_log(keep_entries=raft.log_tail_entries, keep_bytes=raft.log_tail_bytes)
+                    turn.compact_log(
+                        keep_entries=self._raft_config.log_tail_entries,
+                        keep_bytes=self._raft_config.log_tail_bytes,
+                    )
             except DiskFull as error:
                 self._machine.rollback()
-                self._stop_writing(error, ready)
+                self._core.advance(ready, durable=False)
+                self._disk_space.refused(error)
                 return False
-            self._turn_refused = False
+            self._disk_space.written()
             self._machine.committed()
         self._send(ready.messages)
         for command, result in results:
-            for waiter in self._proposals.resolve(command.request_id):
-                if self._machine.waits_for_sweep(command):
-                    self._unswept.append((command.table_id, waiter, result))
-                else:
-                    self._answer(waiter.identity, waiter.call, result)
+            self._answer(command, result)
         self._core.advance(ready, applied=applied)
         return applied == len(ready.committed)
-
-    def _compact_history(self) -> None:
-        """One bounded step of removing what compaction made unreachable: all the time when idle, else once a tick."""
-        self._compaction_due = False
-        try:
-            with self._store.turn(sync=False):
-                self._compacting = self._machine.compaction_step(self._cluster.store.compaction_rows_max) > 0
-        except DiskFull as error:
-            self._machine.rollback()
-            self._retry_disk = False
-            log.warning("history is not compacted: the disk is full", shard=self._shard, reason=str(error))
-            return
-        self._machine.committed()
-        unswept, self._unswept = self._unswept, []
-        for table_id, waiter, result in unswept:
-            if self._machine.is_swept(table_id):
-                self._answer(waiter.identity, waiter.call, result)
-            else:
-                self._unswept.append((table_id, waiter, result))
 
     def _install(self, meta: SnapshotMeta, hard_state: HardState | None) -> None:
         """Become the state that a peer sent; iterations over the old one end."""
         assert hard_state is not None, "a snapshot comes with the hard state to keep"
-        self._reads.close()
+        self._cursors.close_all("the replica was replaced by a snapshot of the leader's")
         self._store.install_snapshot(self._snapshots.received(meta), hard_state)
-        self._snapshots.installed()
         self._machine.reload(self._store.connection)
-        self._integrity.installed()
+        for part in self._parts:
+            part.installed()
         log.info("installed a snapshot", shard=self._shard, node=self._node, index=meta.index)
 
     def _apply(
@@ -406,81 +278,61 @@ class Replica:
     ) -> tuple[int, list[tuple[frames.Command, Result]]]:
         """How many entries were applied, and what came of their commands."""
         results: list[tuple[frames.Command, Result]] = []
-        count = answer_bytes = 0
+        count = answer_bytes = rows = 0
         for entry in committed:
             if entry.kind is EntryKind.MEMBERSHIP:
                 turn.set_membership(self._core.apply_membership(entry))
             elif entry.data:
-                batch = self._batch(entry)
+                batch = self._proposals.batch(entry)
                 applied = self._machine.apply(entry.index, batch)
                 results.extend(zip(batch.commands, applied, strict=True))
                 answer_bytes += sum([len(result.body) for result in applied])
+                rows += self._machine.rows_visited
             self._integrity.applied(entry.index)
             count += 1
-            if answer_bytes >= APPLY_ANSWER_BYTES_MAX:
+            if answer_bytes >= APPLY_ANSWER_BYTES_MAX or rows >= APPLY_ROWS_MAX:
                 break
         if count:
             turn.set_applied(committed[count - 1].index, committed[count - 1].term)
         return count, results
 
-    def _batch(self, entry: Entry) -> frames.CommandBatch:
-        own = self._own_batches.pop(entry.index, None)
-        if own is not None and own[0] == entry.term:
-            return own[1]
-        return frames.CommandBatch.FromString(entry.data)
-
-    def _send(self, messages: Iterable[Message]) -> None:
-        """Send Raft messages; everything for one peer in one envelope."""
+    def _send(self, messages: tuple[Message, ...]) -> None:
         for message in messages:
             if message.kind is MessageKind.SNAPSHOT:
                 self._snapshots.start(message.to)
-                continue
-            envelope = self._peers.get(message.to)
-            if envelope is None:
-                envelope = self._peers[message.to] = frames.Envelope()
-            envelope.raft.append(raft_frames.encode_message(message))
-        for node, envelope in self._peers.items():
-            self._outbox.send_peer(node, envelope)
-        self._peers.clear()
+        self._outgoing.send_raft(message for message in messages if message.kind is not MessageKind.SNAPSHOT)
 
-    # ---- leadership ---------------------------------------------------------------------------------------------
+    def _answer(self, command: frames.Command, result: Result) -> None:
+        waiters = self._proposals.resolve(command.request_id)
+        if waiters and not self._sweep.owe(command, waiters, result):
+            for waiter in waiters:
+                self._outgoing.answer(waiter.identity, waiter.call, result)
+
+    def _serve_reads(self) -> None:
+        fault = self._parts.fault()
+        self._long_reads.serve(fault)
+        self._reads.serve(self._store.applied_index, fault)
 
     def _notice_lost_leadership(self) -> None:
-        led, self._led_term = self._led_term, self._core.term if self._core.role is Role.LEADER else None
-        if led is None or led == self._led_term:
-            return
-        self._own_batches.clear()
-        self._abandon_clients(f"node {self._node} led shard {self._shard} in term {led} and leads no longer")
+        lost = self._leadership.lost()
+        if lost:
+            self._abandon(lost)
 
-    def _abandon_clients(self, why: str) -> None:
-        """Nobody who waits gets an answer here; who wrote has to ask elsewhere, with the same request id."""
-        self._post(self._reads.abandon())
-        lost = errors.LeaderLost(why)
-        for waiter in self._proposals.abandon():
-            self._refuse(waiter.identity, waiter.call, lost)
+    def _abandon(self, why: str) -> None:
+        """Nobody who waits gets an answer here."""
+        for part in self._parts:
+            part.abandon(why)
 
-    def _hand_over(self) -> bool:
-        """Ask the most up-to-date voter that answers to lead. False if there is none, or nothing to hand over."""
-        return isinstance(self._core.transfer_leadership(), Accepted)
+    # ---- for people, and the end ------------------------------------------------------------------------------------
 
-    def _announce(self) -> None:
-        now = (self._core.term, self._core.leader)
-        if now == self._announced:
-            return
-        self._announced = now
-        log.info("leadership", shard=self._shard, node=self._node, term=now[0], leader=now[1])
-        for identity in self._links:
-            self._client(identity).state.CopyFrom(self._state())
-
-    def _state(self) -> frames.ReplicaState:
-        return frames.ReplicaState(
-            shard=self._shard, node=self._node, term=self._core.term, leader=self._core.leader
-        )
+    def _answer_status(self, identity: bytes, request: frames.Request) -> None:
+        self._outgoing.answer(identity, request.call, Result(0, self.status().SerializeToString()))
 
     def status(self) -> frames.ReplicaStatus:
         """What people and metrics want to know of this replica."""
         core = self._core.status()
-        return frames.ReplicaStatus(
+        fault = self._parts.fault()
+        status = frames.ReplicaStatus(
             shard=self._shard,
             node=self._node,
             term=core.term,
@@ -492,99 +344,21 @@ class Replica:
             last_index=core.last_index,
             database_bytes=self._store.database_bytes(),
             database_in_use_bytes=self._store.database_in_use_bytes(),
-            no_space=self._disk_full,
-            fault=self._integrity.fault or self._census.fault,
+            no_space=self._disk_space.is_short,
+            fault="" if fault is None else fault.detail,
             tables=self._machine.table_status(),
             voters=sorted(core.membership.voters),
             learners=sorted(core.membership.learners),
         )
-
-    # ---- shutting down ------------------------------------------------------------------------------------------
+        for part in self._parts:
+            status.statistics.update(part.statistics())
+        status.statistics["raft_messages_refused"] = self._messages_refused
+        return status
 
     def drain(self) -> None:
         """Take no new requests, and hand leadership over if somebody can take it."""
-        self._draining = True
-        self._handing_over = self._hand_over()
+        self._leadership.drain()
 
     def drained(self) -> bool:
         """Whether nothing would be lost by stopping now: no answer is owed, and nobody is about to take over."""
-        if self._proposals.waiting_count or self._reads.waiting_count:
-            return False
-        return self._core.role is not Role.LEADER or not self._handing_over
-
-    # ---- disk space ---------------------------------------------------------------------------------------------
-
-    def _stop_writing(self, error: DiskFull, ready: Ready) -> None:
-        if not self._disk_full:
-            log.error("the disk is full: writes are refused", shard=self._shard, reason=str(error))
-        self._core.advance(ready, durable=False)
-        self._disk_full = True
-        self._retry_disk = False
-        self._turn_refused = True
-        self._hand_over()
-
-    def _watch_disk(self) -> None:
-        """Refuse writes while there is still room for what is already in flight; accept again with some margin."""
-        free, least = self._store.free_bytes(), self._cluster.store.disk_free_bytes_min
-        if not self._disk_full and free < least:
-            log.warning("the disk is nearly full: writes are refused", shard=self._shard, free_bytes=free)
-            self._disk_full = True
-            self._hand_over()
-        elif self._disk_full and free > 2 * least and not self._turn_refused:
-            log.info("there is space again: writes are accepted", shard=self._shard, free_bytes=free)
-            self._disk_full = False
-        elif self._disk_full and self._core.role is Role.LEADER:
-            # Nobody could take over then, or this replica was elected since.
-            self._full_ticks += 1
-            if self._full_ticks >= FULL_ELECTIONS * self._cluster.raft.election_ticks and self._hand_over():
-                self._full_ticks = 0
-
-    # ---- answers ------------------------------------------------------------------------------------------------
-
-    def _client(self, identity: bytes) -> frames.Envelope:
-        envelope = self._clients.get(identity)
-        if envelope is None:
-            envelope = self._clients[identity] = frames.Envelope()
-        return envelope
-
-    def _answer(self, identity: bytes, call: int, result: Result, cursor: int = 0) -> None:
-        error, body = result.error, result.body
-        answer_bytes = self._answer_bytes.get(identity, 0)
-        if answer_bytes and answer_bytes + len(body) > ENVELOPE_BYTES_MAX:
-            full = (identity, self._clients.pop(identity), self._attachments.pop(identity, ()))
-            self._full_envelopes.append(full)
-            answer_bytes = 0
-        self._answer_bytes[identity] = answer_bytes + len(body)
-        attachment = 0
-        if len(body) >= ATTACHMENT_BYTES_MIN:
-            attachments = self._attachments.setdefault(identity, [])
-            attachments.append(body)
-            attachment, body = len(attachments), b""
-        self._client(identity).replies.add(
-            call=call,
-            revision=result.revision,
-            term=self._core.term,
-            body=body,
-            attachment=attachment,
-            error=0 if error is None else error.frame_code,
-            detail="" if error is None else error.detail,
-            cursor=cursor,
-            leader=self._core.leader,
-        )
-
-    def _refuse(self, identity: bytes, call: int, error: errors.BoathouseError) -> None:
-        self._answer(identity, call, Result(0, b"", error))
-
-    def _post(self, answers: list[Answer]) -> None:
-        for answer in answers:
-            self._answer(*answer)
-
-    def _flush(self) -> None:
-        for full in self._full_envelopes:
-            self._outbox.send_client(*full)
-        for identity, envelope in self._clients.items():
-            self._outbox.send_client(identity, envelope, self._attachments.get(identity, ()))
-        self._full_envelopes.clear()
-        self._clients.clear()
-        self._attachments.clear()
-        self._answer_bytes.clear()
+        return all(part.drained() for part in self._parts)

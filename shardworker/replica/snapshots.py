@@ -22,15 +22,15 @@ from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker import raft_frames
 from shardworker.raft import Message, MessageKind, NodeId, Term
+from shardworker.replica.part import NEVER_TICKS, Part
 from shardworker.store import DiskFull, SnapshotRejected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
-    from config import ClusterConfig
-    from shardworker.background import Background
-    from shardworker.raft import Raft, SnapshotMeta
-    from shardworker.store import ReceivedSnapshot, ReplicaStore, SnapshotFile, SnapshotReceiver
+    from shardworker.raft import SnapshotMeta
+    from shardworker.replica.part import ReplicaContext
+    from shardworker.store import ReceivedSnapshot, SnapshotFile, SnapshotReceiver
 
 CHUNKS_AHEAD: Final = 4
 RESEND_TICKS: Final = 5
@@ -63,24 +63,16 @@ class _Receiving:
     quiet_ticks: int = 0
 
 
-class Snapshots:
+class Snapshots(Part):
     """Both directions of one replica. Called from the loop's thread only."""
 
-    def __init__(
-        self,
-        *,
-        node: NodeId,
-        core: Raft,
-        store: ReplicaStore,
-        background: Background,
-        send: Callable[[NodeId, frames.Envelope], None],
-        cluster: ClusterConfig,
-    ) -> None:
-        self._node = node
-        self._core = core
-        self._store = store
-        self._background = background
-        self._send = send
+    def __init__(self, context: ReplicaContext) -> None:
+        cluster = context.cluster
+        self._node = context.node
+        self._core = context.core
+        self._store = context.store
+        self._background = context.background
+        self._send = context.outgoing.send_peer
         self._chunk_bytes = cluster.store.snapshot_chunk_bytes
         self._tick_bytes = max(1, cluster.store.snapshot_rate_bytes * cluster.raft.tick_ms // 1000)
         self._budget_bytes = self._tick_bytes
@@ -90,6 +82,12 @@ class Snapshots:
         self._sending: dict[NodeId, _Sending] = {}
         self._receiving: _Receiving | None = None
         self._received: ReceivedSnapshot | None = None
+
+    def handle(self, identity: bytes, envelope: frames.Envelope) -> None:
+        if envelope.HasField("snapshot_chunk"):
+            self._handle_chunk(envelope.snapshot_chunk)
+        if envelope.HasField("snapshot_ack"):
+            self._handle_ack(envelope.snapshot_ack)
 
     # ---- sending ------------------------------------------------------------------------------------------------
 
@@ -151,7 +149,7 @@ class Snapshots:
             sending.sent_bytes += len(data)
             self._budget_bytes -= len(data)
 
-    def handle_ack(self, ack: frames.SnapshotAck) -> None:
+    def _handle_ack(self, ack: frames.SnapshotAck) -> None:
         """A peer says how far it is."""
         peer = NodeId(ack.sender)
         sending = self._sending.get(peer)
@@ -194,7 +192,7 @@ class Snapshots:
 
     # ---- receiving ----------------------------------------------------------------------------------------------
 
-    def handle_chunk(self, chunk: frames.SnapshotChunk) -> None:
+    def _handle_chunk(self, chunk: frames.SnapshotChunk) -> None:
         """A piece of a copy has arrived."""
         sender = NodeId(chunk.sender)
         if chunk.term < self._core.term:
@@ -271,11 +269,10 @@ class Snapshots:
         return self._received
 
     def installed(self) -> None:
-        """That copy has become the replica."""
         self._received = None
 
-    def drop_unwanted(self) -> None:
-        """After a turn: the core had no use for a copy that has arrived."""
+    def end_turn(self) -> None:
+        """Drop a copy that has arrived and that the core had no use for."""
         if self._received is not None and self._core.log.pending_snapshot is None:
             self._store.discard_received(self._received)
             self._received = None
@@ -307,6 +304,11 @@ class Snapshots:
             if receiving.quiet_ticks > PATIENCE_TICKS:
                 self._give_up(receiving.sender, receiving.receiver.stream, "no chunk arrived for too long")
 
-    def is_active(self) -> bool:
-        """Whether ticks matter to a transfer that is under way."""
-        return bool(self._sending) or self._receiving is not None
+    def ticks_until_action(self) -> int:
+        return 1 if self._sending or self._receiving is not None else NEVER_TICKS
+
+    def statistics(self) -> Mapping[str, int]:
+        return {
+            "snapshots_sending": len(self._sending),
+            "snapshots_receiving": int(self._receiving is not None),
+        }

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import yaml
 
 from config import load
-from config.process.names import ProcessName
+from config.process.names import ProcessName, processes_of
 from config.process.report import ProcessReport, State
 from tests.waiting import free_ports, wait_until
 from tools.admin.control_client import NodeControl, RequestRefused, SupervisorUnreachable
@@ -52,6 +52,7 @@ class Cluster:
         separate: bool = False,
         settings: Mapping[str, Any] | None = None,
         launcher: Sequence[str] = (),
+        host: str = "127.0.0.1",
     ) -> None:
         """Write the cluster file; nothing runs yet. `separate` gives each node a supervisor of its own, as on several
         machines. `settings` are further keys of the file, `launcher` is what `boathouse up` is started by."""
@@ -60,7 +61,7 @@ class Cluster:
         document: dict[str, Any] = {
             "cluster": f"test-{folder.name}"[:64],
             "data_dir": str(folder / "data"),
-            "nodes": {f"n{number}": _node(shards) for number in range(1, nodes + 1)},
+            "nodes": {f"n{number}": _node(shards, host) for number in range(1, nodes + 1)},
             "shards": shards,
             **({"replicas": replicas} if replicas is not None else {}),
             **(
@@ -220,7 +221,7 @@ class Cluster:
 
     def wait_running(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait until every process of the file runs. Fails at once if a supervisor has ended."""
-        expected = sum(len(self.config.shards_of(node)) + 1 for node in self.config.nodes)
+        expected = sum(len(processes_of(self.config, node)) for node in self.config.nodes)
 
         def all_running() -> bool:
             ended = {
@@ -346,9 +347,10 @@ def send_signal(pid: int, number: signal.Signals) -> None:
         pass  # it went by itself meanwhile
 
 
-def _node(shards: int) -> dict[str, int]:
+def _node(shards: int, host: str) -> dict[str, int | str]:
     client_port, http_port = free_ports(2)
     return {
+        "host": host,
         "client_port": client_port,
         "http_port": http_port,
         "peer_port": free_ports(shards, contiguous=True)[0],

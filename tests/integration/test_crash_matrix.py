@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from proto import errors
 from shardworker.inspection import inspect_database
 from shardworker.store import CrashPoint
-from tests.integration.workers import Silence, Workers
+from tests.integration.workers import Silence, WorkerProcess, Workers
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tests.integration.workers import WorkerProcess
 
 WRITES: Final = 100
 KEPT: Final = 4
@@ -34,6 +33,8 @@ VALUE: Final = b"v" * 2000
 LIFE = {
     CrashPoint.CREATE_BEFORE_COMMIT: 1,
     CrashPoint.CREATE_COMMITTED: 1,
+    CrashPoint.BIRTH_RECORDED: 2,
+    CrashPoint.EPOCH_COMMITTED: 1,
     CrashPoint.MEMBERSHIP_WRITTEN: 1,
     CrashPoint.CATALOG_WRITTEN: 1,
     CrashPoint.TURN_BEGUN: 37,
@@ -89,11 +90,21 @@ class Writer:
         self.acknowledged[_key(number)] = worker.put(_key(number), VALUE, _request_id(number))
 
     def put_until_killed(self, worker: WorkerProcess) -> None:
+        """Keep one replica busy until it dies of it."""
         try:
             for _ in range(WRITES):
                 self.put(worker)
         except Silence:
             return
+
+    def put_at(self, workers: Workers, sender: WorkerProcess) -> None:
+        """The same to one of several, which is made to lead again if it has ceased to."""
+        while sender.is_running:
+            try:
+                self.put_until_killed(sender)
+                return
+            except (errors.NotLeader, errors.LeaderLost):
+                workers.lead(sender)
 
     def check(self, worker: WorkerProcess) -> None:
         """Everything acknowledged is there, once; what is asked again is answered as before."""
@@ -162,18 +173,18 @@ def test_a_leader_that_makes_a_snapshot(tmp_path: Path, point: CrashPoint) -> No
         sender.start(point)
         other.start()
         late.start()
+        workers.at_leader(WorkerProcess.create_table)
         workers.lead(sender)
-        sender.create_table()
         late.stop()
-        writer.put_until_killed(sender)
+        writer.put_at(workers, sender)
         late.start()
         assert sender.wait_dead() == -signal.SIGKILL, sender.describe()
         sender.start()
-        writer.check(workers.leader())
-        writer.put(workers.leader())
+        workers.at_leader(writer.check)
+        workers.at_leader(writer.put)
         for worker in workers:
             workers.wait_alike(worker)
-        writer.check(workers.leader())
+        workers.at_leader(writer.check)
         for worker in (late, other, sender):
             worker.stop()
             check_file(worker)
@@ -186,19 +197,20 @@ def test_a_follower_that_gets_a_snapshot(tmp_path: Path) -> None:
         first, second, late = workers
         for worker in workers:
             worker.start()
-        workers.leader().create_table()
+        workers.at_leader(WorkerProcess.create_table)
         late.stop()
         for point in RECEIVING:
-            writer.put_until_killed(workers.leader())
+            for _ in range(WRITES):
+                workers.at_leader(writer.put)
             late.start(point, wait=False)
             assert late.wait_dead() == -signal.SIGKILL, f"{point}: {late.describe()}"
             late.start()
-            writer.put(workers.leader())
+            workers.at_leader(writer.put)
             workers.wait_alike(late)
             late.stop()
             check_file(late)
         late.start()
-        writer.check(workers.leader())
+        workers.at_leader(writer.check)
         workers.wait_alike(late)
         assert late.range(b"k", b"l", linearizable=False) == workers.leader().range(b"k", b"l")
         for worker in (first, second, late):
@@ -213,10 +225,10 @@ def test_a_follower_whose_log_gives_way(tmp_path: Path, point: CrashPoint) -> No
     with Workers(tmp_path, 3, settings=settings()) as workers:
         for worker in workers:
             worker.start()
-        old = workers.leader()
-        old.create_table()
+        workers.at_leader(WorkerProcess.create_table)
         for _ in range(5):
-            writer.put(old)
+            workers.at_leader(writer.put)
+        old = workers.leader()
         others = [worker for worker in workers if worker is not old]
         for worker in others:
             workers.wait_alike(worker)
@@ -228,15 +240,14 @@ def test_a_follower_whose_log_gives_way(tmp_path: Path, point: CrashPoint) -> No
         old.kill()
         for worker in others:
             worker.start()
-        new = workers.leader()
         for _ in range(3):
-            writer.put(new)
+            workers.at_leader(writer.put)
         old.start(point, wait=False)
         assert old.wait_dead() == -signal.SIGKILL, old.describe()
         old.start()
-        writer.put(workers.leader())
+        workers.at_leader(writer.put)
         workers.wait_alike(old)
-        writer.check(workers.leader())
+        workers.at_leader(writer.check)
         for worker in workers:
             worker.stop()
             check_file(worker)

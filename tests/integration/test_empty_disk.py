@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import shutil
 import signal
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from proto import errors
-from tests.integration.workers import Workers
+from tests.integration.workers import WorkerProcess, Workers
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tests.integration.workers import WorkerProcess
 
 
 def put(worker: WorkerProcess, number: int) -> None:
@@ -26,10 +25,10 @@ def test_a_replica_that_lost_its_disk_is_rebuilt_and_decides_nothing_before(tmp_
     with Workers(tmp_path, 3) as workers:
         for worker in workers:
             worker.start()
-        leader = workers.leader()
-        leader.create_table()
+        workers.at_leader(WorkerProcess.create_table)
         for number in range(20):
-            put(leader, number)
+            workers.at_leader(partial(put, number=number))
+        leader = workers.leader()
         lost, other = (worker for worker in workers if worker is not leader)
         lost.stop()
         shutil.rmtree(lost.folder)
@@ -54,7 +53,7 @@ def test_a_replica_that_lost_its_disk_is_rebuilt_and_decides_nothing_before(tmp_
         wait_until(lambda: not lost.status().fault, timeout_s=20, what="the lost replica to serve again")
         workers.wait_alike(lost)
         assert lost.range(b"k", b"l", linearizable=False).count == 20
-        put(workers.leader(), 20)
+        workers.at_leader(partial(put, number=20))
         workers.wait_alike(lost)
 
 
@@ -64,11 +63,27 @@ def test_a_majority_begins_a_new_shard_and_a_latecomer_joins_it(tmp_path: Path) 
         first.start()
         assert "its disk is empty" in first.status().fault
         second.start()
-        leader = workers.leader()
-        leader.create_table()
-        put(leader, 0)
+        workers.at_leader(WorkerProcess.create_table)
+        workers.at_leader(partial(put, number=0))
         late.start()
         assert late.wait_dead() == 1, late.describe()
         late.start()
         workers.wait_alike(late)
         assert late.range(b"k0", linearizable=False).kvs[0].value == b"v"
+
+
+def test_a_lone_voter_does_not_begin_its_shard_anew(tmp_path: Path) -> None:
+    with Workers(tmp_path) as workers:
+        worker = workers["n1"]
+        worker.start()
+        worker.create_table()
+        put(worker, 0)
+        worker.stop()
+        kept = worker.folder.rename(worker.folder.with_name("kept"))
+        worker.start()
+        assert worker.wait_dead() == 1, worker.describe()
+        assert b"tells that this replica was born and has data" in b"".join(worker.said)
+        shutil.rmtree(worker.folder)
+        kept.rename(worker.folder)
+        worker.start()
+        assert worker.range(b"k0").count == 1

@@ -8,13 +8,10 @@ import zmq
 from structlog.testing import capture_logs
 
 from proto.internal import frames_pb2 as frames
+from proto.internal import wire
+from proto.internal.sockets import CLIENT_QUEUE_MESSAGES_MAX, HEARTBEAT_INTERVAL_MS, HEARTBEAT_TIMEOUT_MS
 from shardworker.raft import NodeId
-from shardworker.transport import (
-    CLIENT_QUEUE_MESSAGES_MAX,
-    HEARTBEAT_INTERVAL_MS,
-    HEARTBEAT_TIMEOUT_MS,
-    Transport,
-)
+from shardworker.transport import Transport
 from tests.integration.proxy import FaultProxy
 from tests.waiting import free_ports, wait_until
 
@@ -68,6 +65,23 @@ def test_a_silent_connection_is_given_up_on_both_sides() -> None:
             )
             link.heal()
             wait_until(both.arrives, timeout_s=10, what="an envelope on a new connection")
+
+
+def test_a_newer_build_is_refused_in_words_once() -> None:
+    (port,) = free_ports(1)
+    endpoint = f"tcp://127.0.0.1:{port}"
+    transport = Transport(binds=(endpoint,), peers={}, group=1)
+    newer = frames.Envelope(group=1, protocol=wire.PROTOCOL + 1).SerializeToString()
+    with zmq.Context() as context, context.socket(zmq.DEALER) as sender, capture_logs() as logged:
+        sender.linger = 0
+        sender.connect(endpoint)
+        for payload in (newer, newer, wire.encode(frames.Envelope(), 1)):
+            sender.send(payload)
+        received = wait_until(lambda: transport.receive(0.05), timeout_s=10, what="what can be understood")
+    transport.close()
+    assert [envelope.protocol for _, envelope in received] == [wire.PROTOCOL]
+    (line,) = logged
+    assert "upgrade this node too" in line["reason"]
 
 
 def test_a_late_wake_up_is_harmless() -> None:

@@ -10,8 +10,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import zmq
 
@@ -23,7 +24,9 @@ from shardworker.store.crash_points import VARIABLE
 from tests.waiting import free_ports, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+T = TypeVar("T")
 
 ROOT: Final = Path(__file__).parents[2]
 SHARD: Final = 1
@@ -34,6 +37,10 @@ DEATH_TIMEOUT_S: Final = 30.0
 
 class Silence(Exception):
     """The worker died, or did not answer."""
+
+
+MOVED: Final = (errors.NotLeader, errors.LeaderLost, Silence)
+"""What a replica says that leads no longer, or not yet."""
 
 
 class WorkerProcess:
@@ -50,14 +57,21 @@ class WorkerProcess:
         self._calls = itertools.count(1)
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: zmq.Socket[bytes] | None = None
+        self._began = 0.0
 
-    def start(self, crash_at: str = "", *, wait: bool = True) -> None:
-        """Start it, to be killed at `crash_at` if that is given. wait: until it is ready, or dead."""
+    def age_s(self) -> float:
+        """How long this life has lasted."""
+        return time.monotonic() - self._began
+
+    def start(self, crash_at: str = "", *, wait: bool = True, build: str = "shardworker") -> None:
+        """Start it, to be killed at `crash_at` if that is given. wait: until it is ready, or dead. build: the module
+        that is run."""
         assert self._process is None, f"{self.node} runs"
         environment = {**os.environ, VARIABLE: crash_at}
+        self._began = time.monotonic()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "shardworker"],
+                [sys.executable, "-m", build],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=ROOT, env=environment,
             )  # fmt: skip
         spec = ProcessSpec(cluster=self.config, kind="shardworker", node=self.node, number=SHARD)
@@ -69,8 +83,13 @@ class WorkerProcess:
         self._socket.reconnect_ivl = 20
         self._socket.connect(self.config.worker_tcp(self.node, SHARD))
         if wait:
-            assert self._process.stdout is not None
-            self.said.append(self._process.stdout.readline())
+            self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Wait until it is ready, or dead."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        self.said.append(self._process.stdout.readline())
 
     @property
     def is_running(self) -> bool:
@@ -220,25 +239,38 @@ class Workers:
         """Wait for the replica that leads."""
 
         def leading() -> WorkerProcess | None:
+            told: list[tuple[int, WorkerProcess]] = []
             for worker in self:
-                if worker is not other_than and worker.is_running and worker.status().role == "leader":
-                    found: WorkerProcess = worker
-                    return found
-            return None
+                if worker is not other_than and worker.is_running:
+                    status = worker.status()
+                    if status.role == "leader":
+                        told.append((status.term, worker))
+            # One that was deposed may not have heard of it yet.
+            return max(told, key=lambda one: one[0])[1] if told else None
 
         return wait_until(leading, timeout_s=30, what="a leader", not_yet=(Silence,))
 
+    def at_leader(self, do: Callable[[WorkerProcess], T]) -> T:
+        """What the replica that leads answers. Asked again, maybe elsewhere, if leadership has moved under it: a write
+        must bring the same request id each time."""
+
+        def done() -> tuple[T] | None:
+            return (do(self.leader()),)
+
+        return wait_until(done, timeout_s=30, what="an answer of the leader", not_yet=MOVED)[0]
+
     def lead(self, worker: WorkerProcess) -> None:
         """Make this one lead."""
+        to = frames.TransferLeader(target=self.config.node(worker.node).id)
 
         def leads() -> bool:
             leader = self.leader()
             if leader is not worker:
-                leader.ask(frames.TRANSFER_LEADER)
+                leader.ask(frames.TRANSFER_LEADER, to.SerializeToString())
             return leader is worker
 
         wait_until(leads, timeout_s=30, what=f"{worker.node} to lead", interval_s=0.2,
-                   not_yet=(errors.NotLeader, errors.NoSuccessor, Silence))  # fmt: skip
+                   not_yet=(*MOVED, errors.NoSuccessor))  # fmt: skip
 
     def wait_alike(self, worker: WorkerProcess) -> None:
         """Wait until a replica has applied all that the leader has, and holds the same."""
@@ -247,4 +279,6 @@ class Workers:
             own, leaders = worker.status(), self.leader().status()
             return own.applied_index == leaders.applied_index and own.tables == leaders.tables
 
-        wait_until(alike, timeout_s=30, what=f"{worker.node} to hold what the leader holds")
+        wait_until(
+            alike, timeout_s=30, what=f"{worker.node} to hold what the leader holds", not_yet=(Silence,)
+        )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from coordinator.shards.router import Router
 from shardworker.machine import StateMachine
 from shardworker.raft import Raft
 from shardworker.replica.replica import Replica
@@ -22,7 +23,8 @@ class Build:
     machine: type[StateMachine] = StateMachine
     store: type[ReplicaStore] = ReplicaStore
     replica: type[Replica] = Replica
-    raft_settings: Mapping[str, bool] = field(default_factory=dict)
+    router: type[Router] = Router
+    raft_settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the core that differ from production's (`check_quorum`, ...)."""
 
 

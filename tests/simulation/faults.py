@@ -238,7 +238,9 @@ class Faults:
         envelope = frames.Envelope(
             hello=frames.Hello(node=99), group=self._cluster.config.group(self._cluster.shard)
         )
-        envelope.requests.add(call=0, method=frames.TRANSFER_LEADER)
+        target = rng.choice((0, rng.choice(self._cluster.hosts).number))
+        body = frames.TransferLeader(target=target).SerializeToString()
+        envelope.requests.add(call=0, method=frames.TRANSFER_LEADER, body=body)
         leader.receive("c1", envelope.SerializeToString())
 
     def _change_membership(self, rng: Random) -> None:

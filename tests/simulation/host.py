@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 import apsw
 
 from proto.errors import Corrupt
-from shardworker.replica.integrity import RebuildBegun
+from shardworker.machine import REGISTRY
+from shardworker.replica.rebuild import RebuildBegun
 from shardworker.store import DiskFull, Identity, StorageFailed
 from tests.simulation.checkers import Promises
 from tests.simulation.disk import SimulatedDisk
@@ -42,6 +43,8 @@ class Host:
         )
         self.begins_with = begins_with
         """The membership of a replica that starts empty; None for one that joins later."""
+        self.registry = REGISTRY
+        """What its build can carry out."""
         self.rate = rate
         """Seconds of this host's monotonic clock in a second of virtual time."""
         self.wall_offset_ms = 0
@@ -100,8 +103,8 @@ class Host:
             f"open {self} term={self.process.core.term} last={self.process.core.log.last_index} "
             f"applied={self.process.applied}"
         )
-        for client in self.cluster.clients:
-            client.greet(self.number)
+        for coordinator in self.cluster.coordinators:
+            coordinator.notice(self)
 
     def run(self, action: Callable[[], None]) -> None:
         """Let the process do something; if it dies of it, as it may, bury it."""
@@ -140,6 +143,8 @@ class Host:
         for host in self.cluster.hosts:
             if host is not self:
                 self._break_connection(host)
+        for coordinator in self.cluster.coordinators:
+            coordinator.notice(self)
         self.cluster.died(self)
 
     def _break_connection(self, host: Host) -> None:

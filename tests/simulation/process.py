@@ -1,4 +1,4 @@
-"""One life of a simulated worker process: production's replica, wired as worker.py wires it, in virtual time."""
+"""One life of a simulated worker process: production's replica and loop, wired as in entry.py, in virtual time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import apsw
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
-from shardworker.machine import MachineSettings
-from shardworker.raft import NodeId, Role, Settings
+from shardworker.loop import Loop
+from shardworker.raft import NodeId, Role
+from shardworker.settings import begin_alone, is_alone, raft_settings
 from shardworker.store import StoreSettings, translated
-from shardworker.ticks import Ticks
 from tests.simulation.disk import PowerCut
 from tests.simulation.world import MS
 
@@ -22,13 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from shardworker.machine import Result, StateMachine
-    from shardworker.raft import Membership, Raft, Ready
+    from shardworker.raft import Raft, Ready
     from shardworker.store import CrashPoint
     from tests.simulation.checkers import Checkers
     from tests.simulation.host import Host
-
-ANNOUNCE_US: Final = 5 * MS
-"""As in worker.py: followers hear of a commit so late at most, if no write comes along that carries the news."""
 
 STEP_US: Final = 150
 """From the arrival of a message to the turn that handles it; what arrives meanwhile shares the turn."""
@@ -79,6 +76,32 @@ class InlineBackground:
     def due_us(self) -> int | None:
         """When collect() will have something to do; None if nothing waits."""
         return self._jobs[0][0] if self._jobs else None
+
+
+class _Clock:
+    """The monotonic clock of a host, in seconds."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def now(self) -> float:
+        return self._host.local_us() / 1_000_000
+
+
+class _Socket:
+    """What has arrived for a process; the world decides when it looks."""
+
+    def __init__(self) -> None:
+        self.inbox: list[tuple[bytes, frames.Envelope]] = []
+        self.broken: list[NodeId] = []
+
+    def receive(self, timeout_s: float, *, pace_until: float = 0.0) -> list[tuple[bytes, frames.Envelope]]:
+        inbox, self.inbox = self.inbox, []
+        return inbox
+
+    def disconnected(self) -> list[NodeId]:
+        broken, self.broken = self.broken, []
+        return broken
 
 
 class _Outbox:
@@ -135,11 +158,10 @@ class Process:
         self.led_term = -1
         self.effects: list[tuple[bytes, int]] = []
         """Request ids that took effect in the open turn, and their revisions."""
-        self._inbox: list[tuple[bytes, frames.Envelope]] = []
-        self._disconnected: list[NodeId] = []
+        self._socket = _Socket()
         self._wake_us: int | None = None
-        self._ticks = Ticks(config.raft.tick_ms * MS, host.local_us())
         self._checkers = cluster.checkers
+        founders = host.begins_with
         self.store = cluster.build.store.open(
             host.folder,
             host.identity,
@@ -153,20 +175,20 @@ class Process:
             vfs=host.disk.vfs,
             files=host.disk.files,
             crash_points=crash,
+            alone=founders is not None and is_alone(host.number, founders),
         )
         try:
-            founders = host.begins_with
-            if founders is not None and founders.voters == {NodeId(host.number)}:
-                self._begin_alone(founders)
+            if founders is not None:
+                begin_alone(self.store, founders)
             self._checkers.opened(self)
             machine = _watched_machine(cluster.build.machine, self, self._checkers)
             try:
-                self.machine = machine(self.store.connection, cluster.shard, MachineSettings())
+                self.machine = machine(self.store.connection, cluster.shard, registry=host.registry)
             except apsw.Error as error:
                 raise translated(error, "opening the tables") from error
             raft: Any = _watched_raft(cluster.build.raft, self, self._checkers)
             self.core: Raft = raft(
-                self._raft_settings(),
+                replace(raft_settings(config, NodeId(host.number)), **cluster.build.raft_settings),
                 self.store.log,
                 self.store.hard_state,
                 self.store.membership,
@@ -191,30 +213,20 @@ class Process:
             founders=founders,
             life=host.lives,
         )
+        self.loop = Loop(
+            self.replica,
+            self._socket,
+            _Clock(host),
+            tick_s=config.raft.tick_ms / 1000,
+            alone=founders is not None and founders.voters == {NodeId(host.number)},
+            beat=lambda: None,
+        )
         if self.core.membership.voters == {NodeId(host.number)}:
             self.core.campaign()
         self.wake(STEP_US)
 
-    def _begin_alone(self, founders: Membership) -> None:
-        if not self.store.membership.voters and self.store.rebuild is None:
-            with self.store.turn(sync=True) as turn:
-                turn.set_membership(founders)
-
     def __str__(self) -> str:
         return str(self.host)
-
-    def _raft_settings(self) -> Settings:
-        raft = self.host.cluster.config.raft
-        return Settings(
-            node=NodeId(self.host.number),
-            election_ticks=raft.election_ticks,
-            heartbeat_ticks=raft.heartbeat_ticks,
-            append_bytes_max=raft.append_bytes_max,
-            inflight_appends_max=raft.inflight_appends_max,
-            inflight_bytes_max=raft.inflight_bytes_max,
-            uncommitted_bytes_max=raft.uncommitted_bytes_max,
-            **self.host.cluster.build.raft_settings,
-        )
 
     @property
     def leads(self) -> bool:
@@ -222,12 +234,12 @@ class Process:
 
     def receive(self, sender: str, payload: bytes) -> None:
         """Bytes have arrived in the process's socket."""
-        self._inbox.append((sender.encode(), frames.Envelope.FromString(payload)))
+        self._socket.inbox.append((sender.encode(), frames.Envelope.FromString(payload)))
         self.wake(STEP_US)
 
     def disconnect(self, node: int) -> None:
         """The connection to a peer broke."""
-        self._disconnected.append(NodeId(node))
+        self._socket.broken.append(NodeId(node))
         self.wake(STEP_US)
 
     # ---- the loop -----------------------------------------------------------------------------------------------
@@ -250,35 +262,13 @@ class Process:
                 self.host.run(self.step)
 
     def step(self) -> None:
-        """What worker.py does between two waits: tick, handle what arrived, take a turn."""
-        if not self._inbox and self.replica.owes_commit():
-            self.replica.announce_commit()
-        before, after = self._ticks.passed(self.host.local_us(), self.replica.ticks_until_action())
-        self._tick(before)
-        disconnected, self._disconnected = self._disconnected, []
-        for node in disconnected:
-            self.replica.handle_disconnected(node)
-        inbox, self._inbox = self._inbox, []
-        for identity, envelope in inbox:
-            self.replica.handle(identity, envelope)
-        self._tick(after)
-        self.replica.turn()
+        """One round of the loop."""
+        self.loop.step()
         self._checkers.stepped(self)
-        if self.replica.has_work():
-            self.wake(STEP_US)
-        else:
-            ticks = min(self.replica.ticks_until_action(), 1 << 20)
-            due_us = self._ticks.due(ticks) - self.host.local_us()
-            self.wake(max(STEP_US, int(due_us / self.host.rate) + 1))
-        if self.replica.owes_commit():
-            self.wake(ANNOUNCE_US)
+        self.wake(max(STEP_US, int(self.loop.wait_s() * 1_000_000 / self.host.rate) + 1))
         job_us = self.background.due_us()
         if job_us is not None:
             self.wake(max(0, job_us - self.host.cluster.world.now_us))
-
-    def _tick(self, ticks: int) -> None:
-        for _ in range(ticks):
-            self.replica.tick()
 
     # ---- the end ------------------------------------------------------------------------------------------------
 

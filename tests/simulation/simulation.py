@@ -33,6 +33,7 @@ from tests.simulation.world import MS, SECOND, World
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from shardworker.machine import Result
     from tests.history.operations import Operation
     from tests.simulation.build import Build
     from tests.simulation.host import Host
@@ -43,7 +44,7 @@ CONVERGE_US_MAX: Final = 40 * SECOND
 election may have to be repeated a few times."""
 
 SERVED_MIN: Final = 3
-"""Operations that each client must get answered after the healing."""
+"""Operations that each client must get answered after the healing, and writes if it writes at all."""
 
 
 @dataclass(slots=True)
@@ -72,10 +73,12 @@ def run(
     build: Build = PRODUCTION,
     write: Callable[[str], object] | None = None,
     scenario: Scenario | None = None,
+    birth: Scenario | None = None,
 ) -> Finding:
-    """Simulate. A violation is part of the outcome, not raised."""
+    """Simulate. A violation is part of the outcome, not raised. birth: arranges something before any process has
+    taken its first step, while there is no shard yet."""
     with _silence():
-        return _run(plan, build, write, scenario)
+        return _run(plan, build, write, scenario, birth)
 
 
 @contextmanager
@@ -90,7 +93,11 @@ def _silence() -> Iterator[None]:
 
 
 def _run(
-    plan: Plan, build: Build, write: Callable[[str], object] | None, scenario: Scenario | None
+    plan: Plan,
+    build: Build,
+    write: Callable[[str], object] | None,
+    scenario: Scenario | None,
+    birth: Scenario | None,
 ) -> Finding:
     world = World(plan.seed, write)
     seed_sqlite(plan.seed)
@@ -99,7 +106,7 @@ def _run(
     violation: Violation | None = None
     operations = 0
     try:
-        _Simulation(cluster).run(scenario)
+        _Simulation(cluster).run(scenario, birth)
         operations = len(cluster.recorder.operations)
     except Violation as caught:
         violation = caught
@@ -129,10 +136,12 @@ class _Simulation:
         self._cluster = cluster
         self._world = cluster.world
 
-    def run(self, scenario: Scenario | None) -> None:
+    def run(self, scenario: Scenario | None, birth: Scenario | None) -> None:
         cluster, world = self._cluster, self._world
         for host in cluster.hosts:
             host.start()
+        if birth is not None:
+            birth(cluster)
         self._create_table()
         faults = Faults(cluster)
         for client in cluster.clients:
@@ -168,15 +177,21 @@ class _Simulation:
     def _check_liveness(self, core: list[Host]) -> None:
         """Every client is served, then the clients stop and the members among the healed hosts agree."""
         clients = self._cluster.clients
-        goals = {client.number: client.completed + SERVED_MIN for client in clients}
+        goals = [(client, client.completed + SERVED_MIN, client.written + SERVED_MIN) for client in clients]
         self._wait(
             CONVERGE_US_MAX,
-            lambda: all(client.completed >= goals[client.number] for client in clients),
+            lambda: all(
+                client.completed >= completed and (client.only_reads or client.written >= written)
+                for client, completed, written in goals
+            ),
             "the healed cluster does not serve every client",
         )
         for client in clients:
             client.stop()
         self._wait(CONVERGE_US_MAX, lambda: all(client.idle for client in clients), "a client is stuck")
+        for coordinator in self._cluster.coordinators:
+            if coordinator.bounds.calls or coordinator.bounds.size_bytes:
+                raise Violation("bounds", f"{coordinator.address} counts calls that have ended")
         self._wait(CONVERGE_US_MAX, lambda: self._converged(core), "the healed replicas do not converge")
 
     def _members(self, core: list[Host]) -> list[Process]:
@@ -231,9 +246,7 @@ class _Simulation:
         found = []
         for revision in sorted({status.revision, floor, (floor + status.revision) // 2}):
             request = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0", revision=revision)
-            result = process.machine.read(
-                process.store.connection, frames.ETCD_RANGE, TABLE_ID, request.SerializeToString()
-            )
+            result = _read(process, request)
             if result.error is not None:
                 raise Violation("equal-state", f"{process} cannot read revision {revision}: {result.error}")
             found.append((revision, result.body))
@@ -250,9 +263,7 @@ class _Simulation:
             least = sum(operation.outcome is Outcome.OK for operation in puts)
             most = least + sum(operation.outcome is Outcome.UNKNOWN for operation in puts)
             request = rpc_pb2.RangeRequest(key=key)
-            result = process.machine.read(
-                process.store.connection, frames.ETCD_RANGE, TABLE_ID, request.SerializeToString()
-            )
+            result = _read(process, request)
             kvs = rpc_pb2.RangeResponse.FromString(result.body).kvs
             version = kvs[0].version if kvs else 0
             if not least <= version <= most:
@@ -284,9 +295,7 @@ class _Simulation:
             pending = self._cluster.recorder.invoke(0, Kind.GET, key)
             pending.invoked = now + 1
             request = rpc_pb2.RangeRequest(key=key)
-            result = process.machine.read(
-                process.store.connection, frames.ETCD_RANGE, TABLE_ID, request.SerializeToString()
-            )
+            result = _read(process, request)
             kvs = rpc_pb2.RangeResponse.FromString(result.body).kvs
             self._world.now_us = now + 2
             read = pending.succeeded(
@@ -295,3 +304,9 @@ class _Simulation:
                 mod_revision=kvs[0].mod_revision if kvs else 0,
             )
             history.append(read)
+
+
+def _read(process: Process, request: rpc_pb2.RangeRequest) -> Result:
+    """What a replica's tables say, past all of consensus."""
+    parsed = process.machine.parse(frames.ETCD_RANGE, TABLE_ID, request.SerializeToString())
+    return process.machine.read(process.store.connection, parsed)

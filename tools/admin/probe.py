@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import zmq
 
 from proto.internal import frames_pb2 as frames
+from proto.internal import sockets, wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,11 +32,11 @@ def ask_replicas(
         waiting = {}
         for name in replicas:
             assert name.shard is not None
-            socket = context.socket(zmq.DEALER)
-            socket.linger = 0
+            socket = sockets.asking(context)
             socket.connect(cluster.worker_tcp(name.node, name.shard))
-            socket.send(_question(cluster.group(name.shard)), zmq.NOBLOCK)
-            waiting[socket] = name
+            group = cluster.group(name.shard)
+            socket.send(_question(group), zmq.NOBLOCK)
+            waiting[socket] = name, group
         try:
             poller = zmq.Poller()
             for socket in waiting:
@@ -46,9 +47,10 @@ def ask_replicas(
                     break
                 for socket, _ in poller.poll(remaining_ms):
                     assert isinstance(socket, zmq.Socket)
-                    status = _status_in(socket.recv())
+                    name, group = waiting[socket]
+                    status = _status_in(socket.recv(), group)
                     if status is not None:
-                        answers[waiting[socket]] = status
+                        answers[name] = status
         finally:
             for socket in waiting:
                 socket.close()
@@ -57,12 +59,16 @@ def ask_replicas(
 
 def _question(group: int) -> bytes:
     request = frames.Request(call=_CALL, method=frames.REPLICA_STATUS)
-    return frames.Envelope(group=group, requests=[request]).SerializeToString()
+    return wire.encode(frames.Envelope(requests=[request]), group)
 
 
-def _status_in(payload: bytes) -> frames.ReplicaStatus | None:
+def _status_in(payload: bytes, group: int) -> frames.ReplicaStatus | None:
     """The answer in an envelope, which may also bring news we did not ask for."""
-    for reply in frames.Envelope.FromString(payload).replies:
+    try:
+        envelope = wire.decode(payload, group)
+    except wire.Unreadable:
+        return None  # of another cluster on the same port, or of a newer build: as if it did not answer
+    for reply in envelope.replies:
         if reply.call == _CALL and not reply.error:
             return frames.ReplicaStatus.FromString(reply.body)
     return None

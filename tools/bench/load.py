@@ -6,7 +6,8 @@ output: "filled" while keys are put in, "measuring" when the warm-up is over, "p
 one "result".
 
 Measured with puts of 256 bytes against the echo server, a call costs it 5 us of CPU with 64 in flight, 4 with 256, and
-20 with one, which is a read and a write of the socket for each. The same with grpc.aio took 65 us, more than the server."""
+20 with one, which is a read and a write of the socket for each. The same with grpc.aio took 65 us: five times what the
+echo server takes."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proto import errors
+from proto.varint import delimited, varint
 from shardworker.machine.ops import (
     Compare,
     Deleted,
@@ -24,7 +25,6 @@ from shardworker.machine.ops import (
     Txn,
     TxnDone,
 )
-from shardworker.machine.wire import delimited, varint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,6 +56,26 @@ def plain_key(body: bytes) -> bytes:
     if size < 128 and (rest == 0 or (rest == 2 and body.endswith(_SERIALIZABLE))):
         return body[2 : 2 + size]
     return b""
+
+
+def plain_put(body: bytes) -> Put | None:
+    """A PutRequest that holds a key of up to 127 bytes and a value and nothing else, as most do; else None."""
+    size = len(body)
+    if size < 5 or body[0] != 0x0A:
+        return None
+    value_at = 2 + body[1]
+    if body[1] > 127 or body[1] == 0 or value_at + 2 > size or body[value_at] != 0x12:
+        return None
+    length = body[value_at + 1]
+    start = value_at + 2
+    if length > 127:
+        if start == size or body[start] > 127:
+            return None
+        length += (body[start] << 7) - 128
+        start += 1
+    if start + length != size:
+        return None
+    return Put(body[2:value_at], body[start:], 0, False)
 
 
 def to_range(request: rpc_pb2.RangeRequest) -> Range:
@@ -163,7 +183,13 @@ def delete_body(done: Deleted) -> bytes:
 
 def txn_body(done: TxnDone) -> bytes:
     parts = [b"\x10\x01"] if done.succeeded else []
-    parts.extend(delimited(b"\x1a", _response_op(outcome)) for outcome in done.outcomes)
+    before: Outcome | None = None
+    for outcome in done.outcomes:
+        # Puts that return no pair have one outcome in common.
+        if outcome is not before:
+            part = delimited(b"\x1a", _response_op(outcome))
+            before = outcome
+        parts.append(part)
     return b"".join(parts)
 
 

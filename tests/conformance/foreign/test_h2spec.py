@@ -38,12 +38,12 @@ EARLY = {
     "http2/8.1: Sends a second HEADERS frame without the END_STREAM flag",
     "http2/8.1.2.1: Sends a HEADERS frame that contains a pseudo-header field as trailers",
     (
-        'http2/8.1.2.6: Sends a HEADERS frame with the "content-length" header field which does not equal the DATA frame '
-        "payload length"
+        'http2/8.1.2.6: Sends a HEADERS frame with the "content-length" header field which does not equal the '
+        "DATA frame payload length"
     ),
     (
-        'http2/8.1.2.6: Sends a HEADERS frame with the "content-length" header field which does not equal the sum of the '
-        "multiple DATA frames payload length"
+        'http2/8.1.2.6: Sends a HEADERS frame with the "content-length" header field which does not equal the sum '
+        "of the multiple DATA frames payload length"
     ),
 }
 """Cases that fail if their second frame comes in a later read than their first. They begin a request, by GET, and then

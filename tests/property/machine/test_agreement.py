@@ -18,7 +18,7 @@ from proto import errors
 from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2
-from shardworker.machine import MachineSettings, StateMachine, WindowLimits
+from shardworker.machine import FORMAT, StateMachine, WindowLimits
 from tests.property.machine import requests
 from tests.property.machine.model import Model
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     Answer = tuple[int, Message | type[errors.BoathouseError]]
     """The revision in the header, and the answer or the class of the error."""
+    Known = tuple[int, Message, Answer]
+    """The table and the request that an id stands for, and what came of it."""
 
 HISTORIES = {11: -1, 12: 0, 13: 3}
 _LIMITS = WindowLimits(commands_max=12, age_ms_max=40)
@@ -109,7 +111,7 @@ class Replica:
         self.connection = apsw.Connection(str(self._path))
         self.connection.pragma("synchronous", 0)
         self.connection.pragma("journal_mode", "wal")
-        self.machine = StateMachine(self.connection, 2, MachineSettings(_LIMITS))
+        self.machine = StateMachine(self.connection, 2, _LIMITS)
         self.machine.committed()
         self.reader = apsw.Connection(str(self._path), apsw.SQLITE_OPEN_READONLY)
 
@@ -153,15 +155,15 @@ class Window:
     """The remembered results, as a plain list."""
 
     def __init__(self) -> None:
-        self.entries: list[tuple[int, dict[bytes, Answer]]] = []
+        self.entries: list[tuple[int, dict[bytes, Known]]] = []
 
-    def find(self, request_id: bytes) -> Answer | None:
+    def find(self, request_id: bytes) -> Known | None:
         for _, results in self.entries:
             if request_id in results:
                 return results[request_id]
         return None
 
-    def add(self, time_ms: int, results: dict[bytes, Answer]) -> None:
+    def add(self, time_ms: int, results: dict[bytes, Known]) -> None:
         self.entries.append((time_ms, results))
         while len(self.entries) > 1 and (
             sum(len(results) for _, results in self.entries) > _LIMITS.commands_max
@@ -194,16 +196,21 @@ class Cluster:
         self.replicas = [Replica(folder / f"{name}.db") for name in "ab"]
         self.models = {table: Model(history) for table, history in HISTORIES.items()}
         self.window = Window()
-        self.index = self.time_ms = 0
+        self.index = self.time_ms = self.commands = 0
         specs = [
             frames.TableSpec(id=table, name=f"t{table}", history=history)
             for table, history in HISTORIES.items()
         ]
         creates = [
-            frames.Command(method=frames.TABLE_CREATE, body=spec.SerializeToString()) for spec in specs
+            frames.Command(
+                method=frames.TABLE_CREATE,
+                body=spec.SerializeToString(),
+                request_id=spec.id.to_bytes(16, "little"),
+            )
+            for spec in specs
         ]
         for replica in self.replicas:
-            replica.apply(1, frames.CommandBatch(commands=creates), undo_first=True)
+            replica.apply(1, frames.CommandBatch(commands=creates, format=FORMAT), undo_first=True)
         self.index = 1
 
     def step(self, step: Write | Read | Sweep | Restart) -> None:
@@ -220,23 +227,24 @@ class Cluster:
     def write(self, step: Write) -> None:
         self.index += 1
         self.time_ms += step.pause_ms
-        batch = frames.CommandBatch(time_ms=self.time_ms)
+        batch = frames.CommandBatch(time_ms=self.time_ms, format=FORMAT)
         expected: list[tuple[Message, type[Message], Answer]] = []
-        fresh: dict[bytes, Answer] = {}
+        fresh: dict[bytes, Known] = {}
         for table, request, number in step.commands:
             method, kind = _KINDS[type(request)]
-            request_id = b"" if number is None else number.to_bytes(16, "big")
+            self.commands += 1
+            request_id = (1000 + self.commands if number is None else number).to_bytes(16, "big")
             batch.commands.add(
                 method=frames.Method.ValueType(method),
                 table_id=table,
                 body=request.SerializeToString(),
                 request_id=request_id,
             )
-            known = fresh.get(request_id) or self.window.find(request_id) if request_id else None
-            if known is None:
-                known = ask(self.models[table], request)
-                if request_id:
-                    fresh[request_id] = known
+            remembered = fresh.get(request_id) or self.window.find(request_id)
+            if remembered is None:
+                remembered = fresh[request_id] = (table, request, ask(self.models[table], request))
+            same = remembered[:2] == (table, request)
+            known = remembered[2] if same else (0, errors.RequestIdReused)
             expected.append((request, type(known[1]) if not isinstance(known[1], type) else kind, known))
         if fresh:
             self.window.add(self.time_ms, fresh)
@@ -251,9 +259,8 @@ class Cluster:
         answer = ask(self.models[step.table], step.request)
         for replica in self.replicas:
             for connection in (replica.connection, replica.reader):
-                result = replica.machine.read(
-                    connection, method, step.table, step.request.SerializeToString()
-                )
+                request = replica.machine.parse(method, step.table, step.request.SerializeToString())
+                result = replica.machine.read(connection, request)
                 check(result, step.request, answer, kind)
 
     def compare_replicas(self) -> None:
@@ -278,7 +285,7 @@ class Cluster:
                     self.read(Read(table, rpc_pb2.RangeRequest(key=b"b", revision=revision)))
             if not swept:
                 for replica in self.replicas:
-                    while not all(replica.machine.is_swept(table) for table in HISTORIES):
+                    while replica.machine.is_compacting:
                         replica.sweep(2)
         for table, model in self.models.items():
             needed = self.needed_rows(model)

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shardworker.machine import writer
+from shardworker.machine import budget, writer
 from tests.property.machine import requests
 from tests.unit.machine.shard import TABLE, Shard
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from google.protobuf.message import Message
 
 
@@ -26,19 +28,21 @@ def trace(shard: Shard) -> list[Any]:
 
 
 txns = st.one_of(requests.etcd_txns, requests.regatta_txns)
-limits = st.sampled_from([("WRITE_ANSWER_BYTES_MAX", 60), ("CHANGES_MAX", 4)])
+limits = st.sampled_from(
+    [(writer, "WRITE_ANSWER_BYTES_MAX", 60), (writer, "CHANGES_MAX", 4), (budget, "ROWS_MAX", 4)]
+)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from([-1, 0, 3]), limits, st.lists(txns, min_size=1, max_size=6))
 def test_a_refused_write_leaves_no_trace(
-    history: int, limit: tuple[str, int], program: list[Message]
+    history: int, limit: tuple[ModuleType, str, int], program: list[Message]
 ) -> None:
     shard = Shard(history=history)
     for key in requests.KEYS:
         shard.put(key, bytes(40))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer, *limit)
+        patch.setattr(*limit)
         for request in program:
             before = trace(shard)
             if shard.write(request).error is not None:

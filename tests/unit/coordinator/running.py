@@ -14,8 +14,9 @@ import uvloop
 from config import ClusterConfig
 from config.process.names import CLIENT_SOCKET, HTTP_SOCKET
 from coordinator.server import Coordinator
-from proto.etcd import rpc_pb2_grpc
-from proto.regatta import regatta_pb2_grpc
+from proto.etcd import rpc_pb2
+from proto.regatta import regatta_pb2
+from tests.stubs import stub
 from tests.unit.coordinator.fake_worker import FakeShard, FakeWorker
 from tests.waiting import free_ports, wait_until_async
 
@@ -36,8 +37,10 @@ class Running:
     """By shard and node id."""
     stores: dict[int, FakeShard]
     channel: grpc.aio.Channel
-    etcd: rpc_pb2_grpc.KVAsyncStub
-    regatta: regatta_pb2_grpc.KVAsyncStub
+    etcd: Any
+    """Stub of etcd's KV."""
+    regatta: Any
+    """Stub of Regatta's KV."""
 
     def raw(self, path: str) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
         """A method by its path, bytes in and out."""
@@ -124,8 +127,8 @@ async def running(
             workers,
             stores,
             channel,
-            rpc_pb2_grpc.KVStub(channel),
-            regatta_pb2_grpc.KVStub(channel),
+            stub(channel, rpc_pb2, "KV"),
+            stub(channel, regatta_pb2, "KV"),
         )
     finally:
         await channel.close(grace=None)

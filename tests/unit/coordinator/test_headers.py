@@ -2,16 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.api.headers import EtcdHeaders, RegattaHeaders, varint
+from coordinator.api.headers import EtcdHeaders, RegattaHeaders
 from proto.etcd import rpc_pb2 as etcd
 from proto.regatta import regatta_pb2 as regatta
 
 NUMBERS = (0, 1, 127, 128, 300, 2**31, 2**63 - 1)
-
-
-@pytest.mark.parametrize("number", [*NUMBERS, 2**64 - 1])
-def test_a_varint_reads_as_protobuf_reads_it(number: int) -> None:
-    assert etcd.StatusResponse.FromString(b"\x28" + varint(number)).raftIndex == number
 
 
 @pytest.mark.parametrize("revision", NUMBERS)

@@ -9,7 +9,6 @@ import pytest
 
 from coordinator.server import api_services
 from proto.etcd import rpc_pb2 as etcd
-from proto.etcd import rpc_pb2_grpc
 from proto.internal import frames_pb2 as frames
 from proto.methods import METHODS
 from tests.unit.coordinator.running import in_loop, refused, running
@@ -54,17 +53,17 @@ def test_a_method_that_is_not_built_says_so(tmp_path: Path, path: str, text: str
     scenario()
 
 
-async def never() -> AsyncIterator[etcd.WatchRequest]:
+async def never() -> AsyncIterator[bytes]:
     await asyncio.Event().wait()
-    yield etcd.WatchRequest()
+    yield b""
 
 
 @in_loop
 async def test_a_stream_that_is_not_built_is_refused_before_its_first_message(tmp_path: Path) -> None:
     async with running(tmp_path) as cluster:
-        watch = rpc_pb2_grpc.WatchStub(cluster.channel).Watch(never())
+        keep_alive = cluster.channel.stream_stream("/etcdserverpb.Lease/Nothing", bytes, bytes)(never())
         async with asyncio.timeout(5):
-            assert (await refused(watch.read()))[0] == "UNIMPLEMENTED"
+            assert (await refused(keep_alive.read()))[0] == "UNIMPLEMENTED"
 
 
 @in_loop

@@ -4,13 +4,14 @@ import pytest
 
 from coordinator.shards import request_ids
 from proto import errors
+from proto.methods import REQUEST_ID_BYTES
 
 
 def test_drawn_ids_differ_within_and_between_incarnations() -> None:
     one, other = request_ids.RequestIds(b"12345678"), request_ids.RequestIds(b"87654321")
     drawn = [one.draw(), one.draw(), other.draw()]
     assert len(set(drawn)) == 3
-    assert {len(request_id) for request_id in drawn} == {request_ids.BYTES}
+    assert {len(request_id) for request_id in drawn} == {REQUEST_ID_BYTES}
 
 
 def test_a_clients_name_gives_the_same_id_everywhere_but_not_in_another_table() -> None:
@@ -26,7 +27,7 @@ def test_a_clients_name_gives_the_same_id_everywhere_but_not_in_another_table() 
         )
         == 3
     )
-    assert len(named) == request_ids.BYTES
+    assert len(named) == REQUEST_ID_BYTES
 
 
 @pytest.mark.parametrize("length", [0, 129])

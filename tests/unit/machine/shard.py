@@ -19,9 +19,11 @@ from proto.etcd.rpc_pb2 import (
 )
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2
-from shardworker.machine import MachineSettings, Result, StateMachine
+from shardworker.machine import FORMAT, REGISTRY, Registry, Result, StateMachine, WindowLimits
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from google.protobuf.message import Message
 
     from proto.errors import BoathouseError
@@ -39,6 +41,7 @@ _METHODS: dict[type[Message], int] = {
     regatta_pb2.DeleteRangeRequest: frames.REGATTA_DELETE_RANGE,
     regatta_pb2.TxnRequest: frames.REGATTA_TXN,
     frames.TableSpec: frames.TABLE_CREATE,
+    frames.MachineLevel: frames.RAISE_LEVEL,
 }
 
 _READS = (rpc_pb2.RangeRequest, regatta_pb2.RangeRequest)
@@ -53,24 +56,31 @@ class Shard:
         *,
         history: int = -1,
         shard: int = 2,
-        settings: MachineSettings | None = None,
+        limits: WindowLimits | None = None,
         create: bool = True,
+        registry: Registry = REGISTRY,
     ):
         self.connection = apsw.Connection(path)
-        self.machine = StateMachine(self.connection, shard, settings)
+        self.machine = StateMachine(self.connection, shard, limits, registry=registry)
         self.machine.committed()
         self.index = 0
         self.time_ms = 0
+        self._ids = 0
         if create:
             self.write(frames.TableSpec(id=TABLE, name="t", history=history))
 
     def command(self, request: Message, table: int = TABLE, request_id: bytes = b"") -> frames.Command:
+        """The request as a command; without an id it gets one that no other has."""
         return frames.Command(
             method=frames.Method.ValueType(_METHODS[type(request)]),
             table_id=table,
             body=request.SerializeToString(),
-            request_id=request_id,
+            request_id=request_id or self.new_id(),
         )
+
+    def new_id(self) -> bytes:
+        self._ids += 1
+        return b"new id".ljust(8) + self._ids.to_bytes(8)
 
     def apply(self, *commands: frames.Command) -> list[Result]:
         """One entry with these commands, committed."""
@@ -82,13 +92,26 @@ class Shard:
 
     def apply_uncommitted(self, *commands: frames.Command) -> list[Result]:
         self.index += 1
-        return self.machine.apply(self.index, frames.CommandBatch(time_ms=self.time_ms, commands=commands))
+        batch = frames.CommandBatch(time_ms=self.time_ms, commands=commands, format=FORMAT)
+        return self.machine.apply(self.index, batch)
 
     def write(self, request: Message, table: int = TABLE, request_id: bytes = b"") -> Result:
         return self.apply(self.command(request, table, request_id))[0]
 
     def read(self, request: Message, table: int = TABLE) -> Result:
-        return self.machine.read(self.connection, _METHODS[type(request)], table, request.SerializeToString())
+        return self.read_as(_METHODS[type(request)], request.SerializeToString(), table)
+
+    def read_as(
+        self, method: int, body: bytes, table: int = TABLE, connection: apsw.Connection | None = None
+    ) -> Result:
+        """A read as it arrives, on the writer's connection or another."""
+        return self.machine.read(connection or self.connection, self.machine.parse(method, table, body))
+
+    def iterate(
+        self, body: bytes, table: int = TABLE, connection: apsw.Connection | None = None
+    ) -> Generator[Result, None, None]:
+        request = self.machine.parse(frames.REGATTA_ITERATE, table, body)
+        return self.machine.iterate(connection or self.connection, request)
 
     def run(self, request: Message) -> Result:
         return self.read(request) if isinstance(request, _READS) else self.write(request)

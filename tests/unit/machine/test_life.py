@@ -12,7 +12,17 @@ from proto.etcd.rpc_pb2 import CompactionRequest, PutRequest, RangeRequest
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2
 from proto.regatta.mvcc_pb2 import RequestOp
-from shardworker.machine import MachineSettings, StateMachine, WindowLimits, machine, tables, view, writer
+from shardworker.machine import (
+    FORMAT,
+    StateMachine,
+    TooNew,
+    WindowLimits,
+    machine,
+    tables,
+    view,
+    window,
+    writer,
+)
 from shardworker.machine.scrub import Position, scrub
 from tests.unit.machine.shard import TABLE, Shard, delete, get, keys, put, txn
 
@@ -42,8 +52,11 @@ def test_creating_a_table_is_its_first_revision_and_can_be_repeated() -> None:
     assert (result.error, result.revision, status.name, status.revision) == (None, 1, "users", 1)
     shard.write(put(b"a"), table=7)
     assert shard.write(spec).revision == 2
-    renamed = shard.write(frames.TableSpec(id=7, name="other", history=-1))
-    assert type(renamed.error) is errors.InvalidRequest
+    for other in (
+        frames.TableSpec(id=7, name="other", history=-1),
+        frames.TableSpec(id=7, name="users", history=3),
+    ):
+        assert type(shard.write(other).error) is errors.TableContradicted
     for bad in (
         frames.TableSpec(id=0, name="x"),
         frames.TableSpec(id=1 << 63, name="x"),
@@ -58,11 +71,28 @@ def test_unknown_tables_and_methods_are_errors() -> None:
     shard = Shard()
     assert type(shard.write(put(b"a"), table=99).error) is errors.TableNotFound
     assert type(shard.read(get(b"a"), table=99).error) is errors.TableNotFound
-    odd = frames.Command(method=frames.REPLICA_STATUS, table_id=TABLE)
-    assert type(shard.apply(odd)[0].error) is errors.MethodNotServed
-    unknown = frames.Command(method=frames.Method.ValueType(999), table_id=TABLE)
-    assert type(shard.apply(unknown)[0].error) is errors.MethodNotServed
-    assert type(shard.machine.read(shard.connection, 999, TABLE, b"").error) is errors.MethodNotServed
+    assert type(shard.read_as(999, b"").error) is errors.MethodNotServed
+
+
+@pytest.mark.parametrize("method", [999, frames.REPLICA_STATUS, frames.ETCD_RANGE])
+def test_a_log_with_a_command_of_a_newer_version_stops_the_replica(method: int) -> None:
+    shard = Shard()
+    known = shard.command(put(b"a"))
+    unknown = frames.Command(method=frames.Method.ValueType(method), table_id=TABLE, request_id=request_id(1))
+    shard.connection.execute("BEGIN IMMEDIATE")
+    with pytest.raises(TooNew, match=f"entry 2 holds a command of method {method}, which this version"):
+        shard.apply_uncommitted(known, unknown)
+    shard.connection.execute("ROLLBACK")
+    shard.machine.rollback()
+    assert shard.range(b"a")[1].count == 0, "the entry is applied whole or not at all"
+
+
+def test_a_log_entry_of_another_format_stops_the_replica() -> None:
+    shard = Shard()
+    for unknown in (0, FORMAT + 1):
+        batch = frames.CommandBatch(commands=[shard.command(put(b"a"))], format=unknown)
+        with pytest.raises(TooNew, match=f"entry 9 has format {unknown}; this version reads 1"):
+            shard.machine.apply(9, batch)
 
 
 def test_tables_do_not_see_each_other() -> None:
@@ -76,12 +106,10 @@ def test_tables_do_not_see_each_other() -> None:
 @pytest.mark.parametrize(
     "method",
     [
-        frames.ETCD_RANGE,
         frames.ETCD_PUT,
         frames.ETCD_DELETE_RANGE,
         frames.ETCD_TXN,
         frames.ETCD_COMPACT,
-        frames.REGATTA_RANGE,
         frames.REGATTA_PUT,
         frames.REGATTA_DELETE_RANGE,
         frames.REGATTA_TXN,
@@ -93,7 +121,9 @@ def test_tables_do_not_see_each_other() -> None:
 )
 def test_broken_bytes_are_an_answer(method: int, body: bytes) -> None:
     shard = Shard()
-    command = frames.Command(method=frames.Method.ValueType(method), table_id=TABLE, body=body)
+    command = frames.Command(
+        method=frames.Method.ValueType(method), table_id=TABLE, body=body, request_id=request_id(1)
+    )
     before = shard.machine.checksum
     result = shard.apply(command)[0]
     assert type(result.error) is errors.MalformedRequest
@@ -109,7 +139,7 @@ def test_a_repeated_request_changes_nothing_and_gets_its_first_answer() -> None:
     other = shard.write(put(b"a", b"2", prev_kv=True), request_id=request_id(2))
     again = shard.write(put(b"a", b"1", prev_kv=True), request_id=request_id(1))
     assert (again.revision, again.body) == (first.revision, first.body) == (2, b"")
-    assert shard.write(put(b"a", b"x"), request_id=request_id(2)).body == other.body != b""
+    assert shard.write(put(b"a", b"2", prev_kv=True), request_id=request_id(2)).body == other.body != b""
     assert shard.range(b"a")[1].kvs[0].value == b"2"
     refused = shard.write(put(b"miss", ignore_value=True), request_id=request_id(3))
     shard.put(b"miss")
@@ -126,17 +156,11 @@ def test_a_repeat_within_one_entry() -> None:
     assert shard.range(b"a")[1].kvs[0].version == 2
 
 
-def test_an_oversized_request_id_is_an_error() -> None:
-    shard = Shard()
-    assert type(shard.write(put(b"a"), request_id=bytes(65)).error) is errors.InvalidRequestId
-    assert shard.range(b"a")[1].count == 0
-
-
 @pytest.mark.parametrize("restarts", [False, True])
 def test_the_window_forgets_by_count_and_by_replicated_time(tmp_path: Path, restarts: bool) -> None:
-    limits = MachineSettings(WindowLimits(commands_max=3, age_ms_max=1000))
+    limits = WindowLimits(commands_max=3, age_ms_max=1000)
     path = str(tmp_path / "w.db")
-    shard = Shard(path, settings=limits)
+    shard = Shard(path, limits=limits)
 
     def write(number: int) -> bool:
         """Whether the write with this id was taken as new."""
@@ -144,7 +168,7 @@ def test_the_window_forgets_by_count_and_by_replicated_time(tmp_path: Path, rest
         if restarts:
             index, time_ms = shard.index, shard.time_ms
             shard.connection.close()
-            shard = Shard(path, settings=limits, create=False)
+            shard = Shard(path, limits=limits, create=False)
             shard.index, shard.time_ms = index, time_ms
         before = shard.machine.table_status()[0].revision
         return shard.write(put(b"k"), request_id=request_id(number)).revision > before
@@ -191,21 +215,78 @@ def test_a_clock_that_is_set_forward_does_not_empty_the_window() -> None:
     assert shard.range(b"a")[1].kvs[0].version == 1
 
 
-def test_large_answers_shorten_the_window() -> None:
-    shard = Shard(settings=MachineSettings(WindowLimits(bytes_max=1 << 20)))
+@pytest.mark.parametrize("restarts", [False, True])
+def test_an_id_outlives_its_answer(tmp_path: Path, restarts: bool) -> None:
+    limits = WindowLimits(answer_bytes_max=1 << 20)
+    path = str(tmp_path / "w.db")
+    shard = Shard(path, limits=limits)
     shard.put(b"a", bytes(400 << 10))
-    for number in range(4):
-        shard.write(put(b"a", bytes(400 << 10), prev_kv=True), request_id=request_id(number))
-    remembered = shard.connection.execute("SELECT count(*) FROM results").fetchone()
-    assert remembered == (2,)
-    assert shard.write(put(b"a"), request_id=request_id(3)).revision == 6, "the newest is still known"
+    request = put(b"a", bytes(400 << 10), prev_kv=True)
+    first = [shard.write(request, request_id=request_id(number)) for number in range(4)]
+    shard.write(put(b"b"), request_id=request_id(4))
+    if restarts:
+        shard.connection.close()
+        reopened = Shard(path, limits=limits, create=False)
+        reopened.index, shard = shard.index, reopened
+    before = shard.machine.checksum
+    again = [shard.write(request, request_id=request_id(number)) for number in range(4)]
+    assert [result.revision for result in again] == [result.revision for result in first] == [3, 4, 5, 6]
+    assert [type(result.error) for result in again] == [errors.AnswerForgotten] * 2 + [type(None)] * 2
+    assert again[2:] == first[2:]
+    assert shard.write(put(b"b"), request_id=request_id(4)).error is None, "no bytes, so nothing to forget"
+    assert shard.machine.checksum == before
+    assert shard.connection.execute("SELECT count(*) FROM answers").get == 2
+
+
+def test_an_answer_of_many_megabytes_is_given_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "ANSWER_KEPT_BYTES_MAX", 1000)
+    shard = Shard()
+    shard.put(b"a", bytes(2000))
+    request = put(b"a", prev_kv=True)
+    small = shard.command(put(b"b", b"", prev_kv=True), request_id=request_id(2))
+    given, _ = shard.apply(shard.command(request, request_id=request_id(1)), small)
+    assert given.error is None
+    assert len(given.body) > 2000
+    again = shard.write(request, request_id=request_id(1))
+    assert (again.revision, type(again.error)) == (3, errors.AnswerForgotten)
+    assert shard.apply(small)[0].error is None
+    assert shard.range(b"a")[1].kvs[0].version == 2
+
+
+def test_answers_leave_with_their_ids() -> None:
+    shard = Shard(limits=WindowLimits(commands_max=2))
+    for number in range(5):
+        shard.write(put(b"a", b"%d" % number, prev_kv=True), request_id=request_id(number))
+    assert shard.connection.execute("SELECT count(*) FROM results").get == 2
+    assert shard.connection.execute("SELECT count(*) FROM answers").get == 2
+
+
+@pytest.mark.parametrize("in_one_entry", [False, True])
+def test_an_id_that_belongs_to_another_request_is_refused(in_one_entry: bool) -> None:
+    shard = Shard()
+    other = TABLE + 1
+    shard.write(frames.TableSpec(id=other, name="u", history=-1))
+    first = shard.command(put(b"a", b"1"), request_id=request_id(1))
+    others = [
+        shard.command(put(b"a", b"2"), request_id=request_id(1)),
+        shard.command(put(b"a", b"1"), table=other, request_id=request_id(1)),
+        shard.command(delete(b"a"), request_id=request_id(1)),
+    ]
+    if in_one_entry:
+        results = shard.apply(first, *others, first)
+    else:
+        results = [shard.apply(command)[0] for command in (first, *others, first)]
+    assert [type(result.error) for result in results[1:4]] == [errors.RequestIdReused] * 3
+    assert results[0] == results[4]
+    assert shard.range(b"a")[1].kvs[0].value == b"1"
+    assert shard.read(get(b"a"), table=other).body == b""
 
 
 # ---- rollback and restart -----------------------------------------------------------------------------------------
 
 
 def test_a_rolled_back_turn_leaves_no_trace() -> None:
-    shard = Shard(settings=MachineSettings(WindowLimits(commands_max=2)))
+    shard = Shard(limits=WindowLimits(commands_max=2))
     shard.write(put(b"a", b"1"), request_id=request_id(1))
     shard.write(put(b"b", b"1"), request_id=request_id(2))
     before = (shard.machine.table_status(), shard.machine.checksum)
@@ -220,7 +301,7 @@ def test_a_rolled_back_turn_leaves_no_trace() -> None:
     shard.connection.execute("ROLLBACK")
     shard.machine.rollback()
     assert (shard.machine.table_status(), shard.machine.checksum) == before
-    assert shard.write(put(b"a", b"x"), request_id=request_id(1)).revision == 2, "still remembered"
+    assert shard.write(put(b"a", b"1"), request_id=request_id(1)).revision == 2, "still remembered"
     assert shard.write(put(b"a", b"3"), request_id=request_id(3)).revision == 4, "not remembered"
     assert shard.write(frames.TableSpec(id=5, name="five")).error is None
 
@@ -268,7 +349,7 @@ def test_a_failing_disk_is_reported_as_such(tmp_path: Path) -> None:
     reader = apsw.Connection(file, vfs="disk-that-fails")
     body = get(b"0", b"\0").SerializeToString()
     reads: list[Callable[[], object]] = [
-        lambda: shard.machine.read(reader, frames.ETCD_RANGE, TABLE, body),
+        lambda: shard.read_as(frames.ETCD_RANGE, body, connection=reader),
         lambda: scrub(reader, Position(), 1000),
     ]
     for read in reads:
@@ -301,7 +382,7 @@ def test_reload_reads_what_another_database_holds(tmp_path: Path) -> None:
     left.connection = left.machine._connection
     assert keys(left.range(b"\0", b"\0")[1]) == [b"a"]
     left.index = 50
-    assert left.write(put(b"a", b"2"), request_id=request_id(1)).revision == 2
+    assert left.write(put(b"a", b"1"), request_id=request_id(1)).revision == 2
 
 
 @pytest.mark.parametrize(
@@ -329,13 +410,12 @@ def test_a_damaged_row_of_a_table_is_never_believed(damage: str) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        *(f"{column} = {column} + 1" for column in ("time_ms", "age_clock_ms", "commands", "bytes", "crc")),
+        *(f"{column} = {column} + 1" for column in ("time_ms", "age_clock_ms", "commands", "crc")),
         "data = x''",
-        "data = CAST(replace(data, 'revised', 'revises') AS BLOB)",
     ],
 )
 def test_damaged_results_are_never_believed(damage: str) -> None:
-    shard = Shard(settings=MachineSettings(WindowLimits(commands_max=3)))
+    shard = Shard(limits=WindowLimits(commands_max=3))
     shard.put(b"k", b"revised")
     shard.write(put(b"a"), request_id=request_id(1))
     shard.write(put(b"k", b"", prev_kv=True), request_id=request_id(2))
@@ -350,6 +430,26 @@ def test_damaged_results_are_never_believed(damage: str) -> None:
     shard.connection.execute("ROLLBACK")
     with pytest.raises(errors.Corrupt, match=refused):
         shard.write(put(b"c"), request_id=request_id(4))  # which the oldest has to make room for
+
+
+@pytest.mark.parametrize(
+    "damage", ["crc = crc + 1", "data = CAST(replace(data, 'revised', 'revises') AS BLOB)"]
+)
+def test_damaged_answers_are_never_believed(damage: str) -> None:
+    shard = Shard()
+    shard.put(b"k", b"revised")
+    request = put(b"k", b"", prev_kv=True)
+    shard.write(request, request_id=request_id(2))
+    shard.connection.execute(f"UPDATE answers SET {damage} WHERE log_index = {shard.index}")  # noqa: S608 - constants
+    assert shard.connection.changes() == 1
+    with pytest.raises(errors.Corrupt, match=f"answers of log index {shard.index} fail their checksum"):
+        shard.machine.reload()
+    with pytest.raises(errors.Corrupt, match="fail their checksum"):
+        shard.write(request, request_id=request_id(2))
+    shard.connection.execute("ROLLBACK")
+    shard.connection.execute("DELETE FROM answers")
+    with pytest.raises(errors.Corrupt, match="answers is missing"):
+        shard.write(request, request_id=request_id(2))
 
 
 def test_vanished_results_are_noticed_when_they_are_asked_for() -> None:
@@ -453,7 +553,7 @@ def test_regatta_ranges_and_deletes_count_with_what_they_return(monkeypatch: pyt
         request = regatta_pb2.TxnRequest(table=b"t", success=operations)
         writing = regatta_pb2.TxnRequest(table=b"t", success=[*operations, RequestOp()])
         body = request.SerializeToString()
-        error = shard.machine.read(shard.connection, frames.REGATTA_TXN, TABLE, body).error
+        error = shard.read_as(frames.REGATTA_TXN, body).error
         assert type(shard.write(writing).error) is type(error)
         return None if error is None else type(error)
 
@@ -471,7 +571,7 @@ def test_regatta_ranges_and_deletes_count_with_what_they_return(monkeypatch: pyt
     refused = shard.write(regatta_pb2.TxnRequest(table=b"t", success=deletes)).error
     assert type(refused) is errors.AnswerTooLarge
     keys_only = regatta_pb2.RangeRequest(key=b"k", range_end=b"l", keys_only=True)
-    parts = list(shard.machine.iterate(shard.connection, TABLE, keys_only.SerializeToString()))
+    parts = list(shard.iterate(keys_only.SerializeToString()))
     assert [regatta_pb2.RangeResponse.FromString(part.body).count for part in parts] == [4]
 
 
@@ -577,9 +677,9 @@ def test_a_tombstone_at_the_compacted_revision_stays_until_the_next_compaction()
     shard.sweep(1)
     assert shard.rows() == [(3, b"b", True), (4, b"a", False), (5, b"c", True)]
     shard.write(CompactionRequest(revision=5))
-    assert not shard.machine.is_swept(TABLE)
+    assert not shard.machine.is_swept(TABLE, 5)
     shard.sweep(1)
-    assert shard.machine.is_swept(TABLE)
+    assert shard.machine.is_swept(TABLE, 5)
     assert shard.rows() == [(3, b"b", True), (5, b"c", True)]
 
 
@@ -627,22 +727,22 @@ def test_a_reader_of_its_own_sees_its_own_snapshot(tmp_path: Path) -> None:
     shard.put(b"a", b"1")
     body = RangeRequest(key=b"a").SerializeToString()
     reader.execute("BEGIN")
-    assert shard.machine.read(reader, frames.ETCD_RANGE, TABLE, body).revision == 2
+    assert shard.read_as(frames.ETCD_RANGE, body, connection=reader).revision == 2
     shard.put(b"a", b"2")
     shard.write(CompactionRequest(revision=3))
     shard.sweep()
-    old = shard.machine.read(reader, frames.ETCD_RANGE, TABLE, body)
+    old = shard.read_as(frames.ETCD_RANGE, body, connection=reader)
     assert (old.revision, b"1" in old.body) == (2, True)
     assert reader.in_transaction, "a transaction that was there before stays open"
     reader.execute("ROLLBACK")
-    assert shard.machine.read(reader, frames.ETCD_RANGE, TABLE, body).revision == 3
+    assert shard.read_as(frames.ETCD_RANGE, body, connection=reader).revision == 3
     assert not reader.in_transaction
 
 
 def test_status_of_a_table() -> None:
     shard = Shard()
     shard.put(b"a")
-    result = shard.machine.read(shard.connection, frames.TABLE_STATUS, TABLE, b"")
+    result = shard.read_as(frames.TABLE_STATUS, b"")
     status = frames.TableStatus.FromString(result.body)
     assert status == shard.machine.table_status()[0]
     assert (status.keys, status.revision, status.compacted_revision, status.history) == (1, 2, -1, -1)
@@ -656,6 +756,6 @@ def test_the_machine_can_be_built_inside_a_transaction() -> None:
     connection.execute("COMMIT")
     machine.committed()
     body = PutRequest(key=b"a").SerializeToString()
-    command = frames.Command(method=frames.ETCD_PUT, table_id=1, body=body)
+    command = frames.Command(method=frames.ETCD_PUT, table_id=1, body=body, request_id=request_id(1))
     connection.execute("BEGIN IMMEDIATE")
-    assert machine.apply(1, frames.CommandBatch(commands=[command]))[0].revision == 2
+    assert machine.apply(1, frames.CommandBatch(commands=[command], format=FORMAT))[0].revision == 2

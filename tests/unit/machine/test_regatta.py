@@ -307,7 +307,7 @@ def test_both_apis_see_one_table() -> None:
 
 def parts(shard: Shard, path: Path | None = None, **options: Any) -> list[tuple[Result, RangeResponse]]:
     body = RangeRequest(table=b"t", **options).SerializeToString()
-    found = list(shard.machine.iterate(shard.connection, TABLE, body))
+    found = list(shard.iterate(body))
     return [(result, RangeResponse.FromString(result.body)) for result in found]
 
 
@@ -364,7 +364,7 @@ def test_iteration_is_of_one_state(tmp_path: Path) -> None:
         put(shard, b"key/%d" % number, bytes(1 << 20))
     reader = apsw.Connection(str(tmp_path / "a.db"), apsw.SQLITE_OPEN_READONLY)
     body = RangeRequest(key=b"key/", range_end=b"key0").SerializeToString()
-    iteration = shard.machine.iterate(reader, TABLE, body)
+    iteration = shard.iterate(body, connection=reader)
     first = next(iteration)
     delete(shard, b"key/", b"key0")
     put(shard, b"key/55")
@@ -382,7 +382,7 @@ def test_iteration_errors_are_results() -> None:
         (TABLE, b"\xff", errors.MalformedRequest),
         (TABLE, RangeRequest().SerializeToString(), errors.EmptyKey),
     ):
-        found = list(shard.machine.iterate(shard.connection, table, body))
+        found = list(shard.iterate(body, table))
         assert [type(result.error) for result in found] == [error]
     assert not shard.connection.in_transaction
 
@@ -390,11 +390,15 @@ def test_iteration_errors_are_results() -> None:
 def test_reads_are_judged_by_what_they_would_touch() -> None:
     shard = Shard()
     shard.apply(*[shard.command(rpc_pb2.PutRequest(key=b"k%03d" % n, value=b"v")) for n in range(300)])
+    shard.put(b"y", bytes(600_000))
     shard.put(b"z1", bytes(2 << 20))
+
+    def heavy_bytes(method: int, body: bytes) -> bool:
+        return shard.machine.is_heavy(shard.machine.parse(method, TABLE, body))
 
     def heavy(request: Any) -> bool:
         method = frames.REGATTA_RANGE if isinstance(request, RangeRequest) else frames.ETCD_RANGE
-        return shard.machine.is_heavy(method, request.SerializeToString(), TABLE)
+        return heavy_bytes(method, request.SerializeToString())
 
     etcd = rpc_pb2.RangeRequest
     assert not heavy(etcd(key=b"k000"))
@@ -409,8 +413,14 @@ def test_reads_are_judged_by_what_they_would_touch() -> None:
     assert heavy(RangeRequest(key=b"k", range_end=b"l"))
     for count, is_heavy in ((10, False), (1000, True)):
         body = TxnRequest(table=b"t", success=[op_range(b"k000")] * count).SerializeToString()
-        assert shard.machine.is_heavy(frames.REGATTA_TXN, body, TABLE) is is_heavy, "many operations"
+        assert heavy_bytes(frames.REGATTA_TXN, body) is is_heavy, "many operations"
         body = TxnRequest(table=b"t", compare=[Compare(key=b"k000")] * count).SerializeToString()
-        assert shard.machine.is_heavy(frames.REGATTA_TXN, body, TABLE) is is_heavy, "many comparisons"
-    assert not shard.machine.is_heavy(frames.ETCD_RANGE, b"\xff", TABLE)
-    assert shard.machine.is_heavy(frames.ETCD_RANGE, etcd(key=b"k", range_end=b"l").SerializeToString())
+        assert heavy_bytes(frames.REGATTA_TXN, body) is is_heavy, "many comparisons"
+    for count, is_heavy in ((1, False), (3, True)):
+        body = TxnRequest(table=b"t", success=[op_range(b"y")] * count).SerializeToString()
+        assert heavy_bytes(frames.REGATTA_TXN, body) is is_heavy, "large values"
+        body = TxnRequest(
+            table=b"t", success=[op_range(b"y")] * (count - 1), failure=[op_range(b"y")] * (count - 1)
+        ).SerializeToString()
+        assert heavy_bytes(frames.REGATTA_TXN, body) is is_heavy, "one branch is taken"
+    assert not heavy_bytes(frames.ETCD_RANGE, b"\xff")

@@ -39,18 +39,6 @@ def test_module_imports(name: str) -> None:
     importlib.import_module(name.removesuffix(".py").replace("/", "."))
 
 
-@pytest.mark.parametrize(
-    ("package", "module", "attribute"),
-    [
-        ("grpcio", "proto.etcd.rpc_pb2_grpc", "GRPC_GENERATED_VERSION"),
-        ("grpcio", "proto.regatta.regatta_pb2_grpc", "GRPC_GENERATED_VERSION"),
-    ],
-)
-def test_grpcio_lower_bound_is_what_generated_code_demands(package: str, module: str, attribute: str) -> None:
-    demanded = getattr(importlib.import_module(module), attribute)
-    assert lower_bound(package) >= Version(demanded)
-
-
 def test_protobuf_lower_bound_is_what_generated_code_demands() -> None:
     for name, content in generated_files(ROOT).items():
         if name.endswith("_pb2.py"):

@@ -6,15 +6,15 @@ import pytest
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
-from shardworker.replica.proposals import Proposals, Waiter
+from shardworker.replica.proposals import Waiter, WriteQueue
 
 
 def request(number: int, *, call: int = 1, body: bytes = b"x") -> frames.Request:
     return frames.Request(call=call, method=frames.ETCD_PUT, body=body, request_id=number.to_bytes(16, "big"))
 
 
-def proposals(requests_max: int = 10, bytes_max: int = 1000, batch_bytes_max: int = 100) -> Proposals:
-    return Proposals(requests_max=requests_max, bytes_max=bytes_max, batch_bytes_max=batch_bytes_max)
+def proposals(requests_max: int = 10, bytes_max: int = 1000, batch_bytes_max: int = 100) -> WriteQueue:
+    return WriteQueue(requests_max=requests_max, bytes_max=bytes_max, batch_bytes_max=batch_bytes_max)
 
 
 def test_a_turn_takes_everything_in_order_as_one_batch() -> None:

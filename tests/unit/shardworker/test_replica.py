@@ -2,218 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 import pytest
 
-from config import ClusterConfig
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
-from proto.regatta import regatta_pb2 as regatta
 from shardworker import raft_frames
-from shardworker.machine import MachineSettings, StateMachine
-from shardworker.raft import Entry, EntryKind, LogIndex, Membership, MessageKind, NodeId, Raft, Role
+from shardworker.machine import FORMAT
+from shardworker.raft import Entry, EntryKind, LogIndex, MessageKind, Role
+from shardworker.replica.disk_space import FULL_ELECTIONS
 from shardworker.replica.integrity import SCRUB_INTERVAL_S
-from shardworker.replica.replica import APPLY_ANSWER_BYTES_MAX, ENVELOPE_BYTES_MAX, FULL_ELECTIONS, Replica
-from shardworker.store import REAL_FILES, Identity, ReplicaStore
+from shardworker.replica.outgoing import ENVELOPE_BYTES_MAX
+from shardworker.replica.replica import APPLY_ANSWER_BYTES_MAX
 from tests.unit.raft.lab import message
-from tests.unit.raft.replica import members, settings_of
+from tests.unit.raft.replica import members
+from tests.unit.shardworker.bench import (
+    CLIENT,
+    KEYS,
+    TABLE,
+    VALUE,
+    Bench,
+    everything,
+    everything_deleted,
+    iteration,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
-
-    from shardworker.raft import Message
-
-CLIENT: Final = b"client"
-SHARD: Final = 2
-TABLE: Final = 7
-KEYS: Final = 4
-VALUE: Final = bytes(1 << 20)
-"""Large enough that a range of KEYS of them runs beside the loop, and is iterated in parts."""
-
-
-class Disk:
-    """The real files, with as much space as the test says."""
-
-    def __init__(self) -> None:
-        self.free = 1 << 40
-
-    def free_bytes(self, _path: Path) -> int:
-        return self.free
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(REAL_FILES, name)
-
-
-class Jobs:
-    """A background whose jobs end when a turn comes after the test has said so."""
-
-    def __init__(self) -> None:
-        self.may_end = True
-        self._waiting: list[Callable[[], None]] = []
-
-    def submit(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        self._waiting.append(lambda: done(job()))
-
-    def collect(self) -> None:
-        while self.may_end and self._waiting:
-            self._waiting.pop(0)()
-
-
-class Bench:
-    """One replica, node 1. The test is its peers, its clients and its clock."""
-
-    def __init__(self, folder: Path, membership: Membership) -> None:
-        nodes = {f"n{node}": {"host": f"127.0.0.{node}"} for node in membership.nodes()}
-        self.cluster = ClusterConfig.model_validate({"cluster": "bench", "nodes": nodes})
-        self.disk = Disk()
-        files: Any = self.disk
-        self.store = ReplicaStore.open(folder, Identity(cluster_id=1, node=1, shard=SHARD), files=files)
-        if not self.store.membership.voters:
-            with self.store.turn(sync=True) as turn:
-                turn.set_membership(membership)
-        machine = StateMachine(self.store.connection, SHARD, MachineSettings())
-        self.core = Raft(
-            settings_of(1, election_ticks=self.cluster.raft.election_ticks),
-            self.store.log,
-            self.store.hard_state,
-            self.store.membership,
-            self.store.applied_index,
-            _Rng(),
-        )
-        self.jobs = Jobs()
-        self.sent: list[tuple[NodeId, Message]] = []
-        self.replies: dict[int, frames.Reply] = {}
-        self.largest_answers_bytes = 0
-        self._calls = 0
-        self.replica = Replica(
-            shard=SHARD,
-            node=NodeId(1),
-            core=self.core,
-            store=self.store,
-            machine=machine,
-            outbox=self,
-            background=self.jobs,
-            cluster=self.cluster,
-            wall_clock_ms=lambda: 1_000,
-            founders=None,
-            life=1,
-        )
-
-    # ---- the outbox
-
-    def send_peer(self, node: NodeId, envelope: frames.Envelope) -> None:
-        self.sent += [(node, raft_frames.decode_message(one)) for one in envelope.raft]
-
-    def send_client(
-        self, identity: bytes, envelope: frames.Envelope, attachments: Sequence[bytes] = ()
-    ) -> None:
-        assert identity == CLIENT
-        self.largest_answers_bytes = max(self.largest_answers_bytes, envelope.ByteSize())
-        for reply in envelope.replies:
-            if reply.attachment:
-                reply.body = attachments[reply.attachment - 1]
-            self.replies[reply.call] = reply
-
-    # ---- what arrives
-
-    def hear(self, *messages: Message) -> None:
-        """Messages of peers, and the turn they cause."""
-        self.replica.handle(
-            b"peer", frames.Envelope(raft=[raft_frames.encode_message(one) for one in messages])
-        )
-        self.replica.turn()
-
-    def tick(self) -> None:
-        self.replica.tick()
-        self.replica.turn()
-
-    def ask(self, method: frames.Method.ValueType, body: bytes = b"", **fields: Any) -> int:
-        """Send a request, and let the replica take a turn; the number of the call."""
-        self._calls += 1
-        envelope = frames.Envelope()
-        envelope.requests.add(call=self._calls, method=method, table_id=TABLE, body=body, **fields)
-        self.replica.handle(CLIENT, envelope)
-        self.replica.turn()
-        return self._calls
-
-    def answer(self, call: int) -> frames.Reply:
-        """What the call was told. Raises the error that it was told."""
-        assert call in self.replies, "the call was not answered"
-        reply = self.replies[call]
-        if reply.error:
-            raise errors.from_frame(reply.error, reply.detail)
-        return reply
-
-    def fill(self) -> None:
-        """A table with KEYS keys of VALUE."""
-        spec = frames.TableSpec(id=TABLE, name="t", history=-1)
-        self.write(frames.TABLE_CREATE, spec.SerializeToString())
-        for number in range(KEYS):
-            self.write(frames.ETCD_PUT, etcd.PutRequest(key=b"%d" % number, value=VALUE).SerializeToString())
-
-    def write(self, method: frames.Method.ValueType, body: bytes) -> None:
-        """A write under an id of its own, which everybody acknowledges."""
-        call = self.ask(method, body, request_id=(self._calls + 1).to_bytes(16, "big"))
-        for peer in sorted(self.core.membership.voters - {NodeId(1)}):
-            self.acknowledge(peer)
-        self.answer(call)
-
-    def lead(self) -> None:
-        """Win an election against the other voters."""
-        self.core.campaign()
-        self.replica.turn()
-        peers = sorted(self.core.membership.voters - {NodeId(1)})
-        for peer in peers:
-            self.hear(message(MessageKind.PRE_VOTE_REPLY, peer, self.core.term + 1))
-        for peer in peers:
-            self.hear(message(MessageKind.VOTE_REPLY, peer, self.core.term))
-        for peer in peers:
-            self.acknowledge(peer)
-        assert self.core.role is Role.LEADER
-
-    def acknowledge(self, peer: int) -> None:
-        """The peer has all of the log."""
-        self.hear(message(MessageKind.APPEND_REPLY, peer, self.core.term, index=self.core.log.last_index))
-
-
-class _Rng:
-    """The longest election timeout there is."""
-
-    def randrange(self, start: int, stop: int) -> int:
-        return stop - 1
-
-
-@pytest.fixture
-def alone(tmp_path: Path) -> Iterator[Bench]:
-    """The only replica of its shard, with a table."""
-    bench = Bench(tmp_path / "alone", members(1))
-    bench.core.campaign()
-    bench.replica.turn()
-    bench.fill()
-    yield bench
-    bench.store.close()
-
-
-@pytest.fixture
-def led(tmp_path: Path) -> Iterator[Bench]:
-    """One of three, with a table; it has led, and now node 2 leads."""
-    bench = Bench(tmp_path / "led", members(1, 2, 3))
-    bench.lead()
-    bench.fill()
-    bench.hear(message(MessageKind.HEARTBEAT, 2, bench.core.term + 1))
-    yield bench
-    bench.store.close()
-
-
-def everything() -> bytes:
-    return etcd.RangeRequest(key=b"\0", range_end=b"\0").SerializeToString()
-
-
-def iteration() -> bytes:
-    return regatta.RangeRequest(table=b"t", key=b"\0", range_end=b"\0").SerializeToString()
 
 
 def test_an_iteration_that_its_client_leaves_ends_without_a_complaint(alone: Bench) -> None:
@@ -252,6 +69,15 @@ def test_a_read_that_ends_in_doubt_is_refused(led: Bench) -> None:
         led.answer(read)
 
 
+def test_a_message_that_breaks_the_rules_is_dropped_and_counted(led: Bench) -> None:
+    led.lead()
+    term = led.core.term
+    for kind in (MessageKind.HEARTBEAT, MessageKind.SNAPSHOT):
+        led.hear(message(kind, 2, term))
+    assert led.core.role is Role.LEADER
+    assert led.replica.status().statistics["raft_messages_refused"] == 2
+
+
 def test_a_full_replica_that_comes_to_lead_hands_over(led: Bench) -> None:
     led.disk.free = 0
     led.tick()
@@ -262,6 +88,49 @@ def test_a_full_replica_that_comes_to_lead_hands_over(led: Bench) -> None:
         led.hear(*(message(MessageKind.HEARTBEAT_REPLY, peer, led.core.term) for peer in (2, 3)))
     asked = [node for node, one in led.sent if one.kind is MessageKind.TIMEOUT_NOW]
     assert asked == [2]
+
+
+def test_a_nearly_full_disk_takes_what_frees_space_and_then_everything(alone: Bench) -> None:
+    least = alone.cluster.store.disk_free_bytes_min
+    one = etcd.DeleteRangeRequest(key=b"1")
+    put = etcd.PutRequest(key=b"new", value=b"v")
+    get = etcd.RangeRequest(key=b"1")
+
+    def txn(*ops: etcd.RequestOp) -> bytes:
+        return etcd.TxnRequest(success=ops).SerializeToString()
+
+    alone.disk.free = least - 1
+    alone.tick()
+    refused = [
+        (frames.ETCD_PUT, put.SerializeToString()),
+        (frames.ETCD_TXN, txn(etcd.RequestOp(request_put=put))),
+        (frames.ETCD_TXN, txn(etcd.RequestOp(request_delete_range=one), etcd.RequestOp(request_put=put))),
+        (frames.ETCD_TXN, txn(etcd.RequestOp())),
+        (frames.ETCD_TXN, b"\xff"),
+    ]
+    for number, (method, body) in enumerate(refused):
+        with pytest.raises(errors.NoSpace):
+            alone.answer(alone.ask(method, body, request_id=b"refused-%08d" % number))
+    nested = etcd.TxnRequest(failure=[etcd.RequestOp(request_delete_range=one)])
+    taken = [
+        (frames.ETCD_TXN, txn(etcd.RequestOp(request_range=get), etcd.RequestOp(request_delete_range=one))),
+        (frames.ETCD_TXN, txn(etcd.RequestOp(request_txn=nested))),
+        (frames.ETCD_DELETE_RANGE, everything_deleted()),
+    ]
+    for number, (method, body) in enumerate(taken):
+        alone.answer(alone.ask(method, body, request_id=b"taken---%08d" % number))
+    revision = alone.answer(alone.ask(frames.ETCD_RANGE, everything(), linearizable=True)).revision
+    compaction = etcd.CompactionRequest(revision=revision, physical=True).SerializeToString()
+    alone.ask(frames.ETCD_COMPACT, compaction, request_id=b"compaction------")
+    wait = 0
+    while alone.store.reusable_bytes() < KEYS * len(VALUE) // 2 and wait < 100:
+        wait += 1
+        alone.tick()
+    # The file is as long as before, and the disk as full.
+    assert alone.store.reusable_bytes() >= KEYS * len(VALUE) // 2
+    alone.disk.free = 2 * least - alone.store.reusable_bytes() + 8192
+    alone.tick()
+    alone.answer(alone.ask(frames.ETCD_PUT, put.SerializeToString(), request_id=b"taken at last---"))
 
 
 def test_what_is_said_to_another_replica_is_not_heard(tmp_path: Path) -> None:
@@ -280,19 +149,21 @@ def test_what_is_said_to_another_replica_is_not_heard(tmp_path: Path) -> None:
 def test_a_turn_does_not_collect_the_answers_of_all_that_waits_to_be_applied(led: Bench) -> None:
     """Each entry here is small, and its answers are all that one transaction may collect."""
     core, previous = led.core, led.core.log.last_index
-    batch = frames.CommandBatch(time_ms=2_000)
-    for number in range(APPLY_ANSWER_BYTES_MAX // (KEYS * len(VALUE))):
-        txn = etcd.TxnRequest()
-        txn.success.add(request_range=etcd.RangeRequest(key=b"0", range_end=b"\0"))
-        batch.commands.add(
-            method=frames.ETCD_TXN,
-            table_id=TABLE,
-            body=txn.SerializeToString(),
-            request_id=number.to_bytes(16, "little"),
-        )
+    body = etcd.TxnRequest(
+        success=[etcd.RequestOp(request_range=etcd.RangeRequest(key=b"0", range_end=b"\0"))]
+    ).SerializeToString()
+    count = APPLY_ANSWER_BYTES_MAX // (KEYS * len(VALUE))
+
+    def batch(entry: int) -> bytes:
+        ids = [(entry * count + number).to_bytes(16, "little") for number in range(count)]
+        commands = [
+            frames.Command(method=frames.ETCD_TXN, table_id=TABLE, body=body, request_id=request_id)
+            for request_id in ids
+        ]
+        return frames.CommandBatch(time_ms=2_000, format=FORMAT, commands=commands).SerializeToString()
+
     entries = tuple(
-        Entry(core.term, LogIndex(previous + 1 + n), EntryKind.COMMANDS, batch.SerializeToString())
-        for n in range(3)
+        Entry(core.term, LogIndex(previous + 1 + n), EntryKind.COMMANDS, batch(n)) for n in range(3)
     )
     append = message(
         MessageKind.APPEND,
@@ -332,6 +203,46 @@ def test_a_leader_says_whether_anybody_can_take_over(alone: Bench, led: Bench) -
     led.lead()
     led.answer(led.ask(frames.TRANSFER_LEADER))
     assert [node for node, one in led.sent if one.kind is MessageKind.TIMEOUT_NOW] == [2]
+
+
+def test_a_coordinator_hears_who_leads_whenever_it_said_hello(tmp_path: Path) -> None:
+    """Also if it did while this replica, on an empty disk, was waiting for what the others hold."""
+    bench = Bench(tmp_path, members(1, 2, 3), has_begun=False)
+    bench.replica.handle(CLIENT, frames.Envelope(hello=frames.Hello(node=1)))
+    bench.replica.turn()
+    with pytest.raises(errors.NotLeader, match="its disk is empty"):
+        bench.answer(bench.ask(frames.ETCD_RANGE, everything()))
+    for peer in (2, 3):
+        empty = frames.CensusAnswer(sender=peer, life=1, waits=True)
+        bench.replica.handle(b"peer", frames.Envelope(census_answer=empty))
+    bench.replica.turn()
+    bench.hear(message(MessageKind.HEARTBEAT, 2, 1))
+    assert [(state.term, state.leader) for state in bench.states] == [(0, 0), (1, 2)]
+    bench.store.close()
+
+
+def transfer(target: int) -> bytes:
+    return frames.TransferLeader(target=target).SerializeToString()
+
+
+def test_a_leader_hands_over_to_whom_it_is_told(led: Bench) -> None:
+    led.lead()
+    led.answer(led.ask(frames.TRANSFER_LEADER, transfer(1)))  # it leads already
+    assert [one for _, one in led.sent if one.kind is MessageKind.TIMEOUT_NOW] == []
+    led.answer(led.ask(frames.TRANSFER_LEADER, transfer(3)))
+    assert [node for node, one in led.sent if one.kind is MessageKind.TIMEOUT_NOW] == [3]
+
+
+def test_nobody_leads_who_does_not_vote(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, members(1, 2, learners=(3,)))
+    bench.lead()
+    for target, why in ((3, "node 3 is a learner of shard 2"), (4, "node 4 has no replica of shard 2")):
+        with pytest.raises(errors.BadTransferee, match=why):
+            bench.answer(bench.ask(frames.TRANSFER_LEADER, transfer(target)))
+    with pytest.raises(errors.MalformedRequest):
+        bench.answer(bench.ask(frames.TRANSFER_LEADER, b"\xff"))
+    assert [one for _, one in bench.sent if one.kind is MessageKind.TIMEOUT_NOW] == []
+    bench.store.close()
 
 
 @pytest.mark.parametrize("unknown", [frames.RaftMessage(kind=99), frames.RaftEntry(kind=99)])

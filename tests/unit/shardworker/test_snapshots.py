@@ -9,13 +9,15 @@ import pytest
 from config import ClusterConfig
 from proto import errors
 from shardworker.raft import MessageKind, NodeId, Role
+from shardworker.replica.outgoing import Outgoing
+from shardworker.replica.part import ReplicaContext
 from shardworker.replica.snapshots import Snapshots
 from shardworker.store import Identity
 from tests.unit.raft.lab import give, lead, message, of_kind, replica_with
 from tests.unit.store.replicas import open_replica, put
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from proto.internal import frames_pb2 as frames
@@ -55,14 +57,27 @@ class Side:
             put(self.store)
         self.jobs = Jobs()
         self.sent: list[frames.Envelope] = []
+        machine: Any = None  # a copy is of files: nobody looks at tables
         self.snapshots = Snapshots(
-            node=node,
-            core=self.raft,
-            store=self.store,
-            background=self.jobs,
-            send=lambda _, envelope: self.sent.append(envelope),
-            cluster=CLUSTER,
+            ReplicaContext(
+                shard=2,
+                node=node,
+                core=self.raft,
+                store=self.store,
+                machine=machine,
+                background=self.jobs,
+                cluster=CLUSTER,
+                outgoing=Outgoing(self.raft, self, turn_answer_bytes_max=1, link_answer_bytes_max=1),
+            )
         )
+
+    def send_peer(self, node: NodeId, envelope: frames.Envelope) -> None:
+        self.sent.append(envelope)
+
+    def send_client(
+        self, identity: bytes, envelope: frames.Envelope, attachments: Sequence[bytes] = ()
+    ) -> None:
+        raise AssertionError("a copy goes to peers only")
 
     def take_sent(self) -> list[frames.Envelope]:
         sent, self.sent = self.sent, []
@@ -71,7 +86,7 @@ class Side:
     def hear_chunks_of(self, other: Side) -> None:
         """All that the other side has sent; the last chunk starts the check of the copy."""
         for envelope in other.take_sent():
-            self.snapshots.handle_chunk(envelope.snapshot_chunk)
+            self.snapshots.handle(b"peer", envelope)
 
     def leads_in(self, term: int, leader: NodeId) -> list[Message]:
         """Hear that this one leads in that term."""
@@ -136,7 +151,7 @@ def test_a_copy_of_an_earlier_leader_does_not_disturb_a_later_one(sender: Side, 
     lead(receiver.core)
     receiver.jobs.collect()  # only now the check of the copy has ended
     assert (receiver.raft.role, receiver.raft.leader) == (Role.LEADER, RECEIVER)
-    receiver.snapshots.drop_unwanted()
+    receiver.snapshots.end_turn()
     assert not files_in_transit(receiver)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shardworker.inspection import NotADatabase, inspect_database
-from shardworker.machine.tables import Table, create_schema, create_table
+from shardworker.machine.tables import TableState, create_schema, create_table
 from tests.unit.store.replicas import entry, open_replica, put
 from tools.failure import Failed
 from tools.inspect_database import inspect
@@ -47,7 +47,7 @@ def test_what_is_in_a_sound_database(folder: Path) -> None:
         42,
     )
     assert found.replica["voters"] == [1, 2, 3]
-    assert {row["name"]: row["rows"] for row in found.storage} == {"kv": 40, "log": 42, "meta": 3}
+    assert {row["name"]: row["rows"] for row in found.storage} == {"kv": 40, "log": 42, "meta": 4}
     assert files(folder) == before, "it only reads"
 
 
@@ -62,7 +62,7 @@ def test_key_value_tables_are_listed_and_counted(folder: Path) -> None:
     store = open_replica(folder)
     with store.turn(sync=True) as turn:
         create_schema(turn.connection)
-        table = Table(10001, "users", -1, revision=7, compacted=3, keys=2, checksum=(1 << 64) - 1)
+        table = TableState(10001, "users", -1, revision=7, compacted=3, keys=2, checksum=(1 << 64) - 1)
         create_table(turn.connection, table)
         turn.connection.execute("INSERT INTO t10001_live VALUES(x'01', 1, 1, 1, 0)")
     store.close()
@@ -85,7 +85,7 @@ def test_a_flipped_byte_in_a_tables_name_is_found(folder: Path) -> None:
     store = open_replica(folder)
     with store.turn(sync=True) as turn:
         create_schema(turn.connection)
-        create_table(turn.connection, Table(10001, "users", -1))
+        create_table(turn.connection, TableState(10001, "users", -1))
     store.close()
     file = folder / "replica-00000001.db"
     file.write_bytes(file.read_bytes().replace(b"users", b"user\xff"))

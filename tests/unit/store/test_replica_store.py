@@ -68,9 +68,9 @@ def test_another_programs_database_is_refused(tmp_path: Path) -> None:
         open_replica(tmp_path)
 
 
-@pytest.mark.parametrize("version", [1, 99])
+@pytest.mark.parametrize("version", [2, 99])
 def test_another_format_is_refused(tmp_path: Path, version: int) -> None:
-    """Version 1 was never released; its rows of tables and results had no checksum."""
+    """Version 2 was never released; it kept no fingerprints of requests."""
     store = open_replica(tmp_path)
     store.connection.execute(f"PRAGMA user_version = {version}")
     store.close()
@@ -187,9 +187,9 @@ def test_an_orderly_end_leaves_an_empty_wal(tmp_path: Path) -> None:
     store = open_replica(tmp_path)
     for _ in range(50):
         put(store)
-    assert store.database_bytes() > store.files.size(store.file)
+    assert store.database_bytes() > store.file.stat().st_size
     store.close()
-    assert store.database_bytes() == store.files.size(store.file)
+    assert store.database_bytes() == store.file.stat().st_size
     store = open_replica(tmp_path)
     assert rows(store) == 50
     store.close()

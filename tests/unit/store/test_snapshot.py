@@ -12,7 +12,7 @@ import apsw
 import pytest
 
 from shardworker.raft import HardState, LogIndex, NodeId, SnapshotMeta, Term
-from shardworker.store import CrashPoint, DiskFull, Identity, SnapshotRejected, StorageFailed
+from shardworker.store import REAL_FILES, CrashPoint, DiskFull, Identity, SnapshotRejected, StorageFailed
 from tests.unit.store.replicas import IDENTITY, MEMBERSHIP, open_replica, put, rows
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def test_a_copy_that_cannot_be_begun(
     def refuse(path: Path) -> None:
         raise OSError(number, os.strerror(number), str(path))
 
-    monkeypatch.setattr(receiver.files, "create", refuse)
+    monkeypatch.setattr(REAL_FILES, "create", refuse)
     with pytest.raises(error, match="beginning to receive"):
         receiver.receive_snapshot(stream=7, total_bytes=1)
 
@@ -216,6 +216,13 @@ def test_a_copy_that_is_not_what_was_announced_is_rejected(
     assert rows(receiver) == 3
     receive(data)
     sender.close()
+    receiver.close()
+
+
+def test_a_copy_in_another_format_is_rejected(sender: ReplicaStore, receiver: ReplicaStore) -> None:
+    sender.connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(SnapshotRejected, match="has format version 99, this boathouse reads"):
+        send(sender.create_snapshot(), receiver)
     receiver.close()
 
 

@@ -1,0 +1,183 @@
+"""The process of a worker: what is built in which order, its signals, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import apsw
+import structlog
+import zmq
+
+from config.process.child import ask_restart, emit, fail, read_spec, refuse_optimized, set_up_logging
+from config.process.memory import give_back_large_blocks
+from config.topology import FileTopology
+from proto import errors, ids
+from proto.ids import ShardId
+from shardworker.background import BackgroundThreads
+from shardworker.loop import Loop
+from shardworker.machine import REGISTRY, Registry, StateMachine, TooNew
+from shardworker.raft import Membership, NodeId, Raft
+from shardworker.replica.rebuild import RebuildBegun, begin_rebuild, has_peers
+from shardworker.replica.replica import Replica
+from shardworker.settings import begin_alone, is_alone, raft_settings, store_settings
+from shardworker.store import (
+    CrashPoint,
+    Identity,
+    ReplicaStore,
+    StoreError,
+    advice,
+    from_environment,
+    translated,
+)
+from shardworker.transport import Transport
+
+if TYPE_CHECKING:
+    from config import ProcessSpec
+
+log = structlog.get_logger()
+
+
+class _SteadyClock:
+    def now(self) -> float:
+        return time.monotonic()
+
+
+class Worker:
+    """One replica with its sockets, threads and database."""
+
+    def __init__(self, spec: ProcessSpec, registry: Registry) -> None:
+        """Open the database and bind the sockets. registry: what this build can carry out. Raises StoreError, TooNew,
+        errors.Corrupt or zmq.ZMQError."""
+        assert spec.shard is not None
+        cluster, shard = spec.cluster, ShardId(spec.shard)
+        node = NodeId(cluster.node(spec.node).id)
+        topology, here = FileTopology(cluster), ids.NodeId(node)
+        holders = topology.replicas_of(shard)
+        founders = Membership(voters=frozenset(NodeId(holder) for holder in holders))
+        self._store = ReplicaStore.open(
+            cluster.replica_dir(spec.node, shard),
+            Identity(cluster_id=cluster.cluster_id, node=node, shard=shard),
+            store_settings(cluster),
+            crash_points=from_environment(os.environ),
+            alone=is_alone(node, founders),
+        )
+        begin_alone(self._store, founders)
+        try:
+            machine = StateMachine(
+                self._store.connection,
+                shard,
+                registry=registry,
+                table_written=lambda: self._store.crash_points.reach(CrashPoint.CATALOG_WRITTEN),
+            )
+        except apsw.Error as error:
+            raise translated(error, "opening the tables") from error
+        core = Raft(
+            raft_settings(cluster, node),
+            self._store.log,
+            self._store.hard_state,
+            self._store.membership,
+            self._store.applied_index,
+            random.Random(),
+        )
+        self._transport = Transport(
+            binds=(
+                topology.address_of(here, shard, seen_from=here),
+                topology.address_of(here, shard),
+            ),
+            peers={
+                NodeId(peer): topology.address_of(peer, shard, seen_from=here)
+                for peer in holders
+                if peer != here
+            },
+            group=topology.group_of(shard),
+        )
+        self._background = BackgroundThreads(threads=cluster.store.reader_threads, wake=self._transport.wake)
+        replica = Replica(
+            shard=shard,
+            node=node,
+            core=core,
+            store=self._store,
+            machine=machine,
+            outbox=self._transport,
+            background=self._background,
+            cluster=cluster,
+            wall_clock_ms=lambda: time.time_ns() // 1_000_000,
+            founders=founders,
+            life=secrets.randbits(62) + 1,
+        )
+        self._loop = Loop(
+            replica,
+            self._transport,
+            _SteadyClock(),
+            tick_s=cluster.raft.tick_ms / 1000,
+            alone=len(holders) == 1,
+            beat=lambda: emit("beat"),
+        )
+        if core.membership.voters == {node}:
+            core.campaign()  # nobody else to wait for
+
+    def run(self) -> None:
+        """Serve until stop() or until the supervisor is gone, then end in order."""
+        signal.signal(signal.SIGTERM, lambda *_: self.stop())
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor
+        self._transport.watch(sys.stdin.fileno(), self._read_stdin)
+        emit("ready")
+        try:
+            self._loop.run()
+        except (errors.Corrupt, apsw.CorruptError) as error:
+            # Memory still knows the term and the vote, so a sound replica can be made of this one.
+            if not has_peers(self._store):
+                raise
+            begin_rebuild(self._store, f"stored data is damaged: {error}")
+        finally:
+            self._background.close()
+            self._transport.close()
+            self._store.close()
+
+    def stop(self) -> None:
+        """End the loop soon. Safe in a signal handler."""
+        self._loop.stop()
+        self._transport.wake()
+
+    def _read_stdin(self) -> None:
+        if not os.read(sys.stdin.fileno(), 4096):
+            self._transport.unwatch(sys.stdin.fileno())
+            log.info("the supervisor is gone: stopping")
+            self.stop()
+
+
+def main(registry: Registry = REGISTRY) -> None:
+    """Read the spec, serve, exit 0; exit 1 with one sentence if the replica cannot run."""
+    refuse_optimized()
+    set_up_logging()
+    give_back_large_blocks()
+    spec = read_spec("shardworker")
+    try:
+        worker = Worker(spec, registry)
+    except errors.Corrupt as error:
+        fail(_refusal(spec, error))
+    except (StoreError, TooNew) as error:
+        fail(str(error))
+    except zmq.ZMQError as error:
+        fail(f"the worker's address can't be used: {error}")
+    try:
+        worker.run()
+    except errors.Corrupt as error:
+        fail(_refusal(spec, error))
+    except apsw.CorruptError as error:
+        fail(_refusal(spec, errors.Corrupt(f"SQLite found a damaged page: {error}")))
+    except RebuildBegun as error:
+        ask_restart(str(error))
+    except (StoreError, TooNew) as error:
+        fail(str(error))
+
+
+def _refusal(spec: ProcessSpec, error: errors.Corrupt) -> str:
+    assert spec.shard is not None
+    return f"{error}. {advice(spec.cluster.replica_dir(spec.node, spec.shard))}"

@@ -1,0 +1,72 @@
+"""What the machine needs to know of one method. registry.py holds one for each that it can carry out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from proto import errors
+    from shardworker.machine.table_cache import TableCache
+    from shardworker.machine.tables import TableState
+    from shardworker.machine.view import View
+    from shardworker.machine.writer import Writer
+
+
+class TooNew(Exception):
+    """The log or the tables hold what this version does not know. The replica stops: to skip it would be to differ."""
+
+
+class Result(NamedTuple):
+    """What came of one command or read. On an error the body is empty."""
+
+    revision: int
+    """The table's revision that the answer's header shows; 0 if there is no such table."""
+    body: bytes
+    """The API's response message without its header."""
+    error: errors.BoathouseError | None = None
+    more: bool = False
+    """Of an iteration: another part follows."""
+
+
+class Shard(Protocol):
+    """What a command may change that concerns the shard as a whole."""
+
+    @property
+    def tables(self) -> TableCache: ...
+
+    def create_table(self, table: TableState) -> None:
+        """Begins a table, with everything that belongs to it."""
+
+    def raise_level(self, level: int) -> None:
+        """The shard's machine level is at least this from now on. Raises TooNew."""
+
+
+Op = TypeVar("Op")
+
+
+def never(view: View, op: object) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handler(Generic[Op]):
+    """One method. `write` and `on_shard` make it a command, `read` and `parts` a read; ETCD_TXN is both."""
+
+    parse: Callable[[bytes], Op]
+    """The body, once a replica. Raises DecodeError, or the error that the body deserves whatever is stored."""
+    write: Callable[[Writer, Op], bytes] | None = None
+    """Changes one table. Raises what is the request's fault before the first change."""
+    on_shard: Callable[[Shard, Op], Result] | None = None
+    """Changes what is no single table's. Raises as write does."""
+    read: Callable[[View, Op], bytes] | None = None
+    parts: Callable[[View, Op], Iterator[tuple[bytes, bool]]] | None = None
+    """An answer in several messages: (message, whether another follows), at least one."""
+    is_heavy: Callable[[View, Op], bool] = never
+    """Whether the read may hold up a loop for more than about a millisecond; much cheaper than the read itself."""
+    add_keys: Callable[[Op, set[bytes]], None] | None = None
+    """Adds the keys whose newest rows a write is going to ask for: they are fetched for a whole entry at once."""
+    awaits_sweep: Callable[[Op], int | None] | None = None
+    """The revision below which history must be physically gone before the write is answered; None if it need not."""

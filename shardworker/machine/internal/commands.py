@@ -1,0 +1,63 @@
+"""What the methods of no public API need of the state machine: those that concern tables and shards as a whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from proto import errors
+from proto.internal import frames_pb2 as frames
+from shardworker.machine.handler import Handler, Result
+from shardworker.machine.tables import REVISION_MAX, TableState
+
+if TYPE_CHECKING:
+    from shardworker.machine.handler import Shard
+    from shardworker.machine.view import View
+
+NAME_BYTES_MAX: Final = 1024
+"""Of a table. What may be in a name is the coordinator's business; here it only has to fit into a row."""
+
+
+def table_status(table: TableState) -> frames.TableStatus:
+    return frames.TableStatus(
+        id=table.id,
+        name=table.name,
+        revision=table.revision,
+        compacted_revision=table.floor,
+        history=table.history,
+        keys=table.keys,
+        checksum=table.checksum,
+    )
+
+
+def _create_table(shard: Shard, spec: frames.TableSpec) -> Result:
+    """Creates a table, or answers its status if it exists: a repeat of the same request. An id is given once."""
+    table = shard.tables.get(spec.id)
+    if table is None:
+        named = 0 < len(spec.name.encode()) <= NAME_BYTES_MAX
+        if not 0 < spec.id <= REVISION_MAX or not named or spec.history < -1:
+            raise errors.InvalidRequest("a table needs an id, a name and a history of -1 or more")
+        table = TableState(spec.id, spec.name, spec.history)
+        shard.create_table(table)
+    elif (table.name, table.history) != (spec.name, spec.history):
+        refusal = errors.TableContradicted(
+            f"table id {spec.id} is {table.name!r} with history {table.history} already, "
+            f"not {spec.name!r} with history {spec.history}"
+        )
+        return Result(table.revision, b"", refusal)
+    return Result(table.revision, table_status(table).SerializeToString())
+
+
+def _raise_level(shard: Shard, to: frames.MachineLevel) -> Result:
+    shard.raise_level(to.level)
+    return Result(0, b"")
+
+
+def _status(view: View, op: None) -> bytes:
+    return table_status(view.table).SerializeToString()
+
+
+HANDLERS: dict[int, Handler[Any]] = {
+    frames.TABLE_CREATE: Handler(parse=frames.TableSpec.FromString, on_shard=_create_table),
+    frames.RAISE_LEVEL: Handler(parse=frames.MachineLevel.FromString, on_shard=_raise_level),
+    frames.TABLE_STATUS: Handler(parse=lambda body: None, read=_status),
+}

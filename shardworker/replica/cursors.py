@@ -1,0 +1,160 @@
+"""Iterations: a range that is answered in parts, all of one state.
+
+A cursor is a suspended generator inside a read transaction, which keeps SQLite from reusing its write-ahead log (WAL).
+So a cursor ends when nobody reads on, when it is too old, and when the WAL has grown too long while it was open; who
+asks for its next part then hears why. Their number is bounded, per replica, per table and per client, so that nobody
+takes all of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from proto import errors
+from proto.internal import frames_pb2 as frames
+from shardworker.machine import Result
+from shardworker.replica.part import Part
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+    import apsw
+
+    from shardworker.replica.long_reads import LongReads
+    from shardworker.replica.part import Handler, ReplicaContext
+
+REASONS_KEPT: Final = 1_024
+"""Cursors of which it is known why they were closed."""
+
+
+@dataclass(slots=True)
+class _Cursor:
+    connection: apsw.Connection
+    parts: Generator[Result, None, None]
+    table_id: int
+    client: tuple[bytes, int]
+    """Its link, and whom the coordinator there asks for; 0 if it does not say."""
+    age_ticks: int = 0
+    idle_ticks: int = 0
+    busy: bool = False
+
+
+class Cursors(Part):
+    """The iterations that are open on one replica."""
+
+    def __init__(self, context: ReplicaContext, long_reads: LongReads, first_cursor: int) -> None:
+        """Cursors are numbered from first_cursor, which has to be drawn anew for each life: a client that reads on
+        slowly still names the cursor of an earlier one, and must not be given a part of somebody else's iteration."""
+        limits, tick_ms = context.cluster.limits, context.cluster.raft.tick_ms
+        self._store = context.store
+        self._machine = context.machine
+        self._outgoing = context.outgoing
+        self._long_reads = long_reads
+        self._limits = limits
+        self._idle_ticks_max = limits.cursor_idle_ms // tick_ms
+        self._age_ticks_max = limits.cursor_lifetime_ms // tick_ms
+        self._cursors: dict[int, _Cursor] = {}
+        self._numbers = itertools.count(first_cursor)
+        self._why_closed: dict[int, str] = {}
+
+    def methods(self) -> Mapping[int, Handler]:
+        return {frames.CURSOR_NEXT: self._next, frames.CURSOR_CLOSE: self._close_for_client}
+
+    def open(self, identity: bytes, request: frames.Request) -> None:
+        """Begin an iteration and answer its first part. Raises TooManyCursors or QueueFull."""
+        client = (identity, request.client)
+        self._check_share(request.table_id, client)
+        self._long_reads.check_room()
+        connection = self._store.reader()
+        parsed = self._machine.parse(request.method, request.table_id, request.body)
+        parts = self._machine.iterate(connection, parsed)
+        number = next(self._numbers)
+        self._cursors[number] = _Cursor(connection, parts, request.table_id, client)
+        self._read_on(identity, request, number)
+
+    def _check_share(self, table_id: int, client: tuple[bytes, int]) -> None:
+        limits, cursors = self._limits, self._cursors.values()
+        if len(cursors) >= limits.cursors_max:
+            raise errors.TooManyCursors(f"{len(cursors)} iterations are open on this replica")
+        tables = Counter(cursor.table_id for cursor in cursors)
+        if tables[table_id] >= limits.cursors_per_table_max:
+            raise errors.TooManyCursors(f"{tables[table_id]} iterations of this table are open")
+        _, who = client
+        clients = Counter(cursor.client for cursor in cursors)
+        if who and clients[client] >= limits.cursors_per_client_max:
+            raise errors.TooManyCursors(f"this client has {clients[client]} iterations open")
+
+    def _next(self, identity: bytes, request: frames.Request) -> None:
+        self._read_on(identity, request, request.cursor)
+
+    def _read_on(self, identity: bytes, request: frames.Request, number: int) -> None:
+        cursor = self._cursors.get(number)
+        if cursor is None:
+            why = self._why_closed.get(number, "it was never opened here, has ended, or the worker restarted")
+            raise errors.CursorNotFound(f"cursor {number} is not open: {why}")
+        if cursor.busy:
+            raise errors.CursorNotFound(f"cursor {number} is read by another call")
+        self._long_reads.submit(
+            identity,
+            partial(next, cursor.parts),
+            partial(self._end_part, identity, request.call, number, cursor),
+        )
+        cursor.busy = True
+        cursor.idle_ticks = 0
+
+    def _end_part(self, identity: bytes, call: int, number: int, cursor: _Cursor, result: Result) -> None:
+        cursor.busy = False
+        goes_on = result.more and number in self._cursors
+        if not goes_on:
+            self._cursors.pop(number, None)
+            self._let_go(cursor)
+        self._outgoing.answer(identity, call, result, number if goes_on else 0)
+
+    def _close_for_client(self, identity: bytes, request: frames.Request) -> None:
+        self._close(request.cursor, "its client closed it")
+        self._outgoing.answer(identity, request.call, Result(0, b""))
+
+    def _close(self, number: int, why: str) -> None:
+        cursor = self._cursors.pop(number, None)
+        if cursor is None:
+            return
+        self._why_closed[number] = why
+        if len(self._why_closed) > REASONS_KEPT:
+            del self._why_closed[next(iter(self._why_closed))]
+        if not cursor.busy:
+            self._let_go(cursor)  # a busy one is let go when its part has ended
+
+    def _let_go(self, cursor: _Cursor) -> None:
+        cursor.parts.close()  # ends its read transaction, which it could not do without the connection
+        self._store.close_reader(cursor.connection)
+
+    def tick(self) -> None:
+        """Close what is idle or old, and the oldest while the WAL is too long."""
+        if not self._cursors:
+            return
+        limits = self._limits
+        for number, cursor in list(self._cursors.items()):
+            cursor.age_ticks += 1
+            cursor.idle_ticks += not cursor.busy
+            if cursor.age_ticks > self._age_ticks_max:
+                self._close(number, f"it was open for {limits.cursor_lifetime_ms / 1000:g} s")
+            elif cursor.idle_ticks > self._idle_ticks_max:
+                self._close(number, f"nobody read on for {limits.cursor_idle_ms / 1000:g} s")
+        wal_bytes = self._store.wal_bytes
+        if self._cursors and wal_bytes > limits.cursor_wal_bytes_max:
+            self._close(next(iter(self._cursors)), f"the write-ahead log had grown to {wal_bytes} bytes")
+
+    def ticks_until_action(self) -> int:
+        return 1 if self._cursors else super().ticks_until_action()
+
+    def close_all(self, why: str) -> None:
+        """Close every iteration: the database is about to be closed or replaced."""
+        for number in list(self._cursors):
+            self._close(number, why)
+
+    def statistics(self) -> Mapping[str, int]:
+        return {"cursors_open": len(self._cursors)}

@@ -1,0 +1,108 @@
+"""Removes what compaction made unreachable, a bounded step at a time, and answers who waits for that.
+
+A step shares the loop with everything else: all the time when there is nothing else to do, else once a tick. etcd's
+`physical` compaction is answered when everything below its own revision is gone; one that comes later, or the floor of
+a table that keeps a number of revisions, does not hold it up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import structlog
+
+from proto import errors
+from proto.internal import frames_pb2 as frames
+from shardworker.replica.part import Part
+from shardworker.store import DiskFull
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from shardworker.machine import Result
+    from shardworker.replica.part import ReplicaContext
+    from shardworker.replica.proposals import Waiter
+
+WAITING_MAX: Final = 1_024
+"""Compactions that wait for their rows to go; while there are so many no further one is taken."""
+
+log = structlog.get_logger()
+
+
+class _Owed(NamedTuple):
+    table_id: int
+    revision: int
+    waiter: Waiter
+    result: Result
+
+
+class HistorySweep(Part):
+    """The sweep of one replica's tables."""
+
+    def __init__(self, context: ReplicaContext) -> None:
+        self._shard = context.shard
+        self._store = context.store
+        self._machine = context.machine
+        self._outgoing = context.outgoing
+        self._rows_max = context.cluster.store.compaction_rows_max
+        self._is_due = True
+        self._refused = False
+        self._goes_on = True
+        self._owed: list[_Owed] = []
+
+    def check_takes(self, request: frames.Request) -> None:
+        """Raises QueueFull for a compaction while too many of them wait."""
+        if request.method == frames.ETCD_COMPACT and len(self._owed) >= WAITING_MAX:
+            raise errors.QueueFull(f"{len(self._owed)} compactions wait for their rows to be removed")
+
+    def owe(self, command: frames.Command, waiters: list[Waiter], result: Result) -> bool:
+        """Take over whose answer is only due when rows are gone. False if it is due now."""
+        revision = self._machine.sweep_awaited(command)
+        if revision is None:
+            return False
+        self._goes_on = True  # not only from the next tick on
+        self._owed += [_Owed(command.table_id, revision, waiter, result) for waiter in waiters]
+        return True
+
+    def tick(self) -> None:
+        self._refused = False
+        self._goes_on = self._is_due = self._machine.is_compacting
+
+    def has_work(self) -> bool:
+        return self._goes_on and not self._refused
+
+    def step(self, *, idle: bool) -> None:
+        """One step, if it is its time. idle: nothing else waits."""
+        if not self._goes_on or not (idle or self._is_due):
+            return
+        self._is_due = False
+        try:
+            with self._store.turn(sync=False):
+                self._goes_on = self._machine.compaction_step(self._rows_max) > 0
+        except DiskFull as error:
+            self._machine.rollback()
+            self._refused = True
+            log.warning("history is not swept: the disk is full", shard=self._shard, reason=str(error))
+            return
+        self._machine.committed()
+        self._answer()
+
+    def _answer(self) -> None:
+        owed, self._owed = self._owed, []
+        for one in owed:
+            if self._machine.is_swept(one.table_id, one.revision):
+                self._outgoing.answer(one.waiter.identity, one.waiter.call, one.result)
+            else:
+                self._owed.append(one)
+
+    def abandon(self, why: str) -> None:
+        """Compacted it is, and whoever leads next answers the same request id once its own rows are gone."""
+        owed, self._owed = self._owed, []
+        for one in owed:
+            self._outgoing.refuse(one.waiter.identity, one.waiter.call, errors.LeaderLost(why))
+
+    def drained(self) -> bool:
+        return not self._owed
+
+    def statistics(self) -> Mapping[str, int]:
+        return {"compactions_waiting": len(self._owed)}

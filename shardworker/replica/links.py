@@ -1,0 +1,65 @@
+"""The coordinators that have said hello: they hear who leads, and say what they have taken of their answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from proto.internal import frames_pb2 as frames
+from shardworker.replica.part import Part
+
+if TYPE_CHECKING:
+    from shardworker.replica.part import ReplicaContext
+
+LINKS_MAX: Final = 256
+"""Coordinators remembered; the one that said hello longest ago is forgotten first."""
+
+log = structlog.get_logger()
+
+
+class Links(Part):
+    """The coordinators of one replica."""
+
+    def __init__(self, context: ReplicaContext) -> None:
+        self._shard = context.shard
+        self._node = context.node
+        self._core = context.core
+        self._outgoing = context.outgoing
+        self._links: dict[bytes, None] = {}
+        self._announced: tuple[int, int] = (-1, -1)
+
+    def handle(self, identity: bytes, envelope: frames.Envelope) -> None:
+        if envelope.HasField("hello"):
+            self._remember(identity, acknowledges=envelope.hello.acknowledges)
+        if envelope.taken_bytes:
+            self._outgoing.taken(identity, envelope.taken_bytes)
+
+    def _remember(self, identity: bytes, *, acknowledges: bool) -> None:
+        self._links.pop(identity, None)
+        self._links[identity] = None
+        if acknowledges:
+            self._outgoing.open_window(identity)
+        if len(self._links) > LINKS_MAX:
+            oldest = next(iter(self._links))
+            del self._links[oldest]
+            self._outgoing.forget_window(oldest)
+        self._outgoing.tell_state(identity, self._state())
+
+    def tick(self) -> None:
+        self._outgoing.tick()
+
+    def end_turn(self) -> None:
+        """Say who leads, if that has changed."""
+        now = (self._core.term, self._core.leader)
+        if now == self._announced:
+            return
+        self._announced = now
+        log.info("leadership", shard=self._shard, node=self._node, term=now[0], leader=now[1])
+        for identity in self._links:
+            self._outgoing.tell_state(identity, self._state())
+
+    def _state(self) -> frames.ReplicaState:
+        return frames.ReplicaState(
+            shard=self._shard, node=self._node, term=self._core.term, leader=self._core.leader
+        )

@@ -1,0 +1,106 @@
+"""Reads that would hold up the loop: they run on a thread, with a connection of their own.
+
+As many run at a time as there are threads for them, and one that has ended keeps its place until its answer leaves: so
+many answers are in memory at once, and the rest waits in order, per coordinator, until nobody waits for it any more.
+Snapshots and scrubs use the same
+threads, and never wait behind more than that.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from proto import errors
+from shardworker.machine import Result
+from shardworker.replica.part import Part
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from shardworker.replica.part import ReplicaContext
+
+WAITING_MAX: Final = 1_024
+
+
+@dataclass(slots=True)
+class _Job:
+    identity: bytes
+    read: Callable[[], Result]
+    done: Callable[[Result], None]
+    since_ticks: int
+    result: Result | None = None
+
+
+class LongReads(Part):
+    """The long reads of one replica, single ones and parts of iterations."""
+
+    def __init__(self, context: ReplicaContext) -> None:
+        self._outgoing = context.outgoing
+        self._background = context.background
+        self._patience_ticks = context.cluster.limits.read_timeout_ms // context.cluster.raft.tick_ms
+        self._ticks = 0
+        self._running_max = context.cluster.store.reader_threads
+        self._waiting: deque[_Job] = deque()
+        self._running = 0
+        self._ended: deque[_Job] = deque()
+
+    def check_room(self) -> None:
+        """Raises QueueFull while too many reads wait."""
+        if len(self._waiting) >= WAITING_MAX:
+            raise errors.QueueFull(f"{len(self._waiting)} long reads are waiting on this replica")
+
+    def submit(self, identity: bytes, read: Callable[[], Result], done: Callable[[Result], None]) -> None:
+        """Run `read` on a thread when its turn has come; `done` gets the result in the loop's thread, and answers the
+        coordinator behind the link. Raises QueueFull."""
+        self.check_room()
+        self._waiting.append(_Job(identity, read, done, self._ticks))
+
+    def serve(self, fault: errors.BoathouseError | None) -> None:
+        """Hand out what has ended, or in its place the fault; then start as many as may run."""
+        for _ in range(len(self._ended)):
+            job = self._ended.popleft()
+            assert job.result is not None
+            if fault is not None:
+                job.done(Result(0, b"", fault))
+            elif self._outgoing.has_room(job.identity):
+                job.done(job.result)
+            else:
+                self._ended.append(job)
+        for _ in range(len(self._waiting)):
+            if self._running + len(self._ended) >= self._running_max:
+                break
+            job = self._waiting.popleft()
+            if self._ticks - job.since_ticks > self._patience_ticks:
+                job.done(Result(0, b"", errors.ReadTimedOut("no thread was free for it in time")))
+            elif self._outgoing.link_is_full(job.identity) or not self._start(job):
+                self._waiting.append(job)
+
+    def _start(self, job: _Job) -> bool:
+        def ended(result: Result) -> None:
+            self._running -= 1
+            job.result = result
+            self._ended.append(job)
+
+        try:
+            self._background.submit(job.read, ended)
+        except errors.QueueFull:
+            return False  # what else needs the threads goes first; the next turn comes
+        self._running += 1
+        return True
+
+    def tick(self) -> None:
+        self._ticks += 1
+
+    def has_work(self) -> bool:
+        if any(self._outgoing.has_room(job.identity) for job in self._ended):
+            return True
+        free = self._running + len(self._ended) < self._running_max
+        return free and any(not self._outgoing.link_is_full(job.identity) for job in self._waiting)
+
+    def drained(self) -> bool:
+        return not (self._waiting or self._running or self._ended)
+
+    def statistics(self) -> Mapping[str, int]:
+        return {"long_reads_waiting": len(self._waiting), "long_reads_running": self._running}

@@ -1,0 +1,194 @@
+"""What leaves with a turn: answers gathered per coordinator, Raft messages gathered per peer.
+
+An Envelope carries everything its receiver gets from one turn, up to a bound; large bodies travel beside it. Answers
+are bounded too: so many bytes in one turn, and so many on their way to one coordinator that says what it has taken.
+What can wait asks `has_room` first, and waits for the next turn, or for the coordinator. Answers to writes never wait.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from proto.internal import frames_pb2 as frames
+from shardworker import raft_frames
+from shardworker.machine import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from proto import errors
+    from shardworker.raft import Message, NodeId, Raft
+
+ATTACHMENT_BYTES_MIN: Final = 256 * 1024
+"""Bodies from this size on travel beside the Envelope: copying them into it and out again cost 100 ms for 28 MB."""
+
+ENVELOPE_BYTES_MAX: Final = 16 << 20
+"""Bodies of the answers in one Envelope; more than that leave in further ones. protobuf encodes nothing over 2 GiB, and
+the thousands of reads that a turn may answer come to more."""
+
+WINDOW_PATIENCE_TICKS: Final = 100
+"""A coordinator with a full window that takes nothing for so long is gone, or its clients have given up: what else is
+meant for it is dropped, so that it holds up neither reads nor their memory."""
+
+
+class Outbox(Protocol):
+    """Where envelopes leave. Neither call blocks; either may lose what it is given."""
+
+    def send_peer(self, node: NodeId, envelope: frames.Envelope) -> None:
+        """Send to the same shard's replica on another node."""
+
+    def send_client(
+        self, identity: bytes, envelope: frames.Envelope, attachments: Sequence[bytes] = ()
+    ) -> None:
+        """Send to the coordinator behind this link; attachments are what Reply.attachment counts."""
+
+
+class _Gathered:
+    """What one coordinator gets with this turn."""
+
+    __slots__ = ("attachments", "body_bytes", "envelope")
+
+    def __init__(self) -> None:
+        self.envelope = frames.Envelope()
+        self.attachments: list[bytes] = []
+        self.body_bytes = 0
+
+
+@dataclass(slots=True)
+class _Window:
+    """What is on its way to a coordinator that says what it takes."""
+
+    answer_bytes: int = 0
+    full_ticks: int = 0
+    given_up: bool = False
+
+
+class Outgoing:
+    """Everything that leaves one replica."""
+
+    def __init__(
+        self, core: Raft, outbox: Outbox, *, turn_answer_bytes_max: int, link_answer_bytes_max: int
+    ) -> None:
+        """turn_answer_bytes_max: bodies in memory until a turn ends; link_answer_bytes_max: bodies on their way to one
+        coordinator that acknowledges. Either is exceeded by at most one answer."""
+        self._core = core
+        self._outbox = outbox
+        self._turn_answer_bytes_max = turn_answer_bytes_max
+        self._link_answer_bytes_max = link_answer_bytes_max
+        self._turn_answer_bytes = 0
+        self._windows: dict[bytes, _Window] = {}
+        self._gathered: dict[bytes, _Gathered] = {}
+        self._full: list[tuple[bytes, _Gathered]] = []
+        self._peers: dict[NodeId, frames.Envelope] = {}
+
+    # ---- how much may be answered -----------------------------------------------------------------------------------
+
+    def open_window(self, identity: bytes) -> None:
+        """The coordinator behind this link says what it takes (frames.Hello.acknowledges)."""
+        self._windows[identity] = _Window()
+
+    def forget_window(self, identity: bytes) -> None:
+        """Count no longer for this link."""
+        self._windows.pop(identity, None)
+
+    def taken(self, identity: bytes, answer_bytes: int) -> None:
+        """It has taken so many bytes of bodies since it last said so."""
+        window = self._windows.get(identity)
+        if window is not None:
+            window.answer_bytes = max(0, window.answer_bytes - answer_bytes)
+            window.full_ticks, window.given_up = 0, False
+
+    def tick(self) -> None:
+        """Give up on who has a full window and takes nothing."""
+        for window in self._windows.values():
+            if window.answer_bytes >= self._link_answer_bytes_max:
+                window.full_ticks += 1
+                window.given_up = window.full_ticks >= WINDOW_PATIENCE_TICKS
+
+    @property
+    def turn_is_full(self) -> bool:
+        """Whether this turn has answered as much as it may."""
+        return self._turn_answer_bytes >= self._turn_answer_bytes_max
+
+    def link_is_full(self, identity: bytes) -> bool:
+        """Whether as much is on its way to this coordinator as may be."""
+        window = self._windows.get(identity)
+        return (
+            window is not None and window.answer_bytes >= self._link_answer_bytes_max and not window.given_up
+        )
+
+    def has_room(self, identity: bytes) -> bool:
+        """Whether this coordinator may be answered in this turn, of what can wait."""
+        return not self.turn_is_full and not self.link_is_full(identity)
+
+    # ---- to coordinators --------------------------------------------------------------------------------------------
+
+    def answer(self, identity: bytes, call: int, result: Result, cursor: int = 0) -> None:
+        """The answer to a call on this link; cursor: an iteration goes on behind it."""
+        error, body = result.error, result.body
+        window = self._windows.get(identity)
+        if window is not None:
+            if window.given_up:
+                return
+            window.answer_bytes += len(body)
+        gathered = self._gather(identity)
+        if gathered.body_bytes and gathered.body_bytes + len(body) > ENVELOPE_BYTES_MAX:
+            self._full.append((identity, self._gathered.pop(identity)))
+            gathered = self._gather(identity)
+        gathered.body_bytes += len(body)
+        self._turn_answer_bytes += len(body)
+        attachment = 0
+        if len(body) >= ATTACHMENT_BYTES_MIN:
+            gathered.attachments.append(body)
+            attachment, body = len(gathered.attachments), b""
+        gathered.envelope.replies.add(
+            call=call,
+            revision=result.revision,
+            term=self._core.term,
+            body=body,
+            attachment=attachment,
+            error=0 if error is None else error.frame_code,
+            detail="" if error is None else error.detail,
+            cursor=cursor,
+            leader=self._core.leader,
+        )
+
+    def refuse(self, identity: bytes, call: int, error: errors.BoathouseError) -> None:
+        """The call gets an error."""
+        self.answer(identity, call, Result(0, b"", error))
+
+    def tell_state(self, identity: bytes, state: frames.ReplicaState) -> None:
+        """The coordinator is told who leads."""
+        self._gather(identity).envelope.state.CopyFrom(state)
+
+    def _gather(self, identity: bytes) -> _Gathered:
+        gathered = self._gathered.get(identity)
+        if gathered is None:
+            gathered = self._gathered[identity] = _Gathered()
+        return gathered
+
+    def flush(self) -> None:
+        """The turn has ended: send what was gathered for coordinators."""
+        for identity, gathered in (*self._full, *self._gathered.items()):
+            self._outbox.send_client(identity, gathered.envelope, gathered.attachments)
+        self._full.clear()
+        self._gathered.clear()
+        self._turn_answer_bytes = 0
+
+    # ---- to peers ---------------------------------------------------------------------------------------------------
+
+    def send_peer(self, node: NodeId, envelope: frames.Envelope) -> None:
+        """Send to a peer at once."""
+        self._outbox.send_peer(node, envelope)
+
+    def send_raft(self, messages: Iterable[Message]) -> None:
+        """Send Raft messages at once; everything for one peer in one envelope."""
+        for message in messages:
+            envelope = self._peers.get(message.to)
+            if envelope is None:
+                envelope = self._peers[message.to] = frames.Envelope()
+            envelope.raft.append(raft_frames.encode_message(message))
+        for node, envelope in self._peers.items():
+            self._outbox.send_peer(node, envelope)
+        self._peers.clear()

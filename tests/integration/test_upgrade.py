@@ -1,0 +1,70 @@
+"""Real replicas are upgraded one by one: what only the newer build can apply waits for the last of them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proto import errors
+from proto.etcd import rpc_pb2 as etcd
+from proto.methods import LEVEL
+from tests.integration import newer_worker
+from tests.integration.workers import TABLE, WorkerProcess, Workers
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from proto.internal import frames_pb2 as frames
+
+NEWER = newer_worker.__name__
+
+
+def ask_new(worker: WorkerProcess, key: bytes, request_id: bytes) -> frames.Reply:
+    body = etcd.PutRequest(key=key, value=b"new").SerializeToString()
+    return worker.ask(newer_worker.NEW_COMMAND, body, table_id=TABLE, request_id=request_id)
+
+
+def level(worker: WorkerProcess) -> int:
+    return worker.status().statistics["machine_level"]
+
+
+def test_a_rolling_upgrade_and_a_node_that_goes_back(tmp_path: Path) -> None:
+    with Workers(tmp_path, 3) as workers:
+        for worker in workers:
+            worker.start()
+        workers.at_leader(WorkerProcess.create_table)
+        with pytest.raises(errors.MethodNotServed):
+            workers.at_leader(partial(ask_new, key=b"a", request_id=b"refused by old__"))
+        *upgraded, behind = workers
+        for worker in upgraded:
+            worker.stop()
+            worker.start(build=NEWER)
+        workers.lead(upgraded[0])
+        refusal = f"machine level {LEVEL}, this needs {LEVEL + 1}; it rises when every voter"
+        with pytest.raises(errors.UpgradeInProgress, match=refusal):
+            ask_new(upgraded[0], b"a", b"refused by level")
+        # More than a round of questions, each of which the node behind answers.
+        applied = behind.status().applied_index
+        workers.at_leader(partial(WorkerProcess.put, key=b"k", value=b"v", request_id=b"an ordinary put_"))
+        wait_until(lambda: behind.status().applied_index > applied, timeout_s=10, what="the put to arrive")
+        assert {level(worker) for worker in workers} == {LEVEL}
+
+        behind.stop()
+        behind.start(build=NEWER)
+        workers.lead(upgraded[0])
+        wait_until(lambda: level(upgraded[0]) == LEVEL + 1, timeout_s=10, what="the level to rise")
+        reply = ask_new(upgraded[0], b"a", b"taken, and once_")
+        for worker in workers:
+            workers.wait_alike(worker)
+            assert worker.range(b"a", linearizable=False).kvs[0].value == b"new"
+        assert ask_new(upgraded[0], b"a", b"taken, and once_").revision == reply.revision
+
+        behind.stop()
+        behind.start()
+        assert behind.wait_dead() == 1
+        said = b"".join(behind.said)
+        assert f"gone on to machine level {LEVEL + 1}, and this version can apply".encode() in said
+        assert workers.leader(other_than=behind).range(b"a").count == 1, "the others serve"

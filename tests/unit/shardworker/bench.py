@@ -1,0 +1,219 @@
+"""A replica with everything real but sockets, time and peers, for tests of its parts: the test is all of those."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from config import ClusterConfig
+from proto import errors
+from proto.etcd import rpc_pb2 as etcd
+from proto.internal import frames_pb2 as frames
+from proto.regatta import regatta_pb2 as regatta
+from shardworker import raft_frames
+from shardworker.machine import StateMachine
+from shardworker.raft import Membership, MessageKind, NodeId, Raft, Role
+from shardworker.replica.replica import Replica
+from shardworker.settings import raft_settings
+from shardworker.store import REAL_FILES, Identity, ReplicaStore
+from tests.unit.raft.lab import message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from shardworker.raft import Message
+
+CLIENT: Final = b"client"
+SHARD: Final = 2
+TABLE: Final = 7
+KEYS: Final = 4
+VALUE: Final = bytes(1 << 20)
+"""Large enough that a range of KEYS of them runs beside the loop, and is iterated in parts."""
+
+
+class Disk:
+    """The real files, with as much space as the test says."""
+
+    def __init__(self) -> None:
+        self.free = 1 << 40
+
+    def free_bytes(self, _path: Path) -> int:
+        return self.free
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(REAL_FILES, name)
+
+
+class Jobs:
+    """A background whose jobs end when a turn comes after the test has said so."""
+
+    def __init__(self) -> None:
+        self.may_end = True
+        self._waiting: list[Callable[[], None]] = []
+
+    @property
+    def waiting_count(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def can_end(self) -> bool:
+        return self.may_end and bool(self._waiting)
+
+    def submit(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        self._waiting.append(lambda: done(job()))
+
+    def collect(self) -> None:
+        while self.may_end and self._waiting:
+            self._waiting.pop(0)()
+
+
+class Bench:
+    """One replica, node 1. The test is its peers, its clients and its clock."""
+
+    def __init__(
+        self, folder: Path, membership: Membership, *, has_begun: bool = True, **settings: Mapping[str, int]
+    ) -> None:
+        """has_begun: otherwise its disk is empty, and it would be one of these members."""
+        nodes = {f"n{node}": {"host": f"127.0.0.{node}"} for node in membership.nodes()}
+        self.cluster = ClusterConfig.model_validate({"cluster": "bench", "nodes": nodes, **settings})
+        self.other_clients: set[bytes] = set()
+        self.disk = Disk()
+        files: Any = self.disk
+        self.store = ReplicaStore.open(folder, Identity(cluster_id=1, node=1, shard=SHARD), files=files)
+        if has_begun and not self.store.membership.voters:
+            with self.store.turn(sync=True) as turn:
+                turn.set_membership(membership)
+        machine = StateMachine(self.store.connection, SHARD)
+        self.core = Raft(
+            raft_settings(self.cluster, NodeId(1)),
+            self.store.log,
+            self.store.hard_state,
+            self.store.membership,
+            self.store.applied_index,
+            _Rng(),
+        )
+        self.jobs = Jobs()
+        self.sent: list[tuple[NodeId, Message]] = []
+        self.states: list[frames.ReplicaState] = []
+        self.replies: dict[int, frames.Reply] = {}
+        self.largest_answers_bytes = 0
+        self._calls = 0
+        self.replica = Replica(
+            shard=SHARD,
+            node=NodeId(1),
+            core=self.core,
+            store=self.store,
+            machine=machine,
+            outbox=self,
+            background=self.jobs,
+            cluster=self.cluster,
+            wall_clock_ms=lambda: 1_000,
+            founders=None if has_begun else membership,
+            life=1,
+        )
+
+    # ---- the outbox
+
+    def send_peer(self, node: NodeId, envelope: frames.Envelope) -> None:
+        self.sent += [(node, raft_frames.decode_message(one)) for one in envelope.raft]
+
+    def send_client(
+        self, identity: bytes, envelope: frames.Envelope, attachments: Sequence[bytes] = ()
+    ) -> None:
+        assert identity == CLIENT or identity in self.other_clients
+        self.largest_answers_bytes = max(self.largest_answers_bytes, envelope.ByteSize())
+        if envelope.HasField("state"):
+            self.states.append(envelope.state)
+        for reply in envelope.replies:
+            if reply.attachment:
+                reply.body = attachments[reply.attachment - 1]
+            self.replies[reply.call] = reply
+
+    # ---- what arrives
+
+    def hear(self, *messages: Message) -> None:
+        """Messages of peers, and the turn they cause."""
+        self.replica.handle(
+            b"peer", frames.Envelope(raft=[raft_frames.encode_message(one) for one in messages])
+        )
+        self.replica.turn()
+
+    def tick(self) -> None:
+        self.replica.tick()
+        self.replica.turn()
+
+    def ask(
+        self, method: frames.Method.ValueType, body: bytes = b"", *, work: bool = True, **fields: Any
+    ) -> int:
+        """Send a request, and let the replica take a turn, or all that it has work for; the number of the call."""
+        self._calls += 1
+        envelope = frames.Envelope()
+        envelope.requests.add(call=self._calls, method=method, table_id=TABLE, body=body, **fields)
+        self.replica.handle(CLIENT, envelope)
+        self.replica.turn()
+        if work:
+            self.work()
+        return self._calls
+
+    def work(self) -> None:
+        """Take turns while there is something to do, as the loop does."""
+        while self.replica.has_work() or self.jobs.can_end:
+            self.replica.turn()
+
+    def answer(self, call: int) -> frames.Reply:
+        """What the call was told. Raises the error that it was told."""
+        assert call in self.replies, "the call was not answered"
+        reply = self.replies[call]
+        if reply.error:
+            raise errors.from_frame(reply.error, reply.detail)
+        return reply
+
+    def fill(self) -> None:
+        """A table with KEYS keys of VALUE."""
+        spec = frames.TableSpec(id=TABLE, name="t", history=-1)
+        self.write(frames.TABLE_CREATE, spec.SerializeToString())
+        for number in range(KEYS):
+            self.write(frames.ETCD_PUT, etcd.PutRequest(key=b"%d" % number, value=VALUE).SerializeToString())
+
+    def write(self, method: frames.Method.ValueType, body: bytes) -> None:
+        """A write under an id of its own, which everybody acknowledges."""
+        call = self.ask(method, body, request_id=(self._calls + 1).to_bytes(16, "big"))
+        for peer in sorted(self.core.membership.voters - {NodeId(1)}):
+            self.acknowledge(peer)
+        self.answer(call)
+
+    def lead(self) -> None:
+        """Win an election against the other voters."""
+        self.core.campaign()
+        self.replica.turn()
+        peers = sorted(self.core.membership.voters - {NodeId(1)})
+        for peer in peers:
+            self.hear(message(MessageKind.PRE_VOTE_REPLY, peer, self.core.term + 1))
+        for peer in peers:
+            self.hear(message(MessageKind.VOTE_REPLY, peer, self.core.term))
+        for peer in peers:
+            self.acknowledge(peer)
+        assert self.core.role is Role.LEADER
+
+    def acknowledge(self, peer: int) -> None:
+        """The peer has all of the log."""
+        self.hear(message(MessageKind.APPEND_REPLY, peer, self.core.term, index=self.core.log.last_index))
+
+
+class _Rng:
+    """The longest election timeout there is."""
+
+    def randrange(self, start: int, stop: int) -> int:
+        return stop - 1
+
+
+def everything() -> bytes:
+    return etcd.RangeRequest(key=b"\0", range_end=b"\0").SerializeToString()
+
+
+def everything_deleted() -> bytes:
+    return etcd.DeleteRangeRequest(key=b"\0", range_end=b"\0").SerializeToString()
+
+
+def iteration() -> bytes:
+    return regatta.RangeRequest(table=b"t", key=b"\0", range_end=b"\0").SerializeToString()

@@ -1,0 +1,105 @@
+"""When an iteration ends before its client ends it, who may open one, and what is said then."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proto import errors
+from proto.etcd import rpc_pb2 as etcd
+from proto.internal import frames_pb2 as frames
+from tests.unit.raft.replica import members
+from tests.unit.shardworker.bench import TABLE, VALUE, Bench, iteration
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TICK_MS = 100
+
+
+def filled(folder: Path, **limits: int) -> Bench:
+    bench = Bench(folder, members(1), limits=limits)
+    bench.core.campaign()
+    bench.replica.turn()
+    bench.fill()
+    return bench
+
+
+def opened(bench: Bench, client: int = 0) -> int:
+    cursor = bench.answer(bench.ask(frames.REGATTA_ITERATE, iteration(), client=client)).cursor
+    assert cursor
+    return cursor
+
+
+def read_on(bench: Bench, cursor: int) -> frames.Reply:
+    return bench.answer(bench.ask(frames.CURSOR_NEXT, cursor=cursor))
+
+
+def test_a_cursor_ends_when_it_is_too_old_however_it_is_read(tmp_path: Path) -> None:
+    bench = filled(tmp_path, cursor_lifetime_ms=3 * TICK_MS)
+    cursor = opened(bench)
+    for _ in range(3):
+        bench.tick()
+    assert bench.replica.status().statistics["cursors_open"] == 1
+    bench.tick()
+    with pytest.raises(errors.CursorNotFound, match=r"it was open for 0\.3 s"):
+        read_on(bench, cursor)
+    assert bench.replica.status().statistics["cursors_open"] == 0
+    bench.store.close()
+
+
+def test_a_cursor_ends_when_nobody_reads_on(tmp_path: Path) -> None:
+    bench = filled(tmp_path, cursor_idle_ms=2 * TICK_MS)
+    idle, read = opened(bench), opened(bench)
+    for _ in range(3):
+        bench.tick()
+        if read:
+            read = read_on(bench, read).cursor
+    with pytest.raises(errors.CursorNotFound, match=r"nobody read on for 0\.2 s"):
+        read_on(bench, idle)
+    bench.store.close()
+
+
+def test_the_oldest_cursor_ends_when_the_log_it_pins_is_too_long(tmp_path: Path) -> None:
+    bench = filled(tmp_path, cursor_wal_bytes_max=8 * len(VALUE))
+    old = opened(bench)
+    for number in range(9):
+        bench.write(frames.ETCD_PUT, etcd.PutRequest(key=b"%d" % number, value=VALUE).SerializeToString())
+    young = opened(bench)
+    bench.tick()
+    with pytest.raises(errors.CursorNotFound, match=r"the write-ahead log had grown to \d+ bytes"):
+        read_on(bench, old)
+    assert read_on(bench, young).body
+    bench.store.close()
+
+
+def test_a_cursor_that_is_unknown_is_said_to_be(alone: Bench) -> None:
+    with pytest.raises(
+        errors.CursorNotFound, match="was never opened here, has ended, or the worker restarted"
+    ):
+        read_on(alone, 77)
+
+
+def test_one_client_cannot_take_all_cursors(tmp_path: Path) -> None:
+    bench = filled(tmp_path, cursors_per_client_max=2, cursors_per_table_max=3)
+    opened(bench, client=1)
+    second = opened(bench, client=1)
+    with pytest.raises(errors.TooManyCursors, match="this client has 2 iterations open"):
+        opened(bench, client=1)
+    opened(bench, client=2)
+    with pytest.raises(errors.TooManyCursors, match="3 iterations of this table are open"):
+        opened(bench, client=3)
+    bench.answer(bench.ask(frames.CURSOR_CLOSE, cursor=second))
+    opened(bench, client=1)
+    bench.replica.status()
+    bench.store.close()
+
+
+def test_the_cursors_of_a_replica_are_bounded(tmp_path: Path) -> None:
+    bench = filled(tmp_path, cursors_max=1)
+    opened(bench)
+    with pytest.raises(errors.TooManyCursors, match="1 iterations are open on this replica"):
+        opened(bench)
+    assert bench.replica.status().tables[-1].id == TABLE
+    bench.store.close()

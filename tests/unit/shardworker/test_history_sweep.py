@@ -1,0 +1,114 @@
+"""Who waits for a physical compaction, for how long, and what becomes of those who wait in vain."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from unittest.mock import patch
+
+import pytest
+
+from proto import errors
+from proto.etcd import rpc_pb2 as etcd
+from proto.internal import frames_pb2 as frames
+from shardworker.raft import MessageKind
+from shardworker.replica import history_sweep
+from tests.unit.raft.lab import message
+from tests.unit.raft.replica import members
+from tests.unit.shardworker.bench import CLIENT, TABLE, Bench
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROWS_PER_STEP: Final = 10
+
+
+def bench_with_versions(folder: Path, *voters: int, history: int = -1) -> Bench:
+    """A table with three steps' worth of versions of one key; steps come with ticks only, if the test wants it so."""
+    bench = Bench(folder, members(*voters), store={"compaction_rows_max": ROWS_PER_STEP})
+    if len(voters) == 1:
+        bench.core.campaign()
+        bench.replica.turn()
+    else:
+        bench.lead()
+    bench.write(
+        frames.TABLE_CREATE, frames.TableSpec(id=TABLE, name="t", history=history).SerializeToString()
+    )
+    for _ in range(3 * ROWS_PER_STEP):
+        put(bench)
+    return bench
+
+
+def put(bench: Bench) -> None:
+    bench.write(frames.ETCD_PUT, etcd.PutRequest(key=b"k", value=b"v").SerializeToString())
+
+
+def compact(bench: Bench, revision: int, *, physical: bool = True) -> int:
+    """The call of a compaction; the bench takes one turn and no more."""
+    body = etcd.CompactionRequest(revision=revision, physical=physical).SerializeToString()
+    envelope = frames.Envelope()
+    call = 5_000 + revision
+    envelope.requests.add(
+        call=call, method=frames.ETCD_COMPACT, table_id=TABLE, body=body, request_id=call.to_bytes(16, "big")
+    )
+    bench.replica.handle(CLIENT, envelope)
+    bench.replica.turn()
+    return call
+
+
+def test_a_physical_compaction_is_answered_once_its_rows_are_gone(tmp_path: Path) -> None:
+    bench = bench_with_versions(tmp_path, 1)
+    call = compact(bench, 25)
+    assert not bench.replica.drained(), "an answer is owed"
+    steps = 0
+    while call not in bench.replies:
+        assert bench.replica.has_work()
+        bench.replica.turn()
+        steps += 1
+    assert steps >= 2
+    bench.answer(call)
+    assert bench.replica.drained()
+    assert not bench.replica.status().statistics["compactions_waiting"]
+    bench.store.close()
+
+
+def test_a_compaction_that_is_not_physical_waits_for_nothing(tmp_path: Path) -> None:
+    bench = bench_with_versions(tmp_path, 1)
+    bench.answer(compact(bench, 25, physical=False))
+    bench.store.close()
+
+
+def test_a_floor_that_moves_on_does_not_hold_up_an_earlier_compaction(tmp_path: Path) -> None:
+    """A table that keeps a number of revisions is never swept while it is written."""
+    bench = bench_with_versions(tmp_path, 1, history=5)
+    bench.work()
+    revision = bench.replica.status().tables[-1].revision
+    call = compact(bench, revision)
+    for _ in range(6):
+        put(bench)
+        bench.tick()
+    bench.answer(call)
+    bench.store.close()
+
+
+def test_a_leader_that_is_deposed_says_so_to_who_waits(tmp_path: Path) -> None:
+    bench = bench_with_versions(tmp_path, 1, 2, 3)
+    call = compact(bench, 25)
+    for peer in (2, 3):
+        bench.acknowledge(peer)
+    assert call not in bench.replies
+    bench.hear(message(MessageKind.HEARTBEAT, 2, bench.core.term + 1))
+    with pytest.raises(errors.LeaderLost):
+        bench.answer(call)
+    bench.work()
+    bench.store.close()
+
+
+def test_compactions_that_wait_are_bounded(tmp_path: Path) -> None:
+    bench = bench_with_versions(tmp_path, 1)
+    with patch.object(history_sweep, "WAITING_MAX", 1):
+        first, second = compact(bench, 25), compact(bench, 26)
+        with pytest.raises(errors.QueueFull, match="1 compactions wait"):
+            bench.answer(second)
+    bench.work()
+    bench.answer(first)
+    bench.store.close()

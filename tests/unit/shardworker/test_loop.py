@@ -1,0 +1,175 @@
+"""The worker's loop with a clock and a socket of the test's, and the pace at which it takes requests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from proto.etcd import rpc_pb2 as etcd
+from proto.internal import frames_pb2 as frames
+from shardworker import raft_frames
+from shardworker.loop import ANNOUNCE_S, BEAT_S, DRAIN_S_MAX, Loop
+from shardworker.pace import LOAD_WINDOW_S, PACE_S, PACE_S_MAX, PACE_S_MAX_ALONE, Pace
+from shardworker.raft import MessageKind, NodeId
+from tests.unit.raft.lab import message
+from tests.unit.shardworker.bench import CLIENT, TABLE, Bench
+
+if TYPE_CHECKING:
+    from shardworker.replica.replica import Replica
+
+TICK_S: Final = 0.1
+
+
+class Around:
+    """Clock and socket of one loop. Time passes only where the loop waits."""
+
+    def __init__(self, replica: Replica, *, alone: bool) -> None:
+        self.time = 100.0
+        self.inbox: list[tuple[bytes, frames.Envelope]] = []
+        self.broken: list[NodeId] = []
+        self.beats: list[float] = []
+        self.waits: list[float] = []
+        self.loop = Loop(
+            replica,
+            self,
+            self,
+            tick_s=TICK_S,
+            alone=alone,
+            beat=lambda: self.beats.append(self.time),
+        )
+
+    def now(self) -> float:
+        return self.time
+
+    def receive(self, timeout_s: float, *, pace_until: float = 0.0) -> list[tuple[bytes, frames.Envelope]]:
+        self.waits.append(timeout_s)
+        if not self.inbox:
+            self.time += timeout_s + 1e-6  # a wait is never too short
+        self.time = max(self.time, pace_until)
+        inbox, self.inbox = self.inbox, []
+        return inbox
+
+    def disconnected(self) -> list[NodeId]:
+        broken, self.broken = self.broken, []
+        return broken
+
+
+def gets(count: int, first: int) -> frames.Envelope:
+    envelope = frames.Envelope()
+    for call in range(first, first + count):
+        envelope.requests.add(
+            call=call,
+            method=frames.ETCD_RANGE,
+            table_id=TABLE,
+            body=etcd.RangeRequest(key=b"none").SerializeToString(),
+        )
+    return envelope
+
+
+def test_a_loop_beats_about_every_second_and_sleeps_between(alone: Bench) -> None:
+    around = Around(alone.replica, alone=True)
+    around.loop.step()
+    alone.work()
+    until = around.time + 10 * BEAT_S
+    steps = 0
+    while around.time < until:
+        around.loop.step()
+        steps += 1
+    assert 9 <= len(around.beats) <= 11
+    apart = [later - earlier for earlier, later in zip(around.beats, around.beats[1:], strict=False)]
+    assert max(apart) < 1.5 * BEAT_S
+    assert steps <= 4 * 10, "an idle loop wakes for its beats and little else"
+
+
+def test_one_request_is_taken_at_once_and_many_in_batches(alone: Bench) -> None:
+    around = Around(alone.replica, alone=False)
+    around.inbox = [(CLIENT, gets(1, 100))]
+    around.loop.step()
+    assert 100 in alone.replies
+    around.inbox = [(CLIENT, gets(1000, 1000))]  # from here on it is load
+    around.loop.step()
+    assert 1000 in alone.replies
+    around.inbox = [(CLIENT, gets(1, 101))]
+    around.loop.step()
+    assert 101 not in alone.replies
+    taken = around.time
+    while 101 not in alone.replies:
+        around.loop.step()
+    assert around.time - taken == pytest.approx(PACE_S, abs=1e-4)
+
+
+def test_what_peers_say_is_not_held_back(led: Bench) -> None:
+    around = Around(led.replica, alone=False)
+    around.inbox = [(CLIENT, gets(1000, 1000))]
+    around.loop.step()
+    led.sent.clear()
+    heartbeat = frames.Envelope()
+    heartbeat.raft.append(
+        raft_frames.encode_message(message(MessageKind.HEARTBEAT, 2, led.core.term, context=7))
+    )
+    around.inbox = [(CLIENT, gets(1, 101)), (b"peer", heartbeat)]
+    around.loop.step()
+    assert 101 not in led.replies
+    assert [one.kind for _, one in led.sent] == [MessageKind.HEARTBEAT_REPLY]
+
+
+def test_a_leader_that_owes_its_followers_a_commit_waits_only_shortly(led: Bench) -> None:
+    led.lead()
+    around = Around(led.replica, alone=False)
+    put = etcd.PutRequest(key=b"k", value=b"v").SerializeToString()
+    led.ask(frames.ETCD_PUT, put, request_id=bytes(16))
+    led.acknowledge(2)
+    assert led.replica.owes_commit()
+    led.sent.clear()
+    around.loop.step()
+    assert around.waits[-1] <= ANNOUNCE_S
+    assert any(one.commit == led.core.log.commit for _, one in led.sent)
+
+
+def test_an_end_answers_what_is_owed_and_waits_for_no_more_than_a_while(alone: Bench) -> None:
+    alone.jobs.may_end = False
+    everything = etcd.RangeRequest(key=b"\0", range_end=b"\0").SerializeToString()
+    alone.ask(frames.ETCD_RANGE, everything)
+    around = Around(alone.replica, alone=True)
+    around.loop.stop()
+    began = around.time
+    around.loop.run()
+    assert DRAIN_S_MAX <= around.time - began < DRAIN_S_MAX + BEAT_S
+
+
+def test_a_broken_connection_is_told_to_the_core(led: Bench) -> None:
+    """A follower then calls an election within few ticks instead of a whole timeout."""
+    around = Around(led.replica, alone=False)
+    around.broken = [NodeId(2)]
+    around.inbox = [(b"peer", frames.Envelope())]
+    around.loop.step()
+    assert led.core.leader == 0
+
+
+# ---- pace
+
+
+def paced(pace: Pace, *, requests: int, writes: int, rounds: int = 50) -> float:
+    """How far batches of this size come apart, 10 ms from one to the next."""
+    now = 0.0
+    for _ in range(rounds):
+        now += 0.01
+        pace.taken(requests, writes, now)
+    return max(0.0, pace.next_batch - now)
+
+
+def test_pace_grows_with_writes_up_to_a_bound() -> None:
+    assert paced(Pace(alone=False, now=0.0), requests=5, writes=5) == 0.0, "no load"
+    assert paced(Pace(alone=False, now=0.0), requests=100, writes=0) == pytest.approx(PACE_S)
+    some = paced(Pace(alone=False, now=0.0), requests=15, writes=15)
+    assert PACE_S < some < PACE_S_MAX
+    assert paced(Pace(alone=False, now=0.0), requests=100, writes=100) == pytest.approx(PACE_S_MAX)
+    assert paced(Pace(alone=True, now=0.0), requests=100, writes=100) == pytest.approx(PACE_S_MAX_ALONE)
+
+
+def test_load_is_forgotten_within_moments() -> None:
+    pace = Pace(alone=False, now=0.0)
+    paced(pace, requests=100, writes=100)
+    pace.taken(1, 1, 0.5 + 20 * LOAD_WINDOW_S)
+    assert pace.next_batch == 0.0

@@ -1,0 +1,159 @@
+"""When reads are made and when their answers leave: bounded by turn and by coordinator, in order, none lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from proto import errors
+from proto.etcd import rpc_pb2 as etcd
+from proto.internal import frames_pb2 as frames
+from shardworker.replica.outgoing import WINDOW_PATIENCE_TICKS
+from tests.unit.raft.replica import members
+from tests.unit.shardworker.bench import CLIENT, KEYS, TABLE, VALUE, Bench, everything
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+TURN_VALUES: Final = 3
+LINK_VALUES: Final = 6
+
+
+@pytest.fixture
+def metered(tmp_path: Path) -> Iterator[Bench]:
+    """A lone replica that holds few answers at a time."""
+    bench = Bench(
+        tmp_path,
+        members(1),
+        limits={
+            "turn_answer_bytes_max": TURN_VALUES * len(VALUE),
+            "link_answer_bytes_max": LINK_VALUES * len(VALUE),
+        },
+    )
+    bench.core.campaign()
+    bench.replica.turn()
+    bench.fill()
+    bench.replies.clear()
+    yield bench
+    bench.store.close()
+
+
+def gets(count: int, *, linearizable: bool = False) -> frames.Envelope:
+    """Envelopes of so many reads of a large value, numbered from 1,000."""
+    envelope = frames.Envelope()
+    for number in range(count):
+        envelope.requests.add(
+            call=1_000 + number,
+            method=frames.ETCD_RANGE,
+            table_id=TABLE,
+            body=etcd.RangeRequest(key=b"%d" % (number % KEYS)).SerializeToString(),
+            linearizable=linearizable,
+        )
+    return envelope
+
+
+@pytest.mark.parametrize("linearizable", [False, True])
+def test_a_turn_makes_no_more_answers_than_it_may_hold(metered: Bench, linearizable: bool) -> None:
+    metered.replica.handle(CLIENT, gets(7, linearizable=linearizable))
+    answered = []
+    while metered.replica.has_work():
+        metered.replica.turn()
+        answered.append(len(metered.replies))
+    assert answered == [3, 6, 7]
+    assert list(metered.replies) == list(range(1_000, 1_007)), "in order"
+    assert all(len(reply.body) > len(VALUE) for reply in metered.replies.values())
+
+
+def test_a_coordinator_that_takes_nothing_is_sent_no_more(metered: Bench) -> None:
+    metered.replica.handle(CLIENT, frames.Envelope(hello=frames.Hello(node=1, acknowledges=True)))
+    metered.replica.handle(CLIENT, gets(9))
+    metered.work()
+    assert len(metered.replies) == LINK_VALUES
+    metered.replica.handle(CLIENT, frames.Envelope(taken_bytes=2 * len(VALUE)))
+    metered.work()
+    assert len(metered.replies) == LINK_VALUES + 2
+    metered.replica.handle(CLIENT, frames.Envelope(taken_bytes=LINK_VALUES * len(VALUE)))
+    metered.work()
+    assert sorted(metered.replies) == list(range(1_000, 1_009))
+
+
+def test_a_coordinator_that_takes_nothing_holds_up_no_other_one(metered: Bench) -> None:
+    metered.other_clients.add(b"another")
+    metered.replica.handle(CLIENT, frames.Envelope(hello=frames.Hello(node=1, acknowledges=True)))
+    metered.replica.handle(CLIENT, gets(LINK_VALUES + 2))
+    metered.work()
+    assert not metered.replica.has_work()
+    envelope = gets(1)
+    envelope.requests[0].call = 1
+    metered.replica.handle(b"another", envelope)
+    metered.work()
+    assert 1 in metered.replies
+
+
+def test_what_a_coordinator_that_has_gone_waits_for_is_dropped(metered: Bench) -> None:
+    metered.replica.handle(CLIENT, frames.Envelope(hello=frames.Hello(node=1, acknowledges=True)))
+    metered.replica.handle(CLIENT, gets(LINK_VALUES + 2))
+    metered.work()
+    for _ in range(WINDOW_PATIENCE_TICKS):
+        assert metered.replica.status().statistics["reads_waiting"] == 2
+        metered.tick()
+    metered.work()
+    assert metered.replica.status().statistics["reads_waiting"] == 0
+    assert len(metered.replies) == LINK_VALUES
+
+
+def test_what_nobody_waits_for_any_more_is_not_read(metered: Bench) -> None:
+    metered.replica.handle(CLIENT, frames.Envelope(hello=frames.Hello(node=1, acknowledges=True)))
+    metered.replica.handle(CLIENT, gets(LINK_VALUES + 1))
+    metered.work()
+    metered.jobs.may_end = False
+    threads = metered.cluster.store.reader_threads
+    metered.other_clients.add(b"another")
+    envelope = frames.Envelope()
+    for call in range(threads + 1):
+        envelope.requests.add(call=call, method=frames.ETCD_RANGE, table_id=TABLE, body=everything())
+    metered.replica.handle(b"another", envelope)
+    limits, tick_ms = metered.cluster.limits, metered.cluster.raft.tick_ms
+    for _ in range(limits.read_timeout_ms // tick_ms + 2):
+        metered.tick()
+    metered.jobs.may_end = True
+    metered.replica.handle(CLIENT, frames.Envelope(taken_bytes=LINK_VALUES * len(VALUE)))
+    metered.work()
+    for call in (1_000 + LINK_VALUES, threads):
+        with pytest.raises(errors.ReadTimedOut):
+            metered.answer(call)
+    for call in range(threads):
+        assert metered.answer(call).body
+
+
+def test_as_many_long_reads_run_as_there_are_threads(metered: Bench) -> None:
+    metered.jobs.may_end = False
+    threads = metered.cluster.store.reader_threads
+    calls = [metered.ask(frames.ETCD_RANGE, everything()) for _ in range(threads + 3)]
+    assert metered.jobs.waiting_count == threads
+    assert not metered.replica.drained()
+    metered.jobs.may_end = True
+    metered.work()
+    for call in calls:
+        assert len(metered.answer(call).body) > KEYS * len(VALUE)
+    assert metered.replica.drained()
+
+
+def test_a_write_without_a_request_id_is_no_write(alone: Bench) -> None:
+    body = etcd.PutRequest(key=b"k", value=b"v").SerializeToString()
+    with pytest.raises(errors.MalformedRequest):
+        alone.answer(alone.ask(frames.ETCD_PUT, body))
+
+
+def test_a_transaction_without_a_request_id_is_a_read(alone: Bench) -> None:
+    txn = etcd.TxnRequest()
+    txn.success.add(request_range=etcd.RangeRequest(key=b"0"))
+    reply = alone.answer(alone.ask(frames.ETCD_TXN, txn.SerializeToString()))
+    assert etcd.TxnResponse.FromString(reply.body).responses[0].response_range.count == 1
+
+
+def test_a_method_of_a_newer_build_is_refused(alone: Bench) -> None:
+    with pytest.raises(errors.MethodNotServed):
+        alone.answer(alone.ask(999))  # type: ignore[arg-type]
