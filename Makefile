@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up test lint format proto bench soak golden lock hooks clean
+.PHONY: help venv up test lint format proto conformance bench soak golden lock hooks clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ format: $(STAMP) ## rewrite the source in the house format
 
 proto: $(STAMP) ## regenerate the protobuf code
 	$(BIN)/python tools/generate_proto.py
+
+conformance: $(STAMP) ## hold the front end against h2spec and grpc-go's client; needs Go
+	$(BIN)/pytest -q tests/conformance/foreign
 
 bench: $(STAMP) ## measure a three-node cluster against its ceiling and etcd
 	$(BIN)/boathouse bench --against etcd

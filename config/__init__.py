@@ -9,13 +9,13 @@ from config.models import (
     FollowsConfig,
     LimitsConfig,
     NodeConfig,
-    ProcessSpec,
     RaftConfig,
     StoreConfig,
     SupervisorConfig,
     TableConfig,
 )
 from config.problems import ConfigError, Problem
+from config.process.spec import ProcessSpec
 
 __all__ = [
     "ClusterConfig",

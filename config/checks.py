@@ -48,12 +48,24 @@ def table_name_problem(name: str) -> str:
 
 def is_loopback(host: str) -> bool:
     """Whether an address reaches this machine only. A host name other than localhost counts as remote."""
-    if host == "localhost":
+    if host.lower() == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def addresses(host: str) -> frozenset[str]:
+    """What a host may mean, each in one spelling; a name is its own meaning."""
+    if host.lower() == "localhost":
+        return frozenset({"127.0.0.1", "::1"})
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return frozenset({host.lower()})
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return frozenset({str(mapped or address)})
 
 
 def _names(cluster: ClusterConfig) -> Iterator[Problem]:
@@ -127,7 +139,8 @@ class _Claim:
     path: KeyPath
 
     def overlaps(self, other: _Claim) -> bool:
-        same_host = self.host == other.host or _is_wildcard(self.host) or _is_wildcard(other.host)
+        meet = not addresses(self.host).isdisjoint(addresses(other.host))
+        same_host = meet or _is_wildcard(self.host) or _is_wildcard(other.host)
         return same_host and self.lo <= other.hi and other.lo <= self.hi
 
     def __str__(self) -> str:
@@ -135,7 +148,7 @@ class _Claim:
 
 
 def _claims(name: str, node: NodeConfig, shards: int) -> Iterator[_Claim]:
-    host = "127.0.0.1" if node.host == "localhost" else node.host
+    host = node.host
     yield _Claim(host, node.client_port, node.client_port, ("nodes", name, "client_port"))
     yield _Claim(host, node.http_port, node.http_port, ("nodes", name, "http_port"))
     yield _Claim(host, node.peer_port, node.peer_port + shards - 1, ("nodes", name, "peer_port"))

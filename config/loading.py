@@ -7,7 +7,8 @@ models."""
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any, cast
+import re
+from typing import TYPE_CHECKING, cast
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -120,6 +121,8 @@ class _Document:
                 seen.setdefault(key, line)
                 self.lines[*path, key] = line
                 self._draw(loader, value_node, (*path, key), (*above, node))
+        elif isinstance(node, yaml.ScalarNode):
+            self._problems += _odd_scalar(loader, node, path)
         elif isinstance(node, yaml.SequenceNode):
             for position, item in enumerate(node.value):
                 self.lines[*path, position] = item.start_mark.line + 1
@@ -139,6 +142,27 @@ class _Document:
         ]
         node.value = merged + own
         return own + merged
+
+
+_DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)")
+_TRUTH = {"true", "True", "TRUE", "false", "False", "FALSE"}
+_SHOWN_MAX = 40
+
+
+def _odd_scalar(loader: yaml.SafeLoader, node: yaml.ScalarNode, path: KeyPath) -> list[Problem]:
+    """What YAML 1.1 reads in another way than people do: 07101 in octal, 39:39 as minutes and seconds, no as false."""
+    written = node.value
+    shown = written if len(written) <= _SHOWN_MAX else f"{written[:_SHOWN_MAX]}..."
+    if node.tag == "tag:yaml.org,2002:int" and written and not _DECIMAL.fullmatch(written):
+        advice = "write whole numbers in decimal digits, or text in quotes"
+    elif node.tag == "tag:yaml.org,2002:float" and (":" in written or "_" in written):
+        advice = "write numbers in decimal digits, or text in quotes"
+    elif node.tag == "tag:yaml.org,2002:bool" and node.style is None and written not in _TRUTH:
+        advice = "put text in quotes, and write true or false for what is meant so"
+    else:
+        return []
+    value = _describe(loader.construct_object(node))
+    return [Problem(path, f"{shown} is {value} in YAML; {advice}", node.start_mark.line + 1)]
 
 
 def _invalid(error: Exception) -> Problem:
@@ -243,8 +267,3 @@ def _suggestion(path: KeyPath) -> str:
     known = [name for name in model.model_fields if (model, name) != (NodeConfig, "name")]
     near = difflib.get_close_matches(str(path[-1]), known, n=1)
     return f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-
-
-def as_plain(cluster: ClusterConfig) -> dict[str, Any]:
-    """The cluster as plain JSON values, every default written out."""
-    return cluster.model_dump(mode="json")

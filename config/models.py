@@ -42,9 +42,18 @@ def _absolute(path: Path) -> Path:
     if "\0" in str(path):
         raise ValueError("must not hold a zero byte")
     try:
-        return Path(os.path.abspath(path.expanduser()))
+        absolute = Path(os.path.abspath(path.expanduser()))
     except RuntimeError as error:
         raise ValueError(str(error)) from None
+    except FileNotFoundError:
+        raise ValueError(
+            "is relative, and the working directory is gone; change to one that exists"
+        ) from None
+    try:
+        str(absolute).encode()
+    except UnicodeEncodeError:
+        raise ValueError("its path has to be UTF-8 text; choose another folder") from None
+    return absolute
 
 
 def _empty_if_none(value: object) -> object:
@@ -73,6 +82,8 @@ class NodeConfig(_Model):
     """HTTP: /metrics for Prometheus, /healthz."""
     peer_port: Port = 7101
     """First of the ports between nodes, one per shard: shard s listens on peer_port + s - 1."""
+    coordinators: Annotated[int, Field(ge=1, le=64)] = 1
+    """Coordinator processes, which share client_port and http_port. One uses about one core; more use more."""
 
     @property
     def is_loopback(self) -> bool:
@@ -160,6 +171,8 @@ class LimitsConfig(_Model):
     """Requests waiting in one process; more are refused as RESOURCE_EXHAUSTED."""
     pending_bytes_max: Bytes = 256 << 20
     """Request bytes waiting in one process."""
+    answer_bytes_max: Bytes = 256 << 20
+    """Answers that wait in one coordinator for clients to take them; above it replicas keep their requests waiting."""
     write_timeout_ms: Milliseconds = 7_000
     """A write unanswered for so long ends with its outcome unknown (5 s and two elections, as in etcd)."""
     read_timeout_ms: Milliseconds = 7_000
@@ -183,6 +196,14 @@ class LimitsConfig(_Model):
     """Answers on their way from one replica to one coordinator; more reads wait in order. One answer may exceed it."""
 
 
+class WatchConfig(_Model):
+    """What clients that watch may count on."""
+
+    progress_interval_ms: Annotated[int, Field(ge=100, le=86_400_000)] = 600_000
+    """A watcher that has asked for progress notifications gets one so often while nothing else tells it of a
+    revision; up to a tenth later."""
+
+
 class SupervisorConfig(_Model):
     """How processes are kept alive."""
 
@@ -198,6 +219,8 @@ class SupervisorConfig(_Model):
     """See crashes_max."""
     stop_timeout_ms: Milliseconds = 10_000
     """A process that has not stopped in order by then is killed."""
+    hang_timeout_ms: Annotated[int, Field(ge=0, le=86_400_000)] = 10_000
+    """A process that is silent for so long, though it lives, is killed and started again; 0 = never."""
     log_bytes_max: Annotated[int, Field(ge=4_096, lt=2**40)] = 10 << 20
     """Size at which a process's log file is moved aside."""
     log_files_max: Annotated[int, Field(ge=1, le=100)] = 3
@@ -234,6 +257,7 @@ class ClusterConfig(_Model):
     raft: RaftConfig = RaftConfig()
     store: StoreConfig = StoreConfig()
     limits: LimitsConfig = LimitsConfig()
+    watch: WatchConfig = WatchConfig()
     supervisor: SupervisorConfig = SupervisorConfig()
     follows: FollowsConfig | None = None
 
@@ -272,7 +296,7 @@ class ClusterConfig(_Model):
         raise KeyError(name_or_id)
 
     def replica_nodes(self, shard: int) -> tuple[NodeConfig, ...]:
-        """The nodes that hold a shard, its preferred leader first."""
+        """The nodes that hold a shard, in placement order."""
         by_id = sorted(self.nodes.values(), key=lambda node: node.id)
         return placement.rotation(by_id, shard, self.replicas)
 
@@ -289,12 +313,16 @@ class ClusterConfig(_Model):
         """Where peers and coordinators of other nodes reach a replica."""
         there = self.node(node)
         # ZeroMQ binds to addresses and interface names only, it does not look up "localhost".
-        host = "127.0.0.1" if there.host == "localhost" else there.host
+        host = "127.0.0.1" if there.host.lower() == "localhost" else there.host
         return f"tcp://{_in_url(host)}:{there.peer_port + shard - 1}"
 
     def worker_ipc(self, node: str | int, shard: int) -> str:
         """Where the coordinator of the same node reaches a replica."""
-        return f"ipc://{self.runtime_dir / f'{self.node(node).name}.{shard}'}"
+        return f"ipc://{self.worker_socket(node, shard)}"
+
+    def worker_socket(self, node: str | int, shard: int) -> Path:
+        """The unix socket of worker_ipc."""
+        return self.runtime_dir / f"{self.node(node).name}.{shard}"
 
     def control_socket(self, node: str | int) -> Path:
         """Where the supervisor of a node answers the CLI."""
@@ -312,27 +340,6 @@ class ClusterConfig(_Model):
     def replica_dir(self, node: str | int, shard: int) -> Path:
         """Everything one replica keeps on disk."""
         return self.node_dir(node) / f"shard-{shard}"
-
-
-class ProcessSpec(_Model):
-    """All a child process needs to know, as one line of JSON that the supervisor writes to its stdin."""
-
-    cluster: ClusterConfig
-    kind: Literal["coordinator", "shardworker"]
-    node: str
-    shard: int | None = None
-    """Of a shardworker; None for a coordinator."""
-
-    @model_validator(mode="after")
-    def _check(self) -> ProcessSpec:
-        if self.node not in self.cluster.nodes:
-            raise ValueError(f"the cluster has no node {self.node}")
-        if self.kind == "coordinator":
-            if self.shard is not None:
-                raise ValueError("a coordinator has no shard")
-        elif self.shard not in self.cluster.shards_of(self.node):
-            raise ValueError(f"node {self.node} holds no replica of shard {self.shard}")
-        return self
 
 
 def _with_derived_defaults(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,11 +11,10 @@ N = TypeVar("N")
 
 
 def rotation(nodes: Sequence[N], shard: int, replicas: int) -> tuple[N, ...]:
-    """`replicas` distinct nodes for a shard (counted from 1), its preferred leader first.
+    """`replicas` distinct nodes for a shard (counted from 1), in placement order, which prefers nobody as leader.
 
-    Consecutive shards start one node further round, so preferred leaders spread evenly: no node is preferred
-    for more than one shard more than another. Only the order of `nodes` matters, so give them in the order of
-    their ids, which stays the same when lines move in the file."""
+    Consecutive shards start one node further round, so replicas spread evenly. Only the order of `nodes`
+    matters, so give them in the order of their ids, which stays the same when lines move in the file."""
     assert 1 <= replicas <= len(nodes)
     assert shard >= 1
     first = (shard - 1) % len(nodes)

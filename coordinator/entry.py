@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
+import socket
 import sys
 from typing import TYPE_CHECKING
 
 import structlog
+import uvloop
 
 from config.process.child import emit, fail, read_spec, refuse_optimized, set_up_logging
-from coordinator.server import Coordinator, PortTaken
+from config.process.events import BEAT_INTERVAL_S
+from config.process.memory import give_back_large_blocks
+from config.process.names import COORDINATOR
+from coordinator.server import Coordinator
 
 if TYPE_CHECKING:
-    from config import ProcessSpec
+    from config.process.spec import ProcessSpec
 
 log = structlog.get_logger()
 
 
 async def _serve(spec: ProcessSpec) -> None:
-    """Serve until SIGTERM, or until the supervisor is gone. Raises PortTaken."""
+    """Serve until SIGTERM, or until the supervisor is gone."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
@@ -35,22 +41,27 @@ async def _serve(spec: ProcessSpec) -> None:
             stopping.set()
 
     loop.add_reader(stdin, read_stdin)
-    coordinator = Coordinator(spec.cluster, spec.cluster.node(spec.node))
+    sockets = {name: socket.socket(fileno=spec.sockets[name]) for name in COORDINATOR.sockets}
+    coordinator = Coordinator(spec.cluster, spec.cluster.node(spec.node), sockets)
     await coordinator.start()
     # What lives now lives to the end: the collector need not look at it again, and rarely at the rest, since calls
     # leave no cycles.
     gc.freeze()
     emit("ready")
-    await stopping.wait()
+    while not stopping.is_set():
+        emit("beat")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), BEAT_INTERVAL_S)
     await coordinator.stop()
 
 
 def main() -> None:
-    """Read the spec, serve, exit 0; exit 1 with one sentence if the port is taken."""
+    """Read the spec, serve, exit 0; exit 1 with one sentence if it can't."""
     refuse_optimized()
     set_up_logging()
     spec = read_spec("coordinator")
-    try:
-        asyncio.run(_serve(spec))
-    except PortTaken as error:
-        fail(str(error))
+    missing = [name for name in COORDINATOR.sockets if name not in spec.sockets]
+    if missing:
+        fail(f"the supervisor has handed over no socket named {' or '.join(missing)}")
+    give_back_large_blocks()
+    uvloop.run(_serve(spec))

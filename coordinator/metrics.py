@@ -4,18 +4,24 @@ Nothing is counted on the way of a request: the figures are asked for when someb
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qs
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+from coordinator.front import compression, http1
 
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+    from proto.ids import ShardId
     from proto.internal import frames_pb2 as frames
 
-    Statuses = Mapping[int, frames.ReplicaStatus | None]
+    Statuses = Mapping[ShardId, frames.ReplicaStatus | None]
     """By shard; None for a replica that does not answer."""
 
 REPLICA: Final[Mapping[str, tuple[str, Callable[[frames.ReplicaStatus], float]]]] = {
@@ -66,19 +72,20 @@ TABLE: Final[Mapping[str, tuple[str, Callable[[frames.TableStatus], float]]]] = 
 
 
 class ReplicaMetrics(Collector):
-    """Gauges made from replicas' statuses at the moment of a scrape."""
+    """Gauges made from replicas' statuses of one moment."""
 
-    def __init__(self, ask: Callable[[], Statuses]) -> None:
-        """`ask` may block; it is called once a scrape, on the scrape's thread."""
-        self._ask = ask
+    def __init__(self, statuses: Statuses) -> None:
+        self._statuses = statuses
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
-        """Nothing: otherwise the registry would ask replicas that are not there yet."""
-        return ()
+        """The names alone, by which a scrape may choose."""
+        yield GaugeMetricFamily("boathouse_replica_up", "")
+        for name in (*REPLICA, *TABLE):
+            yield GaugeMetricFamily(name, "")
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """All gauges. A replica that does not answer has only boathouse_replica_up, with 0."""
-        statuses = self._ask()
+        statuses = self._statuses
         up = GaugeMetricFamily("boathouse_replica_up", "1 if the replica answers.", labels=["shard"])
         for shard, answer in statuses.items():
             up.add_metric([str(shard)], answer is not None)
@@ -105,10 +112,31 @@ class ReplicaMetrics(Collector):
             yield family
 
 
-def make_registry(ask: Callable[[], Statuses]) -> CollectorRegistry:
-    """The replicas' metrics and this process's own."""
+def page(ask: Callable[[], Awaitable[Statuses]]) -> http1.Page:
+    """The page that Prometheus reads. `ask` is awaited once a scrape."""
+
+    async def metrics(request: http1.Request) -> http1.Response:
+        statuses = await ask()
+        # A node of many tables has megabytes of figures: calls do not wait for them to be written down.
+        return await asyncio.to_thread(_render, statuses, request)
+
+    return metrics
+
+
+def _render(statuses: Statuses, request: http1.Request) -> http1.Response:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
-    registry.register(ReplicaMetrics(ask))
-    return registry
+    registry.register(ReplicaMetrics(statuses))
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    names = parse_qs(request.query).get("name[]")
+    body = encode(registry.restricted_registry(names) if names else registry)
+    headers = [("Content-Type", content_type), ("Vary", "Accept, Accept-Encoding")]
+    if _takes_gzip(request.headers.get("accept-encoding", "")):
+        headers.append(("Content-Encoding", "gzip"))
+        body = compression.compress("gzip", body)
+    return http1.Response(headers=headers, body=body)
+
+
+def _takes_gzip(accept_encoding: str) -> bool:
+    return any(word.partition(";")[0].strip().lower() == "gzip" for word in accept_encoding.split(","))

@@ -4,68 +4,94 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import secrets
 from typing import TYPE_CHECKING, Final
 
-import grpc
 import structlog
 import zmq
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
-from prometheus_client import make_wsgi_app
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 
+from config.process.names import CLIENT_SOCKET, HTTP_SOCKET
+from config.topology import FileTopology
+from coordinator import metrics
 from coordinator.api import outcomes
+from coordinator.api.call import Api
 from coordinator.api.headers import EtcdHeaders, RegattaHeaders
+from coordinator.catalog.bootstrap import bootstrap
 from coordinator.catalog.cache import Catalog
-from coordinator.door import Api, Door, Route, Unary
-from coordinator.http import HttpServer, alive
-from coordinator.metrics import make_registry
-from coordinator.services import etcd_kv, etcd_tables, regatta_cluster, regatta_kv
+from coordinator.catalog.tables import Tables
+from coordinator.front import http1
+from coordinator.front.front import Front
+from coordinator.front.json_gateway import gateway_pages, with_cors
+from coordinator.front.limits import DEFAULT
+from coordinator.front.listener import Listener
+from coordinator.front.routes import Routes, make_routes
+from coordinator.services.etcd_calls import EtcdCalls
 from coordinator.services.etcd_cluster import EtcdCluster
+from coordinator.services.etcd_election import EtcdElection
+from coordinator.services.etcd_kv import EtcdKV
+from coordinator.services.etcd_lock import EtcdLock
 from coordinator.services.etcd_maintenance import EtcdMaintenance
-from coordinator.shards.dispatch import Dispatch
-from coordinator.shards.link import Link
+from coordinator.services.etcd_pages import EtcdPages
+from coordinator.services.etcd_tables import EtcdTables
+from coordinator.services.etcd_watch import EtcdWatch
+from coordinator.services.health import Health
+from coordinator.services.reflection import Reflection
+from coordinator.services.regatta_cluster import RegattaCluster
+from coordinator.services.regatta_kv import RegattaKV
+from coordinator.shards.bounds import AnswerBudget, Bounds
+from coordinator.shards.driver import Driver
 from coordinator.shards.replica_status import ReplicaStatuses
 from coordinator.shards.request_ids import RequestIds
-from coordinator.shards.routing import ShardRoutes
-from coordinator.shards.table_calls import Forward
+from coordinator.shards.table_calls import TableCalls
+from coordinator.watch.feed import ShardFeed
+from coordinator.watch.tables import WatchedTables
+from proto import errors
 from proto.etcd import election_pb2, lock_pb2, rpc_pb2
+from proto.ids import NodeId, ShardId
+from proto.methods import METHODS, ApiName, Kind
 from proto.regatta import maintenance_pb2, regatta_pb2, replication_pb2
 
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+
     from google.protobuf.descriptor import FileDescriptor
 
     from config import ClusterConfig, NodeConfig
+    from coordinator.api.call import Handler, Route
+    from coordinator.front.limits import Limits
     from proto.internal import frames_pb2 as frames
 
 REGATTA_MESSAGE_BYTES_MAX: Final = 4 << 20
 """Regatta's limit for a request."""
+GRPC_MESSAGE_BYTES_MAX: Final = 64 << 10
+"""Of gRPC's own services: names."""
 ETCD_HEADROOM_BYTES: Final = 512 << 10
 """etcd takes messages this much over its request limit, to refuse them with a better word."""
 
+LEADER_PATIENCE_ELECTIONS: Final = 3
+"""Election timeouts without a leader after which a stream that insists on one ends, as in etcd."""
+
+NOTICE_S: Final = 0.1
+"""On an orderly stop, what clients call before they have heard of it is served; later calls are refused in a way that
+makes them call elsewhere unasked."""
 CALLS_END_S: Final = 8.0
 """On an orderly stop, calls in flight get this long: their usual time limit, and a moment. Less than a supervisor
 waits before it kills."""
-
-SCRAPE_TIMEOUT_S: Final = 5.0
-"""Replicas have answered or are given up long before; only an event loop that hangs takes longer."""
-
-OPTIONS: Final = (
-    # etcd's Go clients ping every 10 to 30 s. C-core's default tolerates one ping in 300 s, answers the third with
-    # GOAWAY "too_many_pings" and drops the connection with all its watches.
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    ("grpc.http2.max_ping_strikes", 0),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.keepalive_time_ms", 7_200_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.max_send_message_length", -1),
-    # A second coordinator on the port must fail, not share it unnoticed.
-    ("grpc.so_reuseport", 0),
-)
+LAST_WORDS_S: Final = 1.0
+"""For clients to read the last answers."""
 
 API_FILES: Final[tuple[FileDescriptor, ...]] = tuple(
     module.DESCRIPTOR
     for module in (rpc_pb2, lock_pb2, election_pb2, regatta_pb2, maintenance_pb2, replication_pb2)
+)
+
+GRPC_FILES: Final[tuple[FileDescriptor, ...]] = (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR)
+GRPC_SERVICES: Final = frozenset(
+    {path.split("/")[1] for path, method in METHODS.items() if method.api is ApiName.GRPC}
 )
 
 log = structlog.get_logger()
@@ -76,180 +102,149 @@ def api_services() -> frozenset[str]:
     return frozenset(service.full_name for file in API_FILES for service in file.services_by_name.values())
 
 
-class PortTaken(Exception):
-    """A port of the node can't be listened on."""
-
-
 class Coordinator:
     """Serves both APIs on one port, over links to the replicas of all shards."""
 
-    def __init__(self, cluster: ClusterConfig, node: NodeConfig) -> None:
-        """Must be made on the running event loop. Nothing listens before start()."""
+    def __init__(
+        self,
+        cluster: ClusterConfig,
+        node: NodeConfig,
+        sockets: Mapping[str, socket.socket],
+        limits: Limits = DEFAULT,
+    ) -> None:
+        """Must be made on the running event loop. Nothing is accepted before start().
+
+        sockets: by name (Kind.sockets), bound; they are closed in the end."""
         self._cluster = cluster
         self._node = node
         loop = asyncio.get_running_loop()
-        limits = cluster.limits
         self._context = zmq.Context(io_threads=1)
-        self._dispatch = Dispatch(
-            loop, calls_max=limits.pending_requests_max, bytes_max=limits.pending_bytes_max
+        self._topology = FileTopology(cluster)
+        bounds = Bounds(
+            calls_max=cluster.limits.pending_requests_max, bytes_max=cluster.limits.pending_bytes_max
         )
-        self._links: list[Link] = []
-        for shard in range(1, cluster.shards + 1):
-            self._add_shard(shard, loop)
-        self._catalog = Catalog(
-            self._dispatch,
-            ids := RequestIds(secrets.token_bytes(8)),
-            shards=cluster.shards,
-            wanted=cluster.tables,
-        )
-        self._forward = Forward(self._dispatch, self._catalog, ids)
-        self._door = Door(
+        budget = AnswerBudget(lambda: self._front.room.tally.bytes, bytes_max=cluster.limits.answer_bytes_max)
+        self._driver = Driver(
+            self._context,
             loop,
-            self._routes(),
-            known_services=api_services(),
-            unserved=self._etcd_api,
+            self._topology,
+            local=NodeId(node.id),
+            bounds=bounds,
+            budget=budget,
         )
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in grpc-stubs
-        # One limit for the port: the larger of the two APIs'. The smaller is checked where its methods are.
-        message_bytes_max = max(REGATTA_MESSAGE_BYTES_MAX, self._etcd_api.message_bytes_max)
-        self._server = grpc.aio.server(
-            options=(*OPTIONS, ("grpc.max_receive_message_length", message_bytes_max))
+        ids = RequestIds(secrets.token_bytes(8))
+        self._statuses = ReplicaStatuses(self._driver)
+        self._tables = Tables(self._driver, self._statuses, ids, shards=self._topology.shards())
+        self._catalog = Catalog(self._tables, promised=cluster.tables)
+        self._calls = TableCalls(
+            self._driver, self._catalog, ids, bounds, step_timeout_s=cluster.limits.read_timeout_ms / 1000
         )
-        self._loop = loop
-        self._http = HttpServer(
-            loop, {"/metrics": make_wsgi_app(make_registry(self._ask_replicas)), "/healthz": alive}
+        self._by_path: dict[str, Route] = {}
+        self._etcd = EtcdCalls(self._by_path)
+        apis = self._apis()
+        handlers = self._handlers()
+        served = {path.split("/")[1] for path in handlers} | GRPC_SERVICES
+        self._health = Health(served)
+        reflection = Reflection(served, (*API_FILES, *GRPC_FILES))
+        routes = make_routes(
+            {**handlers, **self._health.handlers, **reflection.handlers},
+            apis,
+            read_timeout_s=cluster.limits.read_timeout_ms / 1000,
+            write_timeout_s=cluster.limits.write_timeout_ms / 1000,
         )
+        self._by_path.update({route.path: route for route in routes})
+        self._front = Front(
+            loop,
+            Routes(routes, known_services=api_services() | GRPC_SERVICES, unserved=apis[ApiName.ETCD]),
+            limits,
+        )
+        self._pages = http1.Pages(
+            with_cors(
+                {
+                    ("GET", "/metrics"): metrics.page(self._ask_replicas),
+                    ("GET", "/healthz"): http1.alive,
+                    **EtcdPages(self._etcd, loop).pages,
+                    **gateway_pages(self._by_path, loop),
+                }
+            ),
+            http1.Limits(body_bytes_max=2 * max(api.message_bytes_max for api in apis.values())),
+        )
+        self._listeners = [
+            Listener(self._front, self._http1, sockets[CLIENT_SOCKET]),
+            Listener(self._front, self._http1, sockets[HTTP_SOCKET], only_http1=True),
+        ]
         self._bootstrap: asyncio.Task[None] | None = None
 
-    def _add_shard(self, shard: int, loop: asyncio.AbstractEventLoop) -> None:
-        cluster, local = self._cluster, self._node
-        holders = cluster.replica_nodes(shard)
-        # The routes first: a link may report from its constructor on.
-        self._dispatch.add_shard(shard, ShardRoutes(nodes=[node.id for node in holders], local=local.id))
-        for node in holders:
-            is_local = node.id == local.id
-            link = Link(
-                self._context,
-                loop,
-                self._dispatch,
-                shard=shard,
-                node=node.id,
-                local=local.id,
-                endpoint=(cluster.worker_ipc if is_local else cluster.worker_tcp)(node.id, shard),
-                group=cluster.group(shard),
-            )
-            self._dispatch.add_channel(link)
-            self._links.append(link)
+    def _http1(self) -> asyncio.Protocol:
+        return http1.Http1Protocol(self._pages)
 
-    # ---- the methods -----------------------------------------------------------------------------------------------
+    def _apis(self) -> dict[ApiName, Api]:
+        request_bytes_max = self._cluster.limits.request_bytes_max
+        return {
+            ApiName.ETCD: Api(
+                outcomes=outcomes.ETCD, message_bytes_max=request_bytes_max + ETCD_HEADROOM_BYTES
+            ),
+            ApiName.ETCD_CONCURRENCY: Api(
+                outcomes=outcomes.ETCD_CONCURRENCY, message_bytes_max=request_bytes_max + ETCD_HEADROOM_BYTES
+            ),
+            ApiName.REGATTA: Api(outcomes=outcomes.REGATTA, message_bytes_max=REGATTA_MESSAGE_BYTES_MAX),
+            ApiName.GRPC: Api(outcomes=outcomes.GRPC, message_bytes_max=GRPC_MESSAGE_BYTES_MAX),
+        }
+
+    def _handlers(self) -> dict[str, Handler]:
+        """Every served method of both APIs by its path; proto.methods.METHODS says what each is."""
+        cluster, node, calls = self._cluster, self._node, self._calls
+        limits, statuses = cluster.limits, self._statuses
+        tables = EtcdTables(
+            calls, EtcdHeaders(cluster_id=cluster.cluster_id, member_id=cluster.member_id(node.id))
+        )
+        watched = WatchedTables(
+            ShardFeed(self._driver, calls),
+            lambda table: lambda revision: tables.header(table, revision=revision, term=0),
+            random.Random(),
+            leader_patience_s=LEADER_PATIENCE_ELECTIONS
+            * cluster.raft.election_ticks
+            * cluster.raft.tick_ms
+            / 1000,
+        )
+        services = (
+            EtcdKV(calls, tables, request_bytes_max=limits.request_bytes_max, txn_ops_max=limits.txn_ops_max),
+            EtcdWatch(
+                tables,
+                watched,
+                random.Random(),
+                progress_interval_s=cluster.watch.progress_interval_ms / 1000,
+            ),
+            EtcdCluster(calls, tables, cluster, self._topology),
+            EtcdMaintenance(tables, statuses, cluster),
+            RegattaKV(calls, RegattaHeaders(replica_id=node.id)),
+            RegattaCluster(self._catalog, statuses, cluster, self._topology, node),
+            EtcdLock(self._etcd, asyncio.get_running_loop()),
+            EtcdElection(self._etcd, asyncio.get_running_loop()),
+        )
+        handlers: dict[str, Handler] = {}
+        for service in services:
+            handlers.update(service.handlers)
+        return handlers
+
+    async def _ask_replicas(self) -> dict[ShardId, frames.ReplicaStatus | None]:
+        """How this node's replicas are, by shard."""
+        node = NodeId(self._node.id)
+        return await self._statuses.on(node, self._topology.shards_on(node))
 
     @property
-    def _etcd_api(self) -> Api:
-        return Api(
-            statuses=outcomes.ETCD,
-            message_bytes_max=self._cluster.limits.request_bytes_max + ETCD_HEADROOM_BYTES,
-        )
+    def served(self) -> frozenset[str]:
+        """The paths of all methods that are served."""
+        return frozenset(self._front.routes.by_path)
 
-    def _routes(self) -> list[Route]:
-        return [*self._etcd_routes(), *self._regatta_routes()]
-
-    def _etcd_routes(self) -> list[Route]:
-        cluster, limits = self._cluster, self._cluster.limits
-        headers = EtcdHeaders(cluster_id=cluster.cluster_id, member_id=cluster.member_id(self._node.id))
-        tables = etcd_tables.EtcdTables(self._forward, headers)
-        kv = etcd_kv.EtcdKV(
-            self._forward,
-            tables,
-            request_bytes_max=limits.request_bytes_max,
-            txn_ops_max=limits.txn_ops_max,
-        )
-        members = EtcdCluster(self._forward, tables, cluster)
-        maintenance = EtcdMaintenance(tables, ReplicaStatuses(self._dispatch), cluster)
-        api, keys = self._etcd_api, etcd_kv.METADATA_KEYS
-        read_s, write_s = limits.read_timeout_ms / 1000, limits.write_timeout_ms / 1000
-        methods: list[tuple[str, Unary, float]] = [
-            ("KV/Range", kv.range, read_s),
-            ("KV/Put", kv.put, write_s),
-            ("KV/DeleteRange", kv.delete_range, write_s),
-            ("KV/Txn", kv.txn, write_s),
-            ("KV/Compact", kv.compact, write_s),
-            ("Cluster/MemberList", members.member_list, read_s),
-            ("Maintenance/Status", maintenance.status, read_s),
-            ("Maintenance/Alarm", maintenance.alarm, read_s),
-        ]
-        return [
-            Route(
-                path=f"/etcdserverpb.{name}", api=api, timeout_s=timeout_s, unary=method, metadata_keys=keys
-            )
-            for name, method, timeout_s in methods
-        ]
-
-    def _regatta_routes(self) -> list[Route]:
-        cluster, limits = self._cluster, self._cluster.limits
-        api = Api(statuses=outcomes.REGATTA, message_bytes_max=REGATTA_MESSAGE_BYTES_MAX)
-        read_s, write_s = limits.read_timeout_ms / 1000, limits.write_timeout_ms / 1000
-        kv = regatta_kv.RegattaKV(
-            self._forward, RegattaHeaders(replica_id=self._node.id), step_timeout_s=read_s
-        )
-        members = regatta_cluster.RegattaCluster(
-            self._catalog, ReplicaStatuses(self._dispatch), cluster, self._node
-        )
-        writes, asking = regatta_kv.METADATA_KEYS, regatta_cluster.MEMBER_LIST_METADATA_KEYS
-        methods: list[tuple[str, Unary, float, frozenset[str]]] = [
-            ("KV/Range", kv.range, read_s, frozenset()),
-            ("KV/Put", kv.put, write_s, writes),
-            ("KV/DeleteRange", kv.delete_range, write_s, writes),
-            ("KV/Txn", kv.txn, write_s, writes),
-            ("Cluster/MemberList", members.member_list, read_s, asking),
-            ("Cluster/Status", members.status, read_s, frozenset()),
-        ]
-        iterate = Route(
-            path="/regatta.v1.KV/IterateRange", api=api, timeout_s=read_s, streaming=kv.iterate_range
-        )
-        return [
-            iterate,
-            *(
-                Route(
-                    path=f"/regatta.v1.{name}", api=api, timeout_s=timeout_s, unary=method, metadata_keys=keys
-                )
-                for name, method, timeout_s, keys in methods
-            ),
-        ]
-
-    # ---- life ------------------------------------------------------------------------------------------------------
+    # ---- life --------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Listen. Calls are taken from now on; those that need the catalog wait until it is read.
-
-        Raises PortTaken."""
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        served = [*api_services(), health.SERVICE_NAME, reflection.SERVICE_NAME]
-        reflection.enable_server_reflection(served, self._server)
-        self._server.add_generic_rpc_handlers((self._door,))
-        endpoint = self._node.client_endpoint
-        try:
-            self._server.add_insecure_port(endpoint)
-        except RuntimeError:
-            raise self._taken(endpoint) from None
-        try:
-            self._http.start(self._node.host, self._node.http_port)
-        except OSError:
-            raise self._taken(self._node.http_endpoint) from None
-        await self._server.start()
-        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
-        self._bootstrap = asyncio.create_task(self._catalog.bootstrap())
-        log.info("serving", endpoint=endpoint, node=self._node.name)
-
-    def _taken(self, endpoint: str) -> PortTaken:
-        return PortTaken(
-            f"node {self._node.name} can't listen on {endpoint}: another program has the port, or the address is not "
-            "this machine's"
-        )
-
-    def _ask_replicas(self) -> dict[int, frames.ReplicaStatus | None]:
-        """How this node's replicas are, by shard; for a scrape, from its thread."""
-        asking = ReplicaStatuses(self._dispatch).on(self._node.id, self._cluster.shards_of(self._node.name))
-        return asyncio.run_coroutine_threadsafe(asking, self._loop).result(SCRAPE_TIMEOUT_S)
+        """Accept. Calls are taken from now on; those that need the catalog wait until it is read."""
+        for listener in self._listeners:
+            await listener.start()
+        self._bootstrap = asyncio.create_task(bootstrap(self._catalog, self._tables, self._cluster.tables))
+        log.info("serving", endpoint=self._node.client_endpoint, node=self._node.name)
 
     @property
     def ready(self) -> bool:
@@ -258,26 +253,36 @@ class Coordinator:
 
     def leader_believed(self, shard: int) -> int:
         """Node id of the shard's leader as last heard, 0 = none."""
-        return self._dispatch.routes(shard).leader_believed
+        return self._driver.routes(ShardId(shard)).leader_believed or 0
 
     async def stop(self) -> None:
-        """Take no more calls, let those in flight end (at most CALLS_END_S), and let go of everything."""
+        """Send clients elsewhere, let calls in flight end (at most CALLS_END_S), and let go of everything.
+
+        What waits to be accepted stays in the sockets, for whoever shares them."""
         if self._bootstrap is not None:
             self._bootstrap.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._bootstrap
-        self._http.close()
-        await self._health.enter_graceful_shutdown()
-        # gRPC ends what outlives its grace as CANCELLED, which etcd's Go client would send again. So the dispatch
-        # ends it first, with words that say what is known.
-        ending = asyncio.create_task(self._server.stop(CALLS_END_S + 1.0))
-        await asyncio.wait((ending,), timeout=CALLS_END_S)
-        self._dispatch.close()
-        await ending
+        for listener in self._listeners:
+            listener.close()
+        self._health.close()
+        self._pages.close()
+        front = self._front
+        front.announce_end()
+        # Streams that last end at once, so that their clients go on elsewhere; the others get the time to end.
+        front.end_calls(errors.ShuttingDown(), only=frozenset({Kind.BIDI_STREAM}))
+        if front.sessions:
+            await asyncio.sleep(NOTICE_S)
+        front.refuse_calls()
+        await front.wait_until_idle(CALLS_END_S)
+        # What is left has no time any more. The driver knows what can be said of each: it may have been applied.
+        self._driver.end_calls()
+        await asyncio.sleep(0)
+        front.end_calls(errors.ShuttingDown())
+        await front.wait_until_idle(LAST_WORDS_S)
+        front.close()
         self._let_go()
 
     def _let_go(self) -> None:
-        for link in self._links:
-            link.close()
-        self._links.clear()
+        self._driver.close()
         self._context.term()

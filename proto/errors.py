@@ -347,6 +347,40 @@ class Corrupt(BoathouseError):
     retry = Retry.OTHER_REPLICA
 
 
+class TableContradicted(BoathouseError):
+    """The catalog says one thing of a table, and its shard another: whose data it is, is not known, and it is not
+    served."""
+
+    frame_code = 162
+
+
+# ---- locks and elections: what etcd's own client library says, and nobody repeats ----------------------------
+
+
+class SessionExpired(BoathouseError):
+    """The lease of somebody who waited for a lock ran out."""
+
+    frame_code = 180
+
+
+class NoElectionLeader(BoathouseError):
+    """Nobody has been elected under that name."""
+
+    frame_code = 181
+
+
+class NotElectionLeader(BoathouseError):
+    """The key and revision that were given do not lead, or lead no longer."""
+
+    frame_code = 182
+
+
+class LeaderKeyMissing(BoathouseError):
+    """Proclaim and Resign need the key that Campaign answered."""
+
+    frame_code = 183
+
+
 def _concrete(base: type[BoathouseError]) -> dict[int, type[BoathouseError]]:
     found: dict[int, type[BoathouseError]] = {}
     for cls in base.__subclasses__():

@@ -8,9 +8,16 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from google.protobuf.message import DecodeError
+
+from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames
+from proto.regatta import regatta_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LEVEL: Final = 1
 """The newest machine level that this build can apply.
@@ -36,6 +43,7 @@ class ApiName(enum.Enum):
     """Whose words an answer speaks: limits and error texts go by API."""
 
     ETCD = "etcd"
+    ETCD_CONCURRENCY = "etcd's Lock and Election"
     REGATTA = "regatta"
     GRPC = "grpc"
     """gRPC's own services: health and reflection."""
@@ -100,6 +108,7 @@ COMMANDS: Final[dict[int, Command]] = {
     frames.CURSOR_CLOSE: Command(access=Access.REPLICA),
     frames.TRANSFER_LEADER: Command(access=Access.LEADER),
     frames.RAISE_LEVEL: Command(access=Access.INTERNAL),
+    frames.TABLE_CHANGES: Command(access=Access.REPLICA),
 }
 
 
@@ -113,6 +122,42 @@ def access_of(request: frames.Request) -> Access | None:
     return command.access
 
 
+def frees_space(request: frames.Request) -> bool:
+    """Whether this request is taken while the disk is nearly full, because it ends with less stored than before: by its
+    method, or as a transaction that deletes and puts nothing."""
+    parse = _TXN.get(request.method)
+    if parse is None:
+        return COMMANDS[request.method].frees_space
+    try:
+        return _only_deletes(parse(request.body))
+    except DecodeError:
+        return False
+
+
+_Txn = rpc_pb2.TxnRequest | regatta_pb2.TxnRequest
+
+_TXN: Final[dict[int, Callable[[bytes], _Txn]]] = {
+    frames.ETCD_TXN: rpc_pb2.TxnRequest.FromString,
+    frames.REGATTA_TXN: regatta_pb2.TxnRequest.FromString,
+}
+
+
+def _only_deletes(txn: _Txn) -> bool:
+    deletes = False
+    for op in (*txn.success, *txn.failure):
+        kind = op.WhichOneof("request")
+        if kind == "request_txn":
+            assert isinstance(op, rpc_pb2.RequestOp)
+            if not _only_deletes(op.request_txn):
+                return False
+            deletes = True
+        elif kind == "request_delete_range":
+            deletes = True
+        elif kind != "request_range":
+            return False
+    return deletes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
     """One gRPC method."""
@@ -121,19 +166,45 @@ class Method:
     access: Access
     kind: Kind = Kind.UNARY
     permission: Permission = Permission.KEYS
+    http: tuple[str, ...] = ()
+    """Paths of the JSON gateway, each a POST."""
+    waits: bool = False
+    """Whether it may wait for other clients: only its own client sets an end to that."""
 
 
-_E, _R = ApiName.ETCD, ApiName.REGATTA
+_E, _C, _R, _G = ApiName.ETCD, ApiName.ETCD_CONCURRENCY, ApiName.REGATTA, ApiName.GRPC
 
 METHODS: Final[dict[str, Method]] = {
-    "/etcdserverpb.KV/Range": Method(api=_E, access=Access.READ),
-    "/etcdserverpb.KV/Put": Method(api=_E, access=Access.WRITE),
-    "/etcdserverpb.KV/DeleteRange": Method(api=_E, access=Access.WRITE),
-    "/etcdserverpb.KV/Txn": Method(api=_E, access=Access.WRITE),
-    "/etcdserverpb.KV/Compact": Method(api=_E, access=Access.WRITE),
-    "/etcdserverpb.Cluster/MemberList": Method(api=_E, access=Access.COORDINATOR, permission=Permission.NONE),
-    "/etcdserverpb.Maintenance/Status": Method(api=_E, access=Access.COORDINATOR, permission=Permission.NONE),
-    "/etcdserverpb.Maintenance/Alarm": Method(api=_E, access=Access.COORDINATOR, permission=Permission.NONE),
+    "/etcdserverpb.KV/Range": Method(api=_E, access=Access.READ, http=("/v3/kv/range",)),
+    "/etcdserverpb.KV/Put": Method(api=_E, access=Access.WRITE, http=("/v3/kv/put",)),
+    "/etcdserverpb.KV/DeleteRange": Method(api=_E, access=Access.WRITE, http=("/v3/kv/deleterange",)),
+    "/etcdserverpb.KV/Txn": Method(api=_E, access=Access.WRITE, http=("/v3/kv/txn",)),
+    "/etcdserverpb.KV/Compact": Method(api=_E, access=Access.WRITE, http=("/v3/kv/compaction",)),
+    "/etcdserverpb.Watch/Watch": Method(
+        api=_E, access=Access.READ, kind=Kind.BIDI_STREAM, http=("/v3/watch",)
+    ),
+    "/etcdserverpb.Cluster/MemberList": Method(
+        api=_E, access=Access.COORDINATOR, permission=Permission.NONE, http=("/v3/cluster/member/list",)
+    ),
+    "/etcdserverpb.Maintenance/Status": Method(
+        api=_E, access=Access.COORDINATOR, permission=Permission.NONE, http=("/v3/maintenance/status",)
+    ),
+    "/etcdserverpb.Maintenance/Alarm": Method(
+        api=_E, access=Access.COORDINATOR, permission=Permission.NONE, http=("/v3/maintenance/alarm",)
+    ),
+    "/v3lockpb.Lock/Lock": Method(api=_C, access=Access.COORDINATOR, waits=True, http=("/v3/lock/lock",)),
+    "/v3lockpb.Lock/Unlock": Method(api=_C, access=Access.COORDINATOR, http=("/v3/lock/unlock",)),
+    "/v3electionpb.Election/Campaign": Method(
+        api=_C, access=Access.COORDINATOR, waits=True, http=("/v3/election/campaign",)
+    ),
+    "/v3electionpb.Election/Proclaim": Method(
+        api=_C, access=Access.COORDINATOR, http=("/v3/election/proclaim",)
+    ),
+    "/v3electionpb.Election/Leader": Method(api=_C, access=Access.COORDINATOR, http=("/v3/election/leader",)),
+    "/v3electionpb.Election/Observe": Method(
+        api=_C, access=Access.COORDINATOR, kind=Kind.SERVER_STREAM, http=("/v3/election/observe",)
+    ),
+    "/v3electionpb.Election/Resign": Method(api=_C, access=Access.COORDINATOR, http=("/v3/election/resign",)),
     "/regatta.v1.KV/Range": Method(api=_R, access=Access.READ),
     "/regatta.v1.KV/IterateRange": Method(api=_R, access=Access.READ, kind=Kind.SERVER_STREAM),
     "/regatta.v1.KV/Put": Method(api=_R, access=Access.WRITE),
@@ -141,5 +212,15 @@ METHODS: Final[dict[str, Method]] = {
     "/regatta.v1.KV/Txn": Method(api=_R, access=Access.WRITE),
     "/regatta.v1.Cluster/MemberList": Method(api=_R, access=Access.COORDINATOR, permission=Permission.NONE),
     "/regatta.v1.Cluster/Status": Method(api=_R, access=Access.COORDINATOR, permission=Permission.NONE),
+    "/grpc.health.v1.Health/Check": Method(api=_G, access=Access.COORDINATOR, permission=Permission.NONE),
+    "/grpc.health.v1.Health/Watch": Method(
+        api=_G, access=Access.COORDINATOR, kind=Kind.SERVER_STREAM, permission=Permission.NONE
+    ),
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": Method(
+        api=_G, access=Access.COORDINATOR, kind=Kind.BIDI_STREAM, permission=Permission.NONE
+    ),
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Method(
+        api=_G, access=Access.COORDINATOR, kind=Kind.BIDI_STREAM, permission=Permission.NONE
+    ),
 }
 """By path, as HTTP/2's `:path` has it."""

@@ -14,16 +14,18 @@ import apsw
 import structlog
 import zmq
 
-from config.process.child import emit, fail, read_spec, refuse_optimized, set_up_logging
+from config.process.child import ask_restart, emit, fail, read_spec, refuse_optimized, set_up_logging
 from config.process.memory import give_back_large_blocks
-from proto import errors
+from config.topology import FileTopology
+from proto import errors, ids
+from proto.ids import ShardId
 from shardworker.background import BackgroundThreads
 from shardworker.loop import Loop
 from shardworker.machine import REGISTRY, Registry, StateMachine, TooNew
 from shardworker.raft import Membership, NodeId, Raft
 from shardworker.replica.rebuild import RebuildBegun, begin_rebuild, has_peers
 from shardworker.replica.replica import Replica
-from shardworker.settings import begin_alone, raft_settings, store_settings
+from shardworker.settings import begin_alone, is_alone, raft_settings, store_settings
 from shardworker.store import (
     CrashPoint,
     Identity,
@@ -53,15 +55,17 @@ class Worker:
         """Open the database and bind the sockets. registry: what this build can carry out. Raises StoreError, TooNew,
         errors.Corrupt or zmq.ZMQError."""
         assert spec.shard is not None
-        cluster, shard = spec.cluster, spec.shard
+        cluster, shard = spec.cluster, ShardId(spec.shard)
         node = NodeId(cluster.node(spec.node).id)
-        holders = cluster.replica_nodes(shard)
-        founders = Membership(voters=frozenset(NodeId(holder.id) for holder in holders))
+        topology, here = FileTopology(cluster), ids.NodeId(node)
+        holders = topology.replicas_of(shard)
+        founders = Membership(voters=frozenset(NodeId(holder) for holder in holders))
         self._store = ReplicaStore.open(
             cluster.replica_dir(spec.node, shard),
             Identity(cluster_id=cluster.cluster_id, node=node, shard=shard),
             store_settings(cluster),
             crash_points=from_environment(os.environ),
+            alone=is_alone(node, founders),
         )
         begin_alone(self._store, founders)
         try:
@@ -82,11 +86,16 @@ class Worker:
             random.Random(),
         )
         self._transport = Transport(
-            binds=(cluster.worker_ipc(spec.node, shard), cluster.worker_tcp(spec.node, shard)),
+            binds=(
+                topology.address_of(here, shard, seen_from=here),
+                topology.address_of(here, shard),
+            ),
             peers={
-                NodeId(peer.id): cluster.worker_tcp(peer.id, shard) for peer in holders if peer.id != node
+                NodeId(peer): topology.address_of(peer, shard, seen_from=here)
+                for peer in holders
+                if peer != here
             },
-            group=cluster.group(shard),
+            group=topology.group_of(shard),
         )
         self._background = BackgroundThreads(threads=cluster.store.reader_threads, wake=self._transport.wake)
         replica = Replica(
@@ -163,7 +172,9 @@ def main(registry: Registry = REGISTRY) -> None:
         fail(_refusal(spec, error))
     except apsw.CorruptError as error:
         fail(_refusal(spec, errors.Corrupt(f"SQLite found a damaged page: {error}")))
-    except (StoreError, RebuildBegun, TooNew) as error:
+    except RebuildBegun as error:
+        ask_restart(str(error))
+    except (StoreError, TooNew) as error:
         fail(str(error))
 
 

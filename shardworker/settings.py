@@ -37,9 +37,13 @@ def store_settings(cluster: ClusterConfig) -> StoreSettings:
     )
 
 
+def is_alone(node: int, founders: Membership) -> bool:
+    """Whether this node's replica is all of its shard."""
+    return founders.voters == {NodeId(node)}
+
+
 def begin_alone(store: ReplicaStore, founders: Membership) -> None:
     """A new replica that is all of its shard has nobody to ask (replica/census.py): it begins."""
-    alone = founders.voters == {NodeId(store.identity.node)}
-    if alone and not store.membership.voters and store.rebuild is None:
+    if is_alone(store.identity.node, founders) and not store.membership.voters and store.rebuild is None:
         with store.turn(sync=True) as turn:
             turn.set_membership(founders)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from tools import kv, table
+from tools import kv, streams, table
 from tools.failure import Failed
 from tools.output import Output
 
@@ -21,6 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help and errors: half the time to the first line, and nothing is wrapped into boxes
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -56,7 +57,7 @@ def down(
 ) -> None:
     """Stop a cluster that is up on this machine."""
     from tools.cluster_file import read_cluster
-    from tools.processes import down as run_down
+    from tools.down import down as run_down
 
     run_down(read_cluster(file), node)
 
@@ -65,46 +66,50 @@ def down(
 def status(file: FileArgument = None, output: OutputOption = Output.TABLE) -> None:
     """List every process: state, restarts, load, and each replica's role."""
     from tools.cluster_file import read_cluster
-    from tools.processes import status as run_status
+    from tools.status import status as run_status
 
     run_status(read_cluster(file), output)
-
-
-def _operate(operation: str, target: str, file: Path | None, output: Output) -> None:
-    from tools.cluster_file import read_cluster
-    from tools.processes import operate
-
-    operate(read_cluster(file), operation, target, output)
 
 
 @app.command()
 def start(target: TargetArgument, file: FileArgument = None, output: OutputOption = Output.TABLE) -> None:
     """Start processes that were stopped or have failed."""
-    _operate("start", target, file, output)
+    from tools.cluster_file import read_cluster
+    from tools.operate import start as run_start
+
+    run_start(read_cluster(file), target, output)
 
 
 @app.command()
 def stop(target: TargetArgument, file: FileArgument = None, output: OutputOption = Output.TABLE) -> None:
     """Stop processes in order; they stay stopped until started."""
-    _operate("stop", target, file, output)
+    from tools.cluster_file import read_cluster
+    from tools.operate import stop as run_stop
+
+    run_stop(read_cluster(file), target, output)
 
 
 @app.command()
 def restart(target: TargetArgument, file: FileArgument = None, output: OutputOption = Output.TABLE) -> None:
     """Restart processes one at a time; each has to be back in its shard before the next goes down."""
-    _operate("restart", target, file, output)
+    from tools.cluster_file import read_cluster
+    from tools.operate import restart as run_restart
+
+    run_restart(read_cluster(file), target, output)
 
 
 @app.command()
 def logs(
     target: TargetArgument,
     file: FileArgument = None,
-    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many lines of each log.")] = 50,
+    lines: Annotated[
+        int, typer.Option("-n", "--lines", min=0, max=10_000_000, help="How many lines of each log.")
+    ] = 50,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as lines are written.")] = False,
 ) -> None:
     """Show what processes wrote to their logs."""
     from tools.cluster_file import read_cluster
-    from tools.processes import logs as run_logs
+    from tools.logs import logs as run_logs
 
     run_logs(read_cluster(file), target, lines, follow)
 
@@ -156,12 +161,19 @@ def bench(context: typer.Context) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    streams.repair()
     if not __debug__:
         sys.exit("boathouse: python -O strips the assertions that guard the data; start without it")
     try:
         app()
     except Failed as failure:
         typer.echo(f"boathouse: {failure}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        # What fails without a name is the output: whoever opens or connects says what.
+        what = "the output can't be written" if error.filename is None else error.filename
+        streams.give_up_stdout()
+        typer.echo(f"boathouse: {what}: {error.strerror}", err=True)
         sys.exit(1)
 
 

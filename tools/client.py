@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 import grpc
 
-from proto.etcd import rpc_pb2_grpc
+from proto.etcd import rpc_pb2 as rpc
+from tools.endpoints import is_loopback
 from tools.failure import Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from proto.etcd import rpc_pb2 as rpc
+    from google.protobuf.message import Message
+
+M = TypeVar("M", bound="Message")
 
 OPTIONS: Final = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 ATTEMPT_S_MAX: Final = 5.0
@@ -34,7 +37,7 @@ class KvClient:
         self._timeout_s = timeout_s
         self._request_id = request_id
         self._channels = {
-            endpoint: grpc.insecure_channel(endpoint, options=OPTIONS) for endpoint in endpoints
+            endpoint: grpc.insecure_channel(endpoint, options=_options(endpoint)) for endpoint in endpoints
         }
 
     def __enter__(self) -> Self:
@@ -45,22 +48,18 @@ class KvClient:
             channel.close()
 
     def range(self, request: rpc.RangeRequest) -> rpc.RangeResponse:
-        response: rpc.RangeResponse = self._call("Range", request, write=False)
-        return response
+        return self._call("Range", request, rpc.RangeResponse, write=False)
 
     def put(self, request: rpc.PutRequest) -> rpc.PutResponse:
-        response: rpc.PutResponse = self._call("Put", request, write=True)
-        return response
+        return self._call("Put", request, rpc.PutResponse, write=True)
 
     def delete_range(self, request: rpc.DeleteRangeRequest) -> rpc.DeleteRangeResponse:
-        response: rpc.DeleteRangeResponse = self._call("DeleteRange", request, write=True)
-        return response
+        return self._call("DeleteRange", request, rpc.DeleteRangeResponse, write=True)
 
     def txn(self, request: rpc.TxnRequest) -> rpc.TxnResponse:
-        response: rpc.TxnResponse = self._call("Txn", request, write=True)
-        return response
+        return self._call("Txn", request, rpc.TxnResponse, write=True)
 
-    def _call(self, method: str, request: Any, *, write: bool) -> Any:
+    def _call(self, method: str, request: Message, answer: type[M], *, write: bool) -> M:
         """Ask until an endpoint answers or the time is up. Raises Failed with the server's words."""
         metadata = list(self._metadata)
         if write:
@@ -68,11 +67,13 @@ class KvClient:
         deadline_s = time.monotonic() + self._timeout_s
         while True:
             for endpoint, channel in self._channels.items():
-                call: Callable[..., Any] = getattr(rpc_pb2_grpc.KVStub(channel), method)
+                call: grpc.UnaryUnaryMultiCallable[Message, M] = channel.unary_unary(
+                    f"/etcdserverpb.KV/{method}", type(request).SerializeToString, answer.FromString
+                )
                 remaining_s = max(0.001, deadline_s - time.monotonic())
                 attempt_s = min(remaining_s, ATTEMPT_S_MAX) if len(self._channels) > 1 else remaining_s
                 try:
-                    return call(request, timeout=attempt_s, metadata=metadata)
+                    return call(request, timeout=attempt_s, metadata=tuple(metadata))
                 except grpc.RpcError as error:
                     failure = error
                     if not _may_repeat(error):
@@ -80,6 +81,11 @@ class KvClient:
             if time.monotonic() + PAUSE_S >= deadline_s:
                 raise Failed(_words(endpoint, failure)) from None
             time.sleep(PAUSE_S)
+
+
+def _options(endpoint: str) -> list[tuple[str, int]]:
+    """A proxy for the world outside (http_proxy) has nothing to do with what is on this machine."""
+    return [*OPTIONS, ("grpc.enable_http_proxy", 0)] if is_loopback(endpoint) else OPTIONS
 
 
 def _may_repeat(error: grpc.RpcError) -> bool:

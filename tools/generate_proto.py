@@ -15,26 +15,23 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("proto", "tests/conformance/foreign")
+"""Where .proto files are."""
 
 
 def proto_files() -> list[str]:
     """The project's .proto files, relative to the repository root, sorted."""
-    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "proto").rglob("*.proto"))
-
-
-def has_services(name: str) -> bool:
-    """Whether the .proto file declares a gRPC service and so gets _pb2_grpc modules."""
-    return any(line.startswith("service ") for line in (ROOT / name).read_text().splitlines())
+    return sorted(
+        str(path.relative_to(ROOT)) for folder in FOLDERS for path in (ROOT / folder).rglob("*.proto")
+    )
 
 
 def generate(output: Path) -> None:
-    """Write _pb2.py, _pb2.pyi and, for files with services, _pb2_grpc.py and _pb2_grpc.pyi below output.
+    """Write _pb2.py and _pb2.pyi below output.
 
+    No _pb2_grpc: servers and clients here name a method by its path.
     Raises RuntimeError if protoc refuses a file; protoc itself has then said why on standard error."""
-    files = proto_files()
-    run_protoc([f"--python_out={output}", f"--mypy_out=quiet:{output}", *files])
-    with_services = [name for name in files if has_services(name)]
-    run_protoc([f"--grpc_python_out={output}", f"--mypy_grpc_out=quiet:{output}", *with_services])
+    run_protoc([f"--python_out={output}", f"--mypy_out=quiet:{output}", *proto_files()])
 
 
 def run_protoc(arguments: list[str]) -> None:
@@ -47,11 +44,12 @@ def run_protoc(arguments: list[str]) -> None:
 
 
 def generated_files(folder: Path) -> dict[str, bytes]:
-    """The generated modules below folder/proto, by their path relative to folder."""
+    """The generated modules below folder, by their path relative to it."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
-        for pattern in ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi")
-        for path in (folder / "proto").rglob(pattern)
+        for pattern in ("*_pb2*.py", "*_pb2*.pyi")
+        for place in FOLDERS
+        for path in (folder / place).rglob(pattern)
     }
 
 

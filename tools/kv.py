@@ -12,16 +12,20 @@ import typer
 
 from tools.failure import Failed
 from tools.output import Output, print_json, print_table
+from tools.streams import read_stdin
 
 if TYPE_CHECKING:
     from proto.etcd import kv_pb2
     from proto.etcd import rpc_pb2 as rpc
     from tools.client import KvClient
 
-app = typer.Typer(help="Read and write keys through the etcd API.", no_args_is_help=True)
+app = typer.Typer(
+    help="Read and write keys through the etcd API.", no_args_is_help=True, rich_markup_mode=None
+)
 
 DEFAULT_ENDPOINT = "127.0.0.1:2379"
 INT64_MAX = 2**63 - 1
+TIMEOUT_S_MAX = 86_400.0
 
 KeyArgument = Annotated[str, typer.Argument(help="Key.")]
 TxnFileArgument = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Without one, stdin.")]
@@ -34,8 +38,17 @@ EndpointOption = Annotated[
 TableOption = Annotated[
     str | None, typer.Option("--table", "-t", help="Table; the server's default is `default`.")
 ]
+
+
+def _check_timeout(value: float) -> float:
+    if not 0.001 <= value <= TIMEOUT_S_MAX:  # written so that it is true for nan
+        raise typer.BadParameter(f"{value} is not in the range 0.001<=x<={TIMEOUT_S_MAX:g}")
+    return value
+
+
 TimeoutOption = Annotated[
-    float, typer.Option("--timeout", min=0.001, help="Seconds before the command gives up.")
+    float,
+    typer.Option("--timeout", callback=_check_timeout, help="Seconds before the command gives up."),
 ]
 HexOption = Annotated[bool, typer.Option("--hex", help="Keys and values are given and shown as hexadecimal.")]
 OutputOption = Annotated[
@@ -127,7 +140,7 @@ def put(
     """Put a value at a key."""
     from proto.etcd import rpc_pb2 as rpc
 
-    content = sys.stdin.buffer.read() if value is None else _given(value, as_hex)
+    content = read_stdin() if value is None else _given(value, as_hex)
     request = rpc.PutRequest(key=_given(key, as_hex), value=content, prev_kv=prev_kv, lease=lease)
     with open_client(endpoint, table, timeout, request_id) as client:
         response = client.put(request)
@@ -184,8 +197,8 @@ def txn(
 
     source = "stdin" if file is None else str(file)
     try:
-        content = sys.stdin.buffer.read() if file is None else file.read_bytes()
-        request = parse_txn(content.decode())
+        content = read_stdin() if file is None else file.read_bytes()
+        request = parse_txn(content.decode("utf-8-sig"))  # Windows editors begin a file with a mark
     except OSError as error:
         raise Failed(f"{source}: can't be read: {error.strerror}") from None
     except TxnSyntaxError as error:
@@ -227,10 +240,12 @@ def open_client(
 ) -> KvClient:
     """A client for what --endpoint, --table and --timeout say."""
     from tools.client import KvClient
+    from tools.endpoints import parse_endpoints
 
-    endpoints = [part.strip().removeprefix("http://") for part in endpoint.split(",") if part.strip()]
-    if not endpoints:
-        raise typer.BadParameter("no endpoint given", param_hint="--endpoint")
+    try:
+        endpoints = parse_endpoints(endpoint)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--endpoint") from None
     for option, text in (("--table", table), ("--request-id", request_id)):
         if text and not (text.isascii() and text.isprintable()):
             raise typer.BadParameter(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
@@ -10,10 +9,7 @@ import typer
 from tools.kv import DEFAULT_ENDPOINT, EndpointOption, TimeoutOption
 from tools.output import Output, print_json, print_table
 
-app = typer.Typer(help="Tables of a running cluster.", no_args_is_help=True)
-
-CATALOG = "_catalog"
-PREFIX = b"tables/"
+app = typer.Typer(help="Tables of a running cluster.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()
@@ -36,10 +32,14 @@ def list_(
 
 def _tables(endpoint: str, timeout_s: float) -> list[dict[str, Any]]:
     """The catalog is a table like any other, so it is read like one."""
+    from proto import catalog
     from proto.etcd import rpc_pb2 as rpc
-    from tools.key_range import prefix_end
     from tools.kv import open_client
 
-    with open_client(endpoint, CATALOG, timeout_s) as client:
-        response = client.range(rpc.RangeRequest(key=PREFIX, range_end=prefix_end(PREFIX)))
-    return [{"name": kv.key.removeprefix(PREFIX).decode(), **json.loads(kv.value)} for kv in response.kvs]
+    with open_client(endpoint, catalog.CATALOG_NAME, timeout_s) as client:
+        response = client.range(rpc.RangeRequest(key=catalog.TABLES_PREFIX, range_end=catalog.TABLES_END))
+    entries = [catalog.parse_row(kv.key, kv.value) for kv in response.kvs]
+    return [
+        {"name": entry.name, "id": entry.id, "shard": entry.shard, "history": entry.history_word}
+        for entry in entries
+    ]

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING
 
-import typer
-
-from coordinator.supervisor.process import State
+from config.process.report import State
 from coordinator.supervisor.refusal import StartRefused
 from coordinator.supervisor.run import nodes_to_start, run
 from tools.cluster_file import read_cluster
 from tools.failure import Failed
+from tools.printer import Printer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from config import ClusterConfig
-    from coordinator.supervisor.process import ProcessReport
+    from config.process.report import ProcessReport
 
 
 def up(file: Path | None, node: str | None) -> None:
@@ -26,7 +24,8 @@ def up(file: Path | None, node: str | None) -> None:
     cluster = read_cluster(file)
     try:
         nodes = nodes_to_start(cluster, node)
-        run(cluster, nodes, _Terminal(cluster, nodes))
+        with Printer() as printer:
+            run(cluster, nodes, _Terminal(cluster, nodes, printer))
     except StartRefused as refusal:
         raise Failed(str(refusal)) from None
 
@@ -35,9 +34,10 @@ class _Terminal:
     """Says what a person in front of `up` wants to know: that it is up, how to talk to it, and what goes
     wrong."""
 
-    def __init__(self, cluster: ClusterConfig, nodes: list[str]) -> None:
+    def __init__(self, cluster: ClusterConfig, nodes: list[str], printer: Printer) -> None:
         self._cluster = cluster
         self._nodes = nodes
+        self._say = printer.say
         self._started_s = time.monotonic()
         self._quiet = False
         self._crashed: set[str] = set()
@@ -64,6 +64,9 @@ class _Terminal:
         elif report.state is State.RUNNING and name in self._crashed:
             self._crashed.discard(name)
             self._say(f"{name} is running again, process {report.pid}", "green")
+        elif report.state is State.STARTING and report.reason and report.pid is None:
+            if name not in self._crashed:
+                self._say(f"{name} starts again: {report.reason}", "yellow")
 
     def all_running(self) -> None:
         seconds = time.monotonic() - self._started_s
@@ -76,14 +79,6 @@ class _Terminal:
     def stopping(self, reason: str) -> None:
         self._quiet = True
         self._say(reason)
-
-    def _say(self, text: str, style: str = "") -> None:
-        if sys.stdout.isatty():
-            from rich.console import Console
-
-            Console(highlight=False).print(text, style=style, markup=False, soft_wrap=True)
-        else:
-            typer.echo(text)
 
 
 def _count(number: int, noun: str) -> str:

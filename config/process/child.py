@@ -1,7 +1,7 @@
-"""What the supervisor and its children agree on: how a child is told what it is, and how it reports back.
+"""What a child process does to talk with its supervisor. The other end is coordinator/supervisor/life.py.
 
 The child's stdin carries one line of JSON, its ProcessSpec, and then stays open: its end means that the supervisor
-is gone. The child's stdout carries one JSON object a line, its events; its stderr is its log.
+is gone. The child's stdout carries its events (config/process/events.py); its stderr is its log.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import json
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn, TextIO, cast
+from typing import TYPE_CHECKING, Final, NoReturn, TextIO, cast
 
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
-from config.models import ProcessSpec
+from config.process.events import EXIT_FAILED, EXIT_RESTART
+from config.process.spec import ProcessSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-EXIT_FAILED = 1
+_REPORT_FD: Final = 1
 
 
 def read_spec(kind: str) -> ProcessSpec:
@@ -44,18 +45,31 @@ def _first_line(fd: int) -> bytes:
 
 
 def emit(event: str, details: Mapping[str, object] | None = None) -> None:
-    """Tell the supervisor something. A supervisor that has gone is not an error here: the loop notices on stdin."""
-    try:
-        print(json.dumps({"event": event, **(details or {})}), flush=True)  # noqa: T201 - stdout is the report channel
-    except BrokenPipeError:
-        pass
+    """Tell the supervisor something. Never waits and never fails.
+
+    A supervisor that has gone is not an error here: the loop notices on stdin. One that reads nothing for an hour, in a
+    debugger for instance, fills the pipe with beats; what no longer fits is lost, and the work goes on."""
+    line = json.dumps({"event": event, **(details or {})}).encode() + b"\n"
+    with contextlib.suppress(OSError):
+        os.set_blocking(_REPORT_FD, False)
+        while line:
+            line = line[os.write(_REPORT_FD, line) :]
 
 
 def fail(reason: str) -> NoReturn:
     """Report that this process cannot run, and end it."""
-    emit("failed", {"reason": reason})
+    _end("failed", reason, EXIT_FAILED)
+
+
+def ask_restart(reason: str) -> NoReturn:
+    """End this process, to be started again at once. Not a failure, and never counted as one."""
+    _end("restart", reason, EXIT_RESTART)
+
+
+def _end(event: str, reason: str, code: int) -> NoReturn:
+    emit(event, {"reason": reason})
     print(reason, file=sys.stderr, flush=True)  # noqa: T201 - the log's last line is what an operator reads
-    raise SystemExit(EXIT_FAILED)
+    raise SystemExit(code)
 
 
 def refuse_optimized() -> None:

@@ -39,6 +39,12 @@ class Call(Protocol):
     def messages(self) -> AsyncIterator[bytes]:
         """The request messages of a client-streaming or bidirectional call; ends when the client has no more to say."""
 
+    def add_header(self, name: str, value: str) -> None:
+        """Metadata for the client, ahead of the first answer. A `-bin` value is given in base64."""
+
+    def add_trailer(self, name: str, value: str) -> None:
+        """Metadata for the client, beside the status."""
+
     async def send(self, message: bytes) -> None:
         """One answer of a server-streaming or bidirectional call. Waits while more is queued than a stream may hold.
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from grpc import StatusCode as Code
-
 from proto import errors
+from proto.codes import Code
 
 
 class Row(NamedTuple):
@@ -76,6 +75,16 @@ ETCD: Final[Table] = {
     errors.ReadTimedOut: Row(Code.UNAVAILABLE, "etcdserver: request timed out"),
     errors.InvariantBroken: Row(Code.INTERNAL, "boathouse: internal error: {detail}"),
     errors.Corrupt: Row(Code.DATA_LOSS, "etcdserver: corrupt cluster"),
+    errors.TableContradicted: Row(Code.DATA_LOSS, "etcdserver: corrupt cluster: {detail}"),
+}
+
+ETCD_CONCURRENCY: Final[Table] = {
+    # etcd's Lock and Election run over a client inside the server, and whatever that client reports leaves as UNKNOWN.
+    **{error: Row(Code.UNKNOWN, row.text) for error, row in ETCD.items()},
+    errors.SessionExpired: Row(Code.UNKNOWN, "mutex: session is expired"),
+    errors.NoElectionLeader: Row(Code.UNKNOWN, "election: no leader"),
+    errors.NotElectionLeader: Row(Code.UNKNOWN, "election: not leader"),
+    errors.LeaderKeyMissing: Row(Code.UNKNOWN, '"leader" field must be provided'),
 }
 
 REGATTA: Final[Table] = {
@@ -121,7 +130,21 @@ REGATTA: Final[Table] = {
     errors.ReadTimedOut: Row(Code.UNAVAILABLE, "timeout"),
     errors.InvariantBroken: Row(Code.INTERNAL, "internal error: {detail}"),
     errors.Corrupt: Row(Code.DATA_LOSS, "corrupt data: {detail}"),
+    errors.TableContradicted: Row(Code.DATA_LOSS, "{detail}"),
 }
+
+GRPC: Final[Table] = {
+    errors.BoathouseError: Row(Code.UNAVAILABLE, "{detail}"),
+    errors.InvalidRequest: Row(Code.INVALID_ARGUMENT, "{detail}"),
+    errors.MalformedRequest: Row(Code.INTERNAL, "grpc: error unmarshalling request: {detail}"),
+    errors.MessageTooLarge: Row(Code.RESOURCE_EXHAUSTED, "grpc: received message larger than max ({detail})"),
+    errors.Absent: Row(Code.NOT_FOUND, "{detail}"),
+    errors.MethodNotServed: Row(Code.UNIMPLEMENTED, "{detail}"),
+    errors.ShuttingDown: Row(Code.UNAVAILABLE, "the server is stopping"),
+    errors.QueueFull: Row(Code.RESOURCE_EXHAUSTED, "the server is too busy, try again later"),
+    errors.InvariantBroken: Row(Code.INTERNAL, "internal error: {detail}"),
+}
+"""Of gRPC's own services, which touch no shard."""
 
 
 def find_row(table: Table, error_class: type[errors.BoathouseError]) -> Row:

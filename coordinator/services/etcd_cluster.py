@@ -6,20 +6,24 @@ from typing import TYPE_CHECKING
 
 from coordinator.services.decoding import decode
 from proto.etcd import rpc_pb2 as etcd
+from proto.ids import NodeId
 from proto.internal import frames_pb2 as frames
 
 if TYPE_CHECKING:
     from config import ClusterConfig
-    from coordinator.door import Metadata
+    from config.topology import Topology
+    from coordinator.api.call import Call, Handler
     from coordinator.services.etcd_tables import EtcdTables
-    from coordinator.shards.table_calls import Forward
+    from coordinator.shards.table_calls import TableCalls
 
 
 class EtcdCluster:
     """MemberList."""
 
-    def __init__(self, forward: Forward, tables: EtcdTables, cluster: ClusterConfig) -> None:
-        self._forward = forward
+    def __init__(
+        self, calls: TableCalls, tables: EtcdTables, cluster: ClusterConfig, topology: Topology
+    ) -> None:
+        self._calls = calls
         self._tables = tables
         members = etcd.MemberListResponse(
             members=sorted(
@@ -27,7 +31,7 @@ class EtcdCluster:
                     etcd.Member(
                         ID=cluster.member_id(node.id),
                         name=node.name,
-                        peerURLs=[cluster.worker_tcp(node.id, 1).replace("tcp://", "http://")],
+                        peerURLs=[f"http://{topology.peer_endpoint_of(NodeId(node.id))}"],
                         clientURLs=[f"http://{node.client_endpoint}"],
                     )
                     for node in cluster.nodes.values()
@@ -37,12 +41,19 @@ class EtcdCluster:
         )
         self._members = members.SerializeToString()
 
-    async def member_list(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
+    @property
+    def handlers(self) -> dict[str, Handler]:
+        """By path."""
+        return {"/etcdserverpb.Cluster/MemberList": self.member_list}
+
+    async def member_list(self, call: Call) -> bytes:
         """All nodes, by id. Linearizable on request: then it proves that the table's shard has a quorum."""
-        request = decode(etcd.MemberListRequest.FromString, body)
-        table = await self._tables.find(metadata, deadline)
+        request = decode(etcd.MemberListRequest.FromString, call.body)
+        table = await self._tables.find(call)
         term = 0
         if request.linearizable:
-            reply = await self._forward.read(table, frames.TABLE_STATUS, b"", deadline, linearizable=True)
+            table, reply = await self._calls.read(
+                table, frames.TABLE_STATUS, b"", call.deadline, linearizable=True
+            )
             term = reply.term
         return self._tables.header(table, revision=0, term=term) + self._members

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from coordinator.services import etcd_tables
 from coordinator.services.decoding import decode
 from coordinator.shards import request_ids
 from proto.etcd import rpc_pb2 as etcd
@@ -12,67 +11,74 @@ from proto.internal import frames_pb2 as frames
 from proto.validation import etcd as shape
 
 if TYPE_CHECKING:
-    from coordinator.door import Metadata
+    from coordinator.api.call import Call, Handler
     from coordinator.services.etcd_tables import EtcdTables
-    from coordinator.shards.table_calls import Forward
-
-METADATA_KEYS: Final = etcd_tables.METADATA_KEYS | {request_ids.METADATA_KEY}
+    from coordinator.shards.table_calls import TableCalls
 
 
 class EtcdKV:
     """Range, Put, DeleteRange, Txn, Compact."""
 
     def __init__(
-        self, forward: Forward, tables: EtcdTables, *, request_bytes_max: int, txn_ops_max: int
+        self, calls: TableCalls, tables: EtcdTables, *, request_bytes_max: int, txn_ops_max: int
     ) -> None:
-        self._forward = forward
+        self._calls = calls
         self._tables = tables
         self._request_bytes_max = request_bytes_max
         self._txn_ops_max = txn_ops_max
 
-    async def range(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
+    @property
+    def handlers(self) -> dict[str, Handler]:
+        """By path."""
+        return {
+            "/etcdserverpb.KV/Range": self.range,
+            "/etcdserverpb.KV/Put": self.put,
+            "/etcdserverpb.KV/DeleteRange": self.delete_range,
+            "/etcdserverpb.KV/Txn": self.txn,
+            "/etcdserverpb.KV/Compact": self.compact,
+        }
+
+    async def range(self, call: Call) -> bytes:
         """Linearizable unless the request says serializable."""
-        request = decode(etcd.RangeRequest.FromString, body)
+        request = decode(etcd.RangeRequest.FromString, call.body)
         shape.check_range(request)
-        table = await self._tables.find(metadata, deadline)
-        reply = await self._forward.read(
-            table, frames.ETCD_RANGE, body, deadline, linearizable=not request.serializable
+        table = await self._tables.find(call)
+        table, reply = await self._calls.read(
+            table, frames.ETCD_RANGE, call.body, call.deadline, linearizable=not request.serializable
         )
         return self._tables.with_header(table, reply)
 
-    async def put(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
+    async def put(self, call: Call) -> bytes:
         """One key."""
-        shape.check_put(decode(etcd.PutRequest.FromString, body))
-        return await self._write(frames.ETCD_PUT, body, metadata, deadline)
+        shape.check_put(decode(etcd.PutRequest.FromString, call.body))
+        return await self._write(frames.ETCD_PUT, call)
 
-    async def delete_range(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
+    async def delete_range(self, call: Call) -> bytes:
         """A key or a range of them."""
-        shape.check_delete_range(decode(etcd.DeleteRangeRequest.FromString, body))
-        return await self._write(frames.ETCD_DELETE_RANGE, body, metadata, deadline)
+        shape.check_delete_range(decode(etcd.DeleteRangeRequest.FromString, call.body))
+        return await self._write(frames.ETCD_DELETE_RANGE, call)
 
-    async def txn(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
+    async def txn(self, call: Call) -> bytes:
         """A transaction of ranges only is a read: it is not proposed, and needs no leader if all are serializable."""
-        request = decode(etcd.TxnRequest.FromString, body)
+        request = decode(etcd.TxnRequest.FromString, call.body)
         shape.check_txn(request, self._txn_ops_max)
         if not shape.is_read_only(request):
-            return await self._write(frames.ETCD_TXN, body, metadata, deadline)
-        table = await self._tables.find(metadata, deadline)
-        reply = await self._forward.read(
-            table, frames.ETCD_TXN, body, deadline, linearizable=not shape.is_serializable(request)
+            return await self._write(frames.ETCD_TXN, call)
+        table = await self._tables.find(call)
+        table, reply = await self._calls.read(
+            table, frames.ETCD_TXN, call.body, call.deadline, linearizable=not shape.is_serializable(request)
         )
         return self._tables.with_header(table, reply)
 
-    async def compact(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
+    async def compact(self, call: Call) -> bytes:
         """Forget what is older than a revision."""
-        decode(etcd.CompactionRequest.FromString, body)
-        return await self._write(frames.ETCD_COMPACT, body, metadata, deadline)
+        decode(etcd.CompactionRequest.FromString, call.body)
+        return await self._write(frames.ETCD_COMPACT, call)
 
-    async def _write(
-        self, method: frames.Method.ValueType, body: bytes, metadata: Metadata, deadline: float
-    ) -> bytes:
-        shape.check_size(len(body), self._request_bytes_max)
-        table = await self._tables.find(metadata, deadline)
-        reply = await self._forward.write(
-            table, method, body, deadline, metadata.get(request_ids.METADATA_KEY)
+    async def _write(self, method: frames.Method.ValueType, call: Call) -> bytes:
+        shape.check_size(len(call.body), self._request_bytes_max)
+        table = await self._tables.find(call)
+        table, reply = await self._calls.write(
+            table, method, call.body, call.deadline, call.metadata.get(request_ids.METADATA_KEY)
         )
         return self._tables.with_header(table, reply)

@@ -11,10 +11,10 @@ from proto.etcd import rpc_pb2 as etcd
 
 if TYPE_CHECKING:
     from config import ClusterConfig
-    from coordinator.catalog.cache import Table
-    from coordinator.door import Metadata
+    from coordinator.api.call import Call, Handler
     from coordinator.services.etcd_tables import EtcdTables
     from coordinator.shards.replica_status import ReplicaStatuses
+    from proto.catalog import TableEntry
     from proto.internal import frames_pb2 as frames
 
 VERSION: Final = "3.5.21"
@@ -29,10 +29,18 @@ class EtcdMaintenance:
         self._statuses = statuses
         self._cluster = cluster
 
-    async def status(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
+    @property
+    def handlers(self) -> dict[str, Handler]:
+        """By path."""
+        return {
+            "/etcdserverpb.Maintenance/Status": self.status,
+            "/etcdserverpb.Maintenance/Alarm": self.alarm,
+        }
+
+    async def status(self, call: Call) -> bytes:
         """How the replica stands. Needs no leader."""
-        decode(etcd.StatusRequest.FromString, body)
-        table = await self._tables.find(metadata, deadline)
+        decode(etcd.StatusRequest.FromString, call.body)
+        table = await self._tables.find(call)
         replica = await self._statuses.nearest(table.shard)
         response = etcd.StatusResponse(
             version=VERSION,
@@ -56,13 +64,13 @@ class EtcdMaintenance:
             complaints.append(replica.fault)
         return complaints
 
-    async def alarm(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
+    async def alarm(self, call: Call) -> bytes:
         """GET: a NOSPACE for each replica of the table's shard whose disk is full. It ends with its cause, so it
         can't be set or cleared by hand."""
-        request = decode(etcd.AlarmRequest.FromString, body)
+        request = decode(etcd.AlarmRequest.FromString, call.body)
         if request.action != etcd.AlarmRequest.GET:
             raise errors.MethodNotServed("alarms follow the replicas' disks and can't be set or cleared")
-        table = await self._tables.find(metadata, deadline)
+        table = await self._tables.find(call)
         replicas = await self._statuses.everywhere(table.shard)
         if not replicas:
             raise errors.NoLeader(f"no replica of shard {table.shard} answers")
@@ -74,5 +82,5 @@ class EtcdMaintenance:
         newest = max(replicas, key=lambda replica: table_revision(replica, table.id))
         return self._header(table, newest) + response.SerializeToString()
 
-    def _header(self, table: Table, replica: frames.ReplicaStatus) -> bytes:
+    def _header(self, table: TableEntry, replica: frames.ReplicaStatus) -> bytes:
         return self._tables.header(table, revision=table_revision(replica, table.id), term=replica.term)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from proto import errors
 
 if TYPE_CHECKING:
+    from coordinator.api.call import Call
     from coordinator.api.headers import EtcdHeaders
-    from coordinator.catalog.cache import Table
-    from coordinator.door import Metadata
-    from coordinator.shards.table_calls import Forward
+    from coordinator.shards.table_calls import TableCalls
+    from proto.catalog import TableEntry
     from proto.internal import frames_pb2 as frames
 
 TABLE_KEY: Final = "table"
 HAS_LEADER_KEY: Final = "hasleader"
-METADATA_KEYS: Final = frozenset({TABLE_KEY, HAS_LEADER_KEY})
 DEFAULT_TABLE: Final = "default"
 """What a client means that says nothing: an etcd client knows no tables."""
 
@@ -23,27 +23,31 @@ DEFAULT_TABLE: Final = "default"
 class EtcdTables:
     """Which table an etcd call means, and the header that its answer gets."""
 
-    def __init__(self, forward: Forward, headers: EtcdHeaders) -> None:
-        self._forward = forward
+    def __init__(self, calls: TableCalls, headers: EtcdHeaders) -> None:
+        self._calls = calls
         self._headers = headers
 
-    async def find(self, metadata: Metadata, deadline: float) -> Table:
+    async def find(self, call: Call) -> TableEntry:
         """The table the call's metadata names, or the default one.
 
         Raises TableNotFound, and NoLeader for a call that insists on a leader while none is known."""
-        table = await self._forward.find_table(metadata.get(TABLE_KEY, DEFAULT_TABLE), deadline)
-        if metadata.get(HAS_LEADER_KEY) == "true" and not self._forward.leader_believed(table):
+        # A call that may last must not wait for ever for the name of its table.
+        deadline = call.deadline if call.deadline < math.inf else self._calls.step_deadline(call.deadline)
+        table = await self._calls.find_table(
+            call.metadata.get(TABLE_KEY, DEFAULT_TABLE), deadline, body_bytes=len(call.body)
+        )
+        if call.metadata.get(HAS_LEADER_KEY) == "true" and not self._calls.leader_believed(table):
             raise errors.NoLeader(f"shard {table.shard}")
         return table
 
-    def term_shown(self, table: Table, term: int) -> int:
+    def term_shown(self, table: TableEntry, term: int) -> int:
         """The term as clients may see it: it never goes down."""
-        return self._forward.term_shown(table, term)
+        return self._calls.term_shown(table, term)
 
-    def header(self, table: Table, *, revision: int, term: int) -> bytes:
+    def header(self, table: TableEntry, *, revision: int, term: int) -> bytes:
         """Field 1 of the answer."""
-        return self._headers.encode(revision=revision, term=self._forward.term_shown(table, term))
+        return self._headers.encode(revision=revision, term=self._calls.term_shown(table, term))
 
-    def with_header(self, table: Table, reply: frames.Reply) -> bytes:
+    def with_header(self, table: TableEntry, reply: frames.Reply) -> bytes:
         """The whole answer to a call that a worker answered."""
         return self.header(table, revision=reply.revision, term=reply.term) + reply.body

@@ -9,28 +9,35 @@ from typing import TYPE_CHECKING, Any, Final
 
 from coordinator.services.decoding import decode
 from proto import errors
+from proto.ids import NodeId
 from proto.regatta import early_pb2 as early
 from proto.regatta import regatta_pb2 as regatta
 
 if TYPE_CHECKING:
     from config import ClusterConfig, NodeConfig
+    from config.topology import Topology
+    from coordinator.api.call import Call, Handler
     from coordinator.catalog.cache import Catalog
-    from coordinator.door import Metadata
     from coordinator.shards.replica_status import ReplicaStatuses
+    from proto.ids import ShardId
     from proto.internal import frames_pb2 as frames
 
 VERSION: Final = "0.5.2"
 """The Regatta that we behave as; regatta-go refuses what does not parse, or is older than 0.5."""
 
 CLIENT_VERSION_KEY: Final = "client-api-version"
-MEMBER_LIST_METADATA_KEYS: Final = frozenset({CLIENT_VERSION_KEY})
 
 
 class RegattaCluster:
     """MemberList, Status."""
 
     def __init__(
-        self, catalog: Catalog, statuses: ReplicaStatuses, cluster: ClusterConfig, node: NodeConfig
+        self,
+        catalog: Catalog,
+        statuses: ReplicaStatuses,
+        cluster: ClusterConfig,
+        topology: Topology,
+        node: NodeConfig,
     ) -> None:
         self._catalog = catalog
         self._statuses = statuses
@@ -41,32 +48,40 @@ class RegattaCluster:
                 id=str(member.id),
                 name=member.name,
                 # Without a scheme, unlike the next.
-                peerURLs=[cluster.worker_tcp(member.id, 1).removeprefix("tcp://")],
+                peerURLs=[topology.peer_endpoint_of(NodeId(member.id))],
                 clientURLs=[f"http://{member.client_endpoint}"],
             )
             for member in cluster.nodes.values()
         ]
 
-    async def member_list(self, body: bytes, metadata: Metadata, _deadline: float) -> bytes:
+    @property
+    def handlers(self) -> dict[str, Handler]:
+        """By path."""
+        return {
+            "/regatta.v1.Cluster/MemberList": self.member_list,
+            "/regatta.v1.Cluster/Status": self.status,
+        }
+
+    async def member_list(self, call: Call) -> bytes:
         """All nodes. Field 1 has two meanings in two published forms of the API, and each form's clients may
         choke on the other's: who is asking decides, and whoever can't be told apart gets no field 1."""
-        request = decode(regatta.MemberListRequest.FromString, body)
+        request = decode(regatta.MemberListRequest.FromString, call.body)
         if request.linearizable:  # a field that only the early form has
             header = regatta.ResponseHeader(replica_id=self._node.id)
             return early.MemberListResponse(header=header, members=self._members).SerializeToString()
         response = regatta.MemberListResponse(members=self._members)
-        if CLIENT_VERSION_KEY in metadata:  # regatta-go, current form
+        if CLIENT_VERSION_KEY in call.metadata:  # regatta-go, current form
             response.cluster = self._cluster.cluster
         return response.SerializeToString()
 
-    async def status(self, body: bytes, _metadata: Metadata, deadline: float) -> bytes:
+    async def status(self, call: Call) -> bytes:
         """This node and every table, as the nearest replica of its shard sees it. A shard that does not answer is
         an entry in `errors`, never a failure."""
-        request = decode(regatta.StatusRequest.FromString, body)
+        request = decode(regatta.StatusRequest.FromString, call.body)
         response = regatta.StatusResponse(
             id=str(self._node.id), version=VERSION, info=f"boathouse {packages.version('boathouse')}"
         )
-        tables = [table for table in await self._catalog.newest(deadline) if not table.is_reserved]
+        tables = [table for table in await self._catalog.newest(call.deadline) if not table.is_reserved]
         shards = sorted({table.shard for table in tables})
         answers = await asyncio.gather(*(self._ask(shard) for shard in shards))
         by_shard = dict(zip(shards, answers, strict=True))
@@ -80,7 +95,7 @@ class RegattaCluster:
             response.config.update(_flat(self._cluster.model_dump(mode="json")))
         return response.SerializeToString()
 
-    async def _ask(self, shard: int) -> frames.ReplicaStatus | errors.BoathouseError:
+    async def _ask(self, shard: ShardId) -> frames.ReplicaStatus | errors.BoathouseError:
         try:
             return await self._statuses.nearest(shard)
         except errors.BoathouseError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from coordinator.services.decoding import decode
 from coordinator.shards import request_ids
@@ -12,108 +12,104 @@ from proto.regatta import regatta_pb2 as regatta
 from proto.validation import regatta as shape
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
+    from coordinator.api.call import Call, Handler
     from coordinator.api.headers import RegattaHeaders
-    from coordinator.catalog.cache import Table
-    from coordinator.door import Metadata
-    from coordinator.shards.table_calls import Forward
-
-METADATA_KEYS: Final = frozenset({request_ids.METADATA_KEY})
+    from coordinator.shards.table_calls import TableCalls
+    from proto.catalog import TableEntry
 
 
 class RegattaKV:
     """Range, IterateRange, Put, DeleteRange, Txn."""
 
-    def __init__(self, forward: Forward, headers: RegattaHeaders, *, step_timeout_s: float) -> None:
-        """step_timeout_s bounds each part of an iteration; the whole may take as long as its client reads on."""
-        self._forward = forward
+    def __init__(self, calls: TableCalls, headers: RegattaHeaders) -> None:
+        self._calls = calls
         self._headers = headers
-        self._step_timeout_s = step_timeout_s
 
-    async def range(self, body: bytes, _metadata: Metadata, deadline: float) -> bytes:
+    @property
+    def handlers(self) -> dict[str, Handler]:
+        """By path."""
+        return {
+            "/regatta.v1.KV/Range": self.range,
+            "/regatta.v1.KV/IterateRange": self.iterate_range,
+            "/regatta.v1.KV/Put": self.put,
+            "/regatta.v1.KV/DeleteRange": self.delete_range,
+            "/regatta.v1.KV/Txn": self.txn,
+        }
+
+    async def range(self, call: Call) -> bytes:
         """Serializable unless the request says linearizable."""
-        request = decode(regatta.RangeRequest.FromString, body)
+        request = decode(regatta.RangeRequest.FromString, call.body)
         shape.check_range(request)
-        table = await self._find_table(request.table, deadline)
+        table = await self._find_table(request.table, call.deadline, call.body)
         shape.check_range_lengths(request)
-        reply = await self._forward.read(
-            table, frames.REGATTA_RANGE, body, deadline, linearizable=request.linearizable
+        table, reply = await self._calls.read(
+            table, frames.REGATTA_RANGE, call.body, call.deadline, linearizable=request.linearizable
         )
         return self._with_header(table, reply)
 
-    async def put(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
+    async def put(self, call: Call) -> bytes:
         """One key."""
-        request = decode(regatta.PutRequest.FromString, body)
+        request = decode(regatta.PutRequest.FromString, call.body)
         shape.check_put(request)
-        table = await self._find_table(request.table, deadline)
+        table = await self._find_table(request.table, call.deadline, call.body)
         shape.check_put_lengths(request)
-        return await self._write(table, frames.REGATTA_PUT, body, metadata, deadline)
+        return await self._write(table, frames.REGATTA_PUT, call)
 
-    async def delete_range(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
+    async def delete_range(self, call: Call) -> bytes:
         """A key or a range of them."""
-        request = decode(regatta.DeleteRangeRequest.FromString, body)
+        request = decode(regatta.DeleteRangeRequest.FromString, call.body)
         shape.check_delete_range(request)
-        table = await self._find_table(request.table, deadline)
+        table = await self._find_table(request.table, call.deadline, call.body)
         shape.check_delete_range_lengths(request)
-        return await self._write(table, frames.REGATTA_DELETE_RANGE, body, metadata, deadline)
+        return await self._write(table, frames.REGATTA_DELETE_RANGE, call)
 
-    async def txn(self, body: bytes, metadata: Metadata, deadline: float) -> bytes:
+    async def txn(self, call: Call) -> bytes:
         """A transaction of ranges only is a linearizable read."""
-        request = decode(regatta.TxnRequest.FromString, body)
+        request = decode(regatta.TxnRequest.FromString, call.body)
         shape.check_txn(request)
-        table = await self._find_table(request.table, deadline)
+        table = await self._find_table(request.table, call.deadline, call.body)
         shape.check_txn_lengths(request)
         if not shape.is_read_only(request):
-            return await self._write(table, frames.REGATTA_TXN, body, metadata, deadline)
-        reply = await self._forward.read(table, frames.REGATTA_TXN, body, deadline, linearizable=True)
+            return await self._write(table, frames.REGATTA_TXN, call)
+        table, reply = await self._calls.read(
+            table, frames.REGATTA_TXN, call.body, call.deadline, linearizable=True
+        )
         return self._with_header(table, reply)
 
-    async def iterate_range(
-        self, body: bytes, _metadata: Metadata, deadline: float
-    ) -> AsyncGenerator[bytes, None]:
+    async def iterate_range(self, call: Call) -> None:
         """A range in parts, all from the view that the first one was taken from.
 
         Raises CursorNotFound when the replica that holds the view is gone: nobody else has it."""
-        request = decode(regatta.RangeRequest.FromString, body)
+        request = decode(regatta.RangeRequest.FromString, call.body)
         shape.check_range(request)
-        table = await self._find_table(request.table, deadline)
-        opened = await self._forward.open(
-            table, frames.REGATTA_ITERATE, body, deadline, linearizable=request.linearizable
+        deadline = self._calls.step_deadline(call.deadline)
+        table = await self._find_table(request.table, deadline, call.body)
+        stream = await self._calls.start(
+            table, frames.REGATTA_ITERATE, call.body, deadline, linearizable=request.linearizable
         )
-        reply = opened.future.result()
-        cursor = reply.cursor
         try:
-            yield self._with_header(table, reply)
-            while cursor:
-                reply = await self._forward.next_part(
-                    opened, table, cursor=cursor, timeout_s=self._step_timeout_s
-                )
-                cursor = reply.cursor
-                yield self._with_header(table, reply)
+            async for reply in stream.parts():
+                await call.send(self._with_header(stream.table, reply))
         finally:
-            if cursor:  # the client went away, or a part failed
-                self._forward.close_cursor(opened, table, cursor=cursor, timeout_s=self._step_timeout_s)
+            stream.close()  # the client may have gone, or a part failed
 
-    async def _find_table(self, name: bytes, deadline: float) -> Table:
+    async def _find_table(self, name: bytes, deadline: float, body: bytes) -> TableEntry:
         try:
-            return await self._forward.find_table(name.decode(), deadline)
+            return await self._calls.find_table(name.decode(), deadline, body_bytes=len(body))
         except UnicodeDecodeError:
             raise errors.TableNotFound(repr(name)) from None
 
-    async def _write(
-        self, table: Table, method: frames.Method.ValueType, body: bytes, metadata: Metadata, deadline: float
-    ) -> bytes:
-        reply = await self._forward.write(
-            table, method, body, deadline, metadata.get(request_ids.METADATA_KEY)
+    async def _write(self, table: TableEntry, method: frames.Method.ValueType, call: Call) -> bytes:
+        table, reply = await self._calls.write(
+            table, method, call.body, call.deadline, call.metadata.get(request_ids.METADATA_KEY)
         )
         return self._with_header(table, reply)
 
-    def _with_header(self, table: Table, reply: frames.Reply) -> bytes:
+    def _with_header(self, table: TableEntry, reply: frames.Reply) -> bytes:
         header = self._headers.encode(
             shard=table.shard,
             revision=reply.revision,
-            term=self._forward.term_shown(table, reply.term),
-            leader=reply.leader or self._forward.leader_believed(table),
+            term=self._calls.term_shown(table, reply.term),
+            leader=reply.leader or self._calls.leader_believed(table) or 0,
         )
         return header + reply.body

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from coordinator.shards.router import Call
 from proto import errors
 from proto.internal import frames_pb2 as frames
+from proto.methods import Access
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from coordinator.shards.dispatch import Dispatch
+    from coordinator.shards.driver import Driver
+    from proto.ids import NodeId, ShardId
 
 ANSWER_TIMEOUT_S: Final = 1.0
 """A replica does not wait for anything to answer this; one that takes longer counts as gone."""
@@ -20,24 +23,25 @@ ANSWER_TIMEOUT_S: Final = 1.0
 class ReplicaStatuses:
     """Asks replicas for their status."""
 
-    def __init__(self, dispatch: Dispatch) -> None:
-        self._dispatch = dispatch
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
 
-    async def ask(self, shard: int, node: int) -> frames.ReplicaStatus:
+    async def ask(self, shard: ShardId, node: NodeId) -> frames.ReplicaStatus:
         """One replica's status. Raises NoLeader (out of reach) or ReadTimedOut."""
-        call = self._dispatch.submit(
+        call = Call(
             shard,
             node,
+            Access.REPLICA,
             frames.REPLICA_STATUS,
             0,
             b"",
-            deadline=asyncio.get_running_loop().time() + ANSWER_TIMEOUT_S,
+            deadline=self._driver.time() + ANSWER_TIMEOUT_S,
         )
-        return frames.ReplicaStatus.FromString((await call.future).body)
+        return frames.ReplicaStatus.FromString((await self._driver.ask(call)).body)
 
-    async def nearest(self, shard: int) -> frames.ReplicaStatus:
+    async def nearest(self, shard: ShardId) -> frames.ReplicaStatus:
         """The status of the local replica, or of another one while that does not answer. Raises NoLeader."""
-        routes = self._dispatch.routes(shard)
+        routes = self._driver.routes(shard)
         first = routes.nearest()
         others = [node for node in routes.nodes if node != first]
         for node in ([] if first is None else [first]) + others:
@@ -47,17 +51,17 @@ class ReplicaStatuses:
                 continue
         raise errors.NoLeader(f"no replica of shard {shard} answers")
 
-    async def on(self, node: int, shards: Sequence[int]) -> dict[int, frames.ReplicaStatus | None]:
+    async def on(self, node: NodeId, shards: Sequence[ShardId]) -> dict[ShardId, frames.ReplicaStatus | None]:
         """By shard, the statuses of a node's replicas; None for one that does not answer in time."""
         answers = await self._ask_all((shard, node) for shard in shards)
         return dict(zip(shards, answers, strict=True))
 
-    async def everywhere(self, shard: int) -> list[frames.ReplicaStatus]:
+    async def everywhere(self, shard: ShardId) -> list[frames.ReplicaStatus]:
         """The statuses of all replicas that answer in time, by node."""
-        answers = await self._ask_all((shard, node) for node in self._dispatch.routes(shard).nodes)
+        answers = await self._ask_all((shard, node) for node in self._driver.routes(shard).nodes)
         return sorted((answer for answer in answers if answer is not None), key=lambda status: status.node)
 
-    async def _ask_all(self, replicas: Iterable[tuple[int, int]]) -> list[frames.ReplicaStatus | None]:
+    async def _ask_all(self, replicas: Iterable[tuple[ShardId, NodeId]]) -> list[frames.ReplicaStatus | None]:
         """The statuses of these (shard, node), all asked at once; None for one that does not answer in time."""
         asked = (self.ask(shard, node) for shard, node in replicas)
         answers: list[frames.ReplicaStatus | None] = []

@@ -14,6 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from proto.ids import NodeId
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -21,62 +23,71 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class _Belief:
     term: int
-    leader: int
-    """Node id; 0 = none known."""
+    leader: NodeId | None
 
 
 class ShardRoutes:
     """What this coordinator knows about the replicas of one shard."""
 
-    def __init__(self, *, nodes: Sequence[int], local: int) -> None:
+    def __init__(self, *, nodes: Sequence[NodeId] = (), local: NodeId) -> None:
         """nodes hold a replica each; local is this coordinator's node, which need not be one of them."""
         self._nodes = tuple(nodes)
         self._local = local
-        self._beliefs: dict[int, _Belief] = {}
-        self._connected: set[int] = set()
+        self._beliefs: dict[NodeId, _Belief] = {}
+        self._connected: set[NodeId] = set()
         self._term_shown = 0
-        self.leader: int | None = None
+        self.leader: NodeId | None = None
         """The replica to send writes and linearizable reads to; None = wait."""
 
     @property
-    def nodes(self) -> tuple[int, ...]:
+    def nodes(self) -> tuple[NodeId, ...]:
         """The nodes that hold a replica."""
         return self._nodes
 
-    @property
-    def leader_believed(self) -> int:
-        """The newest belief about who leads, reachable or not; 0 = none."""
-        claims = [(belief.term, belief.leader) for belief in self._beliefs.values() if belief.leader]
-        return max(claims)[1] if claims else 0
+    def add_node(self, node: NodeId) -> None:
+        """node holds a replica from now on."""
+        self._nodes = (*self._nodes, node)
 
-    def is_connected(self, node: int) -> bool:
+    def remove_node(self, node: NodeId) -> None:
+        """node, whose link is down, holds no replica any more."""
+        self._nodes = tuple(other for other in self._nodes if other != node)
+
+    @property
+    def leader_believed(self) -> NodeId | None:
+        """The newest belief about who leads, reachable or not."""
+        claims = [
+            (belief.term, belief.leader) for belief in self._beliefs.values() if belief.leader is not None
+        ]
+        return max(claims)[1] if claims else None
+
+    def is_connected(self, node: NodeId) -> bool:
         """Whether the link to this node's replica is up."""
         return node in self._connected
 
-    def handle_connected(self, node: int) -> bool:
+    def handle_connected(self, node: NodeId) -> bool:
         """The link to node is up. Returns whether `leader` changed, as do the next two."""
         self._connected.add(node)
         return self._elect()
 
-    def handle_disconnected(self, node: int) -> bool:
+    def handle_disconnected(self, node: NodeId) -> bool:
         """The link to node is down; what that replica believed is forgotten."""
         self._connected.discard(node)
         self._beliefs.pop(node, None)
         return self._elect()
 
-    def handle_belief(self, node: int, *, term: int, leader: int) -> bool:
-        """The replica on node is in this term and believes in this leader (0 = none).
+    def handle_belief(self, node: NodeId, *, term: int, leader: int) -> bool:
+        """The replica on node is in this term and believes in this leader (0 = none, as frames have it).
 
         Beliefs of one replica arrive in order on one link, but a refusal can overtake an announcement inside one
         envelope: an older term is ignored."""
         known = self._beliefs.get(node)
         if known is not None and term < known.term:
             return False
-        self._beliefs[node] = _Belief(term, leader)
+        self._beliefs[node] = _Belief(term, NodeId(leader) if leader else None)
         return self._elect()
 
     def _elect(self) -> bool:
-        leader: int | None = None
+        leader: NodeId | None = None
         leader_term = -1
         for node in sorted(self._beliefs):
             belief = self._beliefs[node]
@@ -87,12 +98,12 @@ class ShardRoutes:
         return changed
 
     def _is_credible(self, claim: _Belief) -> bool:
-        if claim.leader not in self._connected:  # also 0, no leader
+        if claim.leader is None or claim.leader not in self._connected:
             return False
         own = self._beliefs.get(claim.leader)
         return own is None or own.leader == claim.leader or own.term < claim.term
 
-    def nearest(self, *, avoid: int | None = None) -> int | None:
+    def nearest(self, *, avoid: NodeId | None = None) -> NodeId | None:
         """The replica for a read that may be stale: the local one if it is up, else the leader, else any.
 
         avoid is the replica that has just refused; it is taken only by waiting for it (None)."""

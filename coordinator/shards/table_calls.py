@@ -2,130 +2,195 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING
+import hashlib
+from typing import TYPE_CHECKING, NamedTuple
 
 from coordinator.shards import request_ids
-from coordinator.shards.dispatch import LEADER, NEAREST
+from coordinator.shards.router import LEADER, NEAREST, Call
+from coordinator.shards.streams import PinnedStream
 from proto import errors
-from proto.internal import frames_pb2 as frames
+from proto.methods import COMMANDS, Access
 
 if TYPE_CHECKING:
-    from coordinator.catalog.cache import Catalog, Table
-    from coordinator.shards.dispatch import Call, Dispatch
+    from coordinator.catalog.cache import Catalog
+    from coordinator.shards.bounds import Bounds
+    from coordinator.shards.driver import Driver
     from coordinator.shards.request_ids import RequestIds
+    from proto.catalog import TableEntry
+    from proto.ids import NodeId
+    from proto.internal import frames_pb2 as frames
 
 
-class Forward:
-    """What the KV services of both APIs do once a request is found well-formed."""
+class Answer(NamedTuple):
+    """What came back, and from which table: a name may have got another one while the call was under way."""
 
-    def __init__(self, dispatch: Dispatch, catalog: Catalog, ids: RequestIds) -> None:
-        self._dispatch = dispatch
+    table: TableEntry
+    reply: frames.Reply
+
+
+class TableCalls:
+    """What the services of both APIs do once a request is found well-formed."""
+
+    def __init__(
+        self, driver: Driver, catalog: Catalog, ids: RequestIds, bounds: Bounds, *, step_timeout_s: float
+    ) -> None:
+        """bounds hold for calls that wait for the name of their table, together with those in flight. step_timeout_s:
+        see PinnedStream."""
+        self._driver = driver
         self._catalog = catalog
         self._ids = ids
+        self._bounds = bounds
+        self._step_timeout_s = step_timeout_s
         self._tables = catalog.tables
 
-    async def find_table(self, name: str, deadline: float) -> Table:
-        """The table of that name. Raises TableNotFound."""
-        return self._tables.get(name) or await self._catalog.find(name, deadline)
+    async def find_table(self, name: str, deadline: float, *, body_bytes: int) -> TableEntry:
+        """The table of that name, for a request of that size. Raises TableNotFound, ReadTimedOut, QueueFull."""
+        table = self._tables.get(name)
+        if table is not None:
+            return table
+        self._bounds.enter(body_bytes)
+        try:
+            return await self._catalog.find(name, deadline)
+        finally:
+            self._bounds.leave(body_bytes)
 
-    def term_shown(self, table: Table, term: int) -> int:
+    async def _renewed(self, table: TableEntry, deadline: float, body: bytes) -> TableEntry:
+        """The table of that name as it is now, for a request that its shard did not know what to do with."""
+        self._bounds.enter(len(body))
+        try:
+            return await self._catalog.renewed(table, deadline)
+        finally:
+            self._bounds.leave(len(body))
+
+    def step_deadline(self, deadline: float) -> float:
+        """When the next step of a call that may last must be done: within the time of a read, and by its deadline."""
+        return min(deadline, self._driver.time() + self._step_timeout_s)
+
+    def term_shown(self, table: TableEntry, term: int) -> int:
         """The term that a header of this table shows."""
-        return self._dispatch.routes(table.shard).term_shown(term)
+        return self._driver.routes(table.shard).term_shown(term)
 
-    def leader_believed(self, table: Table) -> int:
-        """Node id of the leader of the table's shard as last heard, 0 = none."""
-        return self._dispatch.routes(table.shard).leader_believed
+    def leader_believed(self, table: TableEntry) -> NodeId | None:
+        """The leader of the table's shard as last heard."""
+        return self._driver.routes(table.shard).leader_believed
 
     async def read(
         self,
-        table: Table,
+        table: TableEntry,
         method: frames.Method.ValueType,
         body: bytes,
         deadline: float,
         *,
         linearizable: bool,
-    ) -> frames.Reply:
+    ) -> Answer:
         """Linearizable: through the leader. Otherwise: from the local replica if there is one, perhaps stale."""
-        call = await self.open(table, method, body, deadline, linearizable=linearizable)
-        return call.future.result()
+        table, _, reply = await self._read(table, method, body, deadline, linearizable=linearizable)
+        return Answer(table, reply)
 
-    async def open(
+    async def start(
         self,
-        table: Table,
+        table: TableEntry,
         method: frames.Method.ValueType,
         body: bytes,
         deadline: float,
         *,
         linearizable: bool,
-    ) -> Call:
-        """As read, but gives the finished call: who answered matters to a cursor."""
-        call = self._dispatch.submit(
-            table.shard,
-            LEADER if linearizable else NEAREST,
-            method,
-            table.id,
-            body,
-            deadline=deadline,
-            linearizable=linearizable,
+        peer: str = "",
+    ) -> PinnedStream:
+        """As read, for an answer in parts; its first part is there when this returns. peer: the client's address, since
+        the streams of one client are counted; empty if it is not known."""
+        table, node, reply = await self._read(
+            table, method, body, deadline, linearizable=linearizable, client=_client_number(peer)
         )
+        return PinnedStream(self._driver, table, node, reply, step_timeout_s=self._step_timeout_s)
+
+    async def _read(
+        self,
+        table: TableEntry,
+        method: frames.Method.ValueType,
+        body: bytes,
+        deadline: float,
+        *,
+        linearizable: bool,
+        client: int = 0,
+    ) -> tuple[TableEntry, NodeId, frames.Reply]:
         try:
-            await call.future
+            call = _read_call(table, method, body, deadline, linearizable=linearizable, client=client)
+            reply = await self._driver.ask(call)
         except errors.TableNotFound:
-            # Either nobody made the table in its shard yet, or a replica that lags has not heard of it.
-            table = await self._catalog.mend(table, deadline)
-            call = self._dispatch.submit(
-                table.shard, LEADER, method, table.id, body, deadline=deadline, linearizable=True
-            )
-            await call.future
-        return call
+            # The name has another table now, or a replica that lags has not heard of this one: the leader has.
+            table = await self._renewed(table, deadline, body)
+            call = _read_call(table, method, body, deadline, linearizable=True, client=client)
+            reply = await self._driver.ask(call)
+        assert call.replica is not None
+        return table, call.replica.node, reply
 
     async def write(
         self,
-        table: Table,
+        table: TableEntry,
         method: frames.Method.ValueType,
         body: bytes,
         deadline: float,
         client_id: str | None,
-    ) -> frames.Reply:
+    ) -> Answer:
         """Applied exactly once, however often it is sent. client_id: the client's own name for this write.
 
         Raises TimedOut if the outcome is unknown at the deadline."""
         if table.is_reserved:
             raise errors.InvalidRequest(f"table {table.name} is read-only")
-        if client_id is None:
-            request_id = self._ids.draw()
-        else:
-            request_id = request_ids.from_client(client_id.encode(), table.id)
+        request_id = self._request_id(client_id, table)
         try:
-            return await self._dispatch.submit(
-                table.shard, LEADER, method, table.id, body, deadline=deadline, request_id=request_id
-            ).future
+            return Answer(
+                table, await self._driver.ask(_write_call(table, method, body, deadline, request_id))
+            )
         except errors.TableNotFound:
-            # The refusal may be remembered under the request id. The next id follows from it, so that a client
-            # which repeats its own id comes to the same two.
-            table = await self._catalog.mend(table, deadline)
-            request_id = request_ids.following(request_id)
-            return await self._dispatch.submit(
-                table.shard, LEADER, method, table.id, body, deadline=deadline, request_id=request_id
-            ).future
+            renewed = await self._renewed(table, deadline, body)
+            # The refusal may be remembered under the request id. The next one follows from it or from the other
+            # table, so that a client which repeats its own id comes to the same two.
+            if renewed.id == table.id:
+                request_id = request_ids.following(request_id)
+            else:
+                request_id = self._request_id(client_id, renewed)
+            return Answer(
+                renewed, await self._driver.ask(_write_call(renewed, method, body, deadline, request_id))
+            )
 
-    async def next_part(self, opened: Call, table: Table, *, cursor: int, timeout_s: float) -> frames.Reply:
-        """The next part of an iteration. Raises CursorNotFound if its replica or the cursor is gone."""
-        return await self._cursor_call(opened, table, frames.CURSOR_NEXT, cursor, timeout_s).future
+    def _request_id(self, client_id: str | None, table: TableEntry) -> bytes:
+        if client_id is None:
+            return self._ids.draw()
+        return request_ids.from_client(client_id.encode(), table.id)
 
-    def close_cursor(self, opened: Call, table: Table, *, cursor: int, timeout_s: float) -> None:
-        """Tell the replica that nobody will read on. Its answer is of no interest."""
-        try:
-            call = self._cursor_call(opened, table, frames.CURSOR_CLOSE, cursor, timeout_s)
-        except errors.BoathouseError:
-            return  # idle cursors end by themselves
-        call.future.add_done_callback(lambda future: future.cancelled() or future.exception())
 
-    def _cursor_call(
-        self, opened: Call, table: Table, method: frames.Method.ValueType, cursor: int, timeout_s: float
-    ) -> Call:
-        deadline = asyncio.get_running_loop().time() + timeout_s
-        return self._dispatch.submit(
-            table.shard, opened.node, method, table.id, b"", deadline=deadline, cursor=cursor
-        )
+def _read_call(
+    table: TableEntry,
+    method: frames.Method.ValueType,
+    body: bytes,
+    deadline: float,
+    *,
+    linearizable: bool,
+    client: int,
+) -> Call:
+    """Of a read, or of a transaction that only reads."""
+    return Call(
+        table.shard,
+        LEADER if linearizable else NEAREST,
+        Access.READ,
+        method,
+        table.id,
+        body,
+        deadline=deadline,
+        linearizable=linearizable,
+        client=client,
+    )
+
+
+def _client_number(peer: str) -> int:
+    """A number for frames.Request.client that is the same for the same address and, in effect, for no other."""
+    return int.from_bytes(hashlib.blake2b(peer.encode(), digest_size=8).digest()) if peer else 0
+
+
+def _write_call(
+    table: TableEntry, method: frames.Method.ValueType, body: bytes, deadline: float, request_id: bytes
+) -> Call:
+    access = COMMANDS[method].access
+    return Call(table.shard, LEADER, access, method, table.id, body, deadline=deadline, request_id=request_id)

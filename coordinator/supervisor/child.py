@@ -6,32 +6,39 @@
        |                   v   |                 |
        +--stop()-------- backoff <---------------+----too often----> failed
 
-A child reads its ProcessSpec from the first line of stdin, which then stays open: its end tells the child that the
-supervisor is gone. On stdout it speaks JSON lines (config/process/child.py): {"event": "ready"} once it serves, and
-{"event": "failed", "reason": "..."} before it ends because it cannot run. That is tried again like any crash: what
-stood in its way, a port for instance, may be gone by then. stderr is its log file."""
+A process that cannot run is tried again like any crash: what stood in its way may be gone by then. One that asks to be
+started again is, at once, and that counts as no crash.
+
+A hand-over replaces a running process by another one without a moment in between: the successor starts beside it, and
+only once that one is ready does the old one stop. If the successor does not get there, the old one just goes on."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
+import contextlib
 import signal
 import time
 from typing import TYPE_CHECKING, Final
 
-from coordinator.supervisor.process import ProcessName, ProcessReport, State
+from config.process.report import ProcessReport, State
+from coordinator.supervisor.life import NOT_STOPPED, CannotStart, Cause, End, Life
 from coordinator.supervisor.restarts import RestartPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from config import SupervisorConfig
+    from config.process.names import ProcessName
     from coordinator.supervisor.logfile import LogFile
 
 REASON_LINES_MAX: Final = 5
-EVENT_BYTES_MAX: Final = 1 << 20
+READY_WITHIN_S: Final = 30.0
+"""How long a process is waited for to be ready: by whoever asked for a start, and by its predecessor."""
 _SETTLED: Final = (State.RUNNING, State.FAILED, State.STOPPED)
+
+
+class HandOverFailed(Exception):
+    """The successor did not get ready, and the process goes on as it was. The text says why."""
 
 
 class Child:
@@ -58,10 +65,13 @@ class Child:
         self._policy = RestartPolicy(settings)
         self._state = State.STOPPED
         self._reason = ""
-        self._own_words = ""
         self._starts = 0
         self._started_at: float | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._life: Life | None = None
+        self._successor: Life | None = None
+        """Started by a hand-over that is under way, and not yet the one that counts."""
+        self._predecessor: Life | None = None
+        """Replaced by a hand-over, and not yet gone."""
         self._keeper: asyncio.Task[None] | None = None
         self._stop_asked = asyncio.Event()
         self._changed = asyncio.Event()
@@ -74,11 +84,9 @@ class Child:
     def report(self) -> ProcessReport:
         """How it is now."""
         return ProcessReport(
-            node=self.name.node,
-            kind=self.name.kind,
-            shard=self.name.shard,
-            pid=self._process.pid if self._process else None,
+            name=self.name,
             state=self._state,
+            pid=self._life.pid if self._life else None,
             restarts=max(0, self._starts - 1),
             reason=self._reason,
             started_at=self._started_at,
@@ -96,39 +104,64 @@ class Child:
                 self._keeper.add_done_callback(self._check_keeper)
 
     async def stop(self) -> None:
-        """Stop it in order, or by SIGKILL once stop_timeout_ms have passed. Returns when it is gone."""
+        """Stop it in order, or by SIGKILL once stop_timeout_ms have passed. Returns when it is gone.
+
+        One that has failed is down already, and counts as stopped from now on."""
+        self._stop_asked.set()  # before the lock: it ends a hand-over that is under way
         async with self._requests:
-            keeper = self._keeper
-            if keeper is None:
-                return
             self._stop_asked.set()
             reason = ""
-            if self._process is not None:
-                self._change(State.STOPPING, reason)
-                self.send(signal.SIGTERM)
-            done, _ = await asyncio.wait({keeper}, timeout=self._settings.stop_timeout_ms / 1000)
-            if not done:
-                self.send(signal.SIGKILL)
-                await asyncio.wait({keeper})
-                limit_s = self._settings.stop_timeout_ms / 1000
-                reason = f"had not stopped after {limit_s:g} s and was killed"
-            keeper.result()
-            self._keeper = None
-            if self._state is not State.FAILED:
+            if self._keeper is not None:
+                reason = await self._end(self._keeper)
+                self._keeper = None
+            if self._state is not State.STOPPED:
                 self._change(State.STOPPED, reason)
 
-    async def restart(self) -> None:
-        """stop() and start()."""
-        await self.stop()
-        await self.start()
+    async def _end(self, keeper: asyncio.Task[None]) -> str:
+        """End the process and its keeper; a reason to worry, or ""."""
+        limit_s = self._settings.stop_timeout_ms / 1000
+        if self._life is not None:
+            self._change(State.STOPPING, "")
+            self.send(signal.SIGTERM)
+        done, _ = await asyncio.wait({keeper}, timeout=limit_s)
+        if not done:
+            self.send(signal.SIGKILL)
+            await asyncio.wait({keeper})
+            return NOT_STOPPED.format(limit_s)
+        if self._life is not None:  # its keeper broke, and nobody but us looks after it
+            return await self._life.stop(limit_s)
+        return ""
+
+    async def hand_over(self) -> bool:
+        """Replace the running process by a new one that is ready before the old one stops. Returns when the old one is
+        gone; False, and nothing has happened, if no process runs that could hand over.
+
+        Raises HandOverFailed."""
+        async with self._requests:
+            if self._state is not State.RUNNING or self._life is None:
+                return False
+            old = self._life
+            await self._start_successor()
+            if self._life is not old:
+                self._predecessor = old
+                await old.stop(self._settings.stop_timeout_ms / 1000)
+                self._predecessor = None
+            return True
 
     def send(self, signal_number: signal.Signals) -> None:
-        """Signal the process if there is one."""
-        if self._process is not None and self._process.returncode is None:
-            try:
-                self._process.send_signal(signal_number)
-            except ProcessLookupError:
-                pass  # it died a moment ago; its keeper is about to notice
+        """Signal its process if there is one, and those that a hand-over has beside it."""
+        for life in (self._life, self._successor, self._predecessor):
+            if life is not None:
+                life.send(signal_number)
+
+    def kill_if_hung(self) -> None:
+        """Look whether it still answers; to be called every WATCH_INTERVAL_S. What is killed starts again as after any
+        crash. One that is stopping has its own time limit."""
+        if self._stop_asked.is_set():
+            return
+        for life in (self._life, self._successor):
+            if life is not None:
+                life.kill_if_hung()
 
     async def wait_settled(self) -> State:
         """Wait until it runs, has failed or is stopped."""
@@ -141,103 +174,108 @@ class Child:
     async def _keep_running(self) -> None:
         while True:
             started_s = time.monotonic()
-            end = await self._run_once()
+            end = await self._live_once()
             if self._stop_asked.is_set():
                 return
-            wait_s = self._policy.crashed(started_s=started_s, now_s=time.monotonic())
+            now_s = time.monotonic()
+            if end.cause is Cause.RESTART:
+                wait_s = self._policy.asked(started_s=started_s, now_s=now_s)
+            else:
+                wait_s = self._policy.crashed(started_s=started_s, now_s=now_s)
             if wait_s is None:
                 return self._change(State.FAILED, self._failure(end))
-            self._change(State.BACKOFF, f"{end}; starts again in {wait_s:g} s")
-            try:
-                await asyncio.wait_for(self._stop_asked.wait(), wait_s)
-            except TimeoutError:
-                self._change(State.STARTING, end)
-            else:
-                return
+            if wait_s:
+                self._change(State.BACKOFF, f"{end.words}; starts again in {wait_s:g} s")
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop_asked.wait(), wait_s)
+                    return
+            self._change(State.STARTING, end.words)
 
-    async def _run_once(self) -> str:
-        """Start it and wait for its end; what ended it, in words."""
-        self._own_words = ""
-        self._starts += 1
-        self._started_at = time.time()
+    async def _live_once(self) -> End:
+        """Start it and wait for its end, or for that of the successor that took over."""
         try:
-            log_fd = self.log.open()
-        except OSError as error:
-            return f"its log {self.log.path} can't be written: {error.strerror}"
-        try:
-            # A session of its own, so that Ctrl-C in the terminal reaches the supervisor alone.
-            process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log_fd,
-                start_new_session=True,
-                pass_fds=self._inherited,
-                limit=EVENT_BYTES_MAX,
-            )
-        except OSError as error:
-            return f"can't be started: {error.strerror}"
-        finally:
-            os.close(log_fd)
-        self._process = process
+            life = await self._begin()
+        except CannotStart as error:
+            return End(Cause.CRASH, str(error))
+        self._life, self._started_at = life, life.started_at
         self._change(self._state, self._reason)
         if self._stop_asked.is_set():
             self.send(signal.SIGTERM)  # stop() came between the decision to start and the start
-        assert process.stdin is not None
-        assert process.stdout is not None
-        events = asyncio.create_task(self._read_events(process.stdout), name=f"events of {self.name}")
-        try:
-            process.stdin.write(self._spec + b"\n")
-            await process.stdin.drain()
-        except ConnectionError:
-            pass  # it died before it read; the exit code and the log say why
-        code = await process.wait()
-        # What it said before its end is in the pipe; a stray grandchild that holds the pipe must not hold us.
-        await asyncio.wait({events}, timeout=1.0)
-        events.cancel()
-        process.stdin.close()
-        self._process = None
-        return self._own_words or _describe_exit(code)
-
-    async def _read_events(self, stream: asyncio.StreamReader) -> None:
         while True:
-            try:
-                line = await stream.readline()
-            except ValueError:
-                continue  # over EVENT_BYTES_MAX: not an event; readline has dropped it
-            if not line:
-                return
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            match event:
-                case {"event": "ready"} if self._state is State.STARTING:
-                    self._change(State.RUNNING, self._reason)
-                case {"event": "failed", "reason": str(reason)}:
-                    self._own_words = reason
+            end = await life.wait()
+            if self._life is life:
+                self._life = None
+                if self._successor is None or self._stop_asked.is_set():
+                    return end
+                # It died while its successor was on the way, which is then the next one.
+                self._adopt(self._successor, end.words)
+            assert self._life is not None
+            life = self._life
+
+    async def _begin(self) -> Life:
+        self._starts += 1
+        return await Life.begin(
+            self._command,
+            self._spec,
+            self.log,
+            inherited=self._inherited,
+            hang_timeout_s=self._settings.hang_timeout_ms / 1000,
+            on_ready=self._handle_ready,
+        )
+
+    def _handle_ready(self, life: Life) -> None:
+        if life is self._life and self._state is State.STARTING:
+            self._change(State.RUNNING, self._reason)
+        elif life is self._successor:
+            self._adopt(life, self._reason)
+
+    def _adopt(self, successor: Life, reason: str) -> None:
+        """From now on the successor is the process that counts."""
+        self._life, self._successor, self._started_at = successor, None, successor.started_at
+        self._change(State.RUNNING if successor.ready.is_set() else State.STARTING, reason)
+
+    async def _start_successor(self) -> None:
+        """Start one and wait until it has taken over. Raises HandOverFailed if it does not."""
+        try:
+            successor = self._successor = await self._begin()
+        except CannotStart as error:
+            raise HandOverFailed(f"{self.name} goes on as it was: its successor {error}") from None
+        ended = asyncio.create_task(successor.wait())
+        stop_asked = asyncio.create_task(self._stop_asked.wait())
+        ready = asyncio.create_task(successor.ready.wait())
+        try:
+            await asyncio.wait(
+                {ended, ready, stop_asked}, timeout=READY_WITHIN_S, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            stop_asked.cancel()
+            ready.cancel()
+        if self._life is successor:
+            return
+        self._successor = None
+        if not ended.done():
+            successor.send(signal.SIGKILL)
+            words = (
+                "was not ready in time" if not self._stop_asked.is_set() else "came too late: it is to stop"
+            )
+        else:
+            words = ended.result().words
+        await ended
+        raise HandOverFailed(f"{self.name} goes on as it was: its successor {words}")
 
     def _check_keeper(self, keeper: asyncio.Task[None]) -> None:
         """A keeper that breaks must not look like a process that runs."""
         if not keeper.cancelled() and (error := keeper.exception()) is not None:
             self._change(State.FAILED, f"the supervisor has a bug: {error!r}")
 
-    def _failure(self, end: str) -> str:
+    def _failure(self, end: End) -> str:
         window_s = self._settings.crash_window_ms / 1000
         said = "; ".join(self.log.last_lines(REASON_LINES_MAX)) or "nothing"
-        return f"crashed {self._policy.crashes} times within {window_s:g} s ({end}); last in its log: {said}"
+        crashes = self._policy.crashes
+        return f"crashed {crashes} times within {window_s:g} s ({end.words}); last in its log: {said}"
 
     def _change(self, state: State, reason: str) -> None:
         self._state, self._reason = state, reason
         self._changed.set()
         self._changed = asyncio.Event()
         self._on_change(self.report())
-
-
-def _describe_exit(code: int) -> str:
-    if code >= 0:
-        return f"exited with code {code}"
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"killed by signal {-code}"

@@ -25,6 +25,9 @@ ORPHANS_WAIT_S = 15.0
 """How long a start waits for processes of a supervisor that died. Above their own time limits for
 stopping."""
 
+REPLICA_DIR_BYTES_MAX = 480
+"""What the path of a replica's folder may have, so that its files stay below SQLite's limit of 504 bytes."""
+
 _POLL_S = 0.05
 
 
@@ -42,14 +45,16 @@ class NodeFolder:
 
         Raises StartRefused; then the folder is as it was, but for an empty one that may have been made."""
         path = cluster.node_dir(node)
+        _check_length(cluster, node)
         try:
             _make_folder(path)
-            lock_fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            lock_fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StartRefused(f"the data folder {path} can't be written: {error.strerror}") from None
         try:
             _lock(node, path, lock_fd)
             _check_identity(cluster, node, path)
+            _close_to_others(path)
             holder = {"pid": os.getpid(), "control": str(cluster.control_socket(node))}
             os.ftruncate(lock_fd, 0)
             os.pwrite(lock_fd, json.dumps(holder).encode(), 0)
@@ -77,6 +82,37 @@ def lock_holder(path: Path) -> dict[str, Any]:
     return holder if isinstance(holder, dict) else {}
 
 
+def living_holder(path: Path) -> int | None:
+    """Pid of the supervisor that holds a node folder's lock now; None if none does."""
+    pid = lock_holder(path).get("pid")
+    if not isinstance(pid, int):
+        return None
+    try:
+        lock_fd = os.open(path / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return pid if _is_alive(pid) else None
+    else:
+        return None
+    finally:
+        os.close(lock_fd)
+
+
+def _check_length(cluster: ClusterConfig, node: str) -> None:
+    """SQLite opens no file whose path has more than 504 bytes: one sentence now instead of workers that can't start."""
+    for shard in cluster.shards_of(node):
+        excess = len(os.fsencode(cluster.replica_dir(node, shard))) - REPLICA_DIR_BYTES_MAX
+        if excess > 0:
+            limit = len(os.fsencode(cluster.data_dir)) - excess
+            raise StartRefused(
+                f"the path of data_dir is too long for SQLite: it may have {limit} bytes here, "
+                f"{cluster.data_dir} has {limit + excess}"
+            )
+
+
 def _make_folder(path: Path) -> None:
     """With its own name on disk, and that of what holds it: the replicas sync no more than what they make, and a power
     cut must not take the folder away from above synced data."""
@@ -86,6 +122,16 @@ def _make_folder(path: Path) -> None:
         for folder in dict.fromkeys((path, path.parent, *missing)):
             with contextlib.suppress(PermissionError):  # not ours to read: its owner made what we found there
                 _sync_folder(folder.parent)
+
+
+def _close_to_others(path: Path) -> None:
+    """What lies in the folder is for this user alone, also what an earlier version made for others to read."""
+    for folder, _, names in os.walk(path):
+        os.chmod(folder, 0o700)
+        for name in names:
+            file = os.path.join(folder, name)
+            if not os.path.islink(file):
+                os.chmod(file, 0o600)
 
 
 def _lock(node: str, path: Path, lock_fd: int) -> None:

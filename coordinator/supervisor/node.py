@@ -1,4 +1,4 @@
-"""All processes of one node, and the order in which they go down."""
+"""All processes of one node, the sockets they share, and the order in which they go down."""
 
 from __future__ import annotations
 
@@ -7,27 +7,32 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from config import ProcessSpec
-from coordinator.supervisor.child import Child
+from config.process.names import processes_of
+from config.process.report import State
+from config.process.spec import ProcessSpec
+from coordinator.supervisor.child import READY_WITHIN_S, Child, HandOverFailed
 from coordinator.supervisor.logfile import LogFile
-from coordinator.supervisor.targets import processes_of
+from coordinator.supervisor.refusal import StartRefused
+from coordinator.supervisor.silence import WATCH_INTERVAL_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from config import ClusterConfig
+    from config.process.names import ProcessName
+    from config.process.report import ProcessReport
     from coordinator.supervisor.folder import NodeFolder
-    from coordinator.supervisor.process import ProcessName, ProcessReport
+    from coordinator.supervisor.ports import NodeSockets
 
 LOG_CHECK_INTERVAL_S: Final = 10.0
-ANSWER_WITHIN_S: Final = 30.0
-"""How long `start` and `restart` wait for a process to be ready before they answer with what it is."""
+_DOWN: Final = (State.STOPPED, State.FAILED)
 
 
 def command_of(name: ProcessName) -> list[str]:
     """The command line of a process. -P keeps a folder named `config` or `proto` where the user stands from
     being imported in place of ours."""
-    return [sys.executable, "-P", "-m", name.kind]
+    return [sys.executable, "-P", "-m", name.kind.module]
 
 
 class NodeSupervisor:
@@ -38,6 +43,7 @@ class NodeSupervisor:
         cluster: ClusterConfig,
         node: str,
         folder: NodeFolder,
+        sockets: NodeSockets,
         on_change: Callable[[ProcessReport], None],
         command: Callable[[ProcessName], list[str]] = command_of,
     ) -> None:
@@ -47,16 +53,21 @@ class NodeSupervisor:
         self.down_done = asyncio.Event()
         """Set by whoever then stopped it. Not for ever: the node can be started again while others are up."""
         self._cluster = cluster
+        self._sockets = sockets
+        self._on_change = on_change
+        self._unix_sockets: dict[ProcessName, Path] = {}
+        """Where replicas had made their unix sockets when they said that they were ready."""
         self._children: dict[str, Child] = {}
         for name in processes_of(cluster, node):
+            handed = {socket: sockets.descriptors[socket] for socket in name.kind.sockets}
             self._children[name.local] = Child(
                 name,
                 command(name),
-                _spec(cluster, name),
+                _spec(cluster, name, handed),
                 _log(cluster, folder, name),
                 cluster.supervisor,
-                on_change,
-                inherited=(folder.lock_fd,),
+                self._handle_change,
+                inherited=(folder.lock_fd, *handed.values()),
             )
 
     @property
@@ -64,19 +75,17 @@ class NodeSupervisor:
         return list(self._children.values())
 
     async def start(self) -> None:
-        """Start everything at once; nobody waits for anybody."""
-        await asyncio.gather(*(child.start() for child in self.children))
+        """Start everything at once; nobody waits for anybody. Raises StartRefused if a port is not ours any more."""
+        for child in self.children:
+            await self._start(child)
+
+    async def stop_rank(self, rank: int) -> None:
+        """Stop the processes of one stop rank."""
+        await _stop_all(child for child in self.children if child.name.kind.stop_rank == rank)
 
     async def stop(self) -> None:
-        """First the coordinator, which drains its calls while the workers still answer; then the workers."""
-        await self.stop_coordinators()
-        await self.stop_workers()
-
-    async def stop_coordinators(self) -> None:
-        await _stop_all(child for child in self.children if child.name.shard is None)
-
-    async def stop_workers(self) -> None:
-        await _stop_all(child for child in self.children if child.name.shard is not None)
+        """Stop rank by rank: coordinators drain their calls while the workers still answer."""
+        await _stop_in_order(self.children)
 
     def kill(self) -> None:
         """No more patience: SIGKILL to all. stop() still has to collect them."""
@@ -90,6 +99,23 @@ class NodeSupervisor:
             for child in self.children:
                 child.log.maybe_rotate()
 
+    async def watch_for_hangs(self) -> None:
+        """Kill what lives and no longer answers, for ever."""
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            for child in self.children:
+                child.kill_if_hung()
+
+    async def mend_sockets(self) -> None:
+        """Restart replicas whose unix socket somebody removed, one after the other: they hold their connections, but a
+        coordinator that starts would not find them, and only they can make it again."""
+        for child in self.children:
+            is_gone = child.name in self._unix_sockets and not self._unix_sockets[child.name].exists()
+            if is_gone and child.state is State.RUNNING and not self.down_asked.is_set():
+                await child.stop()
+                await self._start(child)
+                await child.wait_settled()
+
     # ---- what the control socket asks ----------------------------------------------------------------------
 
     async def handle(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -99,7 +125,10 @@ class NodeSupervisor:
                 return {"processes": [child.report().to_json() for child in self.children]}
             case {"op": "start" | "stop" | "restart" as operation, "processes": list(names)}:
                 children = [self._child(name) for name in names]
-                await self._operate(operation, children)
+                try:
+                    await self._operate(operation, children)
+                except (StartRefused, HandOverFailed) as error:
+                    raise ValueError(str(error)) from None
                 return {"processes": [child.report().to_json() for child in children]}
             case {"op": "down"}:
                 if not self.down_asked.is_set():
@@ -117,31 +146,62 @@ class NodeSupervisor:
         return child
 
     async def _operate(self, operation: str, children: list[Child]) -> None:
-        if operation in ("stop", "restart"):
-            await _stop_all(child for child in children if child.name.shard is None)
-            await _stop_all(child for child in children if child.name.shard is not None)
-        if operation in ("start", "restart"):
-            for child in children:
-                if self.down_asked.is_set():
-                    raise ValueError(f"node {self.node} is going down")
-                self.down_done.clear()
-                await child.start()
-            settled = asyncio.gather(*(child.wait_settled() for child in children))
-            try:
-                await asyncio.wait_for(settled, ANSWER_WITHIN_S)
-            except TimeoutError:
-                pass  # the answer says how far they are
+        match operation:
+            case "start":
+                for child in children:
+                    await self._start(child)
+            case "stop":
+                return await _stop_in_order(children)
+            case "restart":
+                # Those that hand over first, while the others still serve; the rest goes down together.
+                rest = [child for child in children if not await self._hand_over(child)]
+                await _stop_in_order(rest)
+                for child in rest:
+                    await self._start(child)
+        settled = asyncio.gather(*(child.wait_settled() for child in children))
+        try:
+            await asyncio.wait_for(settled, READY_WITHIN_S)
+        except TimeoutError:
+            pass  # the answer says how far they are
+
+    async def _start(self, child: Child) -> None:
+        if self.down_asked.is_set():
+            raise ValueError(f"node {self.node} is going down")
+        self.down_done.clear()
+        if child.name.kind.sockets:
+            self._sockets.listen()
+        await child.start()
+
+    async def _hand_over(self, child: Child) -> bool:
+        return child.name.kind.hands_over and await child.hand_over()
+
+    def _handle_change(self, report: ProcessReport) -> None:
+        name = report.name
+        if report.state is State.RUNNING and name.shard is not None:
+            path = self._cluster.worker_socket(self.node, name.shard)
+            if path.exists():
+                self._unix_sockets[name] = path
+        if name.kind.sockets and report.state in _DOWN:
+            users = [child for child in self.children if child.name.kind.sockets]
+            if all(child.state in _DOWN for child in users):
+                self._sockets.refuse()
+        self._on_change(report)
+
+
+async def _stop_in_order(children: list[Child]) -> None:
+    for rank in sorted({child.name.kind.stop_rank for child in children}):
+        await _stop_all(child for child in children if child.name.kind.stop_rank == rank)
 
 
 async def _stop_all(children: Iterable[Child]) -> None:
     await asyncio.gather(*(child.stop() for child in children))
 
 
-def _spec(cluster: ClusterConfig, name: ProcessName) -> bytes:
-    kind: Any = name.kind
-    return (
-        ProcessSpec(cluster=cluster, kind=kind, node=name.node, shard=name.shard).model_dump_json().encode()
+def _spec(cluster: ClusterConfig, name: ProcessName, sockets: dict[str, int]) -> bytes:
+    spec = ProcessSpec(
+        cluster=cluster, kind=name.kind.module, node=name.node, number=name.number, sockets=sockets
     )
+    return spec.model_dump_json().encode()
 
 
 def _log(cluster: ClusterConfig, folder: NodeFolder, name: ProcessName) -> LogFile:

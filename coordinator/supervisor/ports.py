@@ -1,57 +1,157 @@
-"""Are the node's ports free? Asked before anything starts, so that the answer is one line and not a restart
-loop."""
+"""The listening sockets of a node, which its supervisor owns.
+
+The client and the HTTP port are bound once, before anything starts, and handed to the coordinators as inherited
+descriptors. All coordinators of a node accept from the same socket, and while one dies or is replaced the kernel keeps
+new connections waiting for the next: none is refused as long as one coordinator lives or is about to. Only when all of
+them are down for good the node says so, by refusing.
+
+The ports between nodes are bound by the workers themselves (ZeroMQ takes no foreign socket) and only tried here, so
+that a taken port is one line and not a restart loop."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Self
 
+from config.process.names import CLIENT_SOCKET, HTTP_SOCKET
 from coordinator.supervisor.refusal import StartRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from config import ClusterConfig
 
-
-def check_ports(cluster: ClusterConfig, node: str) -> None:
-    """Raises StartRefused if a port of the node is taken or its host is not of this machine."""
-    host = cluster.node(node).host
-    for port, key in _ports(cluster, node):
-        reason = _why_not(host, port)
-        if reason:
-            raise StartRefused(f"{host}:{port} (nodes.{node}.{key}) {reason}")
+BACKLOG: Final = 4096
+"""Connections that may wait to be accepted; the kernel's net.core.somaxconn may set a lower bound."""
 
 
-def _ports(cluster: ClusterConfig, node: str) -> Iterator[tuple[int, str]]:
-    config = cluster.node(node)
-    yield config.client_port, "client_port"
-    yield config.http_port, "http_port"
-    for shard in cluster.shards_of(node):
-        yield config.peer_port + shard - 1, "peer_port"
+class NodeSockets:
+    """The bound sockets of one node, by their names in ProcessSpec.sockets. Not listening until told to."""
+
+    def __init__(self, ports: dict[str, _Port]) -> None:
+        self._ports = ports
+
+    @classmethod
+    def bind(cls, cluster: ClusterConfig, node: str) -> Self:
+        """Bind what is ours and try what is the workers'. Raises StartRefused; then nothing is bound."""
+        config = cluster.node(node)
+        with contextlib.ExitStack() as undo:
+            ports = {}
+            for name, key, number in (
+                (CLIENT_SOCKET, "client_port", config.client_port),
+                (HTTP_SOCKET, "http_port", config.http_port),
+            ):
+                ports[name] = _Port(config.host, number, f"nodes.{node}.{key}")
+                undo.callback(ports[name].close)
+            for shard in cluster.shards_of(node):
+                _Port(config.host, config.peer_port + shard - 1, f"nodes.{node}.peer_port").close()
+            undo.pop_all()
+        return cls(ports)
+
+    @property
+    def descriptors(self) -> dict[str, int]:
+        """What children inherit, by name. The numbers stay the same until close()."""
+        return {name: port.descriptor for name, port in self._ports.items()}
+
+    def listen(self) -> None:
+        """Take connections from now on, whether or not anybody accepts them yet. Raises StartRefused if somebody else
+        got hold of a port while it was refusing."""
+        for port in self._ports.values():
+            port.listen()
+
+    def refuse(self) -> None:
+        """Refuse connections from now on, those that wait to be accepted included. Only while no child holds the
+        sockets."""
+        for port in self._ports.values():
+            port.refuse()
+
+    def close(self) -> None:
+        """Give the ports up."""
+        for port in self._ports.values():
+            port.close()
 
 
-def _why_not(host: str, port: int) -> str:
-    """Why nothing can listen there; "" if it can.
+class _Port:
+    """One port that is ours, under one descriptor for as long as we live."""
 
-    SO_REUSEADDR, so that connections of an earlier run which are winding down don't count; a living listener
-    does."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen(1)
-    except socket.gaierror as error:
+    def __init__(self, host: str, number: int, key: str) -> None:
+        """Bind it. Raises StartRefused."""
+        self._host, self._number, self._key = host, number, key
+        self._socket = self._bound()
+        self._is_bound, self._listens = True, False
+
+    @property
+    def descriptor(self) -> int:
+        return self._socket.fileno()
+
+    def listen(self) -> None:
+        if self._listens:
+            return
+        if not self._is_bound:
+            self._bind_again()
+        try:
+            self._socket.listen(BACKLOG)
+        except OSError as error:
+            raise self._refusal(error) from None
+        self._listens = True
+
+    def refuse(self) -> None:
+        """Linux has no way back from listening to bound, so a fresh socket takes the old one's place."""
+        if not self._listens:
+            return
+        self._listens = self._is_bound = False
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, self.descriptor, inheritable=False)
+        os.close(nothing)
+        with contextlib.suppress(StartRefused):  # somebody was faster: listen() tries again, and says so
+            self._bind_again()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _bind_again(self) -> None:
+        with self._bound() as fresh:
+            os.dup2(fresh.fileno(), self.descriptor, inheritable=False)
+        self._is_bound = True
+
+    def _bound(self) -> socket.socket:
+        """SO_REUSEADDR, so that connections of an earlier run which are winding down don't count; a living listener
+        does."""
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                _numeric(self._host), self._number, type=socket.SOCK_STREAM
+            )[0]
+            bound = socket.socket(family, kind, protocol)
+        except OSError as error:
+            raise self._refusal(error) from None
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+            # A property of the socket and not of a descriptor: several coordinators wait on it, and one gets each.
+            bound.setblocking(False)
+        except OSError as error:
+            bound.close()
+            raise self._refusal(error) from None
+        return bound
+
+    def _refusal(self, error: OSError) -> StartRefused:
+        return StartRefused(f"{self._host}:{self._number} ({self._key}) {_why_not(error, self._number)}")
+
+
+def _numeric(host: str) -> str:
+    """localhost as the address that everything else here means by it."""
+    return "127.0.0.1" if host == "localhost" else host
+
+
+def _why_not(error: OSError, port: int) -> str:
+    if isinstance(error, socket.gaierror):
         return f"has no address: {error.strerror}"
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            return f"is already in use{_by_whom(port)}; stop that, or choose another port"
-        if error.errno == errno.EADDRNOTAVAIL:
-            return "is no address of this machine; start this node where it is"
-        return f"can't be used: {error.strerror}"
-    return ""
+    if error.errno == errno.EADDRINUSE:
+        return f"is already in use{_by_whom(port)}; stop that, or choose another port"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "is no address of this machine; start this node where it is"
+    return f"can't be used: {error.strerror}"
 
 
 def _by_whom(port: int) -> str:

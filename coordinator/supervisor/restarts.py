@@ -20,10 +20,22 @@ class RestartPolicy:
         self._settings = settings
         self._crashes: deque[float] = deque()
         self._in_a_row = 0
+        self._asked_last = False
+
+    def asked(self, *, started_s: float, now_s: float) -> float | None:
+        """As crashed(), for a process that asked to be started again: at once, and not counted as a crash.
+
+        Unless it did so the last time too and ran for less than stable_ms since: what does nothing but ask would be
+        started without end."""
+        repeats = self._asked_last and (now_s - started_s) * 1000 < self._settings.stable_ms
+        wait_s = self.crashed(started_s=started_s, now_s=now_s) if repeats else 0.0
+        self._asked_last = True
+        return wait_s
 
     def crashed(self, *, started_s: float, now_s: float) -> float | None:
         """Seconds to wait before the next start, or None to give up."""
         settings = self._settings
+        self._asked_last = False
         if (now_s - started_s) * 1000 >= settings.stable_ms:
             self._in_a_row = 0
         self._crashes.append(now_s)
@@ -45,3 +57,4 @@ class RestartPolicy:
         """Someone asked for a start: earlier crashes no longer count."""
         self._crashes.clear()
         self._in_a_row = 0
+        self._asked_last = False

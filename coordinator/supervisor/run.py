@@ -5,21 +5,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, ParamSpec, Protocol
 
-from coordinator.supervisor import control
+from config.process.names import STOP_RANKS
+from config.process.report import State
+from coordinator.supervisor.control_server import ControlServer
 from coordinator.supervisor.folder import NodeFolder
 from coordinator.supervisor.node import NodeSupervisor, command_of
-from coordinator.supervisor.ports import check_ports
-from coordinator.supervisor.process import State
+from coordinator.supervisor.ports import NodeSockets
 from coordinator.supervisor.refusal import StartRefused
+from coordinator.supervisor.runtime_dir import RuntimeDir
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from config import ClusterConfig
-    from coordinator.supervisor.process import ProcessName, ProcessReport
+    from config.process.names import ProcessName
+    from config.process.report import ProcessReport
+
+P = ParamSpec("P")
+
+SOCKETS_CHECK_INTERVAL_S: Final = 1.0
 
 
 class Observer(Protocol):
@@ -69,17 +77,51 @@ def run(
 ) -> None:
     """Run these nodes until SIGINT, SIGTERM, SIGHUP or `boathouse down`. When it returns, no process is left.
 
-    A second signal kills what has not stopped yet. Raises StartRefused before anything is started."""
+    A second signal kills what has not stopped yet; signals that were ignored when we were started, as nohup does, stay
+    ignored. Raises StartRefused before anything is started."""
+    os.umask(0o077)  # whatever is made from here on, logs and sockets included, is for this user alone
     with contextlib.ExitStack() as claimed:
-        folders = {}
+        folders, sockets = {}, {}
         for node in nodes:
             folders[node] = NodeFolder.claim(cluster, node)
             claimed.callback(folders[node].release)
         for node in nodes:
-            check_ports(cluster, node)
-        control.prepare_runtime_dir(cluster)
-        observer.starting()
-        asyncio.run(_Supervision(cluster, folders, observer, command).run())
+            sockets[node] = NodeSockets.bind(cluster, node)
+            claimed.callback(sockets[node].close)
+        runtime_dir = RuntimeDir(cluster)
+        runtime_dir.prepare()
+        claimed.callback(runtime_dir.release)
+        shielded = _Shielded(observer)
+        shielded.starting()
+        supervisors = [
+            NodeSupervisor(cluster, node, folders[node], sockets[node], shielded.changed, command)
+            for node in nodes
+        ]
+        asyncio.run(_Supervision(cluster, supervisors, runtime_dir, shielded).run())
+
+
+class _Shielded:
+    """An observer that can do us no harm: a terminal that is gone, or a full disk behind it, ends neither a process nor
+    the watch over it."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def starting(self) -> None:
+        self._tell(self._observer.starting)
+
+    def changed(self, report: ProcessReport) -> None:
+        self._tell(self._observer.changed, report)
+
+    def all_running(self) -> None:
+        self._tell(self._observer.all_running)
+
+    def stopping(self, reason: str) -> None:
+        self._tell(self._observer.stopping, reason)
+
+    def _tell(self, method: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        with contextlib.suppress(Exception, SystemExit):
+            method(*args, **kwargs)
 
 
 class _Supervision:
@@ -88,37 +130,30 @@ class _Supervision:
     def __init__(
         self,
         cluster: ClusterConfig,
-        folders: dict[str, NodeFolder],
+        nodes: list[NodeSupervisor],
+        runtime_dir: RuntimeDir,
         observer: Observer,
-        command: Callable[[ProcessName], list[str]],
     ) -> None:
-        self._cluster = cluster
+        self._nodes = nodes
+        self._runtime_dir = runtime_dir
         self._observer = observer
-        self._nodes = [
-            NodeSupervisor(cluster, node, folder, observer.changed, command)
-            for node, folder in folders.items()
-        ]
+        self._servers = [ControlServer(cluster.control_socket(node.node), node.handle) for node in nodes]
         self._stop = asyncio.Event()
         self._signalled = False
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, self._handle_signal, number)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self._handle_signal, number)
         # The processes first: their start takes the longest, and the rest can happen meanwhile.
         await asyncio.gather(*(node.start() for node in self._nodes))
-        servers = [
-            control.ControlServer(self._cluster.control_socket(node.node), node.handle)
-            for node in self._nodes
-        ]
-        await asyncio.gather(*(server.start() for server in servers))
         background = [
-            asyncio.create_task(self._announce(), name="announce"),
-            *(
-                asyncio.create_task(self._end_when_asked(node), name=f"end {node.node}")
-                for node in self._nodes
-            ),
-            *(asyncio.create_task(node.watch_logs(), name=f"logs of {node.node}") for node in self._nodes),
+            asyncio.create_task(self._announce()),
+            asyncio.create_task(self._keep_sockets()),
+            *(asyncio.create_task(self._end_when_asked(node)) for node in self._nodes),
+            *(asyncio.create_task(node.watch_logs()) for node in self._nodes),
+            *(asyncio.create_task(node.watch_for_hangs()) for node in self._nodes),
         ]
         await self._stop.wait()
         for node in self._nodes:
@@ -126,13 +161,12 @@ class _Supervision:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
-        # All coordinators before any worker: a coordinator drains calls that any node's worker may have to
-        # answer.
-        await asyncio.gather(*(node.stop_coordinators() for node in self._nodes))
-        await asyncio.gather(*(node.stop_workers() for node in self._nodes))
+        # Rank by rank over all nodes: a coordinator drains calls that any node's worker may have to answer.
+        for rank in STOP_RANKS:
+            await asyncio.gather(*(node.stop_rank(rank) for node in self._nodes))
         for node in self._nodes:
             node.down_done.set()
-        await asyncio.gather(*(server.close() for server in servers))
+        await asyncio.gather(*(server.close() for server in self._servers))
 
     def _handle_signal(self, number: signal.Signals) -> None:
         if self._signalled:
@@ -149,6 +183,19 @@ class _Supervision:
         states = await asyncio.gather(*(child.wait_settled() for child in children))
         if all(state is State.RUNNING for state in states):
             self._observer.all_running()
+
+    async def _keep_sockets(self) -> None:
+        """Listen for the command line, for ever. The sockets may lie below /tmp, where system services and people
+        remove what looks old: what is gone is made again."""
+        while True:
+            # What fails, because somebody else has the name for instance, is tried again.
+            with contextlib.suppress(OSError, StartRefused):
+                self._runtime_dir.prepare_again()
+                for server in self._servers:
+                    await server.listen()
+                for node in self._nodes:
+                    await node.mend_sockets()
+            await asyncio.sleep(SOCKETS_CHECK_INTERVAL_S)
 
     async def _end_when_asked(self, node: NodeSupervisor) -> None:
         """A node's way out while others stay, `boathouse down --node`, as often as it is asked for. The last one ends

@@ -54,6 +54,8 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     """body: TransferLeader; answered once that peer is asked, which then campaigns"""
     RAISE_LEVEL: _Method.ValueType  # 46
     """body: MachineLevel; proposed by the leader itself, never taken from a client"""
+    TABLE_CHANGES: _Method.ValueType  # 50
+    """body: ChangesRequest; answered by a TableChanges, perhaps later"""
 
 class Method(_Method, metaclass=_MethodEnumTypeWrapper):
     """Which operation a Request or a Command carries. The body is the request message of that API, as it came."""
@@ -83,6 +85,8 @@ TRANSFER_LEADER: Method.ValueType  # 45
 """body: TransferLeader; answered once that peer is asked, which then campaigns"""
 RAISE_LEVEL: Method.ValueType  # 46
 """body: MachineLevel; proposed by the leader itself, never taken from a client"""
+TABLE_CHANGES: Method.ValueType  # 50
+"""body: ChangesRequest; answered by a TableChanges, perhaps later"""
 Global___Method: _TypeAlias = Method  # noqa: Y015
 
 @_typing.final
@@ -324,6 +328,118 @@ class TransferLeader(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TransferLeader: _TypeAlias = TransferLeader  # noqa: Y015
+
+@_typing.final
+class ChangesRequest(_message.Message):
+    """What has changed in a table from a revision on, for its followers: they ask again from where the answer ends, of any
+    replica, so nobody keeps a subscription and nobody is sent more than he asked for.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_REVISION_FIELD_NUMBER: _builtins.int
+    WAIT_MS_FIELD_NUMBER: _builtins.int
+    from_revision: _builtins.int
+    """0 = where the table stands, and nothing else"""
+    wait_ms: _builtins.int
+    """a follower waits so long for the next change. 0 = a reader of the past: he"""
+    def __init__(
+        self,
+        *,
+        from_revision: _builtins.int = ...,
+        wait_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_revision", b"from_revision", "wait_ms", b"wait_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangesRequest: _TypeAlias = ChangesRequest  # noqa: Y015
+
+@_typing.final
+class TableChanges(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_FIELD_NUMBER: _builtins.int
+    THROUGH_FIELD_NUMBER: _builtins.int
+    FLOOR_FIELD_NUMBER: _builtins.int
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    first: _builtins.int
+    """everything that changed in the revisions [first, through] is in here"""
+    through: _builtins.int
+    """first - 1: nothing did"""
+    floor: _builtins.int
+    """not 0: first cannot be told any more; the oldest revision that can be read"""
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevisionChanges]: ...
+    def __init__(
+        self,
+        *,
+        first: _builtins.int = ...,
+        through: _builtins.int = ...,
+        floor: _builtins.int = ...,
+        revisions: _abc.Iterable[Global___RevisionChanges] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "floor", b"floor", "revisions", b"revisions", "through", b"through"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TableChanges: _TypeAlias = TableChanges  # noqa: Y015
+
+@_typing.final
+class RevisionChanges(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyChange]:
+        """in the order in which they happened; all of the revision"""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        keys: _abc.Iterable[Global___KeyChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevisionChanges: _TypeAlias = RevisionChanges  # noqa: Y015
+
+@_typing.final
+class KeyChange(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    KV_FIELD_NUMBER: _builtins.int
+    PREV_FIELD_NUMBER: _builtins.int
+    key: _builtins.bytes
+    kv: _builtins.bytes
+    """as stored: a KeyValue with tag and length of field 2; empty = deleted"""
+    prev: _builtins.bytes
+    """likewise; empty = there was none, or it can't be read any more"""
+    def __init__(
+        self,
+        *,
+        key: _builtins.bytes = ...,
+        kv: _builtins.bytes = ...,
+        prev: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "kv", b"kv", "prev", b"prev"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyChange: _TypeAlias = KeyChange  # noqa: Y015
 
 @_typing.final
 class ReplicaState(_message.Message):
@@ -1010,6 +1126,8 @@ class CensusAnswer(_message.Message):
     TERM_FIELD_NUMBER: _builtins.int
     WAITS_FIELD_NUMBER: _builtins.int
     VOTERS_FIELD_NUMBER: _builtins.int
+    SENDER_LIFE_FIELD_NUMBER: _builtins.int
+    BESIDE_FIELD_NUMBER: _builtins.int
     sender: _builtins.int
     life: _builtins.int
     last_index: _builtins.int
@@ -1017,6 +1135,10 @@ class CensusAnswer(_message.Message):
     term: _builtins.int
     waits: _builtins.bool
     """the sender's disk is empty too"""
+    sender_life: _builtins.int
+    """of the answering process"""
+    beside: _builtins.bool
+    """it began by the word of the asking process, among others"""
     @_builtins.property
     def voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """none if it does not know"""
@@ -1030,10 +1152,12 @@ class CensusAnswer(_message.Message):
         term: _builtins.int = ...,
         waits: _builtins.bool = ...,
         voters: _abc.Iterable[_builtins.int] | None = ...,
+        sender_life: _builtins.int = ...,
+        beside: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_index", b"last_index", "life", b"life", "sender", b"sender", "term", b"term", "voters", b"voters", "waits", b"waits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beside", b"beside", "last_index", b"last_index", "life", b"life", "sender", b"sender", "sender_life", b"sender_life", "term", b"term", "voters", b"voters", "waits", b"waits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -72,6 +72,7 @@ def asking(context: Context) -> Socket:
     """For one question to a replica, whose answer is waited for."""
     socket = context.socket(zmq.DEALER)
     socket.linger = 0
+    socket.ipv6 = True
     return socket
 
 
@@ -88,5 +89,6 @@ def _connecting(context: Context) -> Socket:
 
 
 def _watch(socket: Socket) -> None:
+    socket.ipv6 = True  # as well as IPv4
     socket.heartbeat_ivl = HEARTBEAT_INTERVAL_MS
     socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS

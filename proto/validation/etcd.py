@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 
     from proto.etcd import rpc_pb2
 
-TXN_OPS_MAX = 128
-REQUEST_BYTES_MAX = 1_572_864
-
 _RAFT_ENVELOPE_BYTES = 16
 """etcd measures its log entry, which is this much longer than the request in it: a value of 1,572,764 bytes
 passes, one of 1,572,844 does not."""
@@ -22,7 +19,7 @@ passes, one of 1,572,844 does not."""
 _SORT_TARGETS = range(5)
 
 
-def check_size(body_bytes: int, bytes_max: int = REQUEST_BYTES_MAX) -> None:
+def check_size(body_bytes: int, bytes_max: int) -> None:
     """A write's encoded size. Raises RequestTooLarge. Comes after all other checks."""
     if body_bytes + _RAFT_ENVELOPE_BYTES > bytes_max:
         raise errors.RequestTooLarge(f"{body_bytes} bytes, at most {bytes_max}")
@@ -52,7 +49,7 @@ def check_delete_range(request: rpc_pb2.DeleteRangeRequest) -> None:
         raise errors.EmptyKey
 
 
-def check_txn(request: rpc_pb2.TxnRequest, ops_max: int = TXN_OPS_MAX) -> None:
+def check_txn(request: rpc_pb2.TxnRequest, ops_max: int) -> None:
     """Raises TooManyOps, EmptyKey, what the operations' own checks raise, KeyNotFound for a RequestOp with nothing
     in it; then DuplicateKey for the success list, then for the failure list."""
     _check_ops(request, ops_max)

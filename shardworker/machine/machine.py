@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from google.protobuf.message import DecodeError
 
 from proto import errors
+from proto.catalog import CATALOG_ID, CATALOG_NAME, CATALOG_SHARD
 from proto.methods import REQUEST_ID_BYTES
 from shardworker.machine import sweep
 from shardworker.machine.budget import EntryBudget
@@ -39,10 +40,6 @@ if TYPE_CHECKING:
     import apsw
 
     from proto.internal import frames_pb2 as frames
-
-CATALOG_TABLE_ID = 1
-CATALOG_TABLE_NAME = "_catalog"
-CATALOG_SHARD = 1
 
 FORMAT: Final = 1
 """Of a log entry (CommandBatch.format)."""
@@ -100,8 +97,8 @@ class StateMachine:
         create_schema(self._connection)
         self._window = ResultWindow(self._connection, self._window_limits)
         self.tables = TableCache(self._connection)
-        if self._shard == CATALOG_SHARD and self.tables.get(CATALOG_TABLE_ID) is None:
-            self.tables.create(TableState(CATALOG_TABLE_ID, CATALOG_TABLE_NAME, -1))
+        if self._shard == CATALOG_SHARD and self.tables.get(CATALOG_ID) is None:
+            self.tables.create(TableState(CATALOG_ID, CATALOG_NAME, -1))
 
     def _in_transaction(self, work: Callable[[], None]) -> None:
         if self._connection.in_transaction:

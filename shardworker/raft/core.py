@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from shardworker.raft import gateway
 from shardworker.raft.election import Elections
 from shardworker.raft.follower import Follower
 from shardworker.raft.log import entry_bytes
@@ -92,10 +93,14 @@ class Raft(Elections, Follower):
         self._staged_membership: Membership | None = None
         self._staged_changes = 0
 
-    def begin(self, membership: Membership) -> None:
-        """Become one of the first members of a new group, once the caller has made that durable."""
+    def begin(self, membership: Membership, hard_state: HardState) -> None:
+        """Become one of the first members of a new group, once the caller has made that durable. hard_state: the term
+        and vote that it is bound to from the beginning."""
         assert not self._groups, "this replica has a group"
         assert self.log.last_index == 0, "a log belongs to a group that exists"
+        assert self.term <= hard_state.term, "the term never goes back"
+        self.term, self.vote = hard_state.term, hard_state.vote
+        self._durable = hard_state
         self._set_membership(membership)
 
     # ---- input: time ---------------------------------------------------------------------------------------
@@ -143,10 +148,27 @@ class Raft(Elections, Follower):
 
     # ---- input: messages -----------------------------------------------------------------------------------
 
-    def step(self, message: Message) -> None:
-        """Take in a message from a peer."""
-        if message.term != self.term and not self._settle_term(message):
-            return
+    def step(self, message: Message) -> str:
+        """Take in a message from a peer. Returns why no correct peer can have sent it, and then nothing has changed;
+        else nothing."""
+        wrong = gateway.flaw(message, self.node) or self._contradiction(message)
+        if wrong:
+            return wrong
+        if message.term == self.term or self._settle_term(message):
+            self._step(message)
+        return ""
+
+    def _contradiction(self, message: Message) -> str:
+        """What a message says that this replica knows to be impossible."""
+        if message.term != self.term or self.role is not Role.LEADER:
+            return ""
+        if message.kind in gateway.FROM_LEADER:
+            return f"node {message.sender} leads as well in term {self.term}"
+        if message.kind is MessageKind.APPEND_REPLY and message.index > self.log.last_index:
+            return f"an answer to an append at {message.index}, which was never sent"
+        return ""
+
+    def _step(self, message: Message) -> None:
         kind = message.kind
         if kind is MessageKind.VOTE or kind is MessageKind.PRE_VOTE:
             self._handle_vote(message)
@@ -166,8 +188,6 @@ class Raft(Elections, Follower):
                 self._handle_append_reply(message, progress)
             case MessageKind.HEARTBEAT_REPLY:
                 self._handle_heartbeat_reply(message, progress)
-            case MessageKind.APPEND | MessageKind.HEARTBEAT | MessageKind.SNAPSHOT:
-                raise AssertionError(f"two leaders in term {self.term}: {self.node} and {message.sender}")
             case _:
                 pass  # a late vote, or a TIMEOUT_NOW of an earlier transfer
 

@@ -78,7 +78,7 @@ class Admission:
             case Access.WRITE:
                 self._leadership.check_leads()
                 self._levels.check_knows(request.method)
-                self._disk_space.check_takes(request.method)
+                self._disk_space.check_takes(request)
                 self._sweep.check_takes(request)
                 self._proposals.admit(identity, request)
             case Access.READ:

@@ -5,15 +5,22 @@ voted, and acknowledged entries, without knowing. If it took part in an election
 who lacks what it once acknowledged, and that would be lost for the whole shard. So it is silent to the consensus, and
 asks the voters until one of these is known:
 
-- Nobody holds anything. All voters say so, or a majority does and the others were silent for a while: the shard begins,
-  with the members of the cluster file.
-- Somebody holds data. Once enough voters have told their term and last index, this replica is rebuilt from the leader
+- Nobody holds anything: no voter has ever begun, or all have answered and none has an entry. The shard begins, with the
+  members of the cluster file. If a majority has never begun and the others were silent for a while, it begins as well.
+- Somebody has begun. It may have voted, and may have been asked for votes, even if its log is empty; so its word is one
+  of those that count. Once enough of them have told their term and last index, this replica is rebuilt from the leader
   (integrity.py), as if it had held all that any of them holds and had voted in the newest of their terms. What it may
   have acknowledged or voted for, and what a majority made of that, at least one of those asked knows of: with n voters,
-  of which a majority is m, m - 1 others hold the entry or know the term, so n - m + 1 others include one of them.
+  of which a majority is m, m - 1 others hold the entry or know the term, so n - m + 1 others that have begun include
+  one of them. If none of those holds an entry, nothing that this replica acknowledged was ever relied on: it begins,
+  and votes for nobody in the terms that they know.
 
-What remains: a voter that was never started before, and one whose disk was lost, can begin a shard anew while the only
-replica that holds its data is away. That takes a majority without data, and a silent third.
+A voter that began while this replica was already asking had promised nothing before: it counts as one that never began.
+Otherwise the second of two voters of a new shard could not follow the first while the third is away. A voter remembers
+those whose word it began by (`beside`).
+
+What remains: a voter that has never begun, and one whose disk was lost, can begin a shard anew while the only replica
+that holds its data is away. That takes a majority that has never begun, or has forgotten it, and a silent third.
 """
 
 from __future__ import annotations
@@ -25,7 +32,7 @@ import structlog
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
-from shardworker.raft import LogIndex, NodeId, Term
+from shardworker.raft import NO_NODE, HardState, LogIndex, NodeId, Term
 from shardworker.replica.part import NEVER_TICKS, Part
 from shardworker.replica.rebuild import begin_rebuild
 from shardworker.store import DiskFull, ReplicaState
@@ -50,11 +57,21 @@ class Answer:
     """It starts on an empty disk itself."""
     voters: frozenset[NodeId]
     """By whose votes it goes; empty if it does not know."""
+    beside: bool = False
+    """It began while the asking replica was already waiting, and knew that."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it may have promised something before the asking replica started."""
+        return not self.beside and (not self.waits or bool(self.voters) or self.term > 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """The shard is new."""
+    """Nothing that this replica may have acknowledged was relied on: it is one of the shard's first members."""
+
+    term: Term
+    """It votes for nobody in this term, nor in earlier ones: it may have done so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,22 +97,28 @@ def judge(
 
     patience_over: whether those that are silent were given time to speak."""
     majority = len(voters) // 2 + 1
-    holding = [answer for answer in answers.values() if answer.last_index > 0]
-    if not holding:
-        empty = len(answers) + 1
-        if empty == len(voters) or (empty >= majority and patience_over):
-            return Begin()
-        return Wait(f"{empty} of {len(voters)} voters are known to be empty too")
-    if any(answer.voters not in (voters, frozenset()) for answer in holding):
+    begun = [answer for answer in answers.values() if answer.has_begun]
+    has_data = any(answer.last_index for answer in answers.values())
+    newest = max((answer.term for answer in answers.values()), default=Term(0))
+    if any(answer.voters not in (voters, frozenset()) for answer in answers.values()):
         return Wait(
             "the shard's members are not those of the cluster file: remove this replica and add it again"
         )
-    settled = [answer for answer in answers.values() if not answer.waits]
+    if not has_data and len(answers) == len(voters) - 1:
+        return Begin(newest)
+    if not has_data and not begun:
+        if len(answers) + 1 >= majority and patience_over:
+            return Begin(newest)
+        return Wait(f"{len(answers) + 1} of {len(voters)} voters are known to be new")
+    settled = [answer for answer in answers.values() if not answer.waits] if has_data else begun
     needed = len(voters) - majority + 1
     if len(settled) < needed:
+        state = "has data" if has_data else "has begun"
         return Wait(
-            f"the shard has data, and {len(settled)} of {needed} other voters needed have told what they hold"
+            f"the shard {state}, and {len(settled)} of {needed} other voters needed have told what they hold"
         )
+    if not has_data:
+        return Begin(newest)
     return Rebuild(
         LogIndex(max(answer.last_index for answer in settled)), Term(max(answer.term for answer in settled))
     )
@@ -121,6 +144,10 @@ class Census(Part):
         self._patience_ticks = 2 * context.cluster.raft.election_ticks
         self._ticks = 0
         self._answers: dict[NodeId, Answer] = {}
+        self._asking_lives: dict[NodeId, int] = {}
+        """Of the voters that were waiting when they last answered: which of their processes did."""
+        self._began_beside: dict[NodeId, int] = {}
+        """The same, of those by whose word this replica has begun."""
         self._reason = "no other voter has answered"
         is_new = not store.membership.nodes() and store.rebuild is None
         # Who had no vote has promised nothing: a leader tells it everything.
@@ -165,19 +192,29 @@ class Census(Part):
             term=self._core.term,
             waits=self.waits,
             voters=sorted(self._core.membership.voters),
+            sender_life=self._life,
+            beside=self._began_beside.get(NodeId(question.sender)) == question.life,
         )
         self._send(NodeId(question.sender), frames.Envelope(census_answer=answer))
 
     def _handle_answer(self, answer: frames.CensusAnswer) -> None:
         """A peer told what it holds."""
         sender = NodeId(answer.sender)
-        if self.waits and answer.life == self._life and sender in self._others():
-            self._answers[sender] = Answer(
-                LogIndex(answer.last_index),
-                Term(answer.term),
-                answer.waits,
-                frozenset(map(NodeId, answer.voters)),
-            )
+        if not self.waits or answer.life != self._life or sender not in self._others():
+            return
+        before = self._answers.get(sender)
+        self._answers[sender] = Answer(
+            LogIndex(answer.last_index),
+            Term(answer.term),
+            answer.waits,
+            frozenset(map(NodeId, answer.voters)),
+            # Seen with our own eyes, or told by it.
+            beside=answer.beside or (before is not None and not before.has_begun),
+        )
+        if answer.waits:
+            self._asking_lives[sender] = answer.sender_life
+        else:
+            self._asking_lives.pop(sender, None)
 
     def end_turn(self) -> None:
         """Act on what is known. Raises RebuildBegun."""
@@ -186,8 +223,8 @@ class Census(Part):
         assert self._founders is not None
         patience_over = self._ticks >= self._patience_ticks
         match judge(self._founders.voters, self._answers, patience_over=patience_over):
-            case Begin():
-                self._begin(self._founders)
+            case Begin(term):
+                self._begin(self._founders, term)
             case Rebuild(until, term):
                 reason = "its disk was empty though its shard has data"
                 # It votes for nobody else in that term.
@@ -196,14 +233,17 @@ class Census(Part):
             case Wait(reason):
                 self._reason = reason
 
-    def _begin(self, founders: Membership) -> None:
+    def _begin(self, founders: Membership, term: Term) -> None:
+        promised = HardState(term, self._node if term else NO_NODE, LogIndex(0))
         try:
             with self._store.turn(sync=True) as turn:
+                turn.append(promised, ())
                 turn.set_membership(founders)
         except DiskFull as error:
             self._reason = f"the disk is full: {error}"
             return
-        self._core.begin(founders)
+        self._core.begin(founders, promised)
+        self._began_beside = self._asking_lives
         self.waits = False
 
     def _others(self) -> frozenset[NodeId]:

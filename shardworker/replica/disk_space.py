@@ -2,7 +2,9 @@
 
 ROOMY: everything is taken. NEARLY_FULL: there is less than the reserve, which is kept for what is in flight and for
 what frees space; other writes are refused. REFUSED: the disk took nothing of the last turn, which is tried again once a
-tick. Back to ROOMY it goes with twice the reserve, so that the state does not change with every file.
+tick. Pages of the database that hold nothing any more count as space: who deletes and compacts may write again, though
+the file does not shrink. Back to ROOMY it goes with twice the reserve, so that the state does not change with every
+file.
 """
 
 from __future__ import annotations
@@ -13,13 +15,14 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from proto import errors
-from proto.methods import COMMANDS
+from proto.methods import frees_space
 from shardworker.raft import Role
 from shardworker.replica.part import NEVER_TICKS, Part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from proto.internal import frames_pb2 as frames
     from shardworker.replica.leadership import Leadership
     from shardworker.replica.part import ReplicaContext
     from shardworker.store import DiskFull
@@ -59,11 +62,20 @@ class DiskSpace(Part):
         """Whether writes are refused."""
         return self.space is not Space.ROOMY
 
-    def check_takes(self, method: int) -> None:
-        """Raises NoSpace if a command of this method must wait for space."""
-        if self.space is Space.ROOMY or (self.space is Space.NEARLY_FULL and COMMANDS[method].frees_space):
+    def check_takes(self, request: frames.Request) -> None:
+        """Raises NoSpace if a write must wait for space."""
+        if self.space is Space.ROOMY or (self.space is Space.NEARLY_FULL and frees_space(request)):
             return
         raise errors.NoSpace(f"the disk of node {self._node} is full")
+
+    def _room_bytes(self) -> int:
+        """What may still be written, in the end: to the disk, and into pages of the database that hold nothing any
+        more. With less than half of the reserve on the disk these do not count, since whatever is written goes to the
+        write-ahead log first."""
+        free_bytes = self._store.free_bytes()
+        if not self._reserve_bytes // 2 <= free_bytes <= 2 * self._reserve_bytes:
+            return free_bytes
+        return free_bytes + self._store.reusable_bytes()
 
     @property
     def may_write(self) -> bool:
@@ -86,15 +98,17 @@ class DiskSpace(Part):
     def tick(self) -> None:
         """Refuse writes while there is still room for what is already in flight; accept again with some margin."""
         self._tried = False
-        free_bytes = self._store.free_bytes()
-        if self.space is Space.ROOMY and free_bytes < self._reserve_bytes:
+        room_bytes = self._room_bytes()
+        if self.space is Space.ROOMY and room_bytes < self._reserve_bytes:
             log.warning(
-                "the disk is nearly full: writes are refused", shard=self._shard, free_bytes=free_bytes
+                "the disk is nearly full: only what frees space is taken",
+                shard=self._shard,
+                room_bytes=room_bytes,
             )
             self.space = Space.NEARLY_FULL
             self._leadership.hand_over()
-        elif self.space is Space.NEARLY_FULL and free_bytes > 2 * self._reserve_bytes:
-            log.info("there is space again: writes are accepted", shard=self._shard, free_bytes=free_bytes)
+        elif self.space is Space.NEARLY_FULL and room_bytes > 2 * self._reserve_bytes:
+            log.info("there is space again: writes are accepted", shard=self._shard, room_bytes=room_bytes)
             self.space = Space.ROOMY
         elif self.space is not Space.ROOMY and self._core.role is Role.LEADER:
             # Nobody could take over then, or this replica was elected since.

@@ -28,6 +28,7 @@ from shardworker.replica.admission import Admission
 from shardworker.replica.census import Census
 from shardworker.replica.cursors import Cursors
 from shardworker.replica.disk_space import DiskSpace
+from shardworker.replica.feed import Feed
 from shardworker.replica.history_sweep import HistorySweep
 from shardworker.replica.integrity import Integrity
 from shardworker.replica.leadership import Leadership
@@ -124,12 +125,14 @@ class Replica:
         self._levels = Levels(context, self._proposals)
         self._census = Census(context, founders, life)
         self._links = Links(context)
+        self._messages_refused = 0
         self._parts = Parts(
             [
                 self._proposals,
                 self._reads,
                 self._long_reads,
                 self._cursors,
+                Feed(context, self._long_reads),
                 self._leadership,
                 self._disk_space,
                 self._sweep,
@@ -170,8 +173,16 @@ class Replica:
     def _step(self, envelope: frames.Envelope) -> None:
         for message in raft_frames.decode_messages(envelope):
             # A commit index is told as far as its receiver's log is known: it would be false for any other replica.
-            if message.to == self._node and (message.kind not in _ELECTIONS or self._parts.vote()):
-                self._core.step(message)
+            if message.to != self._node or (message.kind in _ELECTIONS and not self._parts.vote()):
+                continue
+            # The core is told of a snapshot by this process alone, once its contents are here.
+            if message.kind is MessageKind.SNAPSHOT:
+                wrong = "a snapshot without its contents"
+            else:
+                wrong = self._core.step(message)
+            if wrong:
+                self._messages_refused += 1
+                log.error("dropped a message that breaks Raft's rules", peer=message.sender, reason=wrong)
 
     def handle_disconnected(self, node: NodeId) -> None:
         """The connection to the peer on this node broke."""
@@ -341,6 +352,7 @@ class Replica:
         )
         for part in self._parts:
             status.statistics.update(part.statistics())
+        status.statistics["raft_messages_refused"] = self._messages_refused
         return status
 
     def drain(self) -> None:

@@ -10,6 +10,7 @@ from shardworker.store.crash_points import (
 )
 from shardworker.store.database import StoreSettings, check_sqlite_version
 from shardworker.store.errors import (
+    DataMissing,
     DiskFull,
     IdentityMismatch,
     SnapshotRejected,
@@ -33,6 +34,7 @@ __all__ = [
     "CannotRebuild",
     "CrashPoint",
     "CrashPoints",
+    "DataMissing",
     "DiskFull",
     "Files",
     "Identity",

@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import apsw
 
-from shardworker.store import database
 from shardworker.store.crash_points import CrashPoint
-from shardworker.store.database import Role
 from shardworker.store.errors import DiskFull, translated
 
 if TYPE_CHECKING:
-    from shardworker.store.replica_store import ReplicaStore
+    from collections.abc import Callable
+
+    from shardworker.store.crash_points import CrashPoints
 
 _THROTTLE_SECONDS = 0.1
 """What a turn waits at most while the WAL is over its hard bound; far below an election timeout."""
@@ -48,11 +48,11 @@ class Checkpointer(Protocol):
 
 
 def checkpoint(
-    connection: apsw.Connection, store: ReplicaStore, mode: int = apsw.SQLITE_CHECKPOINT_PASSIVE
+    connection: apsw.Connection, crash_points: CrashPoints, mode: int = apsw.SQLITE_CHECKPOINT_PASSIVE
 ) -> bool:
     """Copy what can be copied now; whether the whole WAL was. Raises the store's errors, but not for a full
     disk: the WAL still holds everything, so it only stays long."""
-    store.crash_points.reach(CrashPoint.CHECKPOINT_BEFORE)
+    crash_points.reach(CrashPoint.CHECKPOINT_BEFORE)
     try:
         in_wal, copied = connection.wal_checkpoint("main", mode)
     except (apsw.BusyError, apsw.LockedError):
@@ -60,24 +60,26 @@ def checkpoint(
             False  # the other connection is checkpointing right now, or this one is in the middle of a read
         )
     except apsw.Error as error:
-        refused = translated(error, f"checkpointing {store.file}")
+        refused = translated(error, f"checkpointing {connection.filename}")
         if isinstance(refused, DiskFull):
             return False
         raise refused from error
-    store.crash_points.reach(CrashPoint.CHECKPOINT_DONE)
+    crash_points.reach(CrashPoint.CHECKPOINT_DONE)
     return in_wal == copied
 
 
 class InlineCheckpointer:
     """The writer does it all, right after the commit that made it due. For the simulator: no threads."""
 
-    def __init__(self, store: ReplicaStore) -> None:
-        self._store = store
-        self._due_frames = self._threshold = store.checkpoint_frames
+    def __init__(self, writer: apsw.Connection, crash_points: CrashPoints, due_frames: int) -> None:
+        """due_frames: length of the WAL at which a checkpoint starts."""
+        self._writer = writer
+        self._crash_points = crash_points
+        self._due_frames = self._threshold = due_frames
 
     def after_commit(self, wal_frames: int) -> None:
         if wal_frames >= self._due_frames:
-            done = checkpoint(self._store.connection, self._store)
+            done = checkpoint(self._writer, self._crash_points)
             self._due_frames = self._threshold if done else wal_frames + _RETRY_FRAMES
 
     def close(self) -> None:
@@ -87,11 +89,23 @@ class InlineCheckpointer:
 class BackgroundCheckpointer:
     """A thread copies the bulk; the writer finishes if it must (see above)."""
 
-    def __init__(self, store: ReplicaStore) -> None:
-        self._store = store
-        self._threshold = store.checkpoint_frames
-        self._hard_bound = store.wal_frames_max
-        self._due_frames = self._threshold
+    def __init__(
+        self,
+        writer: apsw.Connection,
+        connect: Callable[[], apsw.Connection],
+        crash_points: CrashPoints,
+        *,
+        due_frames: int,
+        frames_max: int,
+    ) -> None:
+        """connect: for the thread. due_frames, frames_max: lengths of the WAL at which a checkpoint starts, and at
+        which the writer is slowed down."""
+        self._writer = writer
+        self._connect = connect
+        self._crash_points = crash_points
+        self._threshold = due_frames
+        self._hard_bound = frames_max
+        self._due_frames = due_frames
         self._writer_finishes = False
         self._failure: Exception | None = None
         self._stopping = False
@@ -113,7 +127,7 @@ class BackgroundCheckpointer:
         elif self._writer_finishes:
             self._writer_finishes = False
             self._due_frames = wal_frames + _RETRY_FRAMES
-            checkpoint(self._store.connection, self._store)
+            checkpoint(self._writer, self._crash_points)
         elif wal_frames >= self._due_frames:
             self._due_frames = wal_frames + _RETRY_FRAMES
             self._idle.clear()
@@ -124,16 +138,15 @@ class BackgroundCheckpointer:
             self._wake.release()
 
     def _run(self) -> None:
-        store = self._store
         connection: apsw.Connection | None = None
         try:
-            connection = database.connect(store.file, store.settings, vfs=store.vfs, role=Role.HELPER)
+            connection = self._connect()
             while True:
                 self._wake.acquire()
                 if self._stopping:
                     return
-                checkpoint(connection, store)
-                checkpoint(connection, store)
+                checkpoint(connection, self._crash_points)
+                checkpoint(connection, self._crash_points)
                 # SQLite reports the WAL's length as this connection saw it at the start, so only the writer
                 # knows whether anything is left; if its next commit started the WAL over, it will not ask.
                 self._writer_finishes = True

@@ -23,6 +23,11 @@ class CrashPoint(enum.StrEnum):
     CREATE_COMMITTED = "create:committed"
     """The new database is committed; its folder entry may not be durable."""
 
+    BIRTH_RECORDED = "birth:recorded"
+    """What is known of the replica outside its database was written anew; the database is as it was."""
+    EPOCH_COMMITTED = "epoch:committed"
+    """The database knows that a process begins to write; the record beside it does not."""
+
     TURN_BEGUN = "turn:begun"
     APPEND_TRUNCATED = "append:truncated"
     """A conflicting suffix was deleted from the log, inside the transaction."""

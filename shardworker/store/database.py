@@ -8,6 +8,7 @@ SQLite is refused."""
 from __future__ import annotations
 
 import enum
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from shardworker.store.crash_points import CrashPoint
 from shardworker.store.errors import IdentityMismatch, SqliteTooOld
 from shardworker.store.records import (
     APPLICATION_ID,
+    EPOCH_ROW,
     FORMAT_VERSION,
     IDENTITY_ROW,
     MEMBERSHIP_ROW,
@@ -83,17 +85,13 @@ def check_sqlite_version(version: str | None = None) -> None:
 class Role(enum.Enum):
     """What a connection is for."""
 
-    CREATOR = "creator"
-    """The writer, of a file that need not exist yet."""
     WRITER = "writer"
-    """The writer, of a file that must exist."""
     HELPER = "helper"
     """Checkpoints beside the writer; writes nothing of its own."""
     READER = "reader"
 
 
 _OPEN_FLAGS = {
-    Role.CREATOR: apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE,
     Role.WRITER: apsw.SQLITE_OPEN_READWRITE,
     Role.HELPER: apsw.SQLITE_OPEN_READWRITE,
     Role.READER: apsw.SQLITE_OPEN_READONLY,
@@ -116,7 +114,7 @@ def connect(path: Path, settings: StoreSettings, *, vfs: str | None, role: Role)
         # well.
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA temp_store = MEMORY")
-    is_writer = role in (Role.CREATOR, Role.WRITER)
+    is_writer = role is Role.WRITER
     cache_bytes = settings.cache_bytes if is_writer else settings.reader_cache_bytes
     connection.execute(f"PRAGMA cache_size = -{max(cache_bytes // 1024, 64)}")
     connection.execute("PRAGMA mmap_size = 0")
@@ -213,6 +211,20 @@ def put_rebuild_mark(connection: apsw.Connection, mark: RebuildMark | None) -> N
         connection.execute("DELETE FROM meta WHERE id = ?", (REBUILD_ROW,))
     else:
         put_row(connection, REBUILD_ROW, mark.encode())
+
+
+def read_epoch(connection: apsw.Connection) -> int:
+    """How often a process has begun to write this database; 0 if none has."""
+    if not connection.execute("SELECT count(*) FROM meta WHERE id = ?", (EPOCH_ROW,)).get:
+        return 0
+    epoch = json.loads(get_row(connection, EPOCH_ROW))
+    assert isinstance(epoch, int)
+    return epoch
+
+
+def put_epoch(connection: apsw.Connection, epoch: int) -> None:
+    """In the open transaction."""
+    put_row(connection, EPOCH_ROW, json.dumps(epoch).encode())
 
 
 def check_identity(connection: apsw.Connection, path: Path, expected: Identity) -> None:

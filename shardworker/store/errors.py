@@ -23,6 +23,10 @@ class IdentityMismatch(StoreError):
     """The folder holds a replica of another cluster, node, shard or format; nothing was changed in it."""
 
 
+class DataMissing(StoreError):
+    """The folder lacks what this replica once had, or has something else in its place; nothing was changed in it."""
+
+
 class StoreInUse(StoreError):
     """Another process has this replica's folder open."""
 

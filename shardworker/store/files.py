@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from shardworker.store.errors import StoreInUse
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+FILE_MODE: Final = 0o600
+FOLDER_MODE: Final = 0o700
+"""What clients store is for nobody else on the machine to read."""
 
 
 class Files(Protocol):
@@ -18,6 +23,10 @@ class Files(Protocol):
 
     def make_folder(self, folder: Path) -> None:
         """Create the folder and its parents if missing, durably."""
+
+    def close_to_others(self, folder: Path) -> None:
+        """The folder and the files in it are for this user alone, whoever made them and when. What is made here later
+        is so from the beginning."""
 
     def lock(self, folder: Path) -> int:
         """Take the folder for this process until `unlock` or the process ends. Raises StoreInUse."""
@@ -57,6 +66,9 @@ class Files(Protocol):
     def free_bytes(self, folder: Path) -> int:
         """What this process may still write to the folder's disk."""
 
+    def random_bytes(self, count: int) -> bytes:
+        """Bytes that nobody draws twice."""
+
 
 class RealFiles:
     """The operating system's files."""
@@ -68,11 +80,18 @@ class RealFiles:
             missing.append(at)
             at = at.parent
         for made in reversed(missing):
-            made.mkdir(exist_ok=True)
+            made.mkdir(mode=FOLDER_MODE, exist_ok=True)
             self.sync_folder(made.parent)
 
+    def close_to_others(self, folder: Path) -> None:
+        folder.chmod(FOLDER_MODE)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False):
+                    os.chmod(entry.path, FILE_MODE)
+
     def lock(self, folder: Path) -> int:
-        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -98,7 +117,7 @@ class RealFiles:
             return 0
 
     def create(self, path: Path) -> None:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644))
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE))
 
     def write(self, path: Path, offset: int, data: bytes) -> None:
         handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -130,6 +149,9 @@ class RealFiles:
     def free_bytes(self, folder: Path) -> int:
         disk = os.statvfs(folder)
         return disk.f_bavail * disk.f_frsize
+
+    def random_bytes(self, count: int) -> bytes:
+        return os.urandom(count)
 
     @staticmethod
     def _fsync(path: Path, flags: int) -> None:

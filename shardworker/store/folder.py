@@ -6,6 +6,8 @@
     snapshot-<number>.tmp       a copy for a peer; means nothing to this replica
     receive-<stream>.tmp        a copy being received
 
+Beside the folder lies the record of its birth (birth.py).
+
 The highest generation is the replica. A WAL is bound to its database by name only: SQLite would replay an old
 one into a new file of the same name. So a database is never replaced under its name; an installed snapshot
 gets a name that never existed before, and the one rename that gives it that name is the moment it becomes the
@@ -45,6 +47,14 @@ def current_generation(folder: Path, files: Files) -> int | None:
     """The generation that is the replica; None if there is none yet."""
     found = [int(match[1]) for name in files.names(folder) if (match := _DATABASE.fullmatch(name))]
     return max(found, default=None)
+
+
+def remove_database(folder: Path, generation: int, files: Files) -> None:
+    """Remove a database and what SQLite kept beside it."""
+    file = database_file(folder, generation)
+    for path in (file, *side_files(file)):
+        files.unlink(path)
+    files.sync_folder(folder)
 
 
 def clean_up(folder: Path, files: Files) -> int:

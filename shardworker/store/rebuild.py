@@ -18,12 +18,13 @@ import apsw
 from proto.errors import Corrupt
 from shardworker.raft.types import LogIndex
 from shardworker.store import database, folder, snapshot
+from shardworker.store.birth import Birth, BirthRecord
+from shardworker.store.context import StoreContext
 from shardworker.store.crash_points import NO_CRASH_POINTS
 from shardworker.store.database import Role, StoreSettings
 from shardworker.store.errors import StoreError, translated
 from shardworker.store.files import REAL_FILES
 from shardworker.store.records import STATE_ROW, Identity, RebuildMark, ReplicaState
-from shardworker.store.snapshot import Surroundings
 
 if TYPE_CHECKING:
     from shardworker.store.files import Files
@@ -33,25 +34,30 @@ class CannotRebuild(StoreError):
     """The replica cannot be started over; nothing was changed."""
 
 
-def start_over(around: Surroundings, generation: int, old: ReplicaState, mark: RebuildMark) -> None:
+def start_over(
+    context: StoreContext, generation: int, old: ReplicaState, mark: RebuildMark, birth: Birth, epoch: int
+) -> None:
     """Make the generation after `generation`: nothing but identity, term, vote and mark. Durable on return.
 
     A crash leaves the old replica or the new one."""
-    path = around.path / "receive-nothing.tmp"
-    snapshot.remove_copy(around.files, path)
-    copy = snapshot.open_copy(around, path, Role.CREATOR)
+    path = context.path / "receive-nothing.tmp"
+    snapshot.remove_copy(context.files, path)
+    context.files.create(path)
+    copy = snapshot.open_copy(context, path, Role.WRITER)
     try:
-        copy.execute(f"PRAGMA page_size = {around.settings.page_bytes}")
+        copy.execute(f"PRAGMA page_size = {context.settings.page_bytes}")
         snapshot.drop_journal(copy)
-        database.create_tables(copy, around.identity, NO_CRASH_POINTS)
+        database.create_tables(copy, context.identity, NO_CRASH_POINTS)
         copy.execute("BEGIN IMMEDIATE")
         database.put_row(copy, STATE_ROW, ReplicaState(term=old.term, vote=old.vote).encode())
         database.put_rebuild_mark(copy, mark)
+        database.put_epoch(copy, epoch)
         copy.execute("COMMIT")
     finally:
         copy.close()
-    around.files.sync(path)
-    snapshot.switch_generation(around, path, generation + 1)
+    context.files.sync(path)
+    BirthRecord(context.path, context.files).write(birth.replaced(), context.identity)
+    snapshot.switch_generation(context, path, generation + 1)
 
 
 def advice(path: Path) -> str:
@@ -73,10 +79,16 @@ def rebuild_stopped(path: Path, reason: str, files: Files = REAL_FILES) -> Rebui
         raise CannotRebuild(f"{path} is no replica's folder: it holds no replica-<number>.db")
     lock = files.lock(path)
     try:
+        record = BirthRecord(path, files)
+        recorded = record.read()
+        if recorded is not None:
+            record.check_wal(recorded, generation, alone=False)
         folder.clean_up(path, files)
-        identity, state, mark = _read(folder.database_file(path, generation), reason)
-        around = Surroundings(path, identity, StoreSettings(), None, files, NO_CRASH_POINTS)
-        start_over(around, generation, state, mark)
+        identity, state, mark, found = _read(folder.database_file(path, generation), reason)
+        if recorded is not None:
+            record.check_database(recorded, found, state, alone=False)
+        context = StoreContext(path, identity, StoreSettings(), None, files, NO_CRASH_POINTS)
+        start_over(context, generation, state, mark, recorded or found, found.epoch)
         return mark
     except (apsw.Error, OSError) as error:
         raise translated(error, f"starting the replica in {path} over") from error
@@ -84,7 +96,7 @@ def rebuild_stopped(path: Path, reason: str, files: Files = REAL_FILES) -> Rebui
         files.unlock(lock)
 
 
-def _read(file: Path, reason: str) -> tuple[Identity, ReplicaState, RebuildMark]:
+def _read(file: Path, reason: str) -> tuple[Identity, ReplicaState, RebuildMark, Birth]:
     try:
         connection = database.connect(file, StoreSettings(), vfs=None, role=Role.WRITER)
         try:
@@ -92,6 +104,7 @@ def _read(file: Path, reason: str) -> tuple[Identity, ReplicaState, RebuildMark]
             identity, state = database.read_identity(connection), database.read_state(connection)
             others = {*database.read_membership(connection).nodes()} - {identity.node}
             earlier = database.read_rebuild_mark(connection)
+            birth = Birth(identity.replica, database.read_epoch(connection))
         finally:
             connection.close()
     except (apsw.Error, Corrupt, ValueError, KeyError) as error:
@@ -106,7 +119,7 @@ def _read(file: Path, reason: str) -> tuple[Identity, ReplicaState, RebuildMark]
             f"{file} is the shard's only replica: there is nobody to rebuild it from. Restore it from a backup"
         )
     until = max(state.last_index, earlier.until if earlier else 0)
-    return identity, state, RebuildMark(LogIndex(until), reason)
+    return identity, state, RebuildMark(LogIndex(until), reason), birth
 
 
 def main(path: str) -> None:

@@ -4,6 +4,7 @@
            id 2  membership as of the applied index (JSON)
            id 3  identity of the replica (JSON)
            id 4  only while the replica is being rebuilt: up to which index, and why (JSON)
+           id 5  the epoch, which grows when a process begins to write (JSON; birth.py)
     log    one row per entry; the checksum covers index, term, kind and data
 
 Hard state and applied index share one row on purpose: one page write a turn, and no way to save one without
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from zlib import crc32
 
 from proto.errors import Corrupt
@@ -36,12 +37,13 @@ SCHEMA = (
         data BLOB NOT NULL)""",
 )
 
-STATE_ROW, MEMBERSHIP_ROW, IDENTITY_ROW, REBUILD_ROW = 1, 2, 3, 4
+STATE_ROW, MEMBERSHIP_ROW, IDENTITY_ROW, REBUILD_ROW, EPOCH_ROW = 1, 2, 3, 4, 5
 ROW_NAMES = {
     STATE_ROW: "state",
     MEMBERSHIP_ROW: "membership",
     IDENTITY_ROW: "identity",
     REBUILD_ROW: "rebuild",
+    EPOCH_ROW: "epoch",
 }
 
 _STATE = struct.Struct("<8Q")
@@ -60,6 +62,13 @@ class Identity:
     """From 1."""
     cluster_name: str = ""
     """For messages only; not compared."""
+    replica: str = ""
+    """Drawn when the database is made (birth.py). Empty in what a caller expects, and in a database from before there
+    were births."""
+
+    def named(self, replica: str) -> Identity:
+        """The same, with the id of a birth."""
+        return replace(self, replica=replica)
 
     def same_as(self, other: Identity) -> bool:
         return (self.cluster_id, self.node, self.shard) == (other.cluster_id, other.node, other.shard)
@@ -176,10 +185,17 @@ def encode_identity(identity: Identity) -> bytes:
         "cluster": identity.cluster_name,
         "node": identity.node,
         "shard": identity.shard,
+        "replica": identity.replica,
     }
     return json.dumps(fields, sort_keys=True).encode()
 
 
 def decode_identity(data: bytes) -> Identity:
     fields = json.loads(data)
-    return Identity(int(fields["cluster_id"], 16), fields["node"], fields["shard"], fields["cluster"])
+    return Identity(
+        int(fields["cluster_id"], 16),
+        fields["node"],
+        fields["shard"],
+        fields["cluster"],
+        fields.get("replica", ""),
+    )

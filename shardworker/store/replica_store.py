@@ -8,29 +8,32 @@ story."""
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import apsw
 
-from proto.errors import Corrupt
-from shardworker.raft.types import HardState, LogIndex, Membership, SnapshotMeta, Term
+from shardworker.raft.types import LogIndex, Term
 from shardworker.store import database, folder, rebuild, snapshot, verify
-from shardworker.store.checkpoint import BackgroundCheckpointer, InlineCheckpointer, checkpoint
-from shardworker.store.crash_points import NO_CRASH_POINTS, CrashPoint
+from shardworker.store.birth import Birth, BirthRecord, Lifetime
+from shardworker.store.checkpoint import checkpoint
+from shardworker.store.context import StoreContext
+from shardworker.store.crash_points import NO_CRASH_POINTS
 from shardworker.store.database import Role, StoreSettings
 from shardworker.store.errors import StorageFailed, translated
 from shardworker.store.files import REAL_FILES
-from shardworker.store.log import RaftLog
+from shardworker.store.journal import Journal
 from shardworker.store.records import RebuildMark
-from shardworker.store.snapshot import SnapshotReceiver, Surroundings
+from shardworker.store.snapshot import SnapshotReceiver
 from shardworker.store.turn import Turn
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from shardworker.store.checkpoint import Checkpointer
+    from shardworker.raft.types import HardState, Membership
     from shardworker.store.crash_points import CrashPoints
     from shardworker.store.files import Files
+    from shardworker.store.log import RaftLog
     from shardworker.store.records import Identity, ReplicaState
     from shardworker.store.snapshot import ReceivedSnapshot, SnapshotFile
 
@@ -39,43 +42,18 @@ class ReplicaStore:
     """The open database of one replica. One thread writes; `reader` and `create_snapshot` may be called by
     others."""
 
-    connection: apsw.Connection
-    """The writer. Replaced by install_snapshot."""
-    log: RaftLog
-    state: ReplicaState
-    """The durable positions, as of the last turn."""
-    membership: Membership
-    """The configuration as of the applied index."""
-    rebuild: RebuildMark | None
-    """Set while this replica is being rebuilt, and must not vote."""
     generation: int
     """Grows when a snapshot is installed; readers of an older generation are to be closed."""
 
-    def __init__(
-        self,
-        path: Path,
-        identity: Identity,
-        settings: StoreSettings,
-        vfs: str | None,
-        files: Files,
-        crash_points: CrashPoints,
-    ) -> None:
+    def __init__(self, context: StoreContext) -> None:
         """Use `open`."""
-        self.path = path
-        self.identity = identity
-        self.settings = settings
-        self.vfs = vfs
-        self.files = files
-        self.crash_points = crash_points
-        self.wal_frames = 0
-        self.log = RaftLog(settings.log_cache_bytes, self.snapshot_meta)
-        self._failed: StorageFailed | None = None
+        self._context = context
+        self._record = BirthRecord(context.path, context.files)
+        self._lifetime = Lifetime(self._record, context.identity, context.crash_points)
+        self._journal = Journal(context, self._lifetime)
         self._lock: int | None = None
-        self._checkpointer: Checkpointer
-        self._sync = True
         self._snapshots_made = 0
         self._switching = threading.Lock()
-        self._around = Surroundings(path, identity, settings, vfs, files, crash_points)
 
     @classmethod
     def open(
@@ -87,19 +65,21 @@ class ReplicaStore:
         vfs: str | None = None,
         files: Files = REAL_FILES,
         crash_points: CrashPoints = NO_CRASH_POINTS,
+        alone: bool = False,
     ) -> ReplicaStore:
         """Open the replica in the folder `path`, or create it there; what a crash left behind is cleaned up.
 
-        A new replica has an empty membership and an empty log. Raises IdentityMismatch if another replica
-        lives there, Corrupt if what is read fails a check, StoreInUse, SqliteTooOld, DiskFull,
+        alone: it is all of its shard, so nobody could tell it what it has lost. A new replica has an empty membership
+        and an empty log. Raises DataMissing if a replica was born here whose data is not there, IdentityMismatch if
+        another replica lives there, Corrupt if what is read fails a check, StoreInUse, SqliteTooOld, DiskFull,
         StorageFailed."""
         database.check_sqlite_version()
-        store = cls(path, identity, settings or StoreSettings(), vfs, files, crash_points)
+        store = cls(StoreContext(path, identity, settings or StoreSettings(), vfs, files, crash_points))
         try:
             files.make_folder(path)
+            files.close_to_others(path)
             store._lock = files.lock(path)
-            store.generation = folder.clean_up(path, files)
-            store._open_generation()
+            store._open(alone=alone)
         except Exception as error:
             store._abandon()
             raise translated(error, f"opening the replica in {path}") from error
@@ -108,34 +88,78 @@ class ReplicaStore:
             raise
         return store
 
-    def _open_generation(self) -> None:
-        """Open the database file of self.generation and load what memory holds of it."""
-        file = self.file
-        self.connection = database.connect(
-            file, self.settings, vfs=self.vfs, role=Role.CREATOR if self.generation == 1 else Role.WRITER
-        )
-        self._execute = self.connection.cursor().execute
-        if database.is_unborn(self.connection):
-            if self.generation != 1:
-                raise Corrupt(f"{file} is empty")
-            database.begin_wal(self.connection, self.settings)
-            database.create_tables(self.connection, self.identity, self.crash_points)
-            self.crash_points.reach(CrashPoint.CREATE_COMMITTED)
-            self.files.sync_folder(self.path)
+    def _open(self, *, alone: bool) -> None:
+        record, born = self._record, self._record.read()
+        path, files = self._context.path, self._context.files
+        generation = folder.current_generation(path, files) or 1
+        if born is not None and record.has_lost_database(generation, alone=alone):
+            born = None
+            # SQLite would take a log for that of the new database.
+            folder.remove_database(path, generation, files)
+        if born is not None:
+            record.check_wal(born, generation, alone=alone)
+        self.generation = folder.clean_up(path, files)
+        if not files.exists(self.file):
+            files.create(
+                self.file
+            )  # SQLite would make it, and what it keeps beside it, for everybody to read
+        self._journal.open(self.file, may_create=self.generation == 1)
+        found = Birth(self._journal.identity.replica, self._lifetime.epoch)
+        if born is not None:
+            record.check_database(born, found, self._journal.state, alone=alone)
+            self._lifetime.resume(born)
         else:
-            database.check_format(self.connection, file)
-            database.check_identity(self.connection, file, self.identity)
-            database.begin_wal(self.connection, self.settings)
-        self.state = database.read_state(self.connection)
-        self.membership = database.read_membership(self.connection)
-        self.rebuild = database.read_rebuild_mark(self.connection)
-        self.log.load(self.connection, self.state.truncated_index, self.state.truncated_term)
-        database.check_state(self.state, self.log.last_index())
-        self._sync = True
-        self.wal_frames = 0
-        self.connection.set_wal_hook(self._note_wal)
-        checkpointer = InlineCheckpointer if self.settings.exclusive else BackgroundCheckpointer
-        self._checkpointer = checkpointer(self)
+            if not found.replica:
+                # Just made, or of a time before there were births.
+                self._journal.name(files.random_bytes(16).hex())
+            # Otherwise somebody has removed the record, and means this database.
+            self._lifetime.begin(self._journal.identity)
+        self._context = replace(self._context, identity=self._journal.identity)
+
+    # ---- the journal's, for everybody -------------------------------------------------------------------------------
+
+    @property
+    def connection(self) -> apsw.Connection:
+        """The writer. Replaced by install_snapshot."""
+        return self._journal.connection
+
+    @property
+    def log(self) -> RaftLog:
+        """The same object as long as the store is open."""
+        return self._journal.log
+
+    @property
+    def state(self) -> ReplicaState:
+        """The durable positions, as of the last turn."""
+        return self._journal.state
+
+    @property
+    def membership(self) -> Membership:
+        """The configuration as of the applied index."""
+        return self._journal.membership
+
+    @property
+    def rebuild(self) -> RebuildMark | None:
+        """Set while this replica is being rebuilt, and must not vote."""
+        return self._journal.rebuild
+
+    @property
+    def wal_frames(self) -> int:
+        """Length of the write-ahead log in pages, as of the last turn."""
+        return self._journal.wal_frames
+
+    @property
+    def crash_points(self) -> CrashPoints:
+        return self._context.crash_points
+
+    @property
+    def identity(self) -> Identity:
+        return self._context.identity
+
+    @property
+    def path(self) -> Path:
+        """The replica's folder."""
+        return self._context.path
 
     # ---- what is durable ----------------------------------------------------------------------------------
 
@@ -156,39 +180,29 @@ class ReplicaStore:
     def applied_term(self) -> Term:
         return Term(self.state.applied_term)
 
-    def snapshot_meta(self) -> SnapshotMeta:
-        """What the database's data stands for now."""
-        return SnapshotMeta(self.applied_index, self.applied_term, self.membership)
-
     def database_bytes(self) -> int:
         """Size of the database file and its WAL."""
         file = self.file
-        return self.files.size(file) + self.files.size(folder.wal_of(file))
+        return self._context.files.size(file) + self._context.files.size(folder.wal_of(file))
 
     def database_in_use_bytes(self) -> int:
         """Bytes of the database's pages that hold something."""
         pages = self.connection.pragma("page_count") - self.connection.pragma("freelist_count")
         return int(pages * self.connection.pragma("page_size"))
 
+    def reusable_bytes(self) -> int:
+        """Bytes of the database's pages that hold nothing any more: the next rows go there."""
+        return int(self.connection.pragma("freelist_count") * self.connection.pragma("page_size"))
+
     def free_bytes(self) -> int:
         """What may still be written to this replica's disk; cheap enough for every tick."""
-        return self.files.free_bytes(self.path)
+        return self._context.files.free_bytes(self.path)
 
     @property
     def wal_bytes(self) -> int:
         """Length of the write-ahead log as of the last turn. It grows over its bound while a reader needs what it
         holds."""
-        return self.wal_frames * self.settings.page_bytes
-
-    @property
-    def checkpoint_frames(self) -> int:
-        """Length of the WAL, in pages, at which a checkpoint starts."""
-        return self.settings.checkpoint_wal_bytes // self.settings.page_bytes
-
-    @property
-    def wal_frames_max(self) -> int:
-        """Length of the WAL, in pages, at which the writer is slowed down."""
-        return self.settings.wal_bytes_max // self.settings.page_bytes
+        return self.wal_frames * self._context.settings.page_bytes
 
     # ---- other connections --------------------------------------------------------------------------------
 
@@ -197,11 +211,13 @@ class ReplicaStore:
         this.
 
         With StoreSettings.exclusive it is the writer's own connection. Raises StorageFailed, Corrupt."""
-        if self.settings.exclusive:
+        if self._context.settings.exclusive:
             return self.connection
         with self._switching:  # the database and its WAL are opened one after the other, and belong together
             try:
-                return database.connect(self.file, self.settings, vfs=self.vfs, role=Role.READER)
+                return database.connect(
+                    self.file, self._context.settings, vfs=self._context.vfs, role=Role.READER
+                )
             except apsw.Error as error:
                 raise translated(error, f"opening a reader of {self.file}") from error
 
@@ -220,13 +236,13 @@ class ReplicaStore:
         self._snapshots_made += 1
         source = self.reader()
         try:
-            return snapshot.create(self._around, source, self._snapshots_made)
+            return snapshot.create(self._context, source, self._snapshots_made)
         finally:
             self.close_reader(source)
 
     def receive_snapshot(self, stream: int, total_bytes: int) -> SnapshotReceiver:
         """Begin to take a peer's copy. Raises DiskFull if it would not fit, StorageFailed."""
-        return SnapshotReceiver(self._around, stream, total_bytes)
+        return SnapshotReceiver(self._context, stream, total_bytes)
 
     def install_snapshot(self, received: ReceivedSnapshot, hard_state: HardState | None) -> None:
         """Become the replica that `received` holds, with the core's hard state; durable on return.
@@ -235,26 +251,26 @@ class ReplicaStore:
         behind the snapshot's index. Raises DiskFull or StorageFailed before anything changed; if the disk
         fails later, StorageFailed ends this store, and the next start finds the old replica or the new
         one."""
-        if self._failed is not None:
-            raise self._failed
+        if self._journal.failed is not None:
+            raise self._journal.failed
         assert received.meta.index > self.applied_index, "a snapshot brings a replica forward"
         wanted = hard_state or self.hard_state
         assert wanted.term >= self.state.term, "the term never goes back"
         assert wanted.term >= received.meta.term, "who takes a snapshot has seen its sender's term"
         try:
-            snapshot.prepare_install(self._around, received, wanted, self.rebuild)
+            snapshot.prepare_install(self._context, received, wanted, self.rebuild, self._lifetime.epoch)
+            self._lifetime.replace_database()
         except Exception as error:
-            raise self._refused(error, f"preparing {received.path}") from error
+            raise self._journal.refused(error, f"preparing {received.path}") from error
         try:
-            self._checkpointer.close()
             with self._switching:
-                self.connection.close()
-                snapshot.switch_generation(self._around, received.path, self.generation + 1)
+                self._journal.close()
+                snapshot.switch_generation(self._context, received.path, self.generation + 1)
                 self.generation += 1
-                self._open_generation()
+                self._journal.open(self.file, may_create=False)
         except Exception as error:
             failed = StorageFailed(f"installing a snapshot in {self.path} failed half way: {error}")
-            self._fail(failed)
+            self._journal.fail(failed)
             raise failed from error
 
     def begin_rebuild(self, reason: str, lost: ReplicaState | None = None) -> None:
@@ -265,17 +281,19 @@ class ReplicaStore:
         Raises DiskFull or StorageFailed; the replica in the folder is then the old one or the new one."""
         state = lost or self.state
         until = max(state.last_index, self.rebuild.until if self.rebuild else 0)
-        self._checkpointer.close()
-        self.connection.close()
-        self._fail(StorageFailed(f"the replica in {self.path} is to be rebuilt"))
+        self._journal.close()
+        self._journal.fail(StorageFailed(f"the replica in {self.path} is to be rebuilt"))
         try:
-            rebuild.start_over(self._around, self.generation, state, RebuildMark(LogIndex(until), reason))
+            mark = RebuildMark(LogIndex(until), reason)
+            rebuild.start_over(
+                self._context, self.generation, state, mark, self._lifetime.birth, self._lifetime.epoch
+            )
         except Exception as error:
             raise translated(error, f"starting the replica in {self.path} over") from error
 
     def discard_received(self, received: ReceivedSnapshot) -> None:
         """Give the space of a copy back that turned out not to be needed."""
-        snapshot.remove_copy(self.files, received.path)
+        snapshot.remove_copy(self._context.files, received.path)
 
     def verify(self) -> list[str]:
         """What is wrong with the database, a sentence each; empty if nothing is. Any thread, seconds for a
@@ -293,24 +311,35 @@ class ReplicaStore:
         is quick.
 
         Readers should be closed before. Nothing depends on this being called."""
-        self._checkpointer.close()
-        if self._failed is None:
+        if self._journal.failed is None:
             # An empty WAL, if no reader is in the way: a bit that flips in a WAL at rest looks like a torn end to
             # SQLite, which then drops what follows without a word. In the database file we would notice.
+            self._journal.end_checkpoints()
             self.connection.set_busy_timeout(0)
-            checkpoint(self.connection, self, apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        self.connection.close()
+            if self._record_end():
+                checkpoint(self.connection, self.crash_points, apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        self._journal.close()
         if self._lock is not None:
-            self.files.unlock(self._lock)
+            self._context.files.unlock(self._lock)
             self._lock = None
+
+    def _record_end(self) -> bool:
+        """Tell where this replica stands, before its write-ahead log is emptied. False if the disk does not take it:
+        then the log has to stay."""
+        try:
+            wal = folder.wal_of(self.file)
+            if self._context.files.size(wal):
+                self._context.files.sync(wal)  # what the record says of its newest turns has to be true
+            self._lifetime.end(self.state)
+        except OSError:
+            return False
+        return True
 
     def _abandon(self) -> None:
         """Let go of everything after a failed `open`, writing nothing."""
-        connection = getattr(self, "connection", None)
-        if connection is not None:
-            connection.close()
+        self._journal.abandon()
         if self._lock is not None:
-            self.files.unlock(self._lock)
+            self._context.files.unlock(self._lock)
 
     # ---- a turn -------------------------------------------------------------------------------------------
 
@@ -320,67 +349,4 @@ class ReplicaStore:
         sync: it survives a power cut once committed; otherwise it only survives the death of the process
         until the next turn with sync. Raises DiskFull (nothing changed, try again later), StorageFailed (stop
         the process)."""
-        return Turn(self, sync)
-
-    def begin(self, *, sync: bool) -> None:
-        """For Turn: open the transaction."""
-        if self._failed is not None:
-            raise self._failed
-        try:
-            if sync is not self._sync:
-                self._execute("PRAGMA synchronous = FULL" if sync else "PRAGMA synchronous = NORMAL")
-                self._sync = sync
-            self._execute("BEGIN IMMEDIATE")
-        except apsw.Error as error:
-            raise self._refused(error, "beginning a turn") from error
-        self.crash_points.reach(CrashPoint.TURN_BEGUN)
-
-    def execute(self, sql: str, bindings: tuple[Any, ...] = ()) -> None:
-        """For Turn: a statement on the writer's connection."""
-        self._execute(sql, bindings)
-
-    def committed(self, state: ReplicaState | None, membership: Membership | None) -> None:
-        """For Turn: COMMIT returned; memory follows."""
-        if state is not None:
-            self.state = state
-        if membership is not None:
-            self.membership = membership
-        self.log.committed()
-        self.crash_points.reach(CrashPoint.COMMIT_DONE)
-        try:
-            self._checkpointer.after_commit(self.wal_frames)
-        except Exception as error:
-            self._fail(error)
-            raise
-
-    def roll_back(self, error: BaseException) -> None:
-        """For Turn: undo the transaction, then raise what `error` means to the store, if it means anything.
-
-        Whatever goes wrong here never hides `error`, which came first."""
-        self.log.rolled_back()
-        try:
-            if self.connection.in_transaction:
-                self._execute("ROLLBACK")
-        except apsw.Error as second:
-            error.add_note(f"the rollback failed as well: {second}")
-            self._fail(StorageFailed(f"a rollback failed: {second}"))
-        if isinstance(error, apsw.Error):
-            refused = self._refused(error, "writing a turn")
-            if refused is not error:
-                raise refused from error
-
-    def _refused(self, error: Exception, doing: str) -> Exception:
-        refused = translated(error, f"{doing} in {self.file}")
-        if isinstance(refused, StorageFailed | Corrupt):
-            self._fail(refused)
-        return refused
-
-    def _fail(self, error: Exception) -> None:
-        """Nothing is written after this: what the disk holds is found out at the next start, not guessed
-        now."""
-        if self._failed is None:
-            self._failed = error if isinstance(error, StorageFailed) else StorageFailed(str(error))
-
-    def _note_wal(self, _connection: apsw.Connection, _name: str, frames: int) -> int:
-        self.wal_frames = frames
-        return apsw.SQLITE_OK
+        return Turn(self._journal, sync)

@@ -29,14 +29,13 @@ from shardworker.store import database, folder
 from shardworker.store.crash_points import CrashPoint
 from shardworker.store.database import Role
 from shardworker.store.errors import DiskFull, IdentityMismatch, SnapshotRejected, translated
-from shardworker.store.records import IDENTITY_ROW, STATE_ROW, Identity, ReplicaState, encode_identity
+from shardworker.store.records import IDENTITY_ROW, STATE_ROW, ReplicaState, encode_identity
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from shardworker.raft.types import HardState
-    from shardworker.store.crash_points import CrashPoints
-    from shardworker.store.database import StoreSettings
+    from shardworker.store.context import StoreContext
     from shardworker.store.files import Files
     from shardworker.store.records import RebuildMark
 
@@ -53,18 +52,6 @@ them."""
 _SPARE_BYTES = 64 << 20
 """Left free on the disk by whoever makes or receives a copy: the writer must not meet a full disk because of
 it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What the functions below need of the store they work for; none of it changes while it is open."""
-
-    path: Path
-    identity: Identity
-    settings: StoreSettings
-    vfs: str | None
-    files: Files
-    crash_points: CrashPoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,30 +73,30 @@ class SnapshotFile:
         self.files.unlink(self.path)
 
 
-def create(around: Surroundings, source: apsw.Connection, number: int) -> SnapshotFile:
+def create(context: StoreContext, source: apsw.Connection, number: int) -> SnapshotFile:
     """Copy the database behind `source` (a connection without an open transaction) into a snapshot file.
 
     Raises DiskFull before the copy would take the writer's last space, StorageFailed."""
-    files = around.files
-    path = around.path / f"snapshot-{number}.tmp"
+    files = context.files
+    path = context.path / f"snapshot-{number}.tmp"
     try:
         pages = source.pragma("page_count") * source.pragma("page_size")
-        check_space(around, pages)
-        _copy(around, source, path)
-        around.crash_points.reach(CrashPoint.SNAPSHOT_COPIED)
-        meta = _strip(around, path)
-        around.crash_points.reach(CrashPoint.SNAPSHOT_STRIPPED)
+        check_space(context, pages)
+        _copy(context, source, path)
+        context.crash_points.reach(CrashPoint.SNAPSHOT_COPIED)
+        meta = _strip(context, path)
+        context.crash_points.reach(CrashPoint.SNAPSHOT_STRIPPED)
         files.sync(path)
-        around.crash_points.reach(CrashPoint.SNAPSHOT_SYNCED)
+        context.crash_points.reach(CrashPoint.SNAPSHOT_SYNCED)
         return SnapshotFile(path, meta, files.size(path), _sha256(files, path), files)
     except Exception as error:
         remove_copy(files, path)
         raise translated(error, f"making the snapshot {path}") from error
 
 
-def check_space(around: Surroundings, needed: int) -> None:
+def check_space(context: StoreContext, needed: int) -> None:
     """Raises DiskFull when a file of this size would leave too little for the writer."""
-    free = around.files.free_bytes(around.path)
+    free = context.files.free_bytes(context.path)
     if free < needed + _SPARE_BYTES:
         raise DiskFull(f"a snapshot of {needed} bytes does not fit beside the replica: {free} bytes are free")
 
@@ -120,11 +107,12 @@ def remove_copy(files: Files, path: Path) -> None:
         files.unlink(file)
 
 
-def _copy(around: Surroundings, source: apsw.Connection, path: Path) -> None:
-    remove_copy(around.files, path)
-    target = open_copy(around, path, Role.CREATOR)
+def _copy(context: StoreContext, source: apsw.Connection, path: Path) -> None:
+    remove_copy(context.files, path)
+    context.files.create(path)
+    target = open_copy(context, path, Role.WRITER)
     # The source's own connection sees its own later writes, so there the copy is one step.
-    alone = around.settings.exclusive
+    alone = context.settings.exclusive
     if not alone:
         source.execute("BEGIN")
         source.execute(
@@ -140,10 +128,10 @@ def _copy(around: Surroundings, source: apsw.Connection, path: Path) -> None:
         target.close()
 
 
-def open_copy(around: Surroundings, path: Path, role: Role) -> apsw.Connection:
+def open_copy(context: StoreContext, path: Path, role: Role) -> apsw.Connection:
     """A connection to a file that nobody else knows. A crash discards it, so it needs neither journal nor
     sync until it is complete."""
-    connection = database.connect(path, around.settings, vfs=around.vfs, role=role)
+    connection = database.connect(path, context.settings, vfs=context.vfs, role=role)
     connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 0)  # it forbids to write without a journal
     connection.execute("PRAGMA synchronous = OFF")
     return connection
@@ -154,9 +142,9 @@ def drop_journal(copy: apsw.Connection) -> None:
     assert mode == "off", f"SQLite kept the journal mode {mode}"
 
 
-def _strip(around: Surroundings, path: Path) -> SnapshotMeta:
+def _strip(context: StoreContext, path: Path) -> SnapshotMeta:
     """Leave the state and take everything that belongs to its sender; the file needs no WAL afterwards."""
-    copy = open_copy(around, path, Role.WRITER)
+    copy = open_copy(context, path, Role.WRITER)
     try:
         drop_journal(copy)
         state = database.read_state(copy)
@@ -193,21 +181,21 @@ def _sha256(files: Files, path: Path) -> bytes:
 class SnapshotReceiver:
     """A copy on its way in. One at a time per replica; a new attempt starts a new one."""
 
-    def __init__(self, around: Surroundings, stream: int, total_bytes: int) -> None:
+    def __init__(self, context: StoreContext, stream: int, total_bytes: int) -> None:
         """Raises DiskFull if it would not fit, StorageFailed."""
-        self._around = around
+        self._context = context
         self._total_bytes = total_bytes
         self._digest = hashlib.sha256()
         self.stream = stream
-        self.path = around.path / f"receive-{stream:016x}.tmp"
+        self.path = context.path / f"receive-{stream:016x}.tmp"
         self.received_bytes = 0
         try:
-            check_space(around, total_bytes)
-            remove_copy(around.files, self.path)
-            around.files.create(self.path)
+            check_space(context, total_bytes)
+            remove_copy(context.files, self.path)
+            context.files.create(self.path)
         except OSError as error:
             raise translated(error, f"beginning to receive {self.path}") from error
-        around.crash_points.reach(CrashPoint.RECEIVE_CREATED)
+        context.crash_points.reach(CrashPoint.RECEIVE_CREATED)
 
     def write(self, offset: int, data: bytes) -> int:
         """Take a chunk if it is the next one; returns how many bytes are here without a gap.
@@ -218,12 +206,12 @@ class SnapshotReceiver:
             if offset + len(data) > self._total_bytes:
                 raise SnapshotRejected(f"a snapshot of {self._total_bytes} bytes sends more than that")
             try:
-                self._around.files.write(self.path, offset, data)
+                self._context.files.write(self.path, offset, data)
             except OSError as error:
                 raise translated(error, f"receiving {self.path}") from error
             self._digest.update(data)
             self.received_bytes += len(data)
-            self._around.crash_points.reach(CrashPoint.RECEIVE_CHUNK)
+            self._context.crash_points.reach(CrashPoint.RECEIVE_CHUNK)
         return self.received_bytes
 
     def finish(self, meta: SnapshotMeta, sha256: bytes) -> ReceivedSnapshot:
@@ -237,10 +225,10 @@ class SnapshotReceiver:
                 )
             if self._digest.digest() != sha256:
                 raise SnapshotRejected("a snapshot arrived with other bytes than were sent (SHA-256 differs)")
-            self._around.files.sync(self.path)
-            self._around.crash_points.reach(CrashPoint.RECEIVE_SYNCED)
-            _check_copy(self._around, self.path, meta)
-            self._around.crash_points.reach(CrashPoint.RECEIVE_VERIFIED)
+            self._context.files.sync(self.path)
+            self._context.crash_points.reach(CrashPoint.RECEIVE_SYNCED)
+            _check_copy(self._context, self.path, meta)
+            self._context.crash_points.reach(CrashPoint.RECEIVE_VERIFIED)
         except Exception as error:
             self.discard()
             raise translated(error, f"checking {self.path}") from error
@@ -248,7 +236,7 @@ class SnapshotReceiver:
 
     def discard(self) -> None:
         """Give up this attempt and its space."""
-        remove_copy(self._around.files, self.path)
+        remove_copy(self._context.files, self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,10 +248,10 @@ class ReceivedSnapshot:
     size_bytes: int
 
 
-def _check_copy(around: Surroundings, path: Path, announced: SnapshotMeta) -> None:
+def _check_copy(context: StoreContext, path: Path, announced: SnapshotMeta) -> None:
     """Raises SnapshotRejected unless the file is a sound copy of this shard at the announced index."""
     try:
-        copy = open_copy(around, path, Role.WRITER)
+        copy = open_copy(context, path, Role.WRITER)
         try:
             # Not integrity_check: that compares every index with its table and takes six times as long; a
             # copy of a sound database whose bytes arrived unchanged has sound indexes.
@@ -279,42 +267,47 @@ def _check_copy(around: Surroundings, path: Path, announced: SnapshotMeta) -> No
             copy.close()
     except (apsw.Error, Corrupt, IdentityMismatch) as error:
         raise SnapshotRejected(f"the snapshot cannot be read: {error}") from error
-    if (sender.cluster_id, sender.shard) != (around.identity.cluster_id, around.identity.shard):
-        raise SnapshotRejected(f"the snapshot comes from {sender}, this replica is {around.identity}")
+    if (sender.cluster_id, sender.shard) != (context.identity.cluster_id, context.identity.shard):
+        raise SnapshotRejected(f"the snapshot comes from {sender}, this replica is {context.identity}")
     found = SnapshotMeta(LogIndex(state.applied_index), Term(state.applied_term), membership)
     if found != announced:
         raise SnapshotRejected(f"the snapshot holds {found}, but its sender announced {announced}")
 
 
 def prepare_install(
-    around: Surroundings, received: ReceivedSnapshot, hard_state: HardState, mark: RebuildMark | None
+    context: StoreContext,
+    received: ReceivedSnapshot,
+    hard_state: HardState,
+    mark: RebuildMark | None,
+    epoch: int,
 ) -> None:
-    """Make the received file this replica's own: its identity, term, vote and mark. Durable on return.
+    """Make the received file this replica's own: its identity, term, vote, mark and epoch. Durable on return.
 
     With a journal, unlike the rest: should the disk be full just now, the same file is tried again later."""
-    copy = open_copy(around, received.path, Role.WRITER)
+    copy = open_copy(context, received.path, Role.WRITER)
     try:
         copy.execute("BEGIN IMMEDIATE")
         state = _state_after(received.meta, term=hard_state.term, vote=hard_state.vote)
         database.put_row(copy, STATE_ROW, state.encode())
-        database.put_row(copy, IDENTITY_ROW, encode_identity(around.identity))
+        database.put_row(copy, IDENTITY_ROW, encode_identity(context.identity))
         database.put_rebuild_mark(copy, mark)
+        database.put_epoch(copy, epoch)
         copy.execute("COMMIT")
     finally:
         copy.close()
-    around.files.sync(received.path)
-    around.crash_points.reach(CrashPoint.INSTALL_PREPARED)
+    context.files.sync(received.path)
+    context.crash_points.reach(CrashPoint.INSTALL_PREPARED)
 
 
-def switch_generation(around: Surroundings, prepared: Path, generation: int) -> None:
+def switch_generation(context: StoreContext, prepared: Path, generation: int) -> None:
     """Rename the prepared file to `generation`: from then on it is the replica. Durable on return; then the
     old generation's files go."""
-    files = around.files
-    file = folder.database_file(around.path, generation)
+    files = context.files
+    file = folder.database_file(context.path, generation)
     assert not any(files.exists(path) for path in (file, *folder.side_files(file))), f"{file} is taken"
     files.rename(prepared, file)
-    around.crash_points.reach(CrashPoint.INSTALL_RENAMED)
-    files.sync_folder(around.path)
-    around.crash_points.reach(CrashPoint.INSTALL_SYNCED)
-    remove_copy(files, folder.database_file(around.path, generation - 1))
-    around.crash_points.reach(CrashPoint.INSTALL_CLEANED)
+    context.crash_points.reach(CrashPoint.INSTALL_RENAMED)
+    files.sync_folder(context.path)
+    context.crash_points.reach(CrashPoint.INSTALL_SYNCED)
+    remove_copy(files, folder.database_file(context.path, generation - 1))
+    context.crash_points.reach(CrashPoint.INSTALL_CLEANED)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import apsw
 
     from shardworker.raft.types import Entry
-    from shardworker.store.replica_store import ReplicaStore
+    from shardworker.store.journal import Journal
 
 
 class Turn:
@@ -33,18 +33,18 @@ class Turn:
         "_applied",
         "_dropped",
         "_hard_state",
+        "_journal",
         "_last_index",
         "_membership",
         "_rebuilt",
-        "_store",
         "_sync",
         "connection",
     )
 
-    def __init__(self, store: ReplicaStore, sync: bool) -> None:
-        self._store = store
+    def __init__(self, journal: Journal, sync: bool) -> None:
+        self._journal = journal
         self._sync = sync
-        self.connection: apsw.Connection = store.connection
+        self.connection: apsw.Connection = journal.connection
         self._hard_state: HardState | None = None
         self._applied: tuple[int, int] | None = None
         self._dropped: tuple[int, int] | None = None
@@ -58,85 +58,83 @@ class Turn:
         if hard_state is not None:
             self._hard_state = hard_state
         if entries:
-            assert entries[0].index > self._store.state.applied_index, "an applied entry is never overwritten"
-            if self._store.log.append(entries):
-                self._store.crash_points.reach(CrashPoint.APPEND_TRUNCATED)
+            assert entries[0].index > self._journal.state.applied_index, (
+                "an applied entry is never overwritten"
+            )
+            if self._journal.log.append(entries):
+                self._journal.crash_points.reach(CrashPoint.APPEND_TRUNCATED)
             self._last_index = entries[-1].index
-            self._store.crash_points.reach(CrashPoint.APPEND_WRITTEN)
+            self._journal.crash_points.reach(CrashPoint.APPEND_WRITTEN)
 
     def set_applied(self, index: LogIndex, term: Term) -> None:
         """The state machine's changes in this transaction bring it to `index`."""
-        assert index >= self._store.state.applied_index, "apply goes forward"
+        assert index >= self._journal.state.applied_index, "apply goes forward"
         self._applied = (index, term)
-        self._store.crash_points.reach(CrashPoint.APPLY_WRITTEN)
+        self._journal.crash_points.reach(CrashPoint.APPLY_WRITTEN)
 
     def set_membership(self, membership: Membership) -> None:
         """The configuration as of the applied index."""
         value = encode_membership(membership)
-        self._store.execute(
+        self._journal.execute(
             "UPDATE meta SET value = ?, crc = ? WHERE id = ?",
             (value, row_checksum(MEMBERSHIP_ROW, value), MEMBERSHIP_ROW),
         )
         self._membership = membership
-        self._store.crash_points.reach(CrashPoint.MEMBERSHIP_WRITTEN)
+        self._journal.crash_points.reach(CrashPoint.MEMBERSHIP_WRITTEN)
 
     def end_rebuild(self) -> None:
         """This replica has again what it acknowledged before it was rebuilt."""
         database.put_rebuild_mark(self.connection, None)
         self._rebuilt = True
 
-    def compact_log(
-        self, *, keep_entries: int, keep_bytes: int, keep_from: LogIndex | None = None, rows_max: int = 64
-    ) -> int:
+    def compact_log(self, *, keep_entries: int, keep_bytes: int, rows_max: int = 64) -> int:
         """Drop the oldest applied entries beyond a tail of keep_entries and keep_bytes; returns how many
         went.
 
         A step drops nothing until rows_max entries are due, and never more than that: the cost of a step is
-        bounded and a statement is not spent on single rows. keep_from protects what a slow peer still
-        needs."""
-        log, applied = self._store.log, self._store.state.applied_index
+        bounded and a statement is not spent on single rows."""
+        log = self._journal.log
         first = log.first_index()
-        allowed = (applied if keep_from is None else min(applied, keep_from - 1)) - first + 1
-        count = min(log.surplus(keep_entries, keep_bytes, rows_max), allowed)
+        count = min(
+            log.surplus(keep_entries, keep_bytes, rows_max), self._journal.state.applied_index - first + 1
+        )
         if count < rows_max:
             return 0
         upto = LogIndex(first + count - 1)
         self._dropped = (upto, log.drop(upto))
-        self._store.crash_points.reach(CrashPoint.COMPACT_WRITTEN)
+        self._journal.crash_points.reach(CrashPoint.COMPACT_WRITTEN)
         return count
 
     # ---- the transaction ----------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        self._store.begin(sync=self._sync)
+        self._journal.begin(sync=self._sync)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            self._store.roll_back(error)
+            self._journal.roll_back(error)
             return
         state = self._new_state()
         try:
             if state is not None:
                 value = state.encode()
-                self._store.execute(
+                self._journal.execute(
                     "UPDATE meta SET value = ?, crc = ? WHERE id = 1", (value, row_checksum(STATE_ROW, value))
                 )
-                self._store.crash_points.reach(CrashPoint.HARD_STATE_WRITTEN)
-            self._store.crash_points.reach(CrashPoint.COMMIT_BEFORE)
-            self._store.execute("COMMIT")
+                self._journal.crash_points.reach(CrashPoint.HARD_STATE_WRITTEN)
+            self._journal.crash_points.reach(CrashPoint.COMMIT_BEFORE)
+            self._journal.execute("COMMIT")
         except BaseException as failure:
-            self._store.roll_back(failure)
+            self._journal.roll_back(failure)
             raise
-        if self._rebuilt:
-            self._store.rebuild = None
-        self._store.committed(state, self._membership)
+        self._journal.committed(state, self._membership, is_rebuilt=self._rebuilt)
 
     def _new_state(self) -> ReplicaState | None:
         """What the state row becomes; None if it stays."""
-        old = self._store.state
+        old = self._journal.state
         changes = (self._hard_state, self._applied, self._dropped, self._last_index)
         if changes == (None, None, None, None):
             return None

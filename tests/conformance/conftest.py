@@ -17,7 +17,9 @@ from tools.bench import systems
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PROBE_TABLES = ("probe-kv", "probe-sort", "probe-value", "probe-txn")
+PROBE_TABLES = (
+    "probe-kv", "probe-sort", "probe-value", "probe-txn", "probe-watch", "probe-future", "probe-fragment",
+)  # fmt: skip
 
 
 @contextmanager

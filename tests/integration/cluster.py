@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import yaml
 
 from config import load
-from coordinator.supervisor.control import NodeControl, RequestRefused, SupervisorUnreachable
-from coordinator.supervisor.process import ProcessName, ProcessReport, State
+from config.process.names import ProcessName, processes_of
+from config.process.report import ProcessReport, State
 from tests.waiting import free_ports, wait_until
+from tools.admin.control_client import NodeControl, RequestRefused, SupervisorUnreachable
 from tools.admin.probe import ask_replicas
 from tools.client import KvClient
 
@@ -51,6 +52,7 @@ class Cluster:
         separate: bool = False,
         settings: Mapping[str, Any] | None = None,
         launcher: Sequence[str] = (),
+        host: str = "127.0.0.1",
     ) -> None:
         """Write the cluster file; nothing runs yet. `separate` gives each node a supervisor of its own, as on several
         machines. `settings` are further keys of the file, `launcher` is what `boathouse up` is started by."""
@@ -59,7 +61,7 @@ class Cluster:
         document: dict[str, Any] = {
             "cluster": f"test-{folder.name}"[:64],
             "data_dir": str(folder / "data"),
-            "nodes": {f"n{number}": _node(shards) for number in range(1, nodes + 1)},
+            "nodes": {f"n{number}": _node(shards, host) for number in range(1, nodes + 1)},
             "shards": shards,
             **({"replicas": replicas} if replicas is not None else {}),
             **(
@@ -199,7 +201,7 @@ class Cluster:
         return pid
 
     def replicas(self, shard: int) -> list[ProcessName]:
-        return [ProcessName(node.name, shard) for node in self.config.replica_nodes(shard)]
+        return [ProcessName.replica(node.name, shard) for node in self.config.replica_nodes(shard)]
 
     def ask(self, shard: int, timeout_s: float = 1.0) -> dict[ProcessName, frames.ReplicaStatus]:
         """What the replicas of a shard say of themselves."""
@@ -219,7 +221,7 @@ class Cluster:
 
     def wait_running(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait until every process of the file runs. Fails at once if a supervisor has ended."""
-        expected = sum(len(self.config.shards_of(node)) + 1 for node in self.config.nodes)
+        expected = sum(len(processes_of(self.config, node)) for node in self.config.nodes)
 
         def all_running() -> bool:
             ended = {
@@ -246,7 +248,7 @@ class Cluster:
                 named = {status.leader for status in answers.values()}
                 if len(answers) < self.config.replicas or len(named) != 1 or not all(named):
                     return None
-                leaders[shard] = ProcessName(self.config.node(named.pop()).name, shard)
+                leaders[shard] = ProcessName.replica(self.config.node(named.pop()).name, shard)
             return leaders
 
         return wait_until(agreed, timeout_s=timeout_s, what="a leader in every shard", interval_s=0.05)
@@ -345,9 +347,10 @@ def send_signal(pid: int, number: signal.Signals) -> None:
         pass  # it went by itself meanwhile
 
 
-def _node(shards: int) -> dict[str, int]:
+def _node(shards: int, host: str) -> dict[str, int | str]:
     client_port, http_port = free_ports(2)
     return {
+        "host": host,
         "client_port": client_port,
         "http_port": http_port,
         "peer_port": free_ports(shards, contiguous=True)[0],

@@ -14,10 +14,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from coordinator.supervisor.control import NodeControl, RequestRefused, SupervisorUnreachable
-from coordinator.supervisor.process import ProcessName, State
+from config.process.names import ProcessName
+from config.process.report import State
 from tests.integration.cluster import send_signal
 from tests.waiting import wait_until
+from tools.admin.control_client import NodeControl, RequestRefused, SupervisorUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -110,10 +111,10 @@ class RandomFaults:
         return self._rng.choice(list(self._cluster.config.nodes))
 
     def _coordinator(self) -> ProcessName:
-        return ProcessName(self._node(), None)
+        return ProcessName.coordinator(self._node())
 
     def _worker(self) -> ProcessName:
-        return ProcessName(self._node(), self._rng.randint(1, self._cluster.config.shards))
+        return ProcessName.replica(self._node(), self._rng.randint(1, self._cluster.config.shards))
 
     def _running(self, names: Iterable[ProcessName]) -> list[int]:
         """Pids of those that run."""
@@ -167,7 +168,9 @@ class RandomFaults:
     def _pause_node(self) -> bool:
         node = self._node()
         shards = self._cluster.config.shards_of(node)
-        return self._pause([ProcessName(node, None), *(ProcessName(node, shard) for shard in shards)])
+        return self._pause(
+            [ProcessName.coordinator(node), *(ProcessName.replica(node, shard) for shard in shards)]
+        )
 
     def _pause(self, names: list[ProcessName]) -> bool:
         pids = self._running(names)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shlex
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from coordinator.supervisor.process import State
+from config.process.names import ProcessName
+from config.process.report import State
 from tests.integration.cluster import ROOT, Cluster, is_alive, run_cli
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -283,6 +287,80 @@ def test_up_says_how_to_talk_to_it(cluster: Cluster) -> None:
     assert f"  boathouse kv get greeting --endpoint {cluster.endpoints[0]}" in lines
 
 
+def test_stop_of_what_has_failed_is_done(tmp_path: Path) -> None:
+    """It is down, as was asked."""
+    settings = {"supervisor": {"crashes_max": 1}}
+    with Cluster(tmp_path, nodes=1, shards=1, settings=settings) as cluster:
+        name = ProcessName.replica("n1", 1)
+        cluster.kill(name)
+        wait_until(lambda: cluster.report(name).state is State.FAILED, timeout_s=20, what="it to have failed")
+        assert _out(cluster, "stop", "n1/shard-1") == "n1/shard-1 is stopped\n"
+        assert _out(cluster, "start", "n1/shard-1").startswith("n1/shard-1 is running, process ")
+
+
+def test_a_proxy_for_the_world_does_not_catch_this_machine(cluster: Cluster) -> None:
+    nowhere = "http://127.0.0.1:1"
+    done = run_cli(
+        *("kv", "put", "proxied", "no", "--timeout", "10", "--endpoint", f"http://{cluster.endpoints[0]}/"),
+        http_proxy=nowhere,
+        https_proxy=nowhere,
+        grpc_proxy=nowhere,
+        no_proxy="",
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_a_transaction_may_begin_with_a_byte_order_mark(cluster: Cluster) -> None:
+    script = '\ufeffversion("marked") = "0"\n\nput marked yes\n'
+    assert cluster.cli_json("kv", "txn", given=script.encode())["succeeded"]
+
+
+def test_a_hung_supervisor_hides_only_its_own_node(tmp_path: Path) -> None:
+    with Cluster(tmp_path, nodes=2, shards=1, replicas=1, separate=True) as cluster:
+        cluster.supervisor("n2").send_signal(signal.SIGSTOP)
+        try:
+            done = cluster.cli("status", "-o", "json")
+        finally:
+            cluster.supervisor("n2").send_signal(signal.SIGCONT)
+        assert done.returncode == 1
+        assert done.stderr == b"boathouse: the supervisor of n2 did not answer within 3 s\n"
+        states = {f"{row['node']}/{row['process']}": row["state"] for row in json.loads(done.stdout)}
+        assert states == {"n1/shard-1": "running", "n1/coordinator": "running", "n2/coordinator": "unknown"}
+
+
+def test_logs_go_on_over_rotation_and_removal(cluster: Cluster) -> None:
+    log = cluster.config.node_dir("n1") / "logs" / "shard-1.log"
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "tools.cli",
+        "logs",
+        "n1/shard-1",
+        str(cluster.file),
+        "-n",
+        "1",
+        "-f",
+    ]
+    with log.open("a") as file:
+        file.write("before\n")
+    follower = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+    assert follower.stdout is not None
+    try:
+        assert follower.stdout.readline() == b"before\n"
+        log.write_text("moved aside\n")
+        assert follower.stdout.readline() == b"moved aside\n"
+        log.unlink()
+        log.write_text("half of a ")
+        with log.open("a") as file:
+            file.write("line\n")
+        assert follower.stdout.readline() == b"half of a line\n"
+    finally:
+        follower.send_signal(signal.SIGINT)
+        _, errors = follower.communicate(timeout=20)
+    assert (follower.returncode, errors) == (0, b"")
+
+
 # ---- without a cluster -------------------------------------------------------------------------------------------
 
 
@@ -344,6 +422,47 @@ def test_version() -> None:
         "sqlite",
         "grpcio",
     }
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "words"),
+    [
+        ("boathouse version > /dev/full", 1, "the output can't be written: No space left on device"),
+        ("boathouse version >&-", 1, "the output can't be written: Bad file descriptor"),
+        ("boathouse kv put k <&-", 1, "stdin: can't be read: Bad file descriptor"),
+        ("boathouse version -o json | head -c 1", 0, None),
+        (
+            "mkdir gone; cd gone; rmdir ../gone; boathouse up",
+            1,
+            "built-in default: data_dir: is relative, and the working directory is gone; change to one that exists",
+        ),
+        (
+            "mkdir $'\\377'; cd $'\\377'; boathouse up",
+            1,
+            "built-in default: data_dir: its path has to be UTF-8 text; choose another folder",
+        ),
+        ("boathouse check $'\\377.yaml'", 1, "\\udcff.yaml: can't be read: No such file or directory"),
+    ],
+)
+def test_a_broken_surrounding_is_one_line(tmp_path: Path, command: str, code: int, words: str | None) -> None:
+    program = f"{shlex.quote(sys.executable)} -P -m tools.cli"
+    done = subprocess.run(
+        ["bash", "-c", f'boathouse() {{ {program} "$@"; }}; {command}'],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code
+    assert done.stderr.decode() == ("" if words is None else f"boathouse: {words}\n")
+
+
+@pytest.mark.parametrize("option", [("--endpoint", "127.0.0.1:99999"), ("--timeout", "nan")])
+def test_what_is_no_port_and_no_time_is_wrong_usage(option: tuple[str, str]) -> None:
+    done = run_cli("kv", "get", "k", *option)
+    assert done.returncode == 2
+    assert option[0] in done.stderr.decode()
 
 
 @pytest.mark.parametrize(

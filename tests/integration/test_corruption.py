@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import apsw
 import pytest
 
-from coordinator.supervisor.process import ProcessName
+from config.process.names import ProcessName
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from shardworker.inspection import inspect_database
@@ -335,7 +335,7 @@ def test_a_cluster_heals_itself_while_clients_work(tmp_path: Path) -> None:
     with Cluster(tmp_path, nodes=3, shards=1, settings=settings()) as cluster:
         leader = cluster.wait_leaders()[1]
         node = next(name for name in cluster.config.nodes if name != leader.node)
-        odd = ProcessName(node, 1)
+        odd = ProcessName.replica(node, 1)
         with cluster.client() as client, cluster.client(node) as beside:
             for number in range(2 * EVERY):
                 client.put(etcd.PutRequest(key=b"k%05d" % number, value=b"v"))

@@ -33,6 +33,8 @@ VALUE: Final = b"v" * 2000
 LIFE = {
     CrashPoint.CREATE_BEFORE_COMMIT: 1,
     CrashPoint.CREATE_COMMITTED: 1,
+    CrashPoint.BIRTH_RECORDED: 2,
+    CrashPoint.EPOCH_COMMITTED: 1,
     CrashPoint.MEMBERSHIP_WRITTEN: 1,
     CrashPoint.CATALOG_WRITTEN: 1,
     CrashPoint.TURN_BEGUN: 37,

@@ -69,3 +69,20 @@ def test_a_majority_begins_a_new_shard_and_a_latecomer_joins_it(tmp_path: Path) 
         late.start()
         workers.wait_alike(late)
         assert late.range(b"k0", linearizable=False).kvs[0].value == b"v"
+
+
+def test_a_lone_voter_does_not_begin_its_shard_anew(tmp_path: Path) -> None:
+    with Workers(tmp_path) as workers:
+        worker = workers["n1"]
+        worker.start()
+        worker.create_table()
+        put(worker, 0)
+        worker.stop()
+        kept = worker.folder.rename(worker.folder.with_name("kept"))
+        worker.start()
+        assert worker.wait_dead() == 1, worker.describe()
+        assert b"tells that this replica was born and has data" in b"".join(worker.said)
+        shutil.rmtree(worker.folder)
+        kept.rename(worker.folder)
+        worker.start()
+        assert worker.range(b"k0").count == 1

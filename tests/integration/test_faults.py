@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from coordinator.supervisor.process import ProcessName
+from config.process.names import ProcessName
 from tests.integration.clients import Load
 from tests.integration.cluster import Cluster
 from tests.waiting import wait_until
@@ -75,7 +75,7 @@ def check_unharmed(load: Load) -> None:
 def test_killing_each_worker_fails_no_request(cluster: Cluster, node: str) -> None:
     with load_on(cluster, seed=int(node[1])) as load:
         for shard in range(1, SHARDS + 1):
-            kill(cluster, ProcessName(node, shard))
+            kill(cluster, ProcessName.replica(node, shard))
             load.wait_answers(CALM_ANSWERS)
     check_unharmed(load)
 
@@ -92,7 +92,7 @@ def test_killing_a_shards_leader_fails_no_request(cluster: Cluster, shard: int) 
 def test_killing_a_coordinator_fails_only_calls_on_its_connections(cluster: Cluster) -> None:
     """And the client that repeats its write, with the same request id at another node, writes it once."""
     with load_on(cluster, seed=20, repeats=True) as load:
-        kill(cluster, ProcessName("n2", None))
+        kill(cluster, ProcessName.coordinator("n2"))
     assert load.failures, "no call was in flight on the coordinator: nothing was tested"
     assert {failure.endpoint for failure in load.failures} == {cluster.endpoint("n2")}
     assert {failure.code for failure in load.failures} == {"UNAVAILABLE"}
@@ -102,7 +102,7 @@ def test_killing_a_coordinator_fails_only_calls_on_its_connections(cluster: Clus
 def test_a_write_lost_with_its_coordinator_is_applied_at_most_once(cluster: Cluster) -> None:
     """Clients that repeat nothing: the history has calls of unknown fate."""
     with load_on(cluster, seed=21) as load:
-        kill(cluster, ProcessName("n1", None))
+        kill(cluster, ProcessName.coordinator("n1"))
     assert {failure.endpoint for failure in load.failures} == {cluster.endpoint("n1")}
     assert {failure.code for failure in load.failures} == {"UNAVAILABLE"}
     load.check()
@@ -123,7 +123,10 @@ def test_a_paused_leader_is_replaced_and_steps_down_when_it_wakes(cluster: Clust
 
 
 def test_a_paused_node_stops_only_its_own_clients(cluster: Cluster) -> None:
-    names = [ProcessName("n2", None), *(ProcessName("n2", shard) for shard in range(1, SHARDS + 1))]
+    names = [
+        ProcessName.coordinator("n2"),
+        *(ProcessName.replica("n2", shard) for shard in range(1, SHARDS + 1)),
+    ]
     with load_on(cluster, seed=31, nodes=("n1", "n3")) as load:
         with paused(cluster, *names):
             load.wait_answers(2 * CALM_ANSWERS)

@@ -4,18 +4,17 @@ The cluster's folder lies on a small tmpfs in a mount namespace of its own; the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Self
+import os
+from pathlib import Path
+from typing import Final, Self
 
 import grpc
 import pytest
 
-from coordinator.supervisor.process import ProcessName
+from config.process.names import ProcessName
 from proto.etcd import rpc_pb2 as rpc
 from tests.integration.cluster import Cluster
 from tests.waiting import wait_until
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MIB: Final = 1 << 20
 DISK_BYTES: Final = 96 * MIB
@@ -26,7 +25,7 @@ class SmallDisk:
     """The file system of a running cluster, as the cluster sees it."""
 
     def __init__(self, cluster: Cluster) -> None:
-        worker = cluster.pid(ProcessName("n1", 1))
+        worker = cluster.pid(ProcessName.replica("n1", 1))
         self._ballast = f"/proc/{worker}/root{cluster.config.data_dir}/ballast"
 
     def fill(self) -> None:
@@ -39,6 +38,14 @@ class SmallDisk:
                             break
                     except OSError:
                         break
+
+    def leave(self, free_bytes: int) -> None:
+        """Take all but so much."""
+        disk = os.statvfs(Path(self._ballast).parent)
+        with open(self._ballast, "ab", buffering=0) as ballast:
+            ballast.writelines(
+                b"\0" * MIB for _ in range((disk.f_bavail * disk.f_frsize - free_bytes) // MIB)
+            )
 
     def free(self) -> None:
         """Give it back."""
@@ -56,6 +63,11 @@ class Writer:
             "/etcdserverpb.KV/Put",
             request_serializer=rpc.PutRequest.SerializeToString,
             response_deserializer=rpc.PutResponse.FromString,
+        )
+        self._compact = self._channel.unary_unary(
+            "/etcdserverpb.KV/Compact",
+            request_serializer=rpc.CompactionRequest.SerializeToString,
+            response_deserializer=rpc.CompactionResponse.FromString,
         )
         self.acknowledged: list[bytes] = []
         self._number = 0
@@ -78,10 +90,51 @@ class Writer:
         self.acknowledged.append(key)
         return ""
 
+    def delete_all(self) -> None:
+        """Delete every key, in a transaction, and compact the table up to there."""
+        delete = rpc.DeleteRangeRequest(key=b"\0", range_end=b"\0")
+        deleted = self._client.txn(rpc.TxnRequest(success=[rpc.RequestOp(request_delete_range=delete)]))
+        self._compact(rpc.CompactionRequest(revision=deleted.header.revision, physical=True), timeout=30)
+        self.acknowledged.clear()
+
     def read_all(self) -> set[bytes]:
         """Every key there is, by a linearizable read."""
         found = self._client.range(rpc.RangeRequest(key=b"\0", range_end=b"\0", keys_only=True))
         return {pair.key for pair in found.kvs}
+
+
+def small_cluster(tmp_path: Path, **settings: object) -> Cluster:
+    data = tmp_path / "data"
+    data.mkdir()
+    mount = f'mount -t tmpfs -o size={DISK_BYTES} tmpfs "{data}" && exec "$@"'
+    return Cluster(
+        tmp_path,
+        nodes=1,
+        shards=1,
+        settings=settings,
+        launcher=("unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh"),
+    )
+
+
+def test_who_deletes_and_compacts_may_write_again_though_nobody_else_gives_space_back(
+    tmp_path: Path,
+) -> None:
+    settings = {
+        "store": {"disk_free_bytes_min": 16 * MIB, "checkpoint_wal_bytes": MIB},
+        "raft": {"log_tail_bytes": MIB, "log_tail_entries": 10},
+    }
+    with small_cluster(tmp_path, **settings) as cluster, Writer(cluster) as writer:
+        cluster.wait_leaders()
+        for _ in range(300):
+            assert writer.put(b"x" * 100_000) == ""
+        SmallDisk(cluster).leave(12 * MIB)
+        wait_until(
+            lambda: writer.put() == NO_SPACE, timeout_s=30, what="a write to be refused for lack of space"
+        )
+        writer.delete_all()
+        wait_until(lambda: writer.put() == "", timeout_s=30, what="a write to be taken again")
+        assert not cluster.ask(1)[ProcessName.replica("n1", 1)].no_space
+        assert writer.read_all() == set(writer.acknowledged)
 
 
 @pytest.mark.parametrize(
@@ -90,16 +143,7 @@ class Writer:
 def test_writes_are_refused_and_reads_go_on_until_space_returns(
     tmp_path: Path, disk_free_bytes_min: int
 ) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    mount = f'mount -t tmpfs -o size={DISK_BYTES} tmpfs "{data}" && exec "$@"'
-    cluster = Cluster(
-        tmp_path,
-        nodes=1,
-        shards=1,
-        settings={"store": {"disk_free_bytes_min": disk_free_bytes_min}},
-        launcher=("unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh"),
-    )
+    cluster = small_cluster(tmp_path, store={"disk_free_bytes_min": disk_free_bytes_min})
     with cluster, Writer(cluster) as writer:
         cluster.wait_leaders()
         disk = SmallDisk(cluster)
@@ -110,10 +154,10 @@ def test_writes_are_refused_and_reads_go_on_until_space_returns(
         wait_until(
             lambda: writer.put() == NO_SPACE, timeout_s=30, what="a write to be refused for lack of space"
         )
-        assert cluster.ask(1)[ProcessName("n1", 1)].no_space
+        assert cluster.ask(1)[ProcessName.replica("n1", 1)].no_space
         assert writer.read_all() >= set(writer.acknowledged)
 
         disk.free()
         wait_until(lambda: writer.put() == "", timeout_s=30, what="a write to be taken again")
-        assert not cluster.ask(1)[ProcessName("n1", 1)].no_space
+        assert not cluster.ask(1)[ProcessName.replica("n1", 1)].no_space
         assert writer.read_all() >= set(writer.acknowledged)

@@ -3,6 +3,8 @@ line."""
 
 from __future__ import annotations
 
+import os
+import pty
 import socket
 import subprocess
 import threading
@@ -11,9 +13,10 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from coordinator.supervisor.process import ProcessName, State
+from config.process.names import ProcessName
+from config.process.report import State
 from proto.etcd import rpc_pb2 as rpc
-from tests.integration.cluster import Cluster, is_alive, run_cli
+from tests.integration.cluster import BOATHOUSE, ROOT, Cluster, is_alive, run_cli
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -105,6 +108,14 @@ def _shard_of_default(cluster: Cluster) -> int:
     return wait_until(holder, timeout_s=20, what="the table default")
 
 
+def test_nobody_else_can_read_what_a_cluster_keeps(cluster: Cluster) -> None:
+    places = (cluster.config.data_dir, cluster.config.runtime_dir)
+    found = {path: path.lstat().st_mode & 0o077 for place in places for path in place.rglob("*")}
+    assert any(path.suffix == ".log" for path in found)
+    assert any(path.is_socket() for path in found)
+    assert [path for path, mode in found.items() if mode] == []
+
+
 @pytest.mark.parametrize("which", ["leader", "follower"])
 def test_clients_do_not_notice_a_killed_worker(cluster: Cluster, which: str) -> None:
     shard = _shard_of_default(cluster)
@@ -124,7 +135,11 @@ def test_clients_do_not_notice_a_killed_worker(cluster: Cluster, which: str) -> 
 @pytest.mark.parametrize("target", ["shard", "node"])
 def test_clients_do_not_notice_a_rolling_restart(cluster: Cluster, target: str) -> None:
     shard = _shard_of_default(cluster)
-    names = cluster.replicas(shard) if target == "shard" else [ProcessName("n2", 1), ProcessName("n2", 2)]
+    names = (
+        cluster.replicas(shard)
+        if target == "shard"
+        else [ProcessName.replica("n2", 1), ProcessName.replica("n2", 2)]
+    )
     before = {name: cluster.pid(name) for name in names}
     with Writers(cluster) as writers:
         writers.wait_more()
@@ -172,7 +187,7 @@ def test_a_paused_leader_is_replaced_and_comes_back_as_a_follower(cluster: Clust
 
 
 def test_a_coordinator_comes_back_alone(cluster: Cluster) -> None:
-    name = ProcessName("n1")
+    name = ProcessName.coordinator("n1")
     others = {report.name: report.pid for report in cluster.reports() if report.name != name}
     cluster.wait_restarted(name, cluster.kill(name))
     with cluster.client("n1") as client:
@@ -225,6 +240,70 @@ def test_orphans_of_a_killed_supervisor_end_and_the_next_start_finds_their_data(
         )
     with cluster, cluster.client() as client:
         assert client.range(rpc.RangeRequest(key=b"k")).kvs[0].value == b"v"
+
+
+def test_up_outlives_its_terminal_and_whoever_read_its_output(tmp_path: Path) -> None:
+    """As `boathouse up | head -1` leaves it: the pipe has hung up, and everything else goes on."""
+    cluster = Cluster(tmp_path, nodes=1, shards=1)
+    supervisor = subprocess.Popen(
+        [*BOATHOUSE, "up", str(cluster.file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    )
+    assert supervisor.stdout is not None
+    try:
+        assert supervisor.stdout.readline().startswith(b"cluster test-")
+        supervisor.stdout.close()
+        cluster.wait_running()
+        name = ProcessName.replica("n1", 1)
+        cluster.wait_restarted(name, cluster.kill(name))
+        pids = [report.pid for report in cluster.reports() if report.pid is not None]
+    finally:
+        supervisor.terminate()
+        _, errors = supervisor.communicate(timeout=40)
+    assert (supervisor.returncode, errors) == (0, b"")
+    assert not any(map(is_alive, pids))
+
+
+def test_up_stops_in_order_when_its_terminal_is_closed(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, nodes=1, shards=1)
+    terminal, inner = pty.openpty()
+    supervisor = subprocess.Popen(
+        ["env", "--default-signal", "setsid", "--ctty", *BOATHOUSE, "up", str(cluster.file)],
+        stdin=inner,
+        stdout=inner,
+        stderr=inner,
+        cwd=ROOT,
+    )
+    os.close(inner)
+    try:
+        cluster.wait_running()
+        pids = [report.pid for report in cluster.reports() if report.pid is not None]
+        os.close(terminal)  # the kernel sends SIGHUP, and every write fails from now on
+        assert supervisor.wait(40) == 0
+    finally:
+        supervisor.kill()
+        supervisor.wait()
+    assert not any(map(is_alive, pids))
+
+
+def test_a_paused_process_is_killed_and_started_again(tmp_path: Path) -> None:
+    settings = {"supervisor": {"hang_timeout_ms": 2_000}}
+    with Cluster(tmp_path, nodes=1, shards=1, settings=settings) as cluster:
+        name = ProcessName.coordinator("n1")
+        report = cluster.wait_restarted(name, cluster.pause(name))
+        assert report.reason == "did not answer for 2 s"
+        with cluster.client("n1") as client:
+            client.put(rpc.PutRequest(key=b"k", value=b"v"))
+
+
+def test_clients_do_not_notice_a_planned_restart_of_their_coordinator(cluster: Cluster) -> None:
+    before = cluster.pid(ProcessName.coordinator("n1"))
+    with Writers(cluster) as writers:
+        writers.wait_more()
+        done = cluster.cli("restart", "n1/coordinator")
+        assert done.returncode == 0, done.stderr.decode()
+        writers.wait_more()
+    assert cluster.pid(ProcessName.coordinator("n1")) != before
+    _check_all_there_once(cluster, writers)
 
 
 def _refused(cluster: Cluster) -> str:
@@ -299,3 +378,16 @@ def test_a_terminal_interrupt_reaches_only_the_supervisor(tmp_path: Path) -> Non
             ["ps", "-o", "sid=", "-p", ",".join(map(str, pids))], capture_output=True, check=True
         ).stdout.split()
         assert sorted(map(int, groups)) == sorted(pids)
+
+
+@pytest.mark.parametrize(("host", "nodes"), [("::1", 3), ("::", 1), ("localhost", 1), ("0.0.0.0", 1)])  # noqa: S104
+def test_every_kind_of_host_is_served(tmp_path: Path, host: str, nodes: int) -> None:
+    data = {"data_dir": str(tmp_path / "d")}
+    with Cluster(tmp_path, nodes=nodes, shards=1, host=host, settings=data, separate=True) as cluster:
+        cluster.wait_leaders()
+        with cluster.client() as client:
+            client.put(rpc.PutRequest(key=b"k", value=b"v"))
+            assert client.range(rpc.RangeRequest(key=b"k")).kvs[0].value == b"v"
+        page = f"http://{cluster.config.node('n1').http_endpoint}/metrics"
+        with urllib.request.urlopen(page, timeout=10) as answer:
+            assert b"boathouse_replica_up" in answer.read()

@@ -74,7 +74,7 @@ class WorkerProcess:
                 [sys.executable, "-m", build],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=ROOT, env=environment,
             )  # fmt: skip
-        spec = ProcessSpec(cluster=self.config, kind="shardworker", node=self.node, shard=SHARD)
+        spec = ProcessSpec(cluster=self.config, kind="shardworker", node=self.node, number=SHARD)
         assert self._process.stdin is not None
         self._process.stdin.write(spec.model_dump_json().encode() + b"\n")
         self._process.stdin.flush()

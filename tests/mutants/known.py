@@ -6,15 +6,19 @@ that may be the first to see it: that is the claim a mutant tests, that these ch
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from coordinator.shards import router
+from coordinator.shards.router import Router
+from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import StateMachine, window
 from shardworker.machine.registry import REGISTRY
-from shardworker.raft import NodeId, Role
+from shardworker.raft import NodeId, Role, Term
 from shardworker.replica import census
 from shardworker.replica import replica as replica_module
 from shardworker.replica.disk_space import DiskSpace, Space
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
 
     import apsw
 
+    from coordinator.shards.router import Call
+    from coordinator.shards.router import Replica as RoutedReplica
     from shardworker.machine import Parsed, Result
     from shardworker.machine.window import Remembered
     from tests.simulation.simulation import Scenario
@@ -48,7 +54,7 @@ class _IndexLaterTurn(Turn):
         applied, self._applied = self._applied, None
         super().__exit__(kind, error, trace)
         if error is None and applied is not None:
-            with Turn(self._store, self._sync) as second:
+            with Turn(self._journal, self._sync) as second:
                 second.set_applied(*applied)  # type: ignore[arg-type]
 
 
@@ -56,7 +62,7 @@ class IndexSavedApart(ReplicaStore):
     """The applied index is saved apart from the data (etcd 3.5.0 to 3.5.2)."""
 
     def turn(self, *, sync: bool) -> Turn:
-        return _IndexLaterTurn(self, sync)
+        return _IndexLaterTurn(self._journal, sync)
 
 
 class AppliesRetriesAgain(StateMachine):
@@ -123,7 +129,49 @@ class JoinsWithoutAsking(Replica):
     def __init__(self, **parts: Any) -> None:
         super().__init__(**parts)
         if self._census.waits:
-            self._census._begin(parts["founders"])
+            self._census._begin(parts["founders"], Term(0))
+
+
+class DeafInTheCensus(Replica):
+    """Coordinators that connect while a replica asks around on an empty disk are not remembered."""
+
+    def handle(self, identity: bytes, envelope: frames.Envelope) -> None:
+        if self._census.waits:
+            envelope.ClearField("hello")
+        super().handle(identity, envelope)
+
+
+class RetriesUnderNewId(Router):
+    """What is sent again is taken for another write."""
+
+    def _move(self, call: Call) -> None:
+        if call.request_id:
+            call.request_id = hashlib.blake2b(call.request_id, digest_size=16).digest()
+        super()._move(call)
+
+
+class EndsTwice(Router):
+    """An answered call is not forgotten."""
+
+    def handle_envelope(
+        self, replica: RoutedReplica, envelope: frames.Envelope, attached_bytes: int = 0
+    ) -> None:
+        known = replica.calls
+        answered = {r.call: known[r.call] for r in envelope.replies if r.call in known and not r.error}
+        super().handle_envelope(replica, envelope, attached_bytes)
+        known.update(answered)
+
+
+class ForgetsDoubt(Router):
+    """A write that went elsewhere is taken for one that never left."""
+
+    def _move(self, call: Call) -> None:
+        super()._move(call)
+        call.in_doubt = False
+
+
+def _never_happened(_call: Call) -> errors.BoathouseError:
+    return errors.NoLeader("it took too long")
 
 
 def _judge_by_one(
@@ -137,6 +185,25 @@ def _judge_by_one(
 
 
 _judge = census.judge
+
+
+def _judge_by_logs(
+    voters: frozenset[NodeId], answers: dict[NodeId, census.Answer], *, patience_over: bool
+) -> census.Begin | census.Rebuild | census.Wait:
+    """Takes a voter that has begun for a new one, if its log is empty: found by a reader in boathouse."""
+    empty = {
+        node: replace(answer, waits=True, voters=frozenset()) if not answer.last_index else answer
+        for node, answer in answers.items()
+    }
+    return _judge(voters, empty, patience_over=patience_over)
+
+
+def _judge_by_beginnings(
+    voters: frozenset[NodeId], answers: dict[NodeId, census.Answer], *, patience_over: bool
+) -> census.Begin | census.Rebuild | census.Wait:
+    """Does not ask when the others have begun."""
+    late = {node: replace(answer, beside=False) for node, answer in answers.items()}
+    return _judge(voters, late, patience_over=patience_over)
 
 
 @dataclass(frozen=True)
@@ -155,6 +222,7 @@ class Mutant:
     safety_ms: int = 8_000
     append_bytes_max: int = 1 << 20
     scenario: Scenario | None = None
+    birth: Scenario | None = None
     patches: tuple[tuple[object, str, object], ...] = ()
     """(module, name, what stands there instead), where there is no class to derive from."""
 
@@ -292,6 +360,50 @@ MUTANTS = (
         scenario=scenarios.upgrade,
         patches=((replica_module, "Levels", RaisesWithoutAsking),),
     ),
+    Mutant(
+        "a voter on an empty disk taking one that has begun for new",
+        Build(),
+        kinds=(),
+        seen_by=("leader-completeness", "applied-in-order", "one-leader", "committed-lost", *_HISTORY),
+        birth=scenarios.begun_and_cut_off,
+        patches=((census, "judge", _judge_by_logs),),
+    ),
+    Mutant(
+        "a new voter waiting for the third after the second has begun",
+        Build(),
+        kinds=(),
+        seen_by=("liveness",),
+        birth=scenarios.one_voter_away,
+        patches=((census, "judge", _judge_by_beginnings),),
+    ),
+    Mutant(
+        "a write sent again under a new id",
+        Build(router=RetriesUnderNewId),
+        kinds=("drop", "kill", "partition"),
+        seen_by=("exactly-once", *_HISTORY),
+    ),
+    Mutant(
+        "a call ended twice",
+        Build(router=EndsTwice),
+        kinds=("drop", "duplicate", "delay", "transfer", "pause"),
+        seen_by=("ended-once",),
+    ),
+    Mutant(
+        "a write in doubt that is refused for want of room",
+        Build(router=ForgetsDoubt),
+        kinds=("full-disk", "kill"),
+        seen_by=("exactly-once", *_HISTORY),
+        intensity=1.0,
+    ),
+    Mutant(
+        "a write that was not answered in time taken for one that never happened",
+        Build(),
+        kinds=("kill", "partition"),
+        seen_by=("exactly-once", *_HISTORY),
+        voters=2,
+        intensity=1.0,
+        patches=((router, "_timeout", _never_happened),),
+    ),
     # What the simulator found in boathouse itself; each was fixed, and is put back here.
     Mutant(
         "found: a clock set forward emptied the window of results",
@@ -305,9 +417,16 @@ MUTANTS = (
         "found: a restart trusted a WAL whose sync had failed",
         Build(),
         kinds=("failed-sync", "power-cut"),
-        seen_by=("promise-kept", "leader-completeness", *_HISTORY),
+        # The record of its birth knows that something is missing, before anything else does.
+        seen_by=("promise-kept", "leader-completeness", "no-crash", *_HISTORY),
         intensity=1.0,
         patches=((folder, "_save_wal", lambda *_: None),),
+    ),
+    Mutant(
+        "found: a coordinator that came early never heard who leads",
+        Build(replica=DeafInTheCensus),
+        kinds=(),
+        seen_by=("liveness",),
     ),
     Mutant(
         "found: a leader refused writes for good after a full disk",

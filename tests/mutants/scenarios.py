@@ -148,6 +148,42 @@ def _lost_disk_and_old_leader(cluster: Cluster) -> Script:
     cluster.hosts[old - 1].paused = False
 
 
+def begun_and_cut_off(cluster: Cluster) -> None:
+    """A voter begins with the others and hears nothing from then on. One of those that go on without it loses its disk,
+    and meets it while the leader is silent. To be played from the shard's birth."""
+    play(cluster, _begun_and_cut_off(cluster))
+
+
+def _begun_and_cut_off(cluster: Cluster) -> Script:
+    voters, far = (1, 2, 3), 3
+    yield lambda: all(_live(cluster, n).core.membership.voters for n in voters)
+    assert _live(cluster, far).core.log.last_index == 0, "nobody leads yet"
+    near_ones = (1, 2)
+    _connect_only(cluster, near_ones)
+    yield lambda: _leader_among(cluster, near_ones) > 0
+    near = next(n for n in near_ones if n != _leader_among(cluster, near_ones))
+    yield _commits(cluster, 6)
+    _lose_disk(cluster, near)
+    _connect_only(cluster, (near, far))
+
+
+def one_voter_away(cluster: Cluster) -> None:
+    """One voter is off from the beginning and comes much later: the other two have to begin without it, though they
+    start one after the other. To be played from the shard's birth."""
+    play(cluster, _one_voter_away(cluster))
+
+
+def _one_voter_away(cluster: Cluster) -> Script:
+    _, second, third = cluster.hosts
+    second.kill()
+    third.kill()
+    started_us = cluster.world.now_us
+    yield lambda: cluster.world.now_us > started_us + 2_500 * MS
+    second.start()
+    yield _commits(cluster, 6)
+    third.start()
+
+
 def _commits(cluster: Cluster, more: int) -> Callable[[], bool]:
     """Whether so many more entries are committed than now."""
     before = max(cluster.checkers.committed, default=0)

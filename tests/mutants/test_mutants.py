@@ -16,7 +16,7 @@ def test_the_simulator_finds(mutant: Mutant) -> None:
     seen = []
     for seed in range(mutant.seeds_max):
         with mutant.applied():
-            finding = run(mutant.plan(seed), mutant.build, scenario=mutant.scenario)
+            finding = run(mutant.plan(seed), mutant.build, scenario=mutant.scenario, birth=mutant.birth)
         if finding.violation is not None:
             if finding.violation.checker in mutant.seen_by:
                 return
@@ -27,5 +27,5 @@ def test_the_simulator_finds(mutant: Mutant) -> None:
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_without_the_bug_nothing_is_found_under(mutant: Mutant) -> None:
     for seed in range(_CLEAN_SEEDS):
-        finding = run(mutant.plan(seed), scenario=mutant.scenario)
+        finding = run(mutant.plan(seed), scenario=mutant.scenario, birth=mutant.birth)
         assert finding.violation is None, failure(finding, do_shrink=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from coordinator.shards.router import Router
 from shardworker.machine import StateMachine
 from shardworker.raft import Raft
 from shardworker.replica.replica import Replica
@@ -22,6 +23,7 @@ class Build:
     machine: type[StateMachine] = StateMachine
     store: type[ReplicaStore] = ReplicaStore
     replica: type[Replica] = Replica
+    router: type[Router] = Router
     raft_settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the core that differ from production's (`check_quorum`, ...)."""
 

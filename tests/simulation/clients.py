@@ -1,20 +1,21 @@
-"""Clients of the simulated cluster, speaking frames as a coordinator's link does.
+"""Clients of the simulated cluster, each with a coordinator that asks for it.
 
-A client does one operation at a time: it sends a request to the replica it takes for the leader, and tries again
-elsewhere, under the same request id, when it is told to or hears nothing, until its deadline. What it was told goes
-into the recorded history; whoever never got an answer, or "nobody knows" once, records an unknown end.
+A client does one operation at a time. What it was told goes into the recorded history: an answer, or that nothing
+happened, or that nobody knows; in the last case it may say the same again to another coordinator, under the same
+request id, as a client may that brings its own.
 """
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from proto import errors
-from proto.errors import Retry
+from coordinator.shards.request_ids import RequestIds
+from coordinator.shards.router import LEADER, NEAREST, Call
 from proto.etcd import rpc_pb2
+from proto.ids import NodeId, ShardId
 from proto.internal import frames_pb2 as frames
+from proto.methods import Access
 from proto.regatta import regatta_pb2
 from tests.history.operations import Kind
 from tests.simulation.violation import Violation
@@ -23,8 +24,10 @@ from tests.simulation.world import MS, SECOND
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from proto import errors
     from tests.history.operations import Pending
     from tests.simulation.cluster import Cluster
+    from tests.simulation.coordinator import Coordinator
 
 TABLE_ID: Final = 10_001
 REGISTERS: Final = (b"r0", b"r1", b"r2")
@@ -37,55 +40,46 @@ Asked = tuple[tuple[int, int, int], int]
 
 REGATTA_SHARE: Final = 0.25
 
-ATTEMPT_US: Final = 900 * MS
-DEADLINE_US: Final = 5 * SECOND
+TIMEOUT_S: Final = 5.0
+REPEAT_SHARE: Final = 0.5
+"""Of the writes that nobody knows the fate of, so many are said again."""
 
 
 @dataclass(slots=True)
-class _Call:
+class _Operation:
     """One operation from its invocation to its end."""
 
-    method: int
-    body: bytes
-    is_write: bool
-    linearizable: bool
+    call: Callable[[], Call]
+    """A new call of it, under the same request id."""
     pending: Pending | None
     ended: Callable[[frames.Reply], None]
-    request_id: bytes
-    deadline_us: int
-    target: int
-    calls: set[int] = field(default_factory=set)
-    uncertain: bool = False
-    """An attempt of it may have been applied."""
     asked: Asked = ((0, 0, 0), 0)
     """Serializable reads only."""
-    attempts: int = 0
+    is_repetition: bool = False
 
 
 class Client:
     """Alive until `stop()`; then it ends what it is at."""
 
-    def __init__(self, cluster: Cluster, number: int) -> None:
-        self.number = number
-        self.address = f"c{number}"
+    def __init__(self, cluster: Cluster, coordinator: Coordinator) -> None:
+        self.address = coordinator.address
+        self.number = int(self.address[1:])
         self._cluster = cluster
         self._world = cluster.world
-        self._rng = cluster.world.stream(f"client-{number}")
-        self._incarnation = self._rng.randbytes(8)
-        self._sequence = 0
-        self._calls = 0
+        self._coordinator = coordinator
+        self._rng = cluster.world.stream(f"client-{self.number}")
+        self._ids = RequestIds(self._rng.randbytes(8))
         self._values = 0
-        self._current: _Call | None = None
-        self._leader = 1
-        self._term = 0
+        self._current: _Operation | None = None
         self._guesses: dict[bytes, bytes | None] = {}
         self._revision = 1
         # A client that only reads stays with a leader which has lost its followers: it is answered, or waits.
-        self.only_reads = number > 1 and self._rng.random() < 0.5
+        self.only_reads = self.number > 1 and self._rng.random() < 0.5
         self.stopped = False
         self.think_us_max = 100 * MS
         self.completed = 0
-        cluster.network.attach(self.address, self._receive)
+        self.written = 0
+        """Writes among the completed operations."""
 
     @property
     def idle(self) -> bool:
@@ -93,12 +87,6 @@ class Client:
 
     def start(self) -> None:
         self._world.after(self._rng.randrange(50 * MS), self._next)
-
-    def greet(self, node: int) -> None:
-        """Introduce this client to a replica that has just started: it announces new leaders from then on."""
-        envelope = frames.Envelope(hello=frames.Hello(node=self.number))
-        envelope.group = self._cluster.config.group(self._cluster.shard)
-        self._cluster.network.send(self.address, f"n{node}", envelope.SerializeToString())
 
     def stop(self) -> None:
         """Begin no new operation."""
@@ -133,7 +121,7 @@ class Client:
         """The first thing that happens in a cluster."""
         spec = frames.TableSpec(id=TABLE_ID, name="table", history=-1)
         self._begin(
-            frames.TABLE_CREATE, spec.SerializeToString(), None, lambda _reply: ended(), deadline_us=1 << 60
+            frames.TABLE_CREATE, spec.SerializeToString(), None, lambda _reply: ended(), timeout_s=1e6
         )
 
     def _speaks_regatta(self) -> bool:
@@ -250,129 +238,85 @@ class Client:
         body = rpc_pb2.CompactionRequest(revision=revision).SerializeToString()
         self._begin(frames.ETCD_COMPACT, body, None, lambda _reply: None)
 
-    # ---- attempts -----------------------------------------------------------------------------------------------
+    # ---- calls --------------------------------------------------------------------------------------------------
 
     def _begin(
         self,
-        method: int,
+        method: frames.Method.ValueType,
         body: bytes,
         pending: Pending | None,
         ended: Callable[[frames.Reply], None],
         *,
         is_write: bool = True,
         linearizable: bool = True,
-        deadline_us: int = DEADLINE_US,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
-        self._sequence += 1
-        target = self._leader if linearizable else self._any_replica()
-        self._current = _Call(
-            method=method,
-            body=body,
-            is_write=is_write,
-            linearizable=linearizable,
-            pending=pending,
-            ended=ended,
-            request_id=self._incarnation + struct.pack(">Q", self._sequence) if is_write else b"",
-            deadline_us=self._world.now_us + deadline_us,
-            target=target,
-        )
-        self._attempt(self._current)
+        request_id = self._ids.draw() if is_write else b""
+        target = LEADER if linearizable else self._rng.choice((NEAREST, self._any_replica()))
 
-    def _any_replica(self) -> int:
-        return self._rng.randint(1, len(self._cluster.hosts))
+        def call() -> Call:
+            return Call(
+                ShardId(self._cluster.shard),
+                target,
+                Access.WRITE if is_write else Access.READ,
+                method,
+                TABLE_ID,
+                body,
+                deadline=self._coordinator.now_s() + timeout_s,
+                request_id=request_id,
+                linearizable=linearizable and not is_write,
+            )
 
-    def _attempt(self, call: _Call) -> None:
-        self._calls += 1
-        number = self._calls
-        call.calls.add(number)
-        call.attempts += 1
-        if not call.linearizable:
-            call.asked = self._cluster.stale.asked(call.target)
-        envelope = frames.Envelope(hello=frames.Hello(node=self.number))
-        envelope.group = self._cluster.config.group(self._cluster.shard)
-        envelope.requests.add(
-            call=number,
-            method=call.method,
-            table_id=TABLE_ID,
-            body=call.body,
-            request_id=call.request_id,
-            linearizable=call.linearizable,
-        )
-        self._cluster.network.send(self.address, f"n{call.target}", envelope.SerializeToString())
-        self._world.after(ATTEMPT_US, lambda: self._unanswered(call, number))
+        operation = self._current = _Operation(call, pending, ended)
+        self._ask(self._coordinator, operation, repeats=is_write and self._rng.random() < REPEAT_SHARE)
 
-    def _unanswered(self, call: _Call, number: int) -> None:
-        if call is self._current and number in call.calls and number == self._calls:
-            call.uncertain = call.uncertain or call.is_write
-            self._again(call, self._any_replica())
+    def _any_replica(self) -> NodeId:
+        return NodeId(self._rng.randint(1, len(self._cluster.hosts)))
 
-    def _again(self, call: _Call, target: int) -> None:
-        if self._world.now_us >= call.deadline_us or not call.linearizable:
-            self._give_up(call)
-        else:
-            self._leader = call.target = target
-            self._attempt(call)
+    def _ask(self, coordinator: Coordinator, operation: _Operation, *, repeats: bool) -> None:
+        def sent(node: int) -> None:
+            operation.asked = self._cluster.stale.asked(node)
 
-    def _give_up(self, call: _Call) -> None:
-        if call.pending is not None:
-            if call.uncertain:
-                call.pending.lost()
+        def ended(call: Call) -> None:
+            error = call.error
+            if error is not None and not error.definite and repeats:
+                self._world.note(f"{self.address} repeats")
+                operation.is_repetition = True
+                other = self._rng.choice(self._cluster.coordinators)
+                self._world.after(
+                    self._rng.randrange(SECOND), lambda: self._ask(other, operation, repeats=False)
+                )
+            elif error is not None:
+                self._failed(operation, error)
             else:
-                call.pending.refused()
-        self._finish("gave up")
+                self._answered(operation, call)
+
+        coordinator.ask(operation.call(), sent=sent, ended=ended)
+
+    def _failed(self, operation: _Operation, error: errors.BoathouseError) -> None:
+        self._finish(type(error).__name__)
+        if operation.pending is not None:
+            # What a repetition was refused for says nothing about the first time.
+            if error.definite and not operation.is_repetition:
+                operation.pending.refused()
+            else:
+                operation.pending.lost()
+
+    def _answered(self, operation: _Operation, call: Call) -> None:
+        assert call.reply is not None
+        assert call.replica is not None
+        self._revision = max(self._revision, call.reply.revision)
+        if not call.linearizable and call.access is Access.READ:
+            self._cluster.stale.answered(call.replica.node, operation.asked, call.reply.revision)
+        self.completed += 1
+        self.written += call.access is Access.WRITE
+        self._finish("ok")
+        operation.ended(call.reply)
 
     def _finish(self, how: str) -> None:
         self._world.note(f"{self.address} {how}")
         self._current = None
         self._world.after(1 + self._rng.randrange(self.think_us_max), self._next)
-
-    def _receive(self, sender: str, payload: bytes) -> None:
-        envelope = frames.Envelope.FromString(payload)
-        if envelope.HasField("state") and envelope.state.leader and envelope.state.term > self._term:
-            self._term = envelope.state.term
-            self._follow(envelope.state.leader)
-        for reply in envelope.replies:
-            call = self._current
-            if call is not None and reply.call in call.calls:
-                self._answered(call, int(sender[1:]), reply)
-
-    def _follow(self, leader: int) -> None:
-        """Somebody leads a later term: what waits for an earlier leader's answer is asked there, under its old id."""
-        self._leader = leader
-        call = self._current
-        if call is not None and call.linearizable and call.target != leader:
-            call.uncertain = call.uncertain or call.is_write
-            self._again(call, leader)
-
-    def _answered(self, call: _Call, node: int, reply: frames.Reply) -> None:
-        if not reply.error:
-            self._revision = max(self._revision, reply.revision)
-            if not call.linearizable:
-                self._cluster.stale.answered(node, call.asked, reply.revision)
-            self.completed += 1
-            self._finish("ok")
-            call.ended(reply)
-            return
-        error = errors.BY_FRAME_CODE[reply.error]
-        call.uncertain = call.uncertain or (call.is_write and not error.definite)
-        if error.retry is Retry.NOBODY:
-            if error.definite and not call.uncertain:
-                self._give_up(call)
-            elif call.pending is not None:
-                call.pending.lost()
-                self._finish(error.__name__)
-            else:
-                self._finish(error.__name__)
-            return
-        # Only the newest attempt's answer starts another one: a late one has done so already.
-        if reply.call == self._calls:
-            self._calls += 1  # its time-out no longer matters
-            target = reply.leader if reply.leader and reply.leader != node else self._any_replica()
-            self._world.after(20 * MS + self._rng.randrange(80 * MS), lambda: self._retry(call, target))
-
-    def _retry(self, call: _Call, target: int) -> None:
-        if call is self._current:
-            self._again(call, target)
 
 
 def _end(pending: Pending, reply: frames.Reply) -> None:

@@ -10,8 +10,10 @@ from shardworker.raft import Membership, NodeId
 from tests.history.operations import Recorder
 from tests.simulation.checkers import Checkers
 from tests.simulation.clients import Client, StaleReads
+from tests.simulation.coordinator import Coordinator
 from tests.simulation.host import Host
 from tests.simulation.network import Network
+from tests.simulation.world import MS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +55,17 @@ class Cluster:
             rate = rng.choice((0.9, 0.97, 1.0, 1.03, 1.1))
             begins_with = beginning if number <= members else None
             self.hosts.append(Host(self, number, begins_with, rate if "clock" in plan.kinds else 1.0))
-        self.clients = [Client(self, number) for number in range(1, plan.clients + 1)]
+        self.coordinators = [Coordinator(self, number) for number in range(1, plan.clients + 1)]
+        """One for each client."""
+        self.clients = [Client(self, coordinator) for coordinator in self.coordinators]
+        self.network.lost = self._lost
+
+    def _lost(self, sender: str, to: str) -> None:
+        """A connection that has lost something is broken; its ends notice a little later."""
+        ends = {address[0]: int(address[1:]) for address in (sender, to)}
+        if "c" in ends:
+            coordinator = self.coordinators[ends["c"] - 1]
+            self.world.after(MS, lambda: coordinator.disconnect(ends["n"]))
 
     def count(self, kind: str) -> None:
         """A fault was injected, or took effect."""

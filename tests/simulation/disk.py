@@ -428,6 +428,9 @@ class SimulatedFiles:
     def make_folder(self, folder: Path) -> None:
         pass  # folders exist by being named
 
+    def close_to_others(self, folder: Path) -> None:
+        pass  # there are no others
+
     def lock(self, folder: Path) -> int:
         if not self._disk.lock(str(folder)):
             raise StoreInUse(f"{folder} is open in another replica")
@@ -472,6 +475,9 @@ class SimulatedFiles:
 
     def free_bytes(self, folder: Path) -> int:
         return self._disk.free_bytes()
+
+    def random_bytes(self, count: int) -> bytes:
+        return self._disk.random_bytes(count)
 
     def _inode(self, path: Path) -> _Inode:
         inode = self._disk.find(str(path))

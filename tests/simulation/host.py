@@ -103,8 +103,8 @@ class Host:
             f"open {self} term={self.process.core.term} last={self.process.core.log.last_index} "
             f"applied={self.process.applied}"
         )
-        for client in self.cluster.clients:
-            client.greet(self.number)
+        for coordinator in self.cluster.coordinators:
+            coordinator.notice(self)
 
     def run(self, action: Callable[[], None]) -> None:
         """Let the process do something; if it dies of it, as it may, bury it."""
@@ -143,6 +143,8 @@ class Host:
         for host in self.cluster.hosts:
             if host is not self:
                 self._break_connection(host)
+        for coordinator in self.cluster.coordinators:
+            coordinator.notice(self)
         self.cluster.died(self)
 
     def _break_connection(self, host: Host) -> None:

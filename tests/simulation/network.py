@@ -41,6 +41,8 @@ class Network:
         """Pairs (from, to) that nothing passes."""
         self.weather = Weather()
         self.counts: Counter[str] = Counter()
+        self.lost: Callable[[str, str], None] = lambda _sender, _to: None
+        """Told of everything that does not arrive."""
 
     def attach(self, address: str, receive: Callable[[str, bytes], None]) -> None:
         """`receive` is called with the sender's address and the bytes."""
@@ -54,7 +56,7 @@ class Network:
         # Drawn in every weather, so that the dice roll on alike whatever faults are switched off.
         lost, doubled, delay = rng.random(), rng.random(), rng.random()
         if (sender, to) in self.blocked or lost < weather.drop:
-            self.counts["lost"] += 1
+            self._lose(sender, to)
             return
         copies = 1
         if doubled < weather.duplicate:
@@ -75,11 +77,15 @@ class Network:
 
         def deliver() -> None:
             if link in self.blocked or life != self._lives[sender]:
-                self.counts["lost"] += 1
+                self._lose(sender, to)
             else:
                 self._receivers[to](sender, payload)
 
         self._world.at(arrival, deliver)
+
+    def _lose(self, sender: str, to: str) -> None:
+        self.counts["lost"] += 1
+        self.lost(sender, to)
 
     def forget(self, address: str) -> None:
         """What is still under way from this address never arrives: its host was replaced."""

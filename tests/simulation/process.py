@@ -13,7 +13,7 @@ from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker.loop import Loop
 from shardworker.raft import NodeId, Role
-from shardworker.settings import begin_alone, raft_settings
+from shardworker.settings import begin_alone, is_alone, raft_settings
 from shardworker.store import StoreSettings, translated
 from tests.simulation.disk import PowerCut
 from tests.simulation.world import MS
@@ -161,6 +161,7 @@ class Process:
         self._socket = _Socket()
         self._wake_us: int | None = None
         self._checkers = cluster.checkers
+        founders = host.begins_with
         self.store = cluster.build.store.open(
             host.folder,
             host.identity,
@@ -174,9 +175,9 @@ class Process:
             vfs=host.disk.vfs,
             files=host.disk.files,
             crash_points=crash,
+            alone=founders is not None and is_alone(host.number, founders),
         )
         try:
-            founders = host.begins_with
             if founders is not None:
                 begin_alone(self.store, founders)
             self._checkers.opened(self)

@@ -44,7 +44,7 @@ CONVERGE_US_MAX: Final = 40 * SECOND
 election may have to be repeated a few times."""
 
 SERVED_MIN: Final = 3
-"""Operations that each client must get answered after the healing."""
+"""Operations that each client must get answered after the healing, and writes if it writes at all."""
 
 
 @dataclass(slots=True)
@@ -73,10 +73,12 @@ def run(
     build: Build = PRODUCTION,
     write: Callable[[str], object] | None = None,
     scenario: Scenario | None = None,
+    birth: Scenario | None = None,
 ) -> Finding:
-    """Simulate. A violation is part of the outcome, not raised."""
+    """Simulate. A violation is part of the outcome, not raised. birth: arranges something before any process has
+    taken its first step, while there is no shard yet."""
     with _silence():
-        return _run(plan, build, write, scenario)
+        return _run(plan, build, write, scenario, birth)
 
 
 @contextmanager
@@ -91,7 +93,11 @@ def _silence() -> Iterator[None]:
 
 
 def _run(
-    plan: Plan, build: Build, write: Callable[[str], object] | None, scenario: Scenario | None
+    plan: Plan,
+    build: Build,
+    write: Callable[[str], object] | None,
+    scenario: Scenario | None,
+    birth: Scenario | None,
 ) -> Finding:
     world = World(plan.seed, write)
     seed_sqlite(plan.seed)
@@ -100,7 +106,7 @@ def _run(
     violation: Violation | None = None
     operations = 0
     try:
-        _Simulation(cluster).run(scenario)
+        _Simulation(cluster).run(scenario, birth)
         operations = len(cluster.recorder.operations)
     except Violation as caught:
         violation = caught
@@ -130,10 +136,12 @@ class _Simulation:
         self._cluster = cluster
         self._world = cluster.world
 
-    def run(self, scenario: Scenario | None) -> None:
+    def run(self, scenario: Scenario | None, birth: Scenario | None) -> None:
         cluster, world = self._cluster, self._world
         for host in cluster.hosts:
             host.start()
+        if birth is not None:
+            birth(cluster)
         self._create_table()
         faults = Faults(cluster)
         for client in cluster.clients:
@@ -169,15 +177,21 @@ class _Simulation:
     def _check_liveness(self, core: list[Host]) -> None:
         """Every client is served, then the clients stop and the members among the healed hosts agree."""
         clients = self._cluster.clients
-        goals = {client.number: client.completed + SERVED_MIN for client in clients}
+        goals = [(client, client.completed + SERVED_MIN, client.written + SERVED_MIN) for client in clients]
         self._wait(
             CONVERGE_US_MAX,
-            lambda: all(client.completed >= goals[client.number] for client in clients),
+            lambda: all(
+                client.completed >= completed and (client.only_reads or client.written >= written)
+                for client, completed, written in goals
+            ),
             "the healed cluster does not serve every client",
         )
         for client in clients:
             client.stop()
         self._wait(CONVERGE_US_MAX, lambda: all(client.idle for client in clients), "a client is stuck")
+        for coordinator in self._cluster.coordinators:
+            if coordinator.bounds.calls or coordinator.bounds.size_bytes:
+                raise Violation("bounds", f"{coordinator.address} counts calls that have ended")
         self._wait(CONVERGE_US_MAX, lambda: self._converged(core), "the healed replicas do not converge")
 
     def _members(self, core: list[Host]) -> list[Process]:

@@ -269,7 +269,7 @@ def test_an_install_survives_a_power_cut_in_every_operation() -> None:
                 sent.rows,
             )
             assert store.log.term(meta.index) == meta.term
-            assert store.snapshot_meta() == meta
+            assert store.log.snapshot() == meta
         assert store.verify() == []
         assert [name for name in disk.files.names(FOLDER) if name.endswith(".db")] == [store.file.name]
         assert not [name for name in disk.files.names(FOLDER) if name.endswith(".tmp")]

@@ -270,3 +270,18 @@ def test_unfinished_comments_are_seen() -> None:
 )
 def test_traces_of_a_machine_are_seen(pattern: re.Pattern[str], text: str, *, seen: bool) -> None:
     assert bool(pattern.search(text)) == seen
+
+
+PLACEMENT = re.compile(r"\.(?:replica_nodes|shards_of|worker_tcp|worker_ipc)\(")
+
+
+def test_who_is_where_is_asked_of_a_topology() -> None:
+    """The cluster file is one source of it, and will not stay the only one."""
+    asking = [
+        path
+        for path in written_sources()
+        if name_of(path).startswith(("coordinator/", "shardworker/"))
+        and not name_of(path).startswith("coordinator/supervisor/")
+        and PLACEMENT.search(path.read_text())
+    ]
+    assert not asking, [name_of(path) for path in asking]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from config import ClusterConfig
-    from coordinator.supervisor.process import ProcessName
+    from config.process.names import ProcessName
 
 _CALL = 1
 

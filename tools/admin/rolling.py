@@ -9,17 +9,18 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
-from coordinator.supervisor.process import ProcessName, ProcessReport, State
+from config.process.report import ProcessReport, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from config.process.names import ProcessName
     from proto.internal import frames_pb2 as frames
 
 POLL_S: Final = 0.05
 
 
-class Hands(Protocol):
+class Operator(Protocol):
     """What a rolling restart needs from the world."""
 
     def restart(self, name: ProcessName) -> ProcessReport:
@@ -34,7 +35,7 @@ class RestartStuck(Exception):
 
 
 def restart_one_by_one(
-    hands: Hands,
+    operator: Operator,
     names: Sequence[ProcessName],
     replicas_of: Callable[[int], Sequence[ProcessName]],
     *,
@@ -44,49 +45,51 @@ def restart_one_by_one(
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
     """Restart `names` in a good order. timeout_s bounds the wait for each. Raises RestartStuck."""
-    order = _followers_first(hands, names)
+    order = _followers_first(operator, names)
     for position, name in enumerate(order):
-        if name.shard is not None and (missing := _needed(hands, name, replicas_of(name.shard))):
+        if name.shard is not None and (missing := _needed(operator, name, replicas_of(name.shard))):
             away = ", ".join(map(str, missing))
             said = f"{name} is not restarted: its shard could not serve without it while {away} is away"
             raise RestartStuck(_stuck(said, order, position))
-        report = hands.restart(name)
+        report = operator.restart(name)
         if report.state is not State.RUNNING:
             raise RestartStuck(
                 _stuck(f"{name} is {report.state} ({report.reason or 'no reason known'})", order, position)
             )
         if name.shard is not None and not _caught_up(
-            hands, name, replicas_of(name.shard), deadline_s=clock() + timeout_s, clock=clock, pause=pause
+            operator, name, replicas_of(name.shard), deadline_s=clock() + timeout_s, clock=clock, pause=pause
         ):
             said = f"{name} runs but had not caught up with its shard's leader within {timeout_s:g} s"
             raise RestartStuck(_stuck(said, order, position))
         on_done(report)
 
 
-def _followers_first(hands: Hands, names: Sequence[ProcessName]) -> list[ProcessName]:
+def _followers_first(operator: Operator, names: Sequence[ProcessName]) -> list[ProcessName]:
     """Leaders last within a shard: each shard then moves its leadership once. Those that don't answer first: they are
-    down, and what is up may be all that the quorum has. Workers before coordinators."""
-    workers = [name for name in names if name.shard is not None]
-    answers = hands.ask(workers) if workers else {}
+    down, and what is up may be all that the quorum has. Those that stop last are restarted first."""
+    replicas = [name for name in names if name.shard is not None]
+    answers = operator.ask(replicas) if replicas else {}
     leading = {name for name, status in answers.items() if status.leader == status.node}
     return sorted(
-        names, key=lambda name: (name.shard is None, name.shard or 0, name in leading, name in answers)
+        names, key=lambda name: (-name.kind.stop_rank, name.number or 0, name in leading, name in answers)
     )
 
 
-def _needed(hands: Hands, name: ProcessName, replicas: Sequence[ProcessName]) -> list[ProcessName]:
+def _needed(operator: Operator, name: ProcessName, replicas: Sequence[ProcessName]) -> list[ProcessName]:
     """Who is away, if the shard serves and would not without this replica. A shard of one or two never can."""
     if len(replicas) < 3:
         return []
     majority = len(replicas) // 2 + 1
-    serving = {other for other, status in hands.ask(replicas).items() if status.leader and not status.fault}
+    serving = {
+        other for other, status in operator.ask(replicas).items() if status.leader and not status.fault
+    }
     if name not in serving or len(serving) != majority:
         return []
     return [other for other in replicas if other not in serving]
 
 
 def _caught_up(
-    hands: Hands,
+    operator: Operator,
     name: ProcessName,
     replicas: Sequence[ProcessName],
     *,
@@ -96,7 +99,7 @@ def _caught_up(
 ) -> bool:
     target_index: int | None = None
     while True:
-        answers = hands.ask(replicas)
+        answers = operator.ask(replicas)
         mine = answers.get(name)
         leading = [status for status in answers.values() if status.leader == status.node]
         leader = max(leading, key=lambda status: status.term, default=None)

@@ -1,43 +1,57 @@
-"""The ceiling: a grpcio asyncio server that sends each request back as the answer. `python -m
-tools.bench.echo PORT`.
+"""The ceiling: a coordinator's front end that sends each request back as the answer. `python -m tools.bench.echo PORT`.
 
-Whatever a Python server does behind grpcio comes on top of this, so no such server is faster for the same
-client."""
+What a coordinator does behind its front end comes on top of this, so none is faster for the same client."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
-import grpc
-import grpc.aio
+import uvloop
+
+from coordinator.api import outcomes
+from coordinator.api.call import Api, Call, Route
+from coordinator.front import http1
+from coordinator.front.front import Front
+from coordinator.front.limits import DEFAULT
+from coordinator.front.listener import Listener
+from coordinator.front.routes import Routes
+from proto.methods import METHODS
+from tools.bench.workload import PATHS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MESSAGE_BYTES_MAX = 64 << 20
 
 
-class Echo(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
-    """Answers every unary method with its request."""
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
-        """One handler for all."""
-        return grpc.unary_unary_rpc_method_handler(_echo)
+async def _echo(call: Call) -> bytes:
+    return call.body
 
 
-async def _echo(request: bytes, _context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
-    return request
+def _routes(paths: Iterable[str]) -> Routes:
+    api = Api(outcomes=outcomes.ETCD, message_bytes_max=MESSAGE_BYTES_MAX)
+    routes = [
+        Route(path=path, method=METHODS[path], api=api, handler=_echo, timeout_s=None) for path in set(paths)
+    ]
+    return Routes(routes, known_services=frozenset(), unserved=api)
 
 
 async def serve(port: int) -> None:
     """Serve until SIGTERM."""
-    server = grpc.aio.server(options=(("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)))
-    server.add_generic_rpc_handlers((Echo(),))
-    server.add_insecure_port(f"127.0.0.1:{port}")
-    await server.start()
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await stop.wait()
-    await server.stop(grace=0.5)
+    front, pages = Front(asyncio.get_running_loop(), _routes(PATHS.values()), DEFAULT), http1.Pages({})
+    with socket.create_server(("127.0.0.1", port)) as listening:
+        listener = Listener(front, lambda: http1.Http1Protocol(pages), listening)
+        await listener.start()
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        await stop.wait()
+        listener.close()
+        front.close()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1])))
+    uvloop.run(serve(int(sys.argv[1])))

@@ -4,7 +4,6 @@ it."""
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import psutil
 
 from tools.bench.latency import Histogram
-from tools.bench.systems import GRPC_EXPERIMENTS
 
 if TYPE_CHECKING:
     from tools.bench.systems import System
@@ -117,13 +115,11 @@ def _cpu_seconds(process: psutil.Process) -> float:
 
 def measure(system: System, load: Workload, progress: Progress, *, fill: bool) -> Outcome:
     """Put this load on a running system. Raises LoadFailed."""
-    environment = {**os.environ, "GRPC_EXPERIMENTS": GRPC_EXPERIMENTS}
     with subprocess.Popen(
         [sys.executable, "-m", "tools.bench.load"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=environment,
     ) as generator:
         assert generator.stdin is not None
         assert generator.stdout is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import signal
 import socket
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
 
 READY_S = 60.0
 STOP_S = 30.0
-GRPC_EXPERIMENTS = "-event_engine_listener,-event_engine_client"
-"""For the echo server and the load generator, as for boathouse's coordinators: grpcio's older pollers cost a
-call a tenth to a third less CPU than its event engine (measured with 1.80 and 1.85)."""
 
 
 class NotReady(Exception):
@@ -267,10 +263,9 @@ def _bound(port: int) -> socket.socket:
 
 def _spawn(command: list[str], folder: Path, log: str) -> subprocess.Popen[bytes]:
     folder.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "GRPC_EXPERIMENTS": GRPC_EXPERIMENTS}
     with (folder / log).open("ab") as output:
         return subprocess.Popen(  # noqa: S603 - our own programs, and etcd
-            command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment
+            command, stdout=output, stderr=output, stdin=subprocess.DEVNULL
         )
 
 

@@ -22,9 +22,13 @@ PATHS = {
 
 REQUESTS_BUILT_MAX = 50_000
 """Requests built in advance; a longer run goes round again."""
+BUILT_BYTES_MAX = 32 << 20
+"""Of their values, about."""
 
-FILL_OPS = 100
+FILL_OPS_MAX = 100
 """Puts in one transaction while the keys are filled in; etcd takes 128."""
+FILL_BYTES_MAX = 1 << 20
+"""Of such a transaction; etcd takes 1.5 MiB."""
 
 RANGE_KEYS = 100
 """Keys that one `range` reads."""
@@ -95,7 +99,8 @@ def key(number: int) -> bytes:
 def build(workload: Workload) -> list[tuple[str, str, bytes]]:
     """A run's requests as (work, table, bytes), in an order that depends on the seed alone."""
     rng = random.Random(workload.seed)
-    count = min(workload.requests or REQUESTS_BUILT_MAX, REQUESTS_BUILT_MAX)
+    fitting = max(1, BUILT_BYTES_MAX // max(workload.value_bytes, 1))
+    count = min(workload.requests or REQUESTS_BUILT_MAX, REQUESTS_BUILT_MAX, fitting)
     works = rng.choices(list(workload.mix), weights=list(workload.mix.values()), k=count)
     return [(work, rng.choice(workload.tables), _request(work, rng, workload)) for work in works]
 
@@ -131,10 +136,16 @@ def _put(number: int, rng: random.Random, workload: Workload) -> etcd.PutRequest
     return etcd.PutRequest(key=key(number), value=rng.randbytes(workload.value_bytes))
 
 
+def fill_ops(workload: Workload) -> int:
+    """Puts in each transaction of fill(), but the last."""
+    return max(1, min(FILL_OPS_MAX, FILL_BYTES_MAX // max(workload.value_bytes, 1)))
+
+
 def fill(workload: Workload) -> Iterator[bytes]:
     """Transactions that put every key once, for one table."""
     rng = random.Random(workload.seed)
-    for first in range(0, workload.key_count, FILL_OPS):
-        numbers = range(first, min(first + FILL_OPS, workload.key_count))
+    ops = fill_ops(workload)
+    for first in range(0, workload.key_count, ops):
+        numbers = range(first, min(first + ops, workload.key_count))
         puts = [etcd.RequestOp(request_put=_put(number, rng, workload)) for number in numbers]
         yield etcd.TxnRequest(success=puts).SerializeToString()

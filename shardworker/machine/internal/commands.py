@@ -30,7 +30,7 @@ def table_status(table: TableState) -> frames.TableStatus:
 
 
 def _create_table(shard: Shard, spec: frames.TableSpec) -> Result:
-    """Creates a table, or answers its status if its id exists: a repeat of the same request, whatever else."""
+    """Creates a table, or answers its status if it exists: a repeat of the same request. An id is given once."""
     table = shard.tables.get(spec.id)
     if table is None:
         named = 0 < len(spec.name.encode()) <= NAME_BYTES_MAX
@@ -38,8 +38,11 @@ def _create_table(shard: Shard, spec: frames.TableSpec) -> Result:
             raise errors.InvalidRequest("a table needs an id, a name and a history of -1 or more")
         table = TableState(spec.id, spec.name, spec.history)
         shard.create_table(table)
-    elif table.name != spec.name:
-        refusal = errors.InvalidRequest(f"table id {spec.id} belongs to {table.name!r} already")
+    elif (table.name, table.history) != (spec.name, spec.history):
+        refusal = errors.TableContradicted(
+            f"table id {spec.id} is {table.name!r} with history {table.history} already, "
+            f"not {spec.name!r} with history {spec.history}"
+        )
         return Result(table.revision, b"", refusal)
     return Result(table.revision, table_status(table).SerializeToString())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from config.models import LimitsConfig
 from proto import errors
 from proto.etcd import rpc_pb2
 from proto.regatta import mvcc_pb2, regatta_pb2
@@ -102,7 +103,7 @@ _ops = st.one_of(_flat_ops, _flat_ops, _txns(_flat_ops).map(_op))
 
 def _well_shaped(request: rpc_pb2.TxnRequest) -> bool:
     try:
-        validation.check_txn(request)
+        validation.check_txn(request, LimitsConfig().txn_ops_max)
     except errors.DuplicateKey:
         return False
     return True

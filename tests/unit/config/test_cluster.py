@@ -99,7 +99,9 @@ def test_nodes_are_found_by_name_and_by_id() -> None:
 
 def test_addresses() -> None:
     cluster = parse(
-        "nodes: {a: {host: '::1', peer_port: 7000}, b: {host: localhost, peer_port: 7100}}\n", "f"
+        "nodes: {a: {host: '::1', peer_port: 7000},"
+        " b: {host: localhost, client_port: 2389, http_port: 8089, peer_port: 7100}}\n",
+        "f",
     )
     assert cluster.worker_tcp("a", 2) == "tcp://[::1]:7001"
     assert cluster.worker_tcp("b", 1) == "tcp://127.0.0.1:7100"

@@ -67,7 +67,7 @@ BAD = {
         "f.yaml:3: shards: must be a whole number, is the text '4'",
     ),
     "fraction": (ONE + "shards: 2.5\n", "f.yaml:3: shards: must be a whole number, is 2.5"),
-    "yes for a number": (ONE + "shards: yes\n", "f.yaml:3: shards: must be a whole number, is true"),
+    "true for a number": (ONE + "shards: true\n", "f.yaml:3: shards: must be a whole number, is true"),
     "nothing for a number": (ONE + "shards:\n", "f.yaml:3: shards: must be a whole number, is empty"),
     "number for text": ("cluster: 7\n" + ONE, "f.yaml:1: cluster: must be text, is 7"),
     "port over the range": (
@@ -374,25 +374,26 @@ def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 def test_a_spec_survives_its_trip_to_the_child() -> None:
     cluster = parse(THREE + "tables: {users: {shard: 2, history: 5}}\n", "f.yaml")
-    spec = ProcessSpec(cluster=cluster, kind="shardworker", node="n2", shard=3)
+    spec = ProcessSpec(cluster=cluster, kind="shardworker", node="n2", number=3, sockets={"client": 7})
     line = spec.model_dump_json()
     assert "\n" not in line
     assert ProcessSpec.model_validate_json(line) == spec
 
 
 @pytest.mark.parametrize(
-    ("kind", "node", "shard", "complaint"),
+    ("kind", "node", "number", "complaint"),
     [
         ("coordinator", "n9", None, "the cluster has no node n9"),
-        ("coordinator", "n1", 1, "a coordinator has no shard"),
-        ("shardworker", "n1", None, "node n1 holds no replica of shard None"),
-        ("shardworker", "n1", 3, "node n1 holds no replica of shard 3"),
+        ("coordinator", "n1", 1, "node n1 has no process coordinator-1"),
+        ("shardworker", "n1", None, "node n1 has no process shard"),
+        ("shardworker", "n1", 3, "node n1 has no process shard-3"),
+        ("replicator", "n1", None, "there is no kind of process named replicator"),
     ],
 )
-def test_a_spec_that_makes_no_sense(kind: str, node: str, shard: int | None, complaint: str) -> None:
+def test_a_spec_that_makes_no_sense(kind: str, node: str, number: int | None, complaint: str) -> None:
     cluster = parse(ONE, "f.yaml")
     with pytest.raises(ValueError, match=complaint):
-        ProcessSpec.model_validate({"cluster": cluster, "kind": kind, "node": node, "shard": shard})
+        ProcessSpec.model_validate({"cluster": cluster, "kind": kind, "node": node, "number": number})
 
 
 @pytest.mark.parametrize(
@@ -408,11 +409,11 @@ def test_a_spec_that_makes_no_sense(kind: str, node: str, shard: int | None, com
         ),
         ("nodes: {n1: {<<: {? [a] : b}}}", "f.yaml:1: nodes.n1.['a']: a key must be text; put it in quotes"),
         (
-            f"nodes: {{n1: {{client_port: 0x{'f' * 6000}}}}}",
+            f"nodes: {{n1: {{client_port: {'9' * 30}}}}}",
             "f.yaml:1: nodes.n1.client_port: must be at most 65535, is a number of more than 64 bits",
         ),
         (
-            f"{ONE}raft: 0x{'f' * 6000}",
+            f"{ONE}raft: {'9' * 30}",
             "must be a mapping of keys to values, is a number of more than 64 bits",
         ),
         (ONE + 'data_dir: "a\\0b"\n', "data_dir: must not hold a zero byte"),
@@ -421,3 +422,68 @@ def test_a_spec_that_makes_no_sense(kind: str, node: str, shard: int | None, com
 def test_what_the_parser_stumbles_over_is_a_problem_of_the_file(text: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(complaint)):
         parse(text, "f.yaml")
+
+
+@pytest.mark.parametrize(
+    ("written", "complaint"),
+    [
+        ("07101", "07101 is 3649 in YAML; write whole numbers in decimal digits, or text in quotes"),
+        ("39:39", "39:39 is 2379 in YAML; write whole numbers in decimal digits, or text in quotes"),
+        ("2_379", "2_379 is 2379 in YAML; write whole numbers in decimal digits"),
+        ("0x94b", "0x94b is 2379 in YAML; write whole numbers in decimal digits"),
+        ("0b11", "0b11 is 3 in YAML; write whole numbers in decimal digits"),
+        ("+2379", "+2379 is 2379 in YAML; write whole numbers in decimal digits"),
+        (
+            "0x" + "f" * 6000,
+            "is a number of more than 64 bits in YAML; write whole numbers in decimal digits",
+        ),
+    ],
+)
+def test_a_number_that_yaml_reads_in_another_way_than_people_is_named(written: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(complaint)) as caught:
+        parse(f"nodes:\n  n1:\n    client_port: {written}\n", "f.yaml")
+    assert str(caught.value).startswith("f.yaml:3: nodes.n1.client_port: ")
+
+
+@pytest.mark.parametrize("written", ["1:20.5", "1_0.5", ".5", "1.", "6e2", "-.inf", ".NaN"])
+def test_a_number_with_a_point_is_written_as_people_do(written: str) -> None:
+    with pytest.raises(ConfigError, match=r"f.yaml:3: nodes.n1.client_port: "):
+        parse(f"nodes:\n  n1:\n    client_port: {written}\n", "f.yaml")
+
+
+@pytest.mark.parametrize("written", ["no", "On", "YES", "off"])
+def test_a_word_that_yaml_takes_for_a_truth_value_is_named(written: str) -> None:
+    with pytest.raises(ConfigError, match=rf"f.yaml:2: cluster: {written} is (true|false) in YAML; put"):
+        parse(f"nodes: {{n1: {{}}}}\ncluster: {written}\n", "f.yaml")
+
+
+@pytest.mark.parametrize("written", ["'no'", '"07101"', "!!str 39:39", "o7101", "a-07"])
+def test_what_is_in_quotes_is_text(written: str) -> None:
+    text = f"cluster: {written}\nnodes: {{n1: {{}}}}\n"
+    if ":" in written:
+        with pytest.raises(ConfigError, match="a cluster name is"):
+            parse(text, "f.yaml")
+    else:
+        assert parse(text, "f.yaml").cluster == written.strip("'\"")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("localhost", "127.0.0.1"),
+        ("localhost", "'::1'"),
+        ("'::1'", "'0:0:0:0:0:0:0:1'"),
+        ("127.0.0.1", "'::ffff:127.0.0.1'"),
+        ("LOCALHOST", "127.0.0.1"),
+    ],
+)
+def test_hosts_that_mean_the_same_share_their_ports(one: str, other: str) -> None:
+    text = f"nodes:\n  n1: {{host: {one}}}\n  n2: {{host: {other}}}\nreplicas: 1\n"
+    with pytest.raises(ConfigError, match=r"nodes\.n2\.client_port: 2379 is already used by nodes\.n1"):
+        parse(text, "f.yaml")
+
+
+def test_the_two_loopback_addresses_have_ports_of_their_own() -> None:
+    cluster = parse("nodes:\n  n1: {host: 127.0.0.1}\n  n2: {host: '::1'}\nreplicas: 1\n", "f.yaml")
+    assert cluster.node("n2").client_endpoint == "[::1]:2379"
+    assert cluster.worker_tcp("n2", 1) == "tcp://[::1]:7101"

@@ -37,17 +37,23 @@ class FakeWorker:
         self.script: dict[int, Callable[[frames.Request], frames.Reply | errors.BoathouseError | None]] = {}
         """By method: what to answer instead of the usual. None = nothing."""
         self.silent = False
+        self.window_bytes = 1 << 40
+        """Bodies sent ahead of what the coordinator has said that it took; more answers wait."""
         self.status = frames.ReplicaStatus(database_bytes=8192, database_in_use_bytes=4096)
         self.status.voters.extend(holder.id for holder in cluster.replica_nodes(shard))
         self._group = cluster.group(shard)
         self._endpoints = (cluster.worker_ipc(node, shard), cluster.worker_tcp(node, shard))
         self._identities: list[bytes] = []
+        self._ahead_bytes: int
+        self._waiting: list[tuple[bytes, frames.Reply]]
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self.start()
 
     def start(self) -> None:
         """Bind and answer, with no memory of earlier links."""
         self._identities = []
+        self._waiting = []
+        self._ahead_bytes = 0
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.linger = 0
@@ -84,6 +90,11 @@ class FakeWorker:
         for identity in self._identities:
             self._send(identity, frames.Envelope(replies=[self._perform(request)]))
 
+    def answer(self, reply: frames.Reply) -> None:
+        """Send this answer now."""
+        for identity in self._identities:
+            self._send(identity, frames.Envelope(replies=[reply]))
+
     def requests(self, method: frames.Method.ValueType) -> list[frames.Request]:
         """What has arrived of one method."""
         return [request for request in self.seen if request.method == method]
@@ -101,17 +112,27 @@ class FakeWorker:
     def _handle(self, identity: bytes, envelope: frames.Envelope) -> None:
         assert envelope.group == self._group
         answer = frames.Envelope()
+        self._ahead_bytes -= envelope.taken_bytes
         if envelope.HasField("hello"):
+            assert envelope.hello.acknowledges
+            self._ahead_bytes = 0
             self.hellos += 1
             self._identities.append(identity)
             answer.state.CopyFrom(self._state())
         for request in envelope.requests:
             self.seen.append(request)
             reply = self._answer(request)
-            if reply is not None:
-                answer.replies.append(reply)
+            if reply is not None and not self.silent:
+                self._waiting.append((identity, reply))
+        self._send_waiting()
         if not self.silent and answer.ListFields():
             self._send(identity, answer)
+
+    def _send_waiting(self) -> None:
+        while self._waiting and self._ahead_bytes < self.window_bytes:
+            identity, reply = self._waiting.pop(0)
+            self._ahead_bytes += len(reply.body)
+            self._send(identity, frames.Envelope(replies=[reply]))
 
     def _answer(self, request: frames.Request) -> frames.Reply | None:
         scripted = self.script.get(request.method)
@@ -159,7 +180,7 @@ class FakeWorker:
         status.CopyFrom(self.status)
         status.shard, status.node, status.term, status.leader = self.shard, self.node, self.term, self.leader
         for table_id, table in self.store.tables.items():
-            status.tables.add(id=table_id, revision=table.revision)
+            status.tables.add(id=table_id, revision=table.revision, name=table.name, history=table.history)
         return frames.Reply(
             call=request.call, term=self.term, leader=self.leader, body=status.SerializeToString()
         )
@@ -168,7 +189,9 @@ class FakeWorker:
 class FakeTable:
     """Keys, values and a revision."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "", history: int = -1) -> None:
+        self.name = name
+        self.history = history
         self.revision = 1
         self.rows: dict[bytes, tuple[bytes, int]] = {}
 
@@ -187,7 +210,8 @@ class FakeShard:
         if request.request_id in self.results:
             return self.results[request.request_id]
         if request.method == frames.TABLE_CREATE:
-            self.tables.setdefault(request.table_id, FakeTable())
+            spec = frames.TableSpec.FromString(request.body)
+            self.tables.setdefault(request.table_id, FakeTable(spec.name, spec.history))
             result = (1, b"")
         elif request.table_id not in self.tables:
             raise errors.TableNotFound(str(request.table_id))
@@ -199,6 +223,9 @@ class FakeShard:
         return result
 
     def _in_table(self, table: FakeTable, request: frames.Request) -> tuple[int, bytes]:
+        if request.method == frames.TABLE_STATUS:
+            status = frames.TableStatus(id=request.table_id, name=table.name, history=table.history)
+            return table.revision, status.SerializeToString()
         if request.method == frames.ETCD_RANGE:
             return table.revision, _range(table, rpc_pb2.RangeRequest.FromString(request.body))
         if request.method == frames.ETCD_TXN and request.request_id:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import grpc
+import uvloop
 
 from config import ClusterConfig
+from config.process.names import CLIENT_SOCKET, HTTP_SOCKET
 from coordinator.server import Coordinator
-from proto.etcd import rpc_pb2_grpc
-from proto.regatta import regatta_pb2_grpc
+from proto.etcd import rpc_pb2
+from proto.regatta import regatta_pb2
+from tests.stubs import stub
 from tests.unit.coordinator.fake_worker import FakeShard, FakeWorker
 from tests.waiting import free_ports, wait_until_async
 
@@ -34,8 +37,10 @@ class Running:
     """By shard and node id."""
     stores: dict[int, FakeShard]
     channel: grpc.aio.Channel
-    etcd: rpc_pb2_grpc.KVAsyncStub
-    regatta: regatta_pb2_grpc.KVAsyncStub
+    etcd: Any
+    """Stub of etcd's KV."""
+    regatta: Any
+    """Stub of Regatta's KV."""
 
     def raw(self, path: str) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
         """A method by its path, bytes in and out."""
@@ -77,6 +82,13 @@ def make_config(folder: Path, *, nodes: int, shards: int, **limits: int) -> Clus
     )
 
 
+def sockets_of(cluster: ClusterConfig, node: str) -> dict[str, socket.socket]:
+    """What a supervisor hands to the node's coordinator."""
+    host, config = cluster.node(node).host, cluster.node(node)
+    ports = {CLIENT_SOCKET: config.client_port, HTTP_SOCKET: config.http_port}
+    return {name: socket.create_server((host, port)) for name, port in ports.items()}
+
+
 @contextlib.asynccontextmanager
 async def running(
     folder: Path,
@@ -99,7 +111,7 @@ async def running(
     }
     for worker in workers.values():
         worker.leader = leader or 0
-    coordinator = Coordinator(cluster, cluster.node("n1"))
+    coordinator = Coordinator(cluster, cluster.node("n1"), sockets_of(cluster, "n1"))
     await coordinator.start()
     channel = grpc.aio.insecure_channel(cluster.node("n1").client_endpoint)
     try:
@@ -115,8 +127,8 @@ async def running(
             workers,
             stores,
             channel,
-            rpc_pb2_grpc.KVStub(channel),
-            regatta_pb2_grpc.KVStub(channel),
+            stub(channel, rpc_pb2, "KV"),
+            stub(channel, regatta_pb2, "KV"),
         )
     finally:
         await channel.close(grace=None)
@@ -132,11 +144,11 @@ P = ParamSpec("P")
 
 
 def in_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Run an async test on a loop of its own."""
+    """Run an async test on a loop of its own, of the kind that coordinators run on."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        asyncio.run(test(*args, **kwargs))
+        uvloop.run(test(*args, **kwargs))
 
     return run
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from proto.etcd import rpc_pb2 as etcd
-from proto.etcd import rpc_pb2_grpc
 from proto.internal import frames_pb2 as frames
 from proto.regatta import early_pb2 as early
 from proto.regatta import regatta_pb2 as regatta
-from proto.regatta import regatta_pb2_grpc
+from tests.stubs import stub
 from tests.unit.coordinator.running import in_loop, refused, running
 from tests.waiting import wait_until_async
 
@@ -21,19 +20,19 @@ if TYPE_CHECKING:
     from tests.unit.coordinator.running import Running
 
 
-def maintenance(cluster: Running) -> rpc_pb2_grpc.MaintenanceAsyncStub:
-    return rpc_pb2_grpc.MaintenanceStub(cluster.channel)
+def maintenance(cluster: Running) -> Any:
+    return stub(cluster.channel, etcd, "Maintenance")
 
 
-def regatta_cluster(cluster: Running) -> regatta_pb2_grpc.ClusterAsyncStub:
-    return regatta_pb2_grpc.ClusterStub(cluster.channel)
+def regatta_cluster(cluster: Running) -> Any:
+    return stub(cluster.channel, regatta, "Cluster")
 
 
 @in_loop
 async def test_etcd_members_can_be_reached_where_they_say(tmp_path: Path) -> None:
     async with running(tmp_path) as cluster:
-        stub: rpc_pb2_grpc.ClusterAsyncStub = rpc_pb2_grpc.ClusterStub(cluster.channel)
-        answer = await stub.MemberList(etcd.MemberListRequest(linearizable=True))
+        members = stub(cluster.channel, etcd, "Cluster")
+        answer = await members.MemberList(etcd.MemberListRequest(linearizable=True))
         nodes = cluster.cluster.nodes.values()
         assert sorted(answer.members, key=lambda member: member.ID) == list(answer.members)
         assert {(m.ID, m.name, m.clientURLs[0]) for m in answer.members} == {
@@ -46,10 +45,10 @@ async def test_etcd_members_can_be_reached_where_they_say(tmp_path: Path) -> Non
 @in_loop
 async def test_etcd_members_are_listed_without_a_quorum_unless_asked_linearizably(tmp_path: Path) -> None:
     async with running(tmp_path, write_timeout_ms=1_000) as cluster:
-        stub: rpc_pb2_grpc.ClusterAsyncStub = rpc_pb2_grpc.ClusterStub(cluster.channel)
+        members = stub(cluster.channel, etcd, "Cluster")
         cluster.elect(1, 0, term=2)
-        linearizable = stub.MemberList(etcd.MemberListRequest(linearizable=True))
-        assert len((await stub.MemberList(etcd.MemberListRequest())).members) == 3
+        linearizable = members.MemberList(etcd.MemberListRequest(linearizable=True))
+        assert len((await members.MemberList(etcd.MemberListRequest())).members) == 3
         assert await refused(linearizable) == ("UNAVAILABLE", "etcdserver: request timed out")
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from coordinator.http import HttpServer
 from tests.unit.coordinator.running import in_loop, running
-from tests.waiting import free_ports, wait_until_async
+from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
-    from wsgiref.types import StartResponse, WSGIEnvironment
 
     from tests.unit.coordinator.running import Running
 
@@ -87,18 +85,27 @@ async def test_alive_and_lost(tmp_path: Path) -> None:
     async with running(tmp_path) as cluster:
         endpoint = cluster.cluster.node("n1").http_endpoint
         assert await get(endpoint, "/healthz") == (200, "")
-        assert await get(endpoint, "/") == (404, "no such page; there are /metrics, /healthz\n")
+        status, text = await get(endpoint, "/")
+        assert (status, text.split(", ")[:2]) == (404, ["no such page; there are /metrics", "/healthz"])
 
 
 @in_loop
-async def test_a_page_that_fails_is_an_error_of_its_own_only() -> None:
-    def broken(_environment: WSGIEnvironment, _start_response: StartResponse) -> Iterable[bytes]:
-        raise ValueError("secret")
+async def test_a_scrape_may_choose_and_compress(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        endpoint = cluster.cluster.node("n1").http_endpoint
+        status, text = await get(endpoint, "/metrics?name[]=boathouse_replica_up")
+        assert status == 200
+        assert [line for line in text.splitlines() if not line.startswith("#")] == [
+            'boathouse_replica_up{shard="1"} 1.0'
+        ]
 
-    server, (port,) = HttpServer(asyncio.get_running_loop(), {"/broken": broken}), free_ports(1)
-    server.start("127.0.0.1", port)
-    for _ in range(2):
-        status, text = await get(f"127.0.0.1:{port}", "/broken")
-        assert (status, text) == (500, "/broken could not be made: ValueError; the log says more\n")
-    server.close()
-    server.close()
+        def read() -> tuple[str | None, bytes]:
+            request = urllib.request.Request(
+                f"http://{endpoint}/metrics", headers={"Accept-Encoding": "gzip"}
+            )
+            with urllib.request.urlopen(request, timeout=10) as page:  # noqa: S310 - an http URL of this test
+                return page.headers["Content-Encoding"], page.read()
+
+        encoding, body = await asyncio.to_thread(read)
+        assert encoding == "gzip"
+        assert b"boathouse_replica_up" in gzip.decompress(body)

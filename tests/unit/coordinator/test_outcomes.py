@@ -4,6 +4,7 @@ import pytest
 
 from coordinator.api import outcomes
 from proto import errors
+from proto.codes import Code
 from proto.internal import frames_pb2 as frames
 
 ALL = sorted(errors.BY_FRAME_CODE.values(), key=lambda cls: cls.frame_code)
@@ -26,8 +27,25 @@ ETCD_ONLY = {
     errors.LeaseNotFound,
 }
 
+CONCURRENCY = {
+    errors.SessionExpired,
+    errors.NoElectionLeader,
+    errors.NotElectionLeader,
+    errors.LeaderKeyMissing,
+}
+"""Of etcd's Lock and Election, whose errors all have the same code."""
 
-@pytest.mark.parametrize("error_class", ALL)
+
+@pytest.mark.parametrize("error_class", CONCURRENCY)
+def test_errors_of_locks_and_elections_leave_as_etcds_do(error_class: type[errors.BoathouseError]) -> None:
+    assert outcomes.to_status(outcomes.ETCD_CONCURRENCY, error_class()).code.name == "UNKNOWN"
+    assert outcomes.to_status(outcomes.ETCD_CONCURRENCY, errors.LeaseNotFound()) == (
+        Code.UNKNOWN,
+        "etcdserver: requested lease not found",
+    )
+
+
+@pytest.mark.parametrize("error_class", [one for one in ALL if one not in CONCURRENCY])
 def test_each_error_has_a_row_for_each_api_that_raises_it(error_class: type[errors.BoathouseError]) -> None:
     if error_class not in REGATTA_ONLY:
         assert error_class in outcomes.ETCD
@@ -65,6 +83,8 @@ def test_rows_are_found_along_the_mro() -> None:
 @pytest.mark.parametrize("table", [outcomes.ETCD, outcomes.REGATTA], ids=["etcd", "regatta"])
 def test_an_unknown_fate_is_never_told_in_words_that_clients_retry_writes_for(table: outcomes.Table) -> None:
     for error_class in ALL:
+        if error_class in CONCURRENCY:
+            continue
         code = outcomes.find_row(table, error_class).code.name
         assert code not in {"CANCELLED", "DEADLINE_EXCEEDED", "UNKNOWN"}
         if not error_class.definite and error_class.retry is errors.Retry.SAME_REQUEST_ID:

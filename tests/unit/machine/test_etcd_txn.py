@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from config.models import LimitsConfig
 from proto import errors
 from proto.etcd.rpc_pb2 import Compare, RequestOp, TxnRequest, TxnResponse
 from proto.validation import etcd as validation
@@ -29,7 +30,7 @@ def fresh() -> Shard:
 def ask(etcd: Shard, request: TxnRequest) -> tuple[int, TxnResponse] | type[errors.BoathouseError]:
     """What a client gets: the rim's checks, then the state machine's answer."""
     try:
-        validation.check_txn(request)
+        validation.check_txn(request, LimitsConfig().txn_ops_max)
     except errors.BoathouseError as error:
         return type(error)
     result = etcd.write(request)

@@ -52,8 +52,11 @@ def test_creating_a_table_is_its_first_revision_and_can_be_repeated() -> None:
     assert (result.error, result.revision, status.name, status.revision) == (None, 1, "users", 1)
     shard.write(put(b"a"), table=7)
     assert shard.write(spec).revision == 2
-    renamed = shard.write(frames.TableSpec(id=7, name="other", history=-1))
-    assert type(renamed.error) is errors.InvalidRequest
+    for other in (
+        frames.TableSpec(id=7, name="other", history=-1),
+        frames.TableSpec(id=7, name="users", history=3),
+    ):
+        assert type(shard.write(other).error) is errors.TableContradicted
     for bad in (
         frames.TableSpec(id=0, name="x"),
         frames.TableSpec(id=1 << 63, name="x"),

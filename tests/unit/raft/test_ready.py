@@ -469,13 +469,6 @@ def test_every_role_can_be_left() -> None:
         assert Role.FOLLOWER in targets
 
 
-def test_two_leaders_of_one_term_are_our_bug() -> None:
-    replica = replica_with()
-    lead(replica)
-    with pytest.raises(AssertionError, match="two leaders"):
-        replica.raft.step(message(K.HEARTBEAT, 2, 1))
-
-
 def test_a_peer_that_lost_its_log_and_says_so_is_believed() -> None:
     """It had acknowledged entry 4, was rebuilt from nothing, and the snapshot that it gets ends before that entry."""
     replica = replica_with()

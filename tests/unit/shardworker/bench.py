@@ -221,5 +221,9 @@ def everything() -> bytes:
     return etcd.RangeRequest(key=b"\0", range_end=b"\0").SerializeToString()
 
 
+def everything_deleted() -> bytes:
+    return etcd.DeleteRangeRequest(key=b"\0", range_end=b"\0").SerializeToString()
+
+
 def iteration() -> bytes:
     return regatta.RangeRequest(table=b"t", key=b"\0", range_end=b"\0").SerializeToString()

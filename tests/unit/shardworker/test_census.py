@@ -12,8 +12,13 @@ ME = NodeId(1)
 THREE = frozenset(map(NodeId, (1, 2, 3)))
 
 
-def empty(*, waits: bool = True) -> Answer:
-    return Answer(LogIndex(0), Term(0), waits, frozenset() if waits else THREE)
+def new() -> Answer:
+    return Answer(LogIndex(0), Term(0), waits=True, voters=frozenset())
+
+
+def begun(term: int = 0, *, beside: bool = False) -> Answer:
+    """It has promised something, though its log is empty; beside: only after this replica was already asking."""
+    return Answer(LogIndex(0), Term(term), waits=False, voters=THREE, beside=beside)
 
 
 def holds(index: int, term: int, voters: frozenset[NodeId] = THREE) -> Answer:
@@ -25,32 +30,50 @@ def judge_three(two: Answer | None, three: Answer | None, *, patience_over: bool
     return judge(THREE, answers, patience_over=patience_over)
 
 
-def test_a_shard_begins_when_all_its_voters_are_empty() -> None:
-    assert judge_three(empty(), empty(waits=False)) == Begin()
+def test_a_shard_begins_when_none_of_its_voters_holds_anything() -> None:
+    assert judge_three(new(), new()) == Begin(Term(0))
+    assert judge_three(new(), begun()) == Begin(Term(0))
+
+
+def test_it_votes_for_nobody_else_in_a_term_that_the_others_know() -> None:
+    assert judge_three(new(), begun(term=3)) == Begin(Term(3))
+    assert judge_three(begun(term=5), begun(term=3)) == Begin(Term(5))
 
 
 def test_a_majority_begins_once_the_others_had_time_to_speak() -> None:
-    assert isinstance(judge_three(empty(), None), Wait)
-    assert judge_three(empty(), None, patience_over=True) == Begin()
+    assert isinstance(judge_three(new(), None), Wait)
+    assert judge_three(new(), None, patience_over=True) == Begin(Term(0))
+
+
+def test_one_that_has_begun_has_promised_something_though_its_log_is_empty() -> None:
+    for answer in (begun(), begun(term=2), Answer(LogIndex(0), Term(1), waits=True, voters=frozenset())):
+        assert judge_three(answer, None, patience_over=True) == Wait(
+            "the shard has begun, and 1 of 2 other voters needed have told what they hold"
+        )
+
+
+def test_one_that_began_while_this_replica_asked_counts_as_one_that_has_not() -> None:
+    assert judge_three(begun(beside=True), None, patience_over=True) == Begin(Term(0))
+    assert judge_three(begun(term=1, beside=True), None, patience_over=True) == Begin(Term(1))
 
 
 def test_nobody_begins_alone() -> None:
-    assert judge_three(None, None, patience_over=True) == Wait("1 of 3 voters are known to be empty too")
+    assert judge_three(None, None, patience_over=True) == Wait("1 of 3 voters are known to be new")
 
 
 def test_a_shard_with_data_is_not_begun_again() -> None:
-    assert judge_three(empty(), holds(1, 1), patience_over=True) == Wait(
+    assert judge_three(new(), holds(1, 1), patience_over=True) == Wait(
         "the shard has data, and 1 of 2 other voters needed have told what they hold"
     )
 
 
 def test_it_takes_on_the_most_that_any_of_them_knows() -> None:
     assert judge_three(holds(7, 2), holds(5, 3)) == Rebuild(LogIndex(7), Term(3))
-    assert judge_three(holds(7, 2), empty(waits=False)) == Rebuild(LogIndex(7), Term(2))
+    assert judge_three(holds(7, 2), begun()) == Rebuild(LogIndex(7), Term(2))
 
 
 def test_the_word_of_one_that_waits_itself_is_worth_nothing() -> None:
-    assert isinstance(judge_three(holds(7, 2), empty(waits=True)), Wait)
+    assert isinstance(judge_three(holds(7, 2), new()), Wait)
 
 
 def test_one_that_is_being_rebuilt_knows_its_promises_but_no_members() -> None:
@@ -65,16 +88,20 @@ def test_other_members_than_those_of_the_file_are_for_a_person() -> None:
 
 
 @st.composite
-def lost_disks(draw: st.DrawFn) -> tuple[frozenset[NodeId], dict[NodeId, Answer], int, int]:
+def lost_disks(
+    draw: st.DrawFn, *, indexes: st.SearchStrategy[int]
+) -> tuple[frozenset[NodeId], dict[NodeId, Answer], int, int]:
     """Voters; the answers of some; an index and a term that this replica made known to a majority with others."""
     count = draw(st.integers(2, 9))
     voters = frozenset(map(NodeId, range(1, count + 1)))
     others = sorted(voters - {ME})
     partners = draw(st.permutations(others))[: count // 2]
-    index, term = draw(st.integers(1, 50)), draw(st.integers(1, 9))
+    index, term = draw(indexes), draw(st.integers(1, 9))
     knows = {
         node: holds(
-            draw(st.integers(index if node in partners else 0, 60)),
+            draw(st.integers(index, index and 60))
+            if node in partners
+            else draw(st.integers(0, index and 60)),
             draw(st.integers(term if node in partners else 0, 10)),
             voters,
         )
@@ -84,14 +111,28 @@ def lost_disks(draw: st.DrawFn) -> tuple[frozenset[NodeId], dict[NodeId, Answer]
     return voters, {node: knows[node] for node in sorted(answering)}, index, term
 
 
-@given(lost_disks())
+@given(lost_disks(indexes=st.integers(1, 50)), st.booleans())
 def test_nothing_that_a_majority_relied_on_is_forgotten(
-    lost: tuple[frozenset[NodeId], dict[NodeId, Answer], int, int],
+    lost: tuple[frozenset[NodeId], dict[NodeId, Answer], int, int], patience_over: bool
 ) -> None:
     voters, answers, index, term = lost
-    verdict = judge(voters, answers, patience_over=False)
+    verdict = judge(voters, answers, patience_over=patience_over)
+    assert not isinstance(verdict, Begin)
     if isinstance(verdict, Rebuild):
         assert verdict.until >= index
         assert verdict.term >= term
-    if len(answers) == len(voters) - 1 and any(answer.last_index for answer in answers.values()):
+    if len(answers) == len(voters) - 1:
         assert isinstance(verdict, Rebuild), "whoever asks all of them learns enough"
+
+
+@given(lost_disks(indexes=st.just(0)), st.booleans())
+def test_no_vote_that_elected_somebody_is_given_again(
+    lost: tuple[frozenset[NodeId], dict[NodeId, Answer], int, int], patience_over: bool
+) -> None:
+    voters, answers, _, term = lost
+    verdict = judge(voters, answers, patience_over=patience_over)
+    assert not isinstance(verdict, Rebuild)
+    if isinstance(verdict, Begin):
+        assert verdict.term >= term
+    if len(answers) == len(voters) - 1:
+        assert isinstance(verdict, Begin), "whoever asks all of them learns enough"

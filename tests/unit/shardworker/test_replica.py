@@ -11,14 +11,23 @@ from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from shardworker import raft_frames
 from shardworker.machine import FORMAT
-from shardworker.raft import Entry, EntryKind, LogIndex, MessageKind
+from shardworker.raft import Entry, EntryKind, LogIndex, MessageKind, Role
 from shardworker.replica.disk_space import FULL_ELECTIONS
 from shardworker.replica.integrity import SCRUB_INTERVAL_S
 from shardworker.replica.outgoing import ENVELOPE_BYTES_MAX
 from shardworker.replica.replica import APPLY_ANSWER_BYTES_MAX
 from tests.unit.raft.lab import message
 from tests.unit.raft.replica import members
-from tests.unit.shardworker.bench import CLIENT, KEYS, TABLE, VALUE, Bench, everything, iteration
+from tests.unit.shardworker.bench import (
+    CLIENT,
+    KEYS,
+    TABLE,
+    VALUE,
+    Bench,
+    everything,
+    everything_deleted,
+    iteration,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,6 +69,15 @@ def test_a_read_that_ends_in_doubt_is_refused(led: Bench) -> None:
         led.answer(read)
 
 
+def test_a_message_that_breaks_the_rules_is_dropped_and_counted(led: Bench) -> None:
+    led.lead()
+    term = led.core.term
+    for kind in (MessageKind.HEARTBEAT, MessageKind.SNAPSHOT):
+        led.hear(message(kind, 2, term))
+    assert led.core.role is Role.LEADER
+    assert led.replica.status().statistics["raft_messages_refused"] == 2
+
+
 def test_a_full_replica_that_comes_to_lead_hands_over(led: Bench) -> None:
     led.disk.free = 0
     led.tick()
@@ -70,6 +88,49 @@ def test_a_full_replica_that_comes_to_lead_hands_over(led: Bench) -> None:
         led.hear(*(message(MessageKind.HEARTBEAT_REPLY, peer, led.core.term) for peer in (2, 3)))
     asked = [node for node, one in led.sent if one.kind is MessageKind.TIMEOUT_NOW]
     assert asked == [2]
+
+
+def test_a_nearly_full_disk_takes_what_frees_space_and_then_everything(alone: Bench) -> None:
+    least = alone.cluster.store.disk_free_bytes_min
+    one = etcd.DeleteRangeRequest(key=b"1")
+    put = etcd.PutRequest(key=b"new", value=b"v")
+    get = etcd.RangeRequest(key=b"1")
+
+    def txn(*ops: etcd.RequestOp) -> bytes:
+        return etcd.TxnRequest(success=ops).SerializeToString()
+
+    alone.disk.free = least - 1
+    alone.tick()
+    refused = [
+        (frames.ETCD_PUT, put.SerializeToString()),
+        (frames.ETCD_TXN, txn(etcd.RequestOp(request_put=put))),
+        (frames.ETCD_TXN, txn(etcd.RequestOp(request_delete_range=one), etcd.RequestOp(request_put=put))),
+        (frames.ETCD_TXN, txn(etcd.RequestOp())),
+        (frames.ETCD_TXN, b"\xff"),
+    ]
+    for number, (method, body) in enumerate(refused):
+        with pytest.raises(errors.NoSpace):
+            alone.answer(alone.ask(method, body, request_id=b"refused-%08d" % number))
+    nested = etcd.TxnRequest(failure=[etcd.RequestOp(request_delete_range=one)])
+    taken = [
+        (frames.ETCD_TXN, txn(etcd.RequestOp(request_range=get), etcd.RequestOp(request_delete_range=one))),
+        (frames.ETCD_TXN, txn(etcd.RequestOp(request_txn=nested))),
+        (frames.ETCD_DELETE_RANGE, everything_deleted()),
+    ]
+    for number, (method, body) in enumerate(taken):
+        alone.answer(alone.ask(method, body, request_id=b"taken---%08d" % number))
+    revision = alone.answer(alone.ask(frames.ETCD_RANGE, everything(), linearizable=True)).revision
+    compaction = etcd.CompactionRequest(revision=revision, physical=True).SerializeToString()
+    alone.ask(frames.ETCD_COMPACT, compaction, request_id=b"compaction------")
+    wait = 0
+    while alone.store.reusable_bytes() < KEYS * len(VALUE) // 2 and wait < 100:
+        wait += 1
+        alone.tick()
+    # The file is as long as before, and the disk as full.
+    assert alone.store.reusable_bytes() >= KEYS * len(VALUE) // 2
+    alone.disk.free = 2 * least - alone.store.reusable_bytes() + 8192
+    alone.tick()
+    alone.answer(alone.ask(frames.ETCD_PUT, put.SerializeToString(), request_id=b"taken at last---"))
 
 
 def test_what_is_said_to_another_replica_is_not_heard(tmp_path: Path) -> None:

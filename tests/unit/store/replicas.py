@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shardworker.raft.types import Entry, EntryKind, HardState, LogIndex, Membership, NodeId, Term
-from shardworker.store import REAL_FILES, Identity, ReplicaStore, StoreSettings
+from shardworker.store import NO_CRASH_POINTS, Identity, ReplicaStore, StoreSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,13 +21,11 @@ def open_replica(
     *,
     identity: Identity = IDENTITY,
     settings: StoreSettings | None = None,
-    crash_points: CrashPoints | None = None,
+    crash_points: CrashPoints = NO_CRASH_POINTS,
+    alone: bool = False,
 ) -> ReplicaStore:
     """A replica whose state machine is the table kv."""
-    if crash_points is None:
-        store = ReplicaStore.open(folder, identity, settings, files=REAL_FILES)
-    else:
-        store = ReplicaStore.open(folder, identity, settings, crash_points=crash_points)
+    store = ReplicaStore.open(folder, identity, settings, crash_points=crash_points, alone=alone)
     if not store.connection.table_exists("main", "kv"):
         with store.turn(sync=True) as turn:
             turn.connection.execute("CREATE TABLE kv(k INTEGER PRIMARY KEY, v BLOB)")

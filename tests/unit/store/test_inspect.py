@@ -47,7 +47,7 @@ def test_what_is_in_a_sound_database(folder: Path) -> None:
         42,
     )
     assert found.replica["voters"] == [1, 2, 3]
-    assert {row["name"]: row["rows"] for row in found.storage} == {"kv": 40, "log": 42, "meta": 3}
+    assert {row["name"]: row["rows"] for row in found.storage} == {"kv": 40, "log": 42, "meta": 4}
     assert files(folder) == before, "it only reads"
 
 

@@ -105,14 +105,9 @@ def test_compaction_keeps_the_tail_it_is_told_to_keep(tmp_path: Path) -> None:
     for _ in range(100):
         put(store, b"x" * 100)
 
-    def compact(keep_entries: int, keep_bytes: int, keep_from: int | None = None) -> int:
+    def compact(keep_entries: int, keep_bytes: int) -> int:
         with store.turn(sync=False) as turn:
-            return turn.compact_log(
-                keep_entries=keep_entries,
-                keep_bytes=keep_bytes,
-                keep_from=None if keep_from is None else LogIndex(keep_from),
-                rows_max=10,
-            )
+            return turn.compact_log(keep_entries=keep_entries, keep_bytes=keep_bytes, rows_max=10)
 
     assert compact(95, NO_LIMIT) == 0, "a step waits until it is worth a statement"
     assert compact(80, NO_LIMIT) == 10
@@ -122,8 +117,7 @@ def test_compaction_keeps_the_tail_it_is_told_to_keep(tmp_path: Path) -> None:
     assert compact(NO_LIMIT, 6000) == 10
     assert compact(NO_LIMIT, 6000) == 10
     assert compact(NO_LIMIT, 6000) == 0
-    assert compact(0, 0, keep_from=45) == 0, "a slow peer still needs index 45"
-    assert compact(0, 0, keep_from=51) == 10
+    assert compact(0, 0) == 10
     assert (store.log.first_index(), store.log.last_index(), store.log.size_bytes) == (51, 100, 5000)
     assert store.verify() == []
     store.close()

@@ -12,7 +12,7 @@ import apsw
 import pytest
 
 from shardworker.raft import HardState, LogIndex, NodeId, SnapshotMeta, Term
-from shardworker.store import CrashPoint, DiskFull, Identity, SnapshotRejected, StorageFailed
+from shardworker.store import REAL_FILES, CrashPoint, DiskFull, Identity, SnapshotRejected, StorageFailed
 from tests.unit.store.replicas import IDENTITY, MEMBERSHIP, open_replica, put, rows
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def test_a_copy_that_cannot_be_begun(
     def refuse(path: Path) -> None:
         raise OSError(number, os.strerror(number), str(path))
 
-    monkeypatch.setattr(receiver.files, "create", refuse)
+    monkeypatch.setattr(REAL_FILES, "create", refuse)
     with pytest.raises(error, match="beginning to receive"):
         receiver.receive_snapshot(stream=7, total_bytes=1)
 

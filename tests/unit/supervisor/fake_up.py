@@ -1,7 +1,8 @@
 """`boathouse up` with fake children: `python -m tests.unit.supervisor.fake_up FILE TRACE_FOLDER
 [NAME=BEHAVIOUR...]`.
 
-Prints what the observer hears. Processes behave as `serve` unless named, e.g. coordinator=deaf."""
+Prints what the observer hears. Processes behave as `serve` unless named, e.g. coordinator=deaf. observer=broken
+gives an observer that only raises."""
 
 from __future__ import annotations
 
@@ -14,9 +15,26 @@ from coordinator.supervisor.refusal import StartRefused
 from coordinator.supervisor.run import nodes_to_start, run
 
 if TYPE_CHECKING:
-    from coordinator.supervisor.process import ProcessName, ProcessReport
+    from config.process.names import ProcessName
+    from config.process.report import ProcessReport
 
 FAKE = Path(__file__).with_name("fake_child.py")
+
+
+class _Broken:
+    """An observer that fails at everything, in the ways of a terminal that is gone."""
+
+    def starting(self) -> None:
+        raise BrokenPipeError
+
+    def changed(self, _report: ProcessReport) -> None:
+        raise SystemExit(1)
+
+    def all_running(self) -> None:
+        raise OSError(5, "Input/output error")
+
+    def stopping(self, _reason: str) -> None:
+        raise ValueError("I/O operation on closed file")
 
 
 class _Printer:
@@ -48,7 +66,8 @@ def main(file: Path, traces: Path, *behaviours: str) -> int:
 
     cluster = load(file)
     try:
-        run(cluster, nodes_to_start(cluster, None), _Printer(), command)
+        observer = _Broken() if "observer" in chosen else _Printer()
+        run(cluster, nodes_to_start(cluster, None), observer, command)
     except StartRefused as refusal:
         _say(f"refused: {refusal}")
         return 1

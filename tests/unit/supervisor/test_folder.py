@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 
+import apsw
 import psutil
 import pytest
 
 from config.loading import parse
 from coordinator.supervisor import folder as folder_module
-from coordinator.supervisor.folder import NodeFolder, lock_holder
+from coordinator.supervisor.folder import NodeFolder, living_holder, lock_holder
 from coordinator.supervisor.refusal import StartRefused
 from tests.waiting import wait_until
 
@@ -244,3 +246,54 @@ def test_no_holder_is_known_where_nobody_was(tmp_path: Path) -> None:
     for content in (b"", b"[]", b"{"):
         (tmp_path / "lock").write_bytes(content)
         assert lock_holder(tmp_path) == {}
+
+
+def test_a_living_holder_is_known_and_a_dead_one_is_not(tmp_path: Path) -> None:
+    cluster = _cluster(tmp_path)
+    assert living_holder(tmp_path / "n1") is None
+    folder = NodeFolder.claim(cluster, "n1")
+    assert living_holder(folder.path) == os.getpid()
+    folder.release()
+    assert living_holder(folder.path) is None
+
+
+def test_a_path_too_long_for_sqlite_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    def data(length: int) -> Path:
+        stem = tmp_path / "a" / ("x" * 200)
+        rest = length - len(str(stem)) - 1
+        return stem / ("y" * (rest // 2)) / ("z" * (rest - rest // 2 - 1))
+
+    limit = 480 - len("/n1/shard-1")
+    assert _refusal(_cluster(data(limit + 1))) == (
+        f"the path of data_dir is too long for SQLite: it may have {limit} bytes here, "
+        f"{data(limit + 1)} has {limit + 1}"
+    )
+    assert not (tmp_path / "a").exists()
+    cluster = _cluster(data(limit))
+    _claim_and_release(cluster)
+    # The name that a replica's database has, and the longest beside it.
+    replica = cluster.replica_dir("n1", 1)
+    replica.mkdir()
+    with contextlib.closing(apsw.Connection(str(replica / "replica-00000001.db"))) as connection:
+        assert connection.pragma("journal_mode", "wal") == "wal"
+        connection.execute("CREATE TABLE t (a)")
+
+
+def test_what_was_open_to_others_is_closed_at_the_start(tmp_path: Path) -> None:
+    cluster = _cluster(tmp_path / "data")
+    _claim_and_release(cluster)
+    node = cluster.node_dir("n1")
+    logs = node / "logs"
+    logs.mkdir()
+    (logs / "worker.log").write_text("what clients store")
+    outside = tmp_path / "outside"
+    outside.write_text("another's")
+    (node / "link").symlink_to(outside)
+    for path in (node, logs, logs / "worker.log", node / "node.json", outside):
+        path.chmod(0o755)
+    _claim_and_release(cluster)
+    found = {path: path.stat().st_mode & 0o777 for path in (node, *node.rglob("*"), outside)}
+    assert found.pop(outside) == found.pop(node / "link") == 0o755
+    assert {path.name: mode for path, mode in found.items()} == {
+        "n1": 0o700, "logs": 0o700, "worker.log": 0o600, "node.json": 0o600, "lock": 0o600,
+    }  # fmt: skip

@@ -1,4 +1,4 @@
-"""A taken port is one clear line before anything starts."""
+"""The sockets a supervisor owns: taken ports are one clear line, and nobody is refused while somebody will accept."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from config.loading import parse
-from coordinator.supervisor.ports import check_ports
+from coordinator.supervisor.ports import NodeSockets
 from coordinator.supervisor.refusal import StartRefused
 from tests.waiting import free_ports
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from config import ClusterConfig
 
 
@@ -25,8 +27,17 @@ def _cluster(host: str = "127.0.0.1") -> tuple[ClusterConfig, dict[str, int]]:
     return cluster, {"client_port": client_port, "http_port": http_port, "peer_port": peer_port + 1}
 
 
-def test_free_ports_are_fine() -> None:
-    check_ports(_cluster()[0], "n1")
+@pytest.fixture(name="bound")
+def _bound() -> Iterator[tuple[NodeSockets, int]]:
+    """The sockets, and the client port."""
+    cluster, ports = _cluster()
+    sockets = NodeSockets.bind(cluster, "n1")
+    yield sockets, ports["client_port"]
+    sockets.close()
+
+
+def _connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=5)
 
 
 @pytest.mark.parametrize("which", ["client_port", "http_port", "peer_port"])
@@ -34,12 +45,13 @@ def test_a_taken_port_names_key_and_holder(which: str) -> None:
     cluster, ports = _cluster()
     port = ports[which]
     with socket.create_server(("127.0.0.1", port)), pytest.raises(StartRefused) as caught:
-        check_ports(cluster, "n1")
+        NodeSockets.bind(cluster, "n1")
     text = str(caught.value)
     assert text.startswith(
         f"127.0.0.1:{port} (nodes.n1.{which}) is already in use by process {os.getpid()} ("
     )
     assert text.endswith("; stop that, or choose another port")
+    NodeSockets.bind(cluster, "n1").close()  # a refused start has left nothing bound
 
 
 def test_a_port_shared_by_reuse_still_counts_as_taken() -> None:
@@ -48,12 +60,73 @@ def test_a_port_shared_by_reuse_still_counts_as_taken() -> None:
         socket.create_server(("127.0.0.1", ports["client_port"]), reuse_port=True),
         pytest.raises(StartRefused),
     ):
-        check_ports(cluster, "n1")
+        NodeSockets.bind(cluster, "n1")
 
 
 def test_an_address_of_another_machine() -> None:
     cluster, ports = _cluster("203.0.113.7")
     with pytest.raises(StartRefused) as caught:
-        check_ports(cluster, "n1")
+        NodeSockets.bind(cluster, "n1")
     where = f"203.0.113.7:{ports['client_port']} (nodes.n1.client_port)"
     assert str(caught.value) == f"{where} is no address of this machine; start this node where it is"
+
+
+def test_localhost_is_the_address_that_workers_take_it_for() -> None:
+    cluster, ports = _cluster("localhost")
+    sockets = NodeSockets.bind(cluster, "n1")
+    sockets.listen()
+    _connect(ports["client_port"]).close()
+    sockets.close()
+
+
+def test_connections_wait_while_nobody_accepts(bound: tuple[NodeSockets, int]) -> None:
+    sockets, port = bound
+    with pytest.raises(ConnectionRefusedError):
+        _connect(port)
+    sockets.listen()
+    with _connect(port) as client, socket.socket(fileno=os.dup(sockets.descriptors["client"])) as heir:
+        accepted, _ = heir.accept()
+        with accepted:
+            accepted.sendall(b"hello")
+            assert client.recv(5) == b"hello"
+
+
+def test_who_waits_is_refused_once_nobody_will_come_and_taken_again_later(
+    bound: tuple[NodeSockets, int],
+) -> None:
+    sockets, port = bound
+    before = sockets.descriptors
+    sockets.listen()
+    with _connect(port) as waiting:
+        sockets.refuse()
+        with pytest.raises(ConnectionResetError):
+            waiting.recv(1)
+    with pytest.raises(ConnectionRefusedError):
+        _connect(port)
+    sockets.listen()
+    _connect(port).close()
+    assert sockets.descriptors == before
+
+
+def test_a_port_that_was_lost_while_it_refused_is_named(bound: tuple[NodeSockets, int]) -> None:
+    sockets, port = bound
+    sockets.listen()
+    sockets.refuse()
+    thief = socket.socket()
+    thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with thief:
+        thief.bind(("127.0.0.1", port))
+        thief.listen()
+        with pytest.raises(
+            StartRefused, match=rf"127.0.0.1:{port} \(nodes.n1.client_port\) is already in use"
+        ):
+            sockets.listen()
+    sockets.listen()
+    _connect(port).close()
+
+
+def test_sockets_are_inherited_only_by_those_who_are_given_them(bound: tuple[NodeSockets, int]) -> None:
+    sockets, _ = bound
+    sockets.listen()
+    sockets.refuse()
+    assert not any(os.get_inheritable(descriptor) for descriptor in sockets.descriptors.values())

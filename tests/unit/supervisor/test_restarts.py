@@ -48,6 +48,27 @@ def test_reset_forgives() -> None:
     assert policy.crashed(started_s=8.0, now_s=8.0) == 0.1
 
 
+def test_who_asks_is_started_at_once_and_has_not_crashed() -> None:
+    policy = RestartPolicy(SETTINGS)
+    for second in range(0, 1_000, 10):
+        assert policy.asked(started_s=second, now_s=second + 10) == 0.0
+    assert policy.crashes == 0
+
+
+def test_who_only_asks_counts_as_crashing() -> None:
+    policy = RestartPolicy(SETTINGS)
+    answers = [policy.asked(started_s=second, now_s=second) for second in range(9)]
+    assert answers[:3] == [0.0, 0.1, 0.2]
+    assert answers[-1] is None
+
+
+def test_a_crash_between_makes_it_another_request() -> None:
+    policy = RestartPolicy(SETTINGS)
+    assert policy.asked(started_s=0.0, now_s=0.0) == 0.0
+    assert policy.crashed(started_s=0.0, now_s=1.0) == 0.1
+    assert policy.asked(started_s=1.0, now_s=2.0) == 0.0
+
+
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=200))
 def test_it_gives_up_exactly_when_the_window_is_full(gaps: list[float]) -> None:
     policy = RestartPolicy(SETTINGS)

@@ -6,27 +6,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pytest
 
 from config import ClusterConfig, load
-from coordinator.supervisor.control import (
-    NodeControl,
-    RequestRefused,
-    SupervisorUnreachable,
-    prepare_runtime_dir,
-)
-from coordinator.supervisor.process import State
+from config.process.report import State
 from coordinator.supervisor.refusal import StartRefused
 from coordinator.supervisor.run import nodes_to_start
+from coordinator.supervisor.runtime_dir import RuntimeDir
 from tests.waiting import free_ports, wait_until
+from tools.admin.control_client import NodeControl, RequestRefused, SupervisorUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +36,9 @@ EXAMPLES = ROOT / "config" / "examples"
 class FakeUp:
     """Supervisors of one cluster with fake children."""
 
-    def __init__(self, folder: Path, nodes: int = 1, supervisor: str = "stop_timeout_ms: 5000") -> None:
+    def __init__(
+        self, folder: Path, nodes: int = 1, supervisor: str = "stop_timeout_ms: 5000", coordinators: int = 1
+    ) -> None:
         self.file = folder / "cluster.yaml"
         self.traces = folder / "traces"
         self.traces.mkdir()
@@ -48,15 +48,18 @@ class FakeUp:
             client_port, http_port = free_ports(2)
             peer_port = free_ports(2, contiguous=True)[0]
             lines.append(
-                f"  n{number}: {{client_port: {client_port}, http_port: {http_port}, peer_port: {peer_port}}}\n"
+                f"  n{number}: {{client_port: {client_port}, http_port: {http_port}, peer_port: {peer_port}, "
+                f"coordinators: {coordinators}}}\n"
             )
         lines.append(f"shards: 2\nreplicas: {1 if nodes < 3 else 3}\nsupervisor: {{{supervisor}}}\n")
         self.file.write_text("".join(lines))
         self.cluster: ClusterConfig = load(self.file)
         self._started: list[subprocess.Popen[bytes]] = []
 
-    def start(self, *behaviours: str) -> subprocess.Popen[bytes]:
+    def start(self, *behaviours: str, signals: str = "--default-signal") -> subprocess.Popen[bytes]:
+        """`signals` says to `env` what is ignored from the start; by default nothing, whoever runs the tests."""
         command = [
+            *("env", signals),
             sys.executable,
             "-m",
             "tests.unit.supervisor.fake_up",
@@ -69,9 +72,9 @@ class FakeUp:
         self._started.append(process)
         return process
 
-    def start_and_wait(self, *behaviours: str) -> subprocess.Popen[bytes]:
+    def start_and_wait(self, *behaviours: str, signals: str = "--default-signal") -> subprocess.Popen[bytes]:
         before = self.output().count("all running")
-        process = self.start(*behaviours)
+        process = self.start(*behaviours, signals=signals)
         self.wait_output("all running", before + 1)
         return process
 
@@ -333,6 +336,22 @@ def test_a_client_that_stays_connected_does_not_hold_up_the_end(up: FakeUp) -> N
     assert not any("Traceback" in line for line in up.output())
 
 
+def test_a_client_that_goes_away_has_still_asked(up: FakeUp) -> None:
+    process = up.start_and_wait("shard-1=slow-stop")
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(up.cluster.control_socket("n1")))
+        connection.sendall(b'{"op": "restart", "processes": ["shard-1"]}\n')
+        wait_until(lambda: "term" in up.words("n1/shard-1"), timeout_s=10, what="the restart to begin")
+    control = NodeControl(up.cluster, "n1")
+    wait_until(
+        lambda: (now := control.status()[0]).state is State.RUNNING and now.restarts == 1,
+        timeout_s=20,
+        what="the process to run again",
+    )
+    assert _end(process) == 0
+    assert not any("Traceback" in line for line in up.output())
+
+
 def test_a_refused_request_says_why(up: FakeUp) -> None:
     process = up.start_and_wait()
     with pytest.raises(RequestRefused, match="node n1 has no process shard-9"):
@@ -355,7 +374,7 @@ def test_a_socket_folder_that_others_can_write_is_refused(
     folder.chmod(0o777)
     monkeypatch.setenv("BOATHOUSE_RUNTIME_DIR", str(folder))
     with pytest.raises(StartRefused, match="is not this user's alone"):
-        prepare_runtime_dir(up.cluster)
+        RuntimeDir(up.cluster).prepare()
 
 
 def test_a_socket_folder_that_is_too_deep_is_refused(
@@ -363,7 +382,7 @@ def test_a_socket_folder_that_is_too_deep_is_refused(
 ) -> None:
     monkeypatch.setenv("BOATHOUSE_RUNTIME_DIR", str(tmp_path / ("x" * 100)))
     with pytest.raises(StartRefused, match="too long for unix sockets"):
-        prepare_runtime_dir(up.cluster)
+        RuntimeDir(up.cluster).prepare()
 
 
 def test_the_command_line_finds_a_supervisor_with_another_runtime_dir(
@@ -372,6 +391,186 @@ def test_the_command_line_finds_a_supervisor_with_another_runtime_dir(
     process = up.start_and_wait()
     monkeypatch.setenv("BOATHOUSE_RUNTIME_DIR", "/nowhere")
     assert len(NodeControl(up.cluster, "n1").status()) == 3
+    assert _end(process) == 0
+
+
+# ---- signals, observers and cleaned folders ------------------------------------------------------------------
+
+
+def test_a_signal_that_was_ignored_at_the_start_stays_ignored(up: FakeUp) -> None:
+    process = up.start_and_wait(signals="--ignore-signal=HUP")
+    process.send_signal(signal.SIGHUP)
+    assert {report.state for report in NodeControl(up.cluster, "n1").status()} == {State.RUNNING}
+    assert _end(process) == 0
+    assert not any("SIGHUP" in line for line in up.output())
+
+
+def test_an_observer_that_breaks_ends_nothing(up: FakeUp) -> None:
+    process = up.start("observer=broken")
+    control = NodeControl(up.cluster, "n1")
+    running = {State.RUNNING}
+    wait_until(
+        lambda: {report.state for report in control.status()} == running,
+        timeout_s=20,
+        what="all to run",
+        not_yet=(SupervisorUnreachable, RequestRefused),
+    )
+    victim = control.status()[0].pid
+    assert victim is not None
+    os.kill(victim, signal.SIGKILL)
+    wait_until(
+        lambda: (now := control.status()[0]).state is State.RUNNING and now.restarts == 1,
+        timeout_s=20,
+        what="the killed process to run again",
+    )
+    assert _end(process) == 0
+
+
+def test_sockets_that_somebody_cleaned_away_are_made_again(up: FakeUp) -> None:
+    process = up.start_and_wait()
+    shutil.rmtree(up.cluster.runtime_dir)
+    control = NodeControl(up.cluster, "n1")
+    assert len(control.status()) == 3  # the client gives the supervisor the moment that it needs
+    assert up.cluster.runtime_dir.stat().st_mode & 0o077 == 0
+    up.cluster.control_socket("n1").unlink()
+    control.down(timeout_s=20)
+    assert process.wait(10) == 0
+
+
+def test_a_replica_whose_socket_is_gone_makes_it_again(up: FakeUp) -> None:
+    socket_path = up.cluster.worker_socket("n1", 1)
+    process = up.start_and_wait(f"shard-1=ipc:{socket_path}")
+    control = NodeControl(up.cluster, "n1")
+    socket_path.unlink()
+    wait_until(lambda: control.status()[0].restarts, timeout_s=20, what="the replica to be restarted")
+    wait_until(socket_path.exists, timeout_s=10, what="the socket again")
+    assert [report.restarts for report in control.status()][1:] == [0, 0]
+    assert _end(process) == 0
+
+
+def test_a_hung_supervisor_is_named_and_not_taken_for_one_that_is_down(up: FakeUp) -> None:
+    process = up.start_and_wait()
+    process.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(RequestRefused, match="the supervisor of n1 did not answer within 3 s"):
+            NodeControl(up.cluster, "n1").status()
+    finally:
+        process.send_signal(signal.SIGCONT)
+    assert _end(process) == 0
+
+
+# ---- sockets that outlive processes --------------------------------------------------------------------------
+
+
+@pytest.fixture(name="pair")
+def _pair(tmp_path: Path) -> Iterator[FakeUp]:
+    """A node with two coordinators that accept."""
+    up = FakeUp(tmp_path, coordinators=2)
+    yield up
+    up.close()
+
+
+class Callers:
+    """Connects without pause to the client port; what it hears is the pid of who accepted."""
+
+    def __init__(self, up: FakeUp) -> None:
+        self.heard: list[bytes] = []
+        self.failures: list[str] = []
+        self._port = up.cluster.node("n1").client_port
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._call)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def wait_more(self, count: int = 20) -> None:
+        target = len(self.heard) + count
+        wait_until(lambda: len(self.heard) >= target, timeout_s=20, what=f"{count} more answers")
+
+    def call(self) -> bytes:
+        with socket.create_connection(("127.0.0.1", self._port), timeout=20) as connection:
+            return connection.recv(20)
+
+    def _call(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.heard.append(self.call())
+            except OSError as error:
+                self.failures.append(repr(error))
+                return
+
+
+ACCEPTING = ("n1/coordinator-1=accept", "n1/coordinator-2=accept")
+
+
+def test_no_connection_is_refused_while_coordinators_are_killed_and_restarted(pair: FakeUp) -> None:
+    process = pair.start_and_wait(*ACCEPTING)
+    control = NodeControl(pair.cluster, "n1")
+    names = ["coordinator-1", "coordinator-2"]
+    before = {report.pid for report in control.status()[2:]}
+    assert [str(report.name) for report in control.status()[2:]] == [f"n1/{name}" for name in names]
+    with Callers(pair) as callers:
+        callers.wait_more()
+        after = {report.pid for report in control.operate("restart", names, timeout_s=30)}
+        assert not before & after
+        callers.wait_more()
+        for pid in after:
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+        wait_until(
+            lambda: [report.restarts for report in control.status()[2:]] == [2, 2],
+            timeout_s=20,
+            what="both to be started again",
+        )
+        callers.wait_more()
+    # A connection that a killed process had accepted may end without a word; none was refused.
+    assert callers.failures == []
+    heard = {int(pid) for pid in callers.heard if pid}
+    assert heard & before
+    assert heard & after
+    assert heard - before - after
+    assert _end(process) == 0
+
+
+def test_a_node_whose_coordinators_are_all_stopped_refuses(pair: FakeUp) -> None:
+    process = pair.start_and_wait(*ACCEPTING)
+    control = NodeControl(pair.cluster, "n1")
+    callers = Callers(pair)
+    control.operate("stop", ["coordinator-1"], timeout_s=20)
+    assert callers.call()
+    control.operate("stop", ["coordinator-2"], timeout_s=20)
+    with pytest.raises(ConnectionRefusedError):
+        callers.call()
+    control.operate("start", ["coordinator-2"], timeout_s=20)
+    assert int(callers.call()) == control.status()[3].pid
+    assert _end(process) == 0
+    with pytest.raises(ConnectionRefusedError):
+        callers.call()
+
+
+def test_a_hand_over_that_fails_is_an_error_and_changes_nothing(up: FakeUp) -> None:
+    process = up.start_and_wait("coordinator=serve,cannot")
+    control = NodeControl(up.cluster, "n1")
+    before = control.status()[2]
+    with pytest.raises(
+        RequestRefused, match="n1/coordinator goes on as it was: its successor the disk is made of cheese"
+    ):
+        control.operate("restart", ["coordinator"], timeout_s=20)
+    after = control.status()[2]
+    assert (after.state, after.pid) == (State.RUNNING, before.pid)
+    assert _end(process) == 0
+
+
+def test_a_replica_stops_before_it_starts_again(up: FakeUp) -> None:
+    """Two processes must never have one database open."""
+    process = up.start_and_wait("shard-1=late")
+    NodeControl(up.cluster, "n1").operate("restart", ["shard-1"], timeout_s=20)
+    assert up.words("n1/shard-1") == ["start", "ready", "term", "end", "start", "ready"]
     assert _end(process) == 0
 
 

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from config.models import LimitsConfig
 from proto import errors
 from proto.etcd.rpc_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest
 from proto.regatta import mvcc_pb2
 from proto.regatta import regatta_pb2 as regatta_api
 from proto.validation import etcd, regatta
+
+LIMITS = LimitsConfig()
 
 
 def failure(check: Any, *arguments: Any) -> type[errors.BoathouseError] | None:
@@ -50,7 +53,7 @@ def test_etcd_range_and_delete() -> None:
 def test_etcd_sizes_that_were_tried() -> None:
     for value_bytes, expected in ((1_572_764, None), (1_572_844, errors.RequestTooLarge)):
         size = PutRequest(key=b"k", value=bytes(value_bytes)).ByteSize()
-        assert failure(etcd.check_size, size) is expected
+        assert failure(etcd.check_size, size, LIMITS.request_bytes_max) is expected
 
 
 def put(key: bytes) -> RequestOp:
@@ -95,16 +98,20 @@ def nest(*success: RequestOp, otherwise: tuple[RequestOp, ...] = ()) -> RequestO
 )
 def test_etcd_duplicate_keys(operations: tuple[RequestOp, ...], refused: bool) -> None:
     expected = errors.DuplicateKey if refused else None
-    assert failure(etcd.check_txn, TxnRequest(success=operations)) is expected
-    assert failure(etcd.check_txn, TxnRequest(failure=operations)) is expected
+    assert failure(etcd.check_txn, TxnRequest(success=operations), LIMITS.txn_ops_max) is expected
+    assert failure(etcd.check_txn, TxnRequest(failure=operations), LIMITS.txn_ops_max) is expected
 
 
 def test_etcd_txn_counts_come_before_everything_and_duplicates_after_everything() -> None:
     same = [put(b"k")] * 129
-    assert failure(etcd.check_txn, TxnRequest(success=same)) is errors.TooManyOps
-    assert failure(etcd.check_txn, TxnRequest(success=[put(b"k"), put(b"k"), put(b"")])) is errors.EmptyKey
+    assert failure(etcd.check_txn, TxnRequest(success=same), LIMITS.txn_ops_max) is errors.TooManyOps
     assert (
-        failure(etcd.check_txn, TxnRequest(success=[put(b"k"), put(b"k"), RequestOp()])) is errors.KeyNotFound
+        failure(etcd.check_txn, TxnRequest(success=[put(b"k"), put(b"k"), put(b"")]), LIMITS.txn_ops_max)
+        is errors.EmptyKey
+    )
+    assert (
+        failure(etcd.check_txn, TxnRequest(success=[put(b"k"), put(b"k"), RequestOp()]), LIMITS.txn_ops_max)
+        is errors.KeyNotFound
     )
     assert failure(etcd.check_txn, TxnRequest(success=[put(b"a")] * 3), 2) is errors.TooManyOps
 

@@ -1,0 +1,85 @@
+"""Calls that are made inside this process: by the JSON gateway for a client, and by one service of another.
+
+They take the way that every call takes, through a Route's handler, so whatever a method checks it checks here too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+from coordinator.api.call import StreamEnded
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+
+    from coordinator.api.call import Metadata, Route
+
+ANSWERS_QUEUED_MAX: Final = 16
+"""Of a stream, before its handler waits."""
+
+
+class LocalCall:
+    """A Call whose messages are known from the start, and whose answers are read with answers()."""
+
+    def __init__(self, requests: Sequence[bytes], *, metadata: Metadata, deadline: float, peer: str) -> None:
+        self._requests = requests
+        self._answers: asyncio.Queue[bytes | None] = asyncio.Queue(ANSWERS_QUEUED_MAX)
+        self._ended = False
+        self.body = requests[0] if requests else b""
+        self.metadata = metadata
+        self.deadline = deadline
+        self.peer = peer
+
+    async def messages(self) -> AsyncIterator[bytes]:
+        """All requests, and then the end of what the client has to say."""
+        for request in self._requests:
+            yield request
+
+    def add_header(self, name: str, value: str) -> None:
+        """Nobody here reads metadata of answers."""
+
+    def add_trailer(self, name: str, value: str) -> None:
+        """As of add_header()."""
+
+    async def send(self, message: bytes) -> None:
+        """Raises StreamEnded once nobody reads the answers."""
+        if self._ended:
+            raise StreamEnded
+        await self._answers.put(message)
+
+    async def answers(self, route: Route) -> AsyncGenerator[bytes]:
+        """What a streaming method answers, as it comes. Raises what its handler raises.
+
+        A generator that is closed before its end cancels the handler."""
+        handler = asyncio.ensure_future(_run(route, self))
+        handler.add_done_callback(lambda _: self._wake())
+        try:
+            while not (handler.done() and self._answers.empty()):
+                answer = await self._answers.get()
+                if answer is not None:
+                    yield answer
+            await handler
+        finally:
+            self._ended = True
+            handler.cancel()
+            await asyncio.wait((handler,))
+            if not handler.cancelled():
+                handler.exception()  # whoever closes this does not want to know
+
+    def _wake(self) -> None:
+        """Let answers() look again. A full queue has something for it to look at anyway."""
+        with contextlib.suppress(asyncio.QueueFull):
+            self._answers.put_nowait(None)
+
+
+async def _run(route: Route, call: LocalCall) -> bytes | None:
+    return await route.handler(call)
+
+
+async def ask(route: Route, body: bytes, *, metadata: Metadata, deadline: float, peer: str) -> bytes:
+    """The answer of a unary method. Raises what its handler raises."""
+    answer = await route.handler(LocalCall((body,), metadata=metadata, deadline=deadline, peer=peer))
+    assert isinstance(answer, bytes), f"{route.path} is not unary"
+    return answer

@@ -1,0 +1,421 @@
+"""One call of a gRPC client: a stream of an HTTP/2 connection as services see it (coordinator.api.call.Call).
+
+    collecting --request complete--> [waiting for room] --> running --> ended
+         \\______________________________ \\__________________ \\______ cancelled, expired, refused
+
+A call of a method that takes one message runs once that is there; the other kinds run from their headers on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+import structlog
+
+from coordinator.api import outcomes
+from coordinator.api.call import StreamEnded
+from coordinator.front import grpc_wire
+from coordinator.front.compression import compress, decompress
+from coordinator.front.handler_task import HandlerTask
+from coordinator.front.http2.frames import EncodedHeaders, ErrorCode, read_u32
+from coordinator.front.http2.headers import literal
+from proto import errors
+from proto.codes import Code
+from proto.methods import Access, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from coordinator.api.call import Metadata, Route
+    from coordinator.front.grpc_wire import RequestHead
+    from coordinator.front.http2.streams import Stream
+    from coordinator.front.session import Session
+
+log = structlog.get_logger()
+
+
+class GrpcCall:
+    """A call from its headers to its status."""
+
+    __slots__ = (
+        "__weakref__",
+        "_all_said",
+        "_answer_begun",
+        "_client_deadline",
+        "_encoding",
+        "_headers",
+        "_held",
+        "_messages",
+        "_news",
+        "_one_answer",
+        "_reader",
+        "_request_bytes",
+        "_room",
+        "_session",
+        "_task",
+        "_trailers",
+        "body",
+        "deadline",
+        "deadline_slot",
+        "is_ended",
+        "metadata",
+        "peer",
+        "route",
+        "stream",
+        "takes_one",
+    )  # fmt: skip
+
+    def __init__(
+        self, session: Session, stream: Stream, route: Route, head: RequestHead, deadline: grpc_wire.Deadline
+    ) -> None:
+        self._session = session
+        self.stream = stream
+        self.route = route
+        self.metadata: Metadata = head.metadata
+        self.peer = session.peer
+        self._encoding = head.encoding
+        self.deadline, self._client_deadline = deadline
+        self.deadline_slot = 0
+        self.body = b""
+        kind = route.method.kind
+        self.takes_one = kind is Kind.UNARY or kind is Kind.SERVER_STREAM
+        self._one_answer = kind is Kind.UNARY or kind is Kind.CLIENT_STREAM
+        self.is_ended = False
+        self._task: HandlerTask | None = None
+        self._reader: grpc_wire.MessageReader | None = None
+        self._messages: deque[grpc_wire.Message] | None = None
+        self._request_bytes = 0  # held for this call, as the session counts
+        self._held = 0  # received and not given back, because nobody has taken what is there
+        self._news: asyncio.Future[None] | None = None  # the handler waits for a message
+        self._room: asyncio.Future[None] | None = None  # the handler waits for its client to read
+        # Not the stream's state: that may be ahead of what has been handed over in this turn.
+        self._all_said = False  # by the client
+        self._answer_begun = False
+        self._headers = self._trailers = b""  # what the handler adds, encoded
+
+    # ---- the request -------------------------------------------------------------------------------------------------
+
+    def handle_data(self, data: bytes, *, ended: bool) -> None:
+        """More of the request."""
+        if self.is_ended:
+            return
+        if self.takes_one:
+            if (
+                ended
+                and self._reader is None
+                and len(data) >= grpc_wire.PREFIX_BYTES
+                and data[0] == 0
+                and read_u32(data, 1)[0] == len(data) - grpc_wire.PREFIX_BYTES
+            ):
+                # Nearly every call: its message came whole and alone.
+                self.body = data[grpc_wire.PREFIX_BYTES :]
+                if len(self.body) <= self.route.api.message_bytes_max:
+                    self._maybe_start()
+                    return
+            self._collect(data, ended=ended)
+        else:
+            self._queue_messages(data, ended=ended)
+
+    def _collect(self, data: bytes, *, ended: bool) -> None:
+        self._session.connection.give_back(self.stream, len(data))
+        messages = self._read(data)
+        if messages is None:
+            return
+        if self._messages is None:
+            self._messages = deque()
+        self._messages.extend(messages)
+        if len(self._messages) > 1:
+            self.fail(errors.MalformedRequest("more than one message in a call that takes one"))
+        elif ended:
+            assert self._reader is not None
+            if self._reader.pending_bytes or not self._messages:
+                self.fail(errors.MalformedRequest("the request ends before its message does"))
+                return
+            try:
+                self.body = self._decompressed(self._messages.popleft())
+            except errors.BoathouseError as error:
+                self.fail(error)
+                return
+            self._let_go_of_request(self._request_bytes - len(self.body))
+            self._maybe_start()
+
+    def _queue_messages(self, data: bytes, *, ended: bool) -> None:
+        assert self._messages is not None
+        messages = self._read(data)
+        if messages is None:
+            return
+        if self._messages:
+            self._held += len(data)  # the client may go on when the handler has
+        else:
+            self._session.connection.give_back(self.stream, len(data))
+        self._messages.extend(messages)
+        self._all_said = ended
+        if len(self._messages) > self._session.front.limits.messages_queued_max:
+            self.fail(errors.QueueFull("too many messages that nobody has taken"))
+        elif ended and self._reader is not None and self._reader.pending_bytes:
+            self.fail(errors.MalformedRequest("the request ends before its message does"))
+        elif self._news is not None and not self._news.done() and (messages or ended):
+            self._news.set_result(None)
+
+    def _read(self, data: bytes) -> list[grpc_wire.Message] | None:
+        """The messages that are complete with data; None if the call has failed."""
+        bytes_max = self.route.api.message_bytes_max
+        if self._reader is None:
+            self._reader = grpc_wire.MessageReader(bytes_max)
+        if not self._session.hold_request(len(data)):
+            self.fail(errors.QueueFull("too many bytes of requests wait"))
+            return None
+        self._request_bytes += len(data)
+        messages = self._reader.feed(data)
+        if isinstance(messages, list):
+            if self._reader.pending_bytes:
+                self._session.partial[self] = self._session.heard_at
+            else:
+                self._session.partial.pop(self, None)
+            return messages
+        if isinstance(messages, grpc_wire.TooLarge):
+            self.fail(errors.MessageTooLarge(f"{messages.size} vs. {bytes_max}"))
+        else:
+            self.fail(errors.MalformedRequest("a message begins with neither 0 nor 1"))
+        return None
+
+    def _decompressed(self, message: grpc_wire.Message) -> bytes:
+        compressed, data = message
+        if not compressed:
+            return data
+        if self._encoding == grpc_wire.IDENTITY:
+            raise errors.MalformedRequest("a compressed message, and no grpc-encoding")
+        return decompress(self._encoding, data, bytes_max=self.route.api.message_bytes_max)
+
+    def _let_go_of_request(self, count: int) -> None:
+        self._request_bytes -= count
+        self._session.let_go_of_request(count)
+
+    # ---- what a handler sees -----------------------------------------------------------------------------------------
+
+    def messages(self) -> AsyncIterator[bytes]:
+        """See Call."""
+        return self
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        messages = self._messages
+        assert messages is not None, "a unary call has its message in body"
+        while not messages:
+            if self._all_said:
+                raise StopAsyncIteration
+            self._news = self._session.front.loop.create_future()
+            try:
+                await self._news
+            finally:
+                self._news = None
+        message = messages.popleft()
+        self._let_go_of_request(min(len(message[1]) + grpc_wire.PREFIX_BYTES, self._request_bytes))
+        if self._held and not messages:
+            held, self._held = self._held, 0
+            self._session.connection.give_back(self.stream, held)
+            self._session.touch()
+        return self._decompressed(message)
+
+    def add_header(self, name: str, value: str) -> None:
+        """See Call."""
+        assert not self._answer_begun, "the head of the answer is gone"
+        self._headers += literal(name.encode(), value.encode())
+
+    def add_trailer(self, name: str, value: str) -> None:
+        """See Call."""
+        self._trailers += literal(name.encode(), value.encode())
+
+    def _head(self) -> EncodedHeaders:
+        head = grpc_wire.RESPONSE_HEADS[self._encoding]
+        return EncodedHeaders(head.block + self._headers, ends=False) if self._headers else head
+
+    def _with_trailers(self, end: EncodedHeaders) -> EncodedHeaders:
+        return EncodedHeaders(end.block + self._trailers, ends=True) if self._trailers else end
+
+    async def send(self, message: bytes) -> None:
+        """See Call."""
+        if self.is_ended:
+            raise StreamEnded
+        session, stream = self._session, self.stream
+        if not self._answer_begun:
+            self._answer_begun = True
+            session.connection.send_head(stream, self._head())
+        session.connection.send_data(stream, self._encoded(message))
+        session.touch()
+        if session.is_over_queue(stream):
+            stream.wants_room = True
+            self._room = session.front.loop.create_future()
+            try:
+                await self._room
+            finally:
+                self._room = None
+                stream.wants_room = False
+
+    def handle_room(self) -> None:
+        """The client has read."""
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    def _encoded(self, message: bytes) -> bytes:
+        if self._encoding != grpc_wire.IDENTITY and message:
+            smaller = compress(self._encoding, message)
+            if len(smaller) < len(message):
+                return grpc_wire.prefixed(smaller, compressed=True)
+        return grpc_wire.prefixed(message)
+
+    # ---- running -----------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """The headers are there: run a method that reads its messages itself."""
+        self._messages = deque()
+        self._run()
+
+    def _maybe_start(self) -> None:
+        """Run once the answer has room."""
+        room = self._session.front.room
+        if room.is_there:
+            self.start()
+            return
+        unheld = len(self.body) - self._request_bytes
+        if not self._session.hold_request(unheld):
+            self.fail(errors.QueueFull("too many bytes of requests wait"))
+            return
+        self._request_bytes += unheld
+        if not room.wait(self):
+            self.fail(errors.QueueFull("too many requests wait for answers to be read"))
+
+    def start(self) -> None:
+        """See Waiting: the request is complete."""
+        if self._request_bytes:
+            self._let_go_of_request(self._request_bytes)
+        self._run()
+
+    def _run(self) -> None:
+        if self._one_answer:
+            self._session.front.room.running += 1
+        task = HandlerTask(self._session.front.loop, self.route.handler(self), self._handle_end)  # type: ignore[arg-type]
+        self._task = task
+        task.run()
+
+    def _handle_end(self, answer: bytes | None, error: BaseException | None) -> None:
+        """The handler has returned or raised."""
+        self._task = None
+        room = self._session.front.room
+        if self._one_answer:
+            room.ended(0 if answer is None else len(answer))
+        if self.is_ended:
+            if error is not None and not isinstance(
+                error, asyncio.CancelledError | StreamEnded | errors.BoathouseError
+            ):
+                log.error(
+                    "a call that was over failed with an unexpected error",
+                    method=self.route.path,
+                    exc_info=error,
+                )
+        elif error is not None:
+            self._handle_error(error)
+        elif answer is None:
+            self._end_with(Code.OK, "")
+        else:
+            self._answer(answer)
+        if room.has_waiting:
+            room.release()
+
+    def _answer(self, answer: bytes) -> None:
+        session = self._session
+        data = grpc_wire.prefixed(answer) if self._encoding == grpc_wire.IDENTITY else self._encoded(answer)
+        if len(data) > session.front.limits.answer_bytes_always and not session.has_room_for(len(data)):
+            self.fail(self._refusal_of_answer())
+            return
+        self._leave()
+        session.connection.respond(self.stream, self._head(), data, self._with_trailers(grpc_wire.OK))
+        session.touch()
+
+    def _refusal_of_answer(self) -> errors.BoathouseError:
+        if self.route.method.access is Access.WRITE:
+            return errors.TimedOut()  # it was applied: nothing may say that it was not
+        return errors.QueueFull("too many answers wait to be read")
+
+    def _handle_error(self, error: BaseException) -> None:
+        if isinstance(error, errors.BoathouseError):
+            self.fail(error)
+        elif isinstance(error, StreamEnded):
+            self.abandon(ErrorCode.CANCEL)
+        elif isinstance(error, asyncio.CancelledError):
+            self.fail(errors.ShuttingDown("the call was cancelled"))
+        else:
+            log.error("a call failed with an unexpected error", method=self.route.path, exc_info=error)
+            self.fail(errors.InvariantBroken(type(error).__name__))
+
+    # ---- the end -----------------------------------------------------------------------------------------------------
+
+    def fail(self, error: errors.BoathouseError) -> None:
+        """End the call with the API's status for an error."""
+        row = outcomes.to_status(self.route.api.outcomes, error)
+        self._end_with(row.code, row.text)
+
+    def expire(self) -> None:
+        """See Expiring."""
+        if self.is_ended:
+            return
+        if self._client_deadline:
+            self._end_with(Code.DEADLINE_EXCEEDED, "context deadline exceeded")
+        elif self._task is None:
+            self.fail(errors.ReadTimedOut())
+        else:
+            self.fail(
+                errors.TimedOut() if self.route.method.access is Access.WRITE else errors.ReadTimedOut()
+            )
+
+    def fail_slow(self) -> None:
+        """The rest of a message does not come. Nothing was done, so the client may try again."""
+        self._end_with(Code.UNAVAILABLE, "the rest of a message did not come in time")
+
+    def _end_with(self, code: Code, text: str) -> None:
+        """Send a status, the last that the client hears of the call; a handler that still runs is cancelled."""
+        session = self._session
+        self._leave()
+        if not self._answer_begun and code is not Code.OK:
+            session.connection.send_head(
+                self.stream, self._with_trailers(grpc_wire.trailers_only(code, text))
+            )
+        else:
+            if not self._answer_begun:
+                session.connection.send_head(self.stream, self._head())
+            trailers = grpc_wire.OK if code is Code.OK else grpc_wire.trailers(code, text)
+            session.connection.send_trailers(self.stream, self._with_trailers(trailers))
+        session.touch()
+        self._cancel()
+
+    def abandon(self, code: ErrorCode) -> None:
+        """End the call and its stream without a word."""
+        if not self.is_ended:
+            self._leave()
+            self._session.connection.reset(self.stream, code)
+            self._session.touch()
+            self._cancel()
+
+    def handle_gone(self) -> None:
+        """The client has taken the call back, or is gone."""
+        if not self.is_ended:
+            self._leave()
+            self._cancel()
+
+    def _leave(self) -> None:
+        self.is_ended = True
+        self.stream.call = None  # or each would keep the other until the garbage collector comes by
+        if self.deadline_slot:
+            self._session.front.deadlines.remove(self)
+        if self._request_bytes:
+            self._let_go_of_request(self._request_bytes)
+        if self._reader is not None:
+            self._session.partial.pop(self, None)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()

@@ -1,0 +1,110 @@
+"""What all connections of a process share: what is served, and what there is left of each bound."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+from coordinator.front.answers import AnswerRoom
+from coordinator.front.deadlines import Deadlines
+from proto.methods import Kind
+
+if TYPE_CHECKING:
+    from coordinator.front.limits import Limits
+    from coordinator.front.routes import Routes
+    from coordinator.front.session import Session
+    from proto import errors
+
+ALL_KINDS: Final = frozenset(Kind)
+
+
+class Front:
+    """The gRPC server, apart from its sockets."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, routes: Routes, limits: Limits) -> None:
+        self.loop = loop
+        self.routes = routes
+        self.limits = limits
+        self.deadlines = Deadlines(loop)
+        self.room = AnswerRoom(limits)
+        self.request_bytes = 0
+        """Of all requests that no handler has taken."""
+        self.sessions: set[Session] = set()
+        self.greeting = 0
+        """Connections of which it is not known yet what they speak."""
+        self._is_draining = False
+        self._is_refusing = False
+        self._idle: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many connections as may be."""
+        return len(self.sessions) + self.greeting >= self.limits.connections_max
+
+    def join(self, session: Session) -> None:
+        """A connection has begun."""
+        self.sessions.add(session)
+        if self._timer is None:
+            self._timer = self.loop.call_later(self.limits.check_interval_s, self._check)
+        if self._is_draining:
+            session.announce_end()
+        if self._is_refusing:
+            session.refuse_calls()
+
+    def leave(self, session: Session) -> None:
+        """A connection is lost."""
+        self.sessions.discard(session)
+        self.maybe_idle()
+
+    def _check(self) -> None:
+        now = self.loop.time()
+        for session in list(self.sessions):
+            session.check(now)
+        if self.room.has_waiting:
+            self.room.release()
+        self._timer = (
+            self.loop.call_later(self.limits.check_interval_s, self._check) if self.sessions else None
+        )
+
+    def announce_end(self) -> None:
+        """Ask all clients, and those yet to come, to call elsewhere from now on."""
+        self._is_draining = True
+        for session in list(self.sessions):
+            session.announce_end()
+
+    def refuse_calls(self) -> None:
+        """Take no more calls; a connection is closed when its last call has ended."""
+        self._is_refusing = True
+        for session in list(self.sessions):
+            session.refuse_calls()
+
+    def end_calls(self, error: errors.BoathouseError, *, only: frozenset[Kind] = ALL_KINDS) -> None:
+        """End the calls of these kinds with their API's status for an error."""
+        for session in list(self.sessions):
+            session.end_calls(error, only=only)
+
+    async def wait_until_idle(self, timeout_s: float) -> None:
+        """Wait for the last call to end, its answer written. For so long at most."""
+        self._idle = self.loop.create_future()
+        self.maybe_idle()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._idle
+        self._idle = None
+
+    def maybe_idle(self) -> None:
+        """A connection may have lost its last call: tell whoever waits until all have."""
+        if self._idle is not None and not self._idle.done():
+            if not any(session.connection.streams for session in self.sessions):
+                self._idle.set_result(None)
+
+    def close(self) -> None:
+        """Hang up on everybody."""
+        for session in list(self.sessions):
+            session.close()
+        self.deadlines.close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,447 @@
+"""HTTP/1.1: pages for those who watch over a node, on a port of their own and beside gRPC on the clients' port.
+
+h11 knows the protocol; here is what it leaves open: which page answers, one answer at a time and in order, and an end
+to everything a stranger may ask for. The life of a connection, and what ends each state if nothing happens:
+
+    idle        waits for a request                        idle_s, then closed without a word
+    receiving   has a part of a request                    request_s in all, however it trickles in, then 408
+    answering   a page is at work, or its answer is sent   send_s without progress of the client's reading, then cut
+    leaving     what is left to say is said                leave_s, then cut
+
+Requests that a client sends ahead (pipelining) wait in h11's buffer; from the first such bytes on nothing more is read
+until their turn, so that buffer holds one read at most beside the request itself. Until then reading goes on while a
+page is at work, because only a reader notices that the client has gone.
+
+Leaving is slow on purpose: a socket that is closed with something unread in it tells the other side so with a reset,
+and that takes the answer with it, which may say why a large body was refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final, cast
+from urllib.parse import unquote, urlsplit
+
+import h11
+import structlog
+
+Header = tuple[str, str]
+
+TEXT: Final[Header] = ("Content-Type", "text/plain; charset=utf-8")
+CLOSE: Final[Header] = ("Connection", "close")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a page gets to see."""
+
+    method: str
+    path: str
+    """Without percent signs and query."""
+    query: str
+    """As it came, without the question mark."""
+    headers: Mapping[str, str]
+    """By lower-case name; several of one name are joined by commas, as HTTP has it."""
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """What a page answers."""
+
+    status: HTTPStatus = HTTPStatus.OK
+    headers: Sequence[Header] = (TEXT,)
+    """Without those that say how long the body is."""
+    body: bytes | AsyncGenerator[bytes] = b""
+    """Parts are sent as they come, each as soon as the client has read most of those before it. A generator that is not
+    read to its end, because its client left, is closed."""
+
+
+Page = Callable[[Request], Awaitable[Response]]
+"""Cancelled when its client goes away."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What clients may take."""
+
+    connections_max: int = 256
+    """Of one process, on all ports. As many more are told so; what comes beyond those is cut without a word."""
+    head_bytes_max: int = 16 << 10
+    """Request line and headers."""
+    body_bytes_max: int = 64 << 10
+    idle_s: float = 60.0
+    """More than the minute between two looks of most monitoring, so that it may keep its connection."""
+    request_s: float = 10.0
+    send_s: float = 10.0
+    unsent_bytes_max: int = 64 << 10
+    """Of an answer, in this process; more waits in the page."""
+    leave_s: float = 2.0
+
+
+class Pages:
+    """All pages by method and path, and the connections that ask for them."""
+
+    def __init__(self, pages: Mapping[tuple[str, str], Page], limits: Limits | None = None) -> None:
+        """A page for GET is one for HEAD."""
+        self._pages = pages
+        self.limits = limits or Limits()
+        self.closing = False
+        self._connections: set[Http1Protocol] = set()
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._connections)
+
+    def admit(self, connection: Http1Protocol) -> None:
+        """Count it, until release(). Raises _Refused if there is no room."""
+        self._connections.add(connection)
+        if self.closing or len(self._connections) > self.limits.connections_max:
+            text = "too many connections, or about to stop; try again later\n"
+            raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, text)
+
+    def release(self, connection: Http1Protocol) -> None:
+        """It has gone."""
+        self._connections.discard(connection)
+
+    def close(self) -> None:
+        """Let every client go: now, or when the answer that is being made is sent. Streams end now."""
+        self.closing = True
+        for connection in tuple(self._connections):
+            connection.close()
+
+    async def answer(self, request: Request) -> Response:
+        """The page's answer, or why there is none."""
+        method = "GET" if request.method == "HEAD" else request.method
+        page = self._pages.get((method, request.path))
+        if page is None:
+            return self._refuse(request.path)
+        try:
+            return await page(request)
+        except Exception as error:
+            log.exception("a page could not be made", path=request.path)
+            text = f"{request.path} could not be made: {type(error).__name__}; the log says more\n"
+            return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, text)
+
+    def _refuse(self, path: str) -> Response:
+        if methods := [method for method, known in self._pages if known == path]:
+            allowed = ", ".join(methods)
+            return refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes {allowed}\n", ("Allow", allowed))
+        if path.startswith("/v3"):
+            return refusal(HTTPStatus.NOT_FOUND, "Not Found")
+        known = ", ".join(path for method, path in self._pages if method == "GET")
+        return refusal(HTTPStatus.NOT_FOUND, f"no such page; there are {known}\n")
+
+
+async def alive(_request: Request) -> Response:
+    """An empty page that says that the process runs, not that it can serve."""
+    return Response()
+
+
+def refusal(status: HTTPStatus, text: str, *headers: Header) -> Response:
+    """A page in a sentence."""
+    return Response(status=status, headers=(TEXT, *headers), body=text.encode())
+
+
+class _State(enum.Enum):
+    IDLE = enum.auto()
+    RECEIVING = enum.auto()
+    ANSWERING = enum.auto()
+    LEAVING = enum.auto()
+
+
+class _Refused(Exception):
+    """The client's request will not be answered by a page; nothing more is read from it."""
+
+    def __init__(self, status: HTTPStatus, text: str) -> None:
+        super().__init__(text)
+        self.response = refusal(status, text)
+
+
+class Http1Protocol(asyncio.Protocol):
+    """One client's connection. A listener may have read its first bytes before: it gives them to data_received."""
+
+    def __init__(self, pages: Pages) -> None:
+        self._pages = pages
+        self._limits = pages.limits
+        self._loop = asyncio.get_running_loop()
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes_max)
+        self._transport: asyncio.Transport | None = None
+        self._state = _State.IDLE
+        self._timer: asyncio.TimerHandle | None = None
+        self._head: h11.Request | None = None
+        self._body = bytearray()
+        self._answer: asyncio.Task[None] | None = None
+        self._streaming = False
+        self._half_closed = False
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    # ---- what the transport reports ----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client is there."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's has no such base class
+        self._transport.set_write_buffer_limits(high=self._limits.unsent_bytes_max)
+        try:
+            self._pages.admit(self)
+        except _Refused as refused:
+            if self._pages.connections > 2 * self._limits.connections_max:
+                self._cut()
+            else:
+                self._give_up(refused)
+        else:
+            # Whoever never asked for anything has no claim to the patience that a client who comes back has.
+            self._wait(_State.IDLE, self._limits.request_s)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a request, or of one that is to wait for its turn."""
+        if self._state is _State.LEAVING:
+            return
+        self._http.receive_data(data)
+        if self._state is _State.ANSWERING:
+            self._live.pause_reading()
+        else:
+            self._read_request()
+
+    def eof_received(self) -> bool:
+        """The client says no more. Whoever waits for an answer of a page still gets it; a stream would never end."""
+        if self._state is not _State.ANSWERING or self._streaming:
+            return False
+        self._half_closed = True
+        self._http.receive_data(b"")
+        return self._live.get_extra_info("sslcontext") is None  # TLS can't be closed by halves
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than a page writes."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._writable.set()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """The client has gone, or was let go."""
+        self._pages.release(self)
+        self._transport = None
+        self._state = _State.LEAVING
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._answer is not None:
+            self._answer.cancel()
+
+    # ---- requests ----------------------------------------------------------------------------------------------------
+
+    def _read_request(self) -> None:
+        try:
+            if self._take_request():
+                return
+        except h11.RemoteProtocolError as error:
+            self._give_up(_Refused(HTTPStatus(error.error_status_hint), f"{error}\n"))
+        except _Refused as refused:
+            self._give_up(refused)
+        else:
+            incomplete = self._head is not None or self._http.trailing_data[0]
+            if incomplete and self._state is _State.IDLE:
+                self._wait(_State.RECEIVING, self._limits.request_s)
+
+    def _take_request(self) -> bool:
+        """Take what has come of a request; whether it was the end of one. Raises _Refused and RemoteProtocolError."""
+        while True:
+            match self._http.next_event():
+                case h11.Request() as head:
+                    self._head = head
+                    self._body.clear()
+                    self._check_head(head)
+                    if self._http.they_are_waiting_for_100_continue:
+                        self._send(h11.InformationalResponse(status_code=HTTPStatus.CONTINUE, headers=[]))
+                case h11.Data(data=data):
+                    self._check_body_size(len(self._body) + len(data))
+                    self._body += data
+                case h11.EndOfMessage():
+                    self._start_answer()
+                    return True
+                case _:  # more has to come, or it never will
+                    return False
+
+    def _check_head(self, head: h11.Request) -> None:
+        if head.http_version not in (b"1.0", b"1.1"):
+            raise _Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "this is HTTP/1.1\n")
+        for name, value in head.headers:
+            if name == b"content-length":
+                self._check_body_size(int(value))
+
+    def _check_body_size(self, size: int) -> None:
+        if size > self._limits.body_bytes_max:
+            most = self._limits.body_bytes_max
+            raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body may have {most} bytes\n")
+
+    def _start_answer(self) -> None:
+        head, self._head = self._head, None
+        assert head is not None
+        request = _as_request(head, bytes(self._body))
+        self._body.clear()
+        self._wait(_State.ANSWERING, None)
+        self._answer = self._loop.create_task(self._give_answer(request))
+
+    # ---- answers -----------------------------------------------------------------------------------------------------
+
+    async def _give_answer(self, request: Request) -> None:
+        try:
+            response = await self._pages.answer(request)
+            if isinstance(response.body, bytes):
+                await self._send_whole(request.method, response, response.body)
+            else:
+                await self._send_parts(request.method, response, response.body)
+        except TimeoutError:
+            log.info("an HTTP client does not read its answer", path=request.path)
+            self._cut()
+        except _Refused as refused:
+            self._give_up(refused)
+        except Exception:
+            # The client has a part of the answer: all that can still be said is that it is not the whole.
+            log.exception("an HTTP answer broke off", path=request.path)
+            self._cut()
+        else:
+            self._next_request()
+
+    async def _send_whole(self, method: str, response: Response, body: bytes) -> None:
+        size = ("Content-Length", str(len(body)))
+        parts = () if method == "HEAD" else (h11.Data(data=body),)
+        self._send(self._head_of(response, size), *parts, h11.EndOfMessage())
+        await self._sent()
+
+    async def _send_parts(self, method: str, response: Response, parts: AsyncGenerator[bytes]) -> None:
+        async with contextlib.aclosing(parts):
+            if self._half_closed or self._pages.closing:
+                raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, "nobody listens, or about to stop\n")
+            self._streaming = True
+            self._send(self._head_of(response))
+            if method != "HEAD":
+                async for part in parts:
+                    self._send(h11.Data(data=part))
+                    await self._sent()
+        self._send(h11.EndOfMessage())
+        await self._sent()
+
+    def _head_of(self, response: Response, *headers: Header) -> h11.Response:
+        more = [("Date", formatdate(usegmt=True)), *headers]
+        if self._pages.closing:
+            more.append(CLOSE)
+        reason = response.status.phrase.encode()
+        return h11.Response(status_code=response.status, reason=reason, headers=[*response.headers, *more])
+
+    async def _sent(self) -> None:
+        """Wait until most of what was written has left. Raises TimeoutError if the client does not read it."""
+        if not self._writable.is_set():
+            async with asyncio.timeout(self._limits.send_s):
+                await self._writable.wait()
+
+    def _send(self, *events: h11.Event) -> None:
+        data = b"".join(self._http.send(event) or b"" for event in events)
+        if data and self._transport is not None:
+            self._transport.write(data)
+
+    def _next_request(self) -> None:
+        self._answer, self._streaming = None, False
+        if self._transport is None:
+            return
+        if (
+            self._http.our_state is not h11.DONE
+            or self._http.their_state is not h11.DONE
+            or self._pages.closing
+        ):
+            self._leave()
+            return
+        self._http.start_next_cycle()
+        self._wait(_State.IDLE, self._limits.idle_s)
+        self._live.resume_reading()
+        self._read_request()
+
+    # ---- the end -----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Let the client go, after the answer that it waits for."""
+        if self._state is _State.ANSWERING and not self._streaming:
+            return  # Pages.closing ends it
+        if self._answer is not None:
+            self._answer.cancel()
+        self._leave()
+
+    def _give_up(self, refused: _Refused) -> None:
+        """Say why this client is not served any further, and let it go."""
+        response = refused.response
+        assert isinstance(response.body, bytes)
+        if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            length = ("Content-Length", str(len(response.body)))
+            head = self._head_of(response, length, CLOSE)
+            self._send(head, h11.Data(data=response.body), h11.EndOfMessage())
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._state is _State.LEAVING:
+            return
+        self._wait(_State.LEAVING, self._limits.leave_s)
+        transport = self._live
+        if transport.can_write_eof():
+            transport.write_eof()
+            transport.resume_reading()
+        else:
+            transport.close()
+
+    def _cut(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    @property
+    def _live(self) -> asyncio.Transport:
+        assert self._transport is not None, "the connection is gone"
+        return self._transport
+
+    # ---- time --------------------------------------------------------------------------------------------------------
+
+    def _wait(self, state: _State, seconds: float | None) -> None:
+        """Be in this state, for so long at most."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._state = state
+        self._timer = None if seconds is None else self._loop.call_later(seconds, self._waited)
+
+    def _waited(self) -> None:
+        match self._state:
+            case _State.IDLE:
+                self._leave()
+            case _State.RECEIVING:
+                seconds = self._limits.request_s
+                text = f"the request did not arrive within {seconds:g} s\n"
+                self._give_up(_Refused(HTTPStatus.REQUEST_TIMEOUT, text))
+            case _:
+                self._cut()
+
+
+def _as_request(head: h11.Request, body: bytes) -> Request:
+    """Raises _Refused."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in head.headers:
+        name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    try:
+        target = urlsplit(head.target.decode("ascii"))
+    except ValueError as error:
+        raise _Refused(HTTPStatus.BAD_REQUEST, f"not a path: {error}\n") from None
+    return Request(
+        method=head.method.decode("ascii"),
+        path=unquote(target.path),
+        query=target.query,
+        headers=headers,
+        body=body,
+    )

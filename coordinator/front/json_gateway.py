@@ -1,0 +1,235 @@
+"""etcd's JSON gateway: every method of its API as a POST, for who has HTTP and no gRPC (Patroni, curl).
+
+A page translates, and calls the same route that gRPC reaches. Errors, streams and headers have the form of
+grpc-gateway 1.16, which etcd 3.5 uses: an answer that streams is one JSON object a line, each in a chunk of its own,
+since some clients take a chunk for a message.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from google.protobuf import descriptor_pool, message_factory
+
+from coordinator.api import outcomes
+from coordinator.api.local_call import LocalCall, ask
+from coordinator.front import json_text
+from coordinator.front.http1 import Request, Response
+from proto import errors
+from proto.codes import Code
+from proto.methods import Kind
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+
+    from google.protobuf.message import Message
+
+    from coordinator.api.call import Metadata, Route
+    from coordinator.front.http1 import Header, Page
+
+HTTP_STATUS: Final[Mapping[Code, HTTPStatus]] = {
+    Code.OK: HTTPStatus.OK,
+    Code.CANCELLED: HTTPStatus.REQUEST_TIMEOUT,
+    Code.UNKNOWN: HTTPStatus.INTERNAL_SERVER_ERROR,
+    Code.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
+    Code.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
+    Code.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    Code.ALREADY_EXISTS: HTTPStatus.CONFLICT,
+    Code.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
+    Code.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
+    Code.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
+    Code.ABORTED: HTTPStatus.CONFLICT,
+    Code.OUT_OF_RANGE: HTTPStatus.BAD_REQUEST,
+    Code.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
+    Code.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
+    Code.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.DATA_LOSS: HTTPStatus.INTERNAL_SERVER_ERROR,
+    Code.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
+}
+
+JSON: Final[tuple[Header, ...]] = (
+    ("Content-Type", "application/json"),
+    ("Grpc-Metadata-Content-Type", "application/grpc"),
+)
+CORS: Final[tuple[Header, ...]] = (
+    ("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE"),
+    ("Access-Control-Allow-Origin", "*"),
+    ("Access-Control-Allow-Headers", "accept, content-type, authorization"),
+)
+
+_METADATA_PREFIX: Final = "grpc-metadata-"
+_PEER: Final = "gateway"
+
+log = structlog.get_logger()
+
+
+def gateway_pages(
+    routes: Mapping[str, Route], loop: asyncio.AbstractEventLoop
+) -> dict[tuple[str, str], Page]:
+    """A page for each HTTP path of each route that has one, and the same below /v3beta as etcd has it."""
+    pages: dict[tuple[str, str], Page] = {}
+    for route in routes.values():
+        if not route.method.http:
+            continue
+        page = _Endpoint(route, loop).answer
+        for path in route.method.http:
+            pages["POST", path] = page
+            pages["POST", path.replace("/v3/", "/v3beta/", 1)] = page
+    return pages
+
+
+def with_cors(pages: Mapping[tuple[str, str], Page]) -> dict[tuple[str, str], Page]:
+    """The same pages for scripts of any web page, as etcd answers by default; OPTIONS says so."""
+
+    def shared(page: Page) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            response = await page(request)
+            return replace(response, headers=(*response.headers, *CORS))
+
+        return answer
+
+    open_pages: dict[tuple[str, str], Page] = {key: shared(page) for key, page in pages.items()}
+    for _, path in pages:
+        open_pages["OPTIONS", path] = _allow
+    return open_pages
+
+
+async def _allow(_request: Request) -> Response:
+    return Response(headers=CORS)
+
+
+class _Endpoint:
+    """One method as a page."""
+
+    def __init__(self, route: Route, loop: asyncio.AbstractEventLoop) -> None:
+        self._route = route
+        self._loop = loop
+        service, _, name = route.path.lstrip("/").rpartition("/")
+        method = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
+        self._request = message_factory.GetMessageClass(method.input_type)
+        self._response = message_factory.GetMessageClass(method.output_type)
+
+    async def answer(self, request: Request) -> Response:
+        """The page."""
+        kind = self._route.method.kind
+        if kind is Kind.UNARY:
+            return await self._answer_unary(request)
+        if kind is Kind.SERVER_STREAM:
+            try:
+                messages = [json_text.parse(request.body, self._request())]
+            except json_text.BadJson as error:
+                return _failed(Code.INVALID_ARGUMENT, str(error))
+        else:
+            messages = self._read_stream(request.body)
+            if not messages and request.body.strip():
+                return _failed_stream(Code.UNKNOWN, "the body does not begin with a message of this method")
+        return await self._answer_stream(request, messages)
+
+    def _deadline(self) -> float:
+        timeout_s = self._route.timeout_s
+        return math.inf if timeout_s is None else self._loop.time() + timeout_s
+
+    async def _answer_unary(self, request: Request) -> Response:
+        try:
+            body = json_text.parse(request.body, self._request()).SerializeToString()
+        except json_text.BadJson as error:
+            return _failed(Code.INVALID_ARGUMENT, str(error))
+        if len(body) > self._route.api.message_bytes_max:
+            return _failed(
+                *self._outcome(errors.MessageTooLarge(f"{len(body)} vs. {self._route.api.message_bytes_max}"))
+            )
+        try:
+            answer = await ask(
+                self._route, body, metadata=_metadata(request), deadline=self._deadline(), peer=_PEER
+            )
+        except Exception as error:
+            return _failed(*self._outcome(error))
+        return Response(headers=JSON, body=json_text.encode(self._to_value(answer)))
+
+    def _read_stream(self, body: bytes) -> list[Message]:
+        """The messages up to the first that is none: as if the client had no more to say."""
+        messages: list[Message] = []
+        try:
+            messages.extend(json_text.fill(value, self._request()) for value in json_text.split(body))
+        except json_text.BadJson as error:
+            log.debug("a stream's request ends early", method=self._route.path, reason=str(error))
+        return messages
+
+    async def _answer_stream(self, request: Request, messages: list[Message]) -> Response:
+        call = LocalCall(
+            [message.SerializeToString() for message in messages],
+            metadata=_metadata(request),
+            deadline=self._deadline(),
+            peer=_PEER,
+        )
+        answers = call.answers(self._route)
+        try:
+            first = await anext(answers, None)
+        except Exception as error:
+            return _failed_stream(*self._outcome(error))
+        return Response(headers=JSON, body=self._lines(first, answers))
+
+    async def _lines(self, first: bytes | None, answers: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+        try:
+            if first is None:
+                return
+            yield self._line(first)
+            async for answer in answers:
+                yield self._line(answer)
+        except Exception as error:
+            yield json_text.encode(_stream_error(*self._outcome(error))) + b"\n"
+        finally:
+            await answers.aclose()
+
+    def _line(self, answer: bytes) -> bytes:
+        return json_text.encode({"result": self._to_value(answer)}) + b"\n"
+
+    def _to_value(self, answer: bytes) -> dict[str, Any]:
+        return json_text.to_value(self._response.FromString(answer))
+
+    def _outcome(self, error: Exception) -> tuple[Code, str]:
+        """The code and the text of an error, as gRPC would show them."""
+        if not isinstance(error, errors.BoathouseError):
+            log.error("a call failed with an unexpected error", method=self._route.path, exc_info=error)
+            error = errors.InvariantBroken(type(error).__name__)
+        row = outcomes.to_status(self._route.api.outcomes, error)
+        return row.code, row.text
+
+
+def _metadata(request: Request) -> Metadata:
+    """What gRPC would have heard: `Grpc-Metadata-X: v` as x, and the token. The mark says that this is no TLS client
+    of its own, so that nobody takes the gateway's certificate for the user's."""
+    metadata = {"grpcgateway-accept": request.headers.get("accept", "*/*")}
+    for name, value in request.headers.items():
+        if name.startswith(_METADATA_PREFIX):
+            metadata[name.removeprefix(_METADATA_PREFIX)] = value
+        elif name == "authorization":
+            metadata[name] = value
+    return metadata
+
+
+def _failed(code: Code, text: str) -> Response:
+    body = json_text.encode({"error": text, "code": int(code), "message": text})
+    return Response(status=HTTP_STATUS[code], headers=JSON[:1], body=body)
+
+
+def _stream_error(code: Code, text: str) -> dict[str, Any]:
+    status = HTTP_STATUS[code]
+    return {
+        "error": {
+            "grpc_code": int(code),
+            "http_code": status.value,
+            "message": text,
+            "http_status": status.phrase,
+        }
+    }
+
+
+def _failed_stream(code: Code, text: str) -> Response:
+    body = json_text.encode(_stream_error(code, text)) + b"\n"
+    return Response(status=HTTP_STATUS[code], headers=JSON[:1], body=body)

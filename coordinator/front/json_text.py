@@ -1,0 +1,121 @@
+"""Messages of an API as JSON text, in the form that etcd's gateway (grpc-gateway 1.16, jsonpb) gives and takes.
+
+protobuf's own json_format gives the same form on the way out: proto names, 64-bit numbers as strings, bytes in base64,
+enums by name, defaults left out. On the way in it forgives what the gateway refuses, and silently: an enum's name that
+does not exist would count as 0, a key in another alphabet of base64 as another key. Those are looked for first.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from google.protobuf import json_format
+from google.protobuf.descriptor import FieldDescriptor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from google.protobuf.descriptor import Descriptor
+    from google.protobuf.message import Message
+
+M = TypeVar("M", bound="Message")
+
+NESTING_MAX: Final = 64
+"""Levels of a message in a message; etcd's deepest sensible one is a transaction in a transaction."""
+
+# Go's encoder writes these so that JSON can stand inside HTML.
+_HTML: Final = str.maketrans(
+    {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+)
+
+
+class BadJson(Exception):
+    """The text is no message of the method; says why."""
+
+
+def encode(value: Any) -> bytes:
+    """JSON as Go writes it: without spaces, in UTF-8."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_HTML).encode()
+
+
+def to_value(message: Message) -> dict[str, Any]:
+    """The message as what encode() takes."""
+    value: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    return value
+
+
+def parse(body: bytes, message: M) -> M:
+    """Fills the message from one JSON object; nothing at all is an empty one. Raises BadJson."""
+    for value in split(body):
+        return fill(value, message)
+    return message
+
+
+def split(body: bytes) -> Iterator[Any]:
+    """The JSON values that stand one behind the other in body. Raises BadJson at the first that is none."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise BadJson(f"the body is not UTF-8: {error}") from None
+    decoder = json.JSONDecoder()
+    position = _skip_space(text, 0)
+    while position < len(text):
+        try:
+            value, position = decoder.raw_decode(text, position)
+        except (ValueError, RecursionError) as error:
+            raise BadJson(str(error)) from None
+        yield value
+        position = _skip_space(text, position)
+
+
+def fill(value: Any, message: M) -> M:
+    """As parse(), from a value that split() gave."""
+    if not isinstance(value, dict):
+        raise BadJson(f"a message is a JSON object, not {_named(value)}")
+    _check(value, cast("Descriptor", message.DESCRIPTOR), NESTING_MAX)
+    try:
+        json_format.ParseDict(value, message, ignore_unknown_fields=True)
+    except (json_format.ParseError, RecursionError) as error:
+        raise BadJson(str(error)) from None
+    return message
+
+
+def _skip_space(text: str, position: int) -> int:
+    while position < len(text) and text[position] in " \t\r\n":
+        position += 1
+    return position
+
+
+def _check(value: Mapping[str, Any], descriptor: Descriptor, levels: int) -> None:
+    """Refuse what json_format would read as something else."""
+    if not levels:
+        raise BadJson(f"messages are nested more than {NESTING_MAX} deep")
+    fields = {**descriptor.fields_by_camelcase_name, **descriptor.fields_by_name}
+    for name, given in value.items():
+        field = fields.get(name)
+        if field is None or given is None:
+            continue
+        for one in given if isinstance(given, list) else (given,):
+            _check_field(field, one, levels)
+
+
+def _check_field(field: FieldDescriptor, value: Any, levels: int) -> None:
+    if field.message_type is not None and isinstance(value, dict):
+        _check(value, field.message_type, levels - 1)
+    elif field.type == FieldDescriptor.TYPE_BYTES and isinstance(value, str):
+        try:
+            base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError):
+            raise BadJson(f"illegal base64 data in field {field.name}") from None
+    elif field.enum_type is not None and isinstance(value, str):
+        if value not in field.enum_type.values_by_name:
+            raise BadJson(f"unknown value {json.dumps(value)} for enum {field.enum_type.full_name}")
+
+
+def _named(value: Any) -> str:
+    return {list: "a list", str: "a string", type(None): "null", bool: "a truth value"}.get(
+        type(value), "a number"
+    )

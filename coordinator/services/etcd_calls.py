@@ -1,0 +1,104 @@
+"""The etcd API as a service of this process uses it: typed, in the name of the client whose call it serves."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from coordinator.api.local_call import LocalCall, ask
+from proto.etcd import rpc_pb2 as etcd
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+
+    from google.protobuf.message import Message
+
+    from coordinator.api.call import Call, Route
+
+RANGE: Final = "/etcdserverpb.KV/Range"
+TXN: Final = "/etcdserverpb.KV/Txn"
+DELETE_RANGE: Final = "/etcdserverpb.KV/DeleteRange"
+WATCH: Final = "/etcdserverpb.Watch/Watch"
+ALARM: Final = "/etcdserverpb.Maintenance/Alarm"
+STATUS: Final = "/etcdserverpb.Maintenance/Status"
+LEASE_GRANT: Final = "/etcdserverpb.Lease/LeaseGrant"
+
+R = TypeVar("R")
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """The range_end that makes a range of all keys beginning with `prefix`."""
+    stem = prefix.rstrip(b"\xff")
+    return stem[:-1] + bytes([stem[-1] + 1]) if stem else b"\0"
+
+
+class EtcdCalls:
+    """KV, Watch, Lease and Maintenance over the routes of this coordinator."""
+
+    def __init__(self, routes: Mapping[str, Route]) -> None:
+        """routes may be filled later; they are looked up at each call."""
+        self._routes = routes
+
+    async def range(self, call: Call, request: etcd.RangeRequest) -> etcd.RangeResponse:
+        """Raises what KV.Range does."""
+        return await self._ask(call, RANGE, request, etcd.RangeResponse.FromString)
+
+    async def txn(
+        self, call: Call, request: etcd.TxnRequest, *, deadline: float | None = None
+    ) -> etcd.TxnResponse:
+        """Raises what KV.Txn does. deadline: another one than the call's own."""
+        return await self._ask(call, TXN, request, etcd.TxnResponse.FromString, deadline)
+
+    async def delete_range(
+        self, call: Call, request: etcd.DeleteRangeRequest, *, deadline: float | None = None
+    ) -> etcd.DeleteRangeResponse:
+        """Raises what KV.DeleteRange does. deadline: as of txn()."""
+        return await self._ask(call, DELETE_RANGE, request, etcd.DeleteRangeResponse.FromString, deadline)
+
+    async def grant(self, call: Call, *, ttl_s: int) -> int:
+        """The id of a new lease."""
+        request = etcd.LeaseGrantRequest(TTL=ttl_s)
+        return (await self._ask(call, LEASE_GRANT, request, etcd.LeaseGrantResponse.FromString)).ID
+
+    async def alarm(self, call: Call, request: etcd.AlarmRequest) -> etcd.AlarmResponse:
+        """Raises what Maintenance.Alarm does."""
+        return await self._ask(call, ALARM, request, etcd.AlarmResponse.FromString)
+
+    async def status(self, call: Call) -> etcd.StatusResponse:
+        """Raises what Maintenance.Status does."""
+        return await self._ask(call, STATUS, etcd.StatusRequest(), etcd.StatusResponse.FromString)
+
+    @contextlib.asynccontextmanager
+    async def watch(
+        self, call: Call, request: etcd.WatchCreateRequest
+    ) -> AsyncIterator[AsyncGenerator[etcd.WatchResponse]]:
+        """The responses of one watch, until the block ends; they end by themselves if the watch is cancelled."""
+        first = etcd.WatchRequest(create_request=request).SerializeToString()
+        local = LocalCall((first,), metadata=call.metadata, deadline=call.deadline, peer=call.peer)
+        async with contextlib.aclosing(local.answers(self._routes[WATCH])) as answers:
+            yield _until_canceled(answers)
+
+    async def _ask(
+        self,
+        call: Call,
+        path: str,
+        request: Message,
+        parse: Callable[[bytes], R],
+        deadline: float | None = None,
+    ) -> R:
+        answer = await ask(
+            self._routes[path],
+            request.SerializeToString(),
+            metadata=call.metadata,
+            deadline=call.deadline if deadline is None else deadline,
+            peer=call.peer,
+        )
+        return parse(answer)
+
+
+async def _until_canceled(answers: AsyncGenerator[bytes]) -> AsyncGenerator[etcd.WatchResponse]:
+    async for answer in answers:
+        response = etcd.WatchResponse.FromString(answer)
+        if response.canceled:
+            return
+        yield response

@@ -1,0 +1,144 @@
+"""The pages that etcd has beside its API on the clients' port: how healthy, which version.
+
+What they ask goes through the same routes as a client's calls, on the table `default`: what is healthy is what serves.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qs
+
+from coordinator.api import outcomes
+from coordinator.api.local_call import LocalCall
+from coordinator.front import json_text
+from coordinator.front.http1 import TEXT, Request, Response
+from coordinator.services.etcd_maintenance import VERSION
+from proto import errors
+from proto.etcd import rpc_pb2 as etcd
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable
+
+    from coordinator.front.http1 import Header, Page
+    from coordinator.services.etcd_calls import EtcdCalls
+
+JSON: Final[Header] = ("Content-Type", "application/json")
+CHECK_TIMEOUT_S: Final = 5.0
+PROBED_KEY: Final = b"health"
+CLUSTER_VERSION: Final = ".".join((*VERSION.split(".")[:2], "0"))
+
+_LOCAL: Final = "local"
+
+
+class EtcdPages:
+    """/health, /livez, /readyz and /version, as etcd 3.5 answers them."""
+
+    def __init__(self, calls: EtcdCalls, loop: asyncio.AbstractEventLoop) -> None:
+        self._calls = calls
+        self._loop = loop
+        self._live: dict[str, Callable[[], Awaitable[None]]] = {"serializable_read": self._read_locally}
+        self._ready: dict[str, Callable[[], Awaitable[None]]] = {
+            "data_corruption": self._check_corruption,
+            "serializable_read": self._read_locally,
+            "linearizable_read": self._read,
+            "non_learner": self._check_votes,
+        }
+
+    @property
+    def pages(self) -> dict[tuple[str, str], Page]:
+        """By method and path."""
+        pages: dict[tuple[str, str], Page] = {
+            ("GET", "/health"): self.health,
+            ("GET", "/version"): self.version,
+        }
+        for path, checks in (("/livez", self._live), ("/readyz", self._ready)):
+            pages["GET", path] = _all_of(checks)
+            for name, check in checks.items():
+                pages["GET", f"{path}/{name}"] = _all_of({name: check})
+        return pages
+
+    async def version(self, _request: Request) -> Response:
+        """The version that we behave as."""
+        body = json_text.encode({"etcdserver": VERSION, "etcdcluster": CLUSTER_VERSION})
+        return Response(headers=(JSON,), body=body)
+
+    async def health(self, request: Request) -> Response:
+        """Alarms, then the leader, then a read. `exclude=NOSPACE` passes over an alarm, `serializable=true` over the
+        leader."""
+        query = parse_qs(request.query)
+        serializable = query.get("serializable", [""])[0] == "true"
+        reason = await self._complaint(set(query.get("exclude", [])), serializable=serializable)
+        if reason:
+            body = json_text.encode({"health": "false", "reason": reason}) + b"\n"
+            return Response(status=HTTPStatus.SERVICE_UNAVAILABLE, headers=(TEXT,), body=body)
+        return Response(headers=(TEXT,), body=json_text.encode({"health": "true", "reason": ""}))
+
+    async def _complaint(self, passed_over: set[str], *, serializable: bool) -> str:
+        try:
+            for name in await self._alarms():
+                if name not in passed_over:
+                    return f"ALARM {name}"
+            if not serializable and not (await self._status()).leader:
+                return "RAFT NO LEADER"
+            await (self._read_locally() if serializable else self._read())
+        except errors.NoLeader:
+            return "RAFT NO LEADER"
+        except errors.BoathouseError as error:
+            return f"RANGE ERROR:{outcomes.to_status(outcomes.ETCD, error).text}"
+        return ""
+
+    # ---- what is looked at -------------------------------------------------------------------------------------
+
+    def _call(self) -> LocalCall:
+        return LocalCall((), metadata={}, deadline=self._loop.time() + CHECK_TIMEOUT_S, peer=_LOCAL)
+
+    async def _alarms(self) -> list[str]:
+        answer = await self._calls.alarm(self._call(), etcd.AlarmRequest(action=etcd.AlarmRequest.GET))
+        return [etcd.AlarmType.Name(member.alarm) for member in answer.alarms]
+
+    async def _status(self) -> etcd.StatusResponse:
+        return await self._calls.status(self._call())
+
+    async def _read(self) -> None:
+        await self._calls.range(self._call(), etcd.RangeRequest(key=PROBED_KEY, limit=1))
+
+    async def _read_locally(self) -> None:
+        await self._calls.range(self._call(), etcd.RangeRequest(key=PROBED_KEY, limit=1, serializable=True))
+
+    async def _check_corruption(self) -> None:
+        if "CORRUPT" in await self._alarms():
+            raise errors.Corrupt("alarm activated: CORRUPT")
+
+    async def _check_votes(self) -> None:
+        if (await self._status()).isLearner:
+            raise errors.NotLeader("the replica is a learner")
+
+
+def _all_of(checks: dict[str, Callable[[], Awaitable[None]]]) -> Page:
+    """A page that says "ok", or names each check and what it found. `exclude=NAME` passes over one, `verbose` lists
+    all."""
+
+    async def page(request: Request) -> Response:
+        query = parse_qs(request.query, keep_blank_values=True)
+        passed_over = set(query.get("exclude", []))
+        lines, failed = [], False
+        for name, check in checks.items():
+            if name in passed_over:
+                lines.append(f"[+]{name} excluded: ok")
+                continue
+            try:
+                await check()
+            except errors.BoathouseError as error:
+                failed = True
+                lines.append(f"[-]{name} failed: {outcomes.to_status(outcomes.ETCD, error).text}")
+            else:
+                lines.append(f"[+]{name} ok")
+        listing = "".join(f"{line}\n" for line in lines)
+        if failed:
+            return Response(status=HTTPStatus.SERVICE_UNAVAILABLE, body=listing.encode())
+        verbose = listing if "verbose" in query else ""
+        return Response(body=f"{verbose}ok\n".encode())
+
+    return page

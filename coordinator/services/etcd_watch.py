@@ -1,0 +1,224 @@
+"""etcdserverpb.Watch: one stream, any number of watchers of one table.
+
+A stream reads requests in order and answers them in order through its outbox, with the events of its watchers in
+between. While the outbox is full it takes no more requests. A client that has no more to ask still hears of events: the
+stream ends when its client ends the call, when the table's shard has no leader and the client has asked to be told, or
+with the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from coordinator.api import outcomes
+from coordinator.services.decoding import decode
+from coordinator.services.etcd_tables import HAS_LEADER_KEY
+from coordinator.watch import responses
+from coordinator.watch.hub import OPEN_END, Interest, Watcher
+from coordinator.watch.outbox import Outbox
+from proto import errors
+from proto.etcd import rpc_pb2 as etcd
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from coordinator.api.call import Call, Handler
+    from coordinator.services.etcd_tables import EtcdTables
+    from coordinator.watch.hub import Hub
+    from coordinator.watch.outbox import Budget
+    from coordinator.watch.tables import WatchedTable, WatchedTables
+
+OUTBOX_BYTES_MAX: Final = 1 << 20
+"""Of one stream. A client that has so much to read hears the rest from the history when it has read half of it."""
+
+PROGRESS_JITTER: Final = 0.1
+"""Notifications of streams that began together drift apart by up to this part of the interval."""
+
+LOWEST_KEY: Final = b"\0"
+"""What an empty key stands for."""
+
+DUPLICATE_ID: Final = "mvcc: duplicate watch ID provided on the WatchStream"
+EMPTY_RANGE: Final = "mvcc: watcher range is empty"
+COMPACTED: Final = outcomes.to_status(outcomes.ETCD, errors.Compacted()).text
+
+
+class EtcdWatch:
+    """Watch."""
+
+    def __init__(
+        self, tables: EtcdTables, watched: WatchedTables, random: Random, *, progress_interval_s: float
+    ) -> None:
+        """progress_interval_s: see config.WatchConfig."""
+        self._tables = tables
+        self._watched = watched
+        self._random = random
+        self._progress_interval_s = progress_interval_s
+
+    @property
+    def handlers(self) -> dict[str, Handler]:
+        """By path."""
+        return {"/etcdserverpb.Watch/Watch": self.watch}
+
+    async def watch(self, call: Call) -> None:
+        """A stream, until it ends. Raises NoLeader if it insists on a leader and there is none for too long."""
+        table = await self._tables.find(call)
+        interval_s = self._progress_interval_s * (1 + PROGRESS_JITTER * self._random.random())
+        stream = _Stream(call, self._watched.budget, progress_interval_s=interval_s)
+        needs_leader = call.metadata.get(HAS_LEADER_KEY) == "true"
+        with self._watched.watching(table, stream.fail, needs_leader=needs_leader) as watched:
+            try:
+                await stream.run(watched)
+            finally:
+                stream.close()
+
+
+class _Stream:
+    """One call, and the watchers that its client has made."""
+
+    _watched: WatchedTable
+    _hub: Hub
+
+    def __init__(self, call: Call, budget: Budget, *, progress_interval_s: float) -> None:
+        self._call = call
+        self._progress_interval_s = progress_interval_s
+        self._watchers: dict[int, Watcher] = {}
+        """By id; those that ended by themselves too, until their client cancels them."""
+        self._notified: dict[int, Watcher] = {}
+        """Those that want to be notified of progress."""
+        self._notice: asyncio.TimerHandle | None = None
+        self._next_id = 0
+        self._failure: BaseException | None = None
+        self._has_news = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._outbox = Outbox(
+            budget, bytes_max=OUTBOX_BYTES_MAX, on_message=self._has_news.set, on_room=self._handle_room
+        )
+
+    async def run(self, watched: WatchedTable) -> None:
+        """Send what there is to send, until the call is over. Raises what fail() was told."""
+        self._watched = watched
+        requests = asyncio.create_task(self._handle_requests())
+        requests.add_done_callback(self._handle_end_of_requests)
+        try:
+            while True:
+                await self._has_news.wait()
+                self._has_news.clear()
+                if self._failure is not None:
+                    raise self._failure
+                while (message := self._outbox.pop()) is not None:
+                    await self._call.send(message)
+        finally:
+            requests.cancel()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        if self._notice is not None:
+            self._notice.cancel()
+        for watcher in self._watchers.values():
+            self._hub.cancel(watcher)
+        self._outbox.close()
+
+    def fail(self, failure: BaseException) -> None:
+        """End with this error."""
+        self._failure = failure
+        self._has_news.set()
+
+    def _handle_room(self) -> None:
+        self._has_room.set()
+        self._watched.wake()
+
+    # ---- requests ---------------------------------------------------------------------------------------------------
+
+    async def _handle_requests(self) -> None:
+        self._hub = await self._watched.hub()
+        async for message in self._call.messages():
+            request = decode(etcd.WatchRequest.FromString, message)
+            match request.WhichOneof("request_union"):
+                case "create_request":
+                    await self._create(request.create_request)
+                case "cancel_request":
+                    self._cancel(request.cancel_request.watch_id)
+                case "progress_request":
+                    await self._watched.current(patient=False)
+                    self._hub.tell_progress(self._watchers.values(), self._outbox)
+                case None:
+                    pass
+            while self._outbox.is_full:
+                self._has_room.clear()
+                await self._has_room.wait()
+
+    def _handle_end_of_requests(self, requests: asyncio.Task[None]) -> None:
+        """A client that has no more to ask still hears of events."""
+        if not requests.cancelled() and (failure := requests.exception()) is not None:
+            self.fail(failure)
+
+    async def _create(self, request: etcd.WatchCreateRequest) -> None:
+        refusal = self._refusal(request)
+        revision = await self._watched.current(patient=refusal is None and not request.start_revision)
+        header = self._watched.header(revision)
+        if refusal is not None:
+            self._outbox.put((responses.refused(header, refusal),))
+            return
+        filters = request.filters
+        watcher = Watcher(
+            watch_id=request.watch_id or self._draw_id(),
+            interest=Interest(
+                request.key or LOWEST_KEY,
+                request.range_end,
+                puts=etcd.WatchCreateRequest.NOPUT not in filters,
+                deletes=etcd.WatchCreateRequest.NODELETE not in filters,
+                prev_kv=request.prev_kv,
+            ),
+            outbox=self._outbox,
+            start=request.start_revision,
+            next=request.start_revision or revision + 1,
+            fragment=request.fragment,
+        )
+        self._watchers[watcher.watch_id] = watcher
+        self._outbox.put((responses.created(header, watcher.watch_id),))
+        self._hub.add(watcher)
+        self._watched.wake()
+        if request.progress_notify:
+            self._notified[watcher.watch_id] = watcher
+            self._notice_later()
+
+    def _refusal(self, request: etcd.WatchCreateRequest) -> str | None:
+        """Why the watcher can't be made, in etcd's order and words."""
+        end = request.range_end
+        if request.start_revision < 0:
+            return COMPACTED
+        if end and end != OPEN_END and end <= (request.key or LOWEST_KEY):
+            return EMPTY_RANGE
+        if request.watch_id in self._watchers and request.watch_id:
+            return DUPLICATE_ID
+        return None
+
+    def _draw_id(self) -> int:
+        """An id that is not in use, and was not drawn before."""
+        while self._next_id in self._watchers:
+            self._next_id += 1
+        self._next_id += 1
+        return self._next_id - 1
+
+    def _cancel(self, watch_id: int) -> None:
+        watcher = self._watchers.pop(watch_id, None)
+        if watcher is None:
+            return
+        self._notified.pop(watch_id, None)
+        self._hub.cancel(watcher)
+        self._outbox.put((responses.canceled(self._watched.header(self._hub.revision), watch_id),))
+
+    # ---- progress ---------------------------------------------------------------------------------------------------
+
+    def _notice_later(self) -> None:
+        if self._notice is None:
+            loop = asyncio.get_running_loop()
+            self._notice = loop.call_later(self._progress_interval_s, self._notify)
+
+    def _notify(self) -> None:
+        self._notice = None
+        for watcher in self._notified.values():
+            self._hub.notify(watcher)
+        if self._notified:
+            self._notice_later()

@@ -1,0 +1,169 @@
+"""Runs a router on an event loop: futures for callers, one timer, and a link to each replica that there is.
+
+Whatever is asked during one turn of the loop leaves at its end, and whatever a link has read is passed on in one go.
+An idle coordinator sleeps: there is no timer without calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from coordinator.shards.link import Link
+from coordinator.shards.router import Router
+
+if TYPE_CHECKING:
+    import zmq
+
+    from config.topology import Topology
+    from coordinator.shards.bounds import AnswerBudget, Bounds
+    from coordinator.shards.router import Call, Replica
+    from coordinator.shards.routing import ShardRoutes
+    from proto.ids import NodeId, ShardId
+    from proto.internal import frames_pb2 as frames
+
+
+class Driver:
+    """All shards, as what a coordinator asks. Runs on the event loop's thread; nothing here blocks."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        loop: asyncio.AbstractEventLoop,
+        topology: Topology,
+        *,
+        local: NodeId,
+        bounds: Bounds,
+        budget: AnswerBudget,
+    ) -> None:
+        """Start connecting to all replicas. local is this coordinator's node."""
+        self._context = context
+        self._loop = loop
+        self._topology = topology
+        self._local = local
+        self._router = Router(topology.shards(), local=local, bounds=bounds, budget=budget)
+        self._links: dict[Replica, Link] = {}
+        self._turn_is_due = False
+        self._closed = False
+        self._timer: asyncio.TimerHandle | None = None
+        for shard in topology.shards():
+            self._follow(shard)
+        topology.changes(self._follow)
+
+    def routes(self, shard: ShardId) -> ShardRoutes:
+        """What is known about the shard's replicas."""
+        return self._router.routes(shard)
+
+    def time(self) -> float:
+        """The clock of deadlines."""
+        return self._loop.time()
+
+    async def ask(self, call: Call) -> frames.Reply:
+        """The reply to a call. Raises the error it ends with, QueueFull and ShuttingDown among them."""
+        future: asyncio.Future[frames.Reply] = self._loop.create_future()
+        call.waiter = future
+        self._router.submit(call, self._loop.time())
+        if not self._turn_is_due:
+            self._turn_soon()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._router.cancel(call)
+            self._turn_soon()
+            raise
+
+    def close_cursor(self, shard: ShardId, node: NodeId, cursor: int) -> None:
+        """Tell the replica that nobody will read on. Its answer is of no interest."""
+        self._router.close_cursor(shard, node, cursor)
+        self._turn_soon()
+
+    def _turn_soon(self) -> None:
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            self._loop.call_soon(self.turn)
+
+    def turn(self) -> None:
+        """Do what the router wants done."""
+        self._turn_is_due = False
+        if self._closed:
+            return
+        router = self._router
+        outgoing, ended = router.poll(self._loop.time())
+        for envelope in outgoing:
+            if not self._links[envelope.replica].send(envelope):
+                router.handle_unsent(envelope)
+        for call in ended:
+            waiter = call.waiter
+            if waiter.done():
+                continue  # cancelled in this turn of the loop; ask() is about to hear of it
+            if call.error is None:
+                assert call.reply is not None
+                waiter.set_result(call.reply)
+            else:
+                waiter.set_exception(call.error)
+        if self._timer is None:
+            deadline = router.next_deadline()
+            if deadline is not None:
+                self._timer = self._loop.call_at(deadline, self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        self.turn()
+
+    # ---- links ------------------------------------------------------------------------------------------------------
+
+    def _follow(self, shard: ShardId) -> None:
+        """Have a link to each replica of the shard, where it is now, and no others."""
+        wanted = {
+            node: self._topology.address_of(node, shard, seen_from=self._local)
+            for node in self._topology.replicas_of(shard)
+        }
+        for replica, link in list(self._links.items()):
+            if replica.shard == shard and wanted.get(replica.node) == link.endpoint:
+                del wanted[replica.node]
+            elif replica.shard == shard:
+                link.close()
+                del self._links[replica]
+                self._router.remove_replica(replica)
+        for node, endpoint in wanted.items():
+            replica = self._router.add_replica(shard, node)
+            self._links[replica] = Link(
+                self._context,
+                self._loop,
+                self,
+                replica,
+                endpoint=endpoint,
+                group=self._topology.group_of(shard),
+                local=self._local,
+            )
+        self._turn_soon()
+
+    def handle_connected(self, replica: Replica) -> None:
+        """For its link, as are the next two."""
+        self._router.handle_connected(replica)
+
+    def handle_disconnected(self, replica: Replica) -> None:
+        """See handle_connected."""
+        self._router.handle_disconnected(replica)
+
+    def handle_envelope(self, replica: Replica, envelope: frames.Envelope, attached_bytes: int) -> None:
+        """See handle_connected."""
+        self._router.handle_envelope(replica, envelope, attached_bytes)
+
+    # ---- the end ----------------------------------------------------------------------------------------------------
+
+    def end_calls(self) -> None:
+        """Fail what is still in flight and refuse what comes after."""
+        self._router.close()
+        self.turn()
+
+    def close(self) -> None:
+        """End all calls and let go of the links."""
+        self.end_calls()
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for link in self._links.values():
+            link.close()
+        self._links.clear()

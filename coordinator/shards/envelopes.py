@@ -1,0 +1,43 @@
+"""From the router's values to the frames of a link, and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proto.internal import frames_pb2 as frames
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from coordinator.shards.router import Outgoing
+
+
+def encode(outgoing: Outgoing, *, local: int) -> frames.Envelope:
+    """What a replica is sent in one go, by the coordinator of node local."""
+    envelope = frames.Envelope(taken_bytes=outgoing.taken_bytes)
+    if outgoing.greets:
+        envelope.hello.node = local
+        envelope.hello.acknowledges = True
+    add = envelope.requests.add
+    for call in outgoing.calls:
+        add(
+            call=call.number,
+            method=call.method,
+            table_id=call.table_id,
+            body=call.body,
+            request_id=call.request_id,
+            linearizable=call.linearizable,
+            cursor=call.cursor,
+            client=call.client,
+        )
+    return envelope
+
+
+def attach(envelope: frames.Envelope, attachments: Sequence[bytes]) -> int:
+    """Put the bodies that came as frames of their own into their replies; returns how many bytes those are."""
+    if not attachments:
+        return 0
+    for reply in envelope.replies:
+        if reply.attachment:
+            reply.body = attachments[reply.attachment - 1]
+    return sum(map(len, attachments))

@@ -1,0 +1,464 @@
+"""Calls in flight: each is sent, re-sent where that is safe, and ended exactly once.
+
+A call goes to the leader (writes, linearizable reads), to the nearest replica (reads that may be stale) or to one
+named replica (its own status, an open cursor). It is sent again, with the same request id, when the replica says it
+does not lead or lost its leadership, when the link breaks, and when another replica turns out to lead; while nobody
+is known to lead it is parked. Sending a write twice is safe because the state machine applies each request id once.
+
+Every call has a deadline. What has not been answered by then fails as TimedOut (a write: nobody knows) or
+ReadTimedOut. A write that may have been proposed somewhere is never told that it certainly was not: a later replica
+that has no room for it is asked again, under the same id, until the deadline.
+
+Nothing here does I/O, reads a clock or knows an event loop: what links hear and the time come in, poll() says what
+is to be sent and which calls have ended. The driver runs it in a coordinator, the simulator in virtual time.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from coordinator.shards.routing import ShardRoutes
+from proto import errors
+from proto.internal import frames_pb2 as frames
+from proto.methods import Access
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from coordinator.shards.bounds import AnswerBudget, Bounds
+    from proto.ids import NodeId, ShardId
+
+SWEEP_INTERVAL_S: Final = 0.1
+"""How late a deadline may be noticed, and how often a parked call is tried without news about the leader."""
+
+
+ACKNOWLEDGE_BYTES_MIN: Final = 1 << 20
+"""Bytes of answers taken before their replica is told; those that fit beside a request travel with it."""
+
+
+class Role(enum.Enum):
+    """Whom a call is for, if it is not for one replica by name."""
+
+    LEADER = "leader"
+    NEAREST = "nearest"
+
+
+LEADER: Final = Role.LEADER
+NEAREST: Final = Role.NEAREST
+
+if TYPE_CHECKING:
+    Target = Role | NodeId
+    """A node's id stands for its replica, and no other will do."""
+
+_ELSEWHERE: Final = frozenset({errors.Retry.OTHER_REPLICA, errors.Retry.SAME_REQUEST_ID})
+
+
+class Waiter(Protocol):
+    """Who is told the outcome of a call: an asyncio future, or what a test puts in its place."""
+
+    def done(self) -> bool: ...
+    def set_result(self, reply: frames.Reply, /) -> object: ...
+    def set_exception(self, error: errors.BoathouseError, /) -> object: ...
+
+
+class Call:
+    """One request on its way, and in the end its reply or its error."""
+
+    __slots__ = (
+        "access", "body", "client", "cursor", "deadline", "error", "faults", "in_doubt", "linearizable", "method",
+        "number", "replica", "reply", "request_id", "shard", "table_id", "target", "waiter",
+    )  # fmt: skip
+
+    number: int
+    """Correlates its reply: another one for each time it is sent."""
+    replica: Replica | None
+    """Where it is in flight, or was answered; None while it is parked."""
+    faults: int
+    """How often a replica refused it because its data is damaged."""
+    in_doubt: bool
+    """Whether it was sent somewhere and not answered for certain: it may yet take effect, or have done so."""
+    reply: frames.Reply | None
+    error: errors.BoathouseError | None
+    """Once it has ended, one of the two."""
+    waiter: Waiter
+    """Set and used by who submits it; of no interest to the router."""
+
+    def __init__(
+        self,
+        shard: ShardId,
+        target: Target,
+        access: Access,
+        method: frames.Method.ValueType,
+        table_id: int,
+        body: bytes,
+        *,
+        deadline: float,
+        request_id: bytes = b"",
+        linearizable: bool = False,
+        cursor: int = 0,
+        client: int = 0,
+    ) -> None:
+        """deadline is on the clock that poll() is told. A write, and nothing else, has a request_id. client tells
+        whose call it is, for shares of what is scarce; 0 = not told."""
+        assert (access is Access.WRITE) == bool(request_id)
+        self.shard = shard
+        self.target = target
+        self.access = access
+        self.method = method
+        self.table_id = table_id
+        self.body = body
+        self.deadline = deadline
+        self.request_id = request_id
+        self.linearizable = linearizable
+        self.cursor = cursor
+        self.client = client
+        self.number = 0
+        self.replica = None
+        self.faults = 0
+        self.in_doubt = False
+        self.reply = None
+        self.error = None
+
+
+class Replica:
+    """One replica as the router sees it. Made by add_replica(); a driver has a link for each."""
+
+    __slots__ = ("calls", "greets", "node", "outgoing", "shard", "speaks", "taken_bytes")
+
+    def __init__(self, shard: ShardId, node: NodeId) -> None:
+        self.shard = shard
+        self.node = node
+        self.calls: dict[int, Call] = {}
+        """In flight, or about to be, by number."""
+        self.outgoing: dict[int, Call] = {}
+        """Those that the next poll() sends."""
+        self.greets = False
+        """Whether it is to be told who talks to it."""
+        self.speaks = False
+        """Whether the next poll() has something for it."""
+        self.taken_bytes = 0
+        """Of its answers, since it was last told."""
+
+
+class Outgoing(NamedTuple):
+    """What one replica is to be sent now, in one envelope."""
+
+    replica: Replica
+    greets: bool
+    """Whether it begins with a Hello."""
+    taken_bytes: int
+    """Of its answers: it may send so many more."""
+    calls: list[Call]
+
+
+class Effects(NamedTuple):
+    """What a driver has to do now."""
+
+    outgoing: list[Outgoing]
+    ended: list[Call]
+    """Each call is in here once in its life."""
+
+
+class _Shard:
+    __slots__ = ("parked", "replicas", "routes")
+
+    def __init__(self, routes: ShardRoutes) -> None:
+        self.routes = routes
+        self.replicas: dict[NodeId, Replica] = {}
+        self.parked: dict[int, Call] = {}
+
+
+class Router:
+    """All calls of one coordinator."""
+
+    def __init__(
+        self, shards: Iterable[ShardId], *, local: NodeId, bounds: Bounds, budget: AnswerBudget
+    ) -> None:
+        """local is this coordinator's node; bounds hold for what is in flight, parked calls included."""
+        self._shards = {shard: _Shard(ShardRoutes(local=local)) for shard in shards}
+        self._bounds = bounds
+        self._budget = budget
+        self._number = 0
+        self._speaking: list[Replica] = []
+        self._ended: list[Call] = []
+        self._sweep_at: float | None = None
+        self._closed = False
+
+    def add_replica(self, shard: ShardId, node: NodeId) -> Replica:
+        """A replica that can be asked once its link is up."""
+        replica = Replica(shard, node)
+        self._shards[shard].replicas[node] = replica
+        self._shards[shard].routes.add_node(node)
+        return replica
+
+    def remove_replica(self, replica: Replica) -> None:
+        """It is a replica of its shard no longer."""
+        self.handle_disconnected(replica)
+        shard = self._shards[replica.shard]
+        del shard.replicas[replica.node]
+        shard.routes.remove_node(replica.node)
+
+    def routes(self, shard: ShardId) -> ShardRoutes:
+        """What is known about the shard's replicas."""
+        return self._shards[shard].routes
+
+    def submit(self, call: Call, now: float) -> None:
+        """Take a call; the next poll() sends it. Raises QueueFull, ShuttingDown."""
+        if self._closed:
+            raise errors.ShuttingDown
+        self._bounds.enter(len(call.body))
+        if self._sweep_at is None:
+            self._sweep_at = now + SWEEP_INTERVAL_S
+        self._place(call)
+
+    def cancel(self, call: Call) -> None:
+        """Nobody waits for it any more. What has left may still take effect."""
+        if call.reply is not None:
+            if call.reply.cursor and call.replica is not None:
+                self.close_cursor(call.shard, call.replica.node, call.reply.cursor)
+        elif call.error is None:
+            self._take_back(call)
+            self._bounds.leave(len(call.body))
+
+    def close_cursor(self, shard: ShardId, node: NodeId, cursor: int) -> None:
+        """Nobody will read on: the few cursors of a replica are for others. Without effect if it is out of reach, where
+        idle cursors end by themselves."""
+        replica = self._shards[shard].replicas.get(node)
+        if replica is None or not self._shards[shard].routes.is_connected(node):
+            return
+        call = Call(shard, node, Access.REPLICA, frames.CURSOR_CLOSE, 0, b"", deadline=0.0, cursor=cursor)
+        self._number = call.number = self._number + 1
+        self._send(replica, call)
+
+    def poll(self, now: float) -> Effects:
+        """What follows from everything that was said since the last poll, and from the time."""
+        if self._sweep_at is not None and now >= self._sweep_at:
+            self._sweep(now)
+        outgoing = []
+        acknowledges = not self._budget.is_used_up
+        for replica in self._speaking:
+            replica.speaks = False
+            taken_bytes = replica.taken_bytes if acknowledges else 0
+            if replica.outgoing or replica.greets or taken_bytes:
+                outgoing.append(
+                    Outgoing(replica, replica.greets, taken_bytes, list(replica.outgoing.values()))
+                )
+                replica.outgoing = {}
+                replica.greets = False
+                replica.taken_bytes -= taken_bytes
+        self._speaking.clear()
+        ended, self._ended = self._ended, []
+        return Effects(outgoing, ended)
+
+    def next_deadline(self) -> float | None:
+        """When poll() has to be called at the latest; None: not before something is said."""
+        return self._sweep_at
+
+    # ---- where a call is --------------------------------------------------------------------------------------------
+
+    def _place(self, call: Call, avoid: NodeId | None = None) -> None:
+        """Give the call to the best replica that is not avoid, or park it, or fail it if its only replica is away.
+
+        Its number is a new one: a late answer to an earlier one is not for us any more."""
+        shard = self._shards[call.shard]
+        target = call.target
+        node: NodeId | None
+        if target is LEADER:
+            node = shard.routes.leader
+        elif target is NEAREST:
+            node = shard.routes.nearest(avoid=avoid)
+        elif shard.routes.is_connected(target):
+            node = target
+        else:
+            self._fail(call, _out_of_reach(call))
+            return
+        self._number = call.number = self._number + 1
+        if node is None or node == avoid:
+            call.replica = None
+            shard.parked[call.number] = call
+            return
+        replica = call.replica = shard.replicas[node]
+        replica.calls[call.number] = call
+        self._send(replica, call)
+
+    def _send(self, replica: Replica, call: Call) -> None:
+        replica.outgoing[call.number] = call
+        if not replica.speaks:
+            self._speak(replica)
+
+    def _speak(self, replica: Replica) -> None:
+        if not replica.speaks:
+            replica.speaks = True
+            self._speaking.append(replica)
+
+    def _take_back(self, call: Call) -> bool:
+        """Take the call from where it is. Returns whether it had left: it may then be on its way still."""
+        replica = call.replica
+        if replica is None:
+            del self._shards[call.shard].parked[call.number]
+            return False
+        del replica.calls[call.number]
+        return replica.outgoing.pop(call.number, None) is None
+
+    def _move(self, call: Call) -> None:
+        """Send what was not answered to where it belongs now."""
+        call.in_doubt |= self._take_back(call)
+        self._place(call)
+
+    def _park(self, call: Call) -> None:
+        """Let a call that is nowhere wait for the next sweep, or for news about the leader."""
+        self._number = call.number = self._number + 1
+        call.replica = None
+        self._shards[call.shard].parked[call.number] = call
+
+    # ---- what links say ---------------------------------------------------------------------------------------------
+
+    def handle_connected(self, replica: Replica) -> None:
+        """A replica can be reached."""
+        replica.taken_bytes = 0  # it counts anew for each connection
+        self._greet(replica)
+        shard = self._shards[replica.shard]
+        shard.routes.handle_connected(replica.node)
+        self._leader_maybe_changed(shard)
+
+    def _greet(self, replica: Replica) -> None:
+        replica.greets = True
+        self._speak(replica)
+
+    def handle_disconnected(self, replica: Replica) -> None:
+        """A replica is gone: what was in flight there goes elsewhere, except what only it could answer."""
+        replica.greets = False
+        shard = self._shards[replica.shard]
+        shard.routes.handle_disconnected(replica.node)
+        for call in list(replica.calls.values()):
+            self._move(call)
+        replica.outgoing.clear()
+        self._leader_maybe_changed(shard)
+
+    def handle_unsent(self, outgoing: Outgoing) -> None:
+        """An envelope could not leave: the link is about to report a disconnect, or the replica has stopped reading.
+        Its calls wait a while."""
+        replica = outgoing.replica
+        replica.taken_bytes += outgoing.taken_bytes
+        if outgoing.greets and self._shards[replica.shard].routes.is_connected(replica.node):
+            self._greet(replica)
+        for call in outgoing.calls:
+            if replica.calls.pop(call.number, None) is not None:
+                self._park(call)
+
+    def handle_envelope(self, replica: Replica, envelope: frames.Envelope, attached_bytes: int = 0) -> None:
+        """Answers and news from a replica. attached_bytes: of the bodies that came beside the envelope."""
+        if envelope.HasField("state"):
+            self._handle_belief(replica, envelope.state.term, envelope.state.leader)
+        calls, ended, leave = replica.calls, self._ended, self._bounds.leave
+        taken_bytes = attached_bytes
+        for reply in envelope.replies:
+            if not reply.attachment:
+                taken_bytes += len(reply.body)
+            number = reply.call
+            call = calls.get(number)
+            if call is None:  # ended or sent elsewhere since
+                if reply.cursor:
+                    self.close_cursor(replica.shard, replica.node, reply.cursor)
+            elif reply.error:
+                self._handle_refusal(replica, call, reply)
+            else:
+                del calls[number]
+                call.reply = reply
+                ended.append(call)
+                leave(len(call.body))
+        replica.taken_bytes += taken_bytes
+        if replica.taken_bytes >= ACKNOWLEDGE_BYTES_MIN:
+            self._speak(replica)
+
+    def _handle_refusal(self, replica: Replica, call: Call, reply: frames.Reply) -> None:
+        self._take_back(call)
+        try:
+            error = errors.from_frame(reply.error, reply.detail)
+        except errors.InvariantBroken as unknown:
+            error = unknown
+        call.faults += isinstance(error, errors.Corrupt)
+        call.in_doubt |= not error.definite
+        if call.in_doubt and call.access is Access.WRITE and error.retry is errors.Retry.CALLER:
+            # This replica has not proposed it, but an earlier one may have: only the same id can tell.
+            self._park(call)
+            return
+        # Once per replica: where all are in doubt nobody else will know better.
+        hopeless = call.faults >= len(self._shards[call.shard].replicas)
+        if error.retry not in _ELSEWHERE or call.target == replica.node or hopeless:
+            self._fail(call, error)
+            return
+        # First out of the way of the news: this replica has just refused, so it is no candidate before the next
+        # sweep, even if it is still the best one known.
+        self._place(call, avoid=replica.node)
+        if reply.term:
+            self._handle_belief(replica, reply.term, reply.leader)
+
+    def _handle_belief(self, replica: Replica, term: int, leader: int) -> None:
+        shard = self._shards[replica.shard]
+        if shard.routes.handle_belief(replica.node, term=term, leader=leader):
+            self._leader_maybe_changed(shard)
+
+    def _leader_maybe_changed(self, shard: _Shard) -> None:
+        """Send to the leader what waits for it or is in flight at another replica, perhaps a paused old leader."""
+        leader = shard.routes.leader
+        moved = [call for call in shard.parked.values() if call.target is not LEADER or leader is not None]
+        if leader is not None:
+            for replica in shard.replicas.values():
+                if replica.node != leader:
+                    moved += [call for call in replica.calls.values() if call.target is LEADER]
+        for call in sorted(moved, key=_by_number):
+            self._move(call)
+
+    # ---- endings ----------------------------------------------------------------------------------------------------
+
+    def _fail(self, call: Call, error: errors.BoathouseError) -> None:
+        """End a call that is nowhere any more."""
+        call.error = error
+        self._ended.append(call)
+        self._bounds.leave(len(call.body))
+
+    def _sweep(self, now: float) -> None:
+        """Fail what is past its deadline, and try again what is parked."""
+        remaining = False
+        for shard in self._shards.values():
+            waiting = list(shard.parked.values())
+            for replica in shard.replicas.values():
+                waiting += [call for call in replica.calls.values() if now >= call.deadline]
+                remaining |= bool(replica.calls)
+                if replica.taken_bytes >= ACKNOWLEDGE_BYTES_MIN:
+                    remaining = True  # the budget was used up, and is looked at again
+                    self._speak(replica)
+            for call in waiting:
+                if now >= call.deadline:
+                    self._take_back(call)
+                    self._fail(call, _timeout(call))
+                else:
+                    self._move(call)
+            remaining |= bool(waiting)
+        self._sweep_at = now + SWEEP_INTERVAL_S if remaining else None
+
+    def close(self) -> None:
+        """Fail what is still in flight and refuse what comes after."""
+        self._closed = True
+        for shard in self._shards.values():
+            in_flight = [call for replica in shard.replicas.values() for call in replica.calls.values()]
+            for call in [*shard.parked.values(), *in_flight]:
+                self._take_back(call)
+                self._fail(call, errors.TimedOut() if call.access is Access.WRITE else errors.ShuttingDown())
+        self._sweep_at = None
+
+
+def _by_number(call: Call) -> int:
+    return call.number
+
+
+def _timeout(call: Call) -> errors.BoathouseError:
+    return errors.TimedOut() if call.access is Access.WRITE else errors.ReadTimedOut()
+
+
+def _out_of_reach(call: Call) -> errors.BoathouseError:
+    if call.cursor:
+        return errors.CursorNotFound("the connection to the replica that held it was lost")
+    return errors.NoLeader("the replica is out of reach")

@@ -1,0 +1,35 @@
+"""What changed in a table, as a coordinator hears it from a shard."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Change(NamedTuple):
+    """One key was put or deleted."""
+
+    key: bytes
+    pair: bytes | None
+    """As it is stored: a KeyValue behind the tag and length of field 2. None = deleted."""
+    prev: bytes | None
+    """The pair before, likewise; None if there was none, or it was compacted away."""
+
+
+class Revised(NamedTuple):
+    """All that one revision changed, in the order in which it did; never a part of it."""
+
+    revision: int
+    changes: Sequence[Change]
+
+
+class Part(NamedTuple):
+    """A piece of a table's history without a gap: everything that the revisions in [first, through] changed."""
+
+    first: int
+    through: int
+    """first - 1 = nothing has happened since."""
+    revised: Sequence[Revised]
+    """In ascending order."""

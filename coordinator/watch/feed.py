@@ -1,0 +1,94 @@
+"""Asking a shard what has changed in a table.
+
+Nothing is subscribed to: each question says from which revision on, so any replica can answer it, and the router puts
+it to another one when the first goes away. What has been heard is never asked for again, so there is neither gap nor
+double.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from coordinator.shards.router import NEAREST, Call
+from coordinator.watch.changes import Change, Part, Revised
+from proto import errors
+from proto.internal import frames_pb2 as frames
+from proto.methods import COMMANDS
+
+if TYPE_CHECKING:
+    from coordinator.shards.driver import Driver
+    from coordinator.shards.table_calls import TableCalls
+    from proto.catalog import TableEntry
+
+ANSWER_S: Final = 7.0
+"""For an answer, on top of what the replica was asked to wait: then it is asked anew, here or elsewhere."""
+
+
+class HistoryGone(Exception):
+    """What was asked for can't be told any more: the oldest revision that can is `floor`."""
+
+    def __init__(self, floor: int) -> None:
+        super().__init__(f"revisions below {floor} are compacted")
+        self.floor = floor
+
+
+class Feed(Protocol):
+    """Where a watched table's news comes from."""
+
+    async def changes(self, table: TableEntry, first: int, *, wait_s: float = 0.0) -> Part:
+        """What has changed from this revision on, or at least its beginning.
+
+        wait_s: as a follower, wait so long for something to happen, and hear of what is compacted meanwhile; 0: read
+        what can be read. first 0: only where the table stands, as the end of an empty part. Raises HistoryGone,
+        TableNotFound (perhaps only a replica that lags), and what else a read may end with."""
+
+    async def revision(self, table: TableEntry) -> int:
+        """Where the table stands: at least where any client has seen it before this was called.
+
+        Raises TableNotFound, NoLeader, and what else a linearizable read may end with."""
+
+    def has_leader(self, table: TableEntry) -> bool:
+        """Whether a leader of the table's shard is known."""
+
+
+class ShardFeed:
+    """The feed of a coordinator: from the nearest replica, which tells what it has applied."""
+
+    def __init__(self, driver: Driver, calls: TableCalls) -> None:
+        self._driver = driver
+        self._calls = calls
+
+    async def changes(self, table: TableEntry, first: int, *, wait_s: float = 0.0) -> Part:
+        request = frames.ChangesRequest(from_revision=first, wait_ms=int(wait_s * 1000))
+        call = Call(
+            table.shard,
+            NEAREST,
+            COMMANDS[frames.TABLE_CHANGES].access,
+            frames.TABLE_CHANGES,
+            table.id,
+            request.SerializeToString(),
+            deadline=self._driver.time() + wait_s + ANSWER_S,
+        )
+        reply = await self._driver.ask(call)
+        self._calls.term_shown(table, reply.term)
+        return _part(frames.TableChanges.FromString(reply.body))
+
+    async def revision(self, table: TableEntry) -> int:
+        deadline = self._calls.step_deadline(float("inf"))
+        found, reply = await self._calls.read(table, frames.TABLE_STATUS, b"", deadline, linearizable=True)
+        if found.id != table.id:
+            raise errors.TableNotFound(f"another table is called {table.name} now")
+        return reply.revision
+
+    def has_leader(self, table: TableEntry) -> bool:
+        return self._calls.leader_believed(table) is not None
+
+
+def _part(told: frames.TableChanges) -> Part:
+    if told.floor:
+        raise HistoryGone(told.floor)
+    revised = [
+        Revised(each.revision, [Change(key.key, key.kv or None, key.prev or None) for key in each.keys])
+        for each in told.revisions
+    ]
+    return Part(told.first, told.through, revised)

@@ -1,0 +1,360 @@
+"""Who hears of what: the changes of one table, fanned out to its watchers. Pure; nothing here waits.
+
+    add -> BEHIND --replay--> SYNCED        behind: its next revision has been published already, so the history must
+              ^                  |          tell it. synced: all it should know is in its outbox, up to `Hub.revision`
+              +-- outbox full ---+
+    cancel, handle_compacted, end -> ENDED
+
+Two kinds of news come in. publish() brings what has just happened, once for the whole table, and goes to all who are
+synced. replay() brings a part of the history for those who are behind: they began in the past, or their client reads
+too slowly and the outbox was full when an event came. Each watcher's `next` says what it must hear next, so it hears
+everything from there on once and in order, whatever overlaps: a change below `next` is left out, and a part that
+begins above it is not for this watcher.
+
+Whoever feeds the hub reads the history from wants_history() on, as long as that says so. It names the watchers in
+turn, so one that asks for a long past holds up nobody; a part serves everyone whose place it covers.
+
+Watchers who want the same (`Interest`) form a group. The groups of a key are found in a dict (single keys) and in an
+interval map (spans), and a response is encoded once for a group, not once for a watcher.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from coordinator.watch import responses
+from coordinator.watch.intervals import NO_END, IntervalMap
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from random import Random
+
+    from coordinator.watch.changes import Part, Revised
+    from coordinator.watch.outbox import Outbox
+    from coordinator.watch.responses import Header
+
+RESPONSE_REVISIONS_MAX: Final = 1000
+"""Of one response, as in etcd."""
+RESPONSE_BYTES_MAX: Final = 1 << 20
+"""At which a response is closed: what makes it longer is only that a revision is never split."""
+
+OPEN_END: Final = b"\0"
+"""The range_end that means: no upper bound."""
+
+
+class Interest(NamedTuple):
+    """What a watcher wants to hear."""
+
+    key: bytes
+    end: bytes
+    """Empty = the key alone; OPEN_END = everything from it on; else exclusive and above key."""
+    puts: bool = True
+    deletes: bool = True
+    prev_kv: bool = False
+
+
+class State(enum.Enum):
+    """Of a watcher; the module's header draws it."""
+
+    SYNCED = enum.auto()
+    BEHIND = enum.auto()
+    ENDED = enum.auto()
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Watcher:
+    """One watcher of a stream."""
+
+    watch_id: int
+    interest: Interest
+    outbox: Outbox
+    start: int
+    """As its client asked: 0 = from now on."""
+    next: int
+    """The lowest revision that it may still hear of. Of one that is synced, kept only where it lies in the future."""
+    fragment: bool = False
+    state: State = State.ENDED
+    was_told: bool = False
+    """Whether it heard of anything since its last progress notification was due."""
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    interest: Interest
+    watchers: dict[Watcher, None] = field(default_factory=dict)
+
+
+class _Told(NamedTuple):
+    """What one revision means to a group."""
+
+    revision: int
+    events: list[bytes]
+
+
+class _Audience:
+    """Watchers by what they want to hear."""
+
+    def __init__(self, random: Random) -> None:
+        self._groups: dict[Interest, _Group] = {}
+        self._keys: dict[bytes, list[_Group]] = {}
+        self._spans: IntervalMap[list[_Group]] = IntervalMap(random)
+
+    def add(self, watcher: Watcher) -> None:
+        group = self._groups.get(watcher.interest)
+        if group is None:
+            group = self._groups[watcher.interest] = _Group(watcher.interest)
+            self._place(group)
+        group.watchers[watcher] = None
+
+    def _place(self, group: _Group) -> None:
+        key, end = group.interest.key, group.interest.end
+        if not end:
+            self._keys.setdefault(key, []).append(group)
+            return
+        span = (key, NO_END if end == OPEN_END else end)
+        groups = self._spans.get(span)
+        if groups is None:
+            self._spans.add(span, [group])
+        else:
+            groups.append(group)
+
+    def remove(self, watcher: Watcher) -> None:
+        group = self._groups[watcher.interest]
+        del group.watchers[watcher]
+        if not group.watchers:
+            del self._groups[watcher.interest]
+            self._displace(group)
+
+    def _displace(self, group: _Group) -> None:
+        key, end = group.interest.key, group.interest.end
+        if not end:
+            self._keys[key].remove(group)
+            if not self._keys[key]:
+                del self._keys[key]
+            return
+        span = (key, NO_END if end == OPEN_END else end)
+        groups = self._spans.get(span)
+        assert groups is not None
+        groups.remove(group)
+        if not groups:
+            self._spans.remove(span)
+
+    def gather(self, revised: Iterable[Revised]) -> dict[_Group, list[_Told]]:
+        """What each group has to hear of these revisions."""
+        touched: dict[_Group, list[_Told]] = {}
+        if not self._groups:
+            return touched
+        keys, spans = self._keys, self._spans
+        for revision, changes in revised:
+            for change in changes:
+                encoded: list[bytes | None] = [None, None]
+                for groups in (keys.get(change.key, ()), *spans.over(change.key)):
+                    for group in groups:
+                        interest = group.interest
+                        if not (interest.deletes if change.pair is None else interest.puts):
+                            continue
+                        event = encoded[interest.prev_kv]
+                        if event is None:
+                            event = responses.event(change, revision, prev_kv=interest.prev_kv)
+                            encoded[interest.prev_kv] = event
+                        told = touched.setdefault(group, [])
+                        if told and told[-1].revision == revision:
+                            told[-1].events.append(event)
+                        else:
+                            told.append(_Told(revision, [event]))
+        return touched
+
+    def __iter__(self) -> Iterator[Watcher]:
+        for group in self._groups.values():
+            yield from group.watchers
+
+
+class Hub:
+    """All watchers of one table."""
+
+    def __init__(self, revision: int, header: Header, random: Random) -> None:
+        """revision: everything up to it is history, what follows will be published."""
+        self.revision = revision
+        self._header = header
+        self._synced = _Audience(random)
+        self._late = _Audience(random)
+        self._behind: dict[Watcher, None] = {}
+        self._watchers_count = 0
+
+    @property
+    def watchers_count(self) -> int:
+        return self._watchers_count
+
+    @property
+    def behind_count(self) -> int:
+        """Watchers that still have to hear of something that was published."""
+        return len(self._behind)
+
+    @property
+    def lag_revisions(self) -> int:
+        """How far the last of them is behind."""
+        return max((self.revision + 1 - watcher.next for watcher in self._behind), default=0)
+
+    # ---- watchers come and go -------------------------------------------------------------------------------------
+
+    def add(self, watcher: Watcher) -> None:
+        """From watcher.next on it hears of everything that it wants to."""
+        self._watchers_count += 1
+        if watcher.next > self.revision:
+            watcher.state = State.SYNCED
+            self._synced.add(watcher)
+        else:
+            self._enter_behind(watcher, watcher.next)
+
+    def cancel(self, watcher: Watcher) -> None:
+        """It hears of nothing more. No harm if it has ended already."""
+        if watcher.state is State.SYNCED:
+            self._synced.remove(watcher)
+        elif watcher.state is State.BEHIND:
+            self._late.remove(watcher)
+            del self._behind[watcher]
+        else:
+            return
+        watcher.state = State.ENDED
+        self._watchers_count -= 1
+
+    def end(self, reason: str) -> None:
+        """The table is no more: all watchers hear why, and end."""
+        for watcher in [*self._synced, *self._late]:
+            self.cancel(watcher)
+            end = responses.canceled(self._header(self.revision), watcher.watch_id, reason=reason)
+            watcher.outbox.put((end,))
+
+    def _enter_behind(self, watcher: Watcher, next_revision: int) -> None:
+        watcher.next = next_revision
+        watcher.state = State.BEHIND
+        self._late.add(watcher)
+        self._behind[watcher] = None
+
+    def _fall_behind(self, watcher: Watcher, next_revision: int) -> None:
+        self._synced.remove(watcher)
+        self._enter_behind(watcher, next_revision)
+
+    def _catch_up(self, watcher: Watcher) -> None:
+        self._late.remove(watcher)
+        del self._behind[watcher]
+        watcher.state = State.SYNCED
+        self._synced.add(watcher)
+
+    # ---- news -----------------------------------------------------------------------------------------------------
+
+    def publish(self, part: Part) -> None:
+        """What has happened since: part.first is the revision after the hub's."""
+        assert part.first == self.revision + 1, f"{part.first} does not follow {self.revision}"
+        for group, told in self._synced.gather(part.revised).items():
+            for watcher, missed in self._deliver(group, told, current=None):
+                self._fall_behind(watcher, missed)
+        self.revision = part.through
+
+    def replay(self, part: Part) -> None:
+        """A part of the history, for whoever is behind and waits for some of it."""
+        current = max(self.revision, part.through)
+        missing: set[Watcher] = set()
+        for group, told in self._late.gather(part.revised).items():
+            for watcher, missed in self._deliver(group, told, current=current, first=part.first):
+                watcher.next = missed
+                missing.add(watcher)
+        for watcher in list(self._behind):
+            if watcher not in missing and part.first <= watcher.next:
+                watcher.next = max(watcher.next, part.through + 1)
+                if watcher.next > self.revision:
+                    self._catch_up(watcher)
+
+    def wants_history(self) -> int | None:
+        """The revision from which somebody who is behind, and has room, must be told; None if nobody is."""
+        for watcher in self._behind:
+            if not watcher.outbox.is_full:
+                del self._behind[watcher]
+                self._behind[watcher] = None  # to the end of the queue
+                return watcher.next
+        return None
+
+    def handle_compacted(self, floor: int) -> None:
+        """The history below this revision is gone: who still needs it ends, as in etcd with a header that says 0."""
+        for watcher in list(self._behind):
+            if watcher.next < floor:
+                self.cancel(watcher)
+                end = responses.canceled(self._header(0), watcher.watch_id, compact_revision=floor)
+                watcher.outbox.put((end,))
+
+    def handle_gap(self, floor: int) -> None:
+        """What followed the hub's revision was compacted before it could be published."""
+        assert floor > self.revision + 1
+        for watcher in list(self._synced):
+            if watcher.next < floor:
+                self._fall_behind(watcher, max(watcher.next, self.revision + 1))
+        self.revision = floor - 1
+        self.handle_compacted(floor)
+
+    def _deliver(
+        self, group: _Group, told: Sequence[_Told], *, current: int | None, first: int = 0
+    ) -> list[tuple[Watcher, int]]:
+        """Gives who could not take all of it, and from which revision on.
+
+        current: the revision in the header, else the last one of each response. first: who waits for something before
+        it is left out."""
+        behind: list[tuple[Watcher, int]] = []
+        packs = list(_pack(told))
+        encoded: dict[tuple[int, int, bool], list[bytes]] = {}
+        for watcher in group.watchers:
+            if watcher.next < first:
+                continue
+            for number, pack in enumerate(packs):
+                last = pack[-1].revision
+                if watcher.next > last:
+                    continue
+                if watcher.outbox.is_full:
+                    behind.append((watcher, max(watcher.next, pack[0].revision)))
+                    break
+                if watcher.next > pack[0].revision:
+                    heard = [each for each in pack if each.revision >= watcher.next]
+                    messages = self._encode(watcher, heard, current or last)
+                else:
+                    alike = (number, watcher.watch_id, watcher.fragment)
+                    messages = encoded.get(alike) or self._encode(watcher, pack, current or last)
+                    encoded[alike] = messages
+                watcher.outbox.put(messages)
+                watcher.was_told = True
+        return behind
+
+    def _encode(self, watcher: Watcher, told: Sequence[_Told], revision: int) -> list[bytes]:
+        events = told[0].events if len(told) == 1 else [event for each in told for event in each.events]
+        return responses.events(self._header(revision), watcher.watch_id, events, fragment=watcher.fragment)
+
+    # ---- progress -------------------------------------------------------------------------------------------------
+
+    def is_current(self, watcher: Watcher) -> bool:
+        """Whether everything up to `revision` that it wants is in its outbox, and that revision means it at all."""
+        return watcher.state is State.SYNCED and self.revision >= max(watcher.start, watcher.next - 1)
+
+    def notify(self, watcher: Watcher) -> None:
+        """A progress notification is due: it gets one if it is current and nothing else told it where it stands."""
+        if not watcher.was_told and self.is_current(watcher) and not watcher.outbox.is_full:
+            watcher.outbox.put((responses.progress(self._header(self.revision), watcher.watch_id),))
+        watcher.was_told = False
+
+    def tell_progress(self, watchers: Collection[Watcher], outbox: Outbox) -> None:
+        """All watchers of a stream are told where they stand, if all are current; else nobody is, as in etcd."""
+        if watchers and all(map(self.is_current, watchers)):
+            outbox.put((responses.progress(self._header(self.revision), responses.NO_WATCHER),))
+
+
+def _pack(told: Iterable[_Told]) -> Iterator[list[_Told]]:
+    """Revisions put together into responses of a bounded size."""
+    pack: list[_Told] = []
+    size = 0
+    for each in told:
+        pack.append(each)
+        size += sum(map(len, each.events))
+        if size >= RESPONSE_BYTES_MAX or len(pack) >= RESPONSE_REVISIONS_MAX:
+            yield pack
+            pack, size = [], 0
+    if pack:
+        yield pack

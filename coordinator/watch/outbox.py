@@ -1,0 +1,76 @@
+"""What waits to be sent on one watch stream, with a bound.
+
+The bound is a stream's, not a watcher's: HTTP/2 controls the flow of a stream, so its watchers are fast or slow
+together. A second bound holds for all streams of the coordinator. Whoever is about to add events asks `is_full` first;
+answers to requests and the news that a watcher has ended are always taken, because there is at most one for each
+request or watcher, and a stream that is full takes no more requests.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+class Budget:
+    """Bytes that all outboxes together may hold before each takes no more than one response at a time."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.bytes = 0
+
+
+class Outbox:
+    """First in, first out."""
+
+    def __init__(
+        self, budget: Budget, *, bytes_max: int, on_message: Callable[[], None], on_room: Callable[[], None]
+    ) -> None:
+        """on_message: there is something to send again. on_room: it was full, and is half empty again."""
+        self._budget = budget
+        self._bytes_max = bytes_max
+        self._on_message = on_message
+        self._on_room = on_room
+        self._messages: deque[bytes] = deque()
+        self._bytes = 0
+        self._was_full = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether events must wait. An empty outbox takes a response of any size: some are larger than the bound."""
+        over = self._bytes >= self._bytes_max or self._budget.bytes >= self._budget.bytes_max
+        full = over and bool(self._messages)
+        self._was_full = self._was_full or full
+        return full
+
+    def put(self, messages: Iterable[bytes]) -> None:
+        """Messages that belong together: nothing comes between them."""
+        idle = not self._messages
+        for message in messages:
+            self._messages.append(message)
+            self._count(len(message))
+        if idle:
+            self._on_message()
+
+    def pop(self) -> bytes | None:
+        """The next one to send; None = nothing waits."""
+        if not self._messages:
+            return None
+        message = self._messages.popleft()
+        self._count(-len(message))
+        if self._was_full and (not self._messages or 2 * self._bytes <= self._bytes_max) and not self.is_full:
+            self._was_full = False
+            self._on_room()
+        return message
+
+    def close(self) -> None:
+        """Nobody will send the rest."""
+        self._messages.clear()
+        self._count(-self._bytes)
+
+    def _count(self, size: int) -> None:
+        self._bytes += size
+        self._budget.bytes += size

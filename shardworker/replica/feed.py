@@ -1,0 +1,315 @@
+"""What has changed in a table, for those who follow it: each asks from a revision on, and gets what there is.
+
+A follower that is up to date waits here until something happens, and is told with the turn that committed it; one
+that is behind is answered at once. There is no subscription to lose: who has heard everything up to a revision asks
+from the next one, here or at another replica, and a slow one simply asks later. So nothing is queued for anybody but
+what happened lately, once for each table that is followed, within bounds.
+
+    from > revision        wait, for as long as the request says
+    from in what is kept   answer from memory; to a follower also what was compacted meanwhile
+    from >= floor          read the table's log, on a thread
+    from < floor           say where the floor is
+
+A replica tells what it has applied, whether it leads or not.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from google.protobuf.message import DecodeError
+
+from proto import errors
+from proto.internal import frames_pb2 as frames
+from shardworker.machine import Listen, Result, history
+from shardworker.machine.snapshot import snapshot
+from shardworker.machine.tables import load_table
+from shardworker.replica.part import Part
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import apsw
+
+    from shardworker.machine import Change
+    from shardworker.machine.tables import TableState
+    from shardworker.replica.long_reads import LongReads
+    from shardworker.replica.part import Handler, ReplicaContext
+
+PART_BYTES_MAX: Final = 1 << 20
+"""An answer ends with the revision that reaches this."""
+
+KEPT_BYTES_MAX: Final = 8 << 20
+"""Of one table's latest changes."""
+KEPT_BYTES_MAX_TOTAL: Final = 64 << 20
+"""Of all tables' together; the table that changes gives way."""
+
+FORGET_MS: Final = 60_000
+"""Nobody has asked about a table for so long: its changes are taken down no longer."""
+
+
+@dataclass(slots=True)
+class _Waiter:
+    identity: bytes
+    call: int
+    first: int
+    ticks_left: int
+
+
+@dataclass(slots=True)
+class _Followed:
+    """What happened lately to a table."""
+
+    since: int
+    """Everything after this revision is kept."""
+    kept: deque[Change] = field(default_factory=deque)
+    kept_bytes: int = 0
+    waiting: list[_Waiter] = field(default_factory=list)
+    unasked_ticks: int = 0
+
+    def forget(self, since: int) -> None:
+        self.kept.clear()
+        self.kept_bytes = 0
+        self.since = since
+
+
+class Feed(Part):
+    """The followed tables of one replica."""
+
+    def __init__(self, context: ReplicaContext, long_reads: LongReads) -> None:
+        self._machine = context.machine
+        self._store = context.store
+        self._outgoing = context.outgoing
+        self._long_reads = long_reads
+        self._tick_ms = context.cluster.raft.tick_ms
+        self._followed: dict[int, _Followed] = {}
+        self._kept_bytes = 0
+        self._held: set[bytes] = set()
+        """Links to which an answer could go once there is room."""
+
+    def methods(self) -> Mapping[int, Handler]:
+        return {frames.TABLE_CHANGES: self._ask}
+
+    def _ask(self, identity: bytes, request: frames.Request) -> None:
+        try:
+            asked = frames.ChangesRequest.FromString(request.body)
+        except DecodeError as error:
+            raise errors.MalformedRequest(str(error)) from None
+        table = self._machine.tables.get(request.table_id)
+        if table is None:
+            raise errors.TableNotFound
+        first = asked.from_revision or table.revision + 1
+        if not asked.wait_ms:
+            if 0 < asked.from_revision < table.floor:
+                self._answer(identity, request.call, table, _floor(first, table.floor))
+            else:
+                self._tell(identity, request.call, table, first, prev_above=table.floor)
+            return
+        followed = self._follow(table)
+        if first > table.revision:
+            ticks = max(1, asked.wait_ms // self._tick_ms)
+            followed.waiting.append(_Waiter(identity, request.call, first, ticks))
+        else:
+            self._tell(identity, request.call, table, first)
+
+    def _follow(self, table: TableState) -> _Followed:
+        followed = self._followed.get(table.id)
+        if followed is None:
+            followed = self._followed[table.id] = _Followed(table.revision)
+            self._listen()
+        followed.unasked_ticks = 0
+        return followed
+
+    def _listen(self) -> None:
+        self._machine.listen(dict.fromkeys(self._followed, Listen.WITH_PREVIOUS))
+
+    # ---- answers ----------------------------------------------------------------------------------------------------
+
+    def _tell(
+        self, identity: bytes, call: int, table: TableState, first: int, *, prev_above: int = -1
+    ) -> None:
+        """Answer with what there is from this revision on. Raises QueueFull.
+
+        prev_above: pairs before are told of higher revisions only; a follower is told of all that are known."""
+        followed = self._followed.get(table.id)
+        if first > table.revision:
+            self._answer(identity, call, table, _nothing(first))
+        elif followed is not None and first > followed.since:
+            self._answer(identity, call, table, _from_memory(followed.kept, first, prev_above))
+        elif first < table.floor:
+            self._answer(identity, call, table, _floor(first, table.floor))
+        else:
+            self._long_reads.submit(
+                identity,
+                partial(self._read_log, table.id, first, table.revision),
+                partial(self._outgoing.answer, identity, call),
+            )
+
+    def _answer(self, identity: bytes, call: int, table: TableState, told: frames.TableChanges) -> None:
+        self._outgoing.answer(identity, call, Result(table.revision, told.SerializeToString()))
+
+    def _read_log(self, table_id: int, first: int, revision: int) -> Result:
+        """On a thread. revision: where the table stood when this was asked for; it may stand higher now."""
+        connection = self._store.reader()
+        try:
+            return Result(revision, _from_log(connection, table_id, first, revision).SerializeToString())
+        except errors.BoathouseError as error:
+            return Result(0, b"", error)
+        finally:
+            self._store.close_reader(connection)
+
+    # ---- what happens -----------------------------------------------------------------------------------------------
+
+    def end_turn(self) -> None:
+        """Keep what the turn has changed, and tell those who waited for it."""
+        for change in self._machine.take_changes():
+            self._keep(change)
+        self._held.clear()
+        for table_id, followed in self._followed.items():
+            if followed.waiting:
+                self._tell_waiting(table_id, followed)
+
+    def _keep(self, change: Change) -> None:
+        followed = self._followed.get(change.table_id)
+        if followed is None:
+            return
+        self._kept_bytes -= followed.kept_bytes
+        if change.missing:
+            followed.forget(change.revision)
+        else:
+            followed.kept.append(change)
+            followed.kept_bytes += _size_bytes(change)
+        while followed.kept and (
+            followed.kept_bytes > KEPT_BYTES_MAX
+            or self._kept_bytes + followed.kept_bytes > KEPT_BYTES_MAX_TOTAL
+        ):
+            oldest = followed.kept.popleft()
+            followed.kept_bytes -= _size_bytes(oldest)
+            followed.since = oldest.revision
+        self._kept_bytes += followed.kept_bytes
+
+    def _tell_waiting(self, table_id: int, followed: _Followed) -> None:
+        table = self._machine.tables.get(table_id)
+        still: list[_Waiter] = []
+        for waiter in followed.waiting:
+            if table is not None and waiter.first > table.revision and waiter.ticks_left > 0:
+                still.append(waiter)
+            elif not self._outgoing.has_room(waiter.identity):
+                self._held.add(waiter.identity)
+                still.append(waiter)
+            else:
+                self._tell_waiter(table, waiter)
+        followed.waiting = still
+
+    def _tell_waiter(self, table: TableState | None, waiter: _Waiter) -> None:
+        try:
+            if table is None:
+                raise errors.TableNotFound
+            self._tell(waiter.identity, waiter.call, table, waiter.first)
+        except errors.BoathouseError as error:
+            self._outgoing.refuse(waiter.identity, waiter.call, error)
+
+    def has_work(self) -> bool:
+        return any(map(self._outgoing.has_room, self._held))
+
+    def tick(self) -> None:
+        """Let those go who have waited long enough, with the end of the turn; forget tables nobody asks about."""
+        forgotten: list[int] = []
+        for table_id, followed in self._followed.items():
+            for waiter in followed.waiting:
+                waiter.ticks_left -= 1
+            if not followed.waiting:
+                followed.unasked_ticks += 1
+                if followed.unasked_ticks * self._tick_ms >= FORGET_MS:
+                    forgotten.append(table_id)
+        for table_id in forgotten:
+            self._kept_bytes -= self._followed.pop(table_id).kept_bytes
+            self._listen()
+
+    def ticks_until_action(self) -> int:
+        ticks = super().ticks_until_action()
+        for followed in self._followed.values():
+            if followed.waiting:
+                ticks = min(ticks, *(max(1, waiter.ticks_left) for waiter in followed.waiting))
+            else:
+                ticks = min(ticks, max(1, FORGET_MS // self._tick_ms - followed.unasked_ticks))
+        return ticks
+
+    def abandon(self, why: str) -> None:
+        """Who waits asks again, and hears then whether this replica still serves."""
+        for followed in self._followed.values():
+            for waiter in followed.waiting:
+                nothing = _nothing(waiter.first).SerializeToString()
+                self._outgoing.answer(waiter.identity, waiter.call, Result(0, nothing))
+            followed.waiting.clear()
+
+    def installed(self) -> None:
+        """What led to the new state is not known: who is behind it has to read the log."""
+        for table_id, followed in self._followed.items():
+            table = self._machine.tables.get(table_id)
+            followed.forget(followed.since if table is None else table.revision)
+        self._kept_bytes = 0
+        self._listen()
+
+    def statistics(self) -> Mapping[str, int]:
+        return {"tables_followed": len(self._followed), "feed_bytes_kept": self._kept_bytes}
+
+
+def _size_bytes(change: Change) -> int:
+    return sum([edit.size_bytes for edit in change.edits])
+
+
+def _nothing(first: int) -> frames.TableChanges:
+    return frames.TableChanges(first=first, through=first - 1)
+
+
+def _floor(first: int, floor: int) -> frames.TableChanges:
+    return frames.TableChanges(first=first, through=first - 1, floor=floor)
+
+
+def _from_memory(kept: Iterable[Change], first: int, prev_above: int) -> frames.TableChanges:
+    """Of changes that begin at first or before it, those from first on; at least one."""
+    told = frames.TableChanges(first=first)
+    size_bytes = 0
+    for change in kept:
+        if change.revision < first:
+            continue
+        size_bytes += _add(
+            told.revisions.add(revision=change.revision), change, prev_kv=change.revision > prev_above
+        )
+        told.through = change.revision
+        if size_bytes >= PART_BYTES_MAX:
+            break
+    return told
+
+
+def _from_log(connection: apsw.Connection, table_id: int, first: int, revision: int) -> frames.TableChanges:
+    """What the table's log says from first on. Raises TableNotFound."""
+    with snapshot(connection):
+        table = load_table(connection, table_id)
+        if table is None:
+            raise errors.TableNotFound
+        if first < table.floor:
+            return _floor(first, table.floor)
+        told = frames.TableChanges(first=first)
+        size_bytes = 0
+        for change in history(connection, table_id, first, previous=True):
+            if not told.revisions or told.revisions[-1].revision != change.revision:
+                told.revisions.add(revision=change.revision)
+            # As in etcd, where a pair before is read at the revision before: that must not be compacted.
+            size_bytes += _add(told.revisions[-1], change, prev_kv=change.revision > table.floor)
+            if size_bytes >= PART_BYTES_MAX and not change.more:
+                told.through = change.revision
+                return told
+        told.through = max(table.revision, revision)
+        return told
+
+
+def _add(told: frames.RevisionChanges, change: Change, *, prev_kv: bool) -> int:
+    for edit in change.edits:
+        prev = edit.prev if prev_kv else None
+        told.keys.add(key=edit.key, kv=edit.kv or b"", prev=prev or b"")
+    return _size_bytes(change)

@@ -1,0 +1,78 @@
+"""Which methods the port serves, and what it answers for those that it does not."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coordinator.server import api_services
+from proto.etcd import rpc_pb2 as etcd
+from proto.internal import frames_pb2 as frames
+from proto.methods import METHODS
+from tests.unit.coordinator.running import in_loop, refused, running
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+def test_all_services_of_both_apis_are_known() -> None:
+    assert api_services() == {
+        *(f"etcdserverpb.{name}" for name in ("KV", "Watch", "Lease", "Cluster", "Maintenance", "Auth")),
+        "v3lockpb.Lock",
+        "v3electionpb.Election",
+        *(f"regatta.v1.{name}" for name in ("KV", "Cluster", "Tables")),
+        "maintenance.v1.Maintenance",
+        *(f"replication.v1.{name}" for name in ("Log", "Metadata", "Snapshot")),
+    }
+
+
+@in_loop
+async def test_every_method_of_the_table_is_served_and_no_other(tmp_path: Path) -> None:
+    async with running(tmp_path, leader=None) as cluster:
+        assert cluster.coordinator.served == METHODS.keys()
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/etcdserverpb.Lease/LeaseGrant", "unknown method LeaseGrant for service etcdserverpb.Lease"),
+        ("/etcdserverpb.KV/Nope", "unknown method Nope for service etcdserverpb.KV"),
+        ("/regatta.v1.Tables/List", "unknown method List for service regatta.v1.Tables"),
+        ("/nope.KV/Range", "unknown service nope.KV"),
+    ],
+)
+def test_a_method_that_is_not_built_says_so(tmp_path: Path, path: str, text: str) -> None:
+    @in_loop
+    async def scenario() -> None:
+        async with running(tmp_path) as cluster:
+            assert await refused(cluster.raw(path)(b"")) == ("UNIMPLEMENTED", text)
+
+    scenario()
+
+
+async def never() -> AsyncIterator[bytes]:
+    await asyncio.Event().wait()
+    yield b""
+
+
+@in_loop
+async def test_a_stream_that_is_not_built_is_refused_before_its_first_message(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        keep_alive = cluster.channel.stream_stream("/etcdserverpb.Lease/Nothing", bytes, bytes)(never())
+        async with asyncio.timeout(5):
+            assert (await refused(keep_alive.read()))[0] == "UNIMPLEMENTED"
+
+
+@in_loop
+async def test_a_bug_of_ours_is_an_internal_error_not_a_riddle(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        # REPLICA_STATUS answered with bytes that are none.
+        cluster.workers[1, 1].script[frames.REPLICA_STATUS] = lambda _: frames.Reply(body=b"\xff")
+        status = cluster.raw("/etcdserverpb.Maintenance/Status")
+        assert await refused(status(etcd.StatusRequest().SerializeToString())) == (
+            "INTERNAL",
+            "boathouse: internal error: DecodeError",
+        )

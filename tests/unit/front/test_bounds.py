@@ -1,0 +1,528 @@
+"""What a client may cost: each bound of coordinator.front.limits.Limits, reached and not passed.
+
+Without a socket where that is possible, else on a port with limits short enough to wait for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import h2.connection
+import h2.events
+import h2.settings
+import pytest
+from hpack import Encoder
+
+from coordinator.front import grpc_wire
+from coordinator.front.http2 import frames
+from coordinator.front.http2.connection import RequestStarted
+from coordinator.front.http2.frames import EncodedHeaders, ErrorCode
+from coordinator.front.http2.headers import STATUS_200, literal
+from coordinator.front.limits import Limits
+from proto.methods import Kind
+from tests.property.front.peers import REQUEST, client, facts_of, ours
+from tests.unit.coordinator.running import in_loop, refused
+from tests.unit.front.serving import Serving, route, serving
+from tests.waiting import wait_until_async
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from coordinator.api.call import Call
+
+CALM = [("fault", int(ErrorCode.ENHANCE_YOUR_CALM))]
+HELLO = frames.PREFACE + frames.settings({})
+BLOCK = Encoder().encode(REQUEST)
+HEAD = EncodedHeaders(STATUS_200 + literal(b"content-type", b"application/grpc"), ends=False)
+END = EncodedHeaders(literal(b"grpc-status", b"0"), ends=True)
+
+
+# ---- floods ----------------------------------------------------------------------------------------------------------
+
+
+def rapid_reset() -> Iterator[bytes]:
+    for stream in range(1, 1 << 31, 2):
+        yield frames.frame(frames.HEADERS, frames.END_HEADERS, stream, BLOCK) + frames.rst_stream(
+            stream, ErrorCode.CANCEL
+        )
+
+
+def faulty_requests() -> Iterator[bytes]:
+    """Rapid reset turned round: requests that make the server reset them."""
+    for stream in range(1, 1 << 31, 2):
+        headers = frames.frame(frames.HEADERS, frames.END_HEADERS, stream, BLOCK)
+        yield headers + frames.frame(frames.WINDOW_UPDATE, 0, stream, bytes(4))
+
+
+def the_same(frame: bytes, first: bytes = b"") -> Callable[[], Iterator[bytes]]:
+    def flood() -> Iterator[bytes]:
+        yield first
+        while True:
+            yield frame
+
+    return flood
+
+
+OPEN = frames.frame(frames.HEADERS, frames.END_HEADERS, 1, BLOCK)
+
+FLOODS = {
+    "rapid reset": rapid_reset,
+    "requests that are reset here": faulty_requests,
+    "empty CONTINUATION": the_same(
+        frames.frame(frames.CONTINUATION, 0, 1), frames.frame(frames.HEADERS, 0, 1, BLOCK)
+    ),
+    "CONTINUATION": the_same(
+        frames.frame(frames.CONTINUATION, 0, 1, bytes(16_384)), frames.frame(frames.HEADERS, 0, 1, BLOCK)
+    ),
+    "empty DATA": the_same(frames.frame(frames.DATA, 0, 1), OPEN),
+    "padding": the_same(frames.frame(frames.DATA, frames.PADDED, 1, b"\3" + bytes(3)), OPEN),
+    "PING": the_same(frames.frame(frames.PING, 0, 0, bytes(8))),
+    "PING answers": the_same(frames.frame(frames.PING, frames.ACK, 0, bytes(8))),
+    "SETTINGS": the_same(frames.settings({})),
+    "SETTINGS answers": the_same(frames.SETTINGS_ACK),
+    "WINDOW_UPDATE": the_same(frames.window_update(0, 1)),
+    "WINDOW_UPDATE of a stream": the_same(frames.window_update(1, 1), OPEN),
+    "PRIORITY": the_same(frames.frame(frames.PRIORITY, 0, 1, bytes(5))),
+    "RST_STREAM": the_same(frames.rst_stream(1, ErrorCode.CANCEL), OPEN),
+    "unknown frames": the_same(frames.frame(77, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
+def test_a_flood_ends_the_connection(flood: Callable[[], Iterator[bytes]]) -> None:
+    server = ours()
+    server.receive(HELLO, 0.0)
+    limit = 2 * int(server._limits.nuisance_max)
+    for number, part in enumerate(flood()):
+        facts = facts_of(server.receive(part, number * 1e-6))
+        server.take()
+        if server.fault is not None:
+            assert facts[-1:] == CALM
+            return
+        assert number < limit
+        assert len(server.streams) <= 1
+
+
+def test_pings_of_a_go_client_are_no_flood() -> None:
+    server = ours()
+    server.receive(HELLO, 0.0)
+    server.take()
+    for second in range(0, 86_400, 10):
+        server.receive(frames.frame(frames.PING, 0, 0, bytes(8)), float(second))
+        assert server.take().startswith(b"\0\0\x08\x06\x01")
+    assert server.fault is None
+
+
+def test_what_comes_with_answers_is_no_flood() -> None:
+    # A client that measures the bandwidth pings for each part of an answer, and gives two windows back.
+    server, now = ours(), 0.0
+    server.receive(HELLO + OPEN, now)
+    stream = server.streams[1]
+    server.send_head(stream, HEAD)
+    window = frames.window_update(0, 10_000) + frames.window_update(1, 10_000)
+    for _ in range(20_000):
+        server.send_data(stream, bytes(10_000))
+        server.make_room(1 << 20)
+        server.receive(window + frames.frame(frames.PING, 0, 0, bytes(8)), now)
+        server.take()
+    assert server.fault is None
+
+
+def test_calls_that_are_cancelled_at_a_sane_pace_are_no_flood() -> None:
+    server = ours()
+    server.receive(HELLO, 0.0)
+    for number, part in enumerate(rapid_reset()):
+        server.receive(part, number / 150)
+        if number == 10_000:
+            break
+    assert server.fault is None
+
+
+# ---- headers ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_header_bomb_is_not_unpacked() -> None:
+    encoder = Encoder()
+    bomb = encoder.encode([*REQUEST, ("x", "y" * 3_900)]) + encoder.encode([("x", "y" * 3_900)]) * 4_000
+    assert len(bomb) < 16_384
+    server = ours()
+    facts = facts_of(server.receive(HELLO + frames.frame(frames.HEADERS, frames.END_HEADERS, 1, bomb), 0.0))
+    assert facts == CALM
+
+
+def test_streams_beyond_the_limit_are_refused_and_the_others_go_on() -> None:
+    server = ours(dataclasses.replace(Limits(), streams_max=3))
+    peer = client()
+    for stream in (1, 3, 5, 7):
+        # h2 has not heard of the limit yet, so it sends the fourth.
+        peer.send_headers(stream, REQUEST, end_stream=True)
+    started = server.receive(peer.data_to_send(), 0.0)
+    assert [event.stream.id for event in started if isinstance(event, RequestStarted)] == [1, 3, 5]
+    (event,) = [e for e in peer.receive_data(server.take()) if isinstance(e, h2.events.StreamReset)]
+    assert (event.stream_id, event.error_code) == (7, ErrorCode.REFUSED_STREAM)
+    server.respond(server.streams[1], HEAD, b"x", END)
+    peer.receive_data(server.take())
+    peer.send_headers(9, REQUEST, end_stream=True)
+    assert len(server.receive(peer.data_to_send(), 0.0)) == 1
+
+
+def test_a_fourth_connection_of_three_is_closed() -> None:
+    @in_loop
+    async def scenario() -> None:
+        async with serving(limits=dataclasses.replace(Limits(), connections_max=3)) as server:
+            async with contextlib.AsyncExitStack() as stack:
+                for _ in range(3):
+                    await stack.enter_async_context(raw(server))
+                await wait_until_async(lambda: server.front.is_full, timeout_s=5, what="three")
+                async with raw(server, hello=False) as fourth:
+                    assert await fourth.ended()
+            await wait_until_async(lambda: not server.front.is_full, timeout_s=5, what="their end")
+            async with raw(server) as another:
+                await another.hears(h2.events.RemoteSettingsChanged)
+
+    scenario()
+
+
+# ---- a client by hand ------------------------------------------------------------------------------------------------
+
+
+class Raw:
+    """A client whose every frame is the test's own."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.h2: h2.connection.H2Connection = client()
+        self.events: list[h2.events.Event] = []
+
+    def flush(self) -> None:
+        self.writer.write(self.h2.data_to_send())
+
+    def open(self, path: str, *more: tuple[str, str]) -> int:
+        stream = self.h2.get_next_available_stream_id()
+        fields = [(name, path if name == ":path" else value) for name, value in REQUEST]
+        self.h2.send_headers(stream, [*fields, *more])
+        self.flush()
+        return stream
+
+    def call(self, path: str, message: bytes = b"") -> int:
+        stream = self.open(path)
+        self.h2.send_data(stream, grpc_wire.prefixed(message), end_stream=True)
+        self.flush()
+        return stream
+
+    async def hears(self, *kinds: type[h2.events.Event]) -> Any:
+        """The next event of one of these kinds."""
+        async with asyncio.timeout(5):
+            while True:
+                while self.events:
+                    event = self.events.pop(0)
+                    if isinstance(event, kinds):
+                        return event
+                data = await self.reader.read(1 << 16)
+                assert data, "the server hung up"
+                self.events += self.h2.receive_data(data)
+                self.flush()
+
+    async def reads(self, part: bytes) -> bytes:
+        """What the server says up to and with this, unread by h2, which takes any GOAWAY for the end."""
+        read = b""
+        async with asyncio.timeout(5):
+            while part not in read:
+                data = await self.reader.read(1 << 16)
+                assert data, f"the server hung up after {read!r}"
+                read += data
+        return read
+
+    async def ended(self) -> bool:
+        """Whether the server hangs up; everything before is read and dropped."""
+        async with asyncio.timeout(5):
+            with contextlib.suppress(ConnectionError):
+                while await self.reader.read(1 << 16):
+                    pass
+            return True
+
+
+def fields_of(answer: h2.events.ResponseReceived) -> dict[str, str]:
+    """Headers of an answer by name."""
+    return {bytes(name).decode(): bytes(value).decode() for name, value in answer.headers or ()}
+
+
+@contextlib.asynccontextmanager
+async def raw(server: Serving, *, hello: bool = True, **settings: int) -> AsyncIterator[Raw]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    peer = Raw(reader, writer)
+    if settings:
+        peer.h2.update_settings({h2.settings.SettingCodes[name]: value for name, value in settings.items()})
+    if hello:
+        peer.flush()
+    try:
+        yield peer
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+def short(**limits: float) -> Limits:
+    """Time limits that a test can wait for."""
+    return dataclasses.replace(Limits(), check_interval_s=0.02, **limits)  # type: ignore[arg-type]
+
+
+# ---- time ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"", frames.PREFACE[:10], frames.PREFACE, frames.PREFACE + b"\0\0"],
+    ids=["nothing", "half a preface", "no SETTINGS", "half of SETTINGS"],
+)
+def test_a_connection_that_does_not_begin_is_ended(said: bytes) -> None:
+    @in_loop
+    async def scenario() -> None:
+        async with serving(limits=short(opening_s=0.1)) as server, raw(server, hello=False) as peer:
+            peer.writer.write(said)
+            assert await peer.ended()
+
+    scenario()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [OPEN[:20], frames.frame(frames.HEADERS, 0, 1, BLOCK), b"\0\0\x08\x06"],
+    ids=["half a frame", "half a block", "half a PING"],
+)
+def test_a_frame_or_a_header_block_that_does_not_end_ends_the_connection(said: bytes) -> None:
+    @in_loop
+    async def scenario() -> None:
+        async with serving(limits=short(header_block_s=0.1)) as server, raw(server, hello=False) as peer:
+            peer.writer.write(HELLO + said)
+            assert await peer.ended()
+
+    scenario()
+
+
+def test_a_block_that_trickles_is_as_slow_as_it_began() -> None:
+    server = ours()
+    server.receive(HELLO + frames.frame(frames.HEADERS, 0, 1, BLOCK), 1.0)
+    server.receive(frames.frame(frames.CONTINUATION, 0, 1, b"")[:5], 2.0)
+    server.receive(frames.frame(frames.CONTINUATION, 0, 1, b"")[5:], 3.0)
+    assert server.partial_since == 1.0
+    server.receive(frames.frame(frames.CONTINUATION, frames.END_HEADERS, 1, b""), 4.0)
+    assert server.partial_since is None
+    # A busy connection always has a part of something: that is not slow.
+    server.receive(OPEN[:4], 5.0)
+    server.receive(frames.frame(frames.PING, 0, 0, bytes(8))[4:], 6.0)
+    assert server.partial_since in {5.0, 6.0, None}
+
+
+async def sink(call: Call) -> bytes:
+    return b"%d" % sum([len(message) async for message in call.messages()])
+
+
+async def echo(call: Call) -> bytes:
+    return call.body
+
+
+@in_loop
+async def test_a_body_that_stops_half_way_is_refused() -> None:
+    routes = (route("Echo", echo), route("Sink", sink, Kind.CLIENT_STREAM))
+    async with serving(*routes, limits=short(body_stall_s=0.1)) as server, raw(server) as peer:
+        for path in ("/test.Service/Echo", "/test.Service/Sink"):
+            stream = peer.open(path)
+            peer.h2.send_data(stream, grpc_wire.prefixed(bytes(100))[:50])
+            peer.flush()
+            answer = await peer.hears(h2.events.ResponseReceived)
+            assert fields_of(answer)["grpc-status"] == "14"
+            await peer.hears(h2.events.StreamReset)
+        await wait_until_async(lambda: server.streams == 0, timeout_s=5, what="no streams")
+
+
+@in_loop
+async def test_a_body_that_never_begins_ends_at_the_methods_time_limit() -> None:
+    async with serving(route("Echo", echo, timeout_s=0.1)) as server, raw(server) as peer:
+        peer.open("/test.Service/Echo")
+        answer = await peer.hears(h2.events.ResponseReceived)
+        assert fields_of(answer)["grpc-message"] == "etcdserver: request timed out"
+
+
+@in_loop
+async def test_a_silent_connection_is_asked_and_then_ended() -> None:
+    async with serving(limits=short(idle_s=0.1, idle_answer_s=0.1)) as server:
+        async with raw(server) as peer:
+            for _ in range(3):  # it answers, and stays
+                await peer.hears(h2.events.PingReceived)
+        async with raw(server) as peer:
+            assert await peer.ended()  # it reads, and says nothing
+
+
+# ---- answers that are not read ---------------------------------------------------------------------------------------
+
+
+async def flood(call: Call) -> None:
+    while True:
+        await call.send(bytes(10_000))
+
+
+async def large(call: Call) -> bytes:
+    await asyncio.sleep(0)
+    return bytes(int(call.body))
+
+
+@in_loop
+async def test_a_stream_that_is_never_read_ends_and_its_neighbours_go_on() -> None:
+    routes = (route("Flood", flood, Kind.SERVER_STREAM), route("Echo", echo))
+    limits = short(read_stall_s=0.2, stream_answer_bytes_max=100_000)
+    async with serving(*routes, limits=limits) as server, raw(server) as peer:
+        stream = peer.call("/test.Service/Flood")
+        await wait_until_async(lambda: server.front.room.tally.bytes > 100_000, timeout_s=5, what="a queue")
+        assert server.front.room.tally.bytes <= 110_005
+        # The connection's window is used up by what is not read; only the stream is at fault.
+        peer.h2.increment_flow_control_window(1 << 20)
+        peer.flush()
+        peer.call("/test.Service/Echo", b"hello")
+        reset = await peer.hears(h2.events.StreamReset)
+        assert (reset.stream_id, reset.error_code) == (stream, ErrorCode.CANCEL)
+        assert server.front.room.tally.bytes == 0
+        peer.call("/test.Service/Echo", b"still there")
+        await peer.hears(h2.events.TrailersReceived)
+
+
+@in_loop
+async def test_a_connection_that_is_never_read_ends() -> None:
+    async with serving(route("Large", large), limits=short(read_stall_s=0.2)) as server:
+        async with raw(server, INITIAL_WINDOW_SIZE=1 << 30) as peer:
+            peer.h2.increment_flow_control_window(1 << 30)
+            peer.call("/test.Service/Large", b"30000000")
+            await wait_until_async(
+                lambda: server.front.room.tally.bytes > 1 << 20, timeout_s=5, what="a queue"
+            )
+            await wait_until_async(lambda: not server.front.sessions, timeout_s=5, what="its end")
+        assert server.front.room.tally.bytes == 0
+
+
+@in_loop
+async def test_pings_of_a_client_that_reads_nothing_are_not_read_either() -> None:
+    limits = short(nuisance_max=1e9, read_stall_s=60.0)
+    async with serving(route("Echo", echo), limits=limits) as server, raw(server) as peer:
+        await wait_until_async(lambda: server.front.sessions, timeout_s=5, what="the connection")
+        (session,) = server.front.sessions
+        pings = frames.frame(frames.PING, 0, 0, bytes(8)) * 10_000
+
+        def is_deaf() -> bool:
+            if peer.writer.transport.get_write_buffer_size() == 0:
+                peer.writer.write(pings)
+            return not session.is_reading
+
+        await wait_until_async(is_deaf, timeout_s=10, what="the server to stop reading", interval_s=0.001)
+        assert session.unsent_bytes < limits.write_buffer_bytes + limits.control_bytes_max + (1 << 19)
+        peer.writer.transport.abort()
+
+
+@in_loop
+async def test_answers_of_a_process_have_a_bound_and_memory_comes_back() -> None:
+    megabyte = 1 << 20
+    limits = short(answer_bytes_max=8 * megabyte, read_stall_s=60.0)
+    async with serving(route("Large", large), limits=limits) as server:
+        async with raw(server, INITIAL_WINDOW_SIZE=1 << 30) as deaf:
+            for _ in range(100):
+                deaf.call("/test.Service/Large", b"%d" % megabyte)
+            room = server.front.room
+            await wait_until_async(lambda: room.tally.bytes > 8 * megabyte, timeout_s=5, what="a full queue")
+            assert room.tally.bytes <= 16 * megabyte
+            # Others wait for their turn meanwhile, and get it.
+            waiting = server.unary("Large")(b"5")
+            await wait_until_async(lambda: room.has_waiting, timeout_s=5, what="a call that waits")
+            assert not waiting.done()
+        assert await waiting == bytes(5)
+        assert room.tally.bytes == 0
+
+
+@in_loop
+async def test_answers_beyond_the_bound_are_refused_in_words() -> None:
+    megabyte = 1 << 20
+    limits = short(connection_answer_bytes_max=2 * megabyte)
+    async with serving(route("Large", large), limits=limits) as server:
+        async with raw(server) as peer:
+            streams = [peer.call("/test.Service/Large", b"%d" % megabyte) for _ in range(8)]
+            refusals = 0
+            while refusals < 4:
+                answer = await peer.hears(h2.events.ResponseReceived)
+                headers = fields_of(answer)
+                if "grpc-status" in headers:
+                    assert headers["grpc-status"] == "8"
+                    assert headers["grpc-message"] == "etcdserver: too many requests"
+                    refusals += 1
+            assert server.front.room.tally.bytes <= 4 * megabyte
+            assert len(streams) == 8
+
+
+@in_loop
+async def test_requests_that_nobody_takes_have_a_bound() -> None:
+    limits = short(request_bytes_max=100_000)
+    async with serving(route("Echo", echo), limits=limits) as server, raw(server) as peer:
+        await peer.hears(h2.events.RemoteSettingsChanged)
+        streams = []
+        for _ in range(3):
+            stream = peer.open("/test.Service/Echo")
+            peer.h2.send_data(stream, grpc_wire.prefixed(bytes(60_000))[:16_384])
+            peer.h2.send_data(stream, bytes(16_384))
+            peer.flush()
+            streams.append(stream)
+        await wait_until_async(lambda: server.front.request_bytes > 90_000, timeout_s=5, what="three halves")
+        peer.h2.send_data(streams[0], bytes(16_384))
+        peer.flush()
+        answer = await peer.hears(h2.events.ResponseReceived)
+        assert fields_of(answer)["grpc-status"] == "8"
+        assert server.front.request_bytes <= 100_000
+
+
+@in_loop
+async def test_messages_that_a_handler_does_not_take_have_a_bound() -> None:
+    async def deaf(_call: Call) -> bytes:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    limits = short(messages_queued_max=100)
+    async with serving(route("Deaf", deaf, Kind.CLIENT_STREAM), limits=limits) as server, raw(server) as peer:
+        stream = peer.open("/test.Service/Deaf")
+        peer.h2.send_data(stream, grpc_wire.prefixed(b"") * 101)
+        peer.flush()
+        answer = await peer.hears(h2.events.ResponseReceived)
+        assert fields_of(answer)["grpc-status"] == "8"
+
+
+@in_loop
+async def test_an_encoding_that_is_unknown_is_refused_with_those_that_are_known() -> None:
+    async with serving(route("Echo", echo)) as server, raw(server) as peer:
+        peer.open("/test.Service/Echo", ("grpc-encoding", "lzma"))
+        answer = await peer.hears(h2.events.ResponseReceived)
+        headers = fields_of(answer)
+        assert headers["grpc-status"] == "12"
+        assert set(headers["grpc-accept-encoding"].split(",")) == {"identity", "gzip", "snappy", "zstd"}
+
+
+@in_loop
+async def test_a_call_that_is_no_grpc_is_refused_as_http() -> None:
+    async with serving(route("Echo", echo)) as server, raw(server) as peer:
+        stream = peer.h2.get_next_available_stream_id()
+        peer.h2.send_headers(
+            stream,
+            [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "x")],
+            end_stream=True,
+        )
+        peer.flush()
+        answer = await peer.hears(h2.events.ResponseReceived)
+        assert fields_of(answer)[":status"] == "405"
+
+
+@in_loop
+async def test_bounds_are_not_met_by_a_client_that_behaves() -> None:
+    async with serving(route("Echo", echo), limits=short(opening_s=0.1, header_block_s=0.1)) as server:
+        assert await server.unary("Echo")(bytes(4_000_000)) == bytes(4_000_000)
+        assert await refused(server.unary("Nope")(b"")) == (
+            "UNIMPLEMENTED",
+            "unknown method Nope for service test.Service",
+        )

@@ -1,0 +1,205 @@
+"""The gateway's pages over routes that a test makes up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from coordinator.api import outcomes
+from coordinator.api.call import Api, Route
+from coordinator.front.http1 import Request, Response
+from coordinator.front.json_gateway import gateway_pages, with_cors
+from proto import errors
+from proto.etcd import rpc_pb2 as etcd
+from proto.methods import METHODS, Access, ApiName, Kind, Method
+from tests.unit.coordinator.running import in_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from coordinator.api.call import Call, Handler
+
+API = Api(outcomes=outcomes.ETCD, message_bytes_max=1000)
+WATCH = "/etcdserverpb.Watch/Watch"
+
+
+def route(path: str, handler: Handler, method: Method | None = None) -> Route:
+    return Route(path=path, method=method or METHODS[path], api=API, handler=handler, timeout_s=5.0)
+
+
+def watch_route(handler: Callable[[Call], Any]) -> Route:
+    method = Method(api=ApiName.ETCD, access=Access.COORDINATOR, kind=Kind.BIDI_STREAM, http=("/v3/watch",))
+    return route(WATCH, handler, method)
+
+
+async def post(one: Route, path: str, body: bytes, **headers: str) -> Response:
+    pages = gateway_pages({one.path: one}, asyncio.get_running_loop())
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return await pages["POST", path](Request(method="POST", path=path, query="", headers=named, body=body))
+
+
+async def lines(response: Response) -> list[dict[str, Any]]:
+    assert isinstance(response.body, AsyncGenerator)
+    parts = [part async for part in response.body]
+    assert all(part.endswith(b"\n") and part.count(b"\n") == 1 for part in parts), "one object in each chunk"
+    return [json.loads(part) for part in parts]
+
+
+@in_loop
+async def test_a_call_reaches_the_route_and_its_answer_comes_back() -> None:
+    seen: list[Call] = []
+
+    async def put(call: Call) -> bytes:
+        seen.append(call)
+        return etcd.PutResponse(header=etcd.ResponseHeader(revision=4)).SerializeToString()
+
+    response = await post(
+        route("/etcdserverpb.KV/Put", put),
+        "/v3/kv/put",
+        b'{"key":"Zm9v","value":"YmFy"}',
+        authorization="a token",
+        grpc_metadata_table="users",
+        cookie="not for us",
+    )
+    assert response.status == HTTPStatus.OK
+    assert response.body == b'{"header":{"revision":"4"}}'
+    assert dict(response.headers)["Content-Type"] == "application/json"
+    assert etcd.PutRequest.FromString(seen[0].body) == etcd.PutRequest(key=b"foo", value=b"bar")
+    assert seen[0].metadata == {"authorization": "a token", "table": "users", "grpcgateway-accept": "*/*"}
+
+
+@in_loop
+async def test_an_error_has_the_apis_text_and_the_gateways_status() -> None:
+    async def put(_call: Call) -> bytes:
+        raise errors.EmptyKey
+
+    response = await post(route("/etcdserverpb.KV/Put", put), "/v3beta/kv/put", b"")
+    assert response.status == HTTPStatus.BAD_REQUEST
+    assert response.body == (
+        b'{"error":"etcdserver: key is not provided","code":3,"message":"etcdserver: key is not provided"}'
+    )
+
+
+@in_loop
+async def test_a_bug_says_nothing_of_what_clients_store() -> None:
+    async def put(_call: Call) -> bytes:
+        raise ValueError("a client's secret")
+
+    response = await post(route("/etcdserverpb.KV/Put", put), "/v3/kv/put", b"{}")
+    assert response.status == HTTPStatus.INTERNAL_SERVER_ERROR
+    assert isinstance(response.body, bytes)
+    assert b"secret" not in response.body
+
+
+@in_loop
+async def test_a_request_over_the_apis_limit_is_refused_as_over_grpc() -> None:
+    async def put(_call: Call) -> bytes:
+        raise AssertionError
+
+    body = json.dumps({"key": "Zm9v" * 400}).encode()
+    response = await post(route("/etcdserverpb.KV/Put", put), "/v3/kv/put", body)
+    assert response.status == HTTPStatus.TOO_MANY_REQUESTS
+
+
+@in_loop
+async def test_bad_json_is_the_callers_mistake() -> None:
+    async def put(_call: Call) -> bytes:
+        raise AssertionError
+
+    response = await post(route("/etcdserverpb.KV/Put", put), "/v3/kv/put", b"{")
+    assert response.status == HTTPStatus.BAD_REQUEST
+    assert isinstance(response.body, bytes)
+    assert json.loads(response.body)["code"] == 3
+
+
+@in_loop
+async def test_a_stream_takes_several_messages_and_answers_a_line_each() -> None:
+    async def watch(call: Call) -> None:
+        async for message in call.messages():
+            created = etcd.WatchRequest.FromString(message).create_request
+            await call.send(etcd.WatchResponse(watch_id=created.watch_id, created=True).SerializeToString())
+
+    body = b'{"create_request":{"watch_id":7}}{"create_request":{"watch_id":"8"}}'
+    response = await post(watch_route(watch), "/v3/watch", body)
+    assert await lines(response) == [
+        {"result": {"watch_id": "7", "created": True}},
+        {"result": {"watch_id": "8", "created": True}},
+    ]
+
+
+@in_loop
+async def test_a_stream_that_fails_first_has_a_status_and_later_a_line() -> None:
+    async def fail(_call: Call) -> None:
+        raise errors.NoLeader
+
+    failed = await post(watch_route(fail), "/v3/watch", b"{}")
+    assert failed.status == HTTPStatus.SERVICE_UNAVAILABLE
+
+    async def fail_later(call: Call) -> None:
+        await call.send(etcd.WatchResponse(created=True).SerializeToString())
+        raise errors.NoLeader
+
+    late = await post(watch_route(fail_later), "/v3/watch", b"{}")
+    assert late.status == HTTPStatus.OK
+    assert (await lines(late))[1] == {
+        "error": {
+            "grpc_code": 14,
+            "http_code": 503,
+            "message": "etcdserver: no leader",
+            "http_status": "Service Unavailable",
+        }
+    }
+
+
+@in_loop
+async def test_garbage_fails_a_stream_only_if_it_comes_first() -> None:
+    async def count(call: Call) -> None:
+        number = len([message async for message in call.messages()])
+        await call.send(etcd.WatchResponse(watch_id=number).SerializeToString())
+
+    first = await post(watch_route(count), "/v3/watch", b"nonsense")
+    assert first.status == HTTPStatus.INTERNAL_SERVER_ERROR
+    later = await post(watch_route(count), "/v3/watch", b'{"create_request":{}}nonsense')
+    assert await lines(later) == [{"result": {"watch_id": "1"}}]
+
+
+@in_loop
+async def test_a_client_that_leaves_a_stream_cancels_its_handler() -> None:
+    ended = asyncio.Event()
+
+    async def watch(call: Call) -> None:
+        try:
+            while True:
+                await call.send(etcd.WatchResponse(created=True).SerializeToString())
+        finally:
+            ended.set()
+
+    response = await post(watch_route(watch), "/v3/watch", b"{}")
+    assert isinstance(response.body, AsyncGenerator)
+    await anext(response.body)
+    await response.body.aclose()
+    assert ended.is_set()
+
+
+@in_loop
+async def test_web_pages_of_others_may_ask() -> None:
+    async def put(_call: Call) -> bytes:
+        return b""
+
+    one = route("/etcdserverpb.KV/Put", put)
+    pages = with_cors(gateway_pages({one.path: one}, asyncio.get_running_loop()))
+    request = Request(method="POST", path="/v3/kv/put", query="", headers={}, body=b"")
+    for method in ("POST", "OPTIONS"):
+        response = await pages[method, "/v3/kv/put"](request)
+        assert dict(response.headers)["Access-Control-Allow-Origin"] == "*"
+
+
+@pytest.mark.parametrize("path", [path for path, method in METHODS.items() if method.http])
+def test_every_path_of_the_gateway_belongs_to_one_method(path: str) -> None:
+    others = {http for name, method in METHODS.items() if name != path for http in method.http}
+    assert not others & set(METHODS[path].http)

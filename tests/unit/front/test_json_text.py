@@ -1,0 +1,89 @@
+"""JSON as etcd's gateway reads and writes it."""
+
+from __future__ import annotations
+
+import pytest
+
+from coordinator.front.json_text import NESTING_MAX, BadJson, encode, parse, split, to_value
+from proto.etcd import rpc_pb2 as etcd
+
+
+def test_an_answer_has_proto_names_and_large_numbers_as_strings() -> None:
+    response = etcd.RangeResponse(count=1)
+    response.header.cluster_id = 2**64 - 1
+    response.kvs.add(key=b"\xfb\xff", mod_revision=7)
+    assert encode(to_value(response)) == (
+        b'{"header":{"cluster_id":"18446744073709551615"},"kvs":[{"key":"+/8=","mod_revision":"7"}],"count":"1"}'
+    )
+
+
+def test_defaults_are_left_out_and_present_messages_are_not() -> None:
+    response = etcd.PutResponse()
+    response.header.SetInParent()
+    assert encode(to_value(response)) == b'{"header":{}}'
+
+
+def test_text_can_stand_inside_html() -> None:
+    assert encode({"error": "a<b> & ü"}) == '{"error":"a\\u003cb\\u003e \\u0026 ü"}'.encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"key":"a2V5","range_end":"bA==","limit":"5","sort_order":"DESCEND"}',
+        '{"key":"a2V5","rangeEnd":"bA==","limit":5,"sortOrder":2}',
+        '{"key":"a2V5","range_end":"bA==","limit":5,"sort_order":"DESCEND","nobody_knows":[1]}',
+    ],
+)
+def test_both_spellings_of_names_and_numbers_are_taken(text: str) -> None:
+    expected = etcd.RangeRequest(key=b"key", range_end=b"l", limit=5, sort_order=etcd.RangeRequest.DESCEND)
+    assert parse(text.encode(), etcd.RangeRequest()) == expected
+
+
+@pytest.mark.parametrize("body", [b"", b"  \n", b"{}"])
+def test_nothing_is_an_empty_message(body: bytes) -> None:
+    assert parse(body, etcd.RangeRequest()) == etcd.RangeRequest()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"key":"a-_="}', "illegal base64"),
+        ('{"key":"a2V5a"}', "illegal base64"),
+        ('{"sort_order":"DESCNED"}', "DESCNED"),
+        ('{"limit":"five"}', "limit"),
+        ('{"limit":1e99}', "limit"),
+        ('{"key":1}', "key"),
+        ("[]", "a list"),
+        ("7", "a number"),
+        ('{"key":', "Expecting value"),
+        ("\xff", "Expecting value"),
+        ('{"compare":[{"target":"SIZE"}]}', "SIZE"),
+    ],
+)
+def test_what_is_no_message_is_refused_with_a_reason(text: str, why: str) -> None:
+    with pytest.raises(BadJson, match=why):
+        parse(text.encode(), etcd.TxnRequest() if "compare" in text else etcd.RangeRequest())
+
+
+def test_bytes_that_are_no_text_are_refused() -> None:
+    with pytest.raises(BadJson, match="UTF-8"):
+        parse(b"\xff\xfe", etcd.RangeRequest())
+
+
+@pytest.mark.parametrize("levels", [NESTING_MAX + 1, 100_000])
+def test_nesting_without_end_is_refused(levels: int) -> None:
+    body = b'{"success":[{"request_txn":' * levels + b"{}" + b"}]}" * levels
+    with pytest.raises(BadJson):
+        parse(body, etcd.TxnRequest())
+
+
+def test_a_stream_is_one_value_behind_the_other() -> None:
+    assert list(split(b'{"ID":7}{"ID":8}\n {"ID":"9"}')) == [{"ID": 7}, {"ID": 8}, {"ID": "9"}]
+
+
+def test_a_stream_gives_what_came_before_it_broke() -> None:
+    values = split(b'{"ID":7}{"ID":')
+    assert next(values) == {"ID": 7}
+    with pytest.raises(BadJson):
+        next(values)

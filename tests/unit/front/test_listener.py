@@ -1,0 +1,163 @@
+"""One port for all: HTTP/2 by prior knowledge or ALPN, HTTP/1.1 for the rest; and how a server takes its leave."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import grpc
+import h2.events
+import pytest
+import trustme
+
+from coordinator.front.http2 import frames
+from proto import errors
+from proto.methods import Kind
+from tests.unit.coordinator.running import in_loop, refused
+from tests.unit.front.serving import route, serving
+from tests.unit.front.test_bounds import raw, short
+from tests.waiting import wait_until_async
+
+if TYPE_CHECKING:
+    from coordinator.api.call import Call
+    from tests.unit.front.serving import Serving
+
+AUTHORITY = trustme.CA()
+
+
+def server_tls() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    AUTHORITY.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    return context
+
+
+async def echo(call: Call) -> bytes:
+    return call.body
+
+
+async def get(server: Serving, tls: ssl.SSLContext | None = None) -> bytes:
+    """The status line of /healthz by HTTP/1.1."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=tls)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return answer.split(b"\r\n")[0]
+
+
+@in_loop
+async def test_grpc_and_http1_share_a_port() -> None:
+    async with serving(route("Echo", echo)) as server:
+        assert await server.unary("Echo")(b"abc") == b"abc"
+        assert await get(server) == b"HTTP/1.1 200 OK"
+
+
+@pytest.mark.parametrize("size", [1, 3, 23, 24])
+def test_a_preface_in_pieces_is_a_preface(size: int) -> None:
+    @in_loop
+    async def scenario() -> None:
+        async with serving() as server, raw(server, hello=False) as peer:
+            hello = peer.h2.data_to_send()
+            peer.writer.write(hello[:size])
+            await wait_until_async(
+                lambda: server.front.greeting or server.front.sessions, timeout_s=5, what="us"
+            )
+            peer.writer.write(hello[size:])
+            await peer.hears(h2.events.RemoteSettingsChanged)
+
+    scenario()
+
+
+@in_loop
+async def test_tls_says_by_alpn_what_a_connection_speaks() -> None:
+    async with serving(route("Echo", echo), tls=server_tls()) as server:
+        root = AUTHORITY.cert_pem.bytes()
+        credentials = grpc.ssl_channel_credentials(root_certificates=root)
+        async with grpc.aio.secure_channel(f"localhost:{server.port}", credentials) as channel:
+            method = channel.unary_unary("/test.Service/Echo", None, None)
+            assert await method(bytes(1_000_000)) == bytes(1_000_000)
+        client = ssl.create_default_context(cadata=root.decode())
+        client.set_alpn_protocols(["http/1.1"])
+        assert await get(server, client) == b"HTTP/1.1 200 OK"
+
+
+@in_loop
+async def test_a_tls_handshake_that_does_not_end_is_ended() -> None:
+    async with serving(limits=short(handshake_s=0.1), tls=server_tls()) as server:
+        async with raw(server, hello=False) as peer:
+            peer.writer.write(b"\x16\x03\x01")
+            assert await peer.ended()
+
+
+class Held:
+    """A unary handler that waits for a test's word."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.go_on = asyncio.Event()
+
+    async def __call__(self, call: Call) -> bytes:
+        self.running += 1
+        await self.go_on.wait()
+        return call.body
+
+
+async def watch(call: Call) -> None:
+    await call.send(b"created")
+    async for _ in call.messages():
+        raise AssertionError
+    await asyncio.Event().wait()
+
+
+def goodbye(last_stream: int) -> bytes:
+    return frames.goaway(last_stream, frames.ErrorCode.NO_ERROR, "this server stops")
+
+
+@in_loop
+async def test_a_server_that_stops_serves_what_has_come_and_nothing_else() -> None:
+    held = Held()
+    async with serving(route("Held", held), route("Echo", echo)) as server, raw(server) as peer:
+        peer.call("/test.Service/Held", b"before")
+        await wait_until_async(lambda: held.running == 1, timeout_s=5, what="the call")
+        server.front.announce_end()
+        await peer.reads(goodbye(frames.STREAM_ID_MAX))
+        # A client that has not heard of it yet is served.
+        late = peer.call("/test.Service/Held", b"late")
+        await wait_until_async(lambda: held.running == 2, timeout_s=5, what="the late call")
+        server.front.refuse_calls()
+        ending = asyncio.create_task(server.front.wait_until_idle(5))
+        held.go_on.set()
+        await ending
+        rest = await peer.reads(goodbye(late))
+        if b"late" not in rest:
+            await peer.reads(b"late")
+        assert await peer.ended()
+
+
+@in_loop
+async def test_streams_that_last_end_with_the_apis_own_word() -> None:
+    async with serving(route("Watch", watch, Kind.BIDI_STREAM)) as server:
+        stream = server.bidi("Watch")(None)
+        assert await stream.read() == b"created"
+        server.front.end_calls(errors.ShuttingDown(), only=frozenset({Kind.BIDI_STREAM}))
+        assert await refused(stream.read()) == ("UNAVAILABLE", "etcdserver: server stopped")
+
+
+@in_loop
+async def test_a_connection_that_comes_late_is_told_to_go_elsewhere() -> None:
+    async with serving(route("Echo", echo)) as server:
+        server.front.announce_end()
+        async with raw(server) as peer:
+            await peer.reads(goodbye(frames.STREAM_ID_MAX))
+        server.front.refuse_calls()
+        async with raw(server) as peer:
+            assert await peer.ended()
+
+
+def test_a_coordinator_never_loads_grpcio() -> None:
+    code = "import sys, coordinator.entry; sys.exit('grpc' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

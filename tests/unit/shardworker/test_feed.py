@@ -1,0 +1,204 @@
+"""What a replica tells those who follow a table: when, from where, and what it does not keep for anybody."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proto import errors
+from proto.etcd import rpc_pb2 as etcd
+from proto.internal import frames_pb2 as frames
+from shardworker.raft import MessageKind
+from shardworker.replica import feed
+from tests.unit.raft.lab import message
+from tests.unit.raft.replica import members
+from tests.unit.shardworker.bench import TABLE, Bench
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+
+class Reader(Bench):
+    """A replica with one table, and somebody who asks what has changed there."""
+
+    def create(self, history: int = -1) -> None:
+        spec = frames.TableSpec(id=TABLE, name="t", history=history)
+        self.write(frames.TABLE_CREATE, spec.SerializeToString())
+
+    def put(self, key: bytes, value: bytes = b"v") -> None:
+        self.write(frames.ETCD_PUT, etcd.PutRequest(key=key, value=value).SerializeToString())
+
+    def compact(self, revision: int) -> None:
+        self.write(frames.ETCD_COMPACT, etcd.CompactionRequest(revision=revision).SerializeToString())
+
+    def changes(self, first: int, wait_ms: int = 0) -> int:
+        request = frames.ChangesRequest(from_revision=first, wait_ms=wait_ms)
+        return self.ask(frames.TABLE_CHANGES, request.SerializeToString())
+
+    def told(self, call: int) -> frames.TableChanges:
+        return frames.TableChanges.FromString(self.answer(call).body)
+
+    def figures(self) -> Mapping[str, int]:
+        (part,) = (part for part in self.replica._parts if isinstance(part, feed.Feed))
+        return part.statistics()
+
+    def follow(self, first: int) -> frames.TableChanges:
+        return self.told(self.changes(first, wait_ms=1000))
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Reader]:
+    bench = Reader(tmp_path / "alone", members(1))
+    bench.core.campaign()
+    bench.replica.turn()
+    yield bench
+    bench.store.close()
+
+
+def said(told: frames.TableChanges) -> list[tuple[int, list[tuple[bytes, bytes | None, bytes | None]]]]:
+    return [
+        (each.revision, [(key.key, value(key.kv), value(key.prev)) for key in each.keys])
+        for each in told.revisions
+    ]
+
+
+def value(stored: bytes) -> bytes | None:
+    return etcd.RangeResponse.FromString(stored).kvs[0].value if stored else None
+
+
+def test_a_follower_waits_for_the_next_change_and_is_told_with_its_turn(reader: Reader) -> None:
+    reader.create()
+    call = reader.changes(2, wait_ms=1000)
+    assert call not in reader.replies
+    reader.put(b"a", b"1")
+    told = reader.told(call)
+    assert (told.first, told.through, said(told)) == (2, 2, [(2, [(b"a", b"1", None)])])
+
+
+def test_what_is_kept_and_what_the_log_holds_are_told_alike(reader: Reader) -> None:
+    reader.create()
+    for number in range(3):
+        reader.put(b"a", b"%d" % number)
+    from_log = reader.told(reader.changes(2))
+    assert said(from_log) == [
+        (2, [(b"a", b"0", None)]),
+        (3, [(b"a", b"1", b"0")]),
+        (4, [(b"a", b"2", b"1")]),
+    ]
+    assert (from_log.first, from_log.through) == (2, 4)
+    waiting = reader.changes(5, wait_ms=1000)
+    reader.put(b"a", b"3")
+    reader.put(b"b", b"4")
+    assert said(reader.told(waiting)) == [(5, [(b"a", b"3", b"2")])]
+    assert said(reader.follow(5)) == [(5, [(b"a", b"3", b"2")]), (6, [(b"b", b"4", None)])]
+    assert said(reader.follow(6)) == said(reader.told(reader.changes(6)))
+
+
+def test_where_the_table_stands(reader: Reader) -> None:
+    reader.create()
+    reader.put(b"a")
+    told = reader.told(reader.changes(0))
+    assert (told.first, told.through, list(told.revisions)) == (3, 2, [])
+    told = reader.told(reader.changes(1))
+    assert (told.first, told.through) == (1, 2)
+    with pytest.raises(errors.MalformedRequest):
+        reader.answer(reader.ask(frames.TABLE_CHANGES, b"\xff"))
+
+
+def test_nothing_is_told_when_the_wait_is_over(reader: Reader) -> None:
+    reader.create()
+    call = reader.changes(2, wait_ms=3 * reader.cluster.raft.tick_ms)
+    assert reader.replica.ticks_until_action() <= 3
+    for _ in range(2):
+        reader.tick()
+        assert call not in reader.replies
+    reader.tick()
+    told = reader.told(call)
+    assert (told.first, told.through) == (2, 1)
+
+
+def test_compaction_takes_nothing_from_a_follower_and_all_from_a_reader_of_the_past(reader: Reader) -> None:
+    reader.create()
+    reader.changes(2, wait_ms=1000)
+    for number in range(4):
+        reader.put(b"a", b"%d" % number)
+    reader.compact(5)
+    assert [revision for revision, _ in said(reader.follow(3))] == [3, 4, 5]
+    told = reader.told(reader.changes(4))
+    assert (told.floor, told.through) == (5, 3)
+    at_floor = reader.told(reader.changes(5))
+    assert said(at_floor) == [(5, [(b"a", b"3", None)])], "as the log would tell it"
+
+
+def test_a_pair_before_is_told_only_if_its_revision_can_be_read(reader: Reader) -> None:
+    reader.create()
+    for number in range(3):
+        reader.put(b"a", b"%d" % number)
+    reader.compact(3)
+    assert said(reader.told(reader.changes(3))) == [
+        (3, [(b"a", b"1", None)]),
+        (4, [(b"a", b"2", b"1")]),
+    ]
+
+
+def test_without_history_a_follower_misses_nothing(reader: Reader) -> None:
+    reader.create(history=0)
+    reader.changes(2, wait_ms=1000)
+    for number in range(4):
+        reader.put(b"a", b"%d" % number)
+    assert said(reader.follow(2)) == [
+        (2, [(b"a", b"0", None)]),
+        (3, [(b"a", b"1", b"0")]),
+        (4, [(b"a", b"2", b"1")]),
+        (5, [(b"a", b"3", b"2")]),
+    ]
+
+
+def test_what_is_kept_is_bounded_and_the_rest_comes_from_the_log(reader: Reader) -> None:
+    reader.create()
+    reader.changes(2, wait_ms=1000)
+    count = 4 + feed.KEPT_BYTES_MAX // (1 << 20)
+    for number in range(count):
+        reader.put(b"%d" % number, bytes(1 << 20))
+    kept = reader.figures()["feed_bytes_kept"]
+    assert kept <= feed.KEPT_BYTES_MAX
+    told: list[int] = []
+    while len(told) < count:
+        part = reader.follow(2 + len(told))
+        assert part.first == 2 + len(told)
+        told += [each.revision for each in part.revisions]
+        assert part.through == told[-1]
+    assert told == list(range(2, 2 + count))
+
+
+def test_a_table_nobody_asks_about_is_forgotten(reader: Reader) -> None:
+    reader.create()
+    call = reader.changes(2, wait_ms=1)
+    reader.put(b"a")
+    assert call in reader.replies
+    assert reader.figures()["tables_followed"] == 1
+    for _ in range(feed.FORGET_MS // reader.cluster.raft.tick_ms):
+        reader.replica.tick()
+    reader.replica.turn()
+    assert reader.figures()["tables_followed"] == 0
+    assert reader.figures()["feed_bytes_kept"] == 0
+    reader.put(b"b")
+    assert said(reader.follow(2)) == [(2, [(b"a", b"v", None)]), (3, [(b"b", b"v", None)])]
+
+
+def test_who_waits_at_a_leader_that_is_one_no_longer_asks_again(tmp_path: Path) -> None:
+    bench = Reader(tmp_path / "led", members(1, 2, 3))
+    bench.lead()
+    bench.create()
+    call = bench.changes(2, wait_ms=1000)
+    bench.hear(message(MessageKind.HEARTBEAT, 2, bench.core.term + 1))
+    assert bench.told(call).through == 1
+    assert bench.changes(2, wait_ms=1000) not in bench.replies, "a follower serves as well"
+    bench.store.close()
+
+
+def test_a_table_that_does_not_exist(reader: Reader) -> None:
+    with pytest.raises(errors.TableNotFound):
+        reader.answer(reader.changes(2, wait_ms=1000))

@@ -1,0 +1,56 @@
+"""host:port as users write it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tools.endpoints import is_loopback, parse_endpoints
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoints"),
+    [
+        ("127.0.0.1:2379", ["127.0.0.1:2379"]),
+        ("http://127.0.0.1:2379/", ["127.0.0.1:2379"]),
+        (" n1:2379, n2.example:2379,", ["n1:2379", "n2.example:2379"]),
+        ("[::1]:2379", ["[::1]:2379"]),
+        ("a:65535", ["a:65535"]),
+    ],
+)
+def test_what_is_an_endpoint(text: str, endpoints: list[str]) -> None:
+    assert parse_endpoints(text) == endpoints
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "no endpoint given"),
+        (" , ", "no endpoint given"),
+        ("127.0.0.1:99999", "'127.0.0.1:99999': a port is 1 to 65535"),
+        ("127.0.0.1:0", "'127.0.0.1:0': a port is 1 to 65535"),
+        ("127.0.0.1", "'127.0.0.1' is not host:port"),
+        (":2379", "':2379' is not host:port"),
+        ("::1:2379", "'::1:2379' is not host:port"),
+        ("http://n1:2379/path", "'http://n1:2379/path' is not host:port"),
+        ("https://n1:2379", "https://n1:2379: boathouse does not speak TLS yet; use http:// or no scheme"),
+    ],
+)
+def test_what_is_none_is_told_why(text: str, complaint: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - its text is compared
+        parse_endpoints(text)
+    assert str(caught.value) == complaint
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        ("127.0.0.1:1", True),
+        ("127.9.9.9:1", True),
+        ("localhost:1", True),
+        ("[::1]:1", True),
+        ("10.0.0.1:1", False),
+        ("example.org:1", False),
+    ],
+)
+def test_loopback(endpoint: str, expected: bool) -> None:
+    assert is_loopback(endpoint) == expected

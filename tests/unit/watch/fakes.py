@@ -1,0 +1,170 @@
+"""A shard that is a list, and a client that is a queue."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import TYPE_CHECKING, Any, Self
+
+from coordinator.api.headers import EtcdHeaders
+from coordinator.services.etcd_watch import EtcdWatch
+from coordinator.watch.changes import Change, Part, Revised
+from coordinator.watch.feed import HistoryGone
+from coordinator.watch.tables import WatchedTables
+from proto import errors
+from proto.catalog import TableEntry
+from proto.etcd import kv_pb2
+from proto.etcd import rpc_pb2 as etcd
+from proto.ids import ShardId
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+TABLE = TableEntry("t", 10_001, ShardId(1))
+HEADERS = EtcdHeaders(cluster_id=1, member_id=2)
+
+
+class FakeFeed:
+    """One table. Its replica has applied everything unless the test holds it back."""
+
+    def __init__(self) -> None:
+        self.log: list[Change] = []
+        self.floor = -1
+        self.applied_max: int | None = None
+        """What the replica that is asked has applied; the leader has all."""
+        self.led = True
+        self.deleted = False
+        self.revisions_asked = 0
+        self.failures: list[Exception] = []
+        """What the next questions end with."""
+        self.asked: list[tuple[int, float]] = []
+        self._news = asyncio.Event()
+
+    @property
+    def latest(self) -> int:
+        """The table's revision: each change is one."""
+        return 1 + len(self.log)
+
+    @property
+    def applied(self) -> int:
+        return self.latest if self.applied_max is None else min(self.applied_max, self.latest)
+
+    def put(self, key: bytes, value: bytes = b"v") -> None:
+        pair = kv_pb2.KeyValue(key=key, value=value, mod_revision=self.latest + 1)
+        self.log.append(Change(key, etcd.RangeResponse(kvs=[pair]).SerializeToString(), None))
+        self.tell()
+
+    def tell(self) -> None:
+        self._news.set()
+
+    async def changes(self, table: TableEntry, first: int, *, wait_s: float = 0.0) -> Part:
+        assert table == TABLE
+        self.asked.append((first, wait_s))
+        if self.failures:
+            raise self.failures.pop(0)
+        first = first or self.applied + 1
+        while wait_s and first > self.applied:
+            self._news.clear()
+            await self._news.wait()
+            if self.failures:
+                raise self.failures.pop(0)
+        if first < self.floor:
+            raise HistoryGone(self.floor)
+        through = max(self.applied, first - 1)
+        numbers = range(max(first, 2), through + 1)
+        return Part(first, through, [Revised(number, [self.log[number - 2]]) for number in numbers])
+
+    async def revision(self, table: TableEntry) -> int:
+        assert table == TABLE
+        self.revisions_asked += 1
+        if self.deleted:
+            raise errors.TableNotFound
+        if not self.led:
+            raise errors.NoLeader("nobody leads")
+        return self.latest
+
+    def has_leader(self, table: TableEntry) -> bool:
+        assert table == TABLE
+        return self.led
+
+
+class FakeTables:
+    """Every call means the one table."""
+
+    async def find(self, _call: object) -> TableEntry:
+        return TABLE
+
+
+class FakeCall:
+    """One watch stream, and the client at its other end."""
+
+    body = b""
+    deadline = float("inf")
+    peer = "test"
+
+    def __init__(self, **metadata: str) -> None:
+        self.metadata = metadata
+        self._said: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._heard: asyncio.Queue[bytes] = asyncio.Queue()
+        self.may_read = asyncio.Event()
+        self.may_read.set()
+
+    def add_header(self, name: str, value: str) -> None:
+        raise AssertionError("a watch sends no metadata")
+
+    add_trailer = add_header
+
+    async def messages(self) -> AsyncIterator[bytes]:
+        while (message := await self._said.get()) is not None:
+            yield message
+
+    async def send(self, message: bytes) -> None:
+        await self.may_read.wait()
+        self._heard.put_nowait(message)
+
+    def say(self, message: bytes | None) -> None:
+        self._said.put_nowait(message)
+
+    def create(self, key: bytes, end: bytes = b"", **options: Any) -> None:
+        create = etcd.WatchCreateRequest(key=key, range_end=end, **options)
+        self.say(etcd.WatchRequest(create_request=create).SerializeToString())
+
+    async def hear(self) -> etcd.WatchResponse:
+        async with asyncio.timeout(10):
+            return etcd.WatchResponse.FromString(await self._heard.get())
+
+    @property
+    def unheard(self) -> int:
+        return self._heard.qsize()
+
+
+class Bench:
+    """The service over a feed. Streams end with the block."""
+
+    def __init__(self, *, progress_interval_s: float = 600.0, leader_patience_s: float = 600.0) -> None:
+        self.feed = FakeFeed()
+        self.watched = WatchedTables(
+            self.feed,
+            lambda _table: lambda revision: HEADERS.encode(revision=revision, term=3),
+            Random(1),
+            leader_patience_s=leader_patience_s,
+        )
+        tables: Any = FakeTables()
+        self._service = EtcdWatch(tables, self.watched, Random(1), progress_interval_s=progress_interval_s)
+        self._streams: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for stream in self._streams:
+            stream.cancel()
+        await asyncio.gather(*self._streams, return_exceptions=True)
+        assert self.watched.budget.bytes == 0
+        assert list(self.watched) == []
+
+    def open(self, **metadata: str) -> tuple[FakeCall, asyncio.Task[None]]:
+        call = FakeCall(**metadata)
+        stream = asyncio.create_task(self._service.watch(call))
+        self._streams.append(stream)
+        return call, stream

@@ -1,0 +1,218 @@
+"""The service of Watch over a shard that is a list: failures of replicas, slow clients, and the ends of streams."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coordinator.services import etcd_watch
+from proto import errors
+from proto.etcd import rpc_pb2 as etcd
+from tests.unit.watch.fakes import Bench, FakeCall
+from tests.waiting import wait_until_async
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+EVERYTHING = b"\0"
+
+
+def run(test: Callable[[Bench], Awaitable[None]], **options: float) -> None:
+    async def within() -> None:
+        async with asyncio.timeout(60), Bench(**options) as bench:
+            await test(bench)
+
+    asyncio.run(within())
+
+
+def _asked(bench: Bench, count: int) -> Callable[[], Awaitable[bool]]:
+    async def asked() -> bool:
+        return bench.feed.revisions_asked >= count
+
+    return asked
+
+
+async def _others_run() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def created(call: FakeCall, **options: object) -> etcd.WatchResponse:
+    call.create(EVERYTHING, EVERYTHING, **options)
+    response = await call.hear()
+    assert response.created
+    return response
+
+
+def test_a_replica_that_fails_costs_and_doubles_nothing() -> None:
+    async def test(bench: Bench) -> None:
+        call, _ = bench.open()
+        await created(call)
+        heard: list[int] = []
+        for number in range(30):
+            if number % 3 == 0:
+                bench.feed.failures.append(errors.ReadTimedOut())
+            bench.feed.put(b"%d" % number)
+            heard += [event.kv.mod_revision for event in (await call.hear()).events]
+        assert heard == list(range(2, 32))
+
+    run(test)
+
+
+def test_a_slow_client_hears_the_rest_from_the_history() -> None:
+    async def test(bench: Bench) -> None:
+        call, _ = bench.open()
+        await created(call)
+        call.may_read.clear()
+        value = bytes(etcd_watch.OUTBOX_BYTES_MAX // 4)
+        for number in range(40):
+            bench.feed.put(b"%d" % number, value)
+            await asyncio.sleep(0)
+        assert bench.watched.budget.bytes < 3 * etcd_watch.OUTBOX_BYTES_MAX
+        (watched,) = bench.watched
+        assert watched.behind_count == 1
+        assert watched.lag_revisions > 20
+        call.may_read.set()
+        heard: list[int] = []
+        while len(heard) < 40:
+            heard += [event.kv.mod_revision for event in (await call.hear()).events]
+        assert heard == list(range(2, 42))
+        bench.feed.put(b"more")
+        assert (await call.hear()).events[0].kv.key == b"more"
+        assert watched.behind_count == 0
+
+    run(test)
+
+
+def test_a_slow_client_is_told_what_was_compacted_meanwhile() -> None:
+    async def test(bench: Bench) -> None:
+        call, _ = bench.open()
+        await created(call)
+        call.may_read.clear()
+        for number in range(40):
+            bench.feed.put(b"%d" % number, bytes(etcd_watch.OUTBOX_BYTES_MAX // 4))
+            await asyncio.sleep(0)
+        bench.feed.floor = bench.feed.latest
+        call.may_read.set()
+        heard: list[int] = []
+        while not (response := await call.hear()).canceled:
+            heard += [event.kv.mod_revision for event in response.events]
+        assert response.compact_revision == bench.feed.floor
+        assert heard == list(range(2, 2 + len(heard)))
+
+    run(test)
+
+
+def test_a_watch_from_now_begins_no_earlier_than_what_the_leader_has() -> None:
+    async def test(bench: Bench) -> None:
+        bench.feed.put(b"a")
+        bench.feed.put(b"b")
+        bench.feed.applied_max = 2
+        call, _ = bench.open()
+        call.create(EVERYTHING, EVERYTHING)
+        await wait_until_async(_asked(bench, 1), timeout_s=10, what="the leader is asked")
+        await _others_run()
+        assert call.unheard == 0, "it waits for the replica that it hears from"
+        bench.feed.applied_max = None
+        bench.feed.tell()
+        assert (await call.hear()).header.revision == 3
+        bench.feed.put(b"c")
+        response = await call.hear()
+        assert [event.kv.key for event in response.events] == [b"c"]
+
+    run(test)
+
+
+def test_without_a_leader_the_past_can_be_watched_and_now_has_to_wait() -> None:
+    async def test(bench: Bench) -> None:
+        bench.feed.put(b"a")
+        bench.feed.led = False
+        past, _ = bench.open()
+        await created(past, start_revision=1)
+        assert [event.kv.key for event in (await past.hear()).events] == [b"a"]
+        past.say(etcd.WatchRequest(progress_request=etcd.WatchProgressRequest()).SerializeToString())
+        assert (await past.hear()).header.revision == 2
+        now, _ = bench.open()
+        now.create(EVERYTHING, EVERYTHING)
+        asked = bench.feed.revisions_asked
+        await wait_until_async(_asked(bench, asked + 2), timeout_s=10, what="the leader is asked again")
+        assert now.unheard == 0
+        bench.feed.led = True
+        assert (await now.hear()).created
+
+    run(test)
+
+
+def test_a_stream_that_insists_on_a_leader_ends_without_one() -> None:
+    async def test(bench: Bench) -> None:
+        insists, ends = bench.open(hasleader="true")
+        stays, _ = bench.open()
+        await created(insists)
+        await created(stays)
+        bench.feed.led = False
+        with pytest.raises(errors.NoLeader):
+            await ends
+        bench.feed.led = True
+        bench.feed.put(b"a")
+        assert (await stays.hear()).events
+
+    run(test, leader_patience_s=1.0)
+
+
+def test_progress_is_notified_while_nothing_else_tells() -> None:
+    async def test(bench: Bench) -> None:
+        call, _ = bench.open()
+        await created(call, progress_notify=True)
+        response = await call.hear()
+        assert (response.watch_id, response.header.revision, len(response.events)) == (0, 1, 0)
+        bench.feed.put(b"a")
+        assert (await call.hear()).events
+        assert (await call.hear()).header.revision == 2
+
+    run(test, progress_interval_s=0.05)
+
+
+def test_a_half_closed_stream_goes_on_and_a_bad_message_ends_it() -> None:
+    async def test(bench: Bench) -> None:
+        call, _ = bench.open()
+        await created(call)
+        call.say(None)
+        bench.feed.put(b"a")
+        assert (await call.hear()).events
+        bad, ends = bench.open()
+        bad.say(b"\xff")
+        with pytest.raises(errors.MalformedRequest):
+            await ends
+
+    run(test)
+
+
+def test_a_table_that_is_deleted_ends_its_watchers() -> None:
+    async def test(bench: Bench) -> None:
+        call, ends = bench.open()
+        await created(call)
+        bench.feed.deleted = True
+        bench.feed.failures.append(errors.TableNotFound())
+        bench.feed.tell()
+        response = await call.hear()
+        assert response.canceled
+        assert response.cancel_reason == "etcdserver: table was deleted"
+        call.create(EVERYTHING)
+        with pytest.raises(errors.TableNotFound):
+            await ends
+
+    run(test)
+
+
+def test_a_bug_in_what_feeds_a_table_ends_its_streams() -> None:
+    async def test(bench: Bench) -> None:
+        call, ends = bench.open()
+        await created(call)
+        bench.feed.failures.append(ZeroDivisionError())
+        bench.feed.put(b"a")
+        with pytest.raises(errors.InvariantBroken):
+            await ends
+
+    run(test)

@@ -1,0 +1,61 @@
+"""What waits for a stream's client: bounds, and who is told of room."""
+
+from __future__ import annotations
+
+from coordinator.watch.outbox import Budget, Outbox
+
+
+class Told:
+    def __init__(self, budget: Budget, bytes_max: int = 10) -> None:
+        self.messages = self.rooms = 0
+        self.outbox = Outbox(
+            budget, bytes_max=bytes_max, on_message=self._handle_message, on_room=self._handle_room
+        )
+
+    def _handle_message(self) -> None:
+        self.messages += 1
+
+    def _handle_room(self) -> None:
+        self.rooms += 1
+
+
+def test_it_is_full_at_its_bound_and_tells_when_half_of_it_was_read() -> None:
+    told = Told(Budget(1000))
+    box = told.outbox
+    for _ in range(5):
+        assert not box.is_full
+        box.put((b"ab",))
+    assert told.messages == 1
+    assert box.is_full
+    assert [box.pop(), box.pop()] == [b"ab", b"ab"]
+    assert told.rooms == 0
+    assert box.pop() == b"ab"
+    assert told.rooms == 1
+    assert not box.is_full
+    assert [box.pop(), box.pop(), box.pop()] == [b"ab", b"ab", None]
+    box.put((b"c",))
+    assert told.messages == 2
+
+
+def test_an_empty_one_takes_a_message_of_any_size() -> None:
+    told = Told(Budget(5))
+    assert not told.outbox.is_full
+    told.outbox.put((bytes(100), bytes(100)))
+    assert told.outbox.is_full
+    told.outbox.pop()
+    told.outbox.pop()
+    assert told.rooms == 1
+
+
+def test_all_together_have_a_bound() -> None:
+    budget = Budget(6)
+    one, other = Told(budget), Told(budget)
+    one.outbox.put((b"abc",))
+    other.outbox.put((b"abc",))
+    assert one.outbox.is_full
+    assert other.outbox.is_full
+    other.outbox.close()
+    assert budget.bytes == 3
+    assert not one.outbox.is_full
+    one.outbox.close()
+    assert budget.bytes == 0
