@@ -47,6 +47,9 @@ class _SteadyClock:
     def now(self) -> float:
         return time.monotonic()
 
+    def cpu(self) -> float:
+        return time.thread_time()
+
 
 class Worker:
     """One replica with its sockets, threads and database."""

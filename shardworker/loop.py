@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from proto.methods import Access, access_of
 from shardworker.pace import Pace
 from shardworker.ticks import Ticks
 
@@ -32,10 +31,13 @@ BEAT_S: Final = 1.0
 
 
 class Clock(Protocol):
-    """A clock that only goes forward."""
+    """Clocks that only go forward, in seconds."""
 
     def now(self) -> float:
-        """Seconds."""
+        """Of the wall."""
+
+    def cpu(self) -> float:
+        """CPU time that this thread has used."""
 
 
 class Transport(Protocol):
@@ -71,7 +73,7 @@ class Loop:
         self._beat = beat
         self._next_beat = now
         self._ticks = Ticks(tick_s, now)
-        self._pace = Pace(alone=alone, now=now)
+        self._pace = Pace(now)
         self._held: list[tuple[bytes, frames.Envelope]] = []
         self._stopping = False
 
@@ -106,22 +108,25 @@ class Loop:
         )
         if owes_commit and not received:
             self._replica.announce_commit()
-        now = self._clock.now()
+        now, cpu = self._clock.now(), self._clock.cpu()
         before, after = self._ticks.passed(now, self._replica.ticks_until_action())
         self._tick(before)
         for node in self._transport.disconnected():
             self._replica.handle_disconnected(node)
-        has_taken = self._take(received, now)
+        has_taken, requests = self._take(received, now)
         self._tick(after)
         if has_taken:
             self._replica.turn()
+        if requests:
+            self._pace.turned(requests, self._clock.cpu() - cpu, now)
         if now >= self._next_beat:
             self._next_beat = now + BEAT_S
             self._beat()
 
-    def _take(self, received: list[tuple[bytes, frames.Envelope]], now: float) -> bool:
+    def _take(self, received: list[tuple[bytes, frames.Envelope]], now: float) -> tuple[bool, int]:
         """Hand over what has arrived; requests that come before the next batch is due are held back until then, so
-        that peers are answered at once and clients together. False if all of it is held."""
+        that peers are answered at once and clients together. Whether a turn should follow, and how many requests it
+        has to serve."""
         held_before = len(self._held)
         for identity, envelope in received:
             if envelope.requests:
@@ -130,17 +135,11 @@ class Loop:
                 self._replica.handle(identity, envelope)
         all_held = bool(received) and len(self._held) - held_before == len(received)
         if not self._held or now < self._pace.next_batch:
-            return not all_held
+            return not all_held, 0
         held, self._held = self._held, []
-        requests = writes = 0
         for identity, envelope in held:
-            requests += len(envelope.requests)
-            # A link carries what one coordinator gathered: its first request says well enough what load this is.
-            if access_of(envelope.requests[0]) is Access.WRITE:
-                writes += len(envelope.requests)
             self._replica.handle(identity, envelope)
-        self._pace.taken(requests, writes, now)
-        return True
+        return True, sum([len(envelope.requests) for _, envelope in held])
 
     def _tick(self, ticks: int) -> None:
         for _ in range(ticks):

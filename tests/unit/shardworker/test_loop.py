@@ -10,7 +10,7 @@ from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from shardworker import raft_frames
 from shardworker.loop import ANNOUNCE_S, BEAT_S, DRAIN_S_MAX, Loop
-from shardworker.pace import LOAD_WINDOW_S, PACE_S, PACE_S_MAX, PACE_S_MAX_ALONE, Pace
+from shardworker.pace import FIXED_SHARE, PACE_S_MAX, WINDOW_S, Pace
 from shardworker.raft import MessageKind, NodeId
 from tests.unit.raft.lab import message
 from tests.unit.shardworker.bench import CLIENT, TABLE, Bench
@@ -26,6 +26,7 @@ class Around:
 
     def __init__(self, replica: Replica, *, alone: bool) -> None:
         self.time = 100.0
+        self.cpu_s = 0.0
         self.inbox: list[tuple[bytes, frames.Envelope]] = []
         self.broken: list[NodeId] = []
         self.beats: list[float] = []
@@ -41,6 +42,11 @@ class Around:
 
     def now(self) -> float:
         return self.time
+
+    def cpu(self) -> float:
+        """Each turn costs 0.5 ms, whatever it serves."""
+        self.cpu_s += 0.0005
+        return self.cpu_s
 
     def receive(self, timeout_s: float, *, pace_until: float = 0.0) -> list[tuple[bytes, frames.Envelope]]:
         self.waits.append(timeout_s)
@@ -96,7 +102,7 @@ def test_one_request_is_taken_at_once_and_many_in_batches(alone: Bench) -> None:
     taken = around.time
     while 101 not in alone.replies:
         around.loop.step()
-    assert around.time - taken == pytest.approx(PACE_S, abs=1e-4)
+    assert around.time - taken == pytest.approx(0.0005 / FIXED_SHARE, rel=0.05)
 
 
 def test_what_peers_say_is_not_held_back(led: Bench) -> None:
@@ -150,26 +156,52 @@ def test_a_broken_connection_is_told_to_the_core(led: Bench) -> None:
 # ---- pace
 
 
-def paced(pace: Pace, *, requests: int, writes: int, rounds: int = 50) -> float:
-    """How far batches of this size come apart, 10 ms from one to the next."""
+def paced(pace: Pace, *sizes: int, fixed_s: float, each_s: float, apart_s: float = 0.005) -> float:
+    """How long it waits after batches of these sizes, again and again."""
     now = 0.0
-    for _ in range(rounds):
-        now += 0.01
-        pace.taken(requests, writes, now)
-    return max(0.0, pace.next_batch - now)
+    for number in range(200):
+        now += apart_s
+        size = sizes[number % len(sizes)]
+        pace.turned(size, fixed_s + each_s * size, now)
+    return pace.next_batch - now
 
 
-def test_pace_grows_with_writes_up_to_a_bound() -> None:
-    assert paced(Pace(alone=False, now=0.0), requests=5, writes=5) == 0.0, "no load"
-    assert paced(Pace(alone=False, now=0.0), requests=100, writes=0) == pytest.approx(PACE_S)
-    some = paced(Pace(alone=False, now=0.0), requests=15, writes=15)
-    assert PACE_S < some < PACE_S_MAX
-    assert paced(Pace(alone=False, now=0.0), requests=100, writes=100) == pytest.approx(PACE_S_MAX)
-    assert paced(Pace(alone=True, now=0.0), requests=100, writes=100) == pytest.approx(PACE_S_MAX_ALONE)
+def test_who_is_alone_never_waits() -> None:
+    assert paced(Pace(0.0), 1, fixed_s=0.01, each_s=0.0) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_fixed_costs_are_held_to_their_share_whatever_a_request_costs() -> None:
+    for each_s in (0.0, 0.000_01, 0.000_1):
+        pace = Pace(0.0)
+        wait_s = paced(pace, 30, 40, 50, fixed_s=0.000_5, each_s=each_s)
+        assert pace.fixed_cost_s() == pytest.approx(0.000_5, rel=0.05)
+        assert wait_s == pytest.approx(0.000_5 / FIXED_SHARE, rel=0.1)
+
+
+def test_batches_of_one_size_count_as_fixed_and_no_wait_is_longer_than_the_bound() -> None:
+    pace = Pace(0.0)
+    assert paced(pace, 64, fixed_s=0.001, each_s=0.000_05) == pytest.approx(PACE_S_MAX * 63 / 64)
+    assert pace.fixed_cost_s() == pytest.approx(0.004_2)
+
+
+def test_two_at_a_time_wait_half_as_long_as_many() -> None:
+    two = paced(Pace(0.0), 2, fixed_s=0.000_4, each_s=0.0)
+    many = paced(Pace(0.0), 1000, fixed_s=0.000_4, each_s=0.0)
+    assert two == pytest.approx(many / 2, rel=0.01)
+
+
+def test_costs_that_fall_with_the_size_are_no_reason_to_wait_longer() -> None:
+    """Noise on a busy machine can tilt the line the wrong way."""
+    pace = Pace(0.0)
+    for number in range(100):
+        pace.turned(10, 0.002, number * 0.005)
+        pace.turned(20, 0.001, number * 0.005 + 0.002)
+    assert pace.fixed_cost_s() <= 0.0016
 
 
 def test_load_is_forgotten_within_moments() -> None:
-    pace = Pace(alone=False, now=0.0)
-    paced(pace, requests=100, writes=100)
-    pace.taken(1, 1, 0.5 + 20 * LOAD_WINDOW_S)
-    assert pace.next_batch == 0.0
+    pace = Pace(0.0)
+    paced(pace, 100, fixed_s=0.001, each_s=0.0)
+    later = 1.0 + 20 * WINDOW_S
+    pace.turned(1, 0.001, later)
+    assert pace.next_batch == pytest.approx(later, abs=1e-5)
