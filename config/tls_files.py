@@ -92,7 +92,7 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         if error.reason == "KEY_VALUES_MISMATCH":
             return "the key is another certificate's"
-        return error.reason or "there is something in them that is no PEM"  # OpenSSL says no more than that
+        return error.reason or "not all of it is PEM"  # OpenSSL says no more
     return str(error.strerror if isinstance(error, OSError) else error)
 
 

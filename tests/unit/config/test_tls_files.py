@@ -76,7 +76,7 @@ def test_every_child_gets_the_same_and_no_secret(file: Path) -> None:
         ("n1.pem", None, "cluster.yaml:6: tls.client.cert: n1.pem can't be read: No such file or directory"),
         ("n1-key.pem", None, "cluster.yaml:7: tls.client.key: n1-key.pem can't be read: No such file or directory"),
         ("ca.pem", None, "cluster.yaml:8: tls.client.ca: ca.pem can't be read: No such file or directory"),
-        ("n1.pem", "x", "cluster.yaml:6: tls.client.cert: n1.pem and n1-key.pem can't be used: there is something in them that is no PEM"),
+        ("n1.pem", "x", "cluster.yaml:6: tls.client.cert: n1.pem and n1-key.pem can't be used: not all of it is PEM"),
         ("n1-key.pem", "other", ("cluster.yaml:6: tls.client.cert: n1.pem and n1-key.pem can't be used: "
          "the key is another certificate's")),
         ("n1-key.pem", 0o640, ("cluster.yaml:7: tls.client.key: n1-key.pem can be used by others than its owner; "
