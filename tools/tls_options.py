@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import inspect
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, ParamSpec
 
@@ -35,6 +35,10 @@ class TlsOptions:
     def given(self) -> bool:
         """Whether anything was said."""
         return self != TlsOptions()
+
+    def to_json(self) -> dict[str, str | None]:
+        """For another process, by the names of the options."""
+        return {name: None if path is None else str(path) for name, path in asdict(self).items()}
 
     def credentials(self) -> grpc.ChannelCredentials:
         """What a secure gRPC channel is made with. Raises Failed if a file can't be read."""
