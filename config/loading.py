@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, cast
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from config import tls_files
 from config.models import (
     ClientTlsConfig,
     ClusterConfig,
@@ -58,6 +57,8 @@ def load_with_files(path: Path | None, node: str | None) -> ClusterConfig:
 
     Those of node have to be there, or else those of all nodes with a loopback host: what `up` starts. Of other nodes,
     which may be on other machines, only what is there is looked at. Raises ConfigError."""
+    from config import tls_files  # and OpenSSL and ZeroMQ with it; whoever starts nothing does without
+
     cluster, lines = _load(path)
     local = [name for name, config in cluster.nodes.items() if config.is_loopback]
     problems = list(tls_files.problems(cluster, local if node is None else [node]))

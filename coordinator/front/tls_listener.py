@@ -68,13 +68,11 @@ class TlsListener:
         self._front.loop.add_reader(self._socket.fileno(), self._accept)
 
     def close(self) -> None:
-        """Accept no more here, and end the handshakes under way."""
+        """Accept no more here. Handshakes under way go on, and their clients are greeted."""
         if self._pause is not None:
             self._pause.cancel()
         self._front.loop.remove_reader(self._socket.fileno())
         self._socket.close()
-        for task in self._opening:
-            task.cancel()
 
     def _accept(self) -> None:
         for _ in range(ACCEPTS_PER_TURN):
@@ -106,6 +104,7 @@ class TlsListener:
 
     async def _open(self, connection: socket.socket, peer: str) -> None:
         loop, handshake_s = self._front.loop, self._front.limits.handshake_s
+        gate = Gate(self._front, self._tls, self._greet)
         began_at = loop.time()
         try:
             async with asyncio.timeout(handshake_s):
@@ -115,7 +114,7 @@ class TlsListener:
                 log.info("a client was refused", peer=peer, reason="it does not speak TLS")
                 return
             await loop.connect_accepted_socket(
-                self._admit,
+                lambda: gate,
                 connection,
                 ssl=self._tls.context(),
                 ssl_handshake_timeout=max(0.001, handshake_s - (loop.time() - began_at)),
@@ -129,7 +128,8 @@ class TlsListener:
             connection.close()
             raise
         finally:
-            self._front.greeting -= 1
+            if not gate.is_reached:
+                self._front.greeting -= 1
 
     async def _first_bytes(self, connection: socket.socket) -> bytes:
         """What has come, which stays where it is. Raises OSError if the client leaves without a word."""
@@ -146,18 +146,20 @@ class TlsListener:
             finally:
                 loop.remove_reader(descriptor)
 
-    def _admit(self) -> asyncio.Protocol:
-        return Gate(self._tls, self._greet)
-
 
 class Gate(asyncio.Protocol):
     """Looks at the certificate of a client that has ended its handshake, and lets it in or not."""
 
-    def __init__(self, tls: ServerTls, greet: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(self, front: Front, tls: ServerTls, greet: Callable[[], asyncio.Protocol]) -> None:
+        self._front = front
         self._tls = tls
         self._greet = greet
+        self.is_reached = False
+        """From here on the connection is counted by who greets it."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.is_reached = True
+        self._front.greeting -= 1
         reason = self._tls.refusal(transport.get_extra_info("peercert") or {})
         if reason:
             peer = address_of(transport.get_extra_info("peername"))

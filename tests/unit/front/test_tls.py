@@ -9,12 +9,14 @@ import ssl
 from typing import TYPE_CHECKING
 
 import grpc
+import h2.events
 import pytest
 import trustme
 from structlog.testing import capture_logs
 
 from coordinator.front.certificates import is_valid_for
 from coordinator.front.server_tls import LOOK_INTERVAL_S, TlsUnusable
+from proto.methods import Kind
 from tests.unit.coordinator.running import in_loop
 from tests.unit.front.certificates import (
     AUTHORITY,
@@ -144,17 +146,51 @@ async def test_handshakes_count_as_connections(tmp_path: Path) -> None:
         async with raw(server, hello=False):
             await wait_until_async(lambda: server.front.greeting == 1, timeout_s=5, what="the connection")
             assert await get(server, None) == b"", "cut without a word"
+        await wait_until_async(lambda: server.front.greeting == 0, timeout_s=5, what="its end")
+        assert await answers(server, client_context())
 
 
 @in_loop
-async def test_close_ends_handshakes_and_gives_back_the_port(tmp_path: Path) -> None:
+async def test_a_handshake_that_has_begun_goes_on_when_no_more_are_accepted(tmp_path: Path) -> None:
     async with serving(tls=server_tls(files(tmp_path))) as server:
-        async with raw(server, hello=False) as peer:
-            await wait_until_async(lambda: server.front.greeting == 1, timeout_s=5, what="the connection")
-            server.listener.close()
-            assert await peer.ended()
-            with pytest.raises(ConnectionRefusedError):
-                socket.create_connection(("127.0.0.1", server.port))
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        await wait_until_async(lambda: server.front.greeting == 1, timeout_s=5, what="the connection")
+        server.listener.close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", server.port))
+        await writer.start_tls(client_context(), server_hostname="localhost")
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        writer.close()
+        await writer.wait_closed()
+
+
+@in_loop
+async def test_a_stream_that_fills_the_socket_goes_on_as_it_is_read(tmp_path: Path) -> None:
+    """Back-pressure is the transport's, and TLS has one of its own."""
+    part, parts, sent = bytes(100_000), 200, 0
+
+    async def flood(call: Call) -> None:
+        nonlocal sent
+        for _ in range(parts):
+            await call.send(part)
+            sent += 1
+
+    tls = server_tls(files(tmp_path))
+    async with serving(route("Flood", flood, Kind.SERVER_STREAM), tls=tls) as server:
+        async with raw(server, tls=client_context("h2"), INITIAL_WINDOW_SIZE=1 << 30) as peer:
+            peer.h2.increment_flow_control_window(1 << 30)
+            peer.call("/test.Service/Flood")
+            # The kernel's buffers hold some megabytes, the front end one more.
+            await wait_until_async(lambda: sent > 10, timeout_s=5, what="the first parts")
+            (session,) = server.front.sessions
+            await wait_until_async(lambda: session.unsent_bytes > 0, timeout_s=5, what="a full socket")
+            assert session.unsent_bytes < 2 * server.front.limits.write_buffer_bytes + len(part)
+            received = 0
+            while received < parts * len(part):
+                event = await peer.hears(h2.events.DataReceived)
+                received += len(event.data)
+            assert sent == parts
 
 
 # ---- who gets in -----------------------------------------------------------------------------------------------------
