@@ -42,13 +42,12 @@ def peer_keys(cluster: ClusterConfig, node: str) -> curve.PeerKeys | None:
 
 
 def context_of(files: ClientTlsConfig, alpn: Iterable[str]) -> ssl.SSLContext:
-    """What a server needs for handshakes with these files. Raises OSError, ssl.SSLError among it.
+    """What a server needs for handshakes with these files. Raises ValueError, or OSError, ssl.SSLError among it.
 
-    Tickets are off: what a session was let in for would outlive a change of the authorities."""
+    Sessions are resumed within one context only, so nobody is let in by what earlier files allowed."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.num_tickets = 0
-    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
+    context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(list(alpn))
     context.load_cert_chain(files.cert, files.key, password=_no_password)
     if files.client_cert_auth:

@@ -143,6 +143,7 @@ def test_our_own_commands_know_tls(as_client: SecureCluster) -> None:
 def test_pages_are_served_over_tls_on_both_ports(cluster: SecureCluster) -> None:
     context = ssl.create_default_context(cafile=str(cluster.certs.ca))
     context.load_cert_chain(cluster.certs.client, cluster.certs.client_key)
+    context.set_alpn_protocols(["h2", "http/1.1"])  # as curl does
     node = cluster.config.node("n1")
     for endpoint in (node.client_endpoint, node.http_endpoint):
         with urllib.request.urlopen(f"https://{endpoint}/health", context=context, timeout=10) as page:

@@ -193,6 +193,10 @@ BAD = {
             "init` and `boathouse keygen` make what they need, or write insecure: true to do without"
         ),
     ),
+    "an unknown key of watches": (
+        ONE + "watch:\n  progress_ms: 1\n",
+        "f.yaml:4: watch.progress_ms: unknown key; did you mean progress_interval_ms?",
+    ),
     "an unknown key of TLS": (
         ONE + "tls:\n  client:\n    cert: c\n    key: k\n    cacert: a\n",
         "f.yaml:7: tls.client.cacert: unknown key; did you mean cert?",
