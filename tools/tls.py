@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from tools.cluster_file import read_cluster_draft
 from tools.failure import Failed
 
 app = typer.Typer(help="Certificates for clients and servers.", no_args_is_help=True, rich_markup_mode=None)
@@ -33,6 +32,7 @@ def init(
 ) -> None:
     """Make an authority, a server's and a client's certificate, for development, and say how to use them."""
     from tools.admin.certificates import hosts_of, make_set
+    from tools.cluster_file import read_cluster_draft
 
     cluster = read_cluster_draft(file)
     try:
@@ -52,6 +52,7 @@ def keygen(file: Path | None, folder: Path | None) -> None:
     """Make a key pair for each node that has none, in the folder that the file names or this one, and say how to use
     them."""
     from proto.internal.curve import public_file, secret_file, write_pair
+    from tools.cluster_file import read_cluster_draft
 
     cluster = read_cluster_draft(file)
     if folder is None:

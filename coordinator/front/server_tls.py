@@ -29,7 +29,6 @@ HTTP1: Final = "http/1.1"
 
 LOOK_INTERVAL_S: Final = 1.0
 
-
 log = structlog.get_logger()
 
 

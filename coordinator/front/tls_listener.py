@@ -52,8 +52,7 @@ class TlsListener:
     def __init__(
         self, front: Front, greet: Callable[[], asyncio.Protocol], sock: socket.socket, tls: ServerTls
     ) -> None:
-        """sock listens already; it is closed by close() here. greet makes what serves a connection
-        after its handshake."""
+        """sock listens already; close() closes it. greet makes what serves a connection after its handshake."""
         self._front = front
         self._greet = greet
         self._socket = sock
@@ -95,7 +94,7 @@ class TlsListener:
                 connection.close()
                 continue
             connection.setblocking(False)
-            # Without this a client that sends small frames waits for acknowledgements.
+            # Small answers are not to wait for acknowledgements of those before.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._front.greeting += 1
             task = self._front.loop.create_task(self._open(connection, address_of(address)))
