@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from config import ClusterConfig, ConfigError, load, load_draft, load_with_files
 from config.tls_files import peer_keys
@@ -142,3 +143,13 @@ def test_a_secret_key_is_shown_to_nobody(file: Path) -> None:
     assert keys is not None
     assert keys.secret.decode() not in repr(keys)
     assert set(keys.public_of) == {1, 2}
+
+
+def test_a_key_with_a_password_is_refused_in_words(file: Path) -> None:
+    """OpenSSL would ask for it on the terminal."""
+    path = file.parent / "n1-key.pem"
+    key = serialization.load_pem_private_key(path.read_bytes(), None)
+    locked = serialization.BestAvailableEncryption(b"secret")
+    path.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked))
+    (complaint,) = complaints(file, "n1")
+    assert "the key needs a password; store it without one" in complaint
