@@ -3,7 +3,7 @@
 An entry point calls `load` once and hands sub-models down; a child process gets the whole as a
 `ProcessSpec`."""
 
-from config.loading import load
+from config.loading import load, load_draft, load_with_files
 from config.models import (
     ClusterConfig,
     FollowsConfig,
@@ -30,4 +30,6 @@ __all__ = [
     "SupervisorConfig",
     "TableConfig",
     "load",
+    "load_draft",
+    "load_with_files",
 ]

@@ -31,6 +31,8 @@ def problems(cluster: ClusterConfig) -> Iterator[Problem]:
     yield from _tables(cluster)
     yield from _timing(cluster)
     yield from _follows(cluster)
+    yield from _client_tls(cluster)
+    yield from _exposure(cluster)
 
 
 def table_name_problem(name: str) -> str:
@@ -211,6 +213,40 @@ def _follows(cluster: ClusterConfig) -> Iterator[Problem]:
     for position, endpoint in enumerate(follows.endpoints):
         if not _ENDPOINT.fullmatch(endpoint):
             yield Problem(("follows", "endpoints", position), f"{endpoint!r} is not host:port")
+
+
+def _client_tls(cluster: ClusterConfig) -> Iterator[Problem]:
+    client = cluster.tls.client
+    if client is None:
+        return
+    path = ("tls", "client")
+    if client.client_cert_auth and client.ca is None:
+        yield Problem(
+            (*path, "client_cert_auth"),
+            "there is nothing to check certificates against; name the authority as ca",
+        )
+    if client.ca is not None and not client.client_cert_auth:
+        yield Problem(
+            (*path, "ca"), "no certificate is asked for; write client_cert_auth: true, or remove ca"
+        )
+    for key in ("allowed_cn", "allowed_hostname"):
+        if getattr(client, key) is not None and not client.client_cert_auth:
+            yield Problem((*path, key), "no certificate is asked for; write client_cert_auth: true and ca")
+    if client.allowed_cn is not None and client.allowed_hostname is not None:
+        yield Problem((*path, "allowed_hostname"), "allowed_cn is there, too; choose one")
+
+
+def _exposure(cluster: ClusterConfig) -> Iterator[Problem]:
+    if cluster.insecure:
+        return
+    missing = [f"tls.{half}" for half in ("client", "peer") if getattr(cluster.tls, half) is None]
+    for name, node in cluster.nodes.items():
+        if missing and not node.is_loopback:
+            yield Problem(
+                ("nodes", name, "host"),
+                f"{node.host} can be reached by others, and there is no {' and no '.join(missing)}; `boathouse tls "
+                f"init` and `boathouse keygen` make what they need, or write insecure: true to do without",
+            )
 
 
 def _is_address(host: str) -> bool:

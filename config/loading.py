@@ -14,14 +14,18 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from config.models import (
+    ClientTlsConfig,
     ClusterConfig,
     FollowsConfig,
     LimitsConfig,
     NodeConfig,
+    PeerTlsConfig,
     RaftConfig,
     StoreConfig,
     SupervisorConfig,
     TableConfig,
+    TlsConfig,
+    WatchConfig,
 )
 from config.problems import ConfigError, Inconsistent, KeyPath, Problem
 
@@ -40,17 +44,43 @@ def load(path: Path | None) -> ClusterConfig:
     """The cluster that a file describes, or the built-in single node for None.
 
     Raises ConfigError with all problems found, one `file:line: key: what to do` per line."""
-    if path is None:
-        return _validate(DEFAULT_SOURCE, {"nodes": {"n1": {}}}, {})
-    source = str(path)
-    document = _Document(source, _read(source, path))
-    return _validate(source, document.value, document.lines)
+    return _load(path)[0]
+
+
+def load_draft(path: Path | None) -> ClusterConfig:
+    """As `load`, for who makes certificates and keys: their absence from the file is no reason to refuse it."""
+    return _load(path, is_draft=True)[0]
+
+
+def load_with_files(path: Path | None, node: str | None) -> ClusterConfig:
+    """As `load`, and the certificates and keys that the file names are sound.
+
+    Those of node have to be there, or else those of all nodes with a loopback host: what `up` starts. Of other nodes,
+    which may be on other machines, only what is there is looked at. Raises ConfigError."""
+    from config import tls_files  # and OpenSSL and ZeroMQ with it; whoever starts nothing does without
+
+    cluster, lines = _load(path)
+    local = [name for name, config in cluster.nodes.items() if config.is_loopback]
+    problems = list(tls_files.problems(cluster, local if node is None else [node]))
+    if problems:
+        raise ConfigError(str(path), [_with_line(problem, lines) for problem in problems])
+    return cluster
 
 
 def parse(text: str, source: str) -> ClusterConfig:
     """As `load`, from the file's text."""
     document = _Document(source, text)
     return _validate(source, document.value, document.lines)
+
+
+def _load(path: Path | None, *, is_draft: bool = False) -> tuple[ClusterConfig, dict[KeyPath, int]]:
+    if path is None:
+        return _validate(DEFAULT_SOURCE, {"nodes": {"n1": {}}}, {}), {}
+    document = _Document(str(path), _read(str(path), path))
+    value = document.value
+    if is_draft and isinstance(value, dict):
+        value = {**value, "insecure": True}
+    return _validate(str(path), value, document.lines), document.lines
 
 
 def _read(source: str, path: Path) -> str:
@@ -258,12 +288,19 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "limits": LimitsConfig,
     "supervisor": SupervisorConfig,
     "follows": FollowsConfig,
+    "watch": WatchConfig,
+    "tls": TlsConfig,
+}
+_SUBSECTIONS: dict[tuple[str, str], type[BaseModel]] = {
+    ("tls", "client"): ClientTlsConfig,
+    ("tls", "peer"): PeerTlsConfig,
 }
 
 
 def _suggestion(path: KeyPath) -> str:
     """What the writer of an unknown key may have meant."""
-    model = ClusterConfig if len(path) == 1 else _SECTIONS[cast("str", path[0])]
+    model = _SUBSECTIONS.get(cast("tuple[str, str]", path[:2])) if len(path) > 2 else None
+    model = model or (ClusterConfig if len(path) == 1 else _SECTIONS[cast("str", path[0])])
     known = [name for name in model.model_fields if (model, name) != (NodeConfig, "name")]
     near = difflib.get_close_matches(str(path[-1]), known, n=1)
     return f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"

@@ -56,11 +56,16 @@ def _absolute(path: Path) -> Path:
     return absolute
 
 
+def _node_path(path: Path, name: str) -> Path:
+    return Path(str(path).replace("{node}", name))
+
+
 def _empty_if_none(value: object) -> object:
     return {} if value is None else value
 
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+AbsolutePath = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
 Bytes = Annotated[int, Field(ge=1, lt=2**40)]
 Milliseconds = Annotated[int, Field(ge=1, le=86_400_000)]
 
@@ -74,8 +79,8 @@ class NodeConfig(_Model):
     """Number of the node in the Raft groups. Default: its position in the file, from 1. Write it if lines may
     move: data remembers it."""
     host: str = "127.0.0.1"
-    """Address that all ports of the node bind to and that others reach it by. Anything but loopback has to be
-    written, because nothing here asks for a password yet."""
+    """Address that all ports of the node bind to and that others reach it by. Anything but loopback needs both halves
+    of `tls`, or `insecure: true`."""
     client_port: Port = 2379
     """gRPC, both APIs."""
     http_port: Port = 8079
@@ -236,12 +241,54 @@ class FollowsConfig(_Model):
     """host:port of coordinators of the leader cluster."""
 
 
+class ClientTlsConfig(_Model):
+    """TLS of client_port and http_port. In a path, {node} stands for the name of the node that reads the file. The
+    files are read again when they change."""
+
+    cert: AbsolutePath
+    """Certificate in PEM, with those between it and the root behind it."""
+    key: AbsolutePath
+    """Its private key in PEM, without a password. Nobody but its owner may be able to read the file."""
+    ca: AbsolutePath | None = None
+    """Authorities in PEM, any of which has to have signed a client's certificate."""
+    client_cert_auth: bool = False
+    """Clients have to show a certificate that `ca` has signed."""
+    allowed_cn: Annotated[str, Field(min_length=1)] | None = None
+    """Only a client certificate with exactly this common name."""
+    allowed_hostname: Annotated[str, Field(min_length=1)] | None = None
+    """Only a client certificate that is valid for this host name or IP address."""
+
+    def of_node(self, name: str) -> ClientTlsConfig:
+        """The same with a node's own paths."""
+        paths = {"cert": _node_path(self.cert, name), "key": _node_path(self.key, name)}
+        if self.ca is not None:
+            paths["ca"] = _node_path(self.ca, name)
+        return self.model_copy(update=paths)
+
+
+class PeerTlsConfig(_Model):
+    """Encryption between nodes, by CURVE: a key pair for each node, which `boathouse keygen` makes."""
+
+    keys: AbsolutePath
+    """Folder with NODE.public of every node, and of this machine's own nodes NODE.secret, which nobody but its owner
+    may be able to read. Read when a process starts."""
+
+
+class TlsConfig(_Model):
+    """Who may read what travels, and who may connect at all."""
+
+    client: ClientTlsConfig | None = None
+    """Between clients and coordinators; none = in the clear."""
+    peer: PeerTlsConfig | None = None
+    """Between nodes; none = in the clear, and anybody who reaches the ports is believed."""
+
+
 class ClusterConfig(_Model):
     """One cluster, as every node of it sees it."""
 
     cluster: str = "boathouse"
     """Name of the cluster; data and messages of another name are refused."""
-    data_dir: Annotated[Path, Field(strict=False), AfterValidator(_absolute)] = Path("boathouse-data")
+    data_dir: AbsolutePath = Path("boathouse-data")
     """Holds one folder per node. A relative path counts from the working directory."""
     nodes: dict[str, NodeConfig]
     """All nodes, by name."""
@@ -260,6 +307,9 @@ class ClusterConfig(_Model):
     watch: WatchConfig = WatchConfig()
     supervisor: SupervisorConfig = SupervisorConfig()
     follows: FollowsConfig | None = None
+    tls: TlsConfig = TlsConfig()
+    insecure: bool = False
+    """Allows hosts other than loopback without `tls`: whoever reaches the ports reads and writes everything."""
 
     @model_validator(mode="before")
     @classmethod
@@ -308,6 +358,16 @@ class ClusterConfig(_Model):
             for shard in range(1, self.shards + 1)
             if any(holder.name == name for holder in self.replica_nodes(shard))
         )
+
+    def client_tls(self, node: str | int) -> ClientTlsConfig | None:
+        """TLS of a node's client_port and http_port; None = in the clear."""
+        client = self.tls.client
+        return None if client is None else client.of_node(self.node(node).name)
+
+    def client_url(self, node: str | int) -> str:
+        """Where clients of both APIs reach a node, as members are listed to them."""
+        scheme = "http" if self.tls.client is None else "https"
+        return f"{scheme}://{self.node(node).client_endpoint}"
 
     def worker_tcp(self, node: str | int, shard: int) -> str:
         """Where peers and coordinators of other nodes reach a replica."""

@@ -20,7 +20,9 @@ from config.process.events import BEAT_INTERVAL_S
 from config.process.memory import give_back_large_blocks
 from config.process.names import COORDINATOR
 from coordinator.front.limits import DEFAULT
+from coordinator.front.server_tls import TlsUnusable
 from coordinator.server import Coordinator
+from proto.internal.curve import BadKeyFile
 
 if TYPE_CHECKING:
     from config.process.spec import ProcessSpec
@@ -47,7 +49,10 @@ async def _serve(spec: ProcessSpec) -> None:
 
     loop.add_reader(stdin, read_stdin)
     sockets = {name: socket.socket(fileno=spec.sockets[name]) for name in COORDINATOR.sockets}
-    coordinator = Coordinator(spec.cluster, spec.cluster.node(spec.node), sockets)
+    try:
+        coordinator = Coordinator(spec.cluster, spec.cluster.node(spec.node), sockets)
+    except (TlsUnusable, BadKeyFile) as error:
+        fail(str(error))
     await coordinator.start()
     # What lives now lives to the end: the collector need not look at it again, and rarely at the rest, since calls
     # leave no cycles.

@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from config.process.names import CLIENT_SOCKET, HTTP_SOCKET
+from config.tls_files import peer_keys
 from config.topology import FileTopology
 from coordinator import metrics
 from coordinator.api import outcomes
@@ -28,6 +29,7 @@ from coordinator.front.json_gateway import gateway_pages, with_cors
 from coordinator.front.limits import DEFAULT
 from coordinator.front.listener import Listener
 from coordinator.front.routes import Routes, make_routes
+from coordinator.front.server_tls import H2, HTTP1, ServerTls
 from coordinator.services.etcd_calls import EtcdCalls
 from coordinator.services.etcd_cluster import EtcdCluster
 from coordinator.services.etcd_election import EtcdElection
@@ -112,7 +114,7 @@ class Coordinator:
         sockets: Mapping[str, socket.socket],
         limits: Limits = DEFAULT,
     ) -> None:
-        """Must be made on the running event loop. Nothing is accepted before start().
+        """Must be made on the running event loop. Nothing is accepted before start(). Raises TlsUnusable or BadKeyFile.
 
         sockets: by name (Kind.sockets), bound; they are closed in the end."""
         self._cluster = cluster
@@ -129,6 +131,7 @@ class Coordinator:
             loop,
             self._topology,
             local=NodeId(node.id),
+            keys=peer_keys(cluster, node.name),
             bounds=bounds,
             budget=budget,
         )
@@ -170,10 +173,14 @@ class Coordinator:
             http1.Limits(body_bytes_max=2 * max(api.message_bytes_max for api in apis.values())),
         )
         self._listeners = [
-            Listener(self._front, self._http1, sockets[CLIENT_SOCKET]),
-            Listener(self._front, self._http1, sockets[HTTP_SOCKET], only_http1=True),
+            Listener(self._front, self._http1, sockets[CLIENT_SOCKET], tls=self._tls(HTTP1, H2)),
+            Listener(self._front, self._http1, sockets[HTTP_SOCKET], tls=self._tls(HTTP1), only_http1=True),
         ]
         self._bootstrap: asyncio.Task[None] | None = None
+
+    def _tls(self, *alpn: str) -> ServerTls | None:
+        files = self._cluster.client_tls(self._node.id)
+        return None if files is None else ServerTls(files, alpn, asyncio.get_running_loop().time)
 
     def _http1(self) -> asyncio.Protocol:
         return http1.Http1Protocol(self._pages)

@@ -16,9 +16,11 @@ import zmq
 
 from config.process.child import ask_restart, emit, fail, read_spec, refuse_optimized, set_up_logging
 from config.process.memory import give_back_large_blocks
+from config.tls_files import peer_keys
 from config.topology import FileTopology
 from proto import errors, ids
 from proto.ids import ShardId
+from proto.internal.curve import BadKeyFile
 from shardworker.background import BackgroundThreads
 from shardworker.loop import Loop
 from shardworker.machine import REGISTRY, Registry, StateMachine, TooNew
@@ -56,7 +58,7 @@ class Worker:
 
     def __init__(self, spec: ProcessSpec, registry: Registry) -> None:
         """Open the database and bind the sockets. registry: what this build can carry out. Raises StoreError, TooNew,
-        errors.Corrupt or zmq.ZMQError."""
+        errors.Corrupt, BadKeyFile or zmq.ZMQError."""
         assert spec.shard is not None
         cluster, shard = spec.cluster, ShardId(spec.shard)
         node = NodeId(cluster.node(spec.node).id)
@@ -99,6 +101,7 @@ class Worker:
                 if peer != here
             },
             group=topology.group_of(shard),
+            keys=peer_keys(cluster, spec.node),
         )
         self._background = BackgroundThreads(threads=cluster.store.reader_threads, wake=self._transport.wake)
         replica = Replica(
@@ -165,7 +168,7 @@ def main(registry: Registry = REGISTRY) -> None:
         worker = Worker(spec, registry)
     except errors.Corrupt as error:
         fail(_refusal(spec, error))
-    except (StoreError, TooNew) as error:
+    except (StoreError, TooNew, BadKeyFile) as error:
         fail(str(error))
     except zmq.ZMQError as error:
         fail(f"the worker's address can't be used: {error}")

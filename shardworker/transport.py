@@ -2,7 +2,7 @@
 
 One ROUTER socket takes everything that comes in, on the node's ipc path and on tcp. Answers to coordinators leave
 through it too, by the identity their link connected with. Each peer has a DEALER of its own for Raft traffic. What
-their options are, proto/internal/sockets.py says.
+their options are, and who may connect, proto/internal says (sockets.py, gatekeeper.py).
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import structlog
 import zmq
 
 from proto.internal import sockets, wire
+from proto.internal.gatekeeper import Gatekeeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from proto.internal import frames_pb2 as frames
+    from proto.internal.curve import PeerKeys
     from shardworker.raft import NodeId
 
 DRAIN_MESSAGES_MAX: Final = 512
@@ -35,13 +37,21 @@ log = structlog.get_logger()
 class Transport:
     """The sockets of one worker. All calls come from one thread, except wake()."""
 
-    def __init__(self, *, binds: tuple[str, ...], peers: Mapping[NodeId, str], group: int) -> None:
-        """Bind and connect. Raises zmq.ZMQError if an address is taken or not ours."""
+    def __init__(
+        self,
+        *,
+        binds: tuple[str, ...],
+        peers: Mapping[NodeId, str],
+        group: int,
+        keys: PeerKeys | None = None,
+    ) -> None:
+        """Bind and connect, with keys if there are any. Raises zmq.ZMQError if an address is taken or not ours."""
         self._group = group
         self._context = zmq.Context(io_threads=1)
+        self._keys = keys
+        self._gatekeeper = None if keys is None else Gatekeeper(self._context, keys, _tell_refused)
         self._router = sockets.listening(self._context)
-        for endpoint in binds:
-            self._router.bind(endpoint)
+        sockets.bind(self._router, binds, keys)
         self._peers: dict[NodeId, zmq.Socket[bytes]] = {}
         self._monitors: dict[zmq.Socket[bytes], NodeId] = {}
         for node, endpoint in peers.items():
@@ -52,6 +62,8 @@ class Transport:
         self._poller = zmq.Poller()
         self._poller.register(self._router, zmq.POLLIN)
         self._poller.register(self._wake_read, zmq.POLLIN)
+        if self._gatekeeper is not None:
+            self._poller.register(self._gatekeeper.socket, zmq.POLLIN)
         for monitor in self._monitors:
             self._poller.register(monitor, zmq.POLLIN)
         self._disconnected: list[NodeId] = []
@@ -62,7 +74,7 @@ class Transport:
     def _connect(self, node: NodeId, endpoint: str) -> zmq.Socket[bytes]:
         socket = sockets.to_peer(self._context)
         self._monitors[socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)] = node
-        socket.connect(endpoint)
+        sockets.connect(socket, endpoint, self._keys, node)
         return socket
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
@@ -95,6 +107,8 @@ class Transport:
                 os.read(self._wake_read, 4096)
             elif isinstance(source, int):
                 self._watched[source]()
+            elif self._gatekeeper is not None and source is self._gatekeeper.socket:
+                self._gatekeeper.answer()
             elif source is not self._router:
                 source.recv_multipart()
                 self._disconnected.append(self._monitors[source])
@@ -171,7 +185,13 @@ class Transport:
         for monitor in self._monitors:
             monitor.close(linger=0)  # an open one keeps term() waiting for ever
         self._router.close()
+        if self._gatekeeper is not None:
+            self._gatekeeper.close()
         self._context.term()
         self._closed = True
         os.close(self._wake_read)
         os.close(self._wake_write)
+
+
+def _tell_refused(address: str) -> None:
+    log.warning("refused a connection: its key is not of a node of this cluster", peer=address)

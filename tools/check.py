@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tools.cluster_file import read_cluster
+from tools.cluster_file import read_cluster_to_start
 from tools.output import Output, print_json, print_table
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def check(file: Path, output: Output) -> None:
     """Print the placement that follows from a file. Raises Failed with every problem of the file."""
-    cluster = read_cluster(file)
+    cluster = read_cluster_to_start(file)
     if output is Output.JSON:
         return print_json(cluster.model_dump(mode="json") | {"placement": _placement(cluster)})
     typer.echo(f"{file}: fine; cluster {cluster.cluster}, data in {cluster.data_dir}")

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from tools import kv, streams, table
+from tools import kv, streams, table, tls
 from tools.failure import Failed
 from tools.output import Output
 
@@ -135,6 +135,19 @@ def version(output: OutputOption = Output.TABLE) -> None:
 
 app.add_typer(kv.app, name="kv")
 app.add_typer(table.app, name="table")
+app.add_typer(tls.app, name="tls")
+
+
+@app.command()
+def keygen(
+    file: FileArgument = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--dir", help="Folder for the keys; default: the file's tls.peer.keys, or keys."),
+    ] = None,
+) -> None:
+    """Make the keys by which nodes know each other."""
+    tls.keygen(file, folder)
 
 
 @app.command()

@@ -30,15 +30,20 @@ class KvClient:
     """One table, through any of several coordinators. Use as a context manager."""
 
     def __init__(
-        self, endpoints: Sequence[str], table: str | None, timeout_s: float, request_id: str | None = None
+        self,
+        endpoints: Sequence[str],
+        table: str | None,
+        timeout_s: float,
+        request_id: str | None = None,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        """`request_id` names all writes of this client; without one each gets a random one."""
+        """`request_id` names all writes of this client; without one each gets a random one. Without credentials it
+        speaks in the clear."""
         self._metadata = [("table", table)] if table else []
         self._timeout_s = timeout_s
         self._request_id = request_id
-        self._channels = {
-            endpoint: grpc.insecure_channel(endpoint, options=_options(endpoint)) for endpoint in endpoints
-        }
+        self._channels = {endpoint: open_channel(endpoint, credentials) for endpoint in endpoints}
 
     def __enter__(self) -> Self:
         return self
@@ -81,6 +86,14 @@ class KvClient:
             if time.monotonic() + PAUSE_S >= deadline_s:
                 raise Failed(_words(endpoint, failure)) from None
             time.sleep(PAUSE_S)
+
+
+def open_channel(endpoint: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+    """A channel to a coordinator; without credentials in the clear."""
+    options = _options(endpoint)
+    if credentials is None:
+        return grpc.insecure_channel(endpoint, options=options)
+    return grpc.secure_channel(endpoint, credentials, options=options)
 
 
 def _options(endpoint: str) -> list[tuple[str, int]]:

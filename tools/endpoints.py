@@ -4,25 +4,40 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from dataclasses import dataclass
 from typing import Final
 
 _ENDPOINT: Final = re.compile(r"(?P<host>\[[0-9a-fA-F:.%\w]+\]|[^\s/:\[\]]+):(?P<port>[0-9]{1,5})")
 
 
-def parse_endpoints(text: str) -> list[str]:
-    """host:port of each. `http://` before it and a slash behind it are fine, as etcdctl takes them.
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Coordinators of one cluster."""
+
+    addresses: tuple[str, ...]
+    """host:port of each; at least one."""
+    scheme: str = ""
+    """http, https, or "" where none was written."""
+
+
+def parse_endpoints(text: str) -> Endpoints:
+    """All endpoints. A scheme before each and a slash behind it are fine, as etcdctl takes them.
 
     Raises ValueError with what is wrong, in words."""
-    endpoints = [_parse(part.strip()) for part in text.split(",") if part.strip()]
-    if not endpoints:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
         raise ValueError("no endpoint given")
-    return endpoints
+    schemes = {part.partition("://")[0] if "://" in part else "" for part in parts}
+    if len(schemes) > 1:
+        raise ValueError(f"{text}: write the same scheme before all endpoints")
+    (scheme,) = schemes
+    if scheme not in ("", "http", "https"):
+        raise ValueError(f"{text}: a scheme is http or https")
+    return Endpoints(tuple(_parse(part, scheme) for part in parts), scheme)
 
 
-def _parse(text: str) -> str:
-    if text.startswith("https://"):
-        raise ValueError(f"{text}: boathouse does not speak TLS yet; use http:// or no scheme")
-    endpoint = text.removeprefix("http://").removesuffix("/")
+def _parse(text: str, scheme: str) -> str:
+    endpoint = text.removeprefix(f"{scheme}://").removesuffix("/")
     match = _ENDPOINT.fullmatch(endpoint)
     if match is None:
         raise ValueError(f"{text!r} is not host:port")

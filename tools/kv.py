@@ -13,6 +13,7 @@ import typer
 from tools.failure import Failed
 from tools.output import Output, print_json, print_table
 from tools.streams import read_stdin
+from tools.tls_options import takes_tls, tls_options
 
 if TYPE_CHECKING:
     from proto.etcd import kv_pb2
@@ -76,6 +77,7 @@ RequestIdOption = Annotated[
 
 
 @app.command()
+@takes_tls
 def get(
     key: KeyArgument,
     prefix: PrefixOption = False,
@@ -101,6 +103,7 @@ def get(
 
 
 @app.command("range")
+@takes_tls
 def range_(
     start: Annotated[str, typer.Argument(help="First key.")],
     end: Annotated[str, typer.Argument(help="First key that no longer counts.")],
@@ -123,6 +126,7 @@ def range_(
 
 
 @app.command()
+@takes_tls
 def put(
     key: KeyArgument,
     value: Annotated[str | None, typer.Argument(help="Value; without one it is read from stdin.")] = None,
@@ -149,6 +153,7 @@ def put(
 
 
 @app.command("del")
+@takes_tls
 def delete(
     key: KeyArgument,
     end: Annotated[str | None, typer.Argument(help="First key that no longer counts.")] = None,
@@ -182,6 +187,7 @@ def delete(
 
 
 @app.command()
+@takes_tls
 def txn(
     file: TxnFileArgument = None,
     request_id: RequestIdOption = None,
@@ -238,20 +244,27 @@ class _Read:
 def open_client(
     endpoint: str, table: str | None, timeout_s: float, request_id: str | None = None
 ) -> KvClient:
-    """A client for what --endpoint, --table and --timeout say."""
+    """A client for what --endpoint, --table, --timeout and the options of TLS say."""
     from tools.client import KvClient
     from tools.endpoints import parse_endpoints
 
+    tls = tls_options()
     try:
         endpoints = parse_endpoints(endpoint)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--endpoint") from None
+    if endpoints.scheme == "http" and tls.given:
+        raise typer.BadParameter(
+            "http:// is without TLS; write https://, or no scheme", param_hint="--endpoint"
+        )
+    is_secure = endpoints.scheme == "https" or tls.given
+    credentials = tls.credentials() if is_secure else None
     for option, text in (("--table", table), ("--request-id", request_id)):
         if text and not (text.isascii() and text.isprintable()):
             raise typer.BadParameter(
                 f"{text!r} can't travel in gRPC metadata; use printable ASCII", param_hint=option
             )
-    return KvClient(endpoints, table, timeout_s, request_id)
+    return KvClient(endpoints.addresses, table, timeout_s, request_id, credentials=credentials)
 
 
 def _given(text: str, as_hex: bool) -> bytes:

@@ -8,6 +8,7 @@ import typer
 
 from tools.kv import DEFAULT_ENDPOINT, EndpointOption, TimeoutOption
 from tools.output import Output, print_json, print_table
+from tools.tls_options import takes_tls
 
 app = typer.Typer(help="Tables of a running cluster.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -18,6 +19,7 @@ def table() -> None:
 
 
 @app.command("list")
+@takes_tls
 def list_(
     endpoint: EndpointOption = DEFAULT_ENDPOINT,
     timeout: TimeoutOption = 10.0,

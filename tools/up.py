@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from config.process.report import State
 from coordinator.supervisor.refusal import StartRefused
 from coordinator.supervisor.run import nodes_to_start, run
-from tools.cluster_file import read_cluster
+from tools.cluster_file import read_cluster_to_start
 from tools.failure import Failed
 from tools.printer import Printer
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def up(file: Path | None, node: str | None) -> None:
     """Run the nodes until Ctrl-C. Raises Failed if they can't be started."""
-    cluster = read_cluster(file)
+    cluster = read_cluster_to_start(file, node)
     try:
         nodes = nodes_to_start(cluster, node)
         with Printer() as printer:
@@ -72,9 +72,16 @@ class _Terminal:
         seconds = time.monotonic() - self._started_s
         endpoints = [self._cluster.node(node).client_endpoint for node in self._nodes]
         self._say(f"ready after {seconds:.1f} s; both APIs on {', '.join(endpoints)}", "green")
-        self._say(f"  etcdctl --endpoints {','.join(endpoints)} put greeting hello")
-        self._say(f"  boathouse kv get greeting --endpoint {endpoints[0]}")
+        options = self._tls_options()
+        self._say(f"  etcdctl --endpoints {','.join(endpoints)}{options} put greeting hello")
+        self._say(f"  boathouse kv get greeting --endpoint {endpoints[0]}{options}")
         self._say("Ctrl-C stops it")
+
+    def _tls_options(self) -> str:
+        client = self._cluster.tls.client
+        if client is None:
+            return ""
+        return " --cacert CA" + (" --cert CERT --key KEY" if client.client_cert_auth else "")
 
     def stopping(self, reason: str) -> None:
         self._quiet = True

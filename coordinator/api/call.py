@@ -36,6 +36,10 @@ class Call(Protocol):
     def peer(self) -> str:
         """The client's address as people write it, for logs and limits."""
 
+    @property
+    def common_name(self) -> str:
+        """Of the certificate that the client showed, which its authority has signed; "" if it showed none."""
+
     def messages(self) -> AsyncIterator[bytes]:
         """The request messages of a client-streaming or bidirectional call; ends when the client has no more to say."""
 

@@ -23,7 +23,15 @@ ANSWERS_QUEUED_MAX: Final = 16
 class LocalCall:
     """A Call whose messages are known from the start, and whose answers are read with answers()."""
 
-    def __init__(self, requests: Sequence[bytes], *, metadata: Metadata, deadline: float, peer: str) -> None:
+    def __init__(
+        self,
+        requests: Sequence[bytes],
+        *,
+        metadata: Metadata,
+        deadline: float,
+        peer: str,
+        common_name: str = "",
+    ) -> None:
         self._requests = requests
         self._answers: asyncio.Queue[bytes | None] = asyncio.Queue(ANSWERS_QUEUED_MAX)
         self._ended = False
@@ -31,6 +39,7 @@ class LocalCall:
         self.metadata = metadata
         self.deadline = deadline
         self.peer = peer
+        self.common_name = common_name
 
     async def messages(self) -> AsyncIterator[bytes]:
         """All requests, and then the end of what the client has to say."""
@@ -78,8 +87,11 @@ async def _run(route: Route, call: LocalCall) -> bytes | None:
     return await route.handler(call)
 
 
-async def ask(route: Route, body: bytes, *, metadata: Metadata, deadline: float, peer: str) -> bytes:
+async def ask(
+    route: Route, body: bytes, *, metadata: Metadata, deadline: float, peer: str, common_name: str = ""
+) -> bytes:
     """The answer of a unary method. Raises what its handler raises."""
-    answer = await route.handler(LocalCall((body,), metadata=metadata, deadline=deadline, peer=peer))
+    call = LocalCall((body,), metadata=metadata, deadline=deadline, peer=peer, common_name=common_name)
+    answer = await route.handler(call)
     assert isinstance(answer, bytes), f"{route.path} is not unary"
     return answer

@@ -31,6 +31,8 @@ from urllib.parse import unquote, urlsplit
 import h11
 import structlog
 
+from coordinator.front.certificates import common_name
+
 Header = tuple[str, str]
 
 TEXT: Final[Header] = ("Content-Type", "text/plain; charset=utf-8")
@@ -51,6 +53,8 @@ class Request:
     headers: Mapping[str, str]
     """By lower-case name; several of one name are joined by commas, as HTTP has it."""
     body: bytes
+    common_name: str = ""
+    """Of the certificate that the client showed; "" if it showed none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +180,7 @@ class Http1Protocol(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes_max)
         self._transport: asyncio.Transport | None = None
+        self._common_name = ""
         self._state = _State.IDLE
         self._timer: asyncio.TimerHandle | None = None
         self._head: h11.Request | None = None
@@ -193,6 +198,7 @@ class Http1Protocol(asyncio.Protocol):
         """A client is there."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's has no such base class
         self._transport.set_write_buffer_limits(high=self._limits.unsent_bytes_max)
+        self._common_name = common_name(transport.get_extra_info("peercert") or {})
         try:
             self._pages.admit(self)
         except _Refused as refused:
@@ -290,7 +296,7 @@ class Http1Protocol(asyncio.Protocol):
     def _start_answer(self) -> None:
         head, self._head = self._head, None
         assert head is not None
-        request = _as_request(head, bytes(self._body))
+        request = _as_request(head, bytes(self._body), self._common_name)
         self._body.clear()
         self._wait(_State.ANSWERING, None)
         self._answer = self._loop.create_task(self._give_answer(request))
@@ -430,7 +436,7 @@ class Http1Protocol(asyncio.Protocol):
                 self._cut()
 
 
-def _as_request(head: h11.Request, body: bytes) -> Request:
+def _as_request(head: h11.Request, body: bytes, common_name: str) -> Request:
     """Raises _Refused."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in head.headers:
@@ -446,4 +452,5 @@ def _as_request(head: h11.Request, body: bytes) -> Request:
         query=target.query,
         headers=headers,
         body=body,
+        common_name=common_name,
     )

@@ -9,14 +9,16 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from coordinator.front.http2.frames import PREFACE
+from coordinator.front.server_tls import HTTP1
 from coordinator.front.session import Session
+from coordinator.front.tls_listener import TlsListener
 
 if TYPE_CHECKING:
     import socket
-    import ssl
     from collections.abc import Callable
 
     from coordinator.front.front import Front
+    from coordinator.front.server_tls import ServerTls
 
 BACKLOG = 4_096
 """Connections that the kernel keeps until they are accepted; it may have a lower bound (net.core.somaxconn)."""
@@ -31,28 +33,27 @@ class Listener:
         http1: Callable[[], asyncio.Protocol],
         sock: socket.socket,
         *,
-        tls: ssl.SSLContext | None = None,
+        tls: ServerTls | None = None,
         only_http1: bool = False,
     ) -> None:
         """sock listens already, perhaps in other processes too; it is closed by close() here, not there. http1 makes
-        what serves a connection that does not speak HTTP/2. tls offers h2 and http/1.1 by ALPN."""
+        what serves a connection that does not speak HTTP/2. With tls, each connection begins with a handshake."""
         self._front = front
         self._http1 = http1
         self._socket = sock
         self._tls = tls
         self._only_http1 = only_http1
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server | TlsListener | None = None
 
     async def start(self) -> None:
         """Accept from now on."""
-        limits = self._front.limits
-        self._server = await self._front.loop.create_server(
-            self._greet,
-            sock=self._socket,
-            ssl=self._tls,
-            backlog=BACKLOG,
-            ssl_handshake_timeout=limits.handshake_s if self._tls is not None else None,
-        )
+        if self._tls is not None:
+            self._server = TlsListener(self._front, self._greet, self._socket, self._tls)
+            self._server.start()
+        else:
+            self._server = await self._front.loop.create_server(
+                self._greet, sock=self._socket, backlog=BACKLOG
+            )
 
     def _greet(self) -> asyncio.Protocol:
         return Greeter(self._front, self._http1, only_http1=self._only_http1)
@@ -85,7 +86,7 @@ class Greeter(asyncio.Protocol):
             return
         front.greeting += 1
         tls = transport.get_extra_info("ssl_object")
-        if self._only_http1 or (tls is not None and tls.selected_alpn_protocol() == "http/1.1"):
+        if self._only_http1 or (tls is not None and tls.selected_alpn_protocol() == HTTP1):
             self._become(self._http1())
         else:
             self._timer = front.loop.call_later(front.limits.opening_s, self._transport.abort)

@@ -13,6 +13,7 @@ import structlog
 
 from coordinator.front import grpc_wire
 from coordinator.front.calls import GrpcCall
+from coordinator.front.certificates import common_name
 from coordinator.front.http2.connection import (
     Connection,
     ConnectionEnded,
@@ -45,6 +46,7 @@ class Session(asyncio.Protocol):
     def __init__(self, front: Front) -> None:
         self.front = front
         self.peer = ""
+        self.common_name = ""
         self.connection: Connection[RequestHead] = Connection(
             functools.partial(grpc_wire.read_head, limits=front.limits),
             front.limits,
@@ -72,7 +74,8 @@ class Session(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         self._transport.set_write_buffer_limits(high=self.front.limits.write_buffer_bytes)
-        self.peer = _address(self._transport)
+        self.peer = address_of(transport.get_extra_info("peername"))
+        self.common_name = common_name(transport.get_extra_info("peercert") or {})
         self.front.join(self)
         self.touch()
 
@@ -334,10 +337,9 @@ class Session(asyncio.Protocol):
             self._transport.close()
 
 
-def _address(transport: asyncio.Transport) -> str:
-    """The client's address as people write it."""
-    address = transport.get_extra_info("peername")
+def address_of(address: object) -> str:
+    """A client's address, as its socket has it, the way people write it."""
     if isinstance(address, tuple) and len(address) >= 2:
         host, port = address[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
     return "unknown"

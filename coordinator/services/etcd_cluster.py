@@ -32,7 +32,7 @@ class EtcdCluster:
                         ID=cluster.member_id(node.id),
                         name=node.name,
                         peerURLs=[f"http://{topology.peer_endpoint_of(NodeId(node.id))}"],
-                        clientURLs=[f"http://{node.client_endpoint}"],
+                        clientURLs=[cluster.client_url(node.id)],
                     )
                     for node in cluster.nodes.values()
                 ),

@@ -49,7 +49,7 @@ class RegattaCluster:
                 name=member.name,
                 # Without a scheme, unlike the next.
                 peerURLs=[topology.peer_endpoint_of(NodeId(member.id))],
-                clientURLs=[f"http://{member.client_endpoint}"],
+                clientURLs=[cluster.client_url(member.id)],
             )
             for member in cluster.nodes.values()
         ]

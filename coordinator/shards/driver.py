@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from coordinator.shards.routing import ShardRoutes
     from proto.ids import NodeId, ShardId
     from proto.internal import frames_pb2 as frames
+    from proto.internal.curve import PeerKeys
 
 
 class Driver:
@@ -35,12 +36,14 @@ class Driver:
         local: NodeId,
         bounds: Bounds,
         budget: AnswerBudget,
+        keys: PeerKeys | None = None,
     ) -> None:
-        """Start connecting to all replicas. local is this coordinator's node."""
+        """Start connecting to all replicas. local is this coordinator's node, keys are for the others."""
         self._context = context
         self._loop = loop
         self._topology = topology
         self._local = local
+        self._keys = keys
         self._router = Router(topology.shards(), local=local, bounds=bounds, budget=budget)
         self._links: dict[Replica, Link] = {}
         self._turn_is_due = False
@@ -135,6 +138,7 @@ class Driver:
                 endpoint=endpoint,
                 group=self._topology.group_of(shard),
                 local=self._local,
+                keys=self._keys,
             )
         self._turn_soon()
 

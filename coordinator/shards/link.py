@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from coordinator.shards.router import Outgoing, Replica
     from proto.internal import frames_pb2 as frames
+    from proto.internal.curve import PeerKeys
 
 DRAIN_MESSAGES_MAX: Final = 128
 """Envelopes read before other work of the loop gets its turn."""
@@ -56,8 +57,9 @@ class Link:
         endpoint: str,
         group: int,
         local: int,
+        keys: PeerKeys | None,
     ) -> None:
-        """Start connecting. local is the node id of this coordinator."""
+        """Start connecting. local is the node id of this coordinator, keys are needed for other nodes."""
         self.endpoint = endpoint
         self._replica = replica
         self._loop = loop
@@ -74,7 +76,7 @@ class Link:
         self._monitor_fd = int(self._monitor.get(zmq.FD))
         loop.add_reader(self._monitor_fd, self._drain_monitor)
         loop.add_reader(self._socket_fd, self._drain)
-        self._socket.connect(endpoint)
+        sockets.connect(self._socket, endpoint, keys, replica.node)
         # What was readable before the readers were there causes no event any more.
         loop.call_soon(self._drain_monitor)
         loop.call_soon(self._drain)

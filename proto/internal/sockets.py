@@ -4,6 +4,10 @@ A worker listens on one ROUTER. Its peers, coordinators and the command line con
 HEARTBEAT_TIMEOUT_MS that the other end is gone: TCP would keep a connection to a vanished host for a quarter of an
 hour, and be silent after a partition for as long again as that lasted. ZeroMQ's own thread answers heartbeats, so a
 busy process is not taken for a lost one.
+
+Between nodes, over tcp, connections are encrypted by CURVE if there are keys: each side proves that it has the secret
+of its node, and a worker lets in the cluster's nodes only (proto/internal/gatekeeper.py). Within a node they are unix
+sockets in a folder of this user's own, and plain.
 """
 
 from __future__ import annotations
@@ -13,6 +17,10 @@ from typing import TYPE_CHECKING, Final
 import zmq
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from proto.internal.curve import PeerKeys
+
     Socket = zmq.Socket[bytes]
     Context = zmq.Context[zmq.Socket[bytes]]
 
@@ -39,8 +47,13 @@ CLOSE_LINGER_MS: Final = 500
 """How long the end of a worker lets ZeroMQ deliver the last answers."""
 
 
+ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
+"""Where ZeroMQ asks whether a client may connect (its RFC 27)."""
+ZAP_DOMAIN: Final = b"nodes"
+
+
 def listening(context: Context) -> Socket:
-    """A worker's: what comes in from everybody, and answers by the identity of a connection."""
+    """A worker's: what comes in from everybody, and answers by the identity of a connection. See bind()."""
     socket = context.socket(zmq.ROUTER)
     socket.sndhwm = CLIENT_QUEUE_MESSAGES_MAX
     socket.rcvhwm = CLIENT_QUEUE_MESSAGES_MAX
@@ -74,6 +87,38 @@ def asking(context: Context) -> Socket:
     socket.linger = 0
     socket.ipv6 = True
     return socket
+
+
+def deciding(context: Context) -> Socket:
+    """For a worker's gatekeeper. To be made before bind(): without it ZeroMQ lets everybody in."""
+    socket = context.socket(zmq.REP)
+    socket.linger = 0
+    socket.bind(ZAP_ENDPOINT)
+    return socket
+
+
+def bind(socket: Socket, endpoints: Iterable[str], keys: PeerKeys | None) -> None:
+    """Listen, with keys only for who has some of this cluster's. Raises zmq.ZMQError."""
+    # Options count for what is bound after them: unix sockets come first, and stay plain.
+    for endpoint in sorted(endpoints, key=_is_remote):
+        if keys is not None and _is_remote(endpoint):
+            socket.curve_server = True
+            socket.curve_secretkey = keys.secret
+            socket.zap_domain = ZAP_DOMAIN
+        socket.bind(endpoint)
+
+
+def connect(socket: Socket, endpoint: str, keys: PeerKeys | None, node: int) -> None:
+    """Connect to a replica of a node, with keys so that nobody else can be taken for it."""
+    if keys is not None and _is_remote(endpoint):
+        socket.curve_publickey = keys.public
+        socket.curve_secretkey = keys.secret
+        socket.curve_serverkey = keys.public_of[node]
+    socket.connect(endpoint)
+
+
+def _is_remote(endpoint: str) -> bool:
+    return endpoint.startswith("tcp:")
 
 
 def _connecting(context: Context) -> Socket:

@@ -382,8 +382,8 @@ def test_a_terminal_interrupt_reaches_only_the_supervisor(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("host", "nodes"), [("::1", 3), ("::", 1), ("localhost", 1), ("0.0.0.0", 1)])  # noqa: S104
 def test_every_kind_of_host_is_served(tmp_path: Path, host: str, nodes: int) -> None:
-    data = {"data_dir": str(tmp_path / "d")}
-    with Cluster(tmp_path, nodes=nodes, shards=1, host=host, settings=data, separate=True) as cluster:
+    settings = {"data_dir": str(tmp_path / "d"), "insecure": True}
+    with Cluster(tmp_path, nodes=nodes, shards=1, host=host, settings=settings, separate=True) as cluster:
         cluster.wait_leaders()
         with cluster.client() as client:
             client.put(rpc.PutRequest(key=b"k", value=b"v"))

@@ -3,19 +3,24 @@ blocking."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from typing import TYPE_CHECKING
 
 import zmq
 
+from config.tls_files import peer_keys
 from proto.internal import frames_pb2 as frames
 from proto.internal import sockets, wire
+from proto.internal.curve import BadKeyFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from config import ClusterConfig
     from config.process.names import ProcessName
+    from proto.internal.curve import PeerKeys
 
 _CALL = 1
 
@@ -25,7 +30,8 @@ def ask_replicas(
 ) -> dict[ProcessName, frames.ReplicaStatus]:
     """What each replica says of itself; those that did not answer in time are left out.
 
-    Over tcp even within a node: that way one call also reaches nodes on other machines."""
+    A replica of this machine is asked by its unix socket, others over tcp, with keys of a node that is here."""
+    keys = _keys_here(cluster)
     answers: dict[ProcessName, frames.ReplicaStatus] = {}
     deadline_s = time.monotonic() + timeout_s
     with zmq.Context() as context:
@@ -33,7 +39,9 @@ def ask_replicas(
         for name in replicas:
             assert name.shard is not None
             socket = sockets.asking(context)
-            socket.connect(cluster.worker_tcp(name.node, name.shard))
+            sockets.connect(
+                socket, _address(cluster, name.node, name.shard), keys, cluster.node(name.node).id
+            )
             group = cluster.group(name.shard)
             socket.send(_question(group), zmq.NOBLOCK)
             waiting[socket] = name, group
@@ -55,6 +63,19 @@ def ask_replicas(
             for socket in waiting:
                 socket.close()
     return answers
+
+
+def _address(cluster: ClusterConfig, node: str, shard: int) -> str:
+    is_here = os.path.exists(cluster.worker_socket(node, shard))
+    return cluster.worker_ipc(node, shard) if is_here else cluster.worker_tcp(node, shard)
+
+
+def _keys_here(cluster: ClusterConfig) -> PeerKeys | None:
+    """Those of the first node whose secret this user can read; with none, replicas of other machines do not answer."""
+    for node in cluster.nodes:
+        with contextlib.suppress(BadKeyFile):
+            return peer_keys(cluster, node)
+    return None
 
 
 def _question(group: int) -> bytes:

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tools.admin.certificates import make_set
 from tools.bench import scenarios
 from tools.bench.report import Report, machine
 from tools.bench.run import LoadFailed
@@ -20,6 +21,7 @@ from tools.bench.systems import NotReady
 from tools.bench.workload import BadMix, Workload, parse_mix
 from tools.failure import Failed
 from tools.output import Output, print_json
+from tools.tls_options import takes_tls, tls_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,6 +78,7 @@ def _tables(text: str) -> tuple[str, ...]:
 
 
 @app.command()
+@takes_tls
 def bench(
     scenario: Annotated[
         list[str] | None,
@@ -97,6 +100,12 @@ def bench(
     endpoints: Annotated[
         str | None, typer.Option(help="A cluster that runs, as host:port,...; default: start one.")
     ] = None,
+    tls: Annotated[
+        bool,
+        typer.Option(
+            "--tls", help="TLS, with certificates of clients, for what is started; keys between nodes."
+        ),
+    ] = False,
     nodes: Annotated[int, typer.Option(min=1, max=9, help="Nodes of the cluster to start.")] = 3,
     shards: Annotated[int, typer.Option(min=1, max=64, help="Shards of the cluster to start.")] = 1,
     replicas: Annotated[
@@ -152,6 +161,8 @@ def bench(
             folder=folder,
             shape=shape,
             endpoints=tuple(part.strip() for part in (endpoints or "").split(",") if part.strip()),
+            tls=tls_options(),
+            certificates=make_set(folder / "certs", ("localhost", "127.0.0.1"), "bench") if tls else None,
             against_etcd=against == "etcd",
             ceiling=ceiling,
             rounds=rounds,

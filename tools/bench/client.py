@@ -24,6 +24,7 @@ from coordinator.front.http2.headers import literal
 from proto.codes import Code
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
 
 CALL_TIMEOUT_S: Final = 30
@@ -188,7 +189,9 @@ class Call:
 class Channel:
     """Calls to one endpoint, over one connection that is made again when it is lost."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, tls: ssl.SSLContext | None = None) -> None:
+        """Without tls in the clear."""
+        self._tls = tls
         self._host, _, port = endpoint.rpartition(":")
         self._host = self._host.strip("[]")
         self._port = int(port)
@@ -217,7 +220,9 @@ class Channel:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                _, connection = await loop.create_connection(Connection, self._host, self._port)
+                _, connection = await loop.create_connection(
+                    Connection, self._host, self._port, ssl=self._tls
+                )
             except OSError:
                 await asyncio.sleep(RECONNECT_S)
             else:

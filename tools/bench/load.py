@@ -1,7 +1,7 @@
 """The load generator: `python -m tools.bench.load`, a process of its own so that it shares no interpreter
 with anything.
 
-Reads one JSON line from standard input ({"endpoints", "workload", "fill"}), writes JSON lines to standard
+Reads one JSON line from standard input ({"endpoints", "tls", "workload", "fill"}), writes JSON lines to standard
 output: "filled" while keys are put in, "measuring" when the warm-up is over, "progress" twice a second, and
 one "result".
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import ssl
 import sys
 import time
 from collections import Counter
@@ -138,9 +139,9 @@ class Phase:
 class Generator:
     """The load of one run, on one event loop."""
 
-    def __init__(self, endpoints: list[str], load: work.Workload) -> None:
+    def __init__(self, endpoints: list[str], tls: ssl.SSLContext | None, load: work.Workload) -> None:
         self.load = load
-        self.channels = [Channel(endpoint) for endpoint in endpoints]
+        self.channels = [Channel(endpoint, tls) for endpoint in endpoints]
         self._maker = Maker()
 
     async def connect(self) -> None:
@@ -210,6 +211,14 @@ async def _tell_progress(measurement: Measurement) -> None:
         say("progress", requests=len(measurement.seconds), errors=measurement.errors.total())
 
 
+def _context(cacert: str | None, cert: str | None, key: str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=cacert)
+    context.set_alpn_protocols(["h2"])
+    if cert is not None:
+        context.load_cert_chain(cert, key)
+    return context
+
+
 def _metadata(table: str) -> dict[str, str]:
     return {} if table == "default" else {"table": table}
 
@@ -217,7 +226,8 @@ def _metadata(table: str) -> dict[str, str]:
 async def main() -> None:
     """Do what the line on standard input says."""
     order = json.loads(sys.stdin.readline())
-    generator = Generator(order["endpoints"], work.Workload.from_json(order["workload"]))
+    tls = None if order["tls"] is None else _context(**order["tls"])
+    generator = Generator(order["endpoints"], tls, work.Workload.from_json(order["workload"]))
     await generator.connect()
     if order["fill"]:
         await generator.fill()

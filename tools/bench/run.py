@@ -123,7 +123,12 @@ def measure(system: System, load: Workload, progress: Progress, *, fill: bool) -
     ) as generator:
         assert generator.stdin is not None
         assert generator.stdout is not None
-        order = {"endpoints": system.endpoints, "workload": load.to_json(), "fill": fill}
+        order = {
+            "endpoints": system.endpoints,
+            "tls": system.tls.to_json() if system.tls.given else None,
+            "workload": load.to_json(),
+            "fill": fill,
+        }
         generator.stdin.write(json.dumps(order) + "\n")
         generator.stdin.flush()
         meter: Meter | None = None

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from tools.admin.certificates import CertificateFiles
     from tools.bench.run import Progress
     from tools.bench.workload import Workload
+    from tools.tls_options import TlsOptions
 
 SETTLE_S = 5.0
 """From ready to idle: elections, first checkpoints, etcd's first compaction of its log."""
@@ -52,6 +54,10 @@ class Setting:
     shape: Shape
     endpoints: tuple[str, ...]
     """Of a cluster that runs; empty to start one."""
+    tls: TlsOptions
+    """For those endpoints."""
+    certificates: CertificateFiles | None
+    """For boathouse and etcd, where they are started; the echo server speaks in the clear."""
     against_etcd: bool
     ceiling: bool
     rounds: int
@@ -66,11 +72,13 @@ def _running(setting: Setting, name: str, shape: Shape, load: Workload) -> Itera
     if name == "echo":
         system = systems.Echo(folder)
     elif name == "etcd":
-        system = systems.Etcd(folder, shape.nodes)
+        system = systems.Etcd(folder, shape.nodes, setting.certificates)
     elif setting.endpoints:
-        system = systems.Running(setting.endpoints)
+        system = systems.Running(setting.endpoints, setting.tls)
     else:
-        system = systems.Boathouse(folder, shape.nodes, shape.shards, shape.replicas, load.tables)
+        system = systems.Boathouse(
+            folder, shape.nodes, shape.shards, shape.replicas, load.tables, setting.certificates
+        )
     try:
         system.start()
         yield system
@@ -195,6 +203,8 @@ def check_perf(setting: Setting, workload: Workload, size: str) -> Report:
 
 def _check_perf(system: systems.System, size: str) -> list[Figure]:
     command = [str(systems.etcd_program("etcdctl")), "--endpoints", ",".join(system.endpoints)]
+    for option, path in system.tls.to_json().items():
+        command += [f"--{option}", path] if path is not None else []
     done = subprocess.run(  # noqa: S603 - etcd's own client
         [*command, "check", "perf", f"--load={size}"],
         capture_output=True,

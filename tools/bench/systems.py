@@ -11,16 +11,21 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 import psutil
 import yaml
 
 from proto.etcd import rpc_pb2 as etcd
+from proto.internal.curve import write_pair
+from tools.client import open_channel
+from tools.tls_options import NONE, TlsOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from tools.admin.certificates import CertificateFiles
 
 READY_S = 60.0
 STOP_S = 30.0
@@ -35,6 +40,10 @@ class System(Protocol):
 
     name: str
     endpoints: tuple[str, ...]
+
+    @property
+    def tls(self) -> TlsOptions:
+        """What its clients need; none = it speaks in the clear."""
 
     def start(self) -> None:
         """Start and return when every endpoint answers. Raises NotReady."""
@@ -51,11 +60,12 @@ class Running:
     """A cluster that somebody else runs: only its endpoints are known."""
 
     endpoints: tuple[str, ...]
+    tls: TlsOptions = NONE
     name: str = "boathouse"
 
     def start(self) -> None:
         """See that it answers."""
-        wait_ready(self.endpoints, [], READY_S, lambda: "")
+        wait_ready(self.endpoints, [], READY_S, lambda: "", tls=self.tls)
 
     def stop(self) -> None:
         """It isn't ours to stop."""
@@ -72,6 +82,7 @@ class Echo:
     folder: Path
     name: str = "echo"
     endpoints: tuple[str, ...] = ()
+    tls: TlsOptions = NONE
     _process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -96,10 +107,15 @@ class Etcd:
 
     folder: Path
     members: int
+    certificates: CertificateFiles | None = None
     name: str = "etcd"
     endpoints: tuple[str, ...] = ()
     _commands: list[list[str]] = field(default_factory=list)
     _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def tls(self) -> TlsOptions:
+        return _client_options(self.certificates)
 
     def start(self) -> None:
         """Start all members; on the same data if it was stopped before."""
@@ -109,7 +125,9 @@ class Etcd:
             _spawn(command, self.folder, f"etcd-{number}.log")
             for number, command in enumerate(self._commands, 1)
         ]
-        wait_ready(self.endpoints, self._processes, READY_S, lambda: _tail(self.folder / "etcd-1.log"))
+        wait_ready(
+            self.endpoints, self._processes, READY_S, lambda: _tail(self.folder / "etcd-1.log"), tls=self.tls
+        )
 
     def _prepare(self) -> None:
         program = str(etcd_program("etcd"))
@@ -118,12 +136,15 @@ class Etcd:
         initial = ",".join(f"m{number}={peer}" for number, peer in enumerate(peers, 1))
         self.endpoints = tuple(f"127.0.0.1:{port}" for port in clients)
         for number, (port, peer) in enumerate(zip(clients, peers, strict=True), 1):
-            client = f"http://127.0.0.1:{port}"
+            client = f"{'http' if self.certificates is None else 'https'}://127.0.0.1:{port}"
             command = [program, "--name", f"m{number}", "--data-dir", str(self.folder / f"m{number}")]
             command += ["--listen-client-urls", client, "--advertise-client-urls", client]
             command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
             command += ["--initial-cluster", initial, "--log-level", "error", "--max-txn-ops", "128"]
             command += ["--quota-backend-bytes", str(8 << 30)]
+            if (files := self.certificates) is not None:
+                command += ["--cert-file", str(files.server), "--key-file", str(files.server_key)]
+                command += ["--client-cert-auth", "--trusted-ca-file", str(files.ca)]
             self._commands.append(command)
 
     def stop(self) -> None:
@@ -144,9 +165,15 @@ class Boathouse:
     shards: int
     replicas: int
     tables: tuple[str, ...]
+    certificates: CertificateFiles | None = None
+    """With these it speaks TLS, and has keys between nodes."""
     name: str = "boathouse"
     endpoints: tuple[str, ...] = ()
     _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def tls(self) -> TlsOptions:
+        return _client_options(self.certificates)
 
     @property
     def cluster_file(self) -> Path:
@@ -160,7 +187,12 @@ class Boathouse:
         command = [sys.executable, "-m", "tools.cli", "up", str(self.cluster_file)]
         self._process = _spawn(command, self.folder, "up.log")
         wait_ready(
-            self.endpoints, [self._process], READY_S, lambda: _tail(self.folder / "up.log"), self.tables
+            self.endpoints,
+            [self._process],
+            READY_S,
+            lambda: _tail(self.folder / "up.log"),
+            self.tables,
+            tls=self.tls,
         )
 
     def _prepare(self) -> None:
@@ -176,7 +208,7 @@ class Boathouse:
             }
         self.endpoints = tuple(f"127.0.0.1:{node['client_port']}" for node in nodes.values())
         tables = {table: {"shard": number % self.shards + 1} for number, table in enumerate(self.tables)}
-        plain = {
+        document: dict[str, Any] = {
             "cluster": "bench",
             "data_dir": str(self.folder / "data"),
             "nodes": nodes,
@@ -184,7 +216,16 @@ class Boathouse:
             "replicas": self.replicas,
             "tables": tables,
         }
-        self.cluster_file.write_text(yaml.safe_dump(plain, sort_keys=False))
+        if (files := self.certificates) is not None:
+            keys = self.folder / "keys"
+            for node in nodes:
+                write_pair(keys, node)
+            client_tls = {"cert": str(files.server), "key": str(files.server_key), "ca": str(files.ca)}
+            document["tls"] = {
+                "client": {**client_tls, "client_cert_auth": True},
+                "peer": {"keys": str(keys)},
+            }
+        self.cluster_file.write_text(yaml.safe_dump(document, sort_keys=False))
 
     def stop(self) -> None:
         """Ctrl-C, and wait for the end."""
@@ -204,6 +245,10 @@ class Boathouse:
     def workers(self) -> dict[str, psutil.Process]:
         """The shard workers alone."""
         return {name: p for name, p in self.processes().items() if name.startswith("shardworker")}
+
+
+def _client_options(files: CertificateFiles | None) -> TlsOptions:
+    return NONE if files is None else TlsOptions(files.ca, files.client, files.client_key)
 
 
 def _kind(process: psutil.Process) -> str:
@@ -300,6 +345,8 @@ def wait_ready(
     seconds: float,
     why_not: Callable[[], str],
     tables: tuple[str, ...] = ("default",),
+    *,
+    tls: TlsOptions = NONE,
 ) -> None:
     """Return when every endpoint answers a linearizable read of every table.
 
@@ -308,7 +355,7 @@ def wait_ready(
     request = etcd.RangeRequest(key=b"bench/ready").SerializeToString()
     for endpoint in endpoints:
         _wait_connect(endpoint, processes, deadline)
-        with grpc.insecure_channel(endpoint, options=(("grpc.use_local_subchannel_pool", 1),)) as channel:
+        with open_channel(endpoint, tls.credentials() if tls.given else None) as channel:
             call = channel.unary_unary("/etcdserverpb.KV/Range", None, None)
             for table in tables:
                 while True:

@@ -123,7 +123,9 @@ def test_addresses() -> None:
     ],
 )
 def test_loopback_is_known(host: str, loopback: bool) -> None:
-    assert parse(f"nodes: {{n1: {{host: '{host}'}}}}\n", "f").node("n1").is_loopback is loopback
+    assert (
+        parse(f"nodes: {{n1: {{host: '{host}'}}}}\ninsecure: true\n", "f").node("n1").is_loopback is loopback
+    )
 
 
 def test_socket_paths_fit_however_deep_the_data_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,12 +172,58 @@ BAD = {
         "f.yaml:5: nodes.n3.id: 1 is already the id of nodes.n1; give every node its own",
     ),
     "wildcard host among several": (
-        THREE.replace("n2: {", "n2: {host: 0.0.0.0, "),
+        THREE.replace("n2: {", "n2: {host: 0.0.0.0, ") + "insecure: true\n",
         "f.yaml:4: nodes.n2.host: 0.0.0.0 is no address that other nodes can reach; write the node's own address",
     ),
     "host that is none": (
-        "nodes:\n  n1: {host: http://x}\n",
+        "nodes:\n  n1: {host: http://x}\ninsecure: true\n",
         "f.yaml:2: nodes.n1.host: 'http://x' is neither an IP address nor a host name",
+    ),
+    "reachable by others, without TLS": (
+        "nodes:\n  n1:\n    host: 10.0.0.1\n",
+        (
+            "f.yaml:3: nodes.n1.host: 10.0.0.1 can be reached by others, and there is no tls.client and no tls.peer; "
+            "`boathouse tls init` and `boathouse keygen` make what they need, or write insecure: true to do without"
+        ),
+    ),
+    "reachable by others, with half of it": (
+        "nodes:\n  n1:\n    host: 10.0.0.1\ntls:\n  client: {cert: c, key: k}\n",
+        (
+            "f.yaml:3: nodes.n1.host: 10.0.0.1 can be reached by others, and there is no tls.peer; `boathouse tls "
+            "init` and `boathouse keygen` make what they need, or write insecure: true to do without"
+        ),
+    ),
+    "an unknown key of watches": (
+        ONE + "watch:\n  progress_ms: 1\n",
+        "f.yaml:4: watch.progress_ms: unknown key; did you mean progress_interval_ms?",
+    ),
+    "an unknown key of TLS": (
+        ONE + "tls:\n  client:\n    cert: c\n    key: k\n    cacert: a\n",
+        "f.yaml:7: tls.client.cacert: unknown key; did you mean cert?",
+    ),
+    "a certificate without its key": (
+        ONE + "tls:\n  client:\n    cert: c\n",
+        "f.yaml:4: tls.client.key: is missing; write it",
+    ),
+    "client certificates of nobody": (
+        ONE + "tls:\n  client:\n    cert: c\n    key: k\n    client_cert_auth: true\n",
+        (
+            "f.yaml:7: tls.client.client_cert_auth: there is nothing to check certificates against; "
+            "name the authority as ca"
+        ),
+    ),
+    "an authority that is not asked": (
+        ONE + "tls:\n  client:\n    cert: c\n    key: k\n    ca: a\n",
+        "f.yaml:7: tls.client.ca: no certificate is asked for; write client_cert_auth: true, or remove ca",
+    ),
+    "a name of nobody": (
+        ONE + "tls:\n  client:\n    cert: c\n    key: k\n    allowed_cn: ann\n",
+        "f.yaml:7: tls.client.allowed_cn: no certificate is asked for; write client_cert_auth: true and ca",
+    ),
+    "two ways to name who may connect": (
+        ONE + "tls:\n  client:\n    cert: c\n    key: k\n    ca: a\n    client_cert_auth: true\n"
+        "    allowed_cn: ann\n    allowed_hostname: ann.example\n",
+        "f.yaml:10: tls.client.allowed_hostname: allowed_cn is there, too; choose one",
     ),
     "election before heartbeat": (
         ONE + "raft:\n  heartbeat_ticks: 10\n",
@@ -310,12 +356,18 @@ def test_the_built_in_cluster() -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_examples_are_fine(path: Path) -> None:
     cluster = load(path)
-    assert all(node.is_loopback for node in cluster.nodes.values())
+    assert all(node.is_loopback for node in cluster.nodes.values()) != (path.stem == "secure-cluster")
 
 
 def test_there_are_examples_of_each_kind() -> None:
     clusters = {path.stem: load(path) for path in EXAMPLES}
-    assert set(clusters) == {"single-node", "three-nodes", "leader-cluster", "follower-cluster"}
+    assert set(clusters) == {
+        "single-node",
+        "three-nodes",
+        "leader-cluster",
+        "follower-cluster",
+        "secure-cluster",
+    }
     three = clusters["three-nodes"]
     assert (len(three.nodes), three.shards, three.replicas) == (3, 4, 3)
     follows = clusters["follower-cluster"].follows

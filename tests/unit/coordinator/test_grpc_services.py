@@ -44,6 +44,7 @@ class DirectCall:
     metadata: Mapping[str, str] = field(default_factory=dict)
     deadline: float = math.inf
     peer: str = "test"
+    common_name: str = ""
 
     async def messages(self) -> AsyncIterator[bytes]:
         for request in self.requests:

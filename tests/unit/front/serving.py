@@ -21,10 +21,10 @@ from proto.methods import Access, ApiName, Kind, Method
 from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import AsyncIterator
 
     from coordinator.api.call import Handler
+    from coordinator.front.server_tls import ServerTls
 
 MESSAGE_BYTES_MAX = 4 << 20
 API = Api(outcomes=outcomes.ETCD, message_bytes_max=MESSAGE_BYTES_MAX)
@@ -79,7 +79,7 @@ class Serving:
 async def serving(
     *routes: Route,
     limits: Limits | None = None,
-    tls: ssl.SSLContext | None = None,
+    tls: ServerTls | None = None,
     options: tuple[tuple[str, int], ...] = (),
 ) -> AsyncIterator[Serving]:
     """Serve these methods until the context ends; then nothing may be left of any call."""

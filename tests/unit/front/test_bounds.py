@@ -28,6 +28,7 @@ from tests.unit.front.serving import Serving, route, serving
 from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from coordinator.api.call import Call
@@ -251,8 +252,10 @@ def fields_of(answer: h2.events.ResponseReceived) -> dict[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def raw(server: Serving, *, hello: bool = True, **settings: int) -> AsyncIterator[Raw]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+async def raw(
+    server: Serving, *, hello: bool = True, tls: ssl.SSLContext | None = None, **settings: int
+) -> AsyncIterator[Raw]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=tls)
     peer = Raw(reader, writer)
     if settings:
         peer.h2.update_settings({h2.settings.SettingCodes[name]: value for name, value in settings.items()})

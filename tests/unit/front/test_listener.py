@@ -3,45 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import grpc
 import h2.events
 import pytest
-import trustme
 
 from coordinator.front.http2 import frames
 from proto import errors
 from proto.methods import Kind
 from tests.unit.coordinator.running import in_loop, refused
 from tests.unit.front.serving import route, serving
-from tests.unit.front.test_bounds import raw, short
+from tests.unit.front.test_bounds import raw
 from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
     from coordinator.api.call import Call
     from tests.unit.front.serving import Serving
 
-AUTHORITY = trustme.CA()
-
-
-def server_tls() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    AUTHORITY.issue_cert("127.0.0.1", "localhost").configure_cert(context)
-    context.set_alpn_protocols(["h2", "http/1.1"])
-    return context
-
 
 async def echo(call: Call) -> bytes:
     return call.body
 
 
-async def get(server: Serving, tls: ssl.SSLContext | None = None) -> bytes:
+async def get(server: Serving) -> bytes:
     """The status line of /healthz by HTTP/1.1."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=tls)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     answer = await reader.read()
     writer.close()
@@ -70,27 +58,6 @@ def test_a_preface_in_pieces_is_a_preface(size: int) -> None:
             await peer.hears(h2.events.RemoteSettingsChanged)
 
     scenario()
-
-
-@in_loop
-async def test_tls_says_by_alpn_what_a_connection_speaks() -> None:
-    async with serving(route("Echo", echo), tls=server_tls()) as server:
-        root = AUTHORITY.cert_pem.bytes()
-        credentials = grpc.ssl_channel_credentials(root_certificates=root)
-        async with grpc.aio.secure_channel(f"localhost:{server.port}", credentials) as channel:
-            method = channel.unary_unary("/test.Service/Echo", None, None)
-            assert await method(bytes(1_000_000)) == bytes(1_000_000)
-        client = ssl.create_default_context(cadata=root.decode())
-        client.set_alpn_protocols(["http/1.1"])
-        assert await get(server, client) == b"HTTP/1.1 200 OK"
-
-
-@in_loop
-async def test_a_tls_handshake_that_does_not_end_is_ended() -> None:
-    async with serving(limits=short(handshake_s=0.1), tls=server_tls()) as server:
-        async with raw(server, hello=False) as peer:
-            peer.writer.write(b"\x16\x03\x01")
-            assert await peer.ended()
 
 
 class Held:

@@ -579,7 +579,9 @@ def test_a_replica_stops_before_it_starts_again(up: FakeUp) -> None:
 
 def test_up_starts_the_nodes_on_loopback(tmp_path: Path) -> None:
     file = tmp_path / "f.yaml"
-    file.write_text("nodes:\n  a: {host: 10.0.0.1}\n  b: {}\n  c: {host: '::1'}\nreplicas: 1\n")
+    file.write_text(
+        "nodes:\n  a: {host: 10.0.0.1}\n  b: {}\n  c: {host: '::1'}\nreplicas: 1\ninsecure: true\n"
+    )
     cluster = load(file)
     assert nodes_to_start(cluster, None) == ["b", "c"]
     assert nodes_to_start(cluster, "a") == ["a"]
@@ -589,7 +591,7 @@ def test_up_starts_the_nodes_on_loopback(tmp_path: Path) -> None:
 
 def test_up_without_a_loopback_node_asks_which(tmp_path: Path) -> None:
     file = tmp_path / "f.yaml"
-    file.write_text("nodes: {a: {host: 10.0.0.1}}\n")
+    file.write_text("nodes: {a: {host: 10.0.0.1}}\ninsecure: true\n")
     with pytest.raises(StartRefused, match="name the one to start with --node"):
         nodes_to_start(load(file), None)
 

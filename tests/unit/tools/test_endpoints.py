@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from tools.endpoints import is_loopback, parse_endpoints
+from tools.endpoints import Endpoints, is_loopback, parse_endpoints
 
 
 @pytest.mark.parametrize(
     ("text", "endpoints"),
     [
-        ("127.0.0.1:2379", ["127.0.0.1:2379"]),
-        ("http://127.0.0.1:2379/", ["127.0.0.1:2379"]),
-        (" n1:2379, n2.example:2379,", ["n1:2379", "n2.example:2379"]),
-        ("[::1]:2379", ["[::1]:2379"]),
-        ("a:65535", ["a:65535"]),
+        ("127.0.0.1:2379", Endpoints(("127.0.0.1:2379",))),
+        ("http://127.0.0.1:2379/", Endpoints(("127.0.0.1:2379",), "http")),
+        ("https://n1:2379,https://n2:2379/", Endpoints(("n1:2379", "n2:2379"), "https")),
+        (" n1:2379, n2.example:2379,", Endpoints(("n1:2379", "n2.example:2379"))),
+        ("[::1]:2379", Endpoints(("[::1]:2379",))),
+        ("a:65535", Endpoints(("a:65535",))),
     ],
 )
-def test_what_is_an_endpoint(text: str, endpoints: list[str]) -> None:
+def test_what_is_an_endpoint(text: str, endpoints: Endpoints) -> None:
     assert parse_endpoints(text) == endpoints
 
 
@@ -32,7 +33,8 @@ def test_what_is_an_endpoint(text: str, endpoints: list[str]) -> None:
         (":2379", "':2379' is not host:port"),
         ("::1:2379", "'::1:2379' is not host:port"),
         ("http://n1:2379/path", "'http://n1:2379/path' is not host:port"),
-        ("https://n1:2379", "https://n1:2379: boathouse does not speak TLS yet; use http:// or no scheme"),
+        ("https://n1:1,n2:1", "https://n1:1,n2:1: write the same scheme before all endpoints"),
+        ("ftp://n1:1", "ftp://n1:1: a scheme is http or https"),
     ],
 )
 def test_what_is_none_is_told_why(text: str, complaint: str) -> None:

@@ -104,6 +104,7 @@ class FakeCall:
     body = b""
     deadline = float("inf")
     peer = "test"
+    common_name = ""
 
     def __init__(self, **metadata: str) -> None:
         self.metadata = metadata

@@ -1,0 +1,113 @@
+"""Key pairs of the connections between nodes, and the files that hold them.
+
+A node has one pair, which all its processes use: as a server towards whoever connects by tcp, and as a client towards
+other nodes. A file is one line of 40 characters, ZeroMQ's way (Z85) of writing 32 bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import zmq
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+KEY_FILE_BYTES_MAX: Final = 1_000
+_KEY: Final = re.compile(rb"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
+
+
+class BadKeyFile(Exception):
+    """A file with a key is missing, open to others, or holds no key. The text says which, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerKeys:
+    """What a process of a node needs to talk to other nodes, and to know them."""
+
+    public: bytes
+    secret: bytes = field(repr=False)
+    public_of: Mapping[int, bytes]
+    """By node id, of every node of the cluster: nobody else is let in."""
+
+    @classmethod
+    def load(cls, folder: Path, own: str, nodes: Mapping[str, int]) -> PeerKeys:
+        """The keys in a folder, for the node `own`; nodes: the ids of all by name. Raises BadKeyFile."""
+        public_of = {number: read_public(folder, name) for name, number in nodes.items()}
+        public = public_of[nodes[own]]
+        return cls(public, read_secret(folder, own, public), public_of)
+
+
+def public_file(folder: Path, node: str) -> Path:
+    """Where a node's public key is."""
+    return folder / f"{node}.public"
+
+
+def secret_file(folder: Path, node: str) -> Path:
+    """Where a node's secret key is."""
+    return folder / f"{node}.secret"
+
+
+def read_public(folder: Path, node: str) -> bytes:
+    """A node's public key. Raises BadKeyFile."""
+    return _read(public_file(folder, node))
+
+
+def read_secret(folder: Path, node: str, public: bytes) -> bytes:
+    """The secret key that belongs to a node's public one. Raises BadKeyFile."""
+    path = secret_file(folder, node)
+    secret = _read(path)
+    if reason := exposure_of(path):
+        raise BadKeyFile(reason)
+    if zmq.curve_public(secret) != public:
+        raise BadKeyFile(f"{path} does not belong to {public_file(folder, node)}; copy both again")
+    return secret
+
+
+def exposure_of(path: Path) -> str:
+    """Why a file is no place for a secret: who else can read it, and what to do; "" if nobody.
+
+    The group may read what belongs to root: that is how administrators hand keys to a service."""
+    found = path.stat()
+    tolerated = stat.S_IRGRP if found.st_uid == 0 and os.getuid() != 0 else 0
+    if found.st_mode & 0o077 & ~tolerated:
+        return f"{path} can be used by others than its owner; chmod 600 it"
+    return ""
+
+
+def write_pair(folder: Path, node: str) -> None:
+    """Make a key pair for a node, the secret for this user alone. Raises FileExistsError rather than replace one."""
+    public, secret = zmq.curve_keypair()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _write(secret_file(folder, node), secret, 0o600)
+    try:
+        _write(public_file(folder, node), public, 0o644)
+    except OSError:
+        with contextlib.suppress(OSError):
+            secret_file(folder, node).unlink()
+        raise
+
+
+def _write(path: Path, key: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with open(descriptor, "wb") as file:
+        file.write(key + b"\n")
+        file.flush()
+        os.fsync(descriptor)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            key = file.read(KEY_FILE_BYTES_MAX).strip()
+    except OSError as error:
+        raise BadKeyFile(f"{path} can't be read: {error.strerror}") from None
+    if not _KEY.fullmatch(key):
+        raise BadKeyFile(f"{path} holds no key of 40 characters; `boathouse keygen` makes one")
+    return key
