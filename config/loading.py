@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from config.models import (
+    AuthConfig,
     ClusterConfig,
     FollowsConfig,
     LimitsConfig,
@@ -256,6 +257,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "raft": RaftConfig,
     "store": StoreConfig,
     "limits": LimitsConfig,
+    "auth": AuthConfig,
     "supervisor": SupervisorConfig,
     "follows": FollowsConfig,
 }

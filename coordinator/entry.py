@@ -18,6 +18,7 @@ from config.process.child import emit, fail, read_spec, refuse_optimized, set_up
 from config.process.events import BEAT_INTERVAL_S
 from config.process.memory import give_back_large_blocks
 from config.process.names import COORDINATOR
+from coordinator.auth.signed_tokens import BadKeyFile
 from coordinator.server import Coordinator
 
 if TYPE_CHECKING:
@@ -42,7 +43,10 @@ async def _serve(spec: ProcessSpec) -> None:
 
     loop.add_reader(stdin, read_stdin)
     sockets = {name: socket.socket(fileno=spec.sockets[name]) for name in COORDINATOR.sockets}
-    coordinator = Coordinator(spec.cluster, spec.cluster.node(spec.node), sockets)
+    try:
+        coordinator = Coordinator(spec.cluster, spec.cluster.node(spec.node), sockets)
+    except BadKeyFile as error:
+        fail(str(error))
     await coordinator.start()
     # What lives now lives to the end: the collector need not look at it again, and rarely at the rest, since calls
     # leave no cycles.

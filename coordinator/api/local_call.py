@@ -9,12 +9,12 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final
 
-from coordinator.api.call import StreamEnded
+from coordinator.api.call import ANYBODY, StreamEnded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
-    from coordinator.api.call import Metadata, Route
+    from coordinator.api.call import Identity, Metadata, Route
 
 ANSWERS_QUEUED_MAX: Final = 16
 """Of a stream, before its handler waits."""
@@ -23,7 +23,16 @@ ANSWERS_QUEUED_MAX: Final = 16
 class LocalCall:
     """A Call whose messages are known from the start, and whose answers are read with answers()."""
 
-    def __init__(self, requests: Sequence[bytes], *, metadata: Metadata, deadline: float, peer: str) -> None:
+    def __init__(
+        self,
+        requests: Sequence[bytes],
+        *,
+        metadata: Metadata,
+        deadline: float,
+        peer: str,
+        identity: Identity = ANYBODY,
+    ) -> None:
+        """identity: of the client in whose name it is made; a gateway's client has none."""
         self._requests = requests
         self._answers: asyncio.Queue[bytes | None] = asyncio.Queue(ANSWERS_QUEUED_MAX)
         self._ended = False
@@ -31,6 +40,7 @@ class LocalCall:
         self.metadata = metadata
         self.deadline = deadline
         self.peer = peer
+        self.identity = identity
 
     async def messages(self) -> AsyncIterator[bytes]:
         """All requests, and then the end of what the client has to say."""
@@ -78,8 +88,18 @@ async def _run(route: Route, call: LocalCall) -> bytes | None:
     return await route.handler(call)
 
 
-async def ask(route: Route, body: bytes, *, metadata: Metadata, deadline: float, peer: str) -> bytes:
+async def ask(
+    route: Route,
+    body: bytes,
+    *,
+    metadata: Metadata,
+    deadline: float,
+    peer: str,
+    identity: Identity = ANYBODY,
+) -> bytes:
     """The answer of a unary method. Raises what its handler raises."""
-    answer = await route.handler(LocalCall((body,), metadata=metadata, deadline=deadline, peer=peer))
+    answer = await route.handler(
+        LocalCall((body,), metadata=metadata, deadline=deadline, peer=peer, identity=identity)
+    )
     assert isinstance(answer, bytes), f"{route.path} is not unary"
     return answer

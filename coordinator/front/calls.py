@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from coordinator.api import outcomes
-from coordinator.api.call import StreamEnded
+from coordinator.api.call import ANYBODY, StreamEnded
 from coordinator.front import grpc_wire
 from coordinator.front.compression import compress, decompress
 from coordinator.front.handler_task import HandlerTask
@@ -38,6 +38,8 @@ log = structlog.get_logger()
 
 class GrpcCall:
     """A call from its headers to its status."""
+
+    identity: Final = ANYBODY  # connections show no certificates
 
     __slots__ = (
         "__weakref__",

@@ -74,7 +74,13 @@ class EtcdCalls:
     ) -> AsyncIterator[AsyncGenerator[etcd.WatchResponse]]:
         """The responses of one watch, until the block ends; they end by themselves if the watch is cancelled."""
         first = etcd.WatchRequest(create_request=request).SerializeToString()
-        local = LocalCall((first,), metadata=call.metadata, deadline=call.deadline, peer=call.peer)
+        local = LocalCall(
+            (first,),
+            metadata=call.metadata,
+            deadline=call.deadline,
+            peer=call.peer,
+            identity=call.identity,
+        )
         async with contextlib.aclosing(local.answers(self._routes[WATCH])) as answers:
             yield _until_canceled(answers)
 
@@ -92,6 +98,7 @@ class EtcdCalls:
             metadata=call.metadata,
             deadline=call.deadline if deadline is None else deadline,
             peer=call.peer,
+            identity=call.identity,
         )
         return parse(answer)
 

@@ -33,3 +33,5 @@ class Part(NamedTuple):
     """first - 1 = nothing has happened since."""
     revised: Sequence[Revised]
     """In ascending order."""
+    auth_version: int = 0
+    """Of the table after all that; see frames.TableChanges."""
