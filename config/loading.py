@@ -17,12 +17,14 @@ from config.models import (
     AuthConfig,
     ClusterConfig,
     FollowsConfig,
+    JwtConfig,
     LimitsConfig,
     NodeConfig,
     RaftConfig,
     StoreConfig,
     SupervisorConfig,
     TableConfig,
+    WatchConfig,
 )
 from config.problems import ConfigError, Inconsistent, KeyPath, Problem
 
@@ -257,7 +259,9 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "raft": RaftConfig,
     "store": StoreConfig,
     "limits": LimitsConfig,
+    "watch": WatchConfig,
     "auth": AuthConfig,
+    "jwt": JwtConfig,
     "supervisor": SupervisorConfig,
     "follows": FollowsConfig,
 }
@@ -265,7 +269,8 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 
 def _suggestion(path: KeyPath) -> str:
     """What the writer of an unknown key may have meant."""
-    model = ClusterConfig if len(path) == 1 else _SECTIONS[cast("str", path[0])]
+    section = path[1] if path[:2] == ("auth", "jwt") and len(path) > 2 else path[0]
+    model = ClusterConfig if len(path) == 1 else _SECTIONS[cast("str", section)]
     known = [name for name in model.model_fields if (model, name) != (NodeConfig, "name")]
     near = difflib.get_close_matches(str(path[-1]), known, n=1)
     return f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
