@@ -74,7 +74,9 @@ class WatchedTable:
         self._streams: dict[Fail, _Demands] = {}
         """By how each stream is ended."""
         self.auth_version = 0
-        """Every watcher was looked at by this one at least (frames.TableChanges)."""
+        """The newest that was heard of (frames.TableChanges): a new watcher is looked at by this one or a later one."""
+        self._heeded_version = 0
+        """Every watcher was."""
         self._rechecking = asyncio.Lock()
         self._feed = feed
         self._random = random
@@ -180,13 +182,15 @@ class WatchedTable:
 
     async def _begin(self) -> None:
         part = await self._feed.changes(self.table, 0)
-        self.auth_version = part.auth_version
+        self.auth_version = self._heeded_version = part.auth_version
         self._hub = Hub(part.through, self.header, self._random)
         self._begun.set()
 
     async def _publish(self, hub: Hub) -> None:
         try:
-            part = await self._feed.changes(self.table, hub.revision + 1, wait_s=FOLLOW_WAIT_S)
+            part = await self._feed.changes(
+                self.table, hub.revision + 1, prev=hub.wants_prev, wait_s=FOLLOW_WAIT_S
+            )
         except HistoryGone as gone:
             hub.handle_gap(gone.floor)
         else:
@@ -200,13 +204,14 @@ class WatchedTable:
 
     async def _heed(self, auth_version: int) -> None:
         """Before anybody hears what happened up to this auth version: who may not read it any more hears nothing."""
-        if auth_version <= self.auth_version:
+        if auth_version <= self._heeded_version:
             return
+        self.auth_version = max(self.auth_version, auth_version)
         async with self._rechecking:
             if auth_version % 2:
                 for demands in list(self._streams.values()):
                     await demands.recheck(auth_version)
-            self.auth_version = max(self.auth_version, auth_version)
+            self._heeded_version = max(self._heeded_version, auth_version)
 
     def _tell_reached(self, revision: int) -> None:
         still = []
@@ -256,7 +261,7 @@ class WatchedTable:
     async def _replay(self, hub: Hub, first: int) -> bool:
         """False if the replica that was asked is itself behind: it has nothing to tell."""
         try:
-            part = await self._feed.changes(self.table, first)
+            part = await self._feed.changes(self.table, first, prev=True)
         except HistoryGone as gone:
             hub.handle_compacted(gone.floor)
             return True

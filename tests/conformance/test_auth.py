@@ -66,7 +66,7 @@ class Server:
 
     def kv_as(self, user: str, request: object, token: str = "") -> tuple[str, str]:
         methods = {RANGE: self.kv.Range, PUT: self.kv.Put, DELETE: self.kv.DeleteRange, TXN: self.kv.Txn}
-        return self.tried(methods[type(request)], request, user, token)  # type: ignore[index]
+        return self.tried(methods[type(request)], request, user, token)
 
     def regatta_as(self, user: str, method: str, request: object) -> tuple[str, str]:
         return self.tried(getattr(self._regatta, method), request, user)

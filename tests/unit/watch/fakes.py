@@ -62,7 +62,9 @@ class FakeFeed:
     def tell(self) -> None:
         self._news.set()
 
-    async def changes(self, table: TableEntry, first: int, *, wait_s: float = 0.0) -> Part:
+    async def changes(
+        self, table: TableEntry, first: int, *, prev: bool = False, wait_s: float = 0.0
+    ) -> Part:
         assert table == TABLE
         self.asked.append((first, wait_s))
         if self.failures:
@@ -81,6 +83,7 @@ class FakeFeed:
             first,
             through,
             [Revised(number, [self.log[number - 2]]) for number in numbers],
+            prev,
             self.auth_version,
         )
 
