@@ -1,8 +1,9 @@
 """Who makes a request, for tables with authentication enabled; and the end of tokens that nobody uses.
 
 A token is a row of the shard, so every replica knows its user. When it was last used is known here only, since a write
-for each use would cost more than the use: the leader proposes to drop what it has not seen for a while, and a new
-leader begins to count anew. So a token may live longer after an election, and never ends while it is used.
+for each use would cost more than the use: the leader proposes to drop what it has not seen for a while, the others tell
+it what they have seen, and a new leader begins to count anew. So a token may live longer after an election, and never
+ends while it is used.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from shardworker.replica.part import NEVER_TICKS, Part
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from shardworker.raft import Term
+    from shardworker.raft import NodeId, Term
     from shardworker.replica.part import ReplicaContext
     from shardworker.replica.proposals import Proposals
 
@@ -34,6 +35,7 @@ class Logins(Part):
     def __init__(self, context: ReplicaContext, proposals: Proposals) -> None:
         self._core = context.core
         self._machine = context.machine
+        self._outgoing = context.outgoing
         self._proposals = proposals
         self._unused_ticks_max = max(1, context.cluster.auth.token_ttl_ms // context.cluster.raft.tick_ms)
         self._ticks = 0
@@ -69,27 +71,40 @@ class Logins(Part):
 
     # ---- unused tokens ----------------------------------------------------------------------------------------------
 
+    def handle(self, identity: bytes, envelope: frames.Envelope) -> None:
+        for used in envelope.tokens_used:
+            self._used[used.table_id, used.token] = self._ticks
+
     @property
     def _ticks_between(self) -> int:
         return max(1, self._unused_ticks_max // LOOKS)
 
-    @property
-    def _counts(self) -> bool:
-        return bool(self._machine.auth.guarded) and self._core.role is Role.LEADER
-
     def tick(self) -> None:
         self._ticks += 1
-        if not self._counts:
-            self._used.clear()  # what others see of them is not known here
-            self._term = None
-        elif self._term != self._core.term:
-            self._term = self._core.term
+        if not self._machine.auth.guarded:
             self._used.clear()
-        elif self._ticks % self._ticks_between == 0:
+            return
+        leads = self._core.role is Role.LEADER
+        if leads and self._term != self._core.term:
+            self._used.clear()  # what the last leader has seen of them is not known here
+        self._term = self._core.term if leads else None
+        if self._ticks % self._ticks_between:
+            return
+        if leads:
             self._drop_unused()
+        elif self._used and self._core.leader:
+            self._tell(self._core.leader)
 
     def ticks_until_action(self) -> int:
-        return self._ticks_between - self._ticks % self._ticks_between if self._counts else NEVER_TICKS
+        if not self._machine.auth.guarded or not (self._used or self._core.role is Role.LEADER):
+            return NEVER_TICKS
+        return self._ticks_between - self._ticks % self._ticks_between
+
+    def _tell(self, leader: NodeId) -> None:
+        """What this replica has answered without the leader."""
+        uses = [frames.TokenUse(table_id=table_id, token=token) for table_id, token in self._used]
+        self._outgoing.send_peer(leader, frames.Envelope(tokens_used=uses))
+        self._used.clear()
 
     def _drop_unused(self) -> None:
         used: dict[tuple[int, bytes], int] = {}

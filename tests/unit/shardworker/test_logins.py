@@ -11,6 +11,9 @@ from proto.etcd import auth_pb2
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from proto.tokens import digest_of, draw_letters, presented
+from shardworker.raft import MessageKind
+from shardworker.replica import logins
+from tests.unit.raft.lab import message
 from tests.unit.raft.replica import members
 from tests.unit.shardworker.bench import TABLE, Bench, everything, iteration
 
@@ -20,11 +23,18 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+    from shardworker.raft import Membership, NodeId
+
 TTL_TICKS = 50
 
 
 class Door(Bench):
     """A replica with a table that asks who somebody is. User u may read and write [a,c)."""
+
+    def __init__(self, folder: Path, membership: Membership, **settings: Any) -> None:
+        self.token_uses: list[tuple[NodeId, frames.TokenUse]] = []
+        """What it has told of them, and whom."""
+        super().__init__(folder, membership, **settings)
 
     def set_up(self) -> None:
         spec = frames.TableSpec(id=TABLE, name="t", history=-1)
@@ -40,6 +50,10 @@ class Door(Bench):
             (frames.AUTH_ENABLE, etcd.AuthEnableRequest()),
         ):
             self.write(method, request.SerializeToString())
+
+    def send_peer(self, node: NodeId, envelope: frames.Envelope) -> None:
+        super().send_peer(node, envelope)
+        self.token_uses += [(node, use) for use in envelope.tokens_used]
 
     @property
     def auth_revision(self) -> int:
@@ -171,3 +185,33 @@ def test_an_idle_replica_is_awake_when_tokens_end(door: Door) -> None:
     door.log_in()
     door.tick()
     assert door.replica.ticks_until_action() <= TTL_TICKS
+
+
+def test_a_follower_tells_the_leader_what_it_has_answered(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"auth": {"token_ttl_ms": 5_000}, "raft": {"tick_ms": 5_000 // TTL_TICKS}}
+    bench = Door(tmp_path / "follower", members(1, 2, 3), **settings)
+    try:
+        bench.lead()
+        bench.set_up()
+        letters = draw_letters()
+        login = frames.LogIn(user="u", auth_revision=bench.auth_revision, digest=digest_of(letters))
+        bench.write(frames.AUTH_LOG_IN, login.SerializeToString())
+        (token,) = bench.replica._machine.auth.tokens(TABLE)
+        term = bench.core.term + 1
+        bench.hear(message(MessageKind.HEARTBEAT, 2, term))
+        bench.get(b"a", token=token)
+        for _ in range(TTL_TICKS // logins.LOOKS):
+            bench.hear(message(MessageKind.HEARTBEAT, 2, term))
+            bench.tick()
+        assert [(node, one.table_id, one.token) for node, one in bench.token_uses] == [(2, TABLE, token)]
+    finally:
+        bench.store.close()
+
+
+def test_what_a_follower_has_answered_is_a_use(door: Door) -> None:
+    token = door.log_in()
+    for _ in range(6):
+        door.pass_ticks(TTL_TICKS // 3)
+        use = frames.TokenUse(table_id=TABLE, token=token)
+        door.replica.handle(b"peer", frames.Envelope(tokens_used=[use]))
+    assert door.is_known(token)
