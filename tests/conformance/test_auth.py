@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from proto.etcd import auth_pb2
+from proto.etcd import auth_pb2, election_pb2
 from proto.etcd import rpc_pb2 as etcd
 from proto.regatta import regatta_pb2 as regatta
 from tests.conformance.conftest import running
@@ -390,6 +392,44 @@ def test_what_no_shard_sees_is_checked_as_well(ours: Server) -> None:
         call = getattr(stub(ours.channel, etcd, service), method)
         assert ours.tried(call, request, "u") == OK
         assert ours.tried(call, request, "") == USER_EMPTY
+
+
+def test_elections_go_by_the_permissions_of_who_asks(ours: Server) -> None:
+    leader = stub(ours.channel, election_pb2, "Election").Leader
+    for user, text in (
+        ("root", "election: no leader"),
+        ("u", "etcdserver: permission denied"),
+        ("", "etcdserver: user name is empty"),
+    ):
+        assert ours.tried(leader, election_pb2.LeaderRequest(name=b"q"), user) == ("UNKNOWN", text)
+
+
+def test_the_gateway_takes_the_token_as_a_header(ours: Server, boathouse_endpoint: str) -> None:
+    def asked(path: str, body: object, **headers: str) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection(boathouse_endpoint, timeout=10)
+        try:
+            connection.request("POST", path, json.dumps(body), {"Grpc-Metadata-Table": TABLE, **headers})
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        finally:
+            connection.close()
+
+    status, said = asked("/v3/auth/authenticate", {"name": "u", "password": "u's"})
+    assert status == 200
+    token = said["token"]
+    for shown in (token, f"Bearer {token}"):
+        assert asked("/v3/kv/range", {"key": "YQ=="}, Authorization=shown)[0] == 200
+        assert asked("/v3/kv/range", {"key": "cQ=="}, Authorization=shown)[0] == 403
+    assert asked("/v3/kv/range", {"key": "YQ=="}, Authorization="garbage")[0] == 401
+    status, said = asked("/v3/kv/range", {"key": "YQ=="})
+    assert (status, said["error"]) == (400, "etcdserver: user name is empty")
+    assert asked("/v3/auth/status", {}, Authorization=token)[0] == 403
+    # Nobody's health is a secret.
+    connection = http.client.HTTPConnection(boathouse_endpoint, timeout=10)
+    connection.request("GET", "/health")
+    assert json.loads(connection.getresponse().read())["health"] == "true"
+    connection.close()
+    assert ours.tokens["u"] != token
 
 
 def test_a_token_may_come_as_a_bearer(ours: Server) -> None:
