@@ -62,6 +62,9 @@ class Rights(NamedTuple):
     writable: SpanSet
 
 
+NO_RIGHTS: Final = Rights(is_root=False, readable=NOTHING, writable=NOTHING)
+
+
 class Who(NamedTuple):
     """Whose request it is, as was found when it was taken."""
 
@@ -99,12 +102,13 @@ class TableAuth:
         """What this user may do; nothing, if there is none of this name."""
         found = self._rights.get(name)
         if found is None:
-            found = self._rights[name] = self._work_out(self.users.get(name))
+            user = self.users.get(name)
+            if user is None:
+                return NO_RIGHTS  # not kept: anybody can think up names
+            found = self._rights[name] = self._work_out(user)
         return found
 
-    def _work_out(self, user: User | None) -> Rights:
-        if user is None:
-            return Rights(is_root=False, readable=NOTHING, writable=NOTHING)
+    def _work_out(self, user: User) -> Rights:
         if ROOT in user.roles:
             return Rights(is_root=True, readable=EVERYTHING, writable=EVERYTHING)
         permissions = [each for role in user.roles for each in self.roles.get(role, ())]
