@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from random import Random
 
+    from coordinator.watch.changes import Part
     from coordinator.watch.feed import Feed
     from coordinator.watch.responses import Header
     from proto.catalog import TableEntry
@@ -188,19 +189,23 @@ class WatchedTable:
 
     async def _publish(self, hub: Hub) -> None:
         try:
-            part = await self._feed.changes(
-                self.table, hub.revision + 1, prev=hub.wants_prev, wait_s=FOLLOW_WAIT_S
-            )
+            part = await self._ask(hub, prev=hub.wants_prev)
+            await self._heed(part.auth_version)
+            if hub.wants_prev and not part.prev and part.through > hub.revision:
+                part = await self._ask(hub, prev=True)  # for somebody who has come meanwhile
+                await self._heed(part.auth_version)
         except HistoryGone as gone:
             hub.handle_gap(gone.floor)
         else:
-            await self._heed(part.auth_version)
             if part.through > hub.revision:
                 hub.publish(part)
         if hub.behind_count:
             self.wake()
         if self._awaited:
             self._tell_reached(hub.revision)
+
+    async def _ask(self, hub: Hub, *, prev: bool) -> Part:
+        return await self._feed.changes(self.table, hub.revision + 1, prev=prev, wait_s=FOLLOW_WAIT_S)
 
     async def _heed(self, auth_version: int) -> None:
         """Before anybody hears what happened up to this auth version: who may not read it any more hears nothing."""
@@ -346,4 +351,4 @@ class WatchedTables:
                 watched.close()
 
     def __iter__(self) -> Iterator[WatchedTable]:
-        return iter(list(self._tables.values()))
+        return iter(self._tables.values())
