@@ -552,6 +552,9 @@ def test_all_of_it_survives_a_restart(tmp_path: Path) -> None:
     assert again.auth.tokens(TABLE) == tokens
     assert again.auth.guarded == {TABLE}
     assert again.checksum == checksum
+    realm.machine.reload()
+    assert realm.machine.auth.of(TABLE) == held
+    assert realm.machine.checksum == checksum
 
 
 def test_a_turn_that_failed_leaves_nothing(probed: Realm) -> None:
