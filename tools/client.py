@@ -30,10 +30,19 @@ class KvClient:
     """One table, through any of several coordinators. Use as a context manager."""
 
     def __init__(
-        self, endpoints: Sequence[str], table: str | None, timeout_s: float, request_id: str | None = None
+        self,
+        endpoints: Sequence[str],
+        table: str | None,
+        timeout_s: float,
+        request_id: str | None = None,
+        *,
+        token: str = "",
     ) -> None:
-        """`request_id` names all writes of this client; without one each gets a random one."""
+        """`request_id` names all writes of this client; without one each gets a random one. token: of a table's user;
+        empty = none."""
         self._metadata = [("table", table)] if table else []
+        if token:
+            self._metadata.append(("authorization", token))
         self._timeout_s = timeout_s
         self._request_id = request_id
         self._channels = {

@@ -59,7 +59,7 @@ def nodes(tmp_path: Path) -> Iterator[tuple[Cluster, list[Node]]]:
 
 
 def test_a_token_is_good_through_every_node_and_under_every_leader(
-    nodes: tuple[Cluster, list[Node]],
+    nodes: tuple[Cluster, list[Node]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster, (first, *_) = nodes
     everywhere = nodes[1]
@@ -68,6 +68,9 @@ def test_a_token_is_good_through_every_node_and_under_every_leader(
     # At once, also where the nearest replica may not have heard of it yet.
     assert [node.tried(token, serializable=True) for node in everywhere] == ["OK"] * 3
     assert [node.tried(token) for node in everywhere] == ["OK"] * 3
+    assert b"user name is empty" in cluster.cli("kv", "get", "k", "-e", cluster.endpoint("n1")).stderr
+    monkeypatch.setenv("BOATHOUSE_TOKEN", token)
+    assert cluster.cli("kv", "get", "k", "-e", cluster.endpoint("n1")).returncode == 0
     cluster.kill(cluster.leader(1))
     assert [node.tried(token) for node in everywhere] == ["OK"] * 3
     assert [node.tried("") for node in everywhere] == ["INVALID_ARGUMENT"] * 3
