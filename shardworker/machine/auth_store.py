@@ -108,6 +108,14 @@ class AuthStore:
                 del tokens[token]
                 self._write(table_id, Kind.TOKEN, token, None)
 
+    def drop_table(self, table_id: int) -> None:
+        """The table is no more, and nobody is its user."""
+        self.drop_tokens(table_id, list(self.tokens(table_id)))
+        if table_id in self._auth:
+            self.replace(table_id, AUTH_OFF)
+            self._write(table_id, Kind.STATE, b"", None)
+            del self._auth[table_id]
+
     def _write_changed(
         self,
         table_id: int,

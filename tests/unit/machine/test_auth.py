@@ -574,6 +574,19 @@ def test_a_turn_that_failed_leaves_nothing(probed: Realm) -> None:
     assert probed.machine.auth.guarded == {TABLE}
 
 
+def test_nothing_is_left_of_a_table_that_is_dropped(probed: Realm) -> None:
+    probed.log_in("u")
+    probed.shard.connection.execute("BEGIN IMMEDIATE")
+    probed.machine.auth.drop_table(TABLE)
+    assert probed.machine.auth.guarded == set()
+    assert probed.machine.auth.checksum == 0
+    assert probed.shard.connection.execute("SELECT count(*) FROM auth").get == 0
+    probed.shard.connection.execute("ROLLBACK")
+    probed.machine.rollback()
+    assert probed.machine.auth.guarded == {TABLE}
+    assert "u" in probed.machine.auth.of(TABLE).users
+
+
 def test_replicas_that_differ_in_users_differ_in_their_checksum() -> None:
     one, two = Realm(), Realm()
     for realm in (one, two):
