@@ -5,8 +5,10 @@ An entry point calls `load` once and hands sub-models down; a child process gets
 
 from config.loading import load, load_draft, load_with_files
 from config.models import (
+    AuthConfig,
     ClusterConfig,
     FollowsConfig,
+    JwtConfig,
     LimitsConfig,
     NodeConfig,
     RaftConfig,
@@ -18,9 +20,11 @@ from config.problems import ConfigError, Problem
 from config.process.spec import ProcessSpec
 
 __all__ = [
+    "AuthConfig",
     "ClusterConfig",
     "ConfigError",
     "FollowsConfig",
+    "JwtConfig",
     "LimitsConfig",
     "NodeConfig",
     "Problem",

@@ -14,9 +14,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from config.models import (
+    AuthConfig,
     ClientTlsConfig,
     ClusterConfig,
     FollowsConfig,
+    JwtConfig,
     LimitsConfig,
     NodeConfig,
     PeerTlsConfig,
@@ -286,12 +288,14 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "raft": RaftConfig,
     "store": StoreConfig,
     "limits": LimitsConfig,
+    "auth": AuthConfig,
     "supervisor": SupervisorConfig,
     "follows": FollowsConfig,
     "watch": WatchConfig,
     "tls": TlsConfig,
 }
 _SUBSECTIONS: dict[tuple[str, str], type[BaseModel]] = {
+    ("auth", "jwt"): JwtConfig,
     ("tls", "client"): ClientTlsConfig,
     ("tls", "peer"): PeerTlsConfig,
 }

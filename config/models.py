@@ -64,6 +64,7 @@ def _empty_if_none(value: object) -> object:
     return {} if value is None else value
 
 
+KeyFile = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 AbsolutePath = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
 Bytes = Annotated[int, Field(ge=1, lt=2**40)]
@@ -209,6 +210,40 @@ class WatchConfig(_Model):
     revision; up to a tenth later."""
 
 
+class JwtConfig(_Model):
+    """Tokens that anybody with the public key can check, and nobody has to remember."""
+
+    sign_method: Literal[
+        "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+        "HS256", "HS384", "HS512",
+    ]  # fmt: skip
+    """How they are signed: RS and PS are RSA, ES is ECDSA, HS a secret that both sides have."""
+    private_key: KeyFile | None = None
+    """PEM file that signs, or the secret of HS. Nobody but its owner may read it. Without it nobody can log in here:
+    tokens come from elsewhere."""
+    public_key: KeyFile | None = None
+    """PEM file that checks. Default: what belongs to private_key."""
+    ttl_ms: Annotated[int, Field(ge=1_000, le=365 * 86_400_000)] = 300_000
+    """Until a token expires. Any change of users or permissions ends it earlier."""
+
+    @model_validator(mode="after")
+    def _check(self) -> JwtConfig:
+        if self.private_key is None and self.public_key is None:
+            raise PydanticCustomError("jwt", "needs a private_key, or the public_key of who signs elsewhere")
+        return self
+
+
+class AuthConfig(_Model):
+    """How users prove who they are, in tables where authentication is enabled (`etcdctl auth enable`)."""
+
+    token_ttl_ms: Annotated[int, Field(ge=1_000, le=86_400_000)] = 300_000
+    """A token that is not used for so long ends."""
+    jwt: JwtConfig | None = None
+    """Answer logins with signed tokens. Default: with tokens that the cluster remembers, as etcd."""
+    bcrypt_cost: Annotated[int, Field(ge=4, le=16)] = 10
+    """Of hashing a password: one more doubles the time. etcd's default."""
+
+
 class SupervisorConfig(_Model):
     """How processes are kept alive."""
 
@@ -305,6 +340,7 @@ class ClusterConfig(_Model):
     store: StoreConfig = StoreConfig()
     limits: LimitsConfig = LimitsConfig()
     watch: WatchConfig = WatchConfig()
+    auth: AuthConfig = AuthConfig()
     supervisor: SupervisorConfig = SupervisorConfig()
     follows: FollowsConfig | None = None
     tls: TlsConfig = TlsConfig()

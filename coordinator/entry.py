@@ -19,6 +19,7 @@ from config.process.child import emit, fail, read_spec, refuse_optimized, set_up
 from config.process.events import BEAT_INTERVAL_S
 from config.process.memory import give_back_large_blocks
 from config.process.names import COORDINATOR
+from coordinator.auth.signed_tokens import BadTokenKey
 from coordinator.front.limits import DEFAULT
 from coordinator.front.server_tls import TlsUnusable
 from coordinator.server import Coordinator
@@ -51,7 +52,7 @@ async def _serve(spec: ProcessSpec) -> None:
     sockets = {name: socket.socket(fileno=spec.sockets[name]) for name in COORDINATOR.sockets}
     try:
         coordinator = Coordinator(spec.cluster, spec.cluster.node(spec.node), sockets)
-    except (TlsUnusable, BadKeyFile) as error:
+    except (TlsUnusable, BadTokenKey, BadKeyFile) as error:
         fail(str(error))
     await coordinator.start()
     # What lives now lives to the end: the collector need not look at it again, and rarely at the rest, since calls

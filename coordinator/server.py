@@ -20,6 +20,10 @@ from coordinator import metrics
 from coordinator.api import outcomes
 from coordinator.api.call import Api
 from coordinator.api.headers import EtcdHeaders, RegattaHeaders
+from coordinator.auth.authenticator import Authenticator
+from coordinator.auth.guard import Guard
+from coordinator.auth.passwords import Passwords
+from coordinator.auth.signed_tokens import SignedTokens
 from coordinator.catalog.bootstrap import bootstrap
 from coordinator.catalog.cache import Catalog
 from coordinator.catalog.tables import Tables
@@ -30,6 +34,7 @@ from coordinator.front.limits import DEFAULT
 from coordinator.front.listener import Listener
 from coordinator.front.routes import Routes, make_routes
 from coordinator.front.server_tls import H2, HTTP1, ServerTls
+from coordinator.services.etcd_auth import EtcdAuth
 from coordinator.services.etcd_calls import EtcdCalls
 from coordinator.services.etcd_cluster import EtcdCluster
 from coordinator.services.etcd_election import EtcdElection
@@ -114,9 +119,11 @@ class Coordinator:
         sockets: Mapping[str, socket.socket],
         limits: Limits = DEFAULT,
     ) -> None:
-        """Must be made on the running event loop. Nothing is accepted before start(). Raises TlsUnusable or BadKeyFile.
+        """Must be made on the running event loop. Nothing is accepted before start(). Raises TlsUnusable, BadTokenKey or
+        BadKeyFile.
 
         sockets: by name (Kind.sockets), bound; they are closed in the end."""
+        signed = None if cluster.auth.jwt is None else SignedTokens(cluster.auth.jwt)
         self._cluster = cluster
         self._node = node
         loop = asyncio.get_running_loop()
@@ -142,6 +149,8 @@ class Coordinator:
         self._calls = TableCalls(
             self._driver, self._catalog, ids, bounds, step_timeout_s=cluster.limits.read_timeout_ms / 1000
         )
+        self._passwords = Passwords(cost=cluster.auth.bcrypt_cost)
+        self._authenticator = Authenticator(self._calls, self._passwords, signed)
         self._by_path: dict[str, Route] = {}
         self._etcd = EtcdCalls(self._by_path)
         apis = self._apis()
@@ -214,25 +223,36 @@ class Coordinator:
             * cluster.raft.tick_ms
             / 1000,
         )
+        authenticator = self._authenticator
         services = (
-            EtcdKV(calls, tables, request_bytes_max=limits.request_bytes_max, txn_ops_max=limits.txn_ops_max),
+            EtcdKV(
+                calls,
+                tables,
+                authenticator,
+                request_bytes_max=limits.request_bytes_max,
+                txn_ops_max=limits.txn_ops_max,
+            ),
+            EtcdAuth(calls, tables, authenticator),
             EtcdWatch(
                 tables,
+                authenticator,
                 self._watched,
                 random.Random(),
                 progress_interval_s=cluster.watch.progress_interval_ms / 1000,
             ),
             EtcdCluster(calls, tables, cluster, self._topology),
             EtcdMaintenance(tables, statuses, cluster),
-            RegattaKV(calls, RegattaHeaders(replica_id=node.id)),
+            RegattaKV(calls, RegattaHeaders(replica_id=node.id), authenticator),
             RegattaCluster(self._catalog, statuses, cluster, self._topology, node),
             EtcdLock(self._etcd, asyncio.get_running_loop()),
             EtcdElection(self._etcd, asyncio.get_running_loop()),
         )
-        handlers: dict[str, Handler] = {}
-        for service in services:
-            handlers.update(service.handlers)
-        return handlers
+        guard = Guard(tables, authenticator)
+        return {
+            path: guard.guarded(path, handler)
+            for service in services
+            for path, handler in service.handlers.items()
+        }
 
     async def _ask_replicas(self) -> dict[ShardId, frames.ReplicaStatus | None]:
         """How this node's replicas are, by shard."""
@@ -291,5 +311,6 @@ class Coordinator:
         self._let_go()
 
     def _let_go(self) -> None:
+        self._passwords.close()
         self._driver.close()
         self._context.term()

@@ -73,7 +73,7 @@ class Permission(enum.Enum):
     KEYS = "keys"
     """The request's own keys decide, for reading or writing."""
     USER = "user"
-    """Any user who has proved who he is."""
+    """Any user who has proved who he is; of some methods, for some answers, he may need more."""
     ROOT = "root"
 
 
@@ -109,6 +109,27 @@ COMMANDS: Final[dict[int, Command]] = {
     frames.TRANSFER_LEADER: Command(access=Access.LEADER),
     frames.RAISE_LEVEL: Command(access=Access.INTERNAL),
     frames.TABLE_CHANGES: Command(access=Access.REPLICA),
+    frames.AUTH_ENABLE: Command(access=Access.WRITE),
+    frames.AUTH_DISABLE: Command(access=Access.WRITE, frees_space=True),
+    frames.AUTH_STATUS: Command(access=Access.READ),
+    frames.AUTH_USER_ADD: Command(access=Access.WRITE),
+    frames.AUTH_USER_GET: Command(access=Access.READ),
+    frames.AUTH_USER_LIST: Command(access=Access.READ),
+    frames.AUTH_USER_DELETE: Command(access=Access.WRITE, frees_space=True),
+    frames.AUTH_USER_CHANGE_PASSWORD: Command(access=Access.WRITE),
+    frames.AUTH_USER_GRANT_ROLE: Command(access=Access.WRITE),
+    frames.AUTH_USER_REVOKE_ROLE: Command(access=Access.WRITE, frees_space=True),
+    frames.AUTH_ROLE_ADD: Command(access=Access.WRITE),
+    frames.AUTH_ROLE_GET: Command(access=Access.READ),
+    frames.AUTH_ROLE_LIST: Command(access=Access.READ),
+    frames.AUTH_ROLE_DELETE: Command(access=Access.WRITE, frees_space=True),
+    frames.AUTH_ROLE_GRANT_PERMISSION: Command(access=Access.WRITE),
+    frames.AUTH_ROLE_REVOKE_PERMISSION: Command(access=Access.WRITE, frees_space=True),
+    frames.AUTH_LOOK_UP: Command(access=Access.READ),
+    # Who deletes because the disk is full has to log in first.
+    frames.AUTH_LOG_IN: Command(access=Access.WRITE, frees_space=True),
+    frames.AUTH_RIGHTS: Command(access=Access.READ),
+    frames.AUTH_DROP_TOKENS: Command(access=Access.INTERNAL),
 }
 
 
@@ -179,18 +200,71 @@ METHODS: Final[dict[str, Method]] = {
     "/etcdserverpb.KV/Put": Method(api=_E, access=Access.WRITE, http=("/v3/kv/put",)),
     "/etcdserverpb.KV/DeleteRange": Method(api=_E, access=Access.WRITE, http=("/v3/kv/deleterange",)),
     "/etcdserverpb.KV/Txn": Method(api=_E, access=Access.WRITE, http=("/v3/kv/txn",)),
-    "/etcdserverpb.KV/Compact": Method(api=_E, access=Access.WRITE, http=("/v3/kv/compaction",)),
+    "/etcdserverpb.KV/Compact": Method(
+        api=_E, access=Access.WRITE, permission=Permission.ROOT, http=("/v3/kv/compaction",)
+    ),
     "/etcdserverpb.Watch/Watch": Method(
         api=_E, access=Access.READ, kind=Kind.BIDI_STREAM, http=("/v3/watch",)
     ),
+    "/etcdserverpb.Auth/AuthEnable": Method(
+        api=_E, access=Access.WRITE, permission=Permission.ROOT, http=("/v3/auth/enable",)
+    ),
+    "/etcdserverpb.Auth/AuthDisable": Method(
+        api=_E, access=Access.WRITE, permission=Permission.ROOT, http=("/v3/auth/disable",)
+    ),
+    "/etcdserverpb.Auth/AuthStatus": Method(
+        api=_E, access=Access.READ, permission=Permission.ROOT, http=("/v3/auth/status",)
+    ),
+    "/etcdserverpb.Auth/Authenticate": Method(
+        api=_E, access=Access.WRITE, permission=Permission.NONE, http=("/v3/auth/authenticate",)
+    ),
+    "/etcdserverpb.Auth/UserAdd": Method(
+        api=_E, access=Access.WRITE, permission=Permission.ROOT, http=("/v3/auth/user/add",)
+    ),
+    "/etcdserverpb.Auth/UserGet": Method(
+        api=_E, access=Access.READ, permission=Permission.USER, http=("/v3/auth/user/get",)
+    ),
+    "/etcdserverpb.Auth/UserList": Method(
+        api=_E, access=Access.READ, permission=Permission.ROOT, http=("/v3/auth/user/list",)
+    ),
+    "/etcdserverpb.Auth/UserDelete": Method(
+        api=_E, access=Access.WRITE, permission=Permission.ROOT, http=("/v3/auth/user/delete",)
+    ),
+    "/etcdserverpb.Auth/UserChangePassword": Method(
+        api=_E, access=Access.WRITE, permission=Permission.ROOT, http=("/v3/auth/user/changepw",)
+    ),
+    "/etcdserverpb.Auth/UserGrantRole": Method(
+        api=_E, access=Access.WRITE, permission=Permission.ROOT, http=("/v3/auth/user/grant",)
+    ),
+    "/etcdserverpb.Auth/UserRevokeRole": Method(
+        api=_E, access=Access.WRITE, permission=Permission.ROOT, http=("/v3/auth/user/revoke",)
+    ),
+    "/etcdserverpb.Auth/RoleAdd": Method(
+        api=_E, access=Access.WRITE, permission=Permission.ROOT, http=("/v3/auth/role/add",)
+    ),
+    "/etcdserverpb.Auth/RoleGet": Method(
+        api=_E, access=Access.READ, permission=Permission.USER, http=("/v3/auth/role/get",)
+    ),
+    "/etcdserverpb.Auth/RoleList": Method(
+        api=_E, access=Access.READ, permission=Permission.ROOT, http=("/v3/auth/role/list",)
+    ),
+    "/etcdserverpb.Auth/RoleDelete": Method(
+        api=_E, access=Access.WRITE, permission=Permission.ROOT, http=("/v3/auth/role/delete",)
+    ),
+    "/etcdserverpb.Auth/RoleGrantPermission": Method(
+        api=_E, access=Access.WRITE, permission=Permission.ROOT, http=("/v3/auth/role/grant",)
+    ),
+    "/etcdserverpb.Auth/RoleRevokePermission": Method(
+        api=_E, access=Access.WRITE, permission=Permission.ROOT, http=("/v3/auth/role/revoke",)
+    ),
     "/etcdserverpb.Cluster/MemberList": Method(
-        api=_E, access=Access.COORDINATOR, permission=Permission.NONE, http=("/v3/cluster/member/list",)
+        api=_E, access=Access.COORDINATOR, permission=Permission.USER, http=("/v3/cluster/member/list",)
     ),
     "/etcdserverpb.Maintenance/Status": Method(
-        api=_E, access=Access.COORDINATOR, permission=Permission.NONE, http=("/v3/maintenance/status",)
+        api=_E, access=Access.COORDINATOR, permission=Permission.USER, http=("/v3/maintenance/status",)
     ),
     "/etcdserverpb.Maintenance/Alarm": Method(
-        api=_E, access=Access.COORDINATOR, permission=Permission.NONE, http=("/v3/maintenance/alarm",)
+        api=_E, access=Access.COORDINATOR, permission=Permission.USER, http=("/v3/maintenance/alarm",)
     ),
     "/v3lockpb.Lock/Lock": Method(api=_C, access=Access.COORDINATOR, waits=True, http=("/v3/lock/lock",)),
     "/v3lockpb.Lock/Unlock": Method(api=_C, access=Access.COORDINATOR, http=("/v3/lock/unlock",)),

@@ -37,10 +37,13 @@ class KvClient:
         request_id: str | None = None,
         *,
         credentials: grpc.ChannelCredentials | None = None,
+        token: str = "",
     ) -> None:
         """`request_id` names all writes of this client; without one each gets a random one. Without credentials it
-        speaks in the clear."""
+        speaks in the clear. token: of a table's user; empty = none."""
         self._metadata = [("table", table)] if table else []
+        if token:
+            self._metadata.append(("authorization", token))
         self._timeout_s = timeout_s
         self._request_id = request_id
         self._channels = {endpoint: open_channel(endpoint, credentials) for endpoint in endpoints}

@@ -24,6 +24,8 @@ app = typer.Typer(
     help="Read and write keys through the etcd API.", no_args_is_help=True, rich_markup_mode=None
 )
 
+TOKEN_VARIABLE = "BOATHOUSE_TOKEN"  # noqa: S105
+"""Of the environment: what a table with authentication enabled asks for."""
 DEFAULT_ENDPOINT = "127.0.0.1:2379"
 INT64_MAX = 2**63 - 1
 TIMEOUT_S_MAX = 86_400.0
@@ -244,7 +246,8 @@ class _Read:
 def open_client(
     endpoint: str, table: str | None, timeout_s: float, request_id: str | None = None
 ) -> KvClient:
-    """A client for what --endpoint, --table, --timeout and the options of TLS say."""
+    """A client for what --endpoint, --table, --timeout and the options of TLS say, with the token in the environment: on
+    the command line everybody on this machine could read it."""
     from tools.client import KvClient
     from tools.endpoints import parse_endpoints
 
@@ -259,12 +262,15 @@ def open_client(
         )
     is_secure = endpoints.scheme == "https" or tls.given
     credentials = tls.credentials() if is_secure else None
+    token = os.environ.get(TOKEN_VARIABLE, "")
     for option, text in (("--table", table), ("--request-id", request_id)):
         if text and not (text.isascii() and text.isprintable()):
             raise typer.BadParameter(
                 f"{text!r} can't travel in gRPC metadata; use printable ASCII", param_hint=option
             )
-    return KvClient(endpoints.addresses, table, timeout_s, request_id, credentials=credentials)
+    if not (token.isascii() and token.isprintable()):
+        raise typer.BadParameter(f"{TOKEN_VARIABLE} holds no token: it is not printable ASCII")
+    return KvClient(endpoints.addresses, table, timeout_s, request_id, credentials=credentials, token=token)
 
 
 def _given(text: str, as_hex: bool) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from coordinator.api import outcomes
@@ -16,6 +16,20 @@ if TYPE_CHECKING:
 
 Metadata = Mapping[str, str]
 """By lower-case name, the first value of each, as Go's metadata users take it; `-bin` values are left in base64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who is at the other end, as far as a call's transport knows. What he says himself is in the metadata."""
+
+    common_name: str = ""
+    """Of the certificate that he has shown; empty if he has shown none, or was not asked."""
+    is_system: bool = False
+    """Nobody is: the process calls on its own account."""
+
+
+ANYBODY: Final = Identity()
+SYSTEM: Final = Identity(is_system=True)
 
 
 class Call(Protocol):
@@ -37,8 +51,7 @@ class Call(Protocol):
         """The client's address as people write it, for logs and limits."""
 
     @property
-    def common_name(self) -> str:
-        """Of the certificate that the client showed, which its authority has signed; "" if it showed none."""
+    def identity(self) -> Identity: ...
 
     def messages(self) -> AsyncIterator[bytes]:
         """The request messages of a client-streaming or bidirectional call; ends when the client has no more to say."""

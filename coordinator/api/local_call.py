@@ -9,12 +9,12 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final
 
-from coordinator.api.call import StreamEnded
+from coordinator.api.call import ANYBODY, StreamEnded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
-    from coordinator.api.call import Metadata, Route
+    from coordinator.api.call import Identity, Metadata, Route
 
 ANSWERS_QUEUED_MAX: Final = 16
 """Of a stream, before its handler waits."""
@@ -30,8 +30,9 @@ class LocalCall:
         metadata: Metadata,
         deadline: float,
         peer: str,
-        common_name: str = "",
+        identity: Identity = ANYBODY,
     ) -> None:
+        """identity: of the client in whose name it is made; a gateway's client has none."""
         self._requests = requests
         self._answers: asyncio.Queue[bytes | None] = asyncio.Queue(ANSWERS_QUEUED_MAX)
         self._ended = False
@@ -39,7 +40,7 @@ class LocalCall:
         self.metadata = metadata
         self.deadline = deadline
         self.peer = peer
-        self.common_name = common_name
+        self.identity = identity
 
     async def messages(self) -> AsyncIterator[bytes]:
         """All requests, and then the end of what the client has to say."""
@@ -88,10 +89,17 @@ async def _run(route: Route, call: LocalCall) -> bytes | None:
 
 
 async def ask(
-    route: Route, body: bytes, *, metadata: Metadata, deadline: float, peer: str, common_name: str = ""
+    route: Route,
+    body: bytes,
+    *,
+    metadata: Metadata,
+    deadline: float,
+    peer: str,
+    identity: Identity = ANYBODY,
 ) -> bytes:
     """The answer of a unary method. Raises what its handler raises."""
-    call = LocalCall((body,), metadata=metadata, deadline=deadline, peer=peer, common_name=common_name)
-    answer = await route.handler(call)
+    answer = await route.handler(
+        LocalCall((body,), metadata=metadata, deadline=deadline, peer=peer, identity=identity)
+    )
     assert isinstance(answer, bytes), f"{route.path} is not unary"
     return answer

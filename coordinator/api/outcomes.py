@@ -76,6 +76,33 @@ ETCD: Final[Table] = {
     errors.InvariantBroken: Row(Code.INTERNAL, "boathouse: internal error: {detail}"),
     errors.Corrupt: Row(Code.DATA_LOSS, "etcdserver: corrupt cluster"),
     errors.TableContradicted: Row(Code.DATA_LOSS, "etcdserver: corrupt cluster: {detail}"),
+    errors.AuthError: Row(Code.FAILED_PRECONDITION, "etcdserver: {detail}"),
+    errors.UserEmpty: Row(Code.INVALID_ARGUMENT, "etcdserver: user name is empty"),
+    errors.InvalidAuthToken: Row(Code.UNAUTHENTICATED, "etcdserver: invalid auth token"),
+    errors.PermissionDenied: Row(Code.PERMISSION_DENIED, "etcdserver: permission denied"),
+    errors.AuthOldRevision: Row(Code.INVALID_ARGUMENT, "etcdserver: revision of auth store is old"),
+    errors.AuthNotEnabled: Row(Code.FAILED_PRECONDITION, "etcdserver: authentication is not enabled"),
+    errors.AuthFailed: Row(
+        Code.INVALID_ARGUMENT, "etcdserver: authentication failed, invalid user ID or password"
+    ),
+    # The one that etcd forgot to translate.
+    errors.NoPasswordUser: Row(
+        Code.UNKNOWN, "auth: authentication failed, password was given for no password user"
+    ),
+    errors.RootUserNotExist: Row(Code.FAILED_PRECONDITION, "etcdserver: root user does not exist"),
+    errors.RootRoleNotExist: Row(Code.FAILED_PRECONDITION, "etcdserver: root user does not have root role"),
+    errors.UserAlreadyExist: Row(Code.FAILED_PRECONDITION, "etcdserver: user name already exists"),
+    errors.UserNotFound: Row(Code.FAILED_PRECONDITION, "etcdserver: user name not found"),
+    errors.RoleAlreadyExist: Row(Code.FAILED_PRECONDITION, "etcdserver: role name already exists"),
+    errors.RoleNotFound: Row(Code.FAILED_PRECONDITION, "etcdserver: role name not found"),
+    errors.RoleEmpty: Row(Code.INVALID_ARGUMENT, "etcdserver: role name is empty"),
+    errors.RoleNotGranted: Row(Code.FAILED_PRECONDITION, "etcdserver: role is not granted to the user"),
+    errors.PermissionNotGiven: Row(Code.INVALID_ARGUMENT, "etcdserver: permission not given"),
+    errors.PermissionNotGranted: Row(
+        Code.FAILED_PRECONDITION, "etcdserver: permission is not granted to the role"
+    ),
+    errors.InvalidAuthMgmt: Row(Code.INVALID_ARGUMENT, "etcdserver: invalid auth management"),
+    errors.PasswordTooLong: Row(Code.INVALID_ARGUMENT, "etcdserver: a password has at most 72 bytes"),
 }
 
 ETCD_CONCURRENCY: Final[Table] = {
@@ -131,6 +158,11 @@ REGATTA: Final[Table] = {
     errors.InvariantBroken: Row(Code.INTERNAL, "internal error: {detail}"),
     errors.Corrupt: Row(Code.DATA_LOSS, "corrupt data: {detail}"),
     errors.TableContradicted: Row(Code.DATA_LOSS, "{detail}"),
+    errors.AuthError: Row(Code.FAILED_PRECONDITION, "{detail}"),
+    errors.UserEmpty: Row(Code.UNAUTHENTICATED, "this table needs a token, in the metadata authorization"),
+    errors.InvalidAuthToken: Row(Code.UNAUTHENTICATED, "invalid auth token"),
+    errors.PermissionDenied: Row(Code.PERMISSION_DENIED, "permission denied"),
+    errors.AuthOldRevision: Row(Code.UNAUTHENTICATED, "users or permissions have changed: get a new token"),
 }
 
 GRPC: Final[Table] = {

@@ -42,7 +42,7 @@ class GrpcCall:
     __slots__ = (
         "__weakref__", "_all_said", "_answer_begun", "_client_deadline", "_encoding", "_headers", "_held",
         "_messages", "_news", "_one_answer", "_reader", "_request_bytes", "_room", "_session", "_task",
-        "_trailers", "body", "common_name", "deadline", "deadline_slot", "is_ended", "metadata", "peer", "route",
+        "_trailers", "body", "deadline", "deadline_slot", "identity", "is_ended", "metadata", "peer", "route",
         "stream", "takes_one",
     )  # fmt: skip
 
@@ -54,7 +54,7 @@ class GrpcCall:
         self.route = route
         self.metadata: Metadata = head.metadata
         self.peer = session.peer
-        self.common_name = session.common_name
+        self.identity = session.identity
         self._encoding = head.encoding
         self.deadline, self._client_deadline = deadline
         self.deadline_slot = 0

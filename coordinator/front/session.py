@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import structlog
 
+from coordinator.api.call import ANYBODY, Identity
 from coordinator.front import grpc_wire
 from coordinator.front.calls import GrpcCall
 from coordinator.front.certificates import common_name
@@ -46,7 +47,7 @@ class Session(asyncio.Protocol):
     def __init__(self, front: Front) -> None:
         self.front = front
         self.peer = ""
-        self.common_name = ""
+        self.identity = ANYBODY
         self.connection: Connection[RequestHead] = Connection(
             functools.partial(grpc_wire.read_head, limits=front.limits),
             front.limits,
@@ -75,7 +76,7 @@ class Session(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         self._transport.set_write_buffer_limits(high=self.front.limits.write_buffer_bytes)
         self.peer = address_of(transport.get_extra_info("peername"))
-        self.common_name = common_name(transport.get_extra_info("peercert") or {})
+        self.identity = Identity(common_name(transport.get_extra_info("peercert") or {}))
         self.front.join(self)
         self.touch()
 

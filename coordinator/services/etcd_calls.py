@@ -79,7 +79,7 @@ class EtcdCalls:
             metadata=call.metadata,
             deadline=call.deadline,
             peer=call.peer,
-            common_name=call.common_name,
+            identity=call.identity,
         )
         async with contextlib.aclosing(local.answers(self._routes[WATCH])) as answers:
             yield _until_canceled(answers)
@@ -98,7 +98,7 @@ class EtcdCalls:
             metadata=call.metadata,
             deadline=call.deadline if deadline is None else deadline,
             peer=call.peer,
-            common_name=call.common_name,
+            identity=call.identity,
         )
         return parse(answer)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coordinator.auth.credentials import NOBODY
 from coordinator.services.decoding import decode
 from proto.etcd import rpc_pb2 as etcd
 from proto.ids import NodeId
@@ -53,7 +54,7 @@ class EtcdCluster:
         term = 0
         if request.linearizable:
             table, reply = await self._calls.read(
-                table, frames.TABLE_STATUS, b"", call.deadline, linearizable=True
+                table, frames.TABLE_STATUS, b"", call.deadline, linearizable=True, who=NOBODY
             )
             term = reply.term
         return self._tables.header(table, revision=0, term=term) + self._members

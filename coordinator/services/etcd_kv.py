@@ -12,6 +12,7 @@ from proto.validation import etcd as shape
 
 if TYPE_CHECKING:
     from coordinator.api.call import Call, Handler
+    from coordinator.auth.authenticator import Authenticator
     from coordinator.services.etcd_tables import EtcdTables
     from coordinator.shards.table_calls import TableCalls
 
@@ -20,10 +21,17 @@ class EtcdKV:
     """Range, Put, DeleteRange, Txn, Compact."""
 
     def __init__(
-        self, calls: TableCalls, tables: EtcdTables, *, request_bytes_max: int, txn_ops_max: int
+        self,
+        calls: TableCalls,
+        tables: EtcdTables,
+        authenticator: Authenticator,
+        *,
+        request_bytes_max: int,
+        txn_ops_max: int,
     ) -> None:
         self._calls = calls
         self._tables = tables
+        self._authenticator = authenticator
         self._request_bytes_max = request_bytes_max
         self._txn_ops_max = txn_ops_max
 
@@ -44,7 +52,12 @@ class EtcdKV:
         shape.check_range(request)
         table = await self._tables.find(call)
         table, reply = await self._calls.read(
-            table, frames.ETCD_RANGE, call.body, call.deadline, linearizable=not request.serializable
+            table,
+            frames.ETCD_RANGE,
+            call.body,
+            call.deadline,
+            linearizable=not request.serializable,
+            who=self._authenticator.credentials(call, table),
         )
         return self._tables.with_header(table, reply)
 
@@ -66,7 +79,12 @@ class EtcdKV:
             return await self._write(frames.ETCD_TXN, call)
         table = await self._tables.find(call)
         table, reply = await self._calls.read(
-            table, frames.ETCD_TXN, call.body, call.deadline, linearizable=not shape.is_serializable(request)
+            table,
+            frames.ETCD_TXN,
+            call.body,
+            call.deadline,
+            linearizable=not shape.is_serializable(request),
+            who=self._authenticator.credentials(call, table),
         )
         return self._tables.with_header(table, reply)
 
@@ -79,6 +97,11 @@ class EtcdKV:
         shape.check_size(len(call.body), self._request_bytes_max)
         table = await self._tables.find(call)
         table, reply = await self._calls.write(
-            table, method, call.body, call.deadline, call.metadata.get(request_ids.METADATA_KEY)
+            table,
+            method,
+            call.body,
+            call.deadline,
+            call.metadata.get(request_ids.METADATA_KEY),
+            who=self._authenticator.credentials(call, table),
         )
         return self._tables.with_header(table, reply)

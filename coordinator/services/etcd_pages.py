@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs
 
 from coordinator.api import outcomes
+from coordinator.api.call import SYSTEM
 from coordinator.api.local_call import LocalCall
 from coordinator.front import json_text
 from coordinator.front.http1 import TEXT, Request, Response
@@ -92,7 +93,9 @@ class EtcdPages:
     # ---- what is looked at -------------------------------------------------------------------------------------
 
     def _call(self) -> LocalCall:
-        return LocalCall((), metadata={}, deadline=self._loop.time() + CHECK_TIMEOUT_S, peer=_LOCAL)
+        return LocalCall(
+            (), metadata={}, deadline=self._loop.time() + CHECK_TIMEOUT_S, peer=_LOCAL, identity=SYSTEM
+        )
 
     async def _alarms(self) -> list[str]:
         answer = await self._calls.alarm(self._call(), etcd.AlarmRequest(action=etcd.AlarmRequest.GET))

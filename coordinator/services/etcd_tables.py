@@ -27,14 +27,16 @@ class EtcdTables:
         self._calls = calls
         self._headers = headers
 
+    def step_deadline(self, call: Call) -> float:
+        """Of what is looked up before a call begins: one that may last must not wait for ever for that."""
+        return call.deadline if call.deadline < math.inf else self._calls.step_deadline(call.deadline)
+
     async def find(self, call: Call) -> TableEntry:
         """The table the call's metadata names, or the default one.
 
         Raises TableNotFound, and NoLeader for a call that insists on a leader while none is known."""
-        # A call that may last must not wait for ever for the name of its table.
-        deadline = call.deadline if call.deadline < math.inf else self._calls.step_deadline(call.deadline)
         table = await self._calls.find_table(
-            call.metadata.get(TABLE_KEY, DEFAULT_TABLE), deadline, body_bytes=len(call.body)
+            call.metadata.get(TABLE_KEY, DEFAULT_TABLE), self.step_deadline(call), body_bytes=len(call.body)
         )
         if call.metadata.get(HAS_LEADER_KEY) == "true" and not self._calls.leader_believed(table):
             raise errors.NoLeader(f"shard {table.shard}")

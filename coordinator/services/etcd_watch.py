@@ -14,16 +14,19 @@ from typing import TYPE_CHECKING, Final
 from coordinator.api import outcomes
 from coordinator.services.decoding import decode
 from coordinator.services.etcd_tables import HAS_LEADER_KEY
+from coordinator.services.watch_user import WatchUser, why_forbidden
 from coordinator.watch import responses
-from coordinator.watch.hub import OPEN_END, Interest, Watcher
+from coordinator.watch.hub import OPEN_END, Interest, State, Watcher
 from coordinator.watch.outbox import Outbox
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
+from proto.spans import NOTHING, span_of
 
 if TYPE_CHECKING:
     from random import Random
 
     from coordinator.api.call import Call, Handler
+    from coordinator.auth.authenticator import Authenticator
     from coordinator.services.etcd_tables import EtcdTables
     from coordinator.watch.hub import Hub
     from coordinator.watch.outbox import Budget
@@ -47,10 +50,17 @@ class EtcdWatch:
     """Watch."""
 
     def __init__(
-        self, tables: EtcdTables, watched: WatchedTables, random: Random, *, progress_interval_s: float
+        self,
+        tables: EtcdTables,
+        authenticator: Authenticator,
+        watched: WatchedTables,
+        random: Random,
+        *,
+        progress_interval_s: float,
     ) -> None:
         """progress_interval_s: see config.WatchConfig."""
         self._tables = tables
+        self._authenticator = authenticator
         self._watched = watched
         self._random = random
         self._progress_interval_s = progress_interval_s
@@ -64,9 +74,15 @@ class EtcdWatch:
         """A stream, until it ends. Raises NoLeader if it insists on a leader and there is none for too long."""
         table = await self._tables.find(call)
         interval_s = self._progress_interval_s * (1 + PROGRESS_JITTER * self._random.random())
-        stream = _Stream(call, self._watched.budget, progress_interval_s=interval_s)
+        user = WatchUser(
+            self._authenticator,
+            table,
+            self._authenticator.credentials(call, table),
+            lambda: self._tables.step_deadline(call),
+        )
+        stream = _Stream(call, self._watched.budget, user, progress_interval_s=interval_s)
         needs_leader = call.metadata.get(HAS_LEADER_KEY) == "true"
-        with self._watched.watching(table, stream.fail, needs_leader=needs_leader) as watched:
+        with self._watched.watching(table, stream.fail, stream.recheck, needs_leader=needs_leader) as watched:
             try:
                 await stream.run(watched)
             finally:
@@ -79,8 +95,9 @@ class _Stream:
     _watched: WatchedTable
     _hub: Hub
 
-    def __init__(self, call: Call, budget: Budget, *, progress_interval_s: float) -> None:
+    def __init__(self, call: Call, budget: Budget, user: WatchUser, *, progress_interval_s: float) -> None:
         self._call = call
+        self._user = user
         self._progress_interval_s = progress_interval_s
         self._watchers: dict[int, Watcher] = {}
         """By id; those that ended by themselves too, until their client cancels them."""
@@ -154,9 +171,11 @@ class _Stream:
             self.fail(failure)
 
     async def _create(self, request: etcd.WatchCreateRequest) -> None:
-        refusal = self._refusal(request)
-        revision = await self._watched.current(patient=refusal is None and not request.start_revision)
+        may_be = self._refusal(request) is None
+        revision = await self._watched.current(patient=may_be and not request.start_revision)
         header = self._watched.header(revision)
+        refusal = COMPACTED if request.start_revision < 0 else await self._forbidden(request)
+        refusal = refusal or self._refusal(request)
         if refusal is not None:
             self._outbox.put((responses.refused(header, refusal),))
             return
@@ -183,6 +202,34 @@ class _Stream:
             self._notified[watcher.watch_id] = watcher
             self._notice_later()
 
+    async def _forbidden(self, request: etcd.WatchCreateRequest) -> str | None:
+        """Why the user may not hear of it; looked at again if users or permissions change meanwhile."""
+        watched = self._watched
+        span = span_of(request.key or LOWEST_KEY, request.range_end)
+        looked_at = 0
+        while watched.auth_version % 2 and looked_at < watched.auth_version:
+            try:
+                looked_at, readable = await self._user.readable(watched.auth_version)
+            except errors.AuthError as error:
+                return why_forbidden(error)
+            if not readable.covers(span):
+                return why_forbidden(errors.PermissionDenied())
+        return None
+
+    async def recheck(self, auth_version: int) -> None:
+        """Users or permissions have changed: end the watchers that the user may not have any more."""
+        if not self._watchers:
+            return
+        error: errors.AuthError = errors.PermissionDenied()
+        try:
+            readable = (await self._user.readable(auth_version)).spans
+        except errors.AuthError as refusal:
+            readable, error = NOTHING, refusal
+        for watch_id, watcher in list(self._watchers.items()):
+            heard = span_of(watcher.interest.key, watcher.interest.end)
+            if watcher.state is not State.ENDED and not readable.covers(heard):
+                self._end(watch_id, reason=why_forbidden(error))
+
     def _refusal(self, request: etcd.WatchCreateRequest) -> str | None:
         """Why the watcher can't be made, in etcd's order and words."""
         end = request.range_end
@@ -202,12 +249,15 @@ class _Stream:
         return self._next_id - 1
 
     def _cancel(self, watch_id: int) -> None:
-        watcher = self._watchers.pop(watch_id, None)
-        if watcher is None:
-            return
+        if watch_id in self._watchers:
+            self._end(watch_id)
+
+    def _end(self, watch_id: int, *, reason: str = "") -> None:
+        watcher = self._watchers.pop(watch_id)
         self._notified.pop(watch_id, None)
         self._hub.cancel(watcher)
-        self._outbox.put((responses.canceled(self._watched.header(self._hub.revision), watch_id),))
+        header = self._watched.header(self._hub.revision)
+        self._outbox.put((responses.canceled(header, watch_id, reason=reason),))
 
     # ---- progress ---------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from proto.validation import regatta as shape
 if TYPE_CHECKING:
     from coordinator.api.call import Call, Handler
     from coordinator.api.headers import RegattaHeaders
+    from coordinator.auth.authenticator import Authenticator
     from coordinator.shards.table_calls import TableCalls
     from proto.catalog import TableEntry
 
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 class RegattaKV:
     """Range, IterateRange, Put, DeleteRange, Txn."""
 
-    def __init__(self, calls: TableCalls, headers: RegattaHeaders) -> None:
+    def __init__(self, calls: TableCalls, headers: RegattaHeaders, authenticator: Authenticator) -> None:
         self._calls = calls
+        self._authenticator = authenticator
         self._headers = headers
 
     @property
@@ -43,7 +45,12 @@ class RegattaKV:
         table = await self._find_table(request.table, call.deadline, call.body)
         shape.check_range_lengths(request)
         table, reply = await self._calls.read(
-            table, frames.REGATTA_RANGE, call.body, call.deadline, linearizable=request.linearizable
+            table,
+            frames.REGATTA_RANGE,
+            call.body,
+            call.deadline,
+            linearizable=request.linearizable,
+            who=self._authenticator.credentials(call, table),
         )
         return self._with_header(table, reply)
 
@@ -72,7 +79,12 @@ class RegattaKV:
         if not shape.is_read_only(request):
             return await self._write(table, frames.REGATTA_TXN, call)
         table, reply = await self._calls.read(
-            table, frames.REGATTA_TXN, call.body, call.deadline, linearizable=True
+            table,
+            frames.REGATTA_TXN,
+            call.body,
+            call.deadline,
+            linearizable=True,
+            who=self._authenticator.credentials(call, table),
         )
         return self._with_header(table, reply)
 
@@ -85,7 +97,12 @@ class RegattaKV:
         deadline = self._calls.step_deadline(call.deadline)
         table = await self._find_table(request.table, deadline, call.body)
         stream = await self._calls.start(
-            table, frames.REGATTA_ITERATE, call.body, deadline, linearizable=request.linearizable
+            table,
+            frames.REGATTA_ITERATE,
+            call.body,
+            deadline,
+            linearizable=request.linearizable,
+            who=self._authenticator.credentials(call, table),
         )
         try:
             async for reply in stream.parts():
@@ -101,7 +118,12 @@ class RegattaKV:
 
     async def _write(self, table: TableEntry, method: frames.Method.ValueType, call: Call) -> bytes:
         table, reply = await self._calls.write(
-            table, method, call.body, call.deadline, call.metadata.get(request_ids.METADATA_KEY)
+            table,
+            method,
+            call.body,
+            call.deadline,
+            call.metadata.get(request_ids.METADATA_KEY),
+            who=self._authenticator.credentials(call, table),
         )
         return self._with_header(table, reply)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coordinator.auth.credentials import NOBODY
 from proto.internal import frames_pb2 as frames
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def encode(outgoing: Outgoing, *, local: int) -> frames.Envelope:
         envelope.hello.acknowledges = True
     add = envelope.requests.add
     for call in outgoing.calls:
-        add(
+        request = add(
             call=call.number,
             method=call.method,
             table_id=call.table_id,
@@ -30,6 +31,12 @@ def encode(outgoing: Outgoing, *, local: int) -> frames.Envelope:
             cursor=call.cursor,
             client=call.client,
         )
+        who = call.who
+        if who is not NOBODY:
+            request.token = who.token
+            request.user = who.user
+            request.auth_revision = who.auth_revision
+            request.system = who.is_system
     return envelope
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from coordinator.auth.credentials import NOBODY
 from coordinator.shards.routing import ShardRoutes
 from proto import errors
 from proto.internal import frames_pb2 as frames
@@ -26,6 +27,7 @@ from proto.methods import Access
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from coordinator.auth.credentials import Credentials
     from coordinator.shards.bounds import AnswerBudget, Bounds
     from proto.ids import NodeId, ShardId
 
@@ -67,7 +69,7 @@ class Call:
 
     __slots__ = (
         "access", "body", "client", "cursor", "deadline", "error", "faults", "in_doubt", "linearizable", "method",
-        "number", "replica", "reply", "request_id", "shard", "table_id", "target", "waiter",
+        "number", "replica", "reply", "request_id", "shard", "table_id", "target", "waiter", "who",
     )  # fmt: skip
 
     number: int
@@ -98,9 +100,10 @@ class Call:
         linearizable: bool = False,
         cursor: int = 0,
         client: int = 0,
+        who: Credentials = NOBODY,
     ) -> None:
         """deadline is on the clock that poll() is told. A write, and nothing else, has a request_id. client tells
-        whose call it is, for shares of what is scarce; 0 = not told."""
+        whose call it is, for shares of what is scarce; 0 = not told. who: what he has shown, for what he may do."""
         assert (access is Access.WRITE) == bool(request_id)
         self.shard = shard
         self.target = target
@@ -113,6 +116,7 @@ class Call:
         self.linearizable = linearizable
         self.cursor = cursor
         self.client = client
+        self.who = who
         self.number = 0
         self.replica = None
         self.faults = 0

@@ -9,16 +9,17 @@ from coordinator.shards import request_ids
 from coordinator.shards.router import LEADER, NEAREST, Call
 from coordinator.shards.streams import PinnedStream
 from proto import errors
+from proto.internal import frames_pb2 as frames
 from proto.methods import COMMANDS, Access
 
 if TYPE_CHECKING:
+    from coordinator.auth.credentials import Credentials
     from coordinator.catalog.cache import Catalog
     from coordinator.shards.bounds import Bounds
     from coordinator.shards.driver import Driver
     from coordinator.shards.request_ids import RequestIds
     from proto.catalog import TableEntry
     from proto.ids import NodeId
-    from proto.internal import frames_pb2 as frames
 
 
 class Answer(NamedTuple):
@@ -82,9 +83,10 @@ class TableCalls:
         deadline: float,
         *,
         linearizable: bool,
+        who: Credentials,
     ) -> Answer:
         """Linearizable: through the leader. Otherwise: from the local replica if there is one, perhaps stale."""
-        table, _, reply = await self._read(table, method, body, deadline, linearizable=linearizable)
+        table, _, reply = await self._read(table, method, body, deadline, linearizable=linearizable, who=who)
         return Answer(table, reply)
 
     async def start(
@@ -95,12 +97,13 @@ class TableCalls:
         deadline: float,
         *,
         linearizable: bool,
+        who: Credentials,
         peer: str = "",
     ) -> PinnedStream:
         """As read, for an answer in parts; its first part is there when this returns. peer: the client's address, since
         the streams of one client are counted; empty if it is not known."""
         table, node, reply = await self._read(
-            table, method, body, deadline, linearizable=linearizable, client=_client_number(peer)
+            table, method, body, deadline, linearizable=linearizable, who=who, client=_client_number(peer)
         )
         return PinnedStream(self._driver, table, node, reply, step_timeout_s=self._step_timeout_s)
 
@@ -112,15 +115,24 @@ class TableCalls:
         deadline: float,
         *,
         linearizable: bool,
+        who: Credentials,
         client: int = 0,
     ) -> tuple[TableEntry, NodeId, frames.Reply]:
         try:
-            call = _read_call(table, method, body, deadline, linearizable=linearizable, client=client)
+            call = _read_call(
+                table, method, body, deadline, linearizable=linearizable, who=who, client=client
+            )
+            reply = await self._driver.ask(call)
+        except errors.InvalidAuthToken:
+            if linearizable:
+                raise
+            # A replica that lags may not know a new token: the leader does.
+            call = _read_call(table, method, body, deadline, linearizable=True, who=who, client=client)
             reply = await self._driver.ask(call)
         except errors.TableNotFound:
             # The name has another table now, or a replica that lags has not heard of this one: the leader has.
             table = await self._renewed(table, deadline, body)
-            call = _read_call(table, method, body, deadline, linearizable=True, client=client)
+            call = _read_call(table, method, body, deadline, linearizable=True, who=who, client=client)
             reply = await self._driver.ask(call)
         assert call.replica is not None
         return table, call.replica.node, reply
@@ -132,6 +144,8 @@ class TableCalls:
         body: bytes,
         deadline: float,
         client_id: str | None,
+        *,
+        who: Credentials,
     ) -> Answer:
         """Applied exactly once, however often it is sent. client_id: the client's own name for this write.
 
@@ -140,9 +154,7 @@ class TableCalls:
             raise errors.InvalidRequest(f"table {table.name} is read-only")
         request_id = self._request_id(client_id, table)
         try:
-            return Answer(
-                table, await self._driver.ask(_write_call(table, method, body, deadline, request_id))
-            )
+            return await self._write(table, method, body, deadline, request_id, who)
         except errors.TableNotFound:
             renewed = await self._renewed(table, deadline, body)
             # The refusal may be remembered under the request id. The next one follows from it or from the other
@@ -151,9 +163,24 @@ class TableCalls:
                 request_id = request_ids.following(request_id)
             else:
                 request_id = self._request_id(client_id, renewed)
-            return Answer(
-                renewed, await self._driver.ask(_write_call(renewed, method, body, deadline, request_id))
-            )
+            return await self._write(renewed, method, body, deadline, request_id, who)
+        except errors.AuthOldRevision:
+            if method == frames.AUTH_LOG_IN or not who.may_be_looked_at_again:
+                raise
+            # Users or permissions changed while it was on its way. What is said now counts, under the next id as above.
+            return await self._write(table, method, body, deadline, request_ids.following(request_id), who)
+
+    async def _write(
+        self,
+        table: TableEntry,
+        method: frames.Method.ValueType,
+        body: bytes,
+        deadline: float,
+        request_id: bytes,
+        who: Credentials,
+    ) -> Answer:
+        call = _write_call(table, method, body, deadline, request_id, who)
+        return Answer(table, await self._driver.ask(call))
 
     def _request_id(self, client_id: str | None, table: TableEntry) -> bytes:
         if client_id is None:
@@ -168,6 +195,7 @@ def _read_call(
     deadline: float,
     *,
     linearizable: bool,
+    who: Credentials,
     client: int,
 ) -> Call:
     """Of a read, or of a transaction that only reads."""
@@ -181,6 +209,7 @@ def _read_call(
         deadline=deadline,
         linearizable=linearizable,
         client=client,
+        who=who,
     )
 
 
@@ -190,7 +219,14 @@ def _client_number(peer: str) -> int:
 
 
 def _write_call(
-    table: TableEntry, method: frames.Method.ValueType, body: bytes, deadline: float, request_id: bytes
+    table: TableEntry,
+    method: frames.Method.ValueType,
+    body: bytes,
+    deadline: float,
+    request_id: bytes,
+    who: Credentials,
 ) -> Call:
     access = COMMANDS[method].access
-    return Call(table.shard, LEADER, access, method, table.id, body, deadline=deadline, request_id=request_id)
+    return Call(
+        table.shard, LEADER, access, method, table.id, body, deadline=deadline, request_id=request_id, who=who
+    )

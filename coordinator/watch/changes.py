@@ -35,3 +35,5 @@ class Part(NamedTuple):
     """In ascending order."""
     prev: bool = True
     """Whether it holds the pairs before; looking them up costs the replica, so it does if it is asked to."""
+    auth_version: int = 0
+    """Of the table after all that; see frames.TableChanges."""

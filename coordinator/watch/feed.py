@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
+from coordinator.auth.credentials import NOBODY
 from coordinator.shards.router import NEAREST, Call
 from coordinator.watch.changes import Change, Part, Revised
 from proto import errors
@@ -79,7 +80,9 @@ class ShardFeed:
 
     async def revision(self, table: TableEntry) -> int:
         deadline = self._calls.step_deadline(float("inf"))
-        found, reply = await self._calls.read(table, frames.TABLE_STATUS, b"", deadline, linearizable=True)
+        found, reply = await self._calls.read(
+            table, frames.TABLE_STATUS, b"", deadline, linearizable=True, who=NOBODY
+        )
         if found.id != table.id:
             raise errors.TableNotFound(f"another table is called {table.name} now")
         return reply.revision
@@ -96,4 +99,4 @@ def part_of(told: frames.TableChanges) -> Part:
         Revised(each.revision, [Change(key.key, key.kv or None, key.prev or None) for key in each.keys])
         for each in told.revisions
     ]
-    return Part(told.first, told.through, revised, told.prev)
+    return Part(told.first, told.through, revised, told.prev, told.auth_version)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
@@ -48,8 +48,18 @@ DELETED: Final = "etcdserver: table was deleted"
 
 Fail = Callable[[errors.BoathouseError], None]
 """Ends a stream with this error."""
+Recheck = Callable[[int], Awaitable[None]]
+"""Ends those watchers of a stream whose user may not read what they hear, at this auth version of the table or later.
+Raises if that can't be found out now."""
 
 log = structlog.get_logger()
+
+
+class _Demands(NamedTuple):
+    """What a stream wants to be asked and told."""
+
+    recheck: Recheck
+    needs_leader: bool
 
 
 class WatchedTable:
@@ -62,8 +72,13 @@ class WatchedTable:
         that insist on one end."""
         self.table = table
         self.header = header
-        self._streams: dict[Fail, bool] = {}
-        """How each stream is ended, and whether it insists on a leader."""
+        self._streams: dict[Fail, _Demands] = {}
+        """By how each stream is ended."""
+        self.auth_version = 0
+        """The newest that was heard of (frames.TableChanges): a new watcher is looked at by this one or a later one."""
+        self._heeded_version = 0
+        """Every watcher was."""
+        self._rechecking = asyncio.Lock()
         self._feed = feed
         self._random = random
         self._leader_patience_s = leader_patience_s
@@ -81,9 +96,9 @@ class WatchedTable:
         for task in self._tasks:
             task.add_done_callback(self._handle_task_ended)
 
-    def enter(self, fail: Fail, *, needs_leader: bool) -> None:
-        """A stream watches from now on; fail is how it is ended."""
-        self._streams[fail] = needs_leader
+    def enter(self, fail: Fail, recheck: Recheck, *, needs_leader: bool) -> None:
+        """A stream watches from now on; fail is how it is ended, if nobody leads for too long or for another reason."""
+        self._streams[fail] = _Demands(recheck, needs_leader)
 
     def leave(self, fail: Fail) -> bool:
         """It has ended. Returns whether it was the last one."""
@@ -168,14 +183,17 @@ class WatchedTable:
 
     async def _begin(self) -> None:
         part = await self._feed.changes(self.table, 0)
+        self.auth_version = self._heeded_version = part.auth_version
         self._hub = Hub(part.through, self.header, self._random)
         self._begun.set()
 
     async def _publish(self, hub: Hub) -> None:
         try:
             part = await self._ask(hub, prev=hub.wants_prev)
+            await self._heed(part.auth_version)
             if hub.wants_prev and not part.prev and part.through > hub.revision:
                 part = await self._ask(hub, prev=True)  # for somebody who has come meanwhile
+                await self._heed(part.auth_version)
         except HistoryGone as gone:
             hub.handle_gap(gone.floor)
         else:
@@ -188,6 +206,17 @@ class WatchedTable:
 
     async def _ask(self, hub: Hub, *, prev: bool) -> Part:
         return await self._feed.changes(self.table, hub.revision + 1, prev=prev, wait_s=FOLLOW_WAIT_S)
+
+    async def _heed(self, auth_version: int) -> None:
+        """Before anybody hears what happened up to this auth version: who may not read it any more hears nothing."""
+        if auth_version <= self._heeded_version:
+            return
+        self.auth_version = max(self.auth_version, auth_version)
+        async with self._rechecking:
+            if auth_version % 2:
+                for demands in list(self._streams.values()):
+                    await demands.recheck(auth_version)
+            self._heeded_version = max(self._heeded_version, auth_version)
 
     def _tell_reached(self, revision: int) -> None:
         still = []
@@ -243,6 +272,7 @@ class WatchedTable:
             return True
         if part.through < first:
             return False
+        await self._heed(part.auth_version)
         hub.replay(part)
         return True
 
@@ -258,8 +288,8 @@ class WatchedTable:
             await asyncio.sleep(LEADER_CHECK_S)
             leaderless_s = 0.0 if self._feed.has_leader(self.table) else leaderless_s + LEADER_CHECK_S
             if leaderless_s >= self._leader_patience_s:
-                for fail, needs_leader in list(self._streams.items()):
-                    if needs_leader:
+                for fail, demands in list(self._streams.items()):
+                    if demands.needs_leader:
                         fail(errors.NoLeader(f"shard {self.table.shard}"))
 
     # ---- figures ----------------------------------------------------------------------------------------------------
@@ -299,8 +329,10 @@ class WatchedTables:
         self._tables: dict[int, WatchedTable] = {}
 
     @contextlib.contextmanager
-    def watching(self, table: TableEntry, fail: Fail, *, needs_leader: bool) -> Iterator[WatchedTable]:
-        """The table, which is followed for as long as any stream watches it. The other two: see WatchedTable.enter."""
+    def watching(
+        self, table: TableEntry, fail: Fail, recheck: Recheck, *, needs_leader: bool
+    ) -> Iterator[WatchedTable]:
+        """The table, which is followed for as long as any stream watches it. The others: see WatchedTable.enter."""
         watched = self._tables.get(table.id)
         if watched is None:
             watched = self._tables[table.id] = WatchedTable(
@@ -310,7 +342,7 @@ class WatchedTables:
                 self._random,
                 leader_patience_s=self._leader_patience_s,
             )
-        watched.enter(fail, needs_leader=needs_leader)
+        watched.enter(fail, recheck, needs_leader=needs_leader)
         try:
             yield watched
         finally:

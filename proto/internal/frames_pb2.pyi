@@ -56,6 +56,33 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     """body: MachineLevel; proposed by the leader itself, never taken from a client"""
     TABLE_CHANGES: _Method.ValueType  # 50
     """body: ChangesRequest; answered by a TableChanges, perhaps later"""
+    AUTH_ENABLE: _Method.ValueType  # 70
+    """Users, roles and permissions of one table. Bodies are etcd's messages of the same name, but for passwords, which
+    come as hashes only.
+    """
+    AUTH_DISABLE: _Method.ValueType  # 71
+    AUTH_STATUS: _Method.ValueType  # 72
+    AUTH_USER_ADD: _Method.ValueType  # 73
+    AUTH_USER_GET: _Method.ValueType  # 74
+    AUTH_USER_LIST: _Method.ValueType  # 75
+    AUTH_USER_DELETE: _Method.ValueType  # 76
+    AUTH_USER_CHANGE_PASSWORD: _Method.ValueType  # 77
+    AUTH_USER_GRANT_ROLE: _Method.ValueType  # 78
+    AUTH_USER_REVOKE_ROLE: _Method.ValueType  # 79
+    AUTH_ROLE_ADD: _Method.ValueType  # 80
+    AUTH_ROLE_GET: _Method.ValueType  # 81
+    AUTH_ROLE_LIST: _Method.ValueType  # 82
+    AUTH_ROLE_DELETE: _Method.ValueType  # 83
+    AUTH_ROLE_GRANT_PERMISSION: _Method.ValueType  # 84
+    AUTH_ROLE_REVOKE_PERMISSION: _Method.ValueType  # 85
+    AUTH_LOOK_UP: _Method.ValueType  # 86
+    """body: AuthenticateRequest without password; answered by a Secret"""
+    AUTH_LOG_IN: _Method.ValueType  # 87
+    """body: LogIn; answered by a LoggedIn"""
+    AUTH_RIGHTS: _Method.ValueType  # 88
+    """body: RightsRequest; answered by a Rights"""
+    AUTH_DROP_TOKENS: _Method.ValueType  # 89
+    """body: Tokens; proposed by the leader itself: nobody has used them for long"""
 
 class Method(_Method, metaclass=_MethodEnumTypeWrapper):
     """Which operation a Request or a Command carries. The body is the request message of that API, as it came."""
@@ -87,6 +114,33 @@ RAISE_LEVEL: Method.ValueType  # 46
 """body: MachineLevel; proposed by the leader itself, never taken from a client"""
 TABLE_CHANGES: Method.ValueType  # 50
 """body: ChangesRequest; answered by a TableChanges, perhaps later"""
+AUTH_ENABLE: Method.ValueType  # 70
+"""Users, roles and permissions of one table. Bodies are etcd's messages of the same name, but for passwords, which
+come as hashes only.
+"""
+AUTH_DISABLE: Method.ValueType  # 71
+AUTH_STATUS: Method.ValueType  # 72
+AUTH_USER_ADD: Method.ValueType  # 73
+AUTH_USER_GET: Method.ValueType  # 74
+AUTH_USER_LIST: Method.ValueType  # 75
+AUTH_USER_DELETE: Method.ValueType  # 76
+AUTH_USER_CHANGE_PASSWORD: Method.ValueType  # 77
+AUTH_USER_GRANT_ROLE: Method.ValueType  # 78
+AUTH_USER_REVOKE_ROLE: Method.ValueType  # 79
+AUTH_ROLE_ADD: Method.ValueType  # 80
+AUTH_ROLE_GET: Method.ValueType  # 81
+AUTH_ROLE_LIST: Method.ValueType  # 82
+AUTH_ROLE_DELETE: Method.ValueType  # 83
+AUTH_ROLE_GRANT_PERMISSION: Method.ValueType  # 84
+AUTH_ROLE_REVOKE_PERMISSION: Method.ValueType  # 85
+AUTH_LOOK_UP: Method.ValueType  # 86
+"""body: AuthenticateRequest without password; answered by a Secret"""
+AUTH_LOG_IN: Method.ValueType  # 87
+"""body: LogIn; answered by a LoggedIn"""
+AUTH_RIGHTS: Method.ValueType  # 88
+"""body: RightsRequest; answered by a Rights"""
+AUTH_DROP_TOKENS: Method.ValueType  # 89
+"""body: Tokens; proposed by the leader itself: nobody has used them for long"""
 Global___Method: _TypeAlias = Method  # noqa: Y015
 
 @_typing.final
@@ -108,6 +162,7 @@ class Envelope(_message.Message):
     PROTOCOL_FIELD_NUMBER: _builtins.int
     LEVEL_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
+    TOKENS_USED_FIELD_NUMBER: _builtins.int
     taken_bytes: _builtins.int
     """coordinator -> worker: bodies of answers it took since it last said so"""
     protocol: _builtins.int
@@ -164,6 +219,10 @@ class Envelope(_message.Message):
         worker -> worker
         """
 
+    @_builtins.property
+    def tokens_used(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenUse]:
+        """follower -> leader: reads that it has answered itself"""
+
     def __init__(
         self,
         *,
@@ -182,10 +241,11 @@ class Envelope(_message.Message):
         protocol: _builtins.int = ...,
         level: Global___LevelReport | None = ...,
         group: _builtins.int = ...,
+        tokens_used: _abc.Iterable[Global___TokenUse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "hello", b"hello", "level", b"level", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "digests", b"digests", "group", b"group", "hello", b"hello", "level", b"level", "protocol", b"protocol", "raft", b"raft", "replies", b"replies", "requests", b"requests", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "taken_bytes", b"taken_bytes", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "digests", b"digests", "group", b"group", "hello", b"hello", "level", b"level", "protocol", b"protocol", "raft", b"raft", "replies", b"replies", "requests", b"requests", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "taken_bytes", b"taken_bytes", "tokens_used", b"tokens_used", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -227,6 +287,10 @@ class Request(_message.Message):
     LINEARIZABLE_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    AUTH_REVISION_FIELD_NUMBER: _builtins.int
+    SYSTEM_FIELD_NUMBER: _builtins.int
     call: _builtins.int
     """correlates the Reply on this link"""
     method: Global___Method.ValueType
@@ -239,6 +303,16 @@ class Request(_message.Message):
     cursor: _builtins.int
     client: _builtins.int
     """whose call it is, as the coordinator numbers its clients; 0 = not told"""
+    token: _builtins.bytes
+    """Whose request it is, which matters to tables with authentication enabled. At most one of the first two is set.
+    what a simple token is known by, never the token (proto/tokens.py)
+    """
+    user: _builtins.str
+    """has proved to the coordinator who he is"""
+    auth_revision: _builtins.int
+    """to which that proof is bound; 0 = to none"""
+    system: _builtins.bool
+    """of a read: the coordinator's own, which may do everything"""
     def __init__(
         self,
         *,
@@ -250,10 +324,14 @@ class Request(_message.Message):
         linearizable: _builtins.bool = ...,
         cursor: _builtins.int = ...,
         client: _builtins.int = ...,
+        token: _builtins.bytes = ...,
+        user: _builtins.str = ...,
+        auth_revision: _builtins.int = ...,
+        system: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "call", b"call", "client", b"client", "cursor", b"cursor", "linearizable", b"linearizable", "method", b"method", "request_id", b"request_id", "table_id", b"table_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth_revision", b"auth_revision", "body", b"body", "call", b"call", "client", b"client", "cursor", b"cursor", "linearizable", b"linearizable", "method", b"method", "request_id", b"request_id", "system", b"system", "table_id", b"table_id", "token", b"token", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -372,6 +450,7 @@ class TableChanges(_message.Message):
     FLOOR_FIELD_NUMBER: _builtins.int
     REVISIONS_FIELD_NUMBER: _builtins.int
     PREV_FIELD_NUMBER: _builtins.int
+    AUTH_VERSION_FIELD_NUMBER: _builtins.int
     first: _builtins.int
     """everything that changed in the revisions [first, through] is in here"""
     through: _builtins.int
@@ -380,6 +459,8 @@ class TableChanges(_message.Message):
     """not 0: first cannot be told any more; the oldest revision that can be read"""
     prev: _builtins.bool
     """with the pairs before, where there were any that can still be read"""
+    auth_version: _builtins.int
+    """of the table after all that: rises with every change of who may do what,"""
     @_builtins.property
     def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevisionChanges]: ...
     def __init__(
@@ -390,14 +471,230 @@ class TableChanges(_message.Message):
         floor: _builtins.int = ...,
         revisions: _abc.Iterable[Global___RevisionChanges] | None = ...,
         prev: _builtins.bool = ...,
+        auth_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "floor", b"floor", "prev", b"prev", "revisions", b"revisions", "through", b"through"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth_version", b"auth_version", "first", b"first", "floor", b"floor", "prev", b"prev", "revisions", b"revisions", "through", b"through"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TableChanges: _TypeAlias = TableChanges  # noqa: Y015
+
+@_typing.final
+class Secret(_message.Message):
+    """---- who may do what --------------------------------------------------------------------------------------------
+
+    What a coordinator needs to check a password. Nobody else gets to see it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENABLED_FIELD_NUMBER: _builtins.int
+    AUTH_REVISION_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    NO_PASSWORD_FIELD_NUMBER: _builtins.int
+    enabled: _builtins.bool
+    auth_revision: _builtins.int
+    hash: _builtins.str
+    """bcrypt's; empty = no such user, or one without password"""
+    no_password: _builtins.bool
+    """there is such a user, and no password opens his account"""
+    def __init__(
+        self,
+        *,
+        enabled: _builtins.bool = ...,
+        auth_revision: _builtins.int = ...,
+        hash: _builtins.str = ...,
+        no_password: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth_revision", b"auth_revision", "enabled", b"enabled", "hash", b"hash", "no_password", b"no_password"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Secret: _TypeAlias = Secret  # noqa: Y015
+
+@_typing.final
+class LogIn(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    AUTH_REVISION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    user: _builtins.str
+    auth_revision: _builtins.int
+    """of the Secret that his password was checked against"""
+    digest: _builtins.bytes
+    """of the letters of his new token"""
+    def __init__(
+        self,
+        *,
+        user: _builtins.str = ...,
+        auth_revision: _builtins.int = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth_revision", b"auth_revision", "digest", b"digest", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogIn: _TypeAlias = LogIn  # noqa: Y015
+
+@_typing.final
+class LoggedIn(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """of the log entry: the second half of his token"""
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoggedIn: _TypeAlias = LoggedIn  # noqa: Y015
+
+@_typing.final
+class RightsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Need:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _NeedEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[RightsRequest._Need.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        USER: RightsRequest._Need.ValueType  # 0
+        ROOT: RightsRequest._Need.ValueType  # 1
+
+    class Need(_Need, metaclass=_NeedEnumTypeWrapper): ...
+    USER: RightsRequest.Need.ValueType  # 0
+    ROOT: RightsRequest.Need.ValueType  # 1
+
+    NEED_FIELD_NUMBER: _builtins.int
+    need: Global___RightsRequest.Need.ValueType
+    """else the answer is an error"""
+    def __init__(
+        self,
+        *,
+        need: Global___RightsRequest.Need.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["need", b"need"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RightsRequest: _TypeAlias = RightsRequest  # noqa: Y015
+
+@_typing.final
+class Rights(_message.Message):
+    """What the user of the request may do. Spans are as in proto/spans.py: sorted, apart, half-open."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUTH_VERSION_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    ROOT_FIELD_NUMBER: _builtins.int
+    READABLE_FIELD_NUMBER: _builtins.int
+    auth_version: _builtins.int
+    """as in TableChanges; even: everybody may do everything"""
+    user: _builtins.str
+    root: _builtins.bool
+    @_builtins.property
+    def readable(self) -> _containers.RepeatedCompositeFieldContainer[Global___Span]: ...
+    def __init__(
+        self,
+        *,
+        auth_version: _builtins.int = ...,
+        user: _builtins.str = ...,
+        root: _builtins.bool = ...,
+        readable: _abc.Iterable[Global___Span] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth_version", b"auth_version", "readable", b"readable", "root", b"root", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rights: _TypeAlias = Rights  # noqa: Y015
+
+@_typing.final
+class Span(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    key: _builtins.bytes
+    end: _builtins.bytes
+    open: _builtins.bool
+    """no upper bound"""
+    def __init__(
+        self,
+        *,
+        key: _builtins.bytes = ...,
+        end: _builtins.bytes = ...,
+        open: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "key", b"key", "open", b"open"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Span: _TypeAlias = Span  # noqa: Y015
+
+@_typing.final
+class TokenUse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLE_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    table_id: _builtins.int
+    token: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        table_id: _builtins.int = ...,
+        token: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["table_id", b"table_id", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenUse: _TypeAlias = TokenUse  # noqa: Y015
+
+@_typing.final
+class Tokens(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        tokens: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Tokens: _TypeAlias = Tokens  # noqa: Y015
 
 @_typing.final
 class RevisionChanges(_message.Message):
@@ -490,11 +787,17 @@ class Command(_message.Message):
     TABLE_ID_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    AUTH_REVISION_FIELD_NUMBER: _builtins.int
     method: Global___Method.ValueType
     table_id: _builtins.int
     body: _builtins.bytes
     request_id: _builtins.bytes
     """16 bytes"""
+    user: _builtins.str
+    """as the leader found when it took the request; empty while auth is off"""
+    auth_revision: _builtins.int
+    """what he may do was looked at then, and has changed if this has"""
     def __init__(
         self,
         *,
@@ -502,10 +805,12 @@ class Command(_message.Message):
         table_id: _builtins.int = ...,
         body: _builtins.bytes = ...,
         request_id: _builtins.bytes = ...,
+        user: _builtins.str = ...,
+        auth_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "method", b"method", "request_id", b"request_id", "table_id", b"table_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth_revision", b"auth_revision", "body", b"body", "method", b"method", "request_id", b"request_id", "table_id", b"table_id", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,5 +1,6 @@
 """The replicated state machine: multi-version key-value tables of both APIs over SQLite. See DESIGN.md."""
 
+from shardworker.machine.auth import NOBODY, SYSTEM, Who
 from shardworker.machine.changes import Change, Edit, HistoryLimits, Listen, history
 from shardworker.machine.handler import Result, TooNew
 from shardworker.machine.machine import FORMAT, Parsed, StateMachine
@@ -8,7 +9,9 @@ from shardworker.machine.window import WindowLimits
 
 __all__ = [
     "FORMAT",
+    "NOBODY",
     "REGISTRY",
+    "SYSTEM",
     "Change",
     "Edit",
     "HistoryLimits",
@@ -18,6 +21,7 @@ __all__ = [
     "Result",
     "StateMachine",
     "TooNew",
+    "Who",
     "WindowLimits",
     "history",
 ]

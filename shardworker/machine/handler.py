@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from proto import errors
+    from shardworker.machine.auth import Caller
+    from shardworker.machine.auth_writer import AuthWriter
     from shardworker.machine.table_cache import TableCache
     from shardworker.machine.tables import TableState
     from shardworker.machine.view import View
@@ -49,7 +51,8 @@ Op = TypeVar("Op")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handler(Generic[Op]):
-    """One method. `write` and `on_shard` make it a command, `read` and `parts` a read; ETCD_TXN is both."""
+    """One method. `write`, `administer`, `on_shard` make it a command, `read`, `inspect`, `parts` a read; ETCD_TXN
+    is both."""
 
     parse: Callable[[bytes], Op]
     """The body, once a replica. Raises DecodeError, or the error that the body deserves whatever is stored."""
@@ -57,9 +60,16 @@ class Handler(Generic[Op]):
     """Changes one table. Raises what is the request's fault before the first change."""
     on_shard: Callable[[Shard, Op], Result] | None = None
     """Changes what is no single table's. Raises as write does."""
+    administer: Callable[[AuthWriter, Op], bytes] | None = None
+    """Changes who may do what in one table. Raises as write does."""
     read: Callable[[View, Op], bytes] | None = None
+    inspect: Callable[[Caller, Op], bytes] | None = None
+    """Reads who may do what in one table."""
     parts: Callable[[View, Op], Iterator[tuple[bytes, bool]]] | None = None
     """An answer in several messages: (message, whether another follows), at least one."""
+    check: Callable[[Caller, Op], None] | None = None
+    """Raises unless the caller may have it; asked only where authentication is enabled. None: it is the cluster's own,
+    and no client can ask for it."""
     is_heavy: Callable[[Callable[[], View], Op], bool] | None = None
     """Whether the read may hold up a loop for more than about a millisecond. It may look, by a view that it asks for;
     much cheaper than the read itself. None: it never does."""

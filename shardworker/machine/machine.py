@@ -12,6 +12,7 @@ it, rollback() forgets it, reload() reads everything anew after the database was
 from __future__ import annotations
 
 import struct
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -21,6 +22,9 @@ from proto import errors
 from proto.catalog import CATALOG_ID, CATALOG_NAME, CATALOG_SHARD
 from proto.methods import REQUEST_ID_BYTES
 from shardworker.machine import sweep
+from shardworker.machine.auth import NOBODY, Caller, Who
+from shardworker.machine.auth_store import AuthStore
+from shardworker.machine.auth_writer import AuthWriter
 from shardworker.machine.budget import EntryBudget
 from shardworker.machine.changes import Change, Listen, Recorder
 from shardworker.machine.handler import Handler, Result, TooNew
@@ -35,7 +39,7 @@ from shardworker.machine.window import FINGERPRINT_BYTES, Remembered, ResultWind
 from shardworker.machine.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
     import apsw
 
@@ -63,6 +67,8 @@ class Parsed(NamedTuple):
     """None if it could not be read."""
     error: errors.BoathouseError | None = None
     """What is wrong with the body alone; the table decides first."""
+    who: Who = NOBODY
+    """Whose request it is."""
 
 
 class StateMachine:
@@ -96,6 +102,7 @@ class StateMachine:
         self._level = MachineLevel(self._connection, self._registry.level)
         create_schema(self._connection)
         self._window = ResultWindow(self._connection, self._window_limits)
+        self.auth = AuthStore(self._connection)
         self.tables = TableCache(self._connection)
         if self._shard == CATALOG_SHARD and self.tables.get(CATALOG_ID) is None:
             self.tables.create(TableState(CATALOG_ID, CATALOG_NAME, -1))
@@ -118,6 +125,7 @@ class StateMachine:
         """The transaction is durable: its changes to the caches stay, and can be taken."""
         self._level.committed()
         self.tables.committed()
+        self.auth.committed()
         self._window.committed()
         self._recorder.committed()
 
@@ -125,6 +133,7 @@ class StateMachine:
         """The transaction was rolled back: the caches return to the last committed()."""
         self._level.rollback()
         self.tables.rollback()
+        self.auth.rollback()
         self._window.rollback()
         self._recorder.rollback()
 
@@ -156,7 +165,7 @@ class StateMachine:
             fingerprint = _fingerprint(command)
             known = fresh.get(request_id) or self._remembered(request_id)
             if known is None:
-                result = self._run(request, writers)
+                result = self._run(index, request, writers)
                 fresh[request_id] = Remembered(fingerprint, result)
             elif known.fingerprint == fingerprint:
                 result = known.result
@@ -171,9 +180,10 @@ class StateMachine:
         return results
 
     def _parse_command(self, index: int, command: frames.Command) -> Parsed:
-        request = self.parse(command.method, command.table_id, command.body)
+        who = Who(command.user, command.auth_revision) if command.user else NOBODY
+        request = self.parse(command.method, command.table_id, command.body, who)
         handler = request[0]
-        if handler is None or (handler.write is None and handler.on_shard is None):
+        if handler is None or not (handler.write or handler.administer or handler.on_shard):
             raise TooNew(
                 f"log entry {index} holds a command of method {command.method}, which this version does not know:"
                 " a newer one has written it. Install that version, or a later one, and start again"
@@ -183,7 +193,7 @@ class StateMachine:
     def _fetch(self, parsed: Iterable[Parsed], writers: dict[int, Writer]) -> None:
         """Looks up, together, the rows that the commands will ask for."""
         wanted: dict[int, set[bytes]] = {}
-        for handler, table_id, op, error in parsed:
+        for handler, table_id, op, error, _ in parsed:
             if error is None and handler is not None and handler.add_keys is not None:
                 keys = wanted.get(table_id)
                 if keys is None:
@@ -207,7 +217,7 @@ class StateMachine:
     def _remembered(self, request_id: bytes) -> Remembered | None:
         return self._window.find(request_id)
 
-    def _run(self, request: Parsed, writers: dict[int, Writer]) -> Result:
+    def _run(self, index: int, request: Parsed, writers: dict[int, Writer]) -> Result:
         handler = request.handler
         assert handler is not None
         if handler.on_shard is not None:
@@ -217,6 +227,14 @@ class StateMachine:
             return _NO_TABLE
         if request.error is not None:
             return Result(table.revision, b"", request.error)
+        try:
+            # Again, and this time it counts: what the leader saw when it took the request may have changed since.
+            self._check(request)
+            if handler.administer is not None:
+                body = handler.administer(AuthWriter(self.auth, table.id, index), request.op)
+                return Result(table.revision, body)
+        except errors.BoathouseError as error:
+            return Result(table.revision, b"", error)
         writer = self._writer(request.table_id, writers)
         writer.begin()
         assert handler.write is not None
@@ -227,6 +245,23 @@ class StateMachine:
             return Result(table.revision, b"", error)
         writer.end()
         return Result(table.revision, body)
+
+    def _check(self, request: Parsed) -> None:
+        """Raises unless who asks may have it."""
+        if request.table_id in self.auth.guarded:
+            handler = request.handler
+            if handler is not None and handler.check is not None:
+                handler.check(self._caller(request), request.op)
+
+    def check_may_be_anybodys(self, method: int) -> None:
+        """Raises UserEmpty for a method that, with authentication enabled, is for users only."""
+        handler = self._registry.handlers.get(method)
+        if handler is not None and handler.check is not None:
+            raise errors.UserEmpty
+
+    def _caller(self, request: Parsed) -> Caller:
+        table_id = request.table_id
+        return Caller(self.auth.of(table_id), request.who, partial(self.keys_of_lease, table_id))
 
     def _run_on_shard(self, work: Callable[[StateMachine, Any], Result], request: Parsed) -> Result:
         if request.error is not None:
@@ -259,6 +294,10 @@ class StateMachine:
         """Whether a put may attach to this lease."""
         return False
 
+    def keys_of_lease(self, table_id: int, lease_id: int) -> Iterable[bytes]:
+        """The keys that are attached to this lease."""
+        return ()
+
     @property
     def rows_visited(self) -> int:
         """What the last entry cost, in rows (budget.py)."""
@@ -276,13 +315,13 @@ class StateMachine:
 
     # ---- reads ---------------------------------------------------------------------------------------------
 
-    def parse(self, method: int, table_id: int, body: bytes) -> Parsed:
+    def parse(self, method: int, table_id: int, body: bytes, who: Who = NOBODY) -> Parsed:
         """Reads a request's body. What is wrong with it becomes the answer when its turn comes."""
         handler = self._registry.handlers.get(method)
         if handler is None:
             return Parsed(None, table_id, None, errors.MethodNotServed(f"method {method}"))
         try:
-            return Parsed(handler, table_id, handler.parse(body))
+            return Parsed(handler, table_id, handler.parse(body), None, who)
         except DecodeError:
             return Parsed(handler, table_id, None, errors.MalformedRequest())
         except errors.BoathouseError as error:
@@ -293,9 +332,9 @@ class StateMachine:
 
         Safe on another thread with a connection of its own; the counters then come from that connection."""
         if connection is self._connection:
-            return _read(connection, self.tables.get(request.table_id), request)
+            return self._read(connection, self.tables.get(request.table_id), request)
         with snapshot(connection):
-            return _read(connection, load_table(connection, request.table_id), request)
+            return self._read(connection, load_table(connection, request.table_id), request)
 
     def iterate(self, connection: apsw.Connection, request: Parsed) -> Generator[Result, None, None]:
         """The parts of one range, all of one state, at least one part.
@@ -306,16 +345,52 @@ class StateMachine:
             table = load_table(connection, request.table_id)
             handler = request.handler
             if table is None or request.error is not None or handler is None or handler.parts is None:
-                yield _read(connection, table, request)
+                yield self._read(connection, table, request)
                 return
-            for body, more in handler.parts(View(connection, table), request.op):
-                yield Result(table.revision, body, more=more)
+            try:
+                for body, more in self._permitted(
+                    request, handler.parts(View(connection, table), request.op)
+                ):
+                    yield Result(table.revision, body, more=more)
+            except errors.BoathouseError as error:
+                yield Result(table.revision, b"", error)
+
+    def _permitted(
+        self, request: Parsed, parts: Iterator[tuple[bytes, bool]]
+    ) -> Iterator[tuple[bytes, bool]]:
+        """The parts, as long as who asked for them may have them."""
+        self._check(request)
+        for part in parts:
+            yield part
+            # An iteration may be long, and does not end because somebody else was given something.
+            self._check(request._replace(who=self.renewed(request.table_id, request.who)))
+
+    def renewed(self, table_id: int, who: Who) -> Who:
+        """The same user, by what he may do now."""
+        return who._replace(revision=self.auth.of(table_id).revision) if who.revision else who
+
+    def _read(self, connection: apsw.Connection, table: TableState | None, request: Parsed) -> Result:
+        if table is None:
+            return _NO_TABLE
+        if request.error is not None:
+            return Result(table.revision, b"", request.error)
+        handler = request.handler
+        try:
+            # The table was looked at before, so what may be read now is never less than what is known of permissions.
+            self._check(request)
+            if handler is not None and handler.read is not None:
+                return Result(table.revision, handler.read(View(connection, table), request.op))
+            if handler is not None and handler.inspect is not None:
+                return Result(table.revision, handler.inspect(self._caller(request), request.op))
+        except errors.BoathouseError as error:
+            return Result(table.revision, b"", error)
+        return Result(table.revision, b"", errors.MethodNotServed("this method is no read"))
 
     def is_heavy(self, request: Parsed) -> bool:
         """Whether a read should run beside the loop, on a connection of its own.
 
         Looks at the table as it is now. What is going to be refused is light: its error is quickly found."""
-        handler, table_id, op, error = request
+        handler, table_id, op, error, _ = request
         table = self.tables.get(table_id)
         if table is None or error is not None or handler is None or handler.is_heavy is None:
             return False
@@ -370,29 +445,19 @@ class StateMachine:
 
     @property
     def checksum(self) -> int:
-        """One number over the level and all tables' rolling checksums and revisions, for comparing replicas."""
+        """One number over the level, users and roles, and all tables' rolling checksums and revisions, for comparing
+        replicas."""
         total = self.level
+        parts = [self.auth.checksum]
         for table in self.tables:
-            for part in (table.id, table.revision, table.compacted, table.keys, table.checksum):
-                total = ((total ^ (part & _UNSIGNED_64)) * 0x100000001B3) & _UNSIGNED_64
+            parts += (table.id, table.revision, table.compacted, table.keys, table.checksum)
+        for part in parts:
+            total = ((total ^ (part & _UNSIGNED_64)) * 0x100000001B3) & _UNSIGNED_64
         return total
 
 
-def _read(connection: apsw.Connection, table: TableState | None, request: Parsed) -> Result:
-    if table is None:
-        return _NO_TABLE
-    if request.error is not None:
-        return Result(table.revision, b"", request.error)
-    handler = request.handler
-    if handler is None or handler.read is None:
-        return Result(table.revision, b"", errors.MethodNotServed("this method is no read"))
-    try:
-        return Result(table.revision, handler.read(View(connection, table), request.op))
-    except errors.BoathouseError as error:
-        return Result(table.revision, b"", error)
-
-
 def _fingerprint(command: frames.Command) -> bytes:
-    """What tells two requests with one id apart."""
+    """What tells two requests with one id apart. What one user was answered is not for another who guesses his id."""
     head = _METHOD_AND_TABLE.pack(command.method, command.table_id)
-    return blake2b(command.body, digest_size=FINGERPRINT_BYTES, person=head).digest()
+    user = blake2b(command.user.encode(), digest_size=16).digest() if command.user else b""
+    return blake2b(command.body, digest_size=FINGERPRINT_BYTES, person=head, key=user).digest()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from proto.methods import LEVEL
+from shardworker.machine.etcd import auth_commands as auth
 from shardworker.machine.etcd import commands as etcd
 from shardworker.machine.internal import commands as internal
 from shardworker.machine.regatta import commands as regatta
@@ -26,5 +27,5 @@ class Registry:
     handlers: Mapping[int, Handler[Any]]
 
 
-REGISTRY: Final = Registry(LEVEL, {**internal.HANDLERS, **etcd.HANDLERS, **regatta.HANDLERS})
+REGISTRY: Final = Registry(LEVEL, {**internal.HANDLERS, **etcd.HANDLERS, **auth.HANDLERS, **regatta.HANDLERS})
 """This build's."""

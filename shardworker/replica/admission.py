@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from shardworker.replica.history_sweep import HistorySweep
     from shardworker.replica.leadership import Leadership
     from shardworker.replica.levels import Levels
+    from shardworker.replica.logins import Logins
     from shardworker.replica.outgoing import Outgoing
     from shardworker.replica.part import Handler, Parts
     from shardworker.replica.proposals import Proposals
@@ -38,6 +39,7 @@ class Admission:
         reads: Reads,
         sweep: HistorySweep,
         levels: Levels,
+        logins: Logins,
         parts: Parts,
         status: Handler,
     ) -> None:
@@ -49,6 +51,7 @@ class Admission:
         self._reads = reads
         self._sweep = sweep
         self._levels = levels
+        self._logins = logins
         self._parts = parts
         self._handlers: dict[int, Handler] = {frames.REPLICA_STATUS: status}
         for part in parts:
@@ -80,6 +83,7 @@ class Admission:
                 self._levels.check_knows(request.method)
                 self._disk_space.check_takes(request)
                 self._sweep.check_takes(request)
+                self._logins.take_down(request)
                 self._proposals.admit(identity, request)
             case Access.READ:
                 if request.linearizable:

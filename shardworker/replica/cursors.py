@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     import apsw
 
+    from shardworker.replica.logins import Logins
     from shardworker.replica.long_reads import LongReads
     from shardworker.replica.part import Handler, ReplicaContext
 
@@ -46,7 +47,9 @@ class _Cursor:
 class Cursors(Part):
     """The iterations that are open on one replica."""
 
-    def __init__(self, context: ReplicaContext, long_reads: LongReads, first_cursor: int) -> None:
+    def __init__(
+        self, context: ReplicaContext, long_reads: LongReads, logins: Logins, *, first_cursor: int
+    ) -> None:
         """Cursors are numbered from first_cursor, which has to be drawn anew for each life: a client that reads on
         slowly still names the cursor of an earlier one, and must not be given a part of somebody else's iteration."""
         limits, tick_ms = context.cluster.limits, context.cluster.raft.tick_ms
@@ -54,6 +57,7 @@ class Cursors(Part):
         self._machine = context.machine
         self._outgoing = context.outgoing
         self._long_reads = long_reads
+        self._logins = logins
         self._limits = limits
         self._idle_ticks_max = limits.cursor_idle_ms // tick_ms
         self._age_ticks_max = limits.cursor_lifetime_ms // tick_ms
@@ -65,12 +69,13 @@ class Cursors(Part):
         return {frames.CURSOR_NEXT: self._next, frames.CURSOR_CLOSE: self._close_for_client}
 
     def open(self, identity: bytes, request: frames.Request) -> None:
-        """Begin an iteration and answer its first part. Raises TooManyCursors or QueueFull."""
+        """Begin an iteration and answer its first part. Raises InvalidAuthToken, TooManyCursors, QueueFull."""
+        who = self._logins.identify(request)
         client = (identity, request.client)
         self._check_share(request.table_id, client)
         self._long_reads.check_room()
         connection = self._store.reader()
-        parsed = self._machine.parse(request.method, request.table_id, request.body)
+        parsed = self._machine.parse(request.method, request.table_id, request.body, who)
         parts = self._machine.iterate(connection, parsed)
         number = next(self._numbers)
         self._cursors[number] = _Cursor(connection, parts, request.table_id, client)

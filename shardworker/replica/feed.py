@@ -181,6 +181,7 @@ class Feed(Part):
             )
 
     def _answer(self, identity: bytes, call: int, table: TableState, told: frames.TableChanges) -> None:
+        told.auth_version = self._machine.auth.of(table.id).version
         self._outgoing.answer(identity, call, Result(table.revision, told.SerializeToString()))
 
     def _answer_from_log(self, identity: bytes, call: int, table_id: int, first: int, result: Result) -> None:
@@ -202,6 +203,7 @@ class Feed(Part):
         connection = self._store.reader()
         try:
             told = _from_log(connection, table_id, first, revision, prev=prev)
+            told.auth_version = self._machine.auth.of(table_id).version
             return Result(revision, told.SerializeToString())
         except errors.BoathouseError as error:
             return Result(0, b"", error)
@@ -287,10 +289,11 @@ class Feed(Part):
 
     def abandon(self, why: str) -> None:
         """Who waits asks again, and hears then whether this replica still serves."""
-        for followed in self._followed.values():
+        for table_id, followed in self._followed.items():
             for waiter in followed.waiting:
-                nothing = _nothing(waiter.first).SerializeToString()
-                self._outgoing.answer(waiter.identity, waiter.call, Result(0, nothing))
+                nothing = _nothing(waiter.first)
+                nothing.auth_version = self._machine.auth.of(table_id).version
+                self._outgoing.answer(waiter.identity, waiter.call, Result(0, nothing.SerializeToString()))
             followed.waiting.clear()
 
     def installed(self) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from proto.internal import frames_pb2 as frames
     from shardworker.machine import Parsed, Result
     from shardworker.raft import ReadState
+    from shardworker.replica.logins import Logins
     from shardworker.replica.long_reads import LongReads
     from shardworker.replica.part import Handler, ReplicaContext
 
@@ -41,7 +42,7 @@ class Reads(Part):
     """All reads of one replica, from arrival to answer."""
 
     def __init__(
-        self, context: ReplicaContext, long_reads: LongReads, openers: Mapping[int, Handler]
+        self, context: ReplicaContext, long_reads: LongReads, logins: Logins, openers: Mapping[int, Handler]
     ) -> None:
         """openers: who takes over a read that is answered in more than one part, by method."""
         self._core = context.core
@@ -49,6 +50,7 @@ class Reads(Part):
         self._machine = context.machine
         self._outgoing = context.outgoing
         self._long_reads = long_reads
+        self._logins = logins
         self._openers = openers
         self._patience_ticks = context.cluster.limits.read_timeout_ms // context.cluster.raft.tick_ms
         self._ticks = 0
@@ -125,7 +127,8 @@ class Reads(Part):
             if opener is not None:
                 opener(identity, request)
                 return
-            parsed = self._machine.parse(request.method, request.table_id, request.body)
+            who = self._logins.identify(request)
+            parsed = self._machine.parse(request.method, request.table_id, request.body, who)
             if self._machine.is_heavy(parsed):
                 answer = partial(self._outgoing.answer, identity, request.call)
                 self._long_reads.submit(identity, partial(self._read_beside, parsed), answer)

@@ -34,6 +34,7 @@ from shardworker.replica.integrity import Integrity
 from shardworker.replica.leadership import Leadership
 from shardworker.replica.levels import Levels
 from shardworker.replica.links import Links
+from shardworker.replica.logins import Logins
 from shardworker.replica.long_reads import LongReads
 from shardworker.replica.outgoing import Outgoing
 from shardworker.replica.part import Parts, ReplicaContext
@@ -115,8 +116,11 @@ class Replica:
         )
         self._proposals = Proposals(context, wall_clock_ms)
         self._long_reads = LongReads(context)
-        self._cursors = Cursors(context, self._long_reads, first_cursor=life)
-        self._reads = Reads(context, self._long_reads, {frames.REGATTA_ITERATE: self._cursors.open})
+        self._logins = Logins(context, self._proposals)
+        self._cursors = Cursors(context, self._long_reads, self._logins, first_cursor=life)
+        self._reads = Reads(
+            context, self._long_reads, self._logins, {frames.REGATTA_ITERATE: self._cursors.open}
+        )
         self._leadership = Leadership(context)
         self._disk_space = DiskSpace(context, self._leadership)
         self._sweep = HistorySweep(context)
@@ -141,6 +145,7 @@ class Replica:
                 self._integrity,
                 Rebuild(context),
                 self._levels,
+                self._logins,
                 self._census,
             ]
         )
@@ -152,6 +157,7 @@ class Replica:
             reads=self._reads,
             sweep=self._sweep,
             levels=self._levels,
+            logins=self._logins,
             parts=self._parts,
             status=self._answer_status,
         )

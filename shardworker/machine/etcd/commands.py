@@ -10,6 +10,7 @@ from shardworker.machine import weight
 from shardworker.machine.etcd import codec
 from shardworker.machine.handler import Handler
 from shardworker.machine.ops import Compact, DeleteRange, Get, Put, Range, Txn, add_point_keys
+from shardworker.machine.permissions import check_operation
 from shardworker.machine.writer import read_txn
 
 if TYPE_CHECKING:
@@ -78,13 +79,22 @@ def _awaits_sweep(op: Compact) -> int | None:
 
 
 HANDLERS: dict[int, Handler[Any]] = {
-    frames.ETCD_RANGE: Handler(parse=_parse_range, read=_range, is_heavy=_range_is_heavy),
-    frames.ETCD_PUT: Handler(parse=_parse_put, write=_put, add_keys=add_point_keys),
+    frames.ETCD_RANGE: Handler(
+        check=check_operation, parse=_parse_range, read=_range, is_heavy=_range_is_heavy
+    ),
+    frames.ETCD_PUT: Handler(check=check_operation, parse=_parse_put, write=_put, add_keys=add_point_keys),
     frames.ETCD_DELETE_RANGE: Handler(
-        parse=_parse_delete_range, write=_delete_range, add_keys=add_point_keys
+        check=check_operation, parse=_parse_delete_range, write=_delete_range, add_keys=add_point_keys
     ),
     frames.ETCD_TXN: Handler(
-        parse=_parse_txn, write=_txn, read=_read_txn, is_heavy=weight.is_heavy, add_keys=add_point_keys
+        check=check_operation,
+        parse=_parse_txn,
+        write=_txn,
+        read=_read_txn,
+        is_heavy=weight.is_heavy,
+        add_keys=add_point_keys,
     ),
-    frames.ETCD_COMPACT: Handler(parse=_parse_compact, write=_compact, awaits_sweep=_awaits_sweep),
+    frames.ETCD_COMPACT: Handler(
+        check=check_operation, parse=_parse_compact, write=_compact, awaits_sweep=_awaits_sweep
+    ),
 }

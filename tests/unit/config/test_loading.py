@@ -50,6 +50,18 @@ BAD = {
         ONE + "raft:\n  tick: 100\n",
         "f.yaml:4: raft.tick: unknown key; did you mean tick_ms?",
     ),
+    "unknown key of watches": (
+        ONE + "watch:\n  progress_interval: 100\n",
+        "f.yaml:4: watch.progress_interval: unknown key; did you mean progress_interval_ms?",
+    ),
+    "unknown key of signed tokens": (
+        ONE + "auth:\n  jwt: {sign_method: RS256, privat_key: k.pem}\n",
+        "f.yaml:4: auth.jwt.privat_key: unknown key; did you mean private_key?",
+    ),
+    "signed tokens without a key": (
+        ONE + "auth:\n  jwt: {sign_method: RS256}\n",
+        "f.yaml:4: auth.jwt: needs a private_key, or the public_key of who signs elsewhere",
+    ),
     "key written twice": (
         "nodes:\n  n1: {}\n  n2: {}\n  n1: {}\n",
         "f.yaml:4: nodes.n1: is written twice, first on line 2; remove one",

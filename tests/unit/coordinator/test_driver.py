@@ -10,6 +10,7 @@ import pytest
 import zmq
 
 from config.topology import FileTopology
+from coordinator.auth.credentials import NOBODY
 from coordinator.catalog.cache import Catalog
 from coordinator.catalog.tables import Tables
 from coordinator.shards.bounds import AnswerBudget, Bounds
@@ -217,7 +218,13 @@ async def test_the_streams_of_a_client_are_told_from_those_of_another(tmp_path: 
         calls = TableCalls(b.driver, tables, ids, b.bounds, step_timeout_s=5.0)
         for peer in ("10.0.0.1:5000", "10.0.0.1:5000", "10.0.0.1:5001", ""):
             stream = await calls.start(
-                CATALOG, frames.REGATTA_ITERATE, b"", b.driver.time() + 5, linearizable=False, peer=peer
+                CATALOG,
+                frames.REGATTA_ITERATE,
+                b"",
+                b.driver.time() + 5,
+                linearizable=False,
+                who=NOBODY,
+                peer=peer,
             )
             stream.close()
         first, again, other, untold = (request.client for request in worker.requests(frames.REGATTA_ITERATE))

@@ -14,6 +14,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
+from coordinator.api.call import ANYBODY, Identity
 from coordinator.server import API_FILES, GRPC_FILES, GRPC_SERVICES
 from coordinator.services.health import Health
 from coordinator.services.reflection import Reflection
@@ -44,7 +45,7 @@ class DirectCall:
     metadata: Mapping[str, str] = field(default_factory=dict)
     deadline: float = math.inf
     peer: str = "test"
-    common_name: str = ""
+    identity: Identity = ANYBODY
 
     async def messages(self) -> AsyncIterator[bytes]:
         for request in self.requests:

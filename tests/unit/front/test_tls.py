@@ -42,7 +42,7 @@ async def echo(call: Call) -> bytes:
 
 
 async def who(call: Call) -> bytes:
-    return call.common_name.encode()
+    return call.identity.common_name.encode()
 
 
 async def get(server: Serving, tls: ssl.SSLContext | None) -> bytes:

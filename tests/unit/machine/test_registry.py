@@ -17,11 +17,13 @@ def test_every_command_is_carried_out_as_the_list_says(method: int) -> None:
         return
     assert handler is not None
     if access in (Access.WRITE, Access.INTERNAL):
-        assert (handler.write is None) is not (handler.on_shard is None)
+        assert [handler.write, handler.administer, handler.on_shard].count(None) == 2
         assert handler.parts is None
+        assert handler.inspect is None
     else:
-        assert (handler.read is None) is not (handler.parts is None)
+        assert [handler.read, handler.inspect, handler.parts].count(None) == 2
         assert handler.write is None
+        assert handler.administer is None
         assert handler.on_shard is None
 
 

@@ -6,7 +6,10 @@ import asyncio
 from random import Random
 from typing import TYPE_CHECKING, Any, Self
 
+from coordinator.api.call import ANYBODY
 from coordinator.api.headers import EtcdHeaders
+from coordinator.auth.authenticator import Rights
+from coordinator.auth.credentials import Credentials
 from coordinator.services.etcd_watch import EtcdWatch
 from coordinator.watch.changes import Change, Part, Revised
 from coordinator.watch.feed import HistoryGone
@@ -16,6 +19,7 @@ from proto.catalog import TableEntry
 from proto.etcd import kv_pb2
 from proto.etcd import rpc_pb2 as etcd
 from proto.ids import ShardId
+from proto.spans import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,6 +39,7 @@ class FakeFeed:
         self.led = True
         self.deleted = False
         self.revisions_asked = 0
+        self.auth_version = 0
         self.failures: list[Exception] = []
         """What the next questions end with."""
         self.asked: list[tuple[int, bool]] = []
@@ -75,7 +80,13 @@ class FakeFeed:
             raise HistoryGone(self.floor)
         through = max(self.applied, first - 1)
         numbers = range(max(first, 2), through + 1)
-        return Part(first, through, [Revised(number, [self.log[number - 2]]) for number in numbers], prev)
+        return Part(
+            first,
+            through,
+            [Revised(number, [self.log[number - 2]]) for number in numbers],
+            prev,
+            self.auth_version,
+        )
 
     async def revision(self, table: TableEntry) -> int:
         assert table == TABLE
@@ -97,6 +108,31 @@ class FakeTables:
     async def find(self, _call: object) -> TableEntry:
         return TABLE
 
+    def step_deadline(self, _call: object) -> float:
+        return float("inf")
+
+
+class FakeAuthenticator:
+    """Who may read what, as the test says; nobody is asked while the feed says that authentication is off."""
+
+    def __init__(self, feed: FakeFeed) -> None:
+        self._feed = feed
+        self.readable = NOTHING
+        self.failures: list[Exception] = []
+        """What the next questions end with."""
+        self.asked: list[Credentials] = []
+
+    def credentials(self, call: FakeCall, _table: TableEntry) -> Credentials:
+        return Credentials(token=call.metadata.get("token", "").encode())
+
+    async def rights(
+        self, who: Credentials, _table: TableEntry, _deadline: float, *, at_least: int
+    ) -> Rights:
+        self.asked.append(who)
+        if self.failures:
+            raise self.failures.pop(0)
+        return Rights(max(at_least, self._feed.auth_version), "u", self.readable)
+
 
 class FakeCall:
     """One watch stream, and the client at its other end."""
@@ -104,7 +140,7 @@ class FakeCall:
     body = b""
     deadline = float("inf")
     peer = "test"
-    common_name = ""
+    identity = ANYBODY
 
     def __init__(self, **metadata: str) -> None:
         self.metadata = metadata
@@ -154,7 +190,11 @@ class Bench:
             leader_patience_s=leader_patience_s,
         )
         tables: Any = FakeTables()
-        self._service = EtcdWatch(tables, self.watched, Random(1), progress_interval_s=progress_interval_s)
+        self.authenticator = FakeAuthenticator(self.feed)
+        authenticator: Any = self.authenticator
+        self._service = EtcdWatch(
+            tables, authenticator, self.watched, Random(1), progress_interval_s=progress_interval_s
+        )
         self._streams: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:

@@ -1,0 +1,145 @@
+"""Who makes a call, and what he may do where a shard can't say: for methods that no shard sees, and for watches.
+
+What a client shows goes to the shard with his request, and the shard refuses him or does not. So nothing is asked here
+where authentication is off, and nobody keeps a second list of users that could be old.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from coordinator.auth.credentials import NOBODY, SYSTEM, Credentials
+from proto import errors, tokens
+from proto.etcd import rpc_pb2 as etcd
+from proto.internal import frames_pb2 as frames
+from proto.spans import EVERYTHING, SpanSet
+
+if TYPE_CHECKING:
+    from coordinator.api.call import Call
+    from coordinator.auth.passwords import Passwords
+    from coordinator.auth.signed_tokens import SignedTokens
+    from coordinator.shards.table_calls import Answer, TableCalls
+    from proto.catalog import TableEntry
+
+TOKEN_KEY: Final = "token"  # noqa: S105
+AUTHORIZATION_KEY: Final = "authorization"
+BEARER: Final = "Bearer "
+
+LOGIN_ATTEMPTS_MAX: Final = 5
+"""Users that change all the time while one of them logs in: then it is for him to try again."""
+
+Need = frames.RightsRequest.Need
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What one user may read, at one auth version of a table (frames.TableChanges)."""
+
+    auth_version: int
+    user: str
+    """Who he is; empty where nobody asks."""
+    readable: SpanSet
+
+
+class Authenticator:
+    """For all tables of this coordinator."""
+
+    def __init__(self, calls: TableCalls, passwords: Passwords, signed: SignedTokens | None) -> None:
+        """signed: None = tokens are simple ones."""
+        self._calls = calls
+        self._passwords = passwords
+        self._signed = signed
+
+    def credentials(self, call: Call, table: TableEntry) -> Credentials:
+        """What the client of this call has shown: a token, or else the certificate of his connection."""
+        metadata = call.metadata
+        shown = metadata.get(TOKEN_KEY) or metadata.get(AUTHORIZATION_KEY)
+        if shown:
+            return self._of_token(shown.removeprefix(BEARER), table)
+        identity = call.identity
+        if identity.is_system:
+            return SYSTEM
+        return Credentials(user=identity.common_name) if identity.common_name else NOBODY
+
+    def _of_token(self, token: str, table: TableEntry) -> Credentials:
+        claims = None if self._signed is None else self._signed.check(token)
+        if claims is None or claims.table_id != table.id:
+            # Perhaps a simple one; else it is one that the shard does not know.
+            return Credentials(token=tokens.presented(token))
+        return Credentials(user=claims.user, auth_revision=claims.revision)
+
+    async def rights(
+        self,
+        who: Credentials,
+        table: TableEntry,
+        deadline: float,
+        *,
+        need: Need.ValueType = frames.RightsRequest.USER,
+        at_least: int = 0,
+    ) -> Rights:
+        """What he may read now, and not before this auth version of the table.
+
+        Raises UserEmpty, UserNotFound or PermissionDenied if he is not what is needed, InvalidAuthToken, and
+        AuthOldRevision for a proof that is older than the users as they are."""
+        body = frames.RightsRequest(need=need).SerializeToString()
+        _, reply = await self._calls.read(
+            table, frames.AUTH_RIGHTS, body, deadline, linearizable=False, who=who
+        )
+        said = frames.Rights.FromString(reply.body)
+        if said.auth_version < at_least:
+            # The nearest replica lags; the leader doesn't.
+            _, reply = await self._calls.read(
+                table, frames.AUTH_RIGHTS, body, deadline, linearizable=True, who=who
+            )
+            said = frames.Rights.FromString(reply.body)
+        if said.auth_version % 2 == 0 or said.root or who.is_system:
+            return Rights(said.auth_version, said.user, EVERYTHING)
+        if 0 < who.auth_revision < said.auth_version // 2:
+            raise errors.AuthOldRevision
+        spans = ((span.key, None if span.open else span.end) for span in said.readable)
+        return Rights(said.auth_version, said.user, SpanSet(spans))
+
+    # ---- passwords --------------------------------------------------------------------------------------------------
+
+    async def hashed(self, password: str) -> str:
+        """Raises PasswordTooLong, QueueFull."""
+        return await self._passwords.hash(password)
+
+    async def log_in(
+        self, table: TableEntry, request: etcd.AuthenticateRequest, deadline: float
+    ) -> tuple[Answer, str]:
+        """A new token, and the answer that its header comes from.
+
+        Raises AuthNotEnabled, AuthFailed, NoPasswordUser, QueueFull; AuthOldRevision if users change all the time."""
+        for _ in range(LOGIN_ATTEMPTS_MAX):
+            found = await self._look_up(table, request.name, deadline)
+            secret = frames.Secret.FromString(found.reply.body)
+            if not secret.enabled:
+                raise errors.AuthNotEnabled
+            if secret.no_password:
+                raise errors.NoPasswordUser
+            if not await self._passwords.matches(request.password, secret.hash):
+                raise errors.AuthFailed
+            if self._signed is not None:
+                return found, self._signed.sign(
+                    request.name, table_id=found.table.id, revision=secret.auth_revision
+                )
+            letters = tokens.draw_letters()
+            login = frames.LogIn(
+                user=request.name, auth_revision=secret.auth_revision, digest=tokens.digest_of(letters)
+            )
+            try:
+                answer = await self._calls.write(
+                    found.table, frames.AUTH_LOG_IN, login.SerializeToString(), deadline, None, who=NOBODY
+                )
+            except errors.AuthOldRevision:
+                continue
+            return answer, f"{letters}.{frames.LoggedIn.FromString(answer.reply.body).index}"
+        raise errors.AuthOldRevision
+
+    async def _look_up(self, table: TableEntry, name: str, deadline: float) -> Answer:
+        body = etcd.AuthenticateRequest(name=name).SerializeToString()
+        return await self._calls.read(
+            table, frames.AUTH_LOOK_UP, body, deadline, linearizable=True, who=NOBODY
+        )

@@ -1,0 +1,137 @@
+"""Signed tokens (JWT): who somebody is, for which table, and at which of its auth revisions, with a signature.
+
+The claims are etcd's (`username`, `revision`, `exp`) and `table`, the table's id: a user of one table is not the user
+of the same name in another.
+"""
+
+from __future__ import annotations
+
+import stat
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+
+from proto import errors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from config import JwtConfig
+
+VERIFIED_MAX: Final = 4_096
+"""Tokens whose signature was found right, so that it is not computed for each call."""
+KEY_BYTES_MAX: Final = 64 << 10
+
+
+class BadTokenKey(Exception):
+    """A key can't be used; the text says which and what to do."""
+
+
+class Claims(NamedTuple):
+    """What a token says, and was signed."""
+
+    user: str
+    revision: int
+    table_id: int
+    expires: float
+    """By the wall clock."""
+
+
+class SignedTokens:
+    """Makes and checks them."""
+
+    def __init__(self, config: JwtConfig) -> None:
+        """Reads the key files. Raises BadTokenKey."""
+        self._method = config.sign_method
+        self._ttl_s = config.ttl_ms / 1000
+        self._signs_with: Any = None
+        self._verified: OrderedDict[str, Claims] = OrderedDict()
+        if config.private_key is not None:
+            self._signs_with = _private_key(config.private_key, self._method)
+        if config.public_key is not None:
+            self._checks_with = _public_key(config.public_key, self._method)
+        elif self._method.startswith("HS"):
+            self._checks_with = self._signs_with
+        else:
+            self._checks_with = self._signs_with.public_key()
+
+    def sign(self, user: str, *, table_id: int, revision: int) -> str:
+        """A new one. Raises AuthError if this cluster only checks them."""
+        if self._signs_with is None:
+            raise errors.AuthError("tokens of this cluster are signed elsewhere")
+        claims = {
+            "username": user,
+            "revision": revision,
+            "table": table_id,
+            "exp": int(time.time() + self._ttl_s),
+        }
+        return jwt.encode(claims, self._signs_with, algorithm=self._method)
+
+    def check(self, token: str) -> Claims | None:
+        """What it says; None if it is expired, or not signed as it has to be."""
+        claims = self._verified.get(token)
+        if claims is None:
+            claims = self._read(token)
+            if claims is None:
+                return None
+            self._verified[token] = claims
+            if len(self._verified) > VERIFIED_MAX:
+                self._verified.popitem(last=False)
+        return claims if time.time() < claims.expires else None
+
+    def _read(self, token: str) -> Claims | None:
+        try:
+            said = jwt.decode(
+                token,
+                self._checks_with,
+                algorithms=[self._method],
+                options={"require": ["exp", "username", "revision", "table"]},
+            )
+        except (jwt.PyJWTError, ValueError):
+            return None
+        user, revision, table_id = said["username"], said["revision"], said["table"]
+        if not (
+            isinstance(user, str)
+            and user
+            and type(revision) is int
+            and revision > 0
+            and type(table_id) is int
+        ):
+            return None
+        return Claims(user, revision, table_id, float(said["exp"]))
+
+
+def _private_key(path: Path, method: str) -> Any:
+    data = _read(path, is_secret=True)
+    if method.startswith("HS"):
+        secret = data.strip()
+        if len(secret) < 32:
+            raise BadTokenKey(f"{path} holds fewer than 32 bytes; a secret has to be longer")
+        return secret
+    try:
+        return load_pem_private_key(data, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise BadTokenKey(f"{path} is no PEM file with a private key that is not encrypted") from None
+
+
+def _public_key(path: Path, method: str) -> Any:
+    if method.startswith("HS"):
+        raise BadTokenKey(f"auth.jwt.public_key: {method} has no public key; write private_key")
+    try:
+        return load_pem_public_key(_read(path, is_secret=False))
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise BadTokenKey(f"{path} is no PEM file with a public key") from None
+
+
+def _read(path: Path, *, is_secret: bool) -> bytes:
+    try:
+        with path.open("rb") as file:
+            if is_secret and stat.S_IMODE(path.stat().st_mode) & 0o077:
+                raise BadTokenKey(f"{path} can be read by others than its owner; chmod 600 it")
+            return file.read(KEY_BYTES_MAX)
+    except OSError as error:
+        raise BadTokenKey(f"{path} can't be read: {error.strerror}") from None

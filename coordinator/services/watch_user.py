@@ -1,0 +1,64 @@
+"""Whose watch stream it is, and what he may hear."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from coordinator.api import outcomes
+from coordinator.auth.credentials import Credentials
+from proto import errors
+from proto.codes import Code
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from coordinator.auth.authenticator import Authenticator
+    from proto.catalog import TableEntry
+    from proto.spans import SpanSet
+
+_TOLD: Final = (errors.InvalidAuthToken, errors.AuthOldRevision, errors.UserEmpty)
+"""Refusals that a watch tells as they are; any other reads as a permission that is missing."""
+_IN_GO: Final = {
+    Code.PERMISSION_DENIED: "PermissionDenied",
+    Code.UNAUTHENTICATED: "Unauthenticated",
+    Code.INVALID_ARGUMENT: "InvalidArgument",
+}
+
+
+class Readable(NamedTuple):
+    """What he may read."""
+
+    auth_version: int
+    """Of the table, when that was looked at."""
+    spans: SpanSet
+
+
+class WatchUser:
+    """The user of one stream. A stream may last longer than what he proved himself with: once he has, he is known."""
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        table: TableEntry,
+        who: Credentials,
+        deadline: Callable[[], float],
+    ) -> None:
+        """deadline: of one question that is asked now."""
+        self._authenticator = authenticator
+        self._table = table
+        self._who = who
+        self._deadline = deadline
+
+    async def readable(self, at_least: int) -> Readable:
+        """Now, and not before this auth version of the table. Raises what Authenticator.rights does."""
+        rights = await self._authenticator.rights(self._who, self._table, self._deadline(), at_least=at_least)
+        if rights.user:
+            self._who = Credentials(user=rights.user)
+        return Readable(rights.auth_version, rights.readable)
+
+
+def why_forbidden(error: errors.AuthError) -> str:
+    """The reason in a response, as etcd words it."""
+    told = error if isinstance(error, _TOLD) else errors.PermissionDenied()
+    row = outcomes.to_status(outcomes.ETCD, told)
+    return f"rpc error: code = {_IN_GO[row.code]} desc = {row.text}"

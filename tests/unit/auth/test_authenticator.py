@@ -1,0 +1,187 @@
+"""What a client shows of himself, and logging in while users change."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from config import JwtConfig
+from coordinator.api.call import ANYBODY, SYSTEM, Identity
+from coordinator.api.local_call import LocalCall
+from coordinator.auth import authenticator as module
+from coordinator.auth.authenticator import Authenticator
+from coordinator.auth.credentials import NOBODY, Credentials
+from coordinator.auth.credentials import SYSTEM as THE_SYSTEM
+from coordinator.auth.passwords import Passwords
+from coordinator.auth.signed_tokens import SignedTokens
+from coordinator.shards.table_calls import Answer
+from proto import errors
+from proto.catalog import TableEntry
+from proto.etcd import rpc_pb2 as etcd
+from proto.ids import ShardId
+from proto.internal import frames_pb2 as frames
+from proto.tokens import digest_of, presented
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TABLE = TableEntry("t", 10_001, ShardId(1))
+OTHER = TableEntry("other", 10_002, ShardId(1))
+
+
+class FakeShard:
+    """The users of one table, and what was asked about them."""
+
+    def __init__(self, hash_: str = "") -> None:
+        self.secret = frames.Secret(enabled=True, auth_revision=4, hash=hash_)
+        self.changes = 0
+        """How often anything changes between a look at a password and the login."""
+        self.logins: list[frames.LogIn] = []
+        self.rights: list[frames.Rights] = []
+        """What replicas say, one after the other."""
+        self.asked: list[bool] = []
+        """Of rights: whether the leader was asked."""
+
+    async def read(
+        self,
+        table: TableEntry,
+        method: int,
+        body: bytes,
+        deadline: float,
+        *,
+        linearizable: bool,
+        who: Credentials,
+    ) -> Answer:
+        if method == frames.AUTH_RIGHTS:
+            self.asked.append(linearizable)
+            return Answer(table, frames.Reply(body=self.rights.pop(0).SerializeToString()))
+        assert method == frames.AUTH_LOOK_UP
+        assert linearizable
+        assert not etcd.AuthenticateRequest.FromString(body).password
+        return Answer(table, frames.Reply(body=self.secret.SerializeToString()))
+
+    async def write(
+        self,
+        table: TableEntry,
+        method: int,
+        body: bytes,
+        deadline: float,
+        client_id: None,
+        *,
+        who: Credentials,
+    ) -> Answer:
+        assert method == frames.AUTH_LOG_IN
+        if self.changes:
+            self.changes -= 1
+            self.secret.auth_revision += 1
+            raise errors.AuthOldRevision
+        self.logins.append(frames.LogIn.FromString(body))
+        return Answer(table, frames.Reply(body=frames.LoggedIn(index=17).SerializeToString()))
+
+
+def call(identity: Identity = ANYBODY, **metadata: str) -> Any:
+    return LocalCall((b"",), metadata=metadata, deadline=0.0, peer="test", identity=identity)
+
+
+def make(
+    shard: FakeShard, signed: SignedTokens | None = None, passwords: Passwords | None = None
+) -> Authenticator:
+    calls: Any = shard
+    return Authenticator(calls, passwords or Passwords(cost=4), signed)
+
+
+def test_what_is_shown() -> None:
+    who = make(FakeShard()).credentials
+    assert who(call(), TABLE) is NOBODY
+    token = Credentials(token=presented("abc.7"))
+    assert who(call(token="abc.7"), TABLE) == token
+    assert who(call(authorization="abc.7"), TABLE) == token
+    assert who(call(authorization="Bearer abc.7"), TABLE) == token
+    assert who(call(token="abc.7", authorization="other.8"), TABLE) == token
+    assert who(call(SYSTEM), TABLE) is THE_SYSTEM
+    certified = Identity(common_name="cn")
+    assert who(call(certified), TABLE) == Credentials(user="cn")
+    assert who(call(certified, token="abc.7"), TABLE) == token
+
+
+def test_a_signed_token_is_good_for_its_table_only(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(b"k" * 40)
+    key.chmod(0o600)
+    signed = SignedTokens(JwtConfig(sign_method="HS256", private_key=key))
+    who = make(FakeShard(), signed).credentials
+    token = signed.sign("u", table_id=TABLE.id, revision=7)
+    assert who(call(token=token), TABLE) == Credentials(user="u", auth_revision=7)
+    assert who(call(token=token), OTHER) == Credentials(token=presented(token))
+    assert who(call(token=token + "x"), TABLE).user == ""
+
+
+def log_in(shard: FakeShard, password: str = "right") -> str:
+    async def within() -> str:
+        passwords = Passwords(cost=4)
+        try:
+            shard.secret.hash = shard.secret.hash and await passwords.hash(shard.secret.hash)
+            request = etcd.AuthenticateRequest(name="u", password=password)
+            _, token = await make(shard, None, passwords).log_in(TABLE, request, 0.0)
+            return token
+        finally:
+            passwords.close()
+
+    return asyncio.run(within())
+
+
+def test_a_login_makes_a_token_that_the_shard_never_sees() -> None:
+    shard = FakeShard("right")
+    letters, _, index = log_in(shard).partition(".")
+    assert index == "17"
+    (login,) = shard.logins
+    assert (login.user, login.auth_revision, login.digest) == ("u", 4, digest_of(letters))
+    assert letters.encode() not in login.SerializeToString()
+
+
+def test_a_password_is_checked_again_when_users_change_meanwhile() -> None:
+    shard = FakeShard("right")
+    shard.changes = 2
+    log_in(shard)
+    assert shard.logins[0].auth_revision == 6
+    shard = FakeShard("right")
+    shard.changes = module.LOGIN_ATTEMPTS_MAX
+    with pytest.raises(errors.AuthOldRevision):
+        log_in(shard)
+
+
+@pytest.mark.parametrize("shard", [FakeShard("right"), FakeShard()], ids=["wrong password", "no such user"])
+def test_who_is_nobody_hears_no_more_than_that(shard: FakeShard) -> None:
+    with pytest.raises(errors.AuthFailed):
+        log_in(shard, "wrong")
+    assert shard.logins == []
+
+
+def test_there_is_nothing_to_log_in_to_while_it_is_off() -> None:
+    shard = FakeShard("right")
+    shard.secret.enabled = False
+    with pytest.raises(errors.AuthNotEnabled):
+        log_in(shard)
+
+
+def test_a_replica_that_lags_is_not_believed() -> None:
+    async def within() -> None:
+        shard = FakeShard()
+        who = Credentials(user="u")
+        shard.rights = [frames.Rights(auth_version=4), frames.Rights(auth_version=7, user="u")]
+        rights = await make(shard).rights(who, TABLE, 0.0, at_least=7)
+        assert shard.asked == [False, True]
+        assert rights.auth_version == 7
+        assert not rights.readable.covers((b"a", b"b"))
+        shard.rights = [frames.Rights(auth_version=9, user="u", readable=[frames.Span(key=b"a", open=True)])]
+        assert (await make(shard).rights(who, TABLE, 0.0, at_least=7)).readable.covers((b"b", None))
+        for everything in (frames.Rights(auth_version=8), frames.Rights(auth_version=9, root=True)):
+            shard.rights = [everything]
+            assert (await make(shard).rights(who, TABLE, 0.0)).readable.covers((b"", None))
+        shard.rights = [frames.Rights(auth_version=9, user="u")]
+        with pytest.raises(errors.AuthOldRevision):
+            await make(shard).rights(Credentials(user="u", auth_revision=3), TABLE, 0.0)
+
+    asyncio.run(within())

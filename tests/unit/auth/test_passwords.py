@@ -1,0 +1,114 @@
+"""Passwords: what is checked, what is remembered, and what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coordinator.auth import passwords
+from coordinator.auth.passwords import Passwords
+from proto import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+
+def run(test: Callable[[Passwords], Awaitable[None]], *, cost: int = 4) -> None:
+    async def within() -> None:
+        checked = Passwords(cost=cost)
+        try:
+            await test(checked)
+        finally:
+            checked.close()
+
+    asyncio.run(within())
+
+
+def test_the_right_password_matches_and_no_other() -> None:
+    async def test(checked: Passwords) -> None:
+        for password in ("secret", "", "mit Umläuten", "with\0zero", "x" * 72):
+            hash_ = await checked.hash(password)
+            assert "secret" not in hash_
+            assert await checked.matches(password, hash_)
+            assert await checked.matches(password, hash_)  # remembered
+            assert not await checked.matches(password + "x", hash_)
+            assert not await checked.matches("other", hash_)
+
+    run(test)
+
+
+def test_no_password_opens_an_account_without_one() -> None:
+    async def test(checked: Passwords) -> None:
+        for password in ("", "anything"):
+            assert not await checked.matches(password, "")
+
+    run(test)
+
+
+def test_bcrypts_limit_is_told_and_not_passed_over() -> None:
+    async def test(checked: Passwords) -> None:
+        with pytest.raises(errors.PasswordTooLong):
+            await checked.hash("x" * 73)
+        hash_ = await checked.hash("x" * 72)
+        assert not await checked.matches("x" * 73, hash_)
+
+    run(test)
+
+
+def test_an_unknown_user_costs_what_a_known_one_does() -> None:
+    async def test(checked: Passwords) -> None:
+        hash_ = await checked.hash("right")
+
+        async def seconds(hash_: str) -> float:
+            begun = time.perf_counter()
+            assert not await checked.matches("wrong", hash_)
+            return time.perf_counter() - begun
+
+        known = min([await seconds(hash_) for _ in range(5)])
+        unknown = min([await seconds("") for _ in range(5)])
+        assert 0.5 < unknown / known < 2
+
+    run(test, cost=9)
+
+
+def test_a_password_that_was_right_costs_once() -> None:
+    async def test(checked: Passwords) -> None:
+        hash_ = await checked.hash("right")
+        assert await checked.matches("right", hash_)
+        begun = time.perf_counter()
+        for _ in range(100):
+            assert await checked.matches("right", hash_)
+        assert time.perf_counter() - begun < 0.05, "a hundred real checks take a tenth of a second at least"
+        other = await checked.hash("right")
+        assert other != hash_
+        assert not await checked.matches("wrong", hash_)
+
+    run(test, cost=6)
+
+
+def test_what_is_remembered_is_no_password() -> None:
+    async def test(checked: Passwords) -> None:
+        await checked.matches("right", await checked.hash("right"))
+        assert all(b"right" not in digest for digest in checked._remembered)
+        assert len(checked._remembered) == 1
+
+    run(test)
+
+
+def test_checks_that_wait_have_a_bound() -> None:
+    async def test(checked: Passwords) -> None:
+        hash_ = await checked.hash("right")
+        waiting = [
+            asyncio.create_task(checked.matches(f"wrong {number}", hash_))
+            for number in range(passwords.WAITING_MAX)
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(errors.QueueFull):
+            await checked.matches("one more", hash_)
+        assert not any(await asyncio.gather(*waiting))
+        assert not await checked.matches("one more", hash_)
+
+    run(test, cost=5)

@@ -1,0 +1,174 @@
+"""What a watch may tell, and that it ends when it may not any more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proto import errors
+from proto.spans import EVERYTHING, NOTHING, SpanSet
+from tests.unit.watch.test_etcd_watch import run
+
+if TYPE_CHECKING:
+    from proto.etcd import rpc_pb2 as etcd
+    from tests.unit.watch.fakes import Bench
+
+ON, LATER, OFF = 5, 7, 8
+"""Auth versions: odd while authentication is enabled."""
+
+SHOWN = {"token": "t"}
+
+DENIED = "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
+
+
+def reason(response: etcd.WatchResponse) -> str:
+    assert response.canceled
+    assert not response.events
+    return response.cancel_reason
+
+
+@pytest.mark.parametrize("end", [b"\0", b"b", b"a\1"])
+def test_ghsa_xg4h_6gfc_h4m8(end: bytes) -> None:
+    """Read permission on one key must not let one watch from it to the end, or any further than the key."""
+
+    async def test(bench: Bench) -> None:
+        bench.feed.auth_version = ON
+        bench.authenticator.readable = SpanSet([(b"a", b"a\0")])
+        call, _ = bench.open(**SHOWN)
+        call.create(b"a", end)
+        response = await call.hear()
+        assert (response.created, response.watch_id, reason(response)) == (True, -1, DENIED)
+        call.create(b"a")
+        assert not (await call.hear()).canceled
+        bench.feed.put(b"b")
+        bench.feed.put(b"a")
+        assert [event.kv.key for event in (await call.hear()).events] == [b"a"]
+
+    run(test)
+
+
+def test_nobody_is_asked_while_authentication_is_off() -> None:
+    async def test(bench: Bench) -> None:
+        for version in (0, OFF):
+            bench.feed.auth_version = version
+            call, _ = bench.open(**SHOWN)
+            call.create(b"a", b"\0")
+            assert not (await call.hear()).canceled
+        assert bench.authenticator.asked == []
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (errors.UserEmpty(), "rpc error: code = InvalidArgument desc = etcdserver: user name is empty"),
+        (
+            errors.InvalidAuthToken(),
+            "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token",
+        ),
+        (
+            errors.AuthOldRevision(),
+            "rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old",
+        ),
+        (errors.UserNotFound(), DENIED),
+    ],
+)
+def test_a_refusal_is_told_as_etcd_words_it(error: errors.AuthError, said: str) -> None:
+    async def test(bench: Bench) -> None:
+        bench.feed.auth_version = ON
+        bench.authenticator.failures.append(error)
+        call, _ = bench.open()
+        call.create(b"a")
+        assert reason(await call.hear()) == said
+
+    run(test)
+
+
+def test_permission_is_looked_at_before_the_range_is() -> None:
+    async def test(bench: Bench) -> None:
+        bench.feed.auth_version = ON
+        bench.authenticator.readable = EVERYTHING
+        call, _ = bench.open(**SHOWN)
+        call.create(b"b", b"a")
+        assert reason(await call.hear()) == DENIED
+        call.create(b"a", start_revision=-1)
+        assert "compacted" in reason(await call.hear())
+
+    run(test)
+
+
+def test_what_happens_after_a_permission_was_taken_is_not_told() -> None:
+    async def test(bench: Bench) -> None:
+        bench.feed.auth_version = ON
+        bench.authenticator.readable = EVERYTHING
+        call, _ = bench.open(**SHOWN)
+        for key, end in ((b"a", b""), (b"b", b"d")):
+            call.create(key, end)
+            assert not (await call.hear()).canceled
+        bench.feed.put(b"a")
+        assert [event.kv.key for event in (await call.hear()).events] == [b"a"]
+        bench.authenticator.readable = SpanSet([(b"b", b"d")])
+        bench.feed.auth_version = LATER
+        bench.feed.put(b"a")
+        bench.feed.put(b"c")
+        ended = await call.hear()
+        assert (ended.watch_id, reason(ended)) == (0, DENIED)
+        assert [event.kv.key for event in (await call.hear()).events] == [b"c"]
+
+    run(test)
+
+
+def test_the_past_is_told_by_what_one_may_read_now() -> None:
+    async def test(bench: Bench) -> None:
+        for number in range(3):
+            bench.feed.put(b"%d" % number)
+        bench.feed.auth_version = ON
+        bench.authenticator.readable = EVERYTHING
+        call, _ = bench.open(**SHOWN)
+        call.create(b"\0", b"\0")
+        assert not (await call.hear()).canceled
+        bench.feed.failures.append(errors.ReadTimedOut())  # so that the past is not read at once
+        call.create(b"\0", b"\0", start_revision=1)
+        assert not (await call.hear()).canceled
+        bench.authenticator.readable = NOTHING
+        bench.feed.auth_version = LATER
+        for _ in range(2):
+            assert reason(await call.hear()) == DENIED
+        assert call.unheard == 0
+
+    run(test)
+
+
+def test_authentication_that_begins_ends_who_has_shown_nothing() -> None:
+    async def test(bench: Bench) -> None:
+        bench.feed.auth_version = ON - 1
+        call, _ = bench.open()
+        call.create(b"a")
+        assert not (await call.hear()).canceled
+        bench.authenticator.failures.append(errors.UserEmpty())
+        bench.feed.auth_version = ON
+        bench.feed.put(b"a")
+        assert "user name is empty" in reason(await call.hear())
+        assert call.unheard == 0
+
+    run(test)
+
+
+def test_nothing_is_told_while_it_is_not_known_who_may_hear_it() -> None:
+    async def test(bench: Bench) -> None:
+        bench.feed.auth_version = ON
+        bench.authenticator.readable = EVERYTHING
+        call, _ = bench.open(**SHOWN)
+        call.create(b"a")
+        assert not (await call.hear()).canceled
+        bench.authenticator.failures += [errors.NoLeader(), errors.ReadTimedOut()]
+        bench.feed.auth_version = LATER
+        bench.feed.put(b"a")
+        assert [event.kv.key for event in (await call.hear()).events] == [b"a"]
+        assert bench.authenticator.failures == []
+        # By the name that he was found to have: a token may have ended since.
+        assert [who.user for who in bench.authenticator.asked] == ["", "u", "u", "u"]
+
+    run(test)
