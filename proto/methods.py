@@ -102,6 +102,7 @@ COMMANDS: Final[dict[int, Command]] = {
     frames.REGATTA_TXN: Command(access=Access.WRITE, may_only_read=True),
     frames.REGATTA_ITERATE: Command(access=Access.READ),
     frames.TABLE_CREATE: Command(access=Access.WRITE),
+    frames.TABLE_DELETE: Command(access=Access.WRITE, since_level=1, frees_space=True),
     frames.TABLE_STATUS: Command(access=Access.READ),
     frames.REPLICA_STATUS: Command(access=Access.REPLICA),
     frames.CURSOR_NEXT: Command(access=Access.REPLICA),
