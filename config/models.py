@@ -108,6 +108,10 @@ class TableConfig(_Model):
     """Shard that holds it. Default: chosen by the catalog when the table is created."""
     history: Annotated[int | Literal["all", "none"], PlainValidator(_check_history)] = "all"
     """Revisions kept readable: all, none (only the newest), or a number of them."""
+    type: Literal["replicated", "local"] = "replicated"
+    """local: follower clusters leave it alone."""
+    owner: Annotated[str, Field(max_length=255)] = ""
+    """Whose it is, for people: shown in listings."""
 
 
 class RaftConfig(_Model):

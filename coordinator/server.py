@@ -21,6 +21,7 @@ from coordinator.api.call import Api
 from coordinator.api.headers import EtcdHeaders, RegattaHeaders
 from coordinator.catalog.bootstrap import bootstrap
 from coordinator.catalog.cache import Catalog
+from coordinator.catalog.changes import TableChanges, finish_deletions
 from coordinator.catalog.tables import Tables
 from coordinator.front import http1
 from coordinator.front.front import Front
@@ -41,6 +42,7 @@ from coordinator.services.health import Health
 from coordinator.services.reflection import Reflection
 from coordinator.services.regatta_cluster import RegattaCluster
 from coordinator.services.regatta_kv import RegattaKV
+from coordinator.services.regatta_tables import RegattaTables
 from coordinator.shards.bounds import AnswerBudget, Bounds
 from coordinator.shards.driver import Driver
 from coordinator.shards.replica_status import ReplicaStatuses
@@ -134,7 +136,9 @@ class Coordinator:
         )
         ids = RequestIds(secrets.token_bytes(8))
         self._statuses = ReplicaStatuses(self._driver)
-        self._tables = Tables(self._driver, self._statuses, ids, shards=self._topology.shards())
+        self._tables = Tables(
+            self._driver, self._statuses, ids, shards=self._topology.shards(), named=cluster.tables
+        )
         self._catalog = Catalog(self._tables, promised=cluster.tables)
         self._calls = TableCalls(
             self._driver, self._catalog, ids, bounds, step_timeout_s=cluster.limits.read_timeout_ms / 1000
@@ -174,6 +178,7 @@ class Coordinator:
             Listener(self._front, self._http1, sockets[HTTP_SOCKET], only_http1=True),
         ]
         self._bootstrap: asyncio.Task[None] | None = None
+        self._mending: asyncio.Task[None] | None = None
 
     def _http1(self) -> asyncio.Protocol:
         return http1.Http1Protocol(self._pages)
@@ -188,6 +193,9 @@ class Coordinator:
                 outcomes=outcomes.ETCD_CONCURRENCY, message_bytes_max=request_bytes_max + ETCD_HEADROOM_BYTES
             ),
             ApiName.REGATTA: Api(outcomes=outcomes.REGATTA, message_bytes_max=REGATTA_MESSAGE_BYTES_MAX),
+            ApiName.REGATTA_TABLES: Api(
+                outcomes=outcomes.REGATTA_TABLES, message_bytes_max=REGATTA_MESSAGE_BYTES_MAX
+            ),
             ApiName.GRPC: Api(outcomes=outcomes.GRPC, message_bytes_max=GRPC_MESSAGE_BYTES_MAX),
         }
 
@@ -218,6 +226,7 @@ class Coordinator:
             EtcdCluster(calls, tables, cluster, self._topology),
             EtcdMaintenance(tables, statuses, cluster),
             RegattaKV(calls, RegattaHeaders(replica_id=node.id)),
+            RegattaTables(TableChanges(self._catalog, self._tables), self._topology),
             RegattaCluster(self._catalog, statuses, cluster, self._topology, node),
             EtcdLock(self._etcd, asyncio.get_running_loop()),
             EtcdElection(self._etcd, asyncio.get_running_loop()),
@@ -244,6 +253,7 @@ class Coordinator:
         for listener in self._listeners:
             await listener.start()
         self._bootstrap = asyncio.create_task(bootstrap(self._catalog, self._tables, self._cluster.tables))
+        self._mending = asyncio.create_task(finish_deletions(self._catalog, self._tables))
         log.info("serving", endpoint=self._node.client_endpoint, node=self._node.name)
 
     @property
@@ -259,10 +269,11 @@ class Coordinator:
         """Send clients elsewhere, let calls in flight end (at most CALLS_END_S), and let go of everything.
 
         What waits to be accepted stays in the sockets, for whoever shares them."""
-        if self._bootstrap is not None:
-            self._bootstrap.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._bootstrap
+        for task in (self._bootstrap, self._mending):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
         for listener in self._listeners:
             listener.close()
         self._health.close()

@@ -4,8 +4,9 @@ A deleted table is gone with the command that deletes it: no later command or re
 afterwards, a few rows at a time, because a large table's pages can't be let go within one turn. How far that is is this
 replica's own business, as with the sweep of history; which ids are dead is replicated, and part of the checksum.
 
-The ids stay for good, a few bytes each. A coordinator that died, or that was cut off, may still ask for a table that the
-catalog gave up since: whatever the order in which its request and the deletion arrive, the table does not come back.
+The ids stay for good, a few bytes each. A coordinator that died, or that was cut off, may still ask for a table that
+the catalog gave up since: whatever the order in which its request and the deletion arrive, the table does not come
+back.
 """
 
 from __future__ import annotations
@@ -120,11 +121,11 @@ class DeadTables:
 def _free_rows(connection: apsw.Connection, name: str, key: str, size: str, rows_max: int) -> int:
     """Removes the first rows by primary key, and returns how many those are."""
     rows = size_bytes = 0
-    last: Any = None
+    last = None
     found: Any = connection.execute(f"SELECT {key}, {size} FROM {name} ORDER BY {key} LIMIT ?", (rows_max,))
-    for last, bytes_ in found:
-        rows += 1
-        size_bytes += bytes_
+    for row_key, row_bytes in found:
+        rows, last = rows + 1, row_key
+        size_bytes += row_bytes
         if size_bytes >= FREE_BYTES_MAX:
             found.close()
             break

@@ -1,9 +1,9 @@
 """Iterations: a range that is answered in parts, all of one state.
 
 A cursor is a suspended generator inside a read transaction, which keeps SQLite from reusing its write-ahead log (WAL).
-So a cursor ends when nobody reads on, when it is too old, when its table is deleted, and when the WAL has grown too long
-while it was open; who asks for its next part then hears why. Their number is bounded, per replica, per table and per client, so that nobody
-takes all of them.
+So a cursor ends when nobody reads on, when it is too old, when its table is deleted, and when the WAL has grown too
+long while it was open; who asks for its next part then hears why. Their number is bounded, per replica, per table and
+per client, so that nobody takes all of them.
 """
 
 from __future__ import annotations

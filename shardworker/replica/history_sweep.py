@@ -1,5 +1,5 @@
-"""Removes what compaction made unreachable and what deleted tables left, a bounded step at a time, and answers who waits
-for a compaction.
+"""Removes what compaction made unreachable and what deleted tables left, a bounded step at a time, and answers who
+waits for a compaction.
 
 A step shares the loop with everything else: all the time when there is nothing else to do, else once a tick. etcd's
 `physical` compaction is answered when everything below its own revision is gone; one that comes later, or the floor of

@@ -51,8 +51,8 @@ def _create_table(shard: Shard, spec: frames.TableSpec) -> Result:
 
 
 def _delete_table(shard: Shard, spec: frames.TableSpec) -> Result:
-    """Ends a table and its id, whether or not the table ever came to be: its creation may be on its way still. Done twice
-    it is done. Refused if another table than the named one has the id."""
+    """Ends a table and its id, whether or not the table ever came to be: its creation may be on its way still. Done
+    twice it is done. Refused if another table than the named one has the id."""
     if not CATALOG_ID < spec.id <= REVISION_MAX:
         raise errors.InvalidRequest(f"no table with id {spec.id} can be deleted")
     table = shard.tables.get(spec.id)
