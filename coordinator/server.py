@@ -13,7 +13,7 @@ import zmq
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from config.process.names import CLIENT_SOCKET, HTTP_SOCKET
+from config.process.listeners import client_listeners
 from config.topology import FileTopology
 from coordinator import metrics
 from coordinator.api import outcomes
@@ -25,7 +25,7 @@ from coordinator.catalog.changes import TableChanges, finish_deletions
 from coordinator.catalog.tables import Tables
 from coordinator.front import http1
 from coordinator.front.front import Front
-from coordinator.front.json_gateway import gateway_pages, with_cors
+from coordinator.front.json_gateway import gateway_headers, gateway_pages, with_cors
 from coordinator.front.limits import DEFAULT
 from coordinator.front.listener import Listener
 from coordinator.front.routes import Routes, make_routes
@@ -36,7 +36,7 @@ from coordinator.services.etcd_kv import EtcdKV
 from coordinator.services.etcd_lock import EtcdLock
 from coordinator.services.etcd_maintenance import EtcdMaintenance
 from coordinator.services.etcd_pages import EtcdPages
-from coordinator.services.etcd_tables import EtcdTables
+from coordinator.services.etcd_tables import TABLE_KEY, EtcdTables
 from coordinator.services.etcd_watch import EtcdWatch
 from coordinator.services.health import Health
 from coordinator.services.reflection import Reflection
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import FileDescriptor
 
     from config import ClusterConfig, NodeConfig
+    from config.process.listeners import ClientListener
     from coordinator.api.call import Handler, Route
     from coordinator.front.limits import Limits
     from proto.internal import frames_pb2 as frames
@@ -116,7 +117,7 @@ class Coordinator:
     ) -> None:
         """Must be made on the running event loop. Nothing is accepted before start().
 
-        sockets: by name (Kind.sockets), bound; they are closed in the end."""
+        sockets: by name (config/process/listeners.py), bound; they are closed in the end."""
         self._cluster = cluster
         self._node = node
         loop = asyncio.get_running_loop()
@@ -174,14 +175,22 @@ class Coordinator:
             http1.Limits(body_bytes_max=2 * max(api.message_bytes_max for api in apis.values())),
         )
         self._listeners = [
-            Listener(self._front, self._http1, sockets[CLIENT_SOCKET]),
-            Listener(self._front, self._http1, sockets[HTTP_SOCKET], only_http1=True),
+            self._listener(listener, sockets[listener.name])
+            for listener in client_listeners(cluster, node.name)
         ]
         self._bootstrap: asyncio.Task[None] | None = None
         self._mending: asyncio.Task[None] | None = None
 
-    def _http1(self) -> asyncio.Protocol:
-        return http1.Http1Protocol(self._pages)
+    def _listener(self, listener: ClientListener, sock: socket.socket) -> Listener:
+        table = {} if listener.table is None else {TABLE_KEY: listener.table}
+        headers = gateway_headers(table)
+        return Listener(
+            self._front,
+            lambda: http1.Http1Protocol(self._pages, headers),
+            sock,
+            metadata=table,
+            only_http1=listener.only_http1,
+        )
 
     def _apis(self) -> dict[ApiName, Api]:
         request_bytes_max = self._cluster.limits.request_bytes_max

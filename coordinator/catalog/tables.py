@@ -177,8 +177,8 @@ class Tables:
         return entry if await self._commit(txn) else None
 
     async def remove(self, entry: TableEntry, *, seen: Contents) -> bool:
-        """One try to put a deletion in the place of a table's row as it was seen. Returns whether that was done; if not,
-        somebody else was faster. From here on the table is being deleted, whatever happens to us."""
+        """One try to put a deletion in the place of a table's row as it was seen. Returns whether that was done; if
+        not, somebody else was faster. From here on the table is being deleted, whatever happens to us."""
         key = catalog.row_key(entry.name)
         txn = etcd.TxnRequest()
         txn.compare.add(key=key, target=etcd.Compare.MOD, mod_revision=seen.row_revisions[entry.name])

@@ -63,8 +63,9 @@ _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])").fullmatch
 _NOT_METADATA: Final = frozenset({"te", "content-type", "content-length"})
 
 
-def read_head(fields: Fields, limits: Limits) -> RequestHead:
-    """The head of a call, from the fields of a well-formed request but its timeout."""
+def read_head(fields: Fields, limits: Limits, defaults: Mapping[str, str]) -> RequestHead:
+    """The head of a call, from the fields of a well-formed request but its timeout. defaults: metadata that it has
+    unless it says otherwise."""
     method = content_type = b""
     path, encoding, refusal = "", IDENTITY, None
     metadata: dict[str, str] = {}
@@ -86,6 +87,8 @@ def read_head(fields: Fields, limits: Limits) -> RequestHead:
             if name.endswith("-bin") and not is_base64(value):
                 refusal = Refusal(code=Code.INTERNAL, text=f"metadata {name} is no base64")
             metadata.setdefault(name, value)
+    for name, value in defaults.items():
+        metadata.setdefault(name, value)
     if encoding not in ENCODINGS:
         refusal = Refusal(
             code=Code.UNIMPLEMENTED,

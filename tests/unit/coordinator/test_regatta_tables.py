@@ -45,7 +45,7 @@ def rows_of(cluster: Running) -> dict[bytes, bytes]:
     return {key: value for key, (value, _) in cluster.stores[1].tables[1].rows.items()}
 
 
-def create(name: str, **config: object) -> regatta.CreateTableRequest:
+def create(name: str, **config: str | float) -> regatta.CreateTableRequest:
     request = regatta.CreateTableRequest(name=name)
     request.config.update(config)
     return request
