@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
-import structlog
-
+from coordinator.front.grpc_wire import NO_METADATA
 from coordinator.front.http2.frames import PREFACE
 from coordinator.front.session import Session
 
@@ -22,12 +20,8 @@ if TYPE_CHECKING:
     from coordinator.api.call import Metadata
     from coordinator.front.front import Front
 
-NO_METADATA: Final[Metadata] = MappingProxyType({})
-
 BACKLOG = 4_096
 """Connections that the kernel keeps until they are accepted; it may have a lower bound (net.core.somaxconn)."""
-
-log = structlog.get_logger()
 
 
 class Listener:
@@ -94,7 +88,7 @@ class Greeter(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         front = self._front
         if front.is_full:
-            log.warning("too many connections", connections=front.limits.connections_max)
+            front.tell_full()
             self._transport.abort()
             self._transport = None
             return
