@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -84,10 +85,20 @@ class TableChanges:
 async def finish_deletions(catalog: Catalog, tables: Tables) -> None:
     """For ever: finish the deletions that somebody has begun, here or elsewhere, and is not there to finish."""
     while True:
-        try:
+        with contextlib.suppress(errors.BoathouseError):  # no replica of the catalog answers: others say so
             seen = await catalog.load(linearizable=False)
             for deletion in seen.deletions:
-                await tables.finish_deletion(deletion)
-        except errors.BoathouseError as error:
-            log.warning("deletions are not finished yet", error=type(error).__name__, detail=error.detail)
+                await _try_to_finish(tables, deletion)
         await asyncio.sleep(CHECK_INTERVAL_S)
+
+
+async def _try_to_finish(tables: Tables, deletion: TableEntry) -> None:
+    try:
+        await tables.finish_deletion(deletion)
+    except errors.BoathouseError as error:
+        log.warning(
+            "a deletion is not finished yet",
+            table=deletion.name,
+            error=type(error).__name__,
+            detail=error.detail,
+        )

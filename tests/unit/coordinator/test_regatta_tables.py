@@ -279,6 +279,39 @@ async def test_a_catalog_that_names_a_dead_id_serves_nothing_under_it(tmp_path: 
 
 
 @in_loop
+async def test_a_catalog_that_names_a_dead_id_keeps_nobody_from_starting(tmp_path: Path) -> None:
+    async with running(tmp_path, leader=None) as cluster:
+        cluster.stores[1].dead = {10_005}
+        catalog = cluster.stores[1].tables[1]
+        catalog.rows[b"next_id"] = (b"10006", 2)
+        catalog.rows[b"tables/x"] = (b'{"id":10005,"shard":1}', 2)
+        cluster.elect(1, 1, term=1)
+        await wait_until_async(lambda: cluster.coordinator.ready, timeout_s=10, what="the catalog")
+
+
+@in_loop
+async def test_one_deletion_that_is_stuck_keeps_no_other_from_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "CHECK_INTERVAL_S", 0.05)
+    async with running(tmp_path) as cluster:
+        catalog = cluster.stores[1].tables[1]
+
+        def refuse_one(request: frames.Request) -> frames.Reply | errors.BoathouseError:
+            spec = frames.TableSpec.FromString(request.body)
+            return errors.QueueFull() if spec.id == 10_002 else frames.Reply(term=1, leader=1)
+
+        cluster.workers[1, 1].script[frames.TABLE_DELETE] = refuse_one
+        for table_id in (10_002, 10_003):
+            row = b'{"name":"x%d","id":%d,"shard":1}' % (table_id, table_id)
+            catalog.rows[b"deleted/id/%d" % table_id] = (row, 2)
+        await wait_until_async(
+            lambda: b"deleted/id/10003" not in catalog.rows, timeout_s=10, what="the end of the other"
+        )
+        assert b"deleted/id/10002" in catalog.rows
+
+
+@in_loop
 async def test_coordinators_that_make_tables_at_once_give_each_id_once(tmp_path: Path) -> None:
     config = make_config(tmp_path, nodes=3, shards=2)
     async with running(tmp_path, config=config) as cluster:
