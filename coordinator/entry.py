@@ -17,8 +17,8 @@ import uvloop
 
 from config.process.child import emit, fail, read_spec, refuse_optimized, set_up_logging
 from config.process.events import BEAT_INTERVAL_S
+from config.process.listeners import client_listeners
 from config.process.memory import give_back_large_blocks
-from config.process.names import COORDINATOR
 from coordinator.auth.signed_tokens import BadTokenKey
 from coordinator.front.limits import DEFAULT
 from coordinator.front.server_tls import TlsUnusable
@@ -49,7 +49,7 @@ async def _serve(spec: ProcessSpec) -> None:
             stopping.set()
 
     loop.add_reader(stdin, read_stdin)
-    sockets = {name: socket.socket(fileno=spec.sockets[name]) for name in COORDINATOR.sockets}
+    sockets = {name: socket.socket(fileno=descriptor) for name, descriptor in spec.sockets.items()}
     try:
         coordinator = Coordinator(spec.cluster, spec.cluster.node(spec.node), sockets)
     except (TlsUnusable, BadTokenKey, BadKeyFile) as error:
@@ -81,7 +81,8 @@ def main() -> None:
     refuse_optimized()
     set_up_logging()
     spec = read_spec("coordinator")
-    missing = [name for name in COORDINATOR.sockets if name not in spec.sockets]
+    listeners = client_listeners(spec.cluster, spec.node)
+    missing = [listener.name for listener in listeners if listener.name not in spec.sockets]
     if missing:
         fail(f"the supervisor has handed over no socket named {' or '.join(missing)}")
     give_back_large_blocks()

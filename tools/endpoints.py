@@ -1,4 +1,4 @@
-"""Where coordinators are, as a user writes it: host:port, several with commas between. Pure."""
+"""Where coordinators are, as a user writes it: host:port or unix:///path, several with commas between. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Final
+
+_UNIX: Final = "unix://"
 
 _ENDPOINT: Final = re.compile(r"(?P<host>\[[0-9a-fA-F:.%\w]+\]|[^\s/:\[\]]+):(?P<port>[0-9]{1,5})")
 
@@ -15,9 +17,9 @@ class Endpoints:
     """Coordinators of one cluster."""
 
     addresses: tuple[str, ...]
-    """host:port of each; at least one."""
+    """host:port of each, or unix:///path; at least one."""
     scheme: str = ""
-    """http, https, or "" where none was written."""
+    """http, https, unix, or "" where none was written."""
 
 
 def parse_endpoints(text: str) -> Endpoints:
@@ -31,12 +33,16 @@ def parse_endpoints(text: str) -> Endpoints:
     if len(schemes) > 1:
         raise ValueError(f"{text}: write the same scheme before all endpoints")
     (scheme,) = schemes
-    if scheme not in ("", "http", "https"):
-        raise ValueError(f"{text}: a scheme is http or https")
+    if scheme not in ("", "http", "https", "unix"):
+        raise ValueError(f"{text}: a scheme is http, https or unix")
     return Endpoints(tuple(_parse(part, scheme) for part in parts), scheme)
 
 
 def _parse(text: str, scheme: str) -> str:
+    if scheme == "unix":
+        if not text.startswith(f"{_UNIX}/"):
+            raise ValueError(f"{text!r}: a unix socket is given by its whole path, {_UNIX}/path")
+        return text
     endpoint = text.removeprefix(f"{scheme}://").removesuffix("/")
     match = _ENDPOINT.fullmatch(endpoint)
     if match is None:
@@ -47,7 +53,9 @@ def _parse(text: str, scheme: str) -> str:
 
 
 def is_loopback(endpoint: str) -> bool:
-    """Whether host:port is on this machine for sure."""
+    """Whether an endpoint is on this machine for sure."""
+    if endpoint.startswith(_UNIX):
+        return True
     host = endpoint.rpartition(":")[0].strip("[]")
     if host == "localhost":
         return True

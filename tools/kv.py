@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tools.connection import given_connection
 from tools.failure import Failed
 from tools.output import Output, print_json, print_table
 from tools.streams import read_stdin
-from tools.tls_options import takes_tls, tls_options
+from tools.tls_options import takes_tls
 
 if TYPE_CHECKING:
     from proto.etcd import kv_pb2
@@ -24,8 +25,6 @@ app = typer.Typer(
     help="Read and write keys through the etcd API.", no_args_is_help=True, rich_markup_mode=None
 )
 
-TOKEN_VARIABLE = "BOATHOUSE_TOKEN"  # noqa: S105
-"""Of the environment: what a table with authentication enabled asks for."""
 DEFAULT_ENDPOINT = "127.0.0.1:2379"
 INT64_MAX = 2**63 - 1
 TIMEOUT_S_MAX = 86_400.0
@@ -35,7 +34,10 @@ TxnFileArgument = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="
 EndpointOption = Annotated[
     str,
     typer.Option(
-        "--endpoint", "-e", envvar="BOATHOUSE_ENDPOINT", help="host:port; several with commas between."
+        "--endpoint",
+        "-e",
+        envvar="BOATHOUSE_ENDPOINT",
+        help="host:port or unix:///path; several with commas between.",
     ),
 ]
 TableOption = Annotated[
@@ -246,31 +248,23 @@ class _Read:
 def open_client(
     endpoint: str, table: str | None, timeout_s: float, request_id: str | None = None
 ) -> KvClient:
-    """A client for what --endpoint, --table, --timeout and the options of TLS say, with the token in the environment: on
-    the command line everybody on this machine could read it."""
+    """A client for what --endpoint, --table, --timeout and the options of TLS say."""
     from tools.client import KvClient
-    from tools.endpoints import parse_endpoints
 
-    tls = tls_options()
-    try:
-        endpoints = parse_endpoints(endpoint)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--endpoint") from None
-    if endpoints.scheme == "http" and tls.given:
-        raise typer.BadParameter(
-            "http:// is without TLS; write https://, or no scheme", param_hint="--endpoint"
-        )
-    is_secure = endpoints.scheme == "https" or tls.given
-    credentials = tls.credentials() if is_secure else None
-    token = os.environ.get(TOKEN_VARIABLE, "")
+    connection = given_connection(endpoint)
     for option, text in (("--table", table), ("--request-id", request_id)):
         if text and not (text.isascii() and text.isprintable()):
             raise typer.BadParameter(
                 f"{text!r} can't travel in gRPC metadata; use printable ASCII", param_hint=option
             )
-    if not (token.isascii() and token.isprintable()):
-        raise typer.BadParameter(f"{TOKEN_VARIABLE} holds no token: it is not printable ASCII")
-    return KvClient(endpoints.addresses, table, timeout_s, request_id, credentials=credentials, token=token)
+    return KvClient(
+        connection.addresses,
+        table,
+        timeout_s,
+        request_id,
+        credentials=connection.credentials,
+        token=connection.token,
+    )
 
 
 def _given(text: str, as_hex: bool) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import struct
 from typing import TYPE_CHECKING, Final, cast
 
 import structlog
@@ -27,6 +28,7 @@ from coordinator.front.http2.frames import ErrorCode
 from coordinator.front.http2.streams import State
 
 if TYPE_CHECKING:
+    from coordinator.api.call import Metadata
     from coordinator.front.front import Front
     from coordinator.front.grpc_wire import RequestHead
     from coordinator.front.http2.connection import Event
@@ -38,18 +40,22 @@ LINGER_S: Final = 1.0
 """What the peer has sent until it knows of the end is read for so long: closing on unread bytes would reset the
 connection, and take the last answers with it."""
 
+_CREDENTIALS: Final = struct.Struct("3i")
+"""struct ucred: process, user, group."""
+
 log = structlog.get_logger()
 
 
 class Session(asyncio.Protocol):
     """One client's connection."""
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: Front, metadata: Metadata) -> None:
+        """metadata: what all calls of the connection have unless they say otherwise."""
         self.front = front
         self.peer = ""
         self.identity = ANYBODY
         self.connection: Connection[RequestHead] = Connection(
-            functools.partial(grpc_wire.read_head, limits=front.limits),
+            functools.partial(grpc_wire.read_head, limits=front.limits, defaults=metadata),
             front.limits,
             front.room.tally,
             varying=grpc_wire.TIMEOUT_FIELD,

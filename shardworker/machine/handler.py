@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from proto import errors
     from shardworker.machine.auth import Caller
     from shardworker.machine.auth_writer import AuthWriter
+    from shardworker.machine.dead_tables import DeadTables
     from shardworker.machine.table_cache import TableCache
     from shardworker.machine.tables import TableState
     from shardworker.machine.view import View
@@ -39,8 +40,15 @@ class Shard(Protocol):
     @property
     def tables(self) -> TableCache: ...
 
+    @property
+    def dead_tables(self) -> DeadTables: ...
+
     def create_table(self, table: TableState) -> None:
         """Begins a table, with everything that belongs to it."""
+
+    def drop_table(self, table_id: int) -> None:
+        """Ends a table, if there is one, and its id for good: no table gets it again. What belongs to it is freed
+        later."""
 
     def raise_level(self, level: int) -> None:
         """The shard's machine level is at least this from now on. Raises TooNew."""

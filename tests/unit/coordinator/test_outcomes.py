@@ -16,6 +16,9 @@ REGATTA_ONLY = {
     errors.KeyTooLong,
     errors.ValueTooLong,
     errors.FilterNotSupported,
+    errors.EmptyName,
+    errors.TableExists,
+    errors.InvalidSettings,
 }
 ETCD_ONLY = {
     errors.KeyNotFound,

@@ -614,7 +614,7 @@ def test_a_damaged_row_is_found(tmp_path: Path) -> None:
 # ---- no back door -----------------------------------------------------------------------------------------------
 
 OWN = {
-    frames.TABLE_CREATE, frames.TABLE_STATUS, frames.RAISE_LEVEL, frames.AUTH_LOOK_UP, frames.AUTH_LOG_IN,
+    frames.TABLE_CREATE, frames.TABLE_DELETE, frames.TABLE_STATUS, frames.RAISE_LEVEL, frames.AUTH_LOOK_UP, frames.AUTH_LOG_IN,
     frames.AUTH_DROP_TOKENS,
 }  # fmt: skip
 """What no client can ask for: the coordinator and the leader do, for themselves."""

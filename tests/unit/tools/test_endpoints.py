@@ -16,6 +16,7 @@ from tools.endpoints import Endpoints, is_loopback, parse_endpoints
         (" n1:2379, n2.example:2379,", Endpoints(("n1:2379", "n2.example:2379"))),
         ("[::1]:2379", Endpoints(("[::1]:2379",))),
         ("a:65535", Endpoints(("a:65535",))),
+        ("unix:///run/b/n1,unix:///run/b/n2", Endpoints(("unix:///run/b/n1", "unix:///run/b/n2"), "unix")),
     ],
 )
 def test_what_is_an_endpoint(text: str, endpoints: Endpoints) -> None:
@@ -30,11 +31,12 @@ def test_what_is_an_endpoint(text: str, endpoints: Endpoints) -> None:
         ("127.0.0.1:99999", "'127.0.0.1:99999': a port is 1 to 65535"),
         ("127.0.0.1:0", "'127.0.0.1:0': a port is 1 to 65535"),
         ("127.0.0.1", "'127.0.0.1' is not host:port"),
+        ("unix://n1.sock", "'unix://n1.sock': a unix socket is given by its whole path, unix:///path"),
         (":2379", "':2379' is not host:port"),
         ("::1:2379", "'::1:2379' is not host:port"),
         ("http://n1:2379/path", "'http://n1:2379/path' is not host:port"),
         ("https://n1:1,n2:1", "https://n1:1,n2:1: write the same scheme before all endpoints"),
-        ("ftp://n1:1", "ftp://n1:1: a scheme is http or https"),
+        ("ftp://n1:1", "ftp://n1:1: a scheme is http, https or unix"),
     ],
 )
 def test_what_is_none_is_told_why(text: str, complaint: str) -> None:
@@ -49,6 +51,7 @@ def test_what_is_none_is_told_why(text: str, complaint: str) -> None:
         ("127.0.0.1:1", True),
         ("127.9.9.9:1", True),
         ("localhost:1", True),
+        ("unix:///run/b/n1", True),
         ("[::1]:1", True),
         ("10.0.0.1:1", False),
         ("example.org:1", False),

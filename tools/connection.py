@@ -1,0 +1,47 @@
+"""How a command reaches coordinators: what its options and its environment say."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import typer
+
+from tools.tls_options import tls_options
+
+if TYPE_CHECKING:
+    import grpc
+
+TOKEN_VARIABLE: Final = "BOATHOUSE_TOKEN"  # noqa: S105
+"""Of the environment: what a table with authentication enabled asks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What the options of a command say about the coordinators that it speaks to."""
+
+    addresses: tuple[str, ...]
+    credentials: grpc.ChannelCredentials | None
+    token: str
+
+
+def given_connection(endpoint: str) -> Connection:
+    """What --endpoint and the options of TLS say, with the token in the environment: on the command line everybody on
+    this machine could read it."""
+    from tools.endpoints import parse_endpoints
+
+    tls = tls_options()
+    try:
+        endpoints = parse_endpoints(endpoint)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--endpoint") from None
+    if endpoints.scheme in ("http", "unix") and tls.given:
+        raise typer.BadParameter(
+            f"{endpoints.scheme}:// is without TLS; write https://, or no scheme", param_hint="--endpoint"
+        )
+    is_secure = endpoints.scheme == "https" or tls.given
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    if not (token.isascii() and token.isprintable()):
+        raise typer.BadParameter(f"{TOKEN_VARIABLE} holds no token: it is not printable ASCII")
+    return Connection(endpoints.addresses, tls.credentials() if is_secure else None, token)
