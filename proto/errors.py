@@ -381,6 +381,21 @@ class LeaderKeyMissing(BoathouseError):
     frame_code = 183
 
 
+# ---- leases ---------------------------------------------------------------------------------------------------
+
+
+class LeaseExists(InvalidRequest):
+    """A lease was to be granted under an id that is in use."""
+
+    frame_code = 200
+
+
+class LeaseTTLTooLarge(InvalidRequest):
+    """A lease was to live for longer than any may."""
+
+    frame_code = 201
+
+
 def _concrete(base: type[BoathouseError]) -> dict[int, type[BoathouseError]]:
     found: dict[int, type[BoathouseError]] = {}
     for cls in base.__subclasses__():

@@ -25,11 +25,12 @@ from shardworker.machine.budget import EntryBudget
 from shardworker.machine.changes import Change, Listen, Recorder
 from shardworker.machine.handler import Handler, Result, TooNew
 from shardworker.machine.internal.commands import table_status
+from shardworker.machine.leases import Leases
 from shardworker.machine.level import MachineLevel
 from shardworker.machine.registry import REGISTRY, Registry
 from shardworker.machine.snapshot import snapshot
 from shardworker.machine.table_cache import TableCache
-from shardworker.machine.tables import TableState, create_schema, load_table
+from shardworker.machine.tables import TableState, create_schema, load_table, table_sql
 from shardworker.machine.view import View
 from shardworker.machine.window import FINGERPRINT_BYTES, Remembered, ResultWindow, WindowLimits
 from shardworker.machine.writer import Writer
@@ -97,6 +98,7 @@ class StateMachine:
         create_schema(self._connection)
         self._window = ResultWindow(self._connection, self._window_limits)
         self.tables = TableCache(self._connection)
+        self.leases = Leases(self._connection)
         if self._shard == CATALOG_SHARD and self.tables.get(CATALOG_ID) is None:
             self.tables.create(TableState(CATALOG_ID, CATALOG_NAME, -1))
 
@@ -118,6 +120,7 @@ class StateMachine:
         """The transaction is durable: its changes to the caches stay, and can be taken."""
         self._level.committed()
         self.tables.committed()
+        self.leases.committed()
         self._window.committed()
         self._recorder.committed()
 
@@ -125,6 +128,7 @@ class StateMachine:
         """The transaction was rolled back: the caches return to the last committed()."""
         self._level.rollback()
         self.tables.rollback()
+        self.leases.rollback()
         self._window.rollback()
         self._recorder.rollback()
 
@@ -146,6 +150,7 @@ class StateMachine:
         commands = list(batch.commands)
         parsed = [self._parse_command(index, command) for command in commands]
         self._entry = EntryBudget(ENTRY_ANSWERS_BYTES_MAX)
+        self.leases.begin_entry(index)
         writers: dict[int, Writer] = {}
         self._fetch(parsed, writers)
         results: list[Result] = []
@@ -200,7 +205,7 @@ class StateMachine:
             assert table is not None
             self.tables.touch(table)
             writer = writers[table_id] = Writer(
-                self._connection, table, self._entry, self._recorder, self.lease_exists
+                self._connection, table, self._entry, self._recorder, self.leases
             )
         return writer
 
@@ -255,10 +260,6 @@ class StateMachine:
         """The newest machine level that this build can apply."""
         return self._registry.level
 
-    def lease_exists(self, table_id: int, lease_id: int) -> bool:
-        """Whether a put may attach to this lease."""
-        return False
-
     @property
     def rows_visited(self) -> int:
         """What the last entry cost, in rows (budget.py)."""
@@ -310,6 +311,11 @@ class StateMachine:
                 return
             for body, more in handler.parts(View(connection, table), request.op):
                 yield Result(table.revision, body, more=more)
+
+    def lease_keys(self, connection: apsw.Connection, table_id: int, lease_id: int) -> list[bytes]:
+        """The keys that a lease holds, in order; as of read()."""
+        with snapshot(connection):
+            return [key for (key,) in connection.execute(table_sql(table_id).attached, (lease_id,))]
 
     def is_heavy(self, request: Parsed) -> bool:
         """Whether a read should run beside the loop, on a connection of its own.
@@ -369,8 +375,9 @@ class StateMachine:
 
     @property
     def checksum(self) -> int:
-        """One number over the level and all tables' rolling checksums and revisions, for comparing replicas."""
-        total = self.level
+        """One number over the level, all leases, and all tables' rolling checksums and revisions, for comparing
+        replicas."""
+        total = self.level ^ self.leases.checksum
         for table in self.tables:
             for part in (table.id, table.revision, table.compacted, table.keys, table.checksum):
                 total = ((total ^ (part & _UNSIGNED_64)) * 0x100000001B3) & _UNSIGNED_64

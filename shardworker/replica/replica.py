@@ -32,6 +32,7 @@ from shardworker.replica.feed import Feed
 from shardworker.replica.history_sweep import HistorySweep
 from shardworker.replica.integrity import Integrity
 from shardworker.replica.leadership import Leadership
+from shardworker.replica.leases import LeaseClock
 from shardworker.replica.levels import Levels
 from shardworker.replica.links import Links
 from shardworker.replica.long_reads import LongReads
@@ -116,7 +117,12 @@ class Replica:
         self._proposals = Proposals(context, wall_clock_ms)
         self._long_reads = LongReads(context)
         self._cursors = Cursors(context, self._long_reads, first_cursor=life)
-        self._reads = Reads(context, self._long_reads, {frames.REGATTA_ITERATE: self._cursors.open})
+        self._leases = LeaseClock(context, self._proposals, self._long_reads)
+        self._reads = Reads(
+            context,
+            self._long_reads,
+            {frames.REGATTA_ITERATE: self._cursors.open, **self._leases.openers},
+        )
         self._leadership = Leadership(context)
         self._disk_space = DiskSpace(context, self._leadership)
         self._sweep = HistorySweep(context)
@@ -142,6 +148,7 @@ class Replica:
                 Rebuild(context),
                 self._levels,
                 self._census,
+                self._leases,
             ]
         )
         self._admission = Admission(

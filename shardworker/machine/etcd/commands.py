@@ -9,7 +9,18 @@ from proto.internal import frames_pb2 as frames
 from shardworker.machine import weight
 from shardworker.machine.etcd import codec
 from shardworker.machine.handler import Handler
-from shardworker.machine.ops import Compact, DeleteRange, Get, Put, Range, Txn, add_point_keys
+from shardworker.machine.ops import (
+    Compact,
+    DeleteRange,
+    ExpireLeases,
+    Get,
+    GrantLease,
+    Put,
+    Range,
+    RevokeLease,
+    Txn,
+    add_point_keys,
+)
 from shardworker.machine.writer import read_txn
 
 if TYPE_CHECKING:
@@ -39,6 +50,19 @@ def _parse_compact(body: bytes) -> Compact:
     return Compact(request.revision, request.physical)
 
 
+def _parse_grant(body: bytes) -> GrantLease:
+    return codec.to_grant(rpc_pb2.LeaseGrantRequest.FromString(body))
+
+
+def _parse_revoke(body: bytes) -> RevokeLease:
+    return RevokeLease(rpc_pb2.LeaseRevokeRequest.FromString(body).ID)
+
+
+def _parse_expire(body: bytes) -> ExpireLeases:
+    expired = frames.ExpiredLeases.FromString(body).leases
+    return ExpireLeases([(lease.id, lease.granted_at) for lease in expired])
+
+
 def _range(view: View, op: Get | Range) -> bytes:
     if isinstance(op, Get):
         return codec.one_body(view.get(op.key))
@@ -66,6 +90,20 @@ def _compact(writer: Writer, op: Compact) -> bytes:
     return b""
 
 
+def _grant(writer: Writer, op: GrantLease) -> bytes:
+    return codec.grant_body(writer.grant(op.id, op.ttl_s))
+
+
+def _revoke(writer: Writer, op: RevokeLease) -> bytes:
+    writer.revoke(op.id)
+    return b""
+
+
+def _expire(writer: Writer, op: ExpireLeases) -> bytes:
+    writer.expire(op.leases)
+    return b""
+
+
 def _awaits_sweep(op: Compact) -> int | None:
     return op.revision if op.physical else None
 
@@ -80,4 +118,7 @@ HANDLERS: dict[int, Handler[Any]] = {
         parse=_parse_txn, write=_txn, read=_read_txn, is_heavy=weight.is_heavy, add_keys=add_point_keys
     ),
     frames.ETCD_COMPACT: Handler(parse=_parse_compact, write=_compact, awaits_sweep=_awaits_sweep),
+    frames.LEASE_GRANT: Handler(parse=_parse_grant, write=_grant),
+    frames.LEASE_REVOKE: Handler(parse=_parse_revoke, write=_revoke),
+    frames.LEASE_EXPIRE: Handler(parse=_parse_expire, write=_expire),
 }

@@ -25,6 +25,8 @@ ETCD_ONLY = {
     errors.DuplicateKey,
     errors.InvalidSortOption,
     errors.LeaseNotFound,
+    errors.LeaseExists,
+    errors.LeaseTTLTooLarge,
 }
 
 CONCURRENCY = {
