@@ -36,7 +36,7 @@ class Deadlines:
 
     def __init__(self) -> None:
         self.now = 0
-        self._epoch = 0
+        self._restarted = self._epoch = 0
         self._timers: dict[Key, _Timer] = {}
         self._heap: list[tuple[int, Key]] = []
 
@@ -69,20 +69,23 @@ class Deadlines:
     def renew(self, key: Key) -> None:
         """Its time begins anew. What was told to have run out runs again."""
         timer = self._timers[key]
-        timer.since = self.now
+        timer.since = max(self.now, self._since(timer))
         if timer.queued < 0:
             self._queue(key, timer)
 
     def restart(self, grace_ticks: int) -> None:
-        """The time of everything begins anew, so many ticks from now."""
-        self._epoch = self.now + grace_ticks
+        """The time of everything that is there begins anew, so many ticks from now."""
+        self._restarted, self._epoch = self.now, self.now + grace_ticks
 
     def deadline(self, key: Key) -> int:
         """The tick at which it runs out."""
         return self._deadline(self._timers[key])
 
+    def _since(self, timer: _Timer) -> int:
+        return max(timer.since, self._epoch) if timer.since < self._restarted else timer.since
+
     def _deadline(self, timer: _Timer) -> int:
-        return max(timer.since, self._epoch) + timer.ttl_ticks
+        return self._since(timer) + timer.ttl_ticks
 
     def _queue(self, key: Key, timer: _Timer) -> None:
         timer.queued = self._deadline(timer)

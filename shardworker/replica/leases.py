@@ -51,7 +51,7 @@ ENDING_MAX: Final = 1_000
 """Leases whose end is proposed and not applied yet. Applying that many takes about as long as a batch of puts."""
 
 WAITING_MAX: Final = 10_000
-"""Keep-alives that wait for the end of their lease; any more are refused."""
+"""Renewals that wait for the end of their lease; any more are refused."""
 
 LISTED_LIGHT: Final = 1_000
 """A longer list is sorted beside the loop, and so are more keys read."""
@@ -215,7 +215,7 @@ class LeaseClock(Part):
             self._answer_gone(waiter, key)
         elif key in self._ending or not lease.ttl_s:
             if self._waiting_count >= WAITING_MAX:
-                raise errors.QueueFull(f"{self._waiting_count} keep-alives wait for the end of their leases")
+                raise errors.QueueFull(f"{self._waiting_count} renewals wait for the end of their leases")
             self._waiting_count += 1
             self._waiting.setdefault(key, []).append(waiter)
         else:
