@@ -22,10 +22,12 @@ STALE_MAX: Final = 1_024
 
 
 class _Timer:
-    __slots__ = ("queued", "since", "ttl_ticks")
+    __slots__ = ("queued", "restarts", "since", "ttl_ticks")
 
-    def __init__(self, since: int, ttl_ticks: int) -> None:
+    def __init__(self, since: int, ttl_ticks: int, restarts: int) -> None:
         self.since = since
+        self.restarts = restarts
+        """How many there had been by then."""
         self.ttl_ticks = ttl_ticks
         self.queued = since + ttl_ticks
         """Of its heap entry; any other is stale. -1: it was told, and has none."""
@@ -36,7 +38,7 @@ class Deadlines:
 
     def __init__(self) -> None:
         self.now = 0
-        self._restarted = self._epoch = 0
+        self._epoch = self._restarts = 0
         self._timers: dict[Key, _Timer] = {}
         self._heap: list[tuple[int, Key]] = []
 
@@ -52,7 +54,7 @@ class Deadlines:
 
     def add(self, key: Key, ttl_ticks: int) -> None:
         """Runs out after so many ticks from now. What was there under this key is gone."""
-        timer = self._timers[key] = _Timer(self.now, ttl_ticks)
+        timer = self._timers[key] = _Timer(self.now, ttl_ticks, self._restarts)
         heappush(self._heap, (timer.queued, key))
         self._maybe_clean()
 
@@ -69,20 +71,21 @@ class Deadlines:
     def renew(self, key: Key) -> None:
         """Its time begins anew. What was told to have run out runs again."""
         timer = self._timers[key]
-        timer.since = max(self.now, self._since(timer))
+        timer.since, timer.restarts = max(self.now, self._since(timer)), self._restarts
         if timer.queued < 0:
             self._queue(key, timer)
 
     def restart(self, grace_ticks: int) -> None:
         """The time of everything that is there begins anew, so many ticks from now."""
-        self._restarted, self._epoch = self.now, self.now + grace_ticks
+        self._restarts += 1
+        self._epoch = max(self._epoch, self.now + grace_ticks)
 
     def deadline(self, key: Key) -> int:
         """The tick at which it runs out."""
         return self._deadline(self._timers[key])
 
     def _since(self, timer: _Timer) -> int:
-        return max(timer.since, self._epoch) if timer.since < self._restarted else timer.since
+        return timer.since if timer.restarts == self._restarts else max(timer.since, self._epoch)
 
     def _deadline(self, timer: _Timer) -> int:
         return self._since(timer) + timer.ttl_ticks
