@@ -42,6 +42,9 @@ _KINDS: dict[type[Message], tuple[int, type[Message]]] = {
     rpc_pb2.DeleteRangeRequest: (frames.ETCD_DELETE_RANGE, rpc_pb2.DeleteRangeResponse),
     rpc_pb2.TxnRequest: (frames.ETCD_TXN, rpc_pb2.TxnResponse),
     rpc_pb2.CompactionRequest: (frames.ETCD_COMPACT, rpc_pb2.CompactionResponse),
+    rpc_pb2.LeaseGrantRequest: (frames.LEASE_GRANT, rpc_pb2.LeaseGrantResponse),
+    rpc_pb2.LeaseRevokeRequest: (frames.LEASE_REVOKE, rpc_pb2.LeaseRevokeResponse),
+    frames.ExpiredLeases: (frames.LEASE_EXPIRE, rpc_pb2.LeaseRevokeResponse),
     regatta_pb2.RangeRequest: (frames.REGATTA_RANGE, regatta_pb2.RangeResponse),
     regatta_pb2.PutRequest: (frames.REGATTA_PUT, regatta_pb2.PutResponse),
     regatta_pb2.DeleteRangeRequest: (frames.REGATTA_DELETE_RANGE, regatta_pb2.DeleteRangeResponse),
@@ -242,6 +245,7 @@ class Cluster:
             )
             remembered = fresh.get(request_id) or self.window.find(request_id)
             if remembered is None:
+                self.models[table].index = self.index
                 remembered = fresh[request_id] = (table, request, ask(self.models[table], request))
             same = remembered[:2] == (table, request)
             known = remembered[2] if same else (0, errors.RequestIdReused)
@@ -270,6 +274,12 @@ class Cluster:
         for status in left.table_status():
             model = self.models[status.id]
             state = model.state()
+            for replica in self.replicas:
+                leases = replica.machine.leases.of_table(status.id)
+                assert {lease.id: lease.granted_at for lease in leases.values()} == model.leases
+                for lease_id in requests.LEASES:
+                    attached = [key for key, kv in state.items() if kv.lease == lease_id]
+                    assert replica.machine.lease_keys(replica.connection, status.id, lease_id) == attached
             assert (status.revision, status.compacted_revision, status.keys) == (
                 model.revision, model.floor, len(state),
             )  # fmt: skip
