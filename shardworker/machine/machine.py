@@ -315,7 +315,7 @@ class StateMachine:
     def lease_keys(self, connection: apsw.Connection, table_id: int, lease_id: int) -> list[bytes]:
         """The keys that a lease holds, in order; as of read()."""
         with snapshot(connection):
-            return [key for (key,) in connection.execute(table_sql(table_id).attached, (lease_id,))]
+            return [key for (key,) in connection.execute(table_sql(table_id).attached, (lease_id, -1))]
 
     def is_heavy(self, request: Parsed) -> bool:
         """Whether a read should run beside the loop, on a connection of its own.

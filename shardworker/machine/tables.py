@@ -178,7 +178,7 @@ class TableSql:
             f"SELECT ? + row_number() OVER (ORDER BY key), key, NULL, id FROM {live} WHERE key >= ?{{}} ORDER BY key"
         )
         leased = f"{live} INDEXED BY t{table_id}_leased WHERE lease = ? AND lease <> 0"
-        self.attached = f"SELECT key FROM {leased} ORDER BY key"
+        self.attached = f"SELECT key FROM {leased} ORDER BY key LIMIT ?"
         self.attached_count = f"SELECT count(*) FROM (SELECT 1 FROM {leased} LIMIT ?)"
         self.kill_attached = (
             f"INSERT INTO {rev} (id, key, kv, prev) SELECT ? + row_number() OVER (ORDER BY key), key, NULL, id"

@@ -50,6 +50,9 @@ REVOKED_KEYS_MAX = 90_000
 """Keys of one lease that are deleted at one revision. A lease with more ends at once all the same, and the rest goes in
 the next steps. Part of the replicated behaviour."""
 
+FEW_KEYS = 16
+"""Of a lease: so many are deleted one by one, which takes half as long for the one or two that most leases have."""
+
 _UINT64_MASK = (1 << 64) - 1
 _FNV_PRIME = 0x100000001B3
 
@@ -286,12 +289,14 @@ class Writer(View):
         lease = self._leases.get(self.table.id, lease_id)
         if lease is None:
             raise errors.LeaseNotFound
+        self._rows.flush()
         self._end(lease)
 
     def expire(self, expired: Iterable[tuple[int, int]]) -> None:
         """Ends those of these leases (id, granted at) that are still there, each at a revision of its own.
 
         One with more keys than the entry has room for stays until it is proposed again."""
+        self._rows.flush()
         for lease_id, granted_at in expired:
             lease = self._leases.find(self.table.id, lease_id)
             if lease is None or lease.granted_at != granted_at:
@@ -305,14 +310,25 @@ class Writer(View):
             self.begin()
 
     def _end(self, lease: Lease) -> None:
+        """Ends a lease. What this command has not written yet are keys of other leases, which are deleted."""
+        few: list[Any] = self._execute_now(self.sql.attached, (lease.id, FEW_KEYS + 1)).fetchall()
+        if len(few) > FEW_KEYS:
+            self._end_large(lease)
+            return
+        self.visit(len(few) * budget.DELETED_ROWS)
+        for (key,) in few:
+            self.delete_range(DeleteRange(key, b"", prev_kv=False, prev_bytes_max=None))
+        self._leases.remove(self.table.id, lease)
+
+    def _end_large(self, lease: Lease) -> None:
+        """Deletes the keys by a few statements, however many there are."""
         attached: int = self.execute(self.sql.attached_count, (lease.id, REVOKED_KEYS_MAX + 1)).get
         count = min(attached, REVOKED_KEYS_MAX)
         self.visit(count * budget.DELETED_ROWS)
-        if count:
-            first = self._next_id
-            self.execute(self.sql.kill_attached, (first - 1, lease.id, count))
-            self.execute(self.sql.drop_changed, (first, first + count))
-            self._bury(count)
+        first = self._next_id
+        self.execute(self.sql.kill_attached, (first - 1, lease.id, count))
+        self.execute(self.sql.drop_changed, (first, first + count))
+        self._bury(count)
         if attached > count:
             self._leases.end_later(self.table.id, lease)
         else:

@@ -9,8 +9,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import apsw
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +20,7 @@ from proto import errors
 from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2
-from shardworker.machine import FORMAT, StateMachine, WindowLimits
+from shardworker.machine import FORMAT, StateMachine, WindowLimits, writer
 from tests.property.machine import requests
 from tests.property.machine.model import Model
 
@@ -322,12 +324,13 @@ class Cluster:
             replica.close()
 
 
+@pytest.mark.parametrize("few_keys", [1, writer.FEW_KEYS])
 @settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 @given(st.lists(steps, min_size=5, max_size=40))
-def test_replicas_and_the_model_agree(program: list[Write | Read | Sweep | Restart]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+def test_replicas_and_the_model_agree(few_keys: int, program: list[Write | Read | Sweep | Restart]) -> None:
+    with tempfile.TemporaryDirectory() as folder, patch.object(writer, "FEW_KEYS", few_keys):
         cluster = Cluster(Path(folder))
         try:
             for step in program:
