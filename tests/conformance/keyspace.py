@@ -92,6 +92,8 @@ class Keyspace:
     def begin(self) -> None:
         """Make the keyspace empty, with its whole history compacted, and put the base here."""
         self.base = ORIGIN
+        for lease in self.call(etcd.LeaseLeasesRequest()).message.leases:
+            self.call(etcd.LeaseRevokeRequest(ID=lease.ID))
         self.call(etcd.PutRequest(key=b"reset"))
         emptied = self.call(etcd.DeleteRangeRequest(key=EVERYTHING, range_end=EVERYTHING))
         revision = emptied.message.header.revision
@@ -112,6 +114,8 @@ class Keyspace:
         message = response.FromString(body)
         message.header.cluster_id = message.header.member_id = message.header.raft_term = 0  # type: ignore[attr-defined]
         self._shift(message, out=False)
+        if isinstance(message, etcd.LeaseTimeToLiveResponse):
+            message.keys.sort()  # etcd defines no order
         return Answer("OK", "", message)
 
     def _shift(self, message: Message, *, out: bool) -> None:
