@@ -51,7 +51,8 @@ REVOKED_KEYS_MAX = 90_000
 the next steps. Part of the replicated behaviour."""
 
 FEW_KEYS = 16
-"""Of a lease: so many are deleted one by one, which takes half as long for the one or two that most leases have."""
+"""Of a lease: so many are deleted one by one, which takes half as long for the one or two that most leases have. Part of
+the replicated behaviour: the checksum tells the two ways apart."""
 
 _UINT64_MASK = (1 << 64) - 1
 _FNV_PRIME = 0x100000001B3
@@ -158,11 +159,12 @@ class Writer(View):
 
     def put(self, op: Put) -> PutDone:
         """A put outside a transaction: LeaseNotFound goes before KeyNotFound."""
-        self._check_lease(op)
+        if op.lease:
+            self._check_lease(op.lease)
         return self._put(op)
 
-    def _check_lease(self, op: Put) -> None:
-        if op.lease and self._leases.get(self.table.id, op.lease) is None:
+    def _check_lease(self, lease_id: int) -> None:
+        if self._leases.get(self.table.id, lease_id) is None:
             raise errors.LeaseNotFound
 
     def _put(self, op: Put) -> PutDone:
@@ -364,7 +366,8 @@ class Writer(View):
                 keeps = op.value is None or op.lease is None
                 if keeps and self._rows.newest(op.key)[2] == 0:
                     raise errors.KeyNotFound
-                self._check_lease(op)
+                if op.lease:
+                    self._check_lease(op.lease)
 
     def _atomically(self, path: Path) -> TxnDone:
         """Runs a transaction so that an error leaves nothing of it behind."""
