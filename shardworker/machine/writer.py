@@ -51,8 +51,8 @@ REVOKED_KEYS_MAX = 90_000
 the next steps. Part of the replicated behaviour."""
 
 FEW_KEYS = 16
-"""Of a lease: so many are deleted one by one, which takes half as long for the one or two that most leases have. Part of
-the replicated behaviour: the checksum tells the two ways apart."""
+"""Of a lease: so many are deleted one by one, which takes half as long for the one or two that most leases have. Part
+of the replicated behaviour: the checksum tells the two ways apart."""
 
 _UINT64_MASK = (1 << 64) - 1
 _FNV_PRIME = 0x100000001B3
