@@ -63,7 +63,6 @@ class Leases:
         self._changed: set[tuple[int, int]] = set()
         for table_id, *values, crc in connection.execute("SELECT * FROM leases"):
             self._enter(table_id, _checked(table_id, values, crc))
-        self._changed.clear()
 
     def get(self, table_id: int, lease_id: int) -> Lease | None:
         """The lease, unless it has ended."""
@@ -138,19 +137,19 @@ class Leases:
             leases = self._tables[table_id] = {}
         leases[lease.id] = lease
         self.checksum = (self.checksum + _digest(table_id, lease)) & _UINT64_MASK
-        self._changed.add((table_id, lease.id))
 
     def _leave(self, table_id: int, lease_id: int) -> None:
         lease = self._tables[table_id].pop(lease_id)
         self.checksum = (self.checksum - _digest(table_id, lease)) & _UINT64_MASK
-        self._changed.add((table_id, lease_id))
 
     def _keep(self, table_id: int, lease_id: int) -> None:
         self._before_turn.setdefault((table_id, lease_id), self.find(table_id, lease_id))
 
     def committed(self) -> None:
         """The transaction is durable."""
-        self._before_turn.clear()
+        if self._before_turn:
+            self._changed.update(self._before_turn)
+            self._before_turn.clear()
 
     def rollback(self) -> None:
         """The transaction was rolled back: everything is what it was before it."""
@@ -162,7 +161,7 @@ class Leases:
         self._before_turn.clear()
 
     def take_changed(self) -> set[tuple[int, int]]:
-        """Tables and ids of the leases that may have come, ended or gone since the last call. Between turns only."""
+        """Tables and ids of the leases that came, ended or went, durably, since the last call."""
         taken, self._changed = self._changed, set()
         return taken
 

@@ -116,7 +116,13 @@ class LeaseClock(Part):
         self._take_over_all()
 
     def end_turn(self) -> None:
-        """Take over what the turn has granted and ended, and go on with what has run out."""
+        """Go on with what has run out."""
+        self._take_over_changes()
+        self._notice_leadership()
+        self._propose()
+
+    def _take_over_changes(self) -> None:
+        """Take over what this turn has granted and ended so far. Reads of the same turn ask for it too."""
         for key in self._machine.leases.take_changed():
             lease = self._machine.leases.find(*key)
             self._ending.pop(key, None)
@@ -126,8 +132,6 @@ class LeaseClock(Part):
                 self._deadlines.add(key, self._ttl_ticks(lease))
             for waiter in self._take_waiting(key):
                 self._answer_gone(waiter, key)
-        self._notice_leadership()
-        self._propose()
 
     # ---- time -------------------------------------------------------------------------------------------------------
 
@@ -204,6 +208,7 @@ class LeaseClock(Part):
         table = self._machine.tables.get(request.table_id)
         if table is None:
             raise errors.TableNotFound
+        self._take_over_changes()
         return table
 
     def _keep_alive(self, identity: bytes, request: frames.Request) -> None:

@@ -299,6 +299,7 @@ def test_a_rolled_back_turn_leaves_no_lease_behind() -> None:
     shard.connection.execute("ROLLBACK")
     shard.machine.rollback()
     assert shard.machine.checksum == before
+    assert shard.machine.leases.take_changed() == set()
     leases = shard.machine.leases.of_table(TABLE)
     assert {lease.id: lease.ttl_s for lease in leases.values()} == {50: 60, 52: 60}
     assert [result.error for result in shard.apply(*commands)] == [None] * 5

@@ -15,7 +15,7 @@ from shardworker.replica import leases
 from shardworker.replica.outgoing import Outgoing
 from tests.unit.raft.lab import message
 from tests.unit.raft.replica import members
-from tests.unit.shardworker.bench import TABLE, Bench
+from tests.unit.shardworker.bench import CLIENT, TABLE, Bench
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -151,6 +151,21 @@ def test_only_a_leader_answers(led: Bench, method: frames.Method.ValueType) -> N
         led.answer(led.ask(method, linearizable=True))
     with pytest.raises(errors.NotLeader):
         led.answer(led.ask(method, linearizable=False))
+
+
+@pytest.mark.parametrize("method", [frames.LEASE_KEEP_ALIVE, frames.LEASE_TIME_TO_LIVE, frames.LEASE_LEASES])
+def test_what_a_turn_grants_is_known_to_its_reads(alone: Bench, method: frames.Method.ValueType) -> None:
+    envelope = frames.Envelope()
+    grant_it = etcd.LeaseGrantRequest(ID=LEASE, TTL=TTL_S).SerializeToString()
+    envelope.requests.add(
+        call=1_001, method=frames.LEASE_GRANT, table_id=TABLE, body=grant_it, request_id=bytes(16)
+    )
+    ask = etcd.LeaseTimeToLiveRequest(ID=LEASE).SerializeToString()
+    envelope.requests.add(call=1_002, method=method, table_id=TABLE, body=ask, linearizable=True)
+    alone.replica.handle(CLIENT, envelope)
+    alone.work()
+    alone.answer(1_001)
+    alone.answer(1_002)
 
 
 def test_nonsense_is_refused(alone: Bench) -> None:
