@@ -184,6 +184,12 @@ class RaftConfig(_Model):
     digest_entries: Annotated[int, Field(ge=1, lt=2**40)] = 256
     """Replicas compare checksums of their tables after every so many entries."""
 
+    @property
+    def lease_ttl_s_min(self) -> int:
+        """No lease lives for less, in seconds: one and a half election timeouts, as in etcd, so that its client can
+        renew it over an election."""
+        return -(-3 * self.election_ticks * self.tick_ms // 2_000)
+
 
 class StoreConfig(_Model):
     """The SQLite database of each replica."""

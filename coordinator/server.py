@@ -40,6 +40,7 @@ from coordinator.services.etcd_calls import EtcdCalls
 from coordinator.services.etcd_cluster import EtcdCluster
 from coordinator.services.etcd_election import EtcdElection
 from coordinator.services.etcd_kv import EtcdKV
+from coordinator.services.etcd_lease import EtcdLease
 from coordinator.services.etcd_lock import EtcdLock
 from coordinator.services.etcd_maintenance import EtcdMaintenance
 from coordinator.services.etcd_pages import EtcdPages
@@ -262,6 +263,7 @@ class Coordinator:
                 random.Random(),
                 progress_interval_s=cluster.watch.progress_interval_ms / 1000,
             ),
+            EtcdLease(calls, tables, authenticator, ttl_s_min=cluster.raft.lease_ttl_s_min),
             EtcdCluster(calls, tables, cluster, self._topology),
             EtcdMaintenance(tables, statuses, cluster),
             RegattaKV(calls, RegattaHeaders(replica_id=node.id), authenticator),

@@ -528,6 +528,21 @@ class PasswordTooLong(AuthError):
     frame_code = 229
 
 
+# ---- leases ---------------------------------------------------------------------------------------------------
+
+
+class LeaseExists(InvalidRequest):
+    """A lease was to be granted under an id that is in use."""
+
+    frame_code = 200
+
+
+class LeaseTTLTooLarge(InvalidRequest):
+    """A lease was to live for longer than any may."""
+
+    frame_code = 201
+
+
 def _concrete(base: type[BoathouseError]) -> dict[int, type[BoathouseError]]:
     found: dict[int, type[BoathouseError]] = {}
     for cls in base.__subclasses__():

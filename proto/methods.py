@@ -59,6 +59,8 @@ class Access(enum.Enum):
     """Answered from the tables: by the leader once it has proved that it leads, else by any replica."""
     LEADER = "leader"
     """Answered by the leader beside the log: it concerns leadership itself."""
+    PROVEN_LEADER = "proven leader"
+    """Answered by the leader beside the log, once it has proved that it leads, as for a linearizable read."""
     REPLICA = "replica"
     """Answered by the very replica that was asked, whatever its role."""
     INTERNAL = "internal"
@@ -132,6 +134,12 @@ COMMANDS: Final[dict[int, Command]] = {
     frames.AUTH_LOG_IN: Command(access=Access.WRITE, frees_space=True),
     frames.AUTH_RIGHTS: Command(access=Access.READ),
     frames.AUTH_DROP_TOKENS: Command(access=Access.INTERNAL),
+    frames.LEASE_GRANT: Command(access=Access.WRITE),
+    frames.LEASE_REVOKE: Command(access=Access.WRITE, frees_space=True),
+    frames.LEASE_EXPIRE: Command(access=Access.INTERNAL),
+    frames.LEASE_KEEP_ALIVE: Command(access=Access.PROVEN_LEADER),
+    frames.LEASE_TIME_TO_LIVE: Command(access=Access.PROVEN_LEADER),
+    frames.LEASE_LEASES: Command(access=Access.PROVEN_LEADER),
 }
 
 
@@ -259,6 +267,21 @@ METHODS: Final[dict[str, Method]] = {
     ),
     "/etcdserverpb.Auth/RoleRevokePermission": Method(
         api=_E, access=Access.WRITE, permission=Permission.ROOT, http=("/v3/auth/role/revoke",)
+    ),
+    "/etcdserverpb.Lease/LeaseGrant": Method(
+        api=_E, access=Access.WRITE, permission=Permission.USER, http=("/v3/lease/grant",)
+    ),
+    "/etcdserverpb.Lease/LeaseRevoke": Method(
+        api=_E, access=Access.WRITE, http=("/v3/lease/revoke", "/v3/kv/lease/revoke")
+    ),
+    "/etcdserverpb.Lease/LeaseKeepAlive": Method(
+        api=_E, access=Access.PROVEN_LEADER, kind=Kind.BIDI_STREAM, http=("/v3/lease/keepalive",)
+    ),
+    "/etcdserverpb.Lease/LeaseTimeToLive": Method(
+        api=_E, access=Access.PROVEN_LEADER, http=("/v3/lease/timetolive", "/v3/kv/lease/timetolive")
+    ),
+    "/etcdserverpb.Lease/LeaseLeases": Method(
+        api=_E, access=Access.PROVEN_LEADER, http=("/v3/lease/leases", "/v3/kv/lease/leases")
     ),
     "/etcdserverpb.Cluster/MemberList": Method(
         api=_E, access=Access.COORDINATOR, permission=Permission.USER, http=("/v3/cluster/member/list",)

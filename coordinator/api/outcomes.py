@@ -45,6 +45,8 @@ ETCD: Final[Table] = {
     errors.TableNotFound: Row(Code.NOT_FOUND, "etcdserver: table not found"),
     errors.TableDeleted: Row(Code.NOT_FOUND, "etcdserver: table not found"),
     errors.LeaseNotFound: Row(Code.NOT_FOUND, "etcdserver: requested lease not found"),
+    errors.LeaseExists: Row(Code.FAILED_PRECONDITION, "etcdserver: lease already exists"),
+    errors.LeaseTTLTooLarge: Row(Code.OUT_OF_RANGE, "etcdserver: too large lease TTL"),
     errors.CursorNotFound: Row(Code.UNAVAILABLE, "etcdserver: leader changed"),
     errors.MethodNotServed: Row(Code.UNIMPLEMENTED, "{detail}"),
     errors.OutOfRange: Row(Code.OUT_OF_RANGE, "etcdserver: mvcc: {detail}"),

@@ -85,6 +85,13 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     """body: RightsRequest; answered by a Rights"""
     AUTH_DROP_TOKENS: _Method.ValueType  # 89
     """body: Tokens; proposed by the leader itself: nobody has used them for long"""
+    LEASE_GRANT: _Method.ValueType  # 60
+    LEASE_REVOKE: _Method.ValueType  # 61
+    LEASE_EXPIRE: _Method.ValueType  # 62
+    """body: ExpiredLeases; proposed by the leader itself, never taken from a client"""
+    LEASE_KEEP_ALIVE: _Method.ValueType  # 63
+    LEASE_TIME_TO_LIVE: _Method.ValueType  # 64
+    LEASE_LEASES: _Method.ValueType  # 65
 
 class Method(_Method, metaclass=_MethodEnumTypeWrapper):
     """Which operation a Request or a Command carries. The body is the request message of that API, as it came."""
@@ -145,6 +152,13 @@ AUTH_RIGHTS: Method.ValueType  # 88
 """body: RightsRequest; answered by a Rights"""
 AUTH_DROP_TOKENS: Method.ValueType  # 89
 """body: Tokens; proposed by the leader itself: nobody has used them for long"""
+LEASE_GRANT: Method.ValueType  # 60
+LEASE_REVOKE: Method.ValueType  # 61
+LEASE_EXPIRE: Method.ValueType  # 62
+"""body: ExpiredLeases; proposed by the leader itself, never taken from a client"""
+LEASE_KEEP_ALIVE: Method.ValueType  # 63
+LEASE_TIME_TO_LIVE: Method.ValueType  # 64
+LEASE_LEASES: Method.ValueType  # 65
 Global___Method: _TypeAlias = Method  # noqa: Y015
 
 @_typing.final
@@ -870,6 +884,51 @@ class MachineLevel(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MachineLevel: _TypeAlias = MachineLevel  # noqa: Y015
+
+@_typing.final
+class ExpiredLeases(_message.Message):
+    """Leases of one table that have run out by the leader's clock."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExpiredLease]: ...
+    def __init__(
+        self,
+        *,
+        leases: _abc.Iterable[Global___ExpiredLease] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leases", b"leases"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExpiredLeases: _TypeAlias = ExpiredLeases  # noqa: Y015
+
+@_typing.final
+class ExpiredLease(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    GRANTED_AT_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    granted_at: _builtins.int
+    """log index of the entry that granted it: a later lease of this id is another one"""
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        granted_at: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["granted_at", b"granted_at", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExpiredLease: _TypeAlias = ExpiredLease  # noqa: Y015
 
 @_typing.final
 class TableSpec(_message.Message):

@@ -154,11 +154,24 @@ class Caller:
     def check_lease(self, lease: int) -> None:
         """Whether he may decide over all keys that are attached to it. As check_read."""
         rights = self._rights()
-        if rights is None:
-            return
+        if rights is not None:
+            self._check_keys(lease, rights.writable)
+
+    def check_lease_readable(self, lease: int) -> None:
+        """Whether he may see all keys that are attached to it. As check_read."""
+        rights = self._rights()
+        if rights is not None:
+            self._check_keys(lease, rights.readable)
+
+    def _check_keys(self, lease: int, spans: SpanSet) -> None:
         for key in self._keys_of_lease(lease):
-            if not rights.writable.covers(span_of(key, b"")):
+            if not spans.covers(span_of(key, b"")):
                 raise errors.PermissionDenied
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is anything that he may not do. As check_read."""
+        return self._rights() is not None
 
     def _rights(self) -> Rights | None:
         """None: he may do everything."""

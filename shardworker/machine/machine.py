@@ -30,11 +30,12 @@ from shardworker.machine.changes import Change, Listen, Recorder
 from shardworker.machine.dead_tables import DeadTables
 from shardworker.machine.handler import Handler, Result, TooNew
 from shardworker.machine.internal.commands import table_status
+from shardworker.machine.leases import Leases
 from shardworker.machine.level import MachineLevel
 from shardworker.machine.registry import REGISTRY, Registry
 from shardworker.machine.snapshot import snapshot
 from shardworker.machine.table_cache import TableCache
-from shardworker.machine.tables import TableState, create_schema, load_table
+from shardworker.machine.tables import TableState, create_schema, load_table, table_sql
 from shardworker.machine.view import View
 from shardworker.machine.window import FINGERPRINT_BYTES, Remembered, ResultWindow, WindowLimits
 from shardworker.machine.writer import Writer
@@ -95,6 +96,7 @@ class StateMachine:
         self._last_swept = 0
         self._recorder = Recorder()
         self._entry = EntryBudget(ENTRY_ANSWERS_BYTES_MAX)
+        self._writers: dict[int, Writer] = {}
         self._in_transaction(self._load)
 
     # ---- life of the caches --------------------------------------------------------------------------------
@@ -106,6 +108,7 @@ class StateMachine:
         self.auth = AuthStore(self._connection)
         self.tables = TableCache(self._connection)
         self.dead_tables = DeadTables(self._connection)
+        self.leases = Leases(self._connection)
         if self._shard == CATALOG_SHARD and self.tables.get(CATALOG_ID) is None:
             self.tables.create(TableState(CATALOG_ID, CATALOG_NAME, -1))
 
@@ -129,15 +132,18 @@ class StateMachine:
         self.tables.committed()
         self.auth.committed()
         self.dead_tables.committed()
+        self.leases.committed()
         self._window.committed()
         self._recorder.committed()
 
     def rollback(self) -> None:
         """The transaction was rolled back: the caches return to the last committed()."""
+        self._writers.clear()
         self._level.rollback()
         self.tables.rollback()
         self.auth.rollback()
         self.dead_tables.rollback()
+        self.leases.rollback()
         self._window.rollback()
         self._recorder.rollback()
 
@@ -159,7 +165,8 @@ class StateMachine:
         commands = list(batch.commands)
         parsed = [self._parse_command(index, command) for command in commands]
         self._entry = EntryBudget(ENTRY_ANSWERS_BYTES_MAX)
-        writers: dict[int, Writer] = {}
+        self.leases.begin_entry(index)
+        writers = self._writers
         self._fetch(parsed, writers)
         results: list[Result] = []
         fresh: dict[bytes, Remembered] = {}
@@ -178,6 +185,7 @@ class StateMachine:
             results.append(result)
         for writer in writers.values():
             writer.finish()
+        writers.clear()
         self.tables.save()
         if fresh:
             self._window.add(index, batch.time_ms, fresh)
@@ -214,7 +222,7 @@ class StateMachine:
             assert table is not None
             self.tables.touch(table)
             writer = writers[table_id] = Writer(
-                self._connection, table, self._entry, self._recorder, self.lease_exists
+                self._connection, table, self._entry, self._recorder, self.leases
             )
         return writer
 
@@ -264,8 +272,11 @@ class StateMachine:
             raise errors.UserEmpty
 
     def _caller(self, request: Parsed) -> Caller:
-        table_id = request.table_id
-        return Caller(self.auth.of(table_id), request.who, partial(self.keys_of_lease, table_id))
+        return self.caller(request.table_id, request.who)
+
+    def caller(self, table_id: int, who: Who) -> Caller:
+        """Who asks something of a table, to see whether he may have it."""
+        return Caller(self.auth.of(table_id), who, partial(self.keys_of_lease, table_id))
 
     def _run_on_shard(self, work: Callable[[StateMachine, Any], Result], request: Parsed) -> Result:
         if request.error is not None:
@@ -286,6 +297,7 @@ class StateMachine:
         if table is not None:
             self.tables.drop(table)
             self.auth.drop_table(table_id)
+            self.leases.drop_table(table_id)
         self.dead_tables.add(table_id)
 
     def raise_level(self, level: int) -> None:
@@ -302,13 +314,12 @@ class StateMachine:
         """The newest machine level that this build can apply."""
         return self._registry.level
 
-    def lease_exists(self, table_id: int, lease_id: int) -> bool:
-        """Whether a put may attach to this lease."""
-        return False
-
-    def keys_of_lease(self, table_id: int, lease_id: int) -> Iterable[bytes]:
-        """The keys that are attached to this lease."""
-        return ()
+    def keys_of_lease(self, table_id: int, lease_id: int) -> list[bytes]:
+        """The keys that are attached to this lease, as of the last command."""
+        writer = self._writers.get(table_id)
+        execute = self._connection.execute if writer is None else writer.execute  # which sees what is pending
+        rows: Any = execute(table_sql(table_id).attached, (lease_id, -1))
+        return [key for (key,) in rows]
 
     @property
     def rows_visited(self) -> int:
@@ -398,6 +409,11 @@ class StateMachine:
             return Result(table.revision, b"", error)
         return Result(table.revision, b"", errors.MethodNotServed("this method is no read"))
 
+    def lease_keys(self, connection: apsw.Connection, table_id: int, lease_id: int) -> list[bytes]:
+        """The keys that a lease holds, in order; as of read()."""
+        with snapshot(connection):
+            return [key for (key,) in connection.execute(table_sql(table_id).attached, (lease_id, -1))]
+
     def is_heavy(self, request: Parsed) -> bool:
         """Whether a read should run beside the loop, on a connection of its own.
 
@@ -465,10 +481,10 @@ class StateMachine:
 
     @property
     def checksum(self) -> int:
-        """One number over the level, users and roles, the deleted tables, and all others' rolling checksums and
-        revisions, for comparing replicas."""
+        """One number over the level, all leases, users and roles, the deleted tables, and all others' rolling
+        checksums and revisions, for comparing replicas."""
         total = self.level ^ (self.dead_tables.digest << 32)
-        parts = [self.auth.checksum]
+        parts = [self.auth.checksum, self.leases.checksum]
         for table in self.tables:
             parts += (table.id, table.revision, table.compacted, table.keys, table.checksum)
         for part in parts:

@@ -76,6 +76,26 @@ class Compact:
 
 
 @dataclass(slots=True)
+class GrantLease:
+    id: int
+    """0 asks for any that is not in use."""
+    ttl_s: int
+
+
+@dataclass(slots=True)
+class RevokeLease:
+    id: int
+
+
+@dataclass(slots=True)
+class ExpireLeases:
+    """What the leader found to have run out."""
+
+    leases: list[tuple[int, int]]
+    """Id, and the log index of the grant."""
+
+
+@dataclass(slots=True)
 class Get:
     """The newest pair of one key: what most reads are."""
 

@@ -4,7 +4,8 @@ t<id>_rev   one row per change, in the order of changes. id = revision << 24 | p
             `kv` is the pair encoded as field 2 of etcd's RangeResponse, so that answers are concatenations; NULL is
             a tombstone. `prev` is the id of the same key's change before this one. `crc` is the CRC-32 of `kv`, or of
             a tombstone's key (NULL where a range was deleted), for the scrub.
-t<id>_live  the newest change of each key that exists now.
+t<id>_live  the newest change of each key that exists now. An index over those that have a lease, and no others, leads
+            from a lease to its keys.
 t<id>_dead  the tombstone of each key that does not exist now but did at a revision that can still be read.
 
 Reading the past starts at a key's newest change and follows `prev`. An index over (key, id) would find a far past
@@ -88,6 +89,8 @@ class TableSql:
     __slots__ = (
         "add_change",
         "add_dead",
+        "attached",
+        "attached_count",
         "bury_span",
         "change",
         "changed_keys",
@@ -98,11 +101,13 @@ class TableSql:
         "delete_dead",
         "delete_live",
         "delete_replaced",
+        "drop_changed",
         "drop_dead",
         "drop_live",
         "get_kv",
         "heads",
         "history",
+        "kill_attached",
         "kill_span",
         "killed",
         "live",
@@ -171,6 +176,16 @@ class TableSql:
         self.kill_span = _both(
             f"INSERT INTO {rev} (id, key, kv, prev) "
             f"SELECT ? + row_number() OVER (ORDER BY key), key, NULL, id FROM {live} WHERE key >= ?{{}} ORDER BY key"
+        )
+        leased = f"{live} INDEXED BY t{table_id}_leased WHERE lease = ? AND lease <> 0"
+        self.attached = f"SELECT key FROM {leased} ORDER BY key LIMIT ?"
+        self.attached_count = f"SELECT count(*) FROM (SELECT 1 FROM {leased} LIMIT ?)"
+        self.kill_attached = (
+            f"INSERT INTO {rev} (id, key, kv, prev) SELECT ? + row_number() OVER (ORDER BY key), key, NULL, id"
+            f" FROM (SELECT key, id FROM {leased} ORDER BY key LIMIT ?) ORDER BY key"
+        )
+        self.drop_changed = (
+            f"DELETE FROM {live} WHERE key IN (SELECT key FROM {rev} WHERE id >= ? AND id < ?)"
         )
         self.bury_span = f"INSERT INTO {dead} (key, id) SELECT key, id FROM {rev} WHERE id >= ? AND id < ?"
         self.killed = {
@@ -247,6 +262,7 @@ def create_table(connection: apsw.Connection, table: TableState) -> None:
         f"CREATE TABLE {name}_live (key BLOB PRIMARY KEY, id INTEGER NOT NULL, create_revision INTEGER NOT NULL,"
         " version INTEGER NOT NULL, lease INTEGER NOT NULL) STRICT, WITHOUT ROWID"
     )
+    connection.execute(f"CREATE INDEX {name}_leased ON {name}_live (lease) WHERE lease <> 0")
     connection.execute(
         f"CREATE TABLE {name}_dead (key BLOB PRIMARY KEY, id INTEGER NOT NULL) STRICT, WITHOUT ROWID"
     )

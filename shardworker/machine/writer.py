@@ -36,14 +36,23 @@ from shardworker.machine.tables import CHANGES_MAX, SUB_BITS, TableState
 from shardworker.machine.view import View, pair_bytes, parse, span_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable
 
     import apsw
 
     from shardworker.machine.changes import Recorder
+    from shardworker.machine.leases import Lease, Leases
 
 WRITE_ANSWER_BYTES_MAX = 128 << 20
 """Of one write: it is built on every replica. Part of the replicated behaviour."""
+
+REVOKED_KEYS_MAX = 90_000
+"""Keys of one lease that are deleted at one revision. A lease with more ends at once all the same, and the rest goes in
+the next steps. Part of the replicated behaviour."""
+
+FEW_KEYS = 16
+"""Of a lease: so many are deleted one by one, which takes half as long for the one or two that most leases have. Part
+of the replicated behaviour: the checksum tells the two ways apart."""
 
 _UINT64_MASK = (1 << 64) - 1
 _FNV_PRIME = 0x100000001B3
@@ -61,7 +70,7 @@ class Writer(View):
         table: TableState,
         entry: budget.EntryBudget,
         recorder: Recorder,
-        lease_exists: Callable[[int, int], bool],
+        leases: Leases,
     ):
         super().__init__(connection, table)
         self._execute_now = connection.execute
@@ -69,7 +78,7 @@ class Writer(View):
         self._rows = PendingRows(connection, table.sql)
         self._entry = entry
         self._recorder = recorder
-        self._lease_exists = lease_exists
+        self._leases = leases
         self._listen = recorder.listening(table.id)
         self._edits: list[Edit] = []
         self._replaced: list[int] = []
@@ -150,9 +159,13 @@ class Writer(View):
 
     def put(self, op: Put) -> PutDone:
         """A put outside a transaction: LeaseNotFound goes before KeyNotFound."""
-        if op.lease and not self._lease_exists(self.table.id, op.lease):
-            raise errors.LeaseNotFound
+        if op.lease:
+            self._check_lease(op.lease)
         return self._put(op)
+
+    def _check_lease(self, lease_id: int) -> None:
+        if self._leases.get(self.table.id, lease_id) is None:
+            raise errors.LeaseNotFound
 
     def _put(self, op: Put) -> PutDone:
         table, rows, key, value, lease = self.table, self._rows, op.key, op.value, op.lease
@@ -230,10 +243,16 @@ class Writer(View):
         prev = self._previous(op) if op.prev_kv else []
         bounded, span = span_of(op.key, op.end)
         first = self._next_id
-        end = first + count
         self.execute(self.sql.kill_span[bounded], (first - 1, *span))
-        self.execute(self.sql.bury_span, (first, end))
         self.execute(self.sql.drop_live[bounded], span)
+        self._bury(count)
+        return Deleted(self.revision, count if op.counted else 0, prev)
+
+    def _bury(self, count: int) -> None:
+        """The command's next changes, so many, are tombstones; their keys are live no longer."""
+        first = self._next_id
+        end = first + count
+        self.execute(self.sql.bury_span, (first, end))
         self._rows.forget()
         crc = 0
         for (key,) in self.execute(self.sql.changed_keys, (first, end)):
@@ -245,7 +264,6 @@ class Writer(View):
         self.table.keys -= count
         self._next_id = end
         self._mix(first, crc)
-        return Deleted(self.revision, count if op.counted else 0, prev)
 
     def _note_span(self, first: int, end: int) -> None:
         found: Any = self.execute(self.sql.killed[self._listen is Listen.WITH_PREVIOUS], (first, end))
@@ -264,6 +282,62 @@ class Writer(View):
                 self._charge(len(stored))
                 found.append(stored)
         return found
+
+    # ---- leases --------------------------------------------------------------------------------------------
+
+    def grant(self, lease_id: int, ttl_s: int) -> Lease:
+        """A lease under this id, or one that is not in use if it is 0. Raises LeaseExists."""
+        return self._leases.grant(self.table.id, lease_id, ttl_s)
+
+    def revoke(self, lease_id: int) -> None:
+        """Ends a lease and deletes its keys. Raises LeaseNotFound, ShardBusy."""
+        lease = self._leases.get(self.table.id, lease_id)
+        if lease is None:
+            raise errors.LeaseNotFound
+        self._rows.flush()
+        self._end(lease)
+
+    def expire(self, expired: Iterable[tuple[int, int]]) -> None:
+        """Ends those of these leases (id, granted at) that are still there, each at a revision of its own.
+
+        One with more keys than the entry has room for stays until it is proposed again."""
+        self._rows.flush()
+        for lease_id, granted_at in expired:
+            lease = self._leases.find(self.table.id, lease_id)
+            if lease is None or lease.granted_at != granted_at:
+                continue
+            try:
+                self._end(lease)
+            except errors.ShardBusy:
+                self.refuse()
+            else:
+                self.end()
+            self.begin()
+
+    def _end(self, lease: Lease) -> None:
+        """Ends a lease. What this command has not written yet are keys of other leases, which are deleted."""
+        few: list[Any] = self._execute_now(self.sql.attached, (lease.id, FEW_KEYS + 1)).fetchall()
+        if len(few) > FEW_KEYS:
+            self._end_large(lease)
+            return
+        self.visit(len(few) * budget.DELETED_ROWS)
+        for (key,) in few:
+            self.delete_range(DeleteRange(key, b"", prev_kv=False, prev_bytes_max=None))
+        self._leases.remove(self.table.id, lease)
+
+    def _end_large(self, lease: Lease) -> None:
+        """Deletes the keys by a few statements, however many there are."""
+        attached: int = self.execute(self.sql.attached_count, (lease.id, REVOKED_KEYS_MAX + 1)).get
+        count = min(attached, REVOKED_KEYS_MAX)
+        self.visit(count * budget.DELETED_ROWS)
+        first = self._next_id
+        self.execute(self.sql.kill_attached, (first - 1, lease.id, count))
+        self.execute(self.sql.drop_changed, (first, first + count))
+        self._bury(count)
+        if attached > count:
+            self._leases.end_later(self.table.id, lease)
+        else:
+            self._leases.remove(self.table.id, lease)
 
     def compact(self, revision: int) -> None:
         """Gives up everything below this revision. Raises Compacted, FutureRevision."""
@@ -292,8 +366,8 @@ class Writer(View):
                 keeps = op.value is None or op.lease is None
                 if keeps and self._rows.newest(op.key)[2] == 0:
                     raise errors.KeyNotFound
-                if op.lease and not self._lease_exists(self.table.id, op.lease):
-                    raise errors.LeaseNotFound
+                if op.lease:
+                    self._check_lease(op.lease)
 
     def _atomically(self, path: Path) -> TxnDone:
         """Runs a transaction so that an error leaves nothing of it behind."""

@@ -89,6 +89,10 @@ class Admission:
                 if request.linearizable:
                     self._leadership.check_leads()
                 self._reads.admit(identity, request)
+            case Access.PROVEN_LEADER:
+                self._leadership.check_leads()
+                request.linearizable = True
+                self._reads.admit(identity, request)
             case Access.INTERNAL:
                 raise errors.MethodNotServed(f"method {request.method} is the leader's own")
             case access:

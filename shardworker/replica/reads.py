@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from proto import errors
+from proto.methods import COMMANDS, Access
 from shardworker.raft import Accepted, LogIndex
 from shardworker.replica.part import Part
 
@@ -38,13 +39,24 @@ class _Read(NamedTuple):
     since_ticks: int
 
 
+def _withdraw(reads: list[_Read] | deque[_Read]) -> list[_Read]:
+    """Takes out what only a leader can answer."""
+    needs_leader = [COMMANDS[read.request.method].access is Access.PROVEN_LEADER for read in reads]
+    withdrawn = list(itertools.compress(reads, needs_leader))
+    if withdrawn:
+        kept = [read for read, needs in zip(reads, needs_leader, strict=True) if not needs]
+        reads.clear()
+        reads.extend(kept)
+    return withdrawn
+
+
 class Reads(Part):
     """All reads of one replica, from arrival to answer."""
 
     def __init__(
         self, context: ReplicaContext, long_reads: LongReads, logins: Logins, openers: Mapping[int, Handler]
     ) -> None:
-        """openers: who takes over a read that is answered in more than one part, by method."""
+        """openers: who takes over what is more than a look at the tables, by method."""
         self._core = context.core
         self._store = context.store
         self._machine = context.machine
@@ -147,10 +159,14 @@ class Reads(Part):
             self._store.close_reader(connection)
 
     def abandon(self, why: str) -> None:
-        """What is not confirmed goes elsewhere."""
+        """What is not confirmed goes elsewhere, and what is confirmed too, if the tables alone do not answer it."""
         pending = [read for reads in self._asked.values() for read in reads] + self._arrived
         self._asked.clear()
         self._arrived = []
+        for _, confirmed in self._confirmed:
+            pending += _withdraw(confirmed)
+        for due in self._due.values():
+            pending += _withdraw(due)
         self._refuse(pending, errors.NotLeader(why))
 
     def _refuse(self, reads: Iterable[_Read], error: errors.BoathouseError) -> None:

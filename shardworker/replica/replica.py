@@ -32,6 +32,7 @@ from shardworker.replica.feed import Feed
 from shardworker.replica.history_sweep import HistorySweep
 from shardworker.replica.integrity import Integrity
 from shardworker.replica.leadership import Leadership
+from shardworker.replica.leases import LeaseClock
 from shardworker.replica.levels import Levels
 from shardworker.replica.links import Links
 from shardworker.replica.logins import Logins
@@ -118,8 +119,12 @@ class Replica:
         self._long_reads = LongReads(context)
         self._logins = Logins(context, self._proposals)
         self._cursors = Cursors(context, self._long_reads, self._logins, first_cursor=life)
+        self._leases = LeaseClock(context, self._proposals, self._long_reads, self._logins)
         self._reads = Reads(
-            context, self._long_reads, self._logins, {frames.REGATTA_ITERATE: self._cursors.open}
+            context,
+            self._long_reads,
+            self._logins,
+            {frames.REGATTA_ITERATE: self._cursors.open, **self._leases.openers},
         )
         self._leadership = Leadership(context)
         self._disk_space = DiskSpace(context, self._leadership)
@@ -147,6 +152,7 @@ class Replica:
                 self._levels,
                 self._logins,
                 self._census,
+                self._leases,
             ]
         )
         self._admission = Admission(

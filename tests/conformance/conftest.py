@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PROBE_TABLES = (
     "probe-kv", "probe-sort", "probe-value", "probe-txn", "probe-watch", "probe-future", "probe-fragment",
     "probe-auth",
+    "probe-lease", "probe-lock", "probe-election",
 )  # fmt: skip
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 import grpc
 from google.protobuf import text_format
 
+from proto.etcd import election_pb2 as election
+from proto.etcd import lock_pb2 as lock
 from proto.etcd import rpc_pb2 as etcd
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ REVISIONS: Final = {
     "max_mod_revision",
     "min_create_revision",
     "max_create_revision",
+    "rev",
 }
 CALL_TIMEOUT_S: Final = 15.0
 
@@ -40,6 +43,16 @@ METHODS: Final[dict[type[Message], tuple[str, type[Message]]]] = {
     etcd.DeleteRangeRequest: ("/etcdserverpb.KV/DeleteRange", etcd.DeleteRangeResponse),
     etcd.TxnRequest: ("/etcdserverpb.KV/Txn", etcd.TxnResponse),
     etcd.CompactionRequest: ("/etcdserverpb.KV/Compact", etcd.CompactionResponse),
+    etcd.LeaseGrantRequest: ("/etcdserverpb.Lease/LeaseGrant", etcd.LeaseGrantResponse),
+    etcd.LeaseRevokeRequest: ("/etcdserverpb.Lease/LeaseRevoke", etcd.LeaseRevokeResponse),
+    etcd.LeaseTimeToLiveRequest: ("/etcdserverpb.Lease/LeaseTimeToLive", etcd.LeaseTimeToLiveResponse),
+    etcd.LeaseLeasesRequest: ("/etcdserverpb.Lease/LeaseLeases", etcd.LeaseLeasesResponse),
+    lock.LockRequest: ("/v3lockpb.Lock/Lock", lock.LockResponse),
+    lock.UnlockRequest: ("/v3lockpb.Lock/Unlock", lock.UnlockResponse),
+    election.CampaignRequest: ("/v3electionpb.Election/Campaign", election.CampaignResponse),
+    election.ProclaimRequest: ("/v3electionpb.Election/Proclaim", election.ProclaimResponse),
+    election.LeaderRequest: ("/v3electionpb.Election/Leader", election.LeaderResponse),
+    election.ResignRequest: ("/v3electionpb.Election/Resign", election.ResignResponse),
 }
 
 EVERYTHING: Final = b"\0"
@@ -79,26 +92,30 @@ class Keyspace:
     def begin(self) -> None:
         """Make the keyspace empty, with its whole history compacted, and put the base here."""
         self.base = ORIGIN
+        for lease in self.call(etcd.LeaseLeasesRequest()).message.leases:
+            self.call(etcd.LeaseRevokeRequest(ID=lease.ID))
         self.call(etcd.PutRequest(key=b"reset"))
         emptied = self.call(etcd.DeleteRangeRequest(key=EVERYTHING, range_end=EVERYTHING))
         revision = emptied.message.header.revision
         self.call(etcd.CompactionRequest(revision=revision))
         self.base = revision
 
-    def call(self, request: Message) -> Answer:
+    def call(self, request: Message, *, timeout_s: float = CALL_TIMEOUT_S) -> Answer:
         """Send a request that speaks of relative revisions; the answer does so too."""
         path, response = METHODS[type(request)]
         absolute = type(request).FromString(request.SerializeToString())
         self._shift(absolute, out=True)
         try:
             stub = self.channel.unary_unary(path, None, None)
-            body = stub(absolute.SerializeToString(), timeout=CALL_TIMEOUT_S, metadata=self.metadata)
+            body = stub(absolute.SerializeToString(), timeout=timeout_s, metadata=self.metadata)
         except grpc.RpcError as error:
             call = cast("grpc.Call", error)
             return Answer(call.code().name, call.details() or "")
         message = response.FromString(body)
         message.header.cluster_id = message.header.member_id = message.header.raft_term = 0  # type: ignore[attr-defined]
         self._shift(message, out=False)
+        if isinstance(message, etcd.LeaseTimeToLiveResponse):
+            message.keys.sort()  # etcd defines no order
         return Answer("OK", "", message)
 
     def _shift(self, message: Message, *, out: bool) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 KEYS = (b"a", b"aa", b"b", b"b\0", b"c", b"\xff")
 ENDS = (*KEYS, EVERYTHING, EVERYTHING, b"", b"")
+LEASES = (-1, 7, 21)
 VALUES = (b"", b"1", b"2", b"x" * 40)
 DEPTH_MAX = 2
 
@@ -43,9 +44,23 @@ class Programmer:
             return self.delete_range()
         if draw < 65:
             return self.range()
-        if draw < 95:
+        if draw < 88:
             return self.txn(0)
+        if draw < 97:
+            return self.lease()
         return etcd.CompactionRequest(revision=self.some_revision(), physical=self.one_in(2))
+
+    def lease(self) -> Message:
+        """A request of Lease. None runs out while a program runs."""
+        lease_id = self.rng.choice(LEASES)
+        draw = self.rng.randrange(10)
+        if draw < 5:
+            return etcd.LeaseGrantRequest(ID=lease_id, TTL=10**10 if self.one_in(20) else 10_000)
+        if draw < 7:
+            return etcd.LeaseRevokeRequest(ID=lease_id)
+        if draw < 9:
+            return etcd.LeaseTimeToLiveRequest(ID=lease_id, keys=self.one_in(2))
+        return etcd.LeaseLeasesRequest()
 
     def put(self) -> etcd.PutRequest:
         """A put; some with ignored value or lease, some with a lease that does not exist, some without a
@@ -53,7 +68,7 @@ class Programmer:
         return etcd.PutRequest(
             key=b"" if self.one_in(40) else self.rng.choice(KEYS),
             value=self.rng.choice(VALUES),
-            lease=self.rng.choice((-1, 7)) if self.one_in(15) else 0,
+            lease=self.rng.choice(LEASES) if self.one_in(4) else 0,
             prev_kv=self.one_in(3),
             ignore_value=self.one_in(8) and self.ignoring,
             ignore_lease=self.one_in(10) and self.ignoring,

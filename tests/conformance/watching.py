@@ -69,9 +69,9 @@ class WatchStream:
     def ask_progress(self) -> None:
         self.say(etcd.WatchRequest(progress_request=etcd.WatchProgressRequest()))
 
-    def hear(self) -> etcd.WatchResponse:
+    def hear(self, timeout_s: float = HEAR_TIMEOUT_S) -> etcd.WatchResponse:
         """The next response, without what differs between systems. Raises the error that ended the stream."""
-        heard = self._heard.get(timeout=HEAR_TIMEOUT_S)
+        heard = self._heard.get(timeout=timeout_s)
         if isinstance(heard, grpc.RpcError):
             raise heard
         header = heard.header

@@ -21,8 +21,10 @@ from shardworker.machine.registry import REGISTRY
 from shardworker.raft import NodeId, Role, Term
 from shardworker.replica import census, feed
 from shardworker.replica import replica as replica_module
+from shardworker.replica.admission import Admission
 from shardworker.replica.disk_space import DiskSpace, Space
 from shardworker.replica.feed import Feed
+from shardworker.replica.leases import LeaseClock
 from shardworker.replica.levels import Levels
 from shardworker.replica.replica import Replica
 from shardworker.store import ReplicaStore, Turn, folder
@@ -172,6 +174,35 @@ class ForgetsDoubt(Router):
         call.in_doubt = False
 
 
+class CountsOn(LeaseClock):
+    """Whoever leads again ends leases by what it counted before it was deposed."""
+
+    def _notice_leadership(self) -> None:
+        super()._notice_leadership()
+        self._deadlines.restart = lambda grace_ticks: None  # type: ignore[method-assign]
+
+
+class TakesRenewalsOnTrust(Admission):
+    """A keep-alive is answered by whoever takes himself for the leader."""
+
+    def _route(self, identity: bytes, request: frames.Request) -> None:
+        if request.method != frames.LEASE_KEEP_ALIVE:
+            super()._route(identity, request)
+            return
+        self._leadership.check_leads()
+        request.linearizable = False
+        self._reads.admit(identity, request)
+
+
+class ForgetsAttachments(StateMachine):
+    """After a restart a replica does not know whose keys are whose."""
+
+    def __init__(self, connection: apsw.Connection, *parts: Any, **more: Any) -> None:
+        super().__init__(connection, *parts, **more)
+        for table in self.tables:
+            connection.execute(f"UPDATE t{table.id}_live SET lease = 0 WHERE lease <> 0")  # noqa: S608
+
+
 def _never_happened(_call: Call) -> errors.BoathouseError:
     return errors.NoLeader("it took too long")
 
@@ -253,6 +284,7 @@ class Mutant:
     voters: int = 3
     spares: int = 0
     learners: int = 0
+    lessees: int = 0
     intensity: float = 0.6
     safety_ms: int = 8_000
     append_bytes_max: int = 1 << 20
@@ -276,6 +308,7 @@ class Mutant:
             voters=self.voters,
             spares=self.spares,
             learners=self.learners,
+            lessees=self.lessees,
             clients=4,
             safety_ms=self.safety_ms,
             intensity=self.intensity,
@@ -438,6 +471,31 @@ MUTANTS = (
         voters=2,
         intensity=1.0,
         patches=((router, "_timeout", _never_happened),),
+    ),
+    Mutant(
+        "a lease ended by what a deposed leader had counted",
+        Build(),
+        kinds=("transfer", "partition"),
+        seen_by=("lease-early",),
+        lessees=4,
+        patches=((replica_module, "LeaseClock", CountsOn),),
+    ),
+    Mutant(
+        # Where leaders step down by themselves the election timeout that a new one adds would cover it.
+        "a lease renewed by a deposed leader",
+        Build(raft_settings={"check_quorum": False}),
+        kinds=("partition", "one-way"),
+        seen_by=("lease-early",),
+        lessees=4,
+        intensity=1.0,
+        patches=((replica_module, "Admission", TakesRenewalsOnTrust),),
+    ),
+    Mutant(
+        "attachment to leases lost at a restart",
+        Build(machine=ForgetsAttachments),
+        kinds=("kill",),
+        seen_by=("equal-state", "lease-atomic", "dense-revisions", "exactly-once"),
+        lessees=4,
     ),
     Mutant(
         "a follower of a table that loses a revision with its leader",

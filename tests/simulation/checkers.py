@@ -10,7 +10,8 @@ The promises checked by name:
 - leader-completeness: a leader has every entry committed before (5.4).
 - applied-in-order: each replica applies committed entries one by one, never one twice, all the same ones (5.4.3).
 - equal-state: replicas with equal applied index have equal checksums and equal membership, over restarts too.
-- dense-revisions, exactly-once: each effective command takes the next revision, and no request id has two effects.
+- dense-revisions, exactly-once: each effective command takes the next revision, or one for each lease that it ends,
+  and no request id has two effects.
 - promise-kept: a restarted replica still has the term, vote and log that it vouched for.
 """
 
@@ -20,13 +21,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+from proto.internal import frames_pb2 as frames
 from shardworker.raft import EntryKind, LogIndex, MessageKind, Role
 from tests.simulation.violation import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from proto.internal import frames_pb2 as frames
     from shardworker.machine import Result
     from shardworker.raft import Entry, Membership, Raft, Ready
     from tests.simulation.host import Host
@@ -166,7 +167,10 @@ class Checkers:
             revision = revisions.get(command.table_id, 0)
             if result.revision <= revision:
                 continue
-            if result.revision != revision + 1 and command.table_id in before:
+            steps = 1
+            if command.method == frames.LEASE_EXPIRE:
+                steps = len(frames.ExpiredLeases.FromString(command.body).leases)
+            if result.revision > revision + steps and command.table_id in before:
                 raise Violation(
                     "dense-revisions", f"{process} went from revision {revision} to {result.revision}"
                 )

@@ -12,6 +12,7 @@ from tests.simulation.checkers import Checkers
 from tests.simulation.clients import Client, StaleReads
 from tests.simulation.coordinator import Coordinator
 from tests.simulation.host import Host
+from tests.simulation.lessees import Ledger, Lessee
 from tests.simulation.network import Network
 from tests.simulation.world import MS
 
@@ -60,6 +61,11 @@ class Cluster:
         self.coordinators = [Coordinator(self, number) for number in range(1, plan.clients + 1)]
         """One for each client."""
         self.clients = [Client(self, coordinator) for coordinator in self.coordinators]
+        self.ledger = Ledger(rate_max=max(host.rate for host in self.hosts))
+        self.lessees = [
+            Lessee(self, self.coordinators[number % plan.clients], number + 1)
+            for number in range(plan.lessees)
+        ]
         self.watchers: list[SimulatedWatcher] = []
         self.watched: dict[int, list[bytes]] = {}
         """What was heard of each revision, without the pairs before."""

@@ -52,6 +52,8 @@ class Plan:
     election_ticks: int = 6
     learners: int = 0
     """So many of the spare hosts learn from the beginning; the others are no members at first."""
+    lessees: int = 0
+    """Further clients, which hold leases."""
 
     @property
     def compacts(self) -> bool:
@@ -84,4 +86,5 @@ def draw(seed: int) -> Plan:
         heartbeat_ticks=rng.choice((1, 2, 4)),
         election_ticks=rng.choice((6, 10)),
         append_bytes_max=rng.choice((1, 400, 1 << 20)),
+        lessees=rng.choice((0, 1, 2)),
     )

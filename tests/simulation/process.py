@@ -15,6 +15,7 @@ from shardworker.loop import Loop
 from shardworker.raft import NodeId, Role
 from shardworker.settings import begin_alone, is_alone, raft_settings
 from shardworker.store import StoreSettings, translated
+from tests.simulation.clients import TABLE_ID
 from tests.simulation.disk import PowerCut
 from tests.simulation.world import MS
 
@@ -147,8 +148,11 @@ def _watched_machine(base: type[StateMachine], process: Process, checkers: Check
     class WatchedMachine(base):  # type: ignore[valid-type,misc]
         def apply(self, index: int, batch: frames.CommandBatch) -> list[Result]:
             before = {table.id: table.revision for table in self.table_status()}
+            leases = set(self.leases.of_table(TABLE_ID))
             results: list[Result] = super().apply(index, batch)
             checkers.applied_batch(process, batch, results, before)
+            cluster = process.host.cluster
+            cluster.ledger.ended(leases.difference(self.leases.of_table(TABLE_ID)), cluster.world.now_us)
             return results
 
     return WatchedMachine

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from shardworker.machine import Result
     from tests.history.operations import Operation
     from tests.simulation.build import Build
+    from tests.simulation.clients import Client
     from tests.simulation.host import Host
+    from tests.simulation.lessees import Lessee
     from tests.simulation.process import Process
 
 CONVERGE_US_MAX: Final = 40 * SECOND
@@ -146,6 +148,8 @@ class _Simulation:
         faults = Faults(cluster)
         for client in cluster.clients:
             client.start()
+        for lessee in cluster.lessees:
+            lessee.start()
         if scenario is not None:
             scenario(cluster)
         world.run_until(world.now_us + cluster.plan.safety_ms * MS)
@@ -186,9 +190,11 @@ class _Simulation:
             ),
             "the healed cluster does not serve every client",
         )
-        for client in clients:
+        everybody: list[Client | Lessee] = [*clients, *self._cluster.lessees]
+        for client in everybody:
             client.stop()
-        self._wait(CONVERGE_US_MAX, lambda: all(client.idle for client in clients), "a client is stuck")
+        self._wait(CONVERGE_US_MAX, lambda: all(client.idle for client in everybody), "a client is stuck")
+        self._wait(CONVERGE_US_MAX, lambda: self._no_lease_is_left(core), "a lease does not end")
         self._wait(CONVERGE_US_MAX, lambda: self._converged(core), "the healed replicas do not converge")
         self._check_watchers(core)
         for coordinator in self._cluster.coordinators:
@@ -210,6 +216,11 @@ class _Simulation:
         for watcher in watchers:
             watcher.stop()
         self._wait(CONVERGE_US_MAX, lambda: all(watcher.idle for watcher in watchers), "a watcher is stuck")
+
+    def _no_lease_is_left(self, core: list[Host]) -> bool:
+        """Neither of those that their holders know of, nor of those that were granted without their hearing of it."""
+        processes = self._members(core)
+        return bool(processes) and not any(process.machine.leases.of_table(TABLE_ID) for process in processes)
 
     def _members(self, core: list[Host]) -> list[Process]:
         leader = self._cluster.leader()

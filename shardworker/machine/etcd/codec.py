@@ -13,6 +13,7 @@ from shardworker.machine.ops import (
     Compare,
     Deleted,
     DeleteRange,
+    GrantLease,
     Operation,
     Order,
     Outcome,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from proto.etcd import rpc_pb2
+    from shardworker.machine.leases import Lease
 
 _SORT_TARGETS = (Target.KEY, Target.VERSION, Target.CREATE, Target.MOD, Target.VALUE)
 _COMPARE_TARGETS = (
@@ -118,6 +120,19 @@ def to_delete_range(request: rpc_pb2.DeleteRangeRequest) -> DeleteRange:
     return DeleteRange(request.key, request.range_end, request.prev_kv, None)
 
 
+LEASE_TTL_S_MAX = 9_000_000_000
+"""etcd's."""
+
+
+def to_grant(request: rpc_pb2.LeaseGrantRequest) -> GrantLease:
+    """Raises LeaseTTLTooLarge, InvalidRequest."""
+    if request.TTL > LEASE_TTL_S_MAX:
+        raise errors.LeaseTTLTooLarge
+    if request.TTL < 1:
+        raise errors.InvalidRequest("a lease lives for a second at least")
+    return GrantLease(request.ID, request.TTL)
+
+
 def to_txn(request: rpc_pb2.TxnRequest) -> Txn:
     """Raises EmptyKey, KeyNotFound (a RequestOp with no request set), InvalidSortOption."""
     return Txn(
@@ -179,6 +194,10 @@ def delete_body(done: Deleted) -> bytes:
     for stored in done.prev:
         parts += (b"\x1a", stored[1:])
     return b"".join(parts)
+
+
+def grant_body(lease: Lease) -> bytes:
+    return b"\x10" + varint(lease.id) + b"\x18" + varint(lease.ttl_s)
 
 
 def txn_body(done: TxnDone) -> bytes:

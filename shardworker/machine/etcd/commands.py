@@ -9,13 +9,25 @@ from proto.internal import frames_pb2 as frames
 from shardworker.machine import weight
 from shardworker.machine.etcd import codec
 from shardworker.machine.handler import Handler
-from shardworker.machine.ops import Compact, DeleteRange, Get, Put, Range, Txn, add_point_keys
+from shardworker.machine.ops import (
+    Compact,
+    DeleteRange,
+    ExpireLeases,
+    Get,
+    GrantLease,
+    Put,
+    Range,
+    RevokeLease,
+    Txn,
+    add_point_keys,
+)
 from shardworker.machine.permissions import check_operation
 from shardworker.machine.writer import read_txn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from shardworker.machine.auth import Caller
     from shardworker.machine.view import View
     from shardworker.machine.writer import Writer
 
@@ -40,6 +52,19 @@ def _parse_txn(body: bytes) -> Txn:
 def _parse_compact(body: bytes) -> Compact:
     request = rpc_pb2.CompactionRequest.FromString(body)
     return Compact(request.revision, request.physical)
+
+
+def _parse_grant(body: bytes) -> GrantLease:
+    return codec.to_grant(rpc_pb2.LeaseGrantRequest.FromString(body))
+
+
+def _parse_revoke(body: bytes) -> RevokeLease:
+    return RevokeLease(rpc_pb2.LeaseRevokeRequest.FromString(body).ID)
+
+
+def _parse_expire(body: bytes) -> ExpireLeases:
+    expired = frames.ExpiredLeases.FromString(body).leases
+    return ExpireLeases([(lease.id, lease.granted_at) for lease in expired])
 
 
 def _range(view: View, op: Get | Range) -> bytes:
@@ -74,6 +99,29 @@ def _compact(writer: Writer, op: Compact) -> bytes:
     return b""
 
 
+def _grant(writer: Writer, op: GrantLease) -> bytes:
+    return codec.grant_body(writer.grant(op.id, op.ttl_s))
+
+
+def _revoke(writer: Writer, op: RevokeLease) -> bytes:
+    writer.revoke(op.id)
+    return b""
+
+
+def _expire(writer: Writer, op: ExpireLeases) -> bytes:
+    writer.expire(op.leases)
+    return b""
+
+
+def _check_user(caller: Caller, _op: object) -> None:
+    caller.check_user()
+
+
+def _check_revoke(caller: Caller, op: RevokeLease) -> None:
+    caller.check_user()
+    caller.check_lease(op.id)
+
+
 def _awaits_sweep(op: Compact) -> int | None:
     return op.revision if op.physical else None
 
@@ -97,4 +145,7 @@ HANDLERS: dict[int, Handler[Any]] = {
     frames.ETCD_COMPACT: Handler(
         check=check_operation, parse=_parse_compact, write=_compact, awaits_sweep=_awaits_sweep
     ),
+    frames.LEASE_GRANT: Handler(check=_check_user, parse=_parse_grant, write=_grant),
+    frames.LEASE_REVOKE: Handler(check=_check_revoke, parse=_parse_revoke, write=_revoke),
+    frames.LEASE_EXPIRE: Handler(parse=_parse_expire, write=_expire),
 }

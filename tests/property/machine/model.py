@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from proto import errors
 from proto.etcd import kv_pb2, rpc_pb2
+from proto.internal import frames_pb2 as frames
 from proto.regatta import mvcc_pb2, regatta_pb2
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Change:
     revision: int
     key: bytes
     value: bytes | None
+    lease: int = 0
 
 
 def inside(key: bytes, first: bytes, end: bytes) -> bool:
@@ -39,6 +41,10 @@ class Model:
         self.revision = 1
         self.compacted = -1
         self.changes: list[Change] = []
+        self.leases: dict[int, int] = {}
+        """The entry in which each was granted."""
+        self.index = 0
+        """Of the entry whose commands are answered."""
 
     # ---- state ----------------------------------------------------------------------------------------------------
 
@@ -64,6 +70,7 @@ class Model:
                 create_revision=before.create_revision if before else change.revision,
                 mod_revision=change.revision,
                 version=before.version + 1 if before else 1,
+                lease=change.lease,
             )
         return dict(sorted(found.items()))
 
@@ -104,6 +111,12 @@ class Model:
                 return self.atomically(lambda: self.txn(request))
             case rpc_pb2.CompactionRequest():
                 return self.compact(request)
+            case rpc_pb2.LeaseGrantRequest():
+                return self.grant(request)
+            case rpc_pb2.LeaseRevokeRequest():
+                return self.atomically(lambda: self.revoke(request))
+            case frames.ExpiredLeases():
+                return self.expire(request)
             case regatta_pb2.RangeRequest():
                 page = self.page(request)
                 return regatta_pb2.RangeResponse(kvs=page.kvs, more=page.more, count=page.count)
@@ -165,8 +178,32 @@ class Model:
                 kv.value = b""
         return rpc_pb2.RangeResponse(kvs=found, more=more, count=count)
 
+    def grant(self, request: rpc_pb2.LeaseGrantRequest) -> rpc_pb2.LeaseGrantResponse:
+        if request.ID in self.leases:
+            raise errors.LeaseExists
+        self.leases[request.ID] = self.index
+        return rpc_pb2.LeaseGrantResponse(ID=request.ID, TTL=request.TTL)
+
+    def revoke(self, request: rpc_pb2.LeaseRevokeRequest) -> rpc_pb2.LeaseRevokeResponse:
+        if request.ID not in self.leases:
+            raise errors.LeaseNotFound
+        self.end(request.ID)
+        return rpc_pb2.LeaseRevokeResponse()
+
+    def expire(self, request: frames.ExpiredLeases) -> rpc_pb2.LeaseRevokeResponse:
+        for expired in request.leases:
+            if self.leases.get(expired.id) == expired.granted_at:
+                self.end(expired.id)
+                self.revision = self.seen
+        return rpc_pb2.LeaseRevokeResponse()
+
+    def end(self, lease_id: int) -> None:
+        del self.leases[lease_id]
+        attached = [key for key, kv in self.state().items() if kv.lease == lease_id]
+        self.changes.extend(Change(self.revision + 1, key, None) for key in attached)
+
     def put(self, request: rpc_pb2.PutRequest) -> rpc_pb2.PutResponse:
-        if request.lease:
+        if request.lease and request.lease not in self.leases:
             raise errors.LeaseNotFound
         return self.put_now(request)
 
@@ -175,7 +212,8 @@ class Model:
         if held is None and (request.ignore_value or request.ignore_lease):
             raise errors.KeyNotFound
         value = held.value if held is not None and request.ignore_value else request.value
-        self.changes.append(Change(self.revision + 1, request.key, value))
+        lease = held.lease if held is not None and request.ignore_lease else request.lease
+        self.changes.append(Change(self.revision + 1, request.key, value, lease))
         return rpc_pb2.PutResponse(prev_kv=held if request.prev_kv else None)
 
     def delete(self, request: rpc_pb2.DeleteRangeRequest) -> rpc_pb2.DeleteRangeResponse:
@@ -211,7 +249,7 @@ class Model:
             elif isinstance(op, rpc_pb2.PutRequest):
                 if (op.ignore_value or op.ignore_lease) and op.key not in self.state():
                     raise errors.KeyNotFound
-                if op.lease:
+                if op.lease and op.lease not in self.leases:
                     raise errors.LeaseNotFound
 
     def check_ranges(self, path: tuple[bool, list[Any]]) -> None:

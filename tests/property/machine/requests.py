@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 from config.models import LimitsConfig
 from proto import errors
 from proto.etcd import rpc_pb2
+from proto.internal import frames_pb2 as frames
 from proto.regatta import mvcc_pb2, regatta_pb2
 from proto.validation import etcd as validation
 
+LEASES = [5, -6]
 KEYS = [b"a", b"ab", b"b", b"b\0", b"c", b"\xff\xff", b"\0"]
 keys = st.sampled_from(KEYS)
 ends = st.one_of(st.just(b""), st.sampled_from([b"\0", b"a", b"b", b"c", b"d", b"\xff"]))
@@ -59,7 +61,7 @@ def _put(
     )
 
 
-etcd_puts = st.builds(_put, keys, values, flags, rarely, rarely, st.sampled_from([0] * 20 + [5]))
+etcd_puts = st.builds(_put, keys, values, flags, rarely, rarely, st.sampled_from([0] * 12 + [*LEASES] * 2))
 etcd_deletes = st.builds(rpc_pb2.DeleteRangeRequest, key=keys, range_end=ends, prev_kv=flags)
 etcd_compares = st.one_of(
     *(
@@ -69,7 +71,7 @@ etcd_compares = st.one_of(
             range_end=ends,
             target=st.just(target),
             result=st.integers(0, 3),
-            **{member: values if member == "value" else st.integers(0, 6)},
+            **{member: values if member == "value" else st.integers(-6, 6)},
         )
         for target, member in enumerate(["version", "create_revision", "mod_revision", "value", "lease"])
     )
@@ -151,7 +153,21 @@ regatta_txns = st.builds(
     failure=st.lists(regatta_ops, max_size=4),
 )
 
+lease_ids = st.sampled_from(LEASES)
+lease_commands = st.one_of(
+    st.builds(rpc_pb2.LeaseGrantRequest, ID=lease_ids, TTL=st.sampled_from([1, 60])),
+    st.builds(rpc_pb2.LeaseGrantRequest, ID=lease_ids, TTL=st.sampled_from([1, 60])),
+    st.builds(rpc_pb2.LeaseRevokeRequest, ID=lease_ids),
+    st.builds(
+        frames.ExpiredLeases,
+        leases=st.lists(
+            st.builds(frames.ExpiredLease, id=lease_ids, granted_at=st.integers(2, 12)), max_size=4
+        ),
+    ),
+)
+
 reads = st.one_of(etcd_ranges, plain_ranges, regatta_ranges)
 writes = st.one_of(
-    etcd_puts, etcd_puts, etcd_deletes, etcd_txns, etcd_txns, compactions, regatta_puts, regatta_deletes, regatta_txns
+    etcd_puts, etcd_puts, etcd_deletes, etcd_txns, etcd_txns, compactions, lease_commands,
+    regatta_puts, regatta_deletes, regatta_txns,
 )  # fmt: skip

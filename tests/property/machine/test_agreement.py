@@ -9,8 +9,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import apsw
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +20,15 @@ from proto import errors
 from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2
-from shardworker.machine import FORMAT, HistoryLimits, Listen, StateMachine, WindowLimits, history
+from shardworker.machine import (
+    FORMAT,
+    HistoryLimits,
+    Listen,
+    StateMachine,
+    WindowLimits,
+    history,
+    writer,
+)
 from tests.property.machine import requests
 from tests.property.machine.model import Model
 
@@ -42,6 +52,9 @@ _KINDS: dict[type[Message], tuple[int, type[Message]]] = {
     rpc_pb2.DeleteRangeRequest: (frames.ETCD_DELETE_RANGE, rpc_pb2.DeleteRangeResponse),
     rpc_pb2.TxnRequest: (frames.ETCD_TXN, rpc_pb2.TxnResponse),
     rpc_pb2.CompactionRequest: (frames.ETCD_COMPACT, rpc_pb2.CompactionResponse),
+    rpc_pb2.LeaseGrantRequest: (frames.LEASE_GRANT, rpc_pb2.LeaseGrantResponse),
+    rpc_pb2.LeaseRevokeRequest: (frames.LEASE_REVOKE, rpc_pb2.LeaseRevokeResponse),
+    frames.ExpiredLeases: (frames.LEASE_EXPIRE, rpc_pb2.LeaseRevokeResponse),
     regatta_pb2.RangeRequest: (frames.REGATTA_RANGE, regatta_pb2.RangeResponse),
     regatta_pb2.PutRequest: (frames.REGATTA_PUT, regatta_pb2.PutResponse),
     regatta_pb2.DeleteRangeRequest: (frames.REGATTA_DELETE_RANGE, regatta_pb2.DeleteRangeResponse),
@@ -248,6 +261,7 @@ class Cluster:
             )
             remembered = fresh.get(request_id) or self.window.find(request_id)
             if remembered is None:
+                self.models[table].index = self.index
                 remembered = fresh[request_id] = (table, request, ask(self.models[table], request))
             same = remembered[:2] == (table, request)
             known = remembered[2] if same else (0, errors.RequestIdReused)
@@ -288,6 +302,12 @@ class Cluster:
         for status in left.table_status():
             model = self.models[status.id]
             state = model.state()
+            for replica in self.replicas:
+                leases = replica.machine.leases.of_table(status.id)
+                assert {lease.id: lease.granted_at for lease in leases.values()} == model.leases
+                for lease_id in requests.LEASES:
+                    attached = [key for key, kv in state.items() if kv.lease == lease_id]
+                    assert replica.machine.lease_keys(replica.connection, status.id, lease_id) == attached
             assert (status.revision, status.compacted_revision, status.keys) == (
                 model.revision, model.floor, len(state),
             )  # fmt: skip
@@ -350,12 +370,13 @@ class Cluster:
             replica.close()
 
 
+@pytest.mark.parametrize("few_keys", [1, writer.FEW_KEYS])
 @settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 @given(st.lists(steps, min_size=5, max_size=40))
-def test_replicas_and_the_model_agree(program: list[Write | Read | Sweep | Restart]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+def test_replicas_and_the_model_agree(few_keys: int, program: list[Write | Read | Sweep | Restart]) -> None:
+    with tempfile.TemporaryDirectory() as folder, patch.object(writer, "FEW_KEYS", few_keys):
         cluster = Cluster(Path(folder))
         try:
             for step in program:

@@ -43,6 +43,8 @@ ETCD_ONLY = {
     errors.PermissionNotGranted,
     errors.InvalidAuthMgmt,
     errors.PasswordTooLong,
+    errors.LeaseExists,
+    errors.LeaseTTLTooLarge,
 }
 
 CONCURRENCY = {

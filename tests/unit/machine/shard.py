@@ -40,6 +40,9 @@ _METHODS: dict[type[Message], int] = {
     regatta_pb2.PutRequest: frames.REGATTA_PUT,
     regatta_pb2.DeleteRangeRequest: frames.REGATTA_DELETE_RANGE,
     regatta_pb2.TxnRequest: frames.REGATTA_TXN,
+    rpc_pb2.LeaseGrantRequest: frames.LEASE_GRANT,
+    rpc_pb2.LeaseRevokeRequest: frames.LEASE_REVOKE,
+    frames.ExpiredLeases: frames.LEASE_EXPIRE,
     frames.TableSpec: frames.TABLE_CREATE,
     frames.MachineLevel: frames.RAISE_LEVEL,
 }
@@ -134,6 +137,14 @@ class Shard:
         result = self.write(DeleteRangeRequest(key=key, range_end=end, prev_kv=prev_kv))
         assert result.error is None, result.error
         return result.revision, DeleteRangeResponse.FromString(result.body)
+
+    def grant(self, lease_id: int = 0, ttl_s: int = 60) -> rpc_pb2.LeaseGrantResponse:
+        result = self.write(rpc_pb2.LeaseGrantRequest(ID=lease_id, TTL=ttl_s))
+        assert result.error is None, result.error
+        return rpc_pb2.LeaseGrantResponse.FromString(result.body)
+
+    def lease_keys(self, lease_id: int) -> list[bytes]:
+        return self.machine.lease_keys(self.connection, TABLE, lease_id)
 
     def error(self, request: Message) -> type[BoathouseError]:
         """The class of the error that a request meets; its table must stay as it was."""

@@ -1,0 +1,194 @@
+"""The leases of all tables: rows in the database, a copy of them in memory, with the life of the transaction.
+
+What is replicated of a lease is that it exists, and for how long it was granted. How much of that is left is no part of
+the state: the leader counts it (replica/leases.py) and proposes the end. Which keys a lease holds is not kept here
+either: the newest row of a key names its lease, and an index over those rows leads back (tables.py), so a key that is
+put anew, moved or deleted can never be missing there, or remain.
+"""
+
+from __future__ import annotations
+
+import struct
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from zlib import crc32
+
+from proto import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import apsw
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS leases (
+    table_id INTEGER NOT NULL,
+    id INTEGER NOT NULL,
+    ttl_s INTEGER NOT NULL,
+    granted_at INTEGER NOT NULL,
+    crc INTEGER NOT NULL,          -- of all that, checked whenever the row is read
+    PRIMARY KEY (table_id, id)
+) STRICT, WITHOUT ROWID
+"""
+
+_ROW: Final = struct.Struct("<4q")
+_DRAW: Final = struct.Struct("<3q")
+_ID_MAX: Final = (1 << 63) - 1
+_UINT64_MASK: Final = (1 << 64) - 1
+
+
+class Lease(NamedTuple):
+    """One lease of a table."""
+
+    id: int
+    """Any number but 0."""
+    ttl_s: int
+    """As granted. 0 once it has ended, while keys of it are still to be deleted."""
+    granted_at: int
+    """Log index of the entry that granted it, which tells it from an earlier lease of the same id."""
+
+
+class Leases:
+    """Every lease of the shard."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        """Takes over what the database holds. Raises Corrupt."""
+        self._connection = connection
+        connection.execute(_SCHEMA)
+        self._tables: dict[int, dict[int, Lease]] = {}
+        self.checksum = 0
+        """Over all of them, whatever their order; equal on replicas that applied the same commands."""
+        self._index = self._drawn = 0
+        self._before_turn: dict[tuple[int, int], Lease | None] = {}
+        self._changed: set[tuple[int, int]] = set()
+        for table_id, *values, crc in connection.execute("SELECT * FROM leases"):
+            self._enter(table_id, _checked(table_id, values, crc))
+
+    def get(self, table_id: int, lease_id: int) -> Lease | None:
+        """The lease, unless it has ended."""
+        lease = self.find(table_id, lease_id)
+        return lease if lease is not None and lease.ttl_s else None
+
+    def find(self, table_id: int, lease_id: int) -> Lease | None:
+        """The lease, also one that has ended and still has keys."""
+        leases = self._tables.get(table_id)
+        return None if leases is None else leases.get(lease_id)
+
+    def of_table(self, table_id: int) -> Mapping[int, Lease]:
+        """All of a table, by id, those with nothing but keys left included. The next entry changes it."""
+        return self._tables.get(table_id, {})
+
+    @property
+    def tables(self) -> Mapping[int, Mapping[int, Lease]]:
+        """All of them, by table and id."""
+        return self._tables
+
+    # ---- commands ------------------------------------------------------------------------------------------
+
+    def begin_entry(self, index: int) -> None:
+        """The commands of the log entry at this index follow."""
+        self._index, self._drawn = index, 0
+
+    def grant(self, table_id: int, lease_id: int, ttl_s: int) -> Lease:
+        """Raises LeaseExists."""
+        if not lease_id:
+            lease_id = self._draw_id(table_id)
+        elif self.find(table_id, lease_id) is not None:
+            raise errors.LeaseExists
+        lease = Lease(lease_id, ttl_s, self._index)
+        self._keep(table_id, lease_id)
+        self._save(table_id, lease)
+        self._enter(table_id, lease)
+        return lease
+
+    def end_later(self, table_id: int, lease: Lease) -> None:
+        """It has ended, and some of its keys are still to be deleted."""
+        self._keep(table_id, lease.id)
+        self._leave(table_id, lease.id)
+        ended = lease._replace(ttl_s=0)
+        self._save(table_id, ended)
+        self._enter(table_id, ended)
+
+    def remove(self, table_id: int, lease: Lease) -> None:
+        """It has ended, and has no keys."""
+        self._keep(table_id, lease.id)
+        self._leave(table_id, lease.id)
+        self._connection.execute("DELETE FROM leases WHERE table_id = ? AND id = ?", (table_id, lease.id))
+
+    def drop_table(self, table_id: int) -> None:
+        """The table is no more, and its leases with it."""
+        for lease_id in list(self._tables.get(table_id, ())):
+            self._keep(table_id, lease_id)
+            self._leave(table_id, lease_id)
+        self._connection.execute("DELETE FROM leases WHERE table_id = ?", (table_id,))
+
+    def _draw_id(self, table_id: int) -> int:
+        """An id that is not in use, and in effect never was: nobody who held an earlier lease takes it for his."""
+        while True:
+            self._drawn += 1
+            seed = _DRAW.pack(table_id, self._index, self._drawn)
+            lease_id = int.from_bytes(blake2b(seed, digest_size=8).digest()) & _ID_MAX
+            if lease_id and self.find(table_id, lease_id) is None:
+                return lease_id
+
+    def _save(self, table_id: int, lease: Lease) -> None:
+        self._connection.execute(
+            "REPLACE INTO leases VALUES (?, ?, ?, ?, ?)", (table_id, *lease, _crc(table_id, lease))
+        )
+
+    # ---- what is in memory ---------------------------------------------------------------------------------
+
+    def _enter(self, table_id: int, lease: Lease) -> None:
+        leases = self._tables.get(table_id)
+        if leases is None:
+            leases = self._tables[table_id] = {}
+        leases[lease.id] = lease
+        self.checksum = (self.checksum + _digest(table_id, lease)) & _UINT64_MASK
+
+    def _leave(self, table_id: int, lease_id: int) -> None:
+        lease = self._tables[table_id].pop(lease_id)
+        self.checksum = (self.checksum - _digest(table_id, lease)) & _UINT64_MASK
+
+    def _keep(self, table_id: int, lease_id: int) -> None:
+        self._before_turn.setdefault((table_id, lease_id), self.find(table_id, lease_id))
+
+    def committed(self) -> None:
+        """The transaction is durable."""
+        if self._before_turn:
+            self._changed.update(self._before_turn)
+            self._before_turn.clear()
+
+    def rollback(self) -> None:
+        """The transaction was rolled back: everything is what it was before it."""
+        for (table_id, lease_id), before in self._before_turn.items():
+            if self.find(table_id, lease_id) is not None:
+                self._leave(table_id, lease_id)
+            if before is not None:
+                self._enter(table_id, before)
+        self._before_turn.clear()
+
+    def take_changed(self) -> set[tuple[int, int]]:
+        """Tables and ids of the leases that came, ended or went, durably, since the last call."""
+        taken, self._changed = self._changed, set()
+        return taken
+
+
+def _crc(table_id: int, lease: Lease) -> int:
+    return crc32(_ROW.pack(table_id, *lease))
+
+
+def _digest(table_id: int, lease: Lease) -> int:
+    return int.from_bytes(blake2b(_ROW.pack(table_id, *lease), digest_size=8).digest())
+
+
+def _checked(table_id: Any, values: list[Any], crc: Any) -> Lease:
+    try:
+        lease = Lease(*values)
+        sound = _crc(table_id, lease) == crc
+    except (struct.error, TypeError):
+        sound = False  # a flipped bit can change the type of a value just as well
+    if not sound:
+        raise errors.Corrupt(
+            "a row of a lease fails its checksum; the disk returned other bytes than were written"
+        )
+    return lease

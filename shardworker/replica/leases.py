@@ -1,0 +1,340 @@
+"""How long leases live: the leader counts, renews what is kept alive, and proposes the end of what has run out.
+
+**A lease is never ended early.** Its time to live counts from the moment at which the request that granted or renewed
+it was sent, by the clock of whoever leads; a leader's count of ticks never runs ahead of its clock.
+
+- A keep-alive is answered by a leader that has proved its leadership after the request had come, and has applied
+  everything that was committed then: it takes the way of a linearizable read (reads.py). So each later leader was
+  elected after the request had come, and gives every lease its full time again, with an election timeout on top, as
+  etcd does.
+- The end of a lease is an entry of the log, proposed by a leader whose own count says so. If that leader was deposed
+  before, the entry is in no later leader's log. If it was not, the entry is ahead of the one that opens the later
+  leader's term, which that leader has applied before it renews anything.
+- From the moment its end is proposed a lease is not renewed: the answer waits until the end is applied, and is then
+  that there is no such lease. What waits so, or for the proof, is refused when leadership is lost, and asks elsewhere.
+- An end names the entry that granted the lease. Another one of the same id, granted meanwhile, is not meant.
+
+**It ends soon after.** What has run out is proposed in batches, so much at a time, each as soon as there is room for
+it: neither a herd of leases nor a flood of writes holds up the other. A proposal that came to nothing is made again
+after an election timeout. While a process is stopped its ticks stand still, so that whoever was kept from renewing has
+time.
+
+Not handled here: carrying what is left of a lease from leader to leader. An election postpones its end.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from proto import errors
+from proto.etcd import rpc_pb2 as etcd
+from proto.internal import frames_pb2 as frames
+from shardworker.machine import Result
+from shardworker.raft import Role
+from shardworker.replica.deadlines import Deadlines, Key
+from shardworker.replica.part import NEVER_TICKS, Part
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from shardworker.machine.auth import Caller
+    from shardworker.machine.leases import Lease
+    from shardworker.machine.tables import TableState
+    from shardworker.raft import Term
+    from shardworker.replica.logins import Logins
+    from shardworker.replica.long_reads import LongReads
+    from shardworker.replica.part import Handler, ReplicaContext
+    from shardworker.replica.proposals import Proposals
+
+ENDING_MAX: Final = 1_000
+"""Leases whose end is proposed and not applied yet. Applying that many takes about as long as a batch of puts."""
+
+WAITING_MAX: Final = 10_000
+"""Renewals that wait for the end of their lease; any more are refused."""
+
+LISTED_LIGHT: Final = 1_000
+"""A longer list is sorted beside the loop, and so are more keys read."""
+
+GRANULARITY_TICKS: Final = 1
+"""Of the tick in which a lease was granted or renewed, all but a moment may have been over."""
+
+
+M = TypeVar("M", bound=Message)
+
+
+class _Waiter(NamedTuple):
+    identity: bytes
+    call: int
+
+
+class LeaseClock(Part):
+    """The leases of one replica's tables, in time."""
+
+    def __init__(
+        self, context: ReplicaContext, proposals: Proposals, long_reads: LongReads, logins: Logins
+    ) -> None:
+        self._core = context.core
+        self._store = context.store
+        self._machine = context.machine
+        self._outgoing = context.outgoing
+        self._proposals = proposals
+        self._long_reads = long_reads
+        self._logins = logins
+        self._tick_ms = context.cluster.raft.tick_ms
+        self._grace_ticks = self._retry_ticks = context.cluster.raft.election_ticks
+        self._led_term: Term | None = None
+        self._deadlines = Deadlines()
+        self._ending: dict[Key, int] = {}
+        """When their end was proposed last."""
+        self._waiting: dict[Key, list[_Waiter]] = {}
+        self._waiting_count = 0
+        self._proposed_count = 0
+        self._take_over_all()
+
+    @property
+    def openers(self) -> Mapping[int, Handler]:
+        """What is answered as a read that only a proven leader can answer, by frames.Method."""
+        return {
+            frames.LEASE_KEEP_ALIVE: self._keep_alive,
+            frames.LEASE_TIME_TO_LIVE: self._time_to_live,
+            frames.LEASE_LEASES: self._list,
+        }
+
+    # ---- what there is ----------------------------------------------------------------------------------------------
+
+    def _take_over_all(self) -> None:
+        self._machine.leases.take_changed()
+        self._deadlines.clear()
+        for table_id, leases in self._machine.leases.tables.items():
+            for lease in leases.values():
+                self._deadlines.add((table_id, lease.id), self._ttl_ticks(lease))
+
+    def _ttl_ticks(self, lease: Lease) -> int:
+        """One that has ended, and has keys left, is due at once."""
+        return -(-lease.ttl_s * 1000 // self._tick_ms) + GRANULARITY_TICKS if lease.ttl_s else 0
+
+    def installed(self) -> None:
+        self._ending.clear()
+        self._take_over_all()
+
+    def end_turn(self) -> None:
+        """Go on with what has run out."""
+        self._take_over_changes()
+        self._notice_leadership()
+        self._propose()
+
+    def _take_over_changes(self) -> None:
+        """Take over what this turn has granted and ended so far. Reads of the same turn ask for it too."""
+        for key in self._machine.leases.take_changed():
+            lease = self._machine.leases.find(*key)
+            self._ending.pop(key, None)
+            if lease is None:
+                self._deadlines.remove(key)
+            else:
+                self._deadlines.add(key, self._ttl_ticks(lease))
+            for waiter in self._take_waiting(key):
+                self._answer_gone(waiter, key)
+
+    # ---- time -------------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        self._deadlines.tick()
+        self._propose()
+
+    def ticks_until_action(self) -> int:
+        if self._led_term is None:
+            return NEVER_TICKS
+        if not self._ending:
+            return self._deadlines.ticks_until_due()
+        retry = min(self._ending.values()) + self._retry_ticks - self._deadlines.now
+        if len(self._ending) >= ENDING_MAX:
+            return max(1, retry)
+        return min(max(1, retry), self._deadlines.ticks_until_due())
+
+    @property
+    def _leads(self) -> bool:
+        """Whether this replica leads, and all that was counted in an earlier term is void."""
+        core = self._core
+        return self._led_term is not None and self._led_term == core.term and core.role is Role.LEADER
+
+    def _notice_leadership(self) -> None:
+        term = self._core.term if self._core.role is Role.LEADER else None
+        if term != self._led_term:
+            self._led_term = term
+            if term is not None:
+                self._deadlines.restart(self._grace_ticks)
+
+    def _propose(self) -> None:
+        """The end of what has run out, and again of what was proposed long ago."""
+        if not self._leads:
+            return
+        now = self._deadlines.now
+        due = [key for key, since in self._ending.items() if now - since >= self._retry_ticks]
+        due += self._deadlines.take_due(ENDING_MAX - len(self._ending))
+        tables: dict[int, frames.ExpiredLeases] = {}
+        for key in due:
+            table_id, lease_id = key
+            lease = self._machine.leases.find(table_id, lease_id)
+            assert lease is not None, "a lease that is gone is taken off the clock at the end of its turn"
+            self._ending[key] = now
+            batch = tables.setdefault(table_id, frames.ExpiredLeases())
+            batch.leases.add(id=lease_id, granted_at=lease.granted_at)
+        for table_id, batch in tables.items():
+            self._proposals.add_own(
+                frames.LEASE_EXPIRE, batch.SerializeToString(), self._request_id(), table_id=table_id
+            )
+
+    def _request_id(self) -> bytes:
+        """One that no other proposal has: a term has one leader, in one process."""
+        assert self._led_term is not None
+        self._proposed_count += 1
+        return b"end" + self._led_term.to_bytes(7) + self._proposed_count.to_bytes(6)
+
+    def abandon(self, why: str) -> None:
+        """Leadership is lost: whoever leads next counts anew."""
+        self._led_term = None
+        for key in self._ending:
+            self._deadlines.renew(key)
+        self._ending.clear()
+        waiting, self._waiting, self._waiting_count = self._waiting, {}, 0
+        for waiters in waiting.values():
+            for waiter in waiters:
+                self._outgoing.refuse(waiter.identity, waiter.call, errors.NotLeader(why))
+
+    # ---- requests ---------------------------------------------------------------------------------------------------
+
+    def _table(self, request: frames.Request) -> TableState:
+        """The request's table, if this replica may answer for its leases. Raises NotLeader, TableNotFound."""
+        if not self._leads:
+            raise errors.NotLeader
+        table = self._machine.tables.get(request.table_id)
+        if table is None:
+            raise errors.TableNotFound
+        self._take_over_changes()
+        return table
+
+    def _caller(self, request: frames.Request) -> Caller:
+        """Raises InvalidAuthToken, and UserEmpty for nobody where only users are served."""
+        caller = self._machine.caller(request.table_id, self._logins.identify(request))
+        caller.check_user()
+        return caller
+
+    def _keep_alive(self, identity: bytes, request: frames.Request) -> None:
+        """Raises PermissionDenied for who may not write all keys of the lease."""
+        table = self._table(request)
+        key = (table.id, _parsed(etcd.LeaseKeepAliveRequest(), request.body).ID)
+        self._caller(request).check_lease(key[1])
+        lease = self._machine.leases.find(*key)
+        waiter = _Waiter(identity, request.call)
+        if lease is None:
+            self._answer_gone(waiter, key)
+        elif key in self._ending or not lease.ttl_s:
+            if self._waiting_count >= WAITING_MAX:
+                raise errors.QueueFull(f"{self._waiting_count} renewals wait for the end of their leases")
+            self._waiting_count += 1
+            self._waiting.setdefault(key, []).append(waiter)
+        else:
+            self._deadlines.renew(key)
+            response = etcd.LeaseKeepAliveResponse(ID=lease.id, TTL=lease.ttl_s)
+            self._answer(waiter, table, response.SerializeToString())
+
+    def _take_waiting(self, key: Key) -> list[_Waiter]:
+        waiters = self._waiting.pop(key, [])
+        self._waiting_count -= len(waiters)
+        return waiters
+
+    def _answer_gone(self, waiter: _Waiter, key: Key) -> None:
+        table = self._machine.tables.get(key[0])
+        if table is None:
+            self._outgoing.refuse(waiter.identity, waiter.call, errors.TableNotFound())
+        else:
+            self._answer(waiter, table, etcd.LeaseKeepAliveResponse(ID=key[1]).SerializeToString())
+
+    def _answer(self, waiter: _Waiter, table: TableState, body: bytes) -> None:
+        self._outgoing.answer(waiter.identity, waiter.call, Result(table.revision, body))
+
+    def _time_to_live(self, identity: bytes, request: frames.Request) -> None:
+        """Raises PermissionDenied for who asks for keys and may not read all of them."""
+        table = self._table(request)
+        asked = _parsed(etcd.LeaseTimeToLiveRequest(), request.body)
+        caller = self._caller(request)
+        if asked.keys:
+            caller.check_lease_readable(asked.ID)
+        lease = self._machine.leases.get(table.id, asked.ID)
+        if lease is None:
+            gone = etcd.LeaseTimeToLiveResponse(ID=asked.ID, TTL=-1).SerializeToString()
+            self._outgoing.answer(identity, request.call, Result(table.revision, gone))
+            return
+        response = etcd.LeaseTimeToLiveResponse(
+            ID=lease.id, TTL=self._remaining_s(table.id, lease), grantedTTL=lease.ttl_s
+        )
+        if not asked.keys:
+            self._outgoing.answer(
+                identity, request.call, Result(table.revision, response.SerializeToString())
+            )
+            return
+        self._long_reads.submit(
+            identity,
+            partial(self._with_keys, table.id, table.revision, response),
+            partial(self._outgoing.answer, identity, request.call),
+        )
+
+    def _with_keys(self, table_id: int, revision: int, response: etcd.LeaseTimeToLiveResponse) -> Result:
+        """On a thread."""
+        connection = self._store.reader()
+        try:
+            response.keys.extend(self._machine.lease_keys(connection, table_id, response.ID))
+        finally:
+            self._store.close_reader(connection)
+        return Result(revision, response.SerializeToString())
+
+    def _remaining_s(self, table_id: int, lease: Lease) -> int:
+        """Whole seconds that are left. The moment that has passed of this tick counts as well."""
+        ticks = self._deadlines.deadline((table_id, lease.id)) - GRANULARITY_TICKS - self._deadlines.now
+        return max(0, min((ticks * self._tick_ms - 1) // 1000, lease.ttl_s))
+
+    def _list(self, identity: bytes, request: frames.Request) -> None:
+        """The one that ends first comes first. Raises PermissionDenied for who may not read all keys of all."""
+        table = self._table(request)
+        _parsed(etcd.LeaseLeasesRequest(), request.body)
+        caller = self._caller(request)
+        for lease_id in self._machine.leases.of_table(table.id) if caller.is_limited else ():
+            caller.check_lease_readable(lease_id)
+        deadline = self._deadlines.deadline
+        found = [
+            (deadline((table.id, lease.id)), lease.id)
+            for lease in self._machine.leases.of_table(table.id).values()
+            if lease.ttl_s
+        ]
+        answer = partial(self._outgoing.answer, identity, request.call)
+        if len(found) > LISTED_LIGHT:
+            self._long_reads.submit(identity, partial(_listed, table.revision, found), answer)
+        else:
+            answer(_listed(table.revision, found))
+
+    # ---- the end, and figures ---------------------------------------------------------------------------------------
+
+    def drained(self) -> bool:
+        return not self._waiting_count
+
+    def statistics(self) -> Mapping[str, int]:
+        return {"leases": len(self._deadlines), "leases_ending": len(self._ending)}
+
+
+def _parsed(message: M, body: bytes) -> M:
+    """The message, filled. Raises MalformedRequest."""
+    try:
+        message.ParseFromString(body)
+    except DecodeError as error:
+        raise errors.MalformedRequest(str(error)) from None
+    return message
+
+
+def _listed(revision: int, found: Iterable[tuple[int, int]]) -> Result:
+    response = etcd.LeaseLeasesResponse()
+    for _, lease_id in sorted(found):
+        response.leases.add(ID=lease_id)
+    return Result(revision, response.SerializeToString())

@@ -1,0 +1,352 @@
+"""Leases in time: who counts, who may renew, and when one ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from unittest.mock import patch
+
+import pytest
+
+from proto import errors
+from proto.etcd import rpc_pb2 as etcd
+from proto.internal import frames_pb2 as frames
+from shardworker.raft import LogIndex, MessageKind, Reason, Rejected
+from shardworker.replica import leases
+from shardworker.replica.outgoing import Outgoing
+from tests.unit.raft.lab import message
+from tests.unit.raft.replica import members
+from tests.unit.shardworker.bench import CLIENT, TABLE, Bench
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TTL_S: Final = 2
+TTL_TICKS: Final = 20
+ELECTION_TICKS: Final = 10
+LEASE: Final = 7
+
+
+def bench_with_lease(folder: Path, *voters: int, count: int = 1) -> Bench:
+    """A leader with a table and leases, each of which has a key."""
+    bench = Bench(folder, members(*voters))
+    if len(voters) == 1:
+        bench.core.campaign()
+        bench.replica.turn()
+    else:
+        bench.lead()
+    bench.write(frames.TABLE_CREATE, frames.TableSpec(id=TABLE, name="t", history=-1).SerializeToString())
+    for lease_id in range(LEASE, LEASE + count):
+        grant(bench, lease_id)
+    return bench
+
+
+def grant(bench: Bench, lease_id: int, ttl_s: int = TTL_S) -> None:
+    bench.write(frames.LEASE_GRANT, etcd.LeaseGrantRequest(ID=lease_id, TTL=ttl_s).SerializeToString())
+    put = etcd.PutRequest(key=b"%d" % lease_id, lease=lease_id)
+    bench.write(frames.ETCD_PUT, put.SerializeToString())
+
+
+def keep_alive(bench: Bench, lease_id: int = LEASE, *, work: bool = True) -> int:
+    body = etcd.LeaseKeepAliveRequest(ID=lease_id).SerializeToString()
+    return bench.ask(frames.LEASE_KEEP_ALIVE, body, work=work, linearizable=True)
+
+
+def ttl_told(bench: Bench, call: int) -> int:
+    response = etcd.LeaseKeepAliveResponse.FromString(bench.answer(call).body)
+    return response.TTL
+
+
+def time_to_live(bench: Bench, lease_id: int = LEASE) -> etcd.LeaseTimeToLiveResponse:
+    body = etcd.LeaseTimeToLiveRequest(ID=lease_id, keys=True).SerializeToString()
+    call = bench.ask(frames.LEASE_TIME_TO_LIVE, body, linearizable=True)
+    return etcd.LeaseTimeToLiveResponse.FromString(bench.answer(call).body)
+
+
+def tick(bench: Bench, ticks: int) -> None:
+    for _ in range(ticks):
+        bench.tick()
+        bench.work()
+
+
+def keys(bench: Bench) -> int:
+    """How many there are, as this replica has applied."""
+    return next(table.keys for table in bench.replica.status().tables if table.id == TABLE)
+
+
+def acknowledge_round(bench: Bench, *peers: int) -> None:
+    """The peers answer the newest heartbeat."""
+    rounds = [one.context for _, one in bench.sent if one.kind is MessageKind.HEARTBEAT]
+    for peer in peers:
+        bench.hear(message(MessageKind.HEARTBEAT_REPLY, peer, bench.core.term, context=rounds[-1]))
+    bench.work()
+
+
+def test_a_lease_ends_after_its_time_and_not_before(tmp_path: Path) -> None:
+    bench = bench_with_lease(tmp_path, 1)
+    tick(bench, TTL_TICKS)
+    assert keys(bench) == 1, "the tick in which it was granted may have been over"
+    tick(bench, 1)
+    assert keys(bench) == 0
+    assert ttl_told(bench, keep_alive(bench)) == 0
+    assert time_to_live(bench).TTL == -1
+    bench.store.close()
+
+
+def test_a_lease_that_is_kept_alive_goes_on(tmp_path: Path) -> None:
+    bench = bench_with_lease(tmp_path, 1)
+    revision = bench.replica.status().tables[-1].revision
+    index = bench.core.log.last_index
+    for _ in range(10):
+        tick(bench, TTL_TICKS)
+        call = keep_alive(bench)
+        assert ttl_told(bench, call) == TTL_S
+        assert bench.answer(call).revision == revision
+    assert bench.core.log.last_index == index, "nothing of that goes through the log"
+    tick(bench, TTL_TICKS)
+    assert keys(bench) == 1
+    tick(bench, 1)
+    assert keys(bench) == 0
+    bench.store.close()
+
+
+def test_a_loop_that_sleeps_is_awake_when_a_lease_ends(tmp_path: Path) -> None:
+    bench = bench_with_lease(tmp_path, 1)
+    passed = 0
+    while keys(bench):
+        ticks = bench.replica.ticks_until_action()
+        passed += ticks
+        for _ in range(ticks):
+            bench.replica.tick()
+        bench.replica.turn()
+        bench.work()
+        assert passed <= TTL_TICKS + 1
+    bench.store.close()
+
+
+def test_what_is_left_is_told_with_the_keys(tmp_path: Path) -> None:
+    bench = bench_with_lease(tmp_path, 1)
+    grant(bench, 8, ttl_s=50)
+    tick(bench, 4)
+    assert time_to_live(bench) == etcd.LeaseTimeToLiveResponse(ID=LEASE, TTL=1, grantedTTL=TTL_S, keys=[b"7"])
+    assert time_to_live(bench, 8).TTL == 49
+    assert time_to_live(bench, 404) == etcd.LeaseTimeToLiveResponse(ID=404, TTL=-1)
+    bench.store.close()
+
+
+@pytest.mark.parametrize("light", [0, 1_000])
+def test_leases_are_listed_in_the_order_in_which_they_end(tmp_path: Path, light: int) -> None:
+    bench = bench_with_lease(tmp_path, 1)
+    for lease_id, ttl_s in ((-8, 50), (9, 3), (10, 20)):
+        grant(bench, lease_id, ttl_s)
+    with patch.object(leases, "LISTED_LIGHT", light):
+        call = bench.ask(frames.LEASE_LEASES, linearizable=True)
+    listed = etcd.LeaseLeasesResponse.FromString(bench.answer(call).body)
+    assert [lease.ID for lease in listed.leases] == [LEASE, 9, 10, -8]
+    bench.store.close()
+
+
+@pytest.mark.parametrize("method", [frames.LEASE_KEEP_ALIVE, frames.LEASE_TIME_TO_LIVE, frames.LEASE_LEASES])
+def test_only_a_leader_answers(led: Bench, method: frames.Method.ValueType) -> None:
+    with pytest.raises(errors.NotLeader):
+        led.answer(led.ask(method, linearizable=True))
+    with pytest.raises(errors.NotLeader):
+        led.answer(led.ask(method, linearizable=False))
+
+
+@pytest.mark.parametrize("method", [frames.LEASE_KEEP_ALIVE, frames.LEASE_TIME_TO_LIVE, frames.LEASE_LEASES])
+def test_what_a_turn_grants_is_known_to_its_reads(alone: Bench, method: frames.Method.ValueType) -> None:
+    envelope = frames.Envelope()
+    grant_it = etcd.LeaseGrantRequest(ID=LEASE, TTL=TTL_S).SerializeToString()
+    envelope.requests.add(
+        call=1_001, method=frames.LEASE_GRANT, table_id=TABLE, body=grant_it, request_id=bytes(16)
+    )
+    ask = etcd.LeaseTimeToLiveRequest(ID=LEASE).SerializeToString()
+    envelope.requests.add(call=1_002, method=method, table_id=TABLE, body=ask, linearizable=True)
+    alone.replica.handle(CLIENT, envelope)
+    alone.work()
+    alone.answer(1_001)
+    alone.answer(1_002)
+
+
+def test_nonsense_is_refused(alone: Bench) -> None:
+    with pytest.raises(errors.MalformedRequest):
+        alone.answer(alone.ask(frames.LEASE_KEEP_ALIVE, b"\xff", linearizable=True))
+    with pytest.raises(errors.MethodNotServed):
+        alone.answer(alone.ask(frames.LEASE_EXPIRE, request_id=bytes(16)))
+
+
+@pytest.mark.parametrize("linearizable", [True, False])
+def test_a_leader_renews_nothing_before_it_has_proved_that_it_leads(
+    tmp_path: Path, linearizable: bool
+) -> None:
+    bench = bench_with_lease(tmp_path, 1, 2, 3)
+    tick(bench, 5)
+    left = time_left(bench)
+    body = etcd.LeaseKeepAliveRequest(ID=LEASE).SerializeToString()
+    call = bench.ask(frames.LEASE_KEEP_ALIVE, body, linearizable=linearizable)
+    assert call not in bench.replies
+    assert time_left(bench) == left
+    acknowledge_round(bench, 2)
+    assert ttl_told(bench, call) == TTL_S
+    assert time_left(bench) == left + 5
+    bench.store.close()
+
+
+def time_left(bench: Bench) -> int:
+    clock = bench.replica._leases._deadlines
+    return clock.deadline((TABLE, LEASE)) - clock.now
+
+
+def test_a_renewal_that_was_proved_in_an_earlier_term_is_not_made(tmp_path: Path) -> None:
+    """Between the proof and the answer, which may have to wait for room, leadership can go and come back."""
+    bench = bench_with_lease(tmp_path, 1, 2, 3)
+    with patch.object(Outgoing, "has_room", return_value=False):
+        call = keep_alive(bench, work=False)
+        rounds = [one.context for _, one in bench.sent if one.kind is MessageKind.HEARTBEAT]
+        bench.hear(message(MessageKind.HEARTBEAT_REPLY, 2, bench.core.term, context=rounds[-1]))
+        bench.hear(message(MessageKind.HEARTBEAT, 2, bench.core.term + 1))
+        bench.lead()
+    bench.work()
+    with pytest.raises(errors.NotLeader):
+        bench.answer(call)
+    bench.store.close()
+
+
+def test_a_keep_alive_of_a_lease_whose_end_is_proposed_waits_for_it(tmp_path: Path) -> None:
+    bench = bench_with_lease(tmp_path, 1, 2, 3)
+    until_proposed(bench)
+    call = keep_alive(bench)
+    acknowledge_round(bench, 2)
+    assert call not in bench.replies
+    assert not bench.replica.drained()
+    bench.acknowledge(2)
+    bench.work()
+    assert ttl_told(bench, call) == 0
+    assert keys(bench) == 0
+    bench.store.close()
+
+
+def until_proposed(bench: Bench) -> None:
+    """The end of the lease is in the log, and in nobody else's yet. The peers answer heartbeats meanwhile."""
+    index = bench.core.log.last_index
+    while bench.core.log.last_index == index:
+        bench.tick()
+        bench.work()
+        for peer in (2, 3):
+            bench.hear(message(MessageKind.HEARTBEAT_REPLY, peer, bench.core.term))
+
+
+def test_who_waits_for_an_end_that_is_lost_asks_elsewhere(tmp_path: Path) -> None:
+    bench = bench_with_lease(tmp_path, 1, 2, 3)
+    until_proposed(bench)
+    call = keep_alive(bench)
+    acknowledge_round(bench, 2)
+    bench.hear(message(MessageKind.HEARTBEAT, 2, bench.core.term + 1))
+    with pytest.raises(errors.NotLeader):
+        bench.answer(call)
+    assert bench.replica.drained()
+    bench.store.close()
+
+
+def test_keep_alives_that_wait_are_bounded(tmp_path: Path) -> None:
+    bench = bench_with_lease(tmp_path, 1, 2, 3)
+    until_proposed(bench)
+    with patch.object(leases, "WAITING_MAX", 1):
+        first = keep_alive(bench)
+        acknowledge_round(bench, 2)
+        second = keep_alive(bench)
+        acknowledge_round(bench, 2)
+        with pytest.raises(errors.QueueFull, match="1 renewals wait"):
+            bench.answer(second)
+    bench.acknowledge(2)
+    bench.work()
+    assert ttl_told(bench, first) == 0
+    bench.store.close()
+
+
+def test_an_end_that_came_to_nothing_is_proposed_again(tmp_path: Path) -> None:
+    bench = bench_with_lease(tmp_path, 1)
+    with patch.object(bench.core, "propose", return_value=Rejected(Reason.UNCOMMITTED_FULL)):
+        tick(bench, TTL_TICKS + 1)
+    assert keys(bench) == 1
+    tick(bench, ELECTION_TICKS - 1)
+    assert keys(bench) == 1
+    tick(bench, 1)
+    assert keys(bench) == 0
+    bench.store.close()
+
+
+def test_a_new_leader_gives_every_lease_its_time_and_an_election_more(tmp_path: Path) -> None:
+    bench = bench_with_lease(tmp_path, 1, 2, 3)
+    tick(bench, TTL_TICKS // 2)
+    bench.hear(message(MessageKind.HEARTBEAT, 2, bench.core.term + 1))
+    for _ in range(5):
+        tick(bench, ELECTION_TICKS)
+        bench.hear(message(MessageKind.HEARTBEAT, 2, bench.core.term))
+    assert keys(bench) == 1, "no follower ends a lease"
+    bench.lead()
+    assert time_left(bench) >= TTL_TICKS + ELECTION_TICKS
+    index = bench.core.log.last_index
+    for _ in range(TTL_TICKS + ELECTION_TICKS - 1):
+        tick(bench, 1)
+        acknowledge_all(bench)
+    assert bench.core.log.last_index == index
+    for _ in range(3):
+        tick(bench, 1)
+        acknowledge_all(bench)
+    assert keys(bench) == 0
+    bench.store.close()
+
+
+def acknowledge_all(bench: Bench) -> None:
+    for peer in (2, 3):
+        bench.hear(message(MessageKind.HEARTBEAT_REPLY, peer, bench.core.term))
+        bench.acknowledge(peer)
+    bench.work()
+
+
+def test_a_lease_survives_a_restart_with_all_its_time(tmp_path: Path) -> None:
+    bench = bench_with_lease(tmp_path, 1)
+    tick(bench, TTL_TICKS - 2)
+    bench.store.close()
+    bench = Bench(tmp_path, members(1))
+    bench.core.campaign()
+    bench.replica.turn()
+    bench.work()
+    tick(bench, TTL_TICKS)
+    assert keys(bench) == 1
+    tick(bench, ELECTION_TICKS + 1)
+    assert keys(bench) == 0
+    bench.store.close()
+
+
+def test_leases_that_end_together_end_in_bounded_batches(tmp_path: Path) -> None:
+    bench = bench_with_lease(tmp_path, 1, count=25)
+    before = bench.core.log.last_index
+    with patch.object(leases, "ENDING_MAX", 10):
+        tick(bench, TTL_TICKS)
+        bench.replica.tick()
+        bench.work()
+    assert keys(bench) == 0, "without waiting for another tick"
+    batches = [
+        frames.CommandBatch.FromString(entry.data)
+        for entry in bench.store.log.entries(
+            LogIndex(before + 1), LogIndex(bench.core.log.last_index + 1), 1 << 20
+        )
+    ]
+    sizes = [
+        len(frames.ExpiredLeases.FromString(command.body).leases)
+        for batch in batches
+        for command in batch.commands
+    ]
+    assert max(sizes) <= 10
+    assert sum(sizes) == 25
+    bench.store.close()
+
+
+def test_the_clock_starts_over_with_a_snapshot(alone: Bench) -> None:
+    grant(alone, LEASE)
+    clock = alone.replica._leases
+    clock.installed()
+    assert time_left(alone) == TTL_TICKS + 1
+    assert clock.statistics() == {"leases": 1, "leases_ending": 0}
