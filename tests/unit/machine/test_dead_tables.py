@@ -107,7 +107,7 @@ def test_all_that_belonged_to_a_table_is_freed_in_steps() -> None:
     while shard.sweep_once(rows_max=5):
         steps += 1
     assert steps >= 8, "20 versions and as many live keys, five a step"
-    assert sql_tables(shard) == {f"t{TABLE + 1}_{part}" for part in ("rev", "live", "dead")}
+    assert sql_tables(shard) == {f"t{TABLE + 1}_{part}" for part in ("rev", "live", "leased", "dead")}
     assert not shard.machine.is_compacting
 
 
