@@ -216,7 +216,7 @@ class Coordinator:
                 progress_interval_s=cluster.watch.progress_interval_ms / 1000,
             ),
             EtcdCluster(calls, tables, cluster, self._topology),
-            EtcdMaintenance(tables, statuses, cluster),
+            EtcdMaintenance(calls, tables, statuses, cluster, node),
             RegattaKV(calls, RegattaHeaders(replica_id=node.id)),
             RegattaCluster(self._catalog, statuses, cluster, self._topology, node),
             EtcdLock(self._etcd, asyncio.get_running_loop()),

@@ -192,6 +192,12 @@ METHODS: Final[dict[str, Method]] = {
     "/etcdserverpb.Maintenance/Alarm": Method(
         api=_E, access=Access.COORDINATOR, permission=Permission.NONE, http=("/v3/maintenance/alarm",)
     ),
+    "/etcdserverpb.Maintenance/MoveLeader": Method(
+        api=_E,
+        access=Access.COORDINATOR,
+        permission=Permission.ROOT,
+        http=("/v3/maintenance/transfer-leadership",),
+    ),
     "/v3lockpb.Lock/Lock": Method(api=_C, access=Access.COORDINATOR, waits=True, http=("/v3/lock/lock",)),
     "/v3lockpb.Lock/Unlock": Method(api=_C, access=Access.COORDINATOR, http=("/v3/lock/unlock",)),
     "/v3electionpb.Election/Campaign": Method(

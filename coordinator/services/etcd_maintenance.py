@@ -1,4 +1,4 @@
-"""etcdserverpb.Maintenance, as far as `etcdctl endpoint status` and `endpoint health` need it."""
+"""etcdserverpb.Maintenance. What a member is to etcd, the replica of the table's shard on this node is here."""
 
 from __future__ import annotations
 
@@ -8,26 +8,38 @@ from coordinator.services.decoding import decode
 from coordinator.shards.replica_status import table_revision
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
+from proto.ids import NodeId
+from proto.internal import frames_pb2 as frames
 
 if TYPE_CHECKING:
-    from config import ClusterConfig
+    from config import ClusterConfig, NodeConfig
     from coordinator.api.call import Call, Handler
     from coordinator.services.etcd_tables import EtcdTables
     from coordinator.shards.replica_status import ReplicaStatuses
+    from coordinator.shards.table_calls import TableCalls
     from proto.catalog import TableEntry
-    from proto.internal import frames_pb2 as frames
 
 VERSION: Final = "3.5.21"
 """The etcd that we behave as. Clients compare it: kube-apiserver wants 3.5.13 at least."""
 
 
 class EtcdMaintenance:
-    """Status, Alarm GET. What a member is to etcd, the replica of the table's shard on this node is here."""
+    """Status, Alarm, MoveLeader."""
 
-    def __init__(self, tables: EtcdTables, statuses: ReplicaStatuses, cluster: ClusterConfig) -> None:
+    def __init__(
+        self,
+        calls: TableCalls,
+        tables: EtcdTables,
+        statuses: ReplicaStatuses,
+        cluster: ClusterConfig,
+        node: NodeConfig,
+    ) -> None:
+        self._calls = calls
         self._tables = tables
         self._statuses = statuses
         self._cluster = cluster
+        self._node = NodeId(node.id)
+        self._nodes = {cluster.member_id(one.id): NodeId(one.id) for one in cluster.nodes.values()}
 
     @property
     def handlers(self) -> dict[str, Handler]:
@@ -35,6 +47,7 @@ class EtcdMaintenance:
         return {
             "/etcdserverpb.Maintenance/Status": self.status,
             "/etcdserverpb.Maintenance/Alarm": self.alarm,
+            "/etcdserverpb.Maintenance/MoveLeader": self.move_leader,
         }
 
     async def status(self, call: Call) -> bytes:
@@ -81,6 +94,23 @@ class EtcdMaintenance:
                     response.alarms.add(memberID=self._cluster.member_id(replica.node), alarm=etcd.NOSPACE)
         newest = max(replicas, key=lambda replica: table_revision(replica, table.id))
         return self._header(table, newest) + response.SerializeToString()
+
+    async def move_leader(self, call: Call) -> bytes:
+        """Make another member lead the table's shard; answered when it does. Only the leader itself takes this."""
+        request = decode(etcd.MoveLeaderRequest.FromString, call.body)
+        table = await self._tables.find(call)
+        # A node that is no member of the cluster has no number, and 0 would leave the choice to the leader.
+        target = self._nodes.get(request.targetID)
+        if self._calls.leader_believed(table) != self._node:
+            raise errors.MemberNotLeader
+        if target is None:
+            raise errors.BadTransferee(f"no member has the id {request.targetID}")
+        body = frames.TransferLeader(target=target, wait=True).SerializeToString()
+        try:
+            await self._calls.ask_replica(table, self._node, frames.TRANSFER_LEADER, body, call.deadline)
+        except errors.NotLeader:
+            raise errors.MemberNotLeader from None
+        return b""  # without a header, as etcd's
 
     def _header(self, table: TableEntry, replica: frames.ReplicaStatus) -> bytes:
         return self._tables.header(table, revision=table_revision(replica, table.id), term=replica.term)

@@ -125,6 +125,21 @@ class TableCalls:
         assert call.replica is not None
         return table, call.replica.node, reply
 
+    async def ask_replica(
+        self,
+        table: TableEntry,
+        node: NodeId,
+        method: frames.Method.ValueType,
+        body: bytes,
+        deadline: float,
+    ) -> frames.Reply:
+        """What the replica of the table's shard on this node answers, and no other. Raises NoLeader if it is out of
+        reach, and NotLeader if only the leader can answer."""
+        access = COMMANDS[method].access
+        return await self._driver.ask(
+            Call(table.shard, node, access, method, table.id, body, deadline=deadline)
+        )
+
     async def write(
         self,
         table: TableEntry,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from proto.regatta import early_pb2 as early
@@ -172,3 +173,29 @@ async def test_regatta_status_puts_a_tables_trouble_into_its_errors(tmp_path: Pa
         answer = await regatta_cluster(cluster).Status(regatta.StatusRequest())
         assert not answer.tables
         assert list(answer.errors) == ["default: no replica of shard 2 answers"]
+
+
+@in_loop
+async def test_leadership_moves_to_the_member_that_is_named(tmp_path: Path) -> None:
+    async with running(tmp_path, leader=1) as cluster:
+        move = maintenance(cluster).MoveLeader
+        target = cluster.cluster.member_id("n3")
+        cluster.workers[1, 1].script[frames.TRANSFER_LEADER] = lambda _: frames.Reply()
+        assert (await move(etcd.MoveLeaderRequest(targetID=target))) == etcd.MoveLeaderResponse()
+        (request,) = cluster.workers[1, 1].requests(frames.TRANSFER_LEADER)
+        asked = frames.TransferLeader.FromString(request.body)
+        assert (asked.target, asked.wait) == (3, True)
+
+
+@in_loop
+async def test_leadership_moves_to_nobody_unknown_and_from_nobody_else(tmp_path: Path) -> None:
+    async with running(tmp_path, leader=1) as cluster:
+        move = maintenance(cluster).MoveLeader
+        unknown = await refused(move(etcd.MoveLeaderRequest(targetID=1)))
+        assert unknown == ("FAILED_PRECONDITION", "etcdserver: bad leader transferee")
+        cluster.workers[1, 1].script[frames.TRANSFER_LEADER] = lambda _: errors.NotLeader()
+        here = etcd.MoveLeaderRequest(targetID=cluster.cluster.member_id("n1"))
+        assert await refused(move(here)) == ("FAILED_PRECONDITION", "etcdserver: not leader")
+    async with running(tmp_path, leader=2) as cluster:
+        move = maintenance(cluster).MoveLeader
+        assert await refused(move(here)) == ("FAILED_PRECONDITION", "etcdserver: not leader")
