@@ -109,6 +109,9 @@ COMMANDS: Final[dict[int, Command]] = {
     frames.TRANSFER_LEADER: Command(access=Access.LEADER),
     frames.RAISE_LEVEL: Command(access=Access.INTERNAL),
     frames.TABLE_CHANGES: Command(access=Access.REPLICA),
+    frames.ETCD_ALARM: Command(access=Access.WRITE, frees_space=True),
+    frames.TABLE_QUOTA: Command(access=Access.INTERNAL),
+    frames.TABLE_FREED: Command(access=Access.INTERNAL),
 }
 
 

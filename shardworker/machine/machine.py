@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from proto import errors
 from proto.catalog import CATALOG_ID, CATALOG_NAME, CATALOG_SHARD
 from proto.methods import REQUEST_ID_BYTES
-from shardworker.machine import sweep
+from shardworker.machine import quota, sweep
 from shardworker.machine.budget import EntryBudget
 from shardworker.machine.changes import Change, Listen, Recorder
 from shardworker.machine.handler import Handler, Result, TooNew
@@ -221,8 +221,11 @@ class StateMachine:
         writer.begin()
         assert handler.write is not None
         try:
+            quota.check_takes(table, handler, request.op)
             body = handler.write(writer, request.op)
         except errors.BoathouseError as error:
+            if isinstance(error, errors.QuotaExceeded):
+                quota.note_refused(table)
             writer.refuse()
             return Result(table.revision, b"", error)
         writer.end()
@@ -258,6 +261,17 @@ class StateMachine:
     def lease_exists(self, table_id: int, lease_id: int) -> bool:
         """Whether a put may attach to this lease."""
         return False
+
+    def check_takes(self, request: frames.Request) -> None:
+        """Raises QuotaExceeded or CorruptAlarm for a write that its table would refuse now: it need not be proposed.
+
+        One that may have been applied before is let through, to get its first answer."""
+        table = self.tables.get(request.table_id)
+        if table is None or not (table.full or table.alarms) or self._remembered(request.request_id):
+            return
+        parsed = self.parse(request.method, request.table_id, request.body)
+        if parsed.error is None and parsed.handler is not None:
+            quota.check_takes(table, parsed.handler, parsed.op)
 
     @property
     def rows_visited(self) -> int:
@@ -372,7 +386,16 @@ class StateMachine:
         """One number over the level and all tables' rolling checksums and revisions, for comparing replicas."""
         total = self.level
         for table in self.tables:
-            for part in (table.id, table.revision, table.compacted, table.keys, table.checksum):
+            parts = (
+                table.id,
+                table.revision,
+                table.compacted,
+                table.keys,
+                table.checksum,
+                table.written_bytes,
+            )
+            alarms = (part for one in table.alarms for part in one)
+            for part in (*parts, table.freed_bytes, table.quota_bytes, int(table.full), *alarms):
                 total = ((total ^ (part & _UNSIGNED_64)) * 0x100000001B3) & _UNSIGNED_64
         return total
 

@@ -11,12 +11,15 @@ before any statement of the latter kind.
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING, Any, assert_never
 from zlib import crc32
 
+import apsw
+
 from proto import errors
 from proto.varint import read_varint, varint, varint_bytes
-from shardworker.machine import budget
+from shardworker.machine import budget, quota
 from shardworker.machine.changes import Edit, Listen
 from shardworker.machine.ops import (
     Deleted,
@@ -32,13 +35,11 @@ from shardworker.machine.ops import (
     TxnDone,
 )
 from shardworker.machine.rows import PendingRows
-from shardworker.machine.tables import CHANGES_MAX, SUB_BITS, TableState
+from shardworker.machine.tables import CHANGE_BYTES, CHANGES_MAX, SUB_BITS, TableState
 from shardworker.machine.view import View, pair_bytes, parse, span_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import apsw
 
     from shardworker.machine.changes import Recorder
 
@@ -117,10 +118,15 @@ class Writer(View):
     def finish(self) -> None:
         """The entry's last command has ended: writes what is pending."""
         self._rows.flush()
+        table, sql = self.table, self.sql
         if self._replaced:
-            self.connection.executemany(self.sql.delete_change, [(id_,) for id_ in self._replaced])
+            ids = self._replaced
+            table.written_bytes -= self._execute_now(sql.removed_bytes, (apsw.carray(array("q", ids)),)).get
+            self.connection.executemany(sql.delete_change, [(id_,) for id_ in ids])
         for span in self._replaced_spans:
-            self._execute_now(self.sql.delete_replaced, span)
+            table.written_bytes -= self._execute_now(sql.replaced_bytes, span).get
+            self._execute_now(sql.delete_replaced, span)
+        quota.note_changed(table)
 
     @property
     def changes(self) -> int:
@@ -182,6 +188,7 @@ class Writer(View):
         stored = encode_pair(key, create_revision, revision, version, value, lease)
         crc = crc32(stored)
         rows.put(key, before, (id_, create_revision, version, lease), stored, crc)
+        table.written_bytes += len(key) + len(stored) + CHANGE_BYTES
         self._mix(id_, crc)
         if self._listen is not None:
             self._edits.append(Edit(key, stored, held))
@@ -209,6 +216,7 @@ class Writer(View):
         if self.table.history == 0:
             self._replaced.append(prev_id)
         self.table.keys -= 1
+        self.table.written_bytes += len(op.key) + CHANGE_BYTES
         self._mix(id_, crc)
         if self._listen is not None:
             self._edits.append(Edit(op.key, None, held))
@@ -233,13 +241,16 @@ class Writer(View):
         self.execute(self.sql.drop_live[bounded], span)
         self._rows.forget()
         crc = 0
+        size_bytes = count * CHANGE_BYTES
         for (key,) in self.execute(self.sql.changed_keys, (first, end)):
             crc = crc32(key, crc32(varint(len(key)), crc))
+            size_bytes += len(key)
         if self._listen is not None:
             self._note_span(first, end)
         if self.table.history == 0:
             self._replaced_spans.append((first, end))
         self.table.keys -= count
+        self.table.written_bytes += size_bytes
         self._next_id = end
         self._mix(first, crc)
         return Deleted(self.revision, count if op.counted else 0, prev)
@@ -295,7 +306,7 @@ class Writer(View):
     def _atomically(self, path: Path) -> TxnDone:
         """Runs a transaction so that an error leaves nothing of it behind."""
         table = self.table
-        keys, checksum = table.keys, table.checksum
+        keys, checksum, written_bytes = table.keys, table.checksum, table.written_bytes
         replaced, spans = len(self._replaced), len(self._replaced_spans)
         # By hand, because a full disk may end the whole transaction, and a `with` would then hide that error.
         self.execute("SAVEPOINT command")
@@ -305,7 +316,7 @@ class Writer(View):
             self._rows.forget()
             self._execute_now("ROLLBACK TO command")
             self._execute_now("RELEASE command")
-            table.keys, table.checksum = keys, checksum
+            table.keys, table.checksum, table.written_bytes = keys, checksum, written_bytes
             del self._replaced[replaced:], self._replaced_spans[spans:]
             self._next_id = self._base
             self._edits.clear()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames
-from shardworker.machine import weight
+from shardworker.machine import quota, weight
 from shardworker.machine.etcd import codec
 from shardworker.machine.handler import Handler
 from shardworker.machine.ops import Compact, DeleteRange, Get, Put, Range, Txn, add_point_keys
@@ -70,14 +70,32 @@ def _awaits_sweep(op: Compact) -> int | None:
     return op.revision if op.physical else None
 
 
+def _parse_alarm(body: bytes) -> quota.AlarmChange:
+    change = frames.AlarmChange.FromString(body)
+    return quota.AlarmChange(change.alarm.member, change.alarm.alarm, change.activate, change.holds_table)
+
+
+def _alarm(writer: Writer, op: quota.AlarmChange) -> bytes:
+    response = rpc_pb2.AlarmResponse()
+    if quota.change_alarm(writer.table, op):
+        response.alarms.add(memberID=op.member, alarm=rpc_pb2.AlarmType.ValueType(op.alarm))
+    return response.SerializeToString()
+
+
 HANDLERS: dict[int, Handler[Any]] = {
     frames.ETCD_RANGE: Handler(parse=_parse_range, read=_range, is_heavy=weight.is_heavy),
-    frames.ETCD_PUT: Handler(parse=_parse_put, write=_put, add_keys=add_point_keys),
+    frames.ETCD_PUT: Handler(parse=_parse_put, write=_put, add_keys=add_point_keys, cost=quota.cost),
     frames.ETCD_DELETE_RANGE: Handler(
         parse=_parse_delete_range, write=_delete_range, add_keys=add_point_keys
     ),
     frames.ETCD_TXN: Handler(
-        parse=_parse_txn, write=_txn, read=_read_txn, is_heavy=weight.is_heavy, add_keys=add_point_keys
+        parse=_parse_txn,
+        write=_txn,
+        read=_read_txn,
+        is_heavy=weight.is_heavy,
+        add_keys=add_point_keys,
+        cost=quota.cost,
     ),
     frames.ETCD_COMPACT: Handler(parse=_parse_compact, write=_compact, awaits_sweep=_awaits_sweep),
+    frames.ETCD_ALARM: Handler(parse=_parse_alarm, write=_alarm, under_alarm=True),
 }

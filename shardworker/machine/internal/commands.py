@@ -12,12 +12,17 @@ from shardworker.machine.tables import REVISION_MAX, TableState
 if TYPE_CHECKING:
     from shardworker.machine.handler import Shard
     from shardworker.machine.view import View
+    from shardworker.machine.writer import Writer
+
+QUOTA_BYTES_MAX: Final = (1 << 63) - 1
+"""What its column holds."""
 
 NAME_BYTES_MAX: Final = 1024
 """Of a table. What may be in a name is the coordinator's business; here it only has to fit into a row."""
 
 
 def table_status(table: TableState) -> frames.TableStatus:
+    alarms = [frames.TableAlarm(member=member, alarm=alarm) for member, alarm in table.alarms]
     return frames.TableStatus(
         id=table.id,
         name=table.name,
@@ -26,6 +31,10 @@ def table_status(table: TableState) -> frames.TableStatus:
         history=table.history,
         keys=table.keys,
         checksum=table.checksum,
+        size_bytes=table.size_bytes,
+        quota_bytes=table.quota_bytes,
+        full=table.full,
+        alarms=alarms,
     )
 
 
@@ -52,6 +61,24 @@ def _raise_level(shard: Shard, to: frames.MachineLevel) -> Result:
     return Result(0, b"")
 
 
+def _parse_quota(body: bytes) -> frames.TableQuota:
+    quota = frames.TableQuota.FromString(body)
+    if quota.quota_bytes > QUOTA_BYTES_MAX:
+        raise errors.InvalidRequest(f"a quota is at most {QUOTA_BYTES_MAX} bytes")
+    return quota
+
+
+def _set_quota(writer: Writer, op: frames.TableQuota) -> bytes:
+    writer.table.quota_bytes = op.quota_bytes
+    return b""
+
+
+def _note_freed(writer: Writer, op: frames.TableFreed) -> bytes:
+    table = writer.table
+    table.freed_bytes = max(table.freed_bytes, op.total_bytes)
+    return b""
+
+
 def _status(view: View, op: None) -> bytes:
     return table_status(view.table).SerializeToString()
 
@@ -59,5 +86,7 @@ def _status(view: View, op: None) -> bytes:
 HANDLERS: dict[int, Handler[Any]] = {
     frames.TABLE_CREATE: Handler(parse=frames.TableSpec.FromString, on_shard=_create_table),
     frames.RAISE_LEVEL: Handler(parse=frames.MachineLevel.FromString, on_shard=_raise_level),
+    frames.TABLE_QUOTA: Handler(parse=_parse_quota, write=_set_quota, under_alarm=True),
+    frames.TABLE_FREED: Handler(parse=frames.TableFreed.FromString, write=_note_freed, under_alarm=True),
     frames.TABLE_STATUS: Handler(parse=lambda body: None, read=_status),
 }
