@@ -112,6 +112,8 @@ COMMANDS: Final[dict[int, Command]] = {
     frames.ETCD_ALARM: Command(access=Access.WRITE, frees_space=True),
     frames.TABLE_QUOTA: Command(access=Access.INTERNAL),
     frames.TABLE_FREED: Command(access=Access.INTERNAL),
+    frames.ETCD_HASH_KV: Command(access=Access.READ),
+    frames.DEFRAGMENT: Command(access=Access.REPLICA),
 }
 
 
@@ -172,7 +174,8 @@ class Method:
     http: tuple[str, ...] = ()
     """Paths of the JSON gateway, each a POST."""
     waits: bool = False
-    """Whether it may wait for other clients: only its own client sets an end to that."""
+    """Whether it may take as long as it likes, waiting for other clients or at work: only its own client sets an end to
+    that."""
 
 
 _E, _C, _R, _G = ApiName.ETCD, ApiName.ETCD_CONCURRENCY, ApiName.REGATTA, ApiName.GRPC
@@ -200,6 +203,19 @@ METHODS: Final[dict[str, Method]] = {
         access=Access.COORDINATOR,
         permission=Permission.ROOT,
         http=("/v3/maintenance/transfer-leadership",),
+    ),
+    "/etcdserverpb.Maintenance/Defragment": Method(
+        api=_E,
+        access=Access.COORDINATOR,
+        permission=Permission.ROOT,
+        http=("/v3/maintenance/defragment",),
+        waits=True,
+    ),
+    "/etcdserverpb.Maintenance/Hash": Method(
+        api=_E, access=Access.READ, permission=Permission.ROOT, http=("/v3/maintenance/hash",), waits=True
+    ),
+    "/etcdserverpb.Maintenance/HashKV": Method(
+        api=_E, access=Access.READ, permission=Permission.ROOT, http=("/v3/maintenance/hashkv",), waits=True
     ),
     "/v3lockpb.Lock/Lock": Method(api=_C, access=Access.COORDINATOR, waits=True, http=("/v3/lock/lock",)),
     "/v3lockpb.Lock/Unlock": Method(api=_C, access=Access.COORDINATOR, http=("/v3/lock/unlock",)),

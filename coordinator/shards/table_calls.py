@@ -74,6 +74,10 @@ class TableCalls:
         """The leader of the table's shard as last heard."""
         return self._driver.routes(table.shard).leader_believed
 
+    def nearest(self, table: TableEntry) -> NodeId | None:
+        """The node whose replica answers what may be stale: this one if it has one."""
+        return self._driver.routes(table.shard).nearest()
+
     async def read(
         self,
         table: TableEntry,

@@ -62,6 +62,10 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     """body: TableQuota; proposed by the leader, from its cluster file"""
     TABLE_FREED: _Method.ValueType  # 102
     """body: TableFreed; proposed by the leader, from its sweep"""
+    ETCD_HASH_KV: _Method.ValueType  # 103
+    """body: HashKVRequest; answered in parts, of which the last has the hash"""
+    DEFRAGMENT: _Method.ValueType  # 104
+    """answered once the pages that were free are given back to the disk"""
 
 class Method(_Method, metaclass=_MethodEnumTypeWrapper):
     """Which operation a Request or a Command carries. The body is the request message of that API, as it came."""
@@ -99,6 +103,10 @@ TABLE_QUOTA: Method.ValueType  # 101
 """body: TableQuota; proposed by the leader, from its cluster file"""
 TABLE_FREED: Method.ValueType  # 102
 """body: TableFreed; proposed by the leader, from its sweep"""
+ETCD_HASH_KV: Method.ValueType  # 103
+"""body: HashKVRequest; answered in parts, of which the last has the hash"""
+DEFRAGMENT: Method.ValueType  # 104
+"""answered once the pages that were free are given back to the disk"""
 Global___Method: _TypeAlias = Method  # noqa: Y015
 
 @_typing.final

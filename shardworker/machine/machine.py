@@ -322,8 +322,11 @@ class StateMachine:
             if table is None or request.error is not None or handler is None or handler.parts is None:
                 yield _read(connection, table, request)
                 return
-            for body, more in handler.parts(View(connection, table), request.op):
-                yield Result(table.revision, body, more=more)
+            try:
+                for body, more in handler.parts(View(connection, table), request.op):
+                    yield Result(table.revision, body, more=more)
+            except errors.BoathouseError as error:
+                yield Result(table.revision, b"", error)
 
     def is_heavy(self, request: Parsed) -> bool:
         """Whether a read should run beside the loop, on a connection of its own.

@@ -118,6 +118,8 @@ class TableSql:
         "bury_span",
         "change",
         "changed_keys",
+        "changes",
+        "changes_and_heads",
         "dead",
         "dead_of_many",
         "dead_span",
@@ -221,6 +223,11 @@ class TableSql:
             ),
             False: f"SELECT id, key, kv, NULL FROM {rev} WHERE id >= ? ORDER BY id",
         }
+        self.changes = f"SELECT id, key, kv, NULL FROM {rev} WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
+        self.changes_and_heads = (
+            f"SELECT r.id, r.key, r.kv, ifnull(l.id, d.id) FROM {rev} r LEFT JOIN {live} l ON l.key = r.key"
+            f" LEFT JOIN {dead} d ON d.key = r.key WHERE r.id >= ? AND r.id < ? ORDER BY r.id LIMIT ?"
+        )
         self.sweep = (
             f"SELECT id, key, kv ISNULL, prev FROM {rev} WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
         )

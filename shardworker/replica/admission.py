@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from shardworker.replica.outgoing import Outgoing
     from shardworker.replica.part import Handler, Parts
     from shardworker.replica.proposals import Proposals
+    from shardworker.replica.quotas import Quotas
     from shardworker.replica.reads import Reads
 
 
@@ -38,6 +39,7 @@ class Admission:
         reads: Reads,
         sweep: HistorySweep,
         levels: Levels,
+        quotas: Quotas,
         parts: Parts,
         status: Handler,
     ) -> None:
@@ -49,6 +51,7 @@ class Admission:
         self._reads = reads
         self._sweep = sweep
         self._levels = levels
+        self._quotas = quotas
         self._parts = parts
         self._handlers: dict[int, Handler] = {frames.REPLICA_STATUS: status}
         for part in parts:
@@ -80,6 +83,7 @@ class Admission:
                 self._levels.check_knows(request.method)
                 self._disk_space.check_takes(request)
                 self._sweep.check_takes(request)
+                self._quotas.check_takes(request)
                 self._proposals.admit(identity, request)
             case Access.READ:
                 if request.linearizable:

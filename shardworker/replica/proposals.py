@@ -131,10 +131,12 @@ class Proposals(Part):
         """Take a write for the next turn. Raises QueueFull or MalformedRequest."""
         self._queue.admit(identity, request)
 
-    def add_own(self, method: frames.Method.ValueType, body: bytes, request_id: bytes) -> None:
+    def add_own(
+        self, method: frames.Method.ValueType, body: bytes, request_id: bytes, *, table_id: int = 0
+    ) -> None:
         """Take a command of this leader's own for the next turn. Like any it may be lost with its leadership, and be
         applied all the same; it is applied once for each id."""
-        self._queue.add(frames.Request(method=method, body=body, request_id=request_id))
+        self._queue.add(frames.Request(method=method, table_id=table_id, body=body, request_id=request_id))
 
     def propose(self) -> None:
         """Give the core what has arrived, as one entry if it fits."""

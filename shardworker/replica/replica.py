@@ -27,6 +27,7 @@ from shardworker.raft import EntryKind, MessageKind, NodeId
 from shardworker.replica.admission import Admission
 from shardworker.replica.census import Census
 from shardworker.replica.cursors import Cursors
+from shardworker.replica.defragment import Defragment
 from shardworker.replica.disk_space import DiskSpace
 from shardworker.replica.feed import Feed
 from shardworker.replica.history_sweep import HistorySweep
@@ -38,6 +39,7 @@ from shardworker.replica.long_reads import LongReads
 from shardworker.replica.outgoing import Outgoing
 from shardworker.replica.part import Parts, ReplicaContext
 from shardworker.replica.proposals import Proposals
+from shardworker.replica.quotas import Quotas
 from shardworker.replica.reads import Reads
 from shardworker.replica.rebuild import Rebuild
 from shardworker.replica.snapshots import Snapshots
@@ -116,13 +118,15 @@ class Replica:
         self._proposals = Proposals(context, wall_clock_ms)
         self._long_reads = LongReads(context)
         self._cursors = Cursors(context, self._long_reads, first_cursor=life)
-        self._reads = Reads(context, self._long_reads, {frames.REGATTA_ITERATE: self._cursors.open})
+        in_parts = (frames.REGATTA_ITERATE, frames.ETCD_HASH_KV)
+        self._reads = Reads(context, self._long_reads, dict.fromkeys(in_parts, self._cursors.open))
         self._leadership = Leadership(context)
         self._disk_space = DiskSpace(context, self._leadership)
         self._sweep = HistorySweep(context)
         self._snapshots = Snapshots(context)
         self._integrity = Integrity(context, stop_serving=self._abandon)
         self._levels = Levels(context, self._proposals)
+        self._quotas = Quotas(context, self._proposals)
         self._census = Census(context, founders, life)
         self._links = Links(context)
         self._messages_refused = 0
@@ -141,6 +145,8 @@ class Replica:
                 self._integrity,
                 Rebuild(context),
                 self._levels,
+                self._quotas,
+                Defragment(context),
                 self._census,
             ]
         )
@@ -152,6 +158,7 @@ class Replica:
             reads=self._reads,
             sweep=self._sweep,
             levels=self._levels,
+            quotas=self._quotas,
             parts=self._parts,
             status=self._answer_status,
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import quota, weight
-from shardworker.machine.etcd import codec
+from shardworker.machine.etcd import codec, hashing
 from shardworker.machine.handler import Handler
 from shardworker.machine.ops import Compact, DeleteRange, Get, Put, Range, Txn, add_point_keys
 from shardworker.machine.writer import read_txn
@@ -97,5 +97,6 @@ HANDLERS: dict[int, Handler[Any]] = {
         cost=quota.cost,
     ),
     frames.ETCD_COMPACT: Handler(parse=_parse_compact, write=_compact, awaits_sweep=_awaits_sweep),
+    frames.ETCD_HASH_KV: Handler(parse=rpc_pb2.HashKVRequest.FromString, parts=hashing.hash_parts),
     frames.ETCD_ALARM: Handler(parse=_parse_alarm, write=_alarm, under_alarm=True),
 }

@@ -12,7 +12,7 @@ from proto.internal import frames_pb2 as frames
 from proto.regatta import early_pb2 as early
 from proto.regatta import regatta_pb2 as regatta
 from tests.stubs import stub
-from tests.unit.coordinator.running import in_loop, refused, running
+from tests.unit.coordinator.running import DEFAULT_TABLE_ID, in_loop, refused, running
 from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
@@ -106,8 +106,51 @@ async def test_etcd_alarms_are_the_replicas_full_disks(tmp_path: Path) -> None:
         ]
         assert answer.header.revision == 1
         assert not (await alarm(etcd.AlarmRequest(alarm=etcd.CORRUPT))).alarms
-        disarm = alarm(etcd.AlarmRequest(action=etcd.AlarmRequest.DEACTIVATE, alarm=etcd.NOSPACE))
-        assert (await refused(disarm))[0] == "UNIMPLEMENTED"
+
+
+def changes(cluster: Running) -> list[frames.AlarmChange]:
+    requests = cluster.workers[1, 1].requests(frames.ETCD_ALARM)
+    return [frames.AlarmChange.FromString(request.body) for request in requests]
+
+
+@in_loop
+async def test_alarms_are_raised_and_cleared_through_the_log(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        alarm = maintenance(cluster).Alarm
+        member = cluster.cluster.member_id("n2")
+        activate, deactivate = etcd.AlarmRequest.ACTIVATE, etcd.AlarmRequest.DEACTIVATE
+        await alarm(etcd.AlarmRequest(action=activate, memberID=7, alarm=etcd.CORRUPT))
+        await alarm(etcd.AlarmRequest(action=deactivate, memberID=member, alarm=etcd.NOSPACE))
+        assert changes(cluster) == [
+            frames.AlarmChange(alarm=frames.TableAlarm(member=7, alarm=etcd.CORRUPT), activate=True),
+            frames.AlarmChange(alarm=frames.TableAlarm(member=member, alarm=etcd.NOSPACE), holds_table=True),
+        ]
+
+
+@in_loop
+async def test_the_alarm_none_is_no_alarm(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        alarm = maintenance(cluster).Alarm
+        for action in (etcd.AlarmRequest.ACTIVATE, etcd.AlarmRequest.DEACTIVATE):
+            assert not (await alarm(etcd.AlarmRequest(action=action, memberID=7))).alarms
+        assert changes(cluster) == []
+        for odd in (etcd.AlarmRequest(alarm=9), etcd.AlarmRequest(action=9)):  # type: ignore[arg-type]
+            assert (await refused(alarm(odd)))[0] == "INVALID_ARGUMENT"
+
+
+@in_loop
+async def test_a_full_table_is_full_on_all_its_members(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        raised = frames.TableAlarm(member=7, alarm=etcd.CORRUPT)
+        for worker in cluster.workers.values():
+            worker.status.tables.add(id=DEFAULT_TABLE_ID, full=True, alarms=[raised])
+        answer = await maintenance(cluster).Alarm(etcd.AlarmRequest())
+        members = sorted(cluster.cluster.member_id(name) for name in ("n1", "n2", "n3"))
+        expected = [(7, etcd.CORRUPT), *((member, etcd.NOSPACE) for member in members)]
+        assert [(one.memberID, one.alarm) for one in answer.alarms] == expected
+        status = await maintenance(cluster).Status(etcd.StatusRequest())
+        assert status.errors[0] == "memberID:7 alarm:CORRUPT "
+        assert len(status.errors) == 4
 
 
 @in_loop

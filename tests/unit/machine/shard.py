@@ -42,6 +42,9 @@ _METHODS: dict[type[Message], int] = {
     regatta_pb2.TxnRequest: frames.REGATTA_TXN,
     frames.TableSpec: frames.TABLE_CREATE,
     frames.MachineLevel: frames.RAISE_LEVEL,
+    frames.TableQuota: frames.TABLE_QUOTA,
+    frames.TableFreed: frames.TABLE_FREED,
+    frames.AlarmChange: frames.ETCD_ALARM,
 }
 
 _READS = (rpc_pb2.RangeRequest, regatta_pb2.RangeRequest)

@@ -71,9 +71,17 @@ class Bench:
     """One replica, node 1. The test is its peers, its clients and its clock."""
 
     def __init__(
-        self, folder: Path, membership: Membership, *, has_begun: bool = True, **settings: Mapping[str, int]
+        self,
+        folder: Path,
+        membership: Membership,
+        *,
+        has_begun: bool = True,
+        table: int = TABLE,
+        **settings: Mapping[str, Any],
     ) -> None:
-        """has_begun: otherwise its disk is empty, and it would be one of these members."""
+        """has_begun: otherwise its disk is empty, and it would be one of these members. table: that requests are about,
+        without being told otherwise."""
+        self._table = table
         nodes = {f"n{node}": {"host": f"127.0.0.{node}"} for node in membership.nodes()}
         self.cluster = ClusterConfig.model_validate({"cluster": "bench", "nodes": nodes, **settings})
         self.other_clients: set[bytes] = set()
@@ -148,7 +156,7 @@ class Bench:
         """Send a request, and let the replica take a turn, or all that it has work for; the number of the call."""
         self._calls += 1
         envelope = frames.Envelope()
-        envelope.requests.add(call=self._calls, method=method, table_id=TABLE, body=body, **fields)
+        envelope.requests.add(call=self._calls, method=method, table_id=self._table, body=body, **fields)
         self.replica.handle(CLIENT, envelope)
         self.replica.turn()
         if work:
