@@ -25,6 +25,7 @@ from shardworker import raft_frames
 from shardworker.machine import Result
 from shardworker.raft import EntryKind, MessageKind, NodeId
 from shardworker.replica.admission import Admission
+from shardworker.replica.auto_compaction import AutoCompaction
 from shardworker.replica.census import Census
 from shardworker.replica.cursors import Cursors
 from shardworker.replica.defragment import Defragment
@@ -146,6 +147,7 @@ class Replica:
                 Rebuild(context),
                 self._levels,
                 self._quotas,
+                AutoCompaction(context, self._proposals),
                 Defragment(context),
                 self._census,
             ]
