@@ -113,6 +113,7 @@ COMMANDS: Final[dict[int, Command]] = {
     frames.TABLE_QUOTA: Command(access=Access.INTERNAL),
     frames.TABLE_FREED: Command(access=Access.INTERNAL),
     frames.ETCD_HASH_KV: Command(access=Access.READ),
+    frames.ETCD_SNAPSHOT: Command(access=Access.READ),
     frames.DEFRAGMENT: Command(access=Access.REPLICA),
 }
 
@@ -216,6 +217,13 @@ METHODS: Final[dict[str, Method]] = {
     ),
     "/etcdserverpb.Maintenance/HashKV": Method(
         api=_E, access=Access.READ, permission=Permission.ROOT, http=("/v3/maintenance/hashkv",), waits=True
+    ),
+    "/etcdserverpb.Maintenance/Snapshot": Method(
+        api=_E,
+        access=Access.READ,
+        kind=Kind.SERVER_STREAM,
+        permission=Permission.ROOT,
+        http=("/v3/maintenance/snapshot",),
     ),
     "/v3lockpb.Lock/Lock": Method(api=_C, access=Access.COORDINATOR, waits=True, http=("/v3/lock/lock",)),
     "/v3lockpb.Lock/Unlock": Method(api=_C, access=Access.COORDINATOR, http=("/v3/lock/unlock",)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Final
 
 from coordinator.services.decoding import decode
@@ -26,8 +27,12 @@ VERSION: Final = "3.5.21"
 """The etcd that we behave as. Clients compare it: kube-apiserver wants 3.5.13 at least."""
 
 
+SNAPSHOT_BLOB_BYTES: Final = 32 << 10
+"""etcd's."""
+
+
 class EtcdMaintenance:
-    """Status, Alarm, Defragment, Hash, HashKV, MoveLeader."""
+    """Status, Alarm, Defragment, Hash, HashKV, Snapshot, MoveLeader."""
 
     def __init__(
         self,
@@ -53,6 +58,7 @@ class EtcdMaintenance:
             "/etcdserverpb.Maintenance/Defragment": self.defragment,
             "/etcdserverpb.Maintenance/Hash": self.hash,
             "/etcdserverpb.Maintenance/HashKV": self.hash_kv,
+            "/etcdserverpb.Maintenance/Snapshot": self.snapshot,
             "/etcdserverpb.Maintenance/MoveLeader": self.move_leader,
         }
 
@@ -193,6 +199,29 @@ class EtcdMaintenance:
             return stream.table, last
         finally:
             stream.close()  # the client may have gone, or a part failed
+
+    async def snapshot(self, call: Call) -> None:
+        """The table in a file, as this replica has it, and behind it the SHA-256 of the file."""
+        decode(etcd.SnapshotRequest.FromString, call.body)
+        deadline = self._calls.step_deadline(call.deadline)
+        table = await self._tables.find(call)
+        stream = await self._calls.start(
+            table, frames.ETCD_SNAPSHOT, b"", deadline, linearizable=False, peer=call.peer
+        )
+        digest = hashlib.sha256()
+        sent_bytes = 0
+        try:
+            async for reply in stream.parts():
+                part = frames.SnapshotPart.FromString(reply.body)
+                for at in range(0, len(part.data), SNAPSHOT_BLOB_BYTES):
+                    blob = part.data[at : at + SNAPSHOT_BLOB_BYTES]
+                    digest.update(blob)
+                    sent_bytes += len(blob)
+                    left = etcd.SnapshotResponse(remaining_bytes=part.total_bytes - sent_bytes, blob=blob)
+                    await call.send(left.SerializeToString())
+        finally:
+            stream.close()  # the client may have gone, or a part failed
+        await call.send(etcd.SnapshotResponse(blob=digest.digest()).SerializeToString())
 
     async def move_leader(self, call: Call) -> bytes:
         """Make another member lead the table's shard; answered when it does. Only the leader itself takes this."""

@@ -64,6 +64,8 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     """body: TableFreed; proposed by the leader, from its sweep"""
     ETCD_HASH_KV: _Method.ValueType  # 103
     """body: HashKVRequest; answered in parts, of which the last has the hash"""
+    ETCD_SNAPSHOT: _Method.ValueType  # 105
+    """answered in SnapshotParts, the first ones without data"""
     DEFRAGMENT: _Method.ValueType  # 104
     """answered once the pages that were free are given back to the disk"""
 
@@ -105,6 +107,8 @@ TABLE_FREED: Method.ValueType  # 102
 """body: TableFreed; proposed by the leader, from its sweep"""
 ETCD_HASH_KV: Method.ValueType  # 103
 """body: HashKVRequest; answered in parts, of which the last has the hash"""
+ETCD_SNAPSHOT: Method.ValueType  # 105
+"""answered in SnapshotParts, the first ones without data"""
 DEFRAGMENT: Method.ValueType  # 104
 """answered once the pages that were free are given back to the disk"""
 Global___Method: _TypeAlias = Method  # noqa: Y015
@@ -771,6 +775,121 @@ class AlarmChange(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AlarmChange: _TypeAlias = AlarmChange  # noqa: Y015
+
+@_typing.final
+class TablePiece(_message.Message):
+    """A piece of a table as it was at one revision: what a snapshot of it is made of (shardworker/table_file.py)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___TableHeader:
+        """in the first piece, which has no changes"""
+
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredChange]:
+        """in the order of their ids"""
+
+    def __init__(
+        self,
+        *,
+        header: Global___TableHeader | None = ...,
+        changes: _abc.Iterable[Global___StoredChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "header", b"header"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TablePiece: _TypeAlias = TablePiece  # noqa: Y015
+
+@_typing.final
+class TableHeader(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    COMPACTED_REVISION_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    revision: _builtins.int
+    compacted_revision: _builtins.int
+    """-1 = never compacted"""
+    history: _builtins.int
+    keys: _builtins.int
+    """that exist at `revision`"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        compacted_revision: _builtins.int = ...,
+        history: _builtins.int = ...,
+        keys: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compacted_revision", b"compacted_revision", "history", b"history", "keys", b"keys", "name", b"name", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TableHeader: _TypeAlias = TableHeader  # noqa: Y015
+
+@_typing.final
+class StoredChange(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    KV_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """revision and place within it, as the machine numbers them"""
+    key: _builtins.bytes
+    kv: _builtins.bytes
+    """as stored: a KeyValue with tag and length of field 2; empty = deleted"""
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        key: _builtins.bytes = ...,
+        kv: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "key", b"key", "kv", b"kv"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoredChange: _TypeAlias = StoredChange  # noqa: Y015
+
+@_typing.final
+class SnapshotPart(_message.Message):
+    """A piece of a table's file on its way to a client."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    total_bytes: _builtins.int
+    """of the file; 0 while it is being made"""
+    data: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        total_bytes: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotPart: _TypeAlias = SnapshotPart  # noqa: Y015
 
 @_typing.final
 class TableQuota(_message.Message):

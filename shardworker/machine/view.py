@@ -329,6 +329,14 @@ class View:
             id_ = row[1]
         return None
 
+    def newest_before(self, head: int | None, newest_id: int) -> int | None:
+        """The id of a key's newest change below newest_id, on the way back from its newest of all; None = it had none
+        that can still be told."""
+        while head is not None and head >= newest_id:
+            row: Any = self.execute(self.sql.change, (head,)).fetchone()
+            head = None if row is None else row[1]
+        return head
+
     def _past(self, key: bytes, end: bytes, newest_id: int) -> Iterator[bytes]:
         for head in self._heads(key, end, newest_id):
             blob = self.kv_at(head, newest_id)

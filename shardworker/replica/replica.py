@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from shardworker.machine import StateMachine
     from shardworker.raft import Entry, HardState, Membership, Message, Raft, SnapshotMeta
     from shardworker.replica.outgoing import Outbox
+    from shardworker.replica.part import Handler
     from shardworker.store import ReplicaStore, Turn
 
 log = structlog.get_logger()
@@ -120,7 +121,9 @@ class Replica:
         self._long_reads = LongReads(context)
         self._cursors = Cursors(context, self._long_reads, first_cursor=life)
         in_parts = (frames.REGATTA_ITERATE, frames.ETCD_HASH_KV)
-        self._reads = Reads(context, self._long_reads, dict.fromkeys(in_parts, self._cursors.open))
+        openers: dict[int, Handler] = dict.fromkeys(in_parts, self._cursors.open)
+        openers[frames.ETCD_SNAPSHOT] = self._cursors.open_file
+        self._reads = Reads(context, self._long_reads, openers)
         self._leadership = Leadership(context)
         self._disk_space = DiskSpace(context, self._leadership)
         self._sweep = HistorySweep(context)

@@ -14,9 +14,11 @@ from proto.etcd import rpc_pb2 as etcd
 from tests.conformance.conftest import running
 from tests.stubs import stub
 from tools.bench import systems
+from tools.snapshot import read_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 CALL_TIMEOUT_S: Final = 10.0
 HASH_TABLE: Final = "probe-hash"
@@ -156,6 +158,25 @@ def _without_durations(said: Any) -> Any:
 
 def test_defragmentation_in_a_session(new_etcd: str, new_boathouse: str) -> None:
     assert Etcdctl(new_boathouse).said("defrag") == Etcdctl(new_etcd).said("defrag")
+
+
+def test_a_snapshot_is_saved_and_says_what_is_in_it(new_boathouse: str, tmp_path: Path) -> None:
+    ctl, file = Etcdctl(new_boathouse), tmp_path / "saved"
+    for number in range(40):
+        assert ctl("put", f"large/{number % 20}", "v" * 100_000).returncode == 0
+    saved = ctl("snapshot", "save", str(file))
+    assert saved.returncode == 0, saved.stderr
+    assert f"Snapshot saved at {file}" in saved.stdout
+    found = read_snapshot(file)
+    with grpc.insecure_channel(new_boathouse) as channel:
+        everything = etcd.RangeRequest(key=b"\0", range_end=b"\0", count_only=True)
+        answer = stub(channel, etcd, "KV").Range(everything, timeout=CALL_TIMEOUT_S)
+    assert (found["table"], found["revision"], found["keys"]) == (
+        "default",
+        answer.header.revision,
+        answer.count,
+    )
+    assert found["size_bytes"] > 40 * 100_000
 
 
 def test_leadership_moves_in_a_session(cluster_endpoints: tuple[str, ...]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames
-from shardworker.machine import quota, weight
+from shardworker.machine import pieces, quota, weight
 from shardworker.machine.etcd import codec, hashing
 from shardworker.machine.handler import Handler
 from shardworker.machine.ops import Compact, DeleteRange, Get, Put, Range, Txn, add_point_keys
@@ -98,5 +98,6 @@ HANDLERS: dict[int, Handler[Any]] = {
     ),
     frames.ETCD_COMPACT: Handler(parse=_parse_compact, write=_compact, awaits_sweep=_awaits_sweep),
     frames.ETCD_HASH_KV: Handler(parse=rpc_pb2.HashKVRequest.FromString, parts=hashing.hash_parts),
+    frames.ETCD_SNAPSHOT: Handler(parse=lambda body: None, parts=pieces.pieces),
     frames.ETCD_ALARM: Handler(parse=_parse_alarm, write=_alarm, under_alarm=True),
 }

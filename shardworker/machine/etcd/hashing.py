@@ -61,7 +61,7 @@ def _parts(view: View, sql: str, start: int, stop: int, newest_id: int | None) -
         for id_, key, kv, head in found:
             rows += 1
             start = id_ + 1
-            if newest_id is None or (kv is not None and _newest(view, head, newest_id) == id_):
+            if newest_id is None or (kv is not None and view.newest_before(head, newest_id) == id_):
                 encoded.append(_encode(id_, key, kv))
                 size_bytes += len(encoded[-1])
                 if size_bytes >= PART_BYTES:
@@ -70,14 +70,6 @@ def _parts(view: View, sql: str, start: int, stop: int, newest_id: int | None) -
         if rows < PART_ROWS and size_bytes < PART_BYTES:
             start = stop
         yield b"".join(encoded)
-
-
-def _newest(view: View, head: int | None, newest_id: int) -> int | None:
-    """The id of a key's newest change below newest_id, on the way back from its newest of all."""
-    while head is not None and head >= newest_id:
-        row: Any = view.execute(view.sql.change, (head,)).fetchone()
-        head = None if row is None else row[1]
-    return head
 
 
 def _encode(id_: int, key: bytes, kv: bytes | None) -> bytes:
