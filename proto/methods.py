@@ -114,6 +114,7 @@ COMMANDS: Final[dict[int, Command]] = {
     frames.TABLE_FREED: Command(access=Access.INTERNAL),
     frames.ETCD_HASH_KV: Command(access=Access.READ),
     frames.ETCD_SNAPSHOT: Command(access=Access.READ),
+    frames.ETCD_RANGE_STREAM: Command(access=Access.READ),
     frames.DEFRAGMENT: Command(access=Access.REPLICA),
 }
 
@@ -183,6 +184,7 @@ _E, _C, _R, _G = ApiName.ETCD, ApiName.ETCD_CONCURRENCY, ApiName.REGATTA, ApiNam
 
 METHODS: Final[dict[str, Method]] = {
     "/etcdserverpb.KV/Range": Method(api=_E, access=Access.READ, http=("/v3/kv/range",)),
+    "/etcdserverpb.KV/RangeStream": Method(api=_E, access=Access.READ, kind=Kind.SERVER_STREAM),
     "/etcdserverpb.KV/Put": Method(api=_E, access=Access.WRITE, http=("/v3/kv/put",)),
     "/etcdserverpb.KV/DeleteRange": Method(api=_E, access=Access.WRITE, http=("/v3/kv/deleterange",)),
     "/etcdserverpb.KV/Txn": Method(api=_E, access=Access.WRITE, http=("/v3/kv/txn",)),
@@ -224,6 +226,9 @@ METHODS: Final[dict[str, Method]] = {
         kind=Kind.SERVER_STREAM,
         permission=Permission.ROOT,
         http=("/v3/maintenance/snapshot",),
+    ),
+    "/etcdserverpb.Maintenance/Downgrade": Method(
+        api=_E, access=Access.COORDINATOR, permission=Permission.ROOT, http=("/v3/maintenance/downgrade",)
     ),
     "/v3lockpb.Lock/Lock": Method(api=_C, access=Access.COORDINATOR, waits=True, http=("/v3/lock/lock",)),
     "/v3lockpb.Lock/Unlock": Method(api=_C, access=Access.COORDINATOR, http=("/v3/lock/unlock",)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING, Final
 
 from coordinator.services.decoding import decode
@@ -27,12 +28,15 @@ VERSION: Final = "3.5.21"
 """The etcd that we behave as. Clients compare it: kube-apiserver wants 3.5.13 at least."""
 
 
+_VERSION: Final = re.compile(r"\d+\.\d+(\.\d+([-+].+)?)?")
+"""A version as etcd takes it for a downgrade; the patch may be left out."""
+
 SNAPSHOT_BLOB_BYTES: Final = 32 << 10
 """etcd's."""
 
 
 class EtcdMaintenance:
-    """Status, Alarm, Defragment, Hash, HashKV, Snapshot, MoveLeader."""
+    """Status, Alarm, Defragment, Hash, HashKV, Snapshot, MoveLeader, Downgrade."""
 
     def __init__(
         self,
@@ -60,6 +64,7 @@ class EtcdMaintenance:
             "/etcdserverpb.Maintenance/HashKV": self.hash_kv,
             "/etcdserverpb.Maintenance/Snapshot": self.snapshot,
             "/etcdserverpb.Maintenance/MoveLeader": self.move_leader,
+            "/etcdserverpb.Maintenance/Downgrade": self.downgrade,
         }
 
     async def status(self, call: Call) -> bytes:
@@ -239,6 +244,21 @@ class EtcdMaintenance:
         except errors.NotLeader:
             raise errors.MemberNotLeader from None
         return b""  # without a header, as etcd's
+
+    async def downgrade(self, call: Call) -> bytes:
+        """Always refused, in etcd's words: no version of boathouse behaves as an etcd before 3.5, so there is none to
+        go back to, and never a way back that could be cancelled."""
+        request = decode(etcd.DowngradeRequest.FromString, call.body)
+        await self._tables.find(call)
+        match request.action:
+            case etcd.DowngradeRequest.VALIDATE | etcd.DowngradeRequest.ENABLE:
+                if not _VERSION.fullmatch(request.version):
+                    raise errors.WrongVersionFormat(request.version)
+                raise errors.InvalidDowngradeVersion(request.version)
+            case etcd.DowngradeRequest.CANCEL:
+                raise errors.NoDowngrade
+            case unknown:
+                raise errors.UnknownAction(f"there is no action {unknown}")
 
     def _header(self, table: TableEntry, replica: frames.ReplicaStatus) -> bytes:
         return self._tables.header(table, revision=table_revision(replica, table.id), term=replica.term)

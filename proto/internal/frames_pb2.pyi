@@ -66,6 +66,8 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     """body: HashKVRequest; answered in parts, of which the last has the hash"""
     ETCD_SNAPSHOT: _Method.ValueType  # 105
     """answered in SnapshotParts, the first ones without data"""
+    ETCD_RANGE_STREAM: _Method.ValueType  # 106
+    """body: RangeRequest; answered in parts, of which the last has more and count"""
     DEFRAGMENT: _Method.ValueType  # 104
     """answered once the pages that were free are given back to the disk"""
 
@@ -109,6 +111,8 @@ ETCD_HASH_KV: Method.ValueType  # 103
 """body: HashKVRequest; answered in parts, of which the last has the hash"""
 ETCD_SNAPSHOT: Method.ValueType  # 105
 """answered in SnapshotParts, the first ones without data"""
+ETCD_RANGE_STREAM: Method.ValueType  # 106
+"""body: RangeRequest; answered in parts, of which the last has more and count"""
 DEFRAGMENT: Method.ValueType  # 104
 """answered once the pages that were free are given back to the disk"""
 Global___Method: _TypeAlias = Method  # noqa: Y015

@@ -120,7 +120,7 @@ class Replica:
         self._proposals = Proposals(context, wall_clock_ms)
         self._long_reads = LongReads(context)
         self._cursors = Cursors(context, self._long_reads, first_cursor=life)
-        in_parts = (frames.REGATTA_ITERATE, frames.ETCD_HASH_KV)
+        in_parts = (frames.REGATTA_ITERATE, frames.ETCD_RANGE_STREAM, frames.ETCD_HASH_KV)
         openers: dict[int, Handler] = dict.fromkeys(in_parts, self._cursors.open)
         openers[frames.ETCD_SNAPSHOT] = self._cursors.open_file
         self._reads = Reads(context, self._long_reads, openers)

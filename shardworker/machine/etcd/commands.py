@@ -13,6 +13,8 @@ from shardworker.machine.ops import Compact, DeleteRange, Get, Put, Range, Txn, 
 from shardworker.machine.writer import read_txn
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from shardworker.machine.view import View
     from shardworker.machine.writer import Writer
 
@@ -43,6 +45,20 @@ def _range(view: View, op: Get | Range) -> bytes:
     if isinstance(op, Get):
         return codec.one_body(view.get(op.key))
     return codec.range_body(view.range(op))
+
+
+def _parse_range_stream(body: bytes) -> Range:
+    return codec.to_range(rpc_pb2.RangeRequest.FromString(body))
+
+
+def _range_parts(view: View, op: Range) -> Iterator[tuple[bytes, bool]]:
+    """The part before is sent when the next one is there: only then it is known not to be the last."""
+    parts = view.range_parts(op)
+    part = next(parts)
+    for following in parts:
+        yield codec.range_body(part), True
+        part = following
+    yield codec.range_body(part), False
 
 
 def _put(writer: Writer, op: Put) -> bytes:
@@ -84,6 +100,7 @@ def _alarm(writer: Writer, op: quota.AlarmChange) -> bytes:
 
 HANDLERS: dict[int, Handler[Any]] = {
     frames.ETCD_RANGE: Handler(parse=_parse_range, read=_range, is_heavy=weight.is_heavy),
+    frames.ETCD_RANGE_STREAM: Handler(parse=_parse_range_stream, parts=_range_parts),
     frames.ETCD_PUT: Handler(parse=_parse_put, write=_put, add_keys=add_point_keys, cost=quota.cost),
     frames.ETCD_DELETE_RANGE: Handler(
         parse=_parse_delete_range, write=_delete_range, add_keys=add_point_keys

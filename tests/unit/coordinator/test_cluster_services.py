@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -242,3 +243,70 @@ async def test_leadership_moves_to_nobody_unknown_and_from_nobody_else(tmp_path:
     async with running(tmp_path, leader=2) as cluster:
         move = maintenance(cluster).MoveLeader
         assert await refused(move(here)) == ("FAILED_PRECONDITION", "etcdserver: not leader")
+
+
+@in_loop
+async def test_there_is_no_version_to_go_back_to(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        downgrade = maintenance(cluster).Downgrade
+        asked = etcd.DowngradeRequest
+        for action in (asked.VALIDATE, asked.ENABLE):
+            assert await refused(downgrade(asked(action=action, version="old"))) == (
+                "INVALID_ARGUMENT",
+                "etcdserver: wrong downgrade target version format",
+            )
+            for version in ("3.4", "3.4.0", "3.6.1-rc.1"):
+                assert await refused(downgrade(asked(action=action, version=version))) == (
+                    "INVALID_ARGUMENT",
+                    "etcdserver: invalid downgrade target version",
+                )
+        assert await refused(downgrade(asked(action=asked.CANCEL))) == (
+            "FAILED_PRECONDITION",
+            "etcdserver: no inflight downgrade job",
+        )
+        unknown = await refused(downgrade(asked(action=9)))  # type: ignore[arg-type]
+        assert unknown == ("UNKNOWN", "etcdserver: unknown method")
+
+
+@in_loop
+async def test_a_snapshot_comes_in_blobs_with_its_digest_behind(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        parts = [
+            frames.SnapshotPart(),
+            frames.SnapshotPart(total_bytes=100_000, data=b"a" * 70_000),
+            frames.SnapshotPart(total_bytes=100_000, data=b"b" * 30_000),
+        ]
+        replies = iter(
+            frames.Reply(body=part.SerializeToString(), cursor=number)
+            for part, number in zip(parts, (5, 5, 0), strict=True)
+        )
+        worker = cluster.workers[1, 1]
+        for method in (frames.ETCD_SNAPSHOT, frames.CURSOR_NEXT):
+            worker.script[method] = lambda _: next(replies)
+        heard = [answer async for answer in maintenance(cluster).Snapshot(etcd.SnapshotRequest())]
+        *blobs, digest = heard
+        data = b"".join(answer.blob for answer in blobs)
+        assert data == b"a" * 70_000 + b"b" * 30_000
+        assert digest == etcd.SnapshotResponse(blob=hashlib.sha256(data).digest())
+        assert [answer.remaining_bytes for answer in blobs] == [67_232, 34_464, 30_000, 0]
+
+
+@in_loop
+async def test_hashes_come_from_the_nearest_replica(tmp_path: Path) -> None:
+    async with running(tmp_path, leader=2) as cluster:
+        body = etcd.HashKVResponse(hash=7, compact_revision=-1).SerializeToString()
+        worker = cluster.workers[1, 1]
+        worker.script[frames.ETCD_HASH_KV] = lambda _: frames.Reply(revision=3, cursor=5)
+        worker.script[frames.CURSOR_NEXT] = lambda _: frames.Reply(revision=3, body=body)
+        answer = await maintenance(cluster).HashKV(etcd.HashKVRequest(revision=2))
+        assert (answer.hash, answer.compact_revision, answer.header.revision) == (7, -1, 3)
+        (asked,) = worker.requests(frames.ETCD_HASH_KV)
+        assert etcd.HashKVRequest.FromString(asked.body).revision == 2
+        assert (await maintenance(cluster).Hash(etcd.HashRequest())).hash == 7
+
+
+@in_loop
+async def test_the_members_own_replica_is_defragmented(tmp_path: Path) -> None:
+    async with running(tmp_path, leader=2) as cluster:
+        cluster.workers[1, 1].script[frames.DEFRAGMENT] = lambda _: frames.Reply()
+        assert await maintenance(cluster).Defragment(etcd.DefragmentRequest()) == etcd.DefragmentResponse()
