@@ -172,7 +172,9 @@ class WatchedTable:
 
     async def _publish(self, hub: Hub) -> None:
         try:
-            part = await self._feed.changes(self.table, hub.revision + 1, wait_s=FOLLOW_WAIT_S)
+            part = await self._feed.changes(
+                self.table, hub.revision + 1, prev=hub.wants_prev, wait_s=FOLLOW_WAIT_S
+            )
         except HistoryGone as gone:
             hub.handle_gap(gone.floor)
         else:
@@ -231,7 +233,7 @@ class WatchedTable:
     async def _replay(self, hub: Hub, first: int) -> bool:
         """False if the replica that was asked is itself behind: it has nothing to tell."""
         try:
-            part = await self._feed.changes(self.table, first)
+            part = await self._feed.changes(self.table, first, prev=True)
         except HistoryGone as gone:
             hub.handle_compacted(gone.floor)
             return True

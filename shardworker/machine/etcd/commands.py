@@ -13,7 +13,7 @@ from shardworker.machine.ops import Compact, DeleteRange, Get, Put, Range, Txn, 
 from shardworker.machine.writer import read_txn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from shardworker.machine.view import View
     from shardworker.machine.writer import Writer
@@ -61,6 +61,11 @@ def _range_parts(view: View, op: Range) -> Iterator[tuple[bytes, bool]]:
     yield codec.range_body(part), False
 
 
+def _range_is_heavy(look: Callable[[], View], op: Get | Range) -> bool:
+    # A value is a megabyte or two at most.
+    return not isinstance(op, Get) and weight.is_heavy(look, op)
+
+
 def _put(writer: Writer, op: Put) -> bytes:
     return codec.put_body(writer.put(op))
 
@@ -99,7 +104,7 @@ def _alarm(writer: Writer, op: quota.AlarmChange) -> bytes:
 
 
 HANDLERS: dict[int, Handler[Any]] = {
-    frames.ETCD_RANGE: Handler(parse=_parse_range, read=_range, is_heavy=weight.is_heavy),
+    frames.ETCD_RANGE: Handler(parse=_parse_range, read=_range, is_heavy=_range_is_heavy),
     frames.ETCD_RANGE_STREAM: Handler(parse=_parse_range_stream, parts=_range_parts),
     frames.ETCD_PUT: Handler(parse=_parse_put, write=_put, add_keys=add_point_keys, cost=quota.cost),
     frames.ETCD_DELETE_RANGE: Handler(

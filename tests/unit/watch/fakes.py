@@ -57,7 +57,9 @@ class FakeFeed:
     def tell(self) -> None:
         self._news.set()
 
-    async def changes(self, table: TableEntry, first: int, *, wait_s: float = 0.0) -> Part:
+    async def changes(
+        self, table: TableEntry, first: int, *, prev: bool = False, wait_s: float = 0.0
+    ) -> Part:
         assert table == TABLE
         self.asked.append((first, wait_s))
         if self.failures:
@@ -72,7 +74,7 @@ class FakeFeed:
             raise HistoryGone(self.floor)
         through = max(self.applied, first - 1)
         numbers = range(max(first, 2), through + 1)
-        return Part(first, through, [Revised(number, [self.log[number - 2]]) for number in numbers])
+        return Part(first, through, [Revised(number, [self.log[number - 2]]) for number in numbers], prev)
 
     async def revision(self, table: TableEntry) -> int:
         assert table == TABLE
