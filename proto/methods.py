@@ -45,6 +45,8 @@ class ApiName(enum.Enum):
     ETCD = "etcd"
     ETCD_CONCURRENCY = "etcd's Lock and Election"
     REGATTA = "regatta"
+    BOATHOUSE = "boathouse"
+    """What belongs to neither API; told in etcd's words."""
     GRPC = "grpc"
     """gRPC's own services: health and reflection."""
 
@@ -115,6 +117,7 @@ COMMANDS: Final[dict[int, Command]] = {
     frames.ETCD_HASH_KV: Command(access=Access.READ),
     frames.ETCD_SNAPSHOT: Command(access=Access.READ),
     frames.ETCD_RANGE_STREAM: Command(access=Access.READ),
+    frames.TABLE_LOAD: Command(access=Access.WRITE),
     frames.DEFRAGMENT: Command(access=Access.REPLICA),
 }
 
@@ -250,6 +253,9 @@ METHODS: Final[dict[str, Method]] = {
     "/regatta.v1.KV/Txn": Method(api=_R, access=Access.WRITE),
     "/regatta.v1.Cluster/MemberList": Method(api=_R, access=Access.COORDINATOR, permission=Permission.NONE),
     "/regatta.v1.Cluster/Status": Method(api=_R, access=Access.COORDINATOR, permission=Permission.NONE),
+    "/boathouse.v1.Restore/Load": Method(
+        api=ApiName.BOATHOUSE, access=Access.WRITE, permission=Permission.ROOT
+    ),
     "/grpc.health.v1.Health/Check": Method(api=_G, access=Access.COORDINATOR, permission=Permission.NONE),
     "/grpc.health.v1.Health/Watch": Method(
         api=_G, access=Access.COORDINATOR, kind=Kind.SERVER_STREAM, permission=Permission.NONE

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any, Final
 import apsw
 
 from proto import errors
+from proto.boathouse import restore_pb2 as restore
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import Result
-from shardworker.machine.tables import SUB_BITS
+from shardworker.machine.tables import CHANGE_BYTES, SUB_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -197,34 +198,39 @@ def _read(database: apsw.Connection, file: Path, sha256: str) -> Contents:
     return Contents(version, name, revision, compacted, history, keys, changes, file.stat().st_size, sha256)
 
 
-def read_pieces(file: Path, piece_bytes: int) -> Iterator[frames.TablePiece]:
-    """The file's pieces, the header first. The file was checked."""
+def load_requests(file: Path, piece_bytes: int) -> Iterator[restore.LoadRequest]:
+    """What makes a new table of a checked file: pieces of about piece_bytes, which cut no revision."""
     with contextlib.closing(_open(file)) as database:
-        row: Any = database.execute("SELECT name, revision, compacted, history, keys FROM meta").fetchone()
-        name, revision, compacted, history, keys = row
-        header = frames.TableHeader(
-            name=name, revision=revision, compacted_revision=compacted, history=history, keys=keys
-        )
-        piece, size_bytes = frames.TablePiece(header=header), piece_bytes
+        revision, compacted, keys = database.execute("SELECT revision, compacted, keys FROM meta").get
+        piece, size_bytes, last = restore.LoadRequest(), 0, 0
         for id_, key, kv in database.execute("SELECT id, key, kv FROM changes ORDER BY id"):
-            if size_bytes >= piece_bytes:
+            if size_bytes >= piece_bytes and id_ >> SUB_BITS != last >> SUB_BITS:
                 yield piece
-                piece, size_bytes = frames.TablePiece(), 0
+                piece, size_bytes = restore.LoadRequest(after=last), 0
             piece.changes.add(id=id_, key=key, kv=kv or b"")
-            size_bytes += len(key) + len(kv or b"")
+            size_bytes += len(key) + len(kv or b"") + CHANGE_BYTES
+            last = id_
+        facts = restore.Facts(revision=revision, compacted_revision=compacted, keys=keys)
+        piece.facts.CopyFrom(facts)
         yield piece
 
 
-def main(path: str) -> None:
-    """Print what is in the file, or {"error": sentence} if it is not sound."""
+def main(path: str, piece_bytes: str = "") -> None:
+    """Print what is in the file, or {"error": sentence} if it is not sound. With piece_bytes write LoadRequests behind
+    it, each with its length in eight bytes ahead."""
     try:
         document = dataclasses.asdict(check(Path(path)))
     except Unsound as error:
         document = {"error": str(error)}
     except OSError as error:
         document = {"error": f"{path} can't be read: {error.strerror}"}
-    json.dump(document, sys.stdout)
+    out = sys.stdout.buffer
+    out.write(json.dumps(document).encode() + b"\n")
+    if piece_bytes and "error" not in document:
+        for request in load_requests(Path(path), int(piece_bytes)):
+            data = request.SerializeToString()
+            out.write(len(data).to_bytes(8) + data)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -136,6 +136,7 @@ def version(output: OutputOption = Output.TABLE) -> None:
 app.add_typer(kv.app, name="kv")
 app.add_typer(table.app, name="table")
 app.add_typer(snapshot.app, name="snapshot")
+app.command()(snapshot.restore)
 
 
 @app.command()

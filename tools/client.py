@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 import grpc
 
+from proto.boathouse import restore_pb2 as restore
 from proto.etcd import rpc_pb2 as rpc
 from tools.endpoints import is_loopback
 from tools.failure import Failed
@@ -59,7 +60,13 @@ class KvClient:
     def txn(self, request: rpc.TxnRequest) -> rpc.TxnResponse:
         return self._call("Txn", request, rpc.TxnResponse, write=True)
 
-    def _call(self, method: str, request: Message, answer: type[M], *, write: bool) -> M:
+    def load(self, request: restore.LoadRequest) -> restore.LoadResponse:
+        """The next piece of a table that is restored."""
+        return self._call("Load", request, restore.LoadResponse, write=True, service="boathouse.v1.Restore")
+
+    def _call(
+        self, method: str, request: Message, answer: type[M], *, write: bool, service: str = "etcdserverpb.KV"
+    ) -> M:
         """Ask until an endpoint answers or the time is up. Raises Failed with the server's words."""
         metadata = list(self._metadata)
         if write:
@@ -68,7 +75,7 @@ class KvClient:
         while True:
             for endpoint, channel in self._channels.items():
                 call: grpc.UnaryUnaryMultiCallable[Message, M] = channel.unary_unary(
-                    f"/etcdserverpb.KV/{method}", type(request).SerializeToString, answer.FromString
+                    f"/{service}/{method}", type(request).SerializeToString, answer.FromString
                 )
                 remaining_s = max(0.001, deadline_s - time.monotonic())
                 attempt_s = min(remaining_s, ATTEMPT_S_MAX) if len(self._channels) > 1 else remaining_s

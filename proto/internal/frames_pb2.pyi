@@ -68,6 +68,8 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     """answered in SnapshotParts, the first ones without data"""
     ETCD_RANGE_STREAM: _Method.ValueType  # 106
     """body: RangeRequest; answered in parts, of which the last has more and count"""
+    TABLE_LOAD: _Method.ValueType  # 107
+    """body: boathouse.v1.LoadRequest; answered by a LoadResponse"""
     DEFRAGMENT: _Method.ValueType  # 104
     """answered once the pages that were free are given back to the disk"""
 
@@ -113,6 +115,8 @@ ETCD_SNAPSHOT: Method.ValueType  # 105
 """answered in SnapshotParts, the first ones without data"""
 ETCD_RANGE_STREAM: Method.ValueType  # 106
 """body: RangeRequest; answered in parts, of which the last has more and count"""
+TABLE_LOAD: Method.ValueType  # 107
+"""body: boathouse.v1.LoadRequest; answered by a LoadResponse"""
 DEFRAGMENT: Method.ValueType  # 104
 """answered once the pages that were free are given back to the disk"""
 Global___Method: _TypeAlias = Method  # noqa: Y015

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from proto import errors
 from proto.etcd import rpc_pb2
-from shardworker.machine.ops import Put, Txn
+from shardworker.machine.ops import Load, Put, Txn
+from shardworker.machine.tables import CHANGE_BYTES
 
 if TYPE_CHECKING:
     from shardworker.machine.handler import Handler
@@ -46,12 +47,14 @@ class AlarmChange(NamedTuple):
     """The member has a replica of the table, so that the table's being full is an alarm of it too."""
 
 
-def cost(op: Operation) -> int:
+def cost(op: Operation | Load) -> int:
     """Bytes that a write may add, by etcd's rule: of a transaction, those of the branch that adds more; 0 for what can
     only shrink a table."""
     match op:
         case Put():
             return PUT_COST_BYTES + len(op.key) + len(op.value or b"")
+        case Load():
+            return sum(len(change.key) + len(change.kv or b"") + CHANGE_BYTES for change in op.changes)
         case Txn():
             return max(sum(map(cost, op.success)), sum(map(cost, op.failure)))
         case _:

@@ -140,6 +140,7 @@ class TableSql:
         "live_newer",
         "live_of_many",
         "live_rows",
+        "newest_change",
         "probe",
         "removed_bytes",
         "replaced_bytes",
@@ -228,6 +229,7 @@ class TableSql:
             f"SELECT r.id, r.key, r.kv, ifnull(l.id, d.id) FROM {rev} r LEFT JOIN {live} l ON l.key = r.key"
             f" LEFT JOIN {dead} d ON d.key = r.key WHERE r.id >= ? AND r.id < ? ORDER BY r.id LIMIT ?"
         )
+        self.newest_change = f"SELECT max(id) FROM {rev}"
         self.sweep = (
             f"SELECT id, key, kv ISNULL, prev FROM {rev} WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
         )

@@ -24,6 +24,8 @@ from shardworker.machine.changes import Edit, Listen
 from shardworker.machine.ops import (
     Deleted,
     DeleteRange,
+    Load,
+    LoadedChange,
     Nothing,
     Operation,
     Outcome,
@@ -35,11 +37,11 @@ from shardworker.machine.ops import (
     TxnDone,
 )
 from shardworker.machine.rows import PendingRows
-from shardworker.machine.tables import CHANGE_BYTES, CHANGES_MAX, SUB_BITS, TableState
+from shardworker.machine.tables import CHANGE_BYTES, CHANGES_MAX, REVISION_MAX, SUB_BITS, TableState
 from shardworker.machine.view import View, pair_bytes, parse, span_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from shardworker.machine.changes import Recorder
 
@@ -283,6 +285,68 @@ class Writer(View):
         if revision > self.table.revision:
             raise errors.FutureRevision
         self.table.compacted = revision
+
+    def load(self, op: Load) -> None:
+        """Appends changes of another table under their own ids, as if their commands came now. Raises InvalidRequest if
+        the table is not what they follow upon, or would not be what it should be once it is whole."""
+        table, changes, facts = self.table, op.changes, op.facts
+        newest: int | None = self.execute(self.sql.newest_change).get
+        if (
+            (newest or 0) != op.after
+            or table.revision != max(1, op.after >> SUB_BITS)
+            or table.compacted >= 0
+        ):
+            raise errors.InvalidRequest(f"table {table.name} is not what the piece follows upon")
+        last = changes[-1].id if changes else op.after
+        if changes and changes[0].id >> SUB_BITS <= table.revision:
+            raise errors.InvalidRequest("the changes are not behind those before")
+        if last >> SUB_BITS > REVISION_MAX:
+            raise errors.InvalidRequest(f"revision {last >> SUB_BITS} is beyond what a table can have")
+        self.visit(len(changes), sum(len(change.kv or b"") for change in changes))
+        keys = self._keys_with(changes)
+        if facts is not None:
+            revision_min = max(table.revision, last >> SUB_BITS)
+            is_sound = (
+                revision_min <= facts.revision <= REVISION_MAX and -1 <= facts.compacted <= facts.revision
+            )
+            if not is_sound or keys != facts.keys:
+                raise errors.InvalidRequest(f"the changes come to {keys} keys, and their facts say otherwise")
+        self._load(changes)
+        table.keys = keys
+        if facts is not None:
+            table.revision, table.compacted = facts.revision, facts.compacted
+        if self._listen is not None and changes:
+            self._recorder.add_unkept(table)
+
+    def _keys_with(self, changes: Sequence[LoadedChange]) -> int:
+        """How many keys the table has after these."""
+        is_there: dict[bytes, bool] = {}
+        keys = self.table.keys
+        for change in changes:
+            before = is_there.get(change.key)
+            if before is None:
+                before = self._rows.newest(change.key)[2] > 0
+            now = is_there[change.key] = change.kv is not None
+            keys += now - before
+        return keys
+
+    def _load(self, changes: Sequence[LoadedChange]) -> None:
+        table, rows = self.table, self._rows
+        for change in changes:
+            before = rows.newest(change.key)
+            if before[2] and before[0] is not None and table.history == 0:
+                self._replaced.append(before[0])
+            if change.kv is None:
+                crc = crc32(change.key)
+                rows.delete(change.key, before, change.id, crc)
+                table.written_bytes += len(change.key) + CHANGE_BYTES
+            else:
+                crc = crc32(change.kv)
+                now = (change.id, change.create_revision, change.version, change.lease)
+                rows.put(change.key, before, now, change.kv, crc)
+                table.written_bytes += len(change.key) + len(change.kv) + CHANGE_BYTES
+            self._mix(change.id, crc)
+            table.revision = change.id >> SUB_BITS
 
     # ---- transactions --------------------------------------------------------------------------------------
 

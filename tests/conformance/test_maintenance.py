@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 CALL_TIMEOUT_S: Final = 10.0
 HASH_TABLE: Final = "probe-hash"
+RESTORED_TABLE: Final = "probe-restored"
 
 
 class Etcdctl:
@@ -53,7 +55,7 @@ def new_etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def new_boathouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("boathouse")
-    tables = ("default", HASH_TABLE)
+    tables = ("default", HASH_TABLE, RESTORED_TABLE)
     with running(systems.Boathouse(folder, nodes=1, shards=1, replicas=1, tables=tables)) as system:
         yield system.endpoints[0]
 
@@ -177,6 +179,23 @@ def test_a_snapshot_is_saved_and_says_what_is_in_it(new_boathouse: str, tmp_path
         answer.count,
     )
     assert found["size_bytes"] > 40 * 100_000
+    words = ("restore", str(file), "--table", RESTORED_TABLE, "--endpoint", new_boathouse)
+    restored = subprocess.run(
+        [sys.executable, "-m", "tools.cli", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert restored.returncode == 0, restored.stderr
+    sides = Side(new_boathouse), Side(new_boathouse, RESTORED_TABLE)
+    for asked in (0, answer.header.revision, answer.header.revision - 15):
+        there, here = (
+            side.ask(side.maintenance.HashKV, etcd.HashKVRequest(revision=asked)) for side in sides
+        )
+        assert there == here
+    for side in sides:
+        side.channel.close()
 
 
 def test_leadership_moves_in_a_session(cluster_endpoints: tuple[str, ...]) -> None:

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
+from shardworker.machine import quota
 from shardworker.machine.handler import Handler, Result
+from shardworker.machine.internal import loading
 from shardworker.machine.tables import REVISION_MAX, TableState
 
 if TYPE_CHECKING:
@@ -62,10 +64,10 @@ def _raise_level(shard: Shard, to: frames.MachineLevel) -> Result:
 
 
 def _parse_quota(body: bytes) -> frames.TableQuota:
-    quota = frames.TableQuota.FromString(body)
-    if quota.quota_bytes > QUOTA_BYTES_MAX:
+    told = frames.TableQuota.FromString(body)
+    if told.quota_bytes > QUOTA_BYTES_MAX:
         raise errors.InvalidRequest(f"a quota is at most {QUOTA_BYTES_MAX} bytes")
-    return quota
+    return told
 
 
 def _set_quota(writer: Writer, op: frames.TableQuota) -> bytes:
@@ -88,5 +90,6 @@ HANDLERS: dict[int, Handler[Any]] = {
     frames.RAISE_LEVEL: Handler(parse=frames.MachineLevel.FromString, on_shard=_raise_level),
     frames.TABLE_QUOTA: Handler(parse=_parse_quota, write=_set_quota, under_alarm=True),
     frames.TABLE_FREED: Handler(parse=frames.TableFreed.FromString, write=_note_freed, under_alarm=True),
+    frames.TABLE_LOAD: Handler(parse=loading.parse_load, write=loading.load, cost=quota.cost),
     frames.TABLE_STATUS: Handler(parse=lambda body: None, read=_status),
 }

@@ -9,6 +9,7 @@ import apsw
 import pytest
 
 from proto import errors
+from proto.boathouse import restore_pb2 as restore
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from shardworker import table_file
@@ -17,7 +18,7 @@ from shardworker.machine.tables import SUB_BITS
 from tests.unit.machine.shard import TABLE, Shard
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from shardworker.machine import Result
@@ -59,7 +60,7 @@ def changes_in(file: Path) -> list[tuple[int, bytes, bool]]:
     """(revision, key, deleted) of each."""
     return [
         (change.id >> SUB_BITS, change.key, not change.kv)
-        for piece in table_file.read_pieces(file, 1)
+        for piece in table_file.load_requests(file, 1)
         for change in piece.changes
     ]
 
@@ -185,3 +186,87 @@ def test_a_file_that_was_made_otherwise_is_refused(tmp_path: Path, change: str, 
     database.close()
     with pytest.raises(table_file.Unsound, match=complaint):
         table_file.check(sealed(saved))
+
+
+def load(saved: Path, into: Shard, piece_bytes: int) -> None:
+    for request in table_file.load_requests(saved, piece_bytes):
+        result = into.write(request)
+        assert result.error is None, result.error
+
+
+def everything(shard: Shard, revision: int) -> bytes:
+    return shard.read(etcd.RangeRequest(key=b"\0", range_end=b"\0", revision=revision)).body
+
+
+@pytest.mark.parametrize("compacted", [0, 5, 7])
+@pytest.mark.parametrize("piece_bytes", [1, 100, 1 << 20])
+def test_a_restored_table_is_the_same_at_every_revision(
+    tmp_path: Path, compacted: int, piece_bytes: int
+) -> None:
+    shard, new = changed(), Shard()
+    if compacted:
+        shard.write(etcd.CompactionRequest(revision=compacted))
+    load(save(shard, tmp_path), new, piece_bytes)
+    for revision in range(max(compacted, 1), 8):
+        assert everything(new, revision) == everything(shard, revision)
+    before, after = shard.machine.table_status(), new.machine.table_status()
+    for one in (*before, *after):
+        one.ClearField("checksum")
+        one.ClearField("size_bytes")
+    assert before == after
+    assert new.put(b"k", b"3") == shard.put(b"k", b"3")
+    assert everything(new, 0) == everything(shard, 0)
+
+
+def test_a_restored_table_is_counted_and_swept_as_any(tmp_path: Path) -> None:
+    new = Shard()
+    load(save(changed(), tmp_path), new, 1)
+    new.write(etcd.CompactionRequest(revision=7))
+    new.connection.execute("BEGIN IMMEDIATE")
+    while new.machine.is_compacting:
+        new.machine.compaction_step(2)
+    new.connection.execute("COMMIT")
+    new.machine.committed()
+    table = new.machine.tables.get(TABLE)
+    assert table is not None
+    text = f"SELECT total(length(key) + ifnull(length(kv), 0) + 64) FROM t{TABLE}_rev"  # noqa: S608
+    assert table.written_bytes - table.swept_bytes == new.connection.execute(text).get
+
+
+def test_only_a_new_table_is_restored_and_only_in_order(tmp_path: Path) -> None:
+    saved = save(changed(), tmp_path)
+    requests = list(table_file.load_requests(saved, 1))
+    assert len(requests) > 3
+    used = Shard()
+    used.put(b"k", b"mine")
+    new = Shard()
+    assert new.write(requests[0]).error is None
+    for shard, request in ((used, requests[0]), (new, requests[0]), (new, requests[2])):
+        assert isinstance(shard.write(request).error, errors.InvalidRequest)
+    new.put(b"k", b"mine")
+    assert isinstance(new.write(requests[1]).error, errors.InvalidRequest)
+
+
+def test_what_no_table_can_have_made_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    (whole,) = table_file.load_requests(save(changed(), tmp_path), 1 << 20)
+
+    def changed_by(change: Callable[[restore.LoadRequest], object]) -> restore.LoadRequest:
+        request = restore.LoadRequest()
+        request.CopyFrom(whole)
+        change(request)
+        return request
+
+    new = Shard()
+    for change in (
+        lambda one: setattr(one.facts, "keys", 9),
+        lambda one: setattr(one.facts, "revision", 2),
+        lambda one: setattr(one.facts, "compacted_revision", 99),
+        lambda one: setattr(one.changes[0], "id", 1 << 62),
+        lambda one: setattr(one.changes[0], "id", 1),
+        lambda one: setattr(one.changes[0], "key", b"another"),
+        lambda one: setattr(one.changes[0], "key", b""),
+        lambda one: setattr(one.changes[0], "kv", b"\x12\x01"),
+    ):
+        assert isinstance(new.write(changed_by(change)).error, errors.InvalidRequest)
+        assert new.machine.table_status()[0].revision == 1
+    assert new.write(whole).error is None
