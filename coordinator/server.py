@@ -232,7 +232,7 @@ class Coordinator:
                 progress_interval_s=cluster.watch.progress_interval_ms / 1000,
             ),
             EtcdCluster(calls, tables, cluster, self._topology),
-            EtcdMaintenance(calls, tables, statuses, cluster, node),
+            EtcdMaintenance(calls, tables, statuses, cluster, self._topology, node),
             Restore(calls, tables),
             RegattaKV(calls, RegattaHeaders(replica_id=node.id)),
             RegattaCluster(self._catalog, statuses, cluster, self._topology, node),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from config import ClusterConfig, NodeConfig
+    from config.topology import Topology
     from coordinator.api.call import Call, Handler
     from coordinator.services.etcd_tables import EtcdTables
     from coordinator.shards.replica_status import ReplicaStatuses
@@ -44,12 +45,14 @@ class EtcdMaintenance:
         tables: EtcdTables,
         statuses: ReplicaStatuses,
         cluster: ClusterConfig,
+        topology: Topology,
         node: NodeConfig,
     ) -> None:
         self._calls = calls
         self._tables = tables
         self._statuses = statuses
         self._cluster = cluster
+        self._topology = topology
         self._node = NodeId(node.id)
         self._nodes = {cluster.member_id(one.id): NodeId(one.id) for one in cluster.nodes.values()}
 
@@ -144,7 +147,7 @@ class EtcdMaintenance:
         return self._header(table, newest) + response.SerializeToString()
 
     async def _change_alarm(self, table: TableEntry, request: etcd.AlarmRequest, call: Call) -> bytes:
-        holders = {self._cluster.member_id(node.id) for node in self._cluster.replica_nodes(table.shard)}
+        holders = {self._cluster.member_id(node) for node in self._topology.replicas_of(table.shard)}
         change = frames.AlarmChange(
             alarm=frames.TableAlarm(member=request.memberID, alarm=request.alarm),
             activate=request.action == etcd.AlarmRequest.ACTIVATE,
