@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -29,6 +30,13 @@ class _Model(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, validate_default=True
     )
+
+
+QUOTA_BYTES_MAX: Final = 1 << 62
+_SIZE: Final = re.compile(r"([0-9]{1,19}) ?(KiB|MiB|GiB|TiB)")
+_TIME: Final = re.compile(r"([0-9]{1,9})([smh])")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
+_UNITS: Final = {"KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
 
 
 def _check_history(value: object) -> object:
@@ -55,6 +63,30 @@ def _check_sockets(value: object) -> Path | dict[str, Path] | None:
         return _absolute(Path(value))
     raise PydanticCustomError(
         "sockets", "must be a path, or paths by node as in {{n1: /run/boathouse/users}}"
+    )
+
+
+def _check_retention(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**62:
+        return value
+    found = _TIME.fullmatch(value) if isinstance(value, str) else None
+    if found is not None and int(found[1]) > 0:
+        return value
+    raise PydanticCustomError("retention", "must be a number of revisions, or a time as 90s, 30m or 1h")
+
+
+def _check_quota(value: object) -> object:
+    if value == "none":
+        return 0
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < QUOTA_BYTES_MAX:
+        return value
+    found = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if found is not None:
+        size_bytes = int(found[1]) << _UNITS[found[2]]
+        if 1 <= size_bytes < QUOTA_BYTES_MAX:
+            return size_bytes
+    raise PydanticCustomError(
+        "quota", "must be none, a number of bytes, or one with KiB, MiB, GiB or TiB: 2GiB"
     )
 
 
@@ -89,6 +121,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 AbsolutePath = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
 Bytes = Annotated[int, Field(ge=1, lt=2**40)]
 SocketPath = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
+Quota = Annotated[int, PlainValidator(_check_quota)]
 Milliseconds = Annotated[int, Field(ge=1, le=86_400_000)]
 
 
@@ -132,8 +165,38 @@ class NodeConfig(_Model):
         return f"{_in_url(self.host)}:{self.http_port}"
 
 
+class CompactionConfig(_Model):
+    """What a table forgets by itself, as etcd's --auto-compaction-mode and -retention."""
+
+    mode: Literal["revision", "periodic"]
+    """revision: every five minutes all but the newest `retention` revisions. periodic: what is older than `retention`,
+    every hour, or as often as `retention` says if that is shorter."""
+    retention: Annotated[int | str, PlainValidator(_check_retention)]
+    """A number of revisions; or a time, as 90s, 30m or 1h."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fits_mode(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            is_time = isinstance(data.get("retention"), str)
+            if is_time != (data.get("mode") == "periodic"):
+                raise PydanticCustomError(
+                    "retention",
+                    "retention is a number for mode revision, and a time as 30m or 1h for periodic",
+                )
+        return data
+
+    @property
+    def retention_s(self) -> int:
+        """Of mode periodic."""
+        found = _TIME.fullmatch(str(self.retention))
+        assert found is not None, "the model has checked it"
+        return int(found[1]) * _SECONDS[found[2]]
+
+
 class TableConfig(_Model):
-    """A table to create at first start. Later changes are made through the API, not here."""
+    """A table to create at first start. Where it lies and its history are then changed through the API, not here; quota
+    and compaction are taken from here at every start, from the file of the node that leads the table's shard."""
 
     shard: Annotated[int, Field(ge=1)] | None = None
     """Shard that holds it. Default: chosen by the catalog when the table is created."""
@@ -155,6 +218,12 @@ class TableConfig(_Model):
     def socket_on(self, node: str) -> Path | None:
         """Its unix socket on a node, if it has one there."""
         return self.client_socket.get(node) if isinstance(self.client_socket, dict) else self.client_socket
+
+    quota: Quota | None = None
+    """What the table may hold: none, or bytes, also as 2GiB. Over it, what makes it grow is refused. Default:
+    limits.table_quota."""
+    compaction: CompactionConfig | None = None
+    """What is compacted without being asked. Default: nothing."""
 
 
 class RaftConfig(_Model):
@@ -220,6 +289,8 @@ class LimitsConfig(_Model):
     """Encoded size of one write on the etcd API; etcd's --max-request-bytes and its default."""
     txn_ops_max: Annotated[int, Field(ge=1, le=1_000_000)] = 128
     """Operations in one list of an etcd transaction; etcd's --max-txn-ops and its default."""
+    table_quota: Quota = "none"  # type: ignore[assignment]
+    """What a table may hold that has no quota of its own: none, or bytes, also as 2GiB."""
     pending_requests_max: Annotated[int, Field(ge=1, le=10_000_000)] = 20_000
     """Requests waiting in one process; more are refused as RESOURCE_EXHAUSTED."""
     pending_bytes_max: Bytes = 256 << 20
@@ -405,6 +476,11 @@ class ClusterConfig(_Model):
         if problems:
             raise Inconsistent(problems)
         return self
+
+    def table_quota_bytes(self, table: str) -> int:
+        """What the table may hold, 0 = as much as the disk."""
+        config = self.tables.get(table)
+        return self.limits.table_quota if config is None or config.quota is None else config.quota
 
     @property
     def cluster_id(self) -> int:

@@ -59,6 +59,37 @@ REPLICA: Final[Mapping[str, tuple[str, Callable[[frames.ReplicaStatus], float]]]
         "Part of the replica's database file that holds data.",
         lambda status: status.database_in_use_bytes,
     ),
+    # By etcd's names, for the dashboards and alerts that people have. What is one figure of an etcd is one of each
+    # replica here.
+    "etcd_server_has_leader": ("1 if a leader exists, 0 if not.", lambda status: status.leader != 0),
+    "etcd_server_is_leader": (
+        "1 if the replica is the leader, 0 if not.",
+        lambda status: status.leader == status.node,
+    ),
+    "etcd_server_is_learner": (
+        "1 if the replica is a learner, 0 if not.",
+        lambda status: status.node in status.learners,
+    ),
+    "etcd_server_proposals_committed_total": (
+        "Raft index up to which entries are committed.",
+        lambda status: status.commit_index,
+    ),
+    "etcd_server_proposals_applied_total": (
+        "Raft index up to which entries are applied.",
+        lambda status: status.applied_index,
+    ),
+    "etcd_server_proposals_pending": (
+        "Writes that wait for their answer.",
+        lambda status: status.statistics["writes_waiting"],
+    ),
+    "etcd_mvcc_db_total_size_in_bytes": (
+        "Size of the database, allocated on disk.",
+        lambda status: status.database_bytes,
+    ),
+    "etcd_mvcc_db_total_size_in_use_in_bytes": (
+        "Part of the database that is in use.",
+        lambda status: status.database_in_use_bytes,
+    ),
 }
 """Help text and value of each gauge with a label `shard`."""
 
@@ -68,6 +99,26 @@ TABLE: Final[Mapping[str, tuple[str, Callable[[frames.TableStatus], float]]]] = 
         lambda table: table.revision,
     ),
     "boathouse_table_keys": ("Keys in the table.", lambda table: table.keys),
+    "boathouse_table_size_bytes": (
+        "What the table holds, history included, as its quota counts.",
+        lambda table: table.size_bytes,
+    ),
+    "boathouse_table_quota_bytes": (
+        "What the table may hold; 0 = any amount.",
+        lambda table: table.quota_bytes,
+    ),
+    "boathouse_table_full": ("1 if the table's quota refuses what makes it grow.", lambda table: table.full),
+    # By etcd's names, as above.
+    "etcd_server_quota_backend_bytes": (
+        "What the table may hold; 0 = any amount.",
+        lambda table: table.quota_bytes,
+    ),
+    "etcd_debugging_mvcc_keys_total": ("Keys in the table.", lambda table: table.keys),
+    "etcd_debugging_mvcc_current_revision": ("The table's revision.", lambda table: table.revision),
+    "etcd_debugging_mvcc_compact_revision": (
+        "The revision that the table is compacted at; -1 = never.",
+        lambda table: table.compacted_revision,
+    ),
 }
 """Help text and value of each gauge with labels `shard` and `table`."""
 

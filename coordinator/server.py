@@ -51,6 +51,7 @@ from coordinator.services.reflection import Reflection
 from coordinator.services.regatta_cluster import RegattaCluster
 from coordinator.services.regatta_kv import RegattaKV
 from coordinator.services.regatta_tables import RegattaTables
+from coordinator.services.restore import Restore
 from coordinator.shards.bounds import AnswerBudget, Bounds
 from coordinator.shards.driver import Driver
 from coordinator.shards.replica_status import ReplicaStatuses
@@ -59,6 +60,7 @@ from coordinator.shards.table_calls import TableCalls
 from coordinator.watch.feed import ShardFeed
 from coordinator.watch.tables import WatchedTables
 from proto import errors
+from proto.boathouse import restore_pb2
 from proto.etcd import election_pb2, lock_pb2, rpc_pb2
 from proto.ids import NodeId, ShardId
 from proto.methods import METHODS, ApiName, Kind
@@ -78,6 +80,8 @@ if TYPE_CHECKING:
 
 REGATTA_MESSAGE_BYTES_MAX: Final = 4 << 20
 """Regatta's limit for a request."""
+LOAD_BYTES_MAX: Final = 64 << 20
+"""Of a piece of a table that is restored: as a rule a megabyte, but a revision is never cut."""
 GRPC_MESSAGE_BYTES_MAX: Final = 64 << 10
 """Of gRPC's own services: names."""
 ETCD_HEADROOM_BYTES: Final = 512 << 10
@@ -97,7 +101,15 @@ LAST_WORDS_S: Final = 1.0
 
 API_FILES: Final[tuple[FileDescriptor, ...]] = tuple(
     module.DESCRIPTOR
-    for module in (rpc_pb2, lock_pb2, election_pb2, regatta_pb2, maintenance_pb2, replication_pb2)
+    for module in (
+        rpc_pb2,
+        lock_pb2,
+        election_pb2,
+        regatta_pb2,
+        maintenance_pb2,
+        replication_pb2,
+        restore_pb2,
+    )
 )
 
 GRPC_FILES: Final[tuple[FileDescriptor, ...]] = (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR)
@@ -185,7 +197,10 @@ class Coordinator:
                     **gateway_pages(self._by_path, loop),
                 }
             ),
-            http1.Limits(body_bytes_max=2 * max(api.message_bytes_max for api in apis.values())),
+            # In base64 a message takes a third more; only etcd's have paths there.
+            http1.Limits(
+                body_bytes_max=2 * max(apis[ApiName.ETCD].message_bytes_max, REGATTA_MESSAGE_BYTES_MAX)
+            ),
         )
         self._listeners = [
             self._listener(listener, sockets[listener.name])
@@ -227,6 +242,7 @@ class Coordinator:
             ApiName.REGATTA_TABLES: Api(
                 outcomes=outcomes.REGATTA_TABLES, message_bytes_max=REGATTA_MESSAGE_BYTES_MAX
             ),
+            ApiName.BOATHOUSE: Api(outcomes=outcomes.ETCD, message_bytes_max=LOAD_BYTES_MAX),
             ApiName.GRPC: Api(outcomes=outcomes.GRPC, message_bytes_max=GRPC_MESSAGE_BYTES_MAX),
         }
 
@@ -265,7 +281,8 @@ class Coordinator:
             ),
             EtcdLease(calls, tables, authenticator, ttl_s_min=cluster.raft.lease_ttl_s_min),
             EtcdCluster(calls, tables, cluster, self._topology),
-            EtcdMaintenance(tables, statuses, cluster),
+            EtcdMaintenance(calls, tables, authenticator, statuses, cluster, self._topology, node),
+            Restore(calls, tables, authenticator),
             RegattaKV(calls, RegattaHeaders(replica_id=node.id), authenticator),
             RegattaTables(TableChanges(self._catalog, self._tables), self._topology, authenticator),
             RegattaCluster(self._catalog, statuses, cluster, self._topology, node),

@@ -279,6 +279,19 @@ class BadTransferee(BoathouseError):
     frame_code = 107
 
 
+class MemberNotLeader(InvalidRequest):
+    """Only the member that leads can do this, and this one does not."""
+
+    frame_code = 240
+
+
+class TransferTooSlow(BoathouseError):
+    """The member that was to lead did not take over in time; the old leader goes on, or another was elected."""
+
+    frame_code = 241
+    definite = False
+
+
 # ---- too busy, too full ------------------------------------------------------------------------------------
 
 
@@ -293,6 +306,13 @@ class NoSpace(BoathouseError):
     """The replica's disk is full; writes are refused, reads go on."""
 
     frame_code = 121
+    retry = Retry.CALLER
+
+
+class QuotaExceeded(NoSpace):
+    """The table holds as much as it may; what makes it grow is refused until something is deleted and compacted."""
+
+    frame_code = 242
     retry = Retry.CALLER
 
 
@@ -315,6 +335,33 @@ class UpgradeInProgress(BoathouseError):
 
     frame_code = 124
     retry = Retry.CALLER
+
+
+# ---- downgrades ---------------------------------------------------------------------------------------------
+
+
+class WrongVersionFormat(InvalidRequest):
+    """The version to go back to is no version."""
+
+    frame_code = 244
+
+
+class InvalidDowngradeVersion(InvalidRequest):
+    """A cluster goes back by one minor version, and to no other."""
+
+    frame_code = 245
+
+
+class NoDowngrade(InvalidRequest):
+    """There is no downgrade under way that could be cancelled."""
+
+    frame_code = 246
+
+
+class UnknownAction(InvalidRequest):
+    """The request asks for an action that has no such number."""
+
+    frame_code = 247
 
 
 # ---- nobody knows ------------------------------------------------------------------------------------------
@@ -369,6 +416,12 @@ class Corrupt(BoathouseError):
     frame_code = 161
     definite = False
     retry = Retry.OTHER_REPLICA
+
+
+class CorruptAlarm(BoathouseError):
+    """Somebody has raised the alarm CORRUPT for the table: it takes no writes until that is cleared."""
+
+    frame_code = 243
 
 
 class TableContradicted(BoathouseError):

@@ -46,6 +46,8 @@ class ApiName(enum.Enum):
     ETCD_CONCURRENCY = "etcd's Lock and Election"
     REGATTA = "regatta"
     REGATTA_TABLES = "the changes of Regatta's Tables"
+    BOATHOUSE = "boathouse"
+    """What belongs to neither API; told in etcd's words."""
     GRPC = "grpc"
     """gRPC's own services: health and reflection."""
 
@@ -140,6 +142,14 @@ COMMANDS: Final[dict[int, Command]] = {
     frames.LEASE_KEEP_ALIVE: Command(access=Access.PROVEN_LEADER),
     frames.LEASE_TIME_TO_LIVE: Command(access=Access.PROVEN_LEADER),
     frames.LEASE_LEASES: Command(access=Access.PROVEN_LEADER),
+    frames.ETCD_ALARM: Command(access=Access.WRITE, frees_space=True),
+    frames.TABLE_QUOTA: Command(access=Access.INTERNAL),
+    frames.TABLE_FREED: Command(access=Access.INTERNAL),
+    frames.ETCD_HASH_KV: Command(access=Access.READ),
+    frames.ETCD_SNAPSHOT: Command(access=Access.READ),
+    frames.ETCD_RANGE_STREAM: Command(access=Access.READ),
+    frames.TABLE_LOAD: Command(access=Access.WRITE),
+    frames.DEFRAGMENT: Command(access=Access.REPLICA),
 }
 
 
@@ -200,7 +210,8 @@ class Method:
     http: tuple[str, ...] = ()
     """Paths of the JSON gateway, each a POST."""
     waits: bool = False
-    """Whether it may wait for other clients: only its own client sets an end to that."""
+    """Whether it may take as long as it likes, waiting for other clients or at work: only its own client sets an end to
+    that."""
 
 
 _E, _C, _G = ApiName.ETCD, ApiName.ETCD_CONCURRENCY, ApiName.GRPC
@@ -208,6 +219,7 @@ _R, _T = ApiName.REGATTA, ApiName.REGATTA_TABLES
 
 METHODS: Final[dict[str, Method]] = {
     "/etcdserverpb.KV/Range": Method(api=_E, access=Access.READ, http=("/v3/kv/range",)),
+    "/etcdserverpb.KV/RangeStream": Method(api=_E, access=Access.READ, kind=Kind.SERVER_STREAM),
     "/etcdserverpb.KV/Put": Method(api=_E, access=Access.WRITE, http=("/v3/kv/put",)),
     "/etcdserverpb.KV/DeleteRange": Method(api=_E, access=Access.WRITE, http=("/v3/kv/deleterange",)),
     "/etcdserverpb.KV/Txn": Method(api=_E, access=Access.WRITE, http=("/v3/kv/txn",)),
@@ -292,6 +304,35 @@ METHODS: Final[dict[str, Method]] = {
     "/etcdserverpb.Maintenance/Alarm": Method(
         api=_E, access=Access.COORDINATOR, permission=Permission.USER, http=("/v3/maintenance/alarm",)
     ),
+    "/etcdserverpb.Maintenance/MoveLeader": Method(
+        api=_E,
+        access=Access.COORDINATOR,
+        permission=Permission.ROOT,
+        http=("/v3/maintenance/transfer-leadership",),
+    ),
+    "/etcdserverpb.Maintenance/Defragment": Method(
+        api=_E,
+        access=Access.COORDINATOR,
+        permission=Permission.ROOT,
+        http=("/v3/maintenance/defragment",),
+        waits=True,
+    ),
+    "/etcdserverpb.Maintenance/Hash": Method(
+        api=_E, access=Access.READ, permission=Permission.ROOT, http=("/v3/maintenance/hash",), waits=True
+    ),
+    "/etcdserverpb.Maintenance/HashKV": Method(
+        api=_E, access=Access.READ, permission=Permission.ROOT, http=("/v3/maintenance/hashkv",), waits=True
+    ),
+    "/etcdserverpb.Maintenance/Snapshot": Method(
+        api=_E,
+        access=Access.READ,
+        kind=Kind.SERVER_STREAM,
+        permission=Permission.ROOT,
+        http=("/v3/maintenance/snapshot",),
+    ),
+    "/etcdserverpb.Maintenance/Downgrade": Method(
+        api=_E, access=Access.COORDINATOR, permission=Permission.ROOT, http=("/v3/maintenance/downgrade",)
+    ),
     "/v3lockpb.Lock/Lock": Method(api=_C, access=Access.COORDINATOR, waits=True, http=("/v3/lock/lock",)),
     "/v3lockpb.Lock/Unlock": Method(api=_C, access=Access.COORDINATOR, http=("/v3/lock/unlock",)),
     "/v3electionpb.Election/Campaign": Method(
@@ -315,6 +356,9 @@ METHODS: Final[dict[str, Method]] = {
     "/regatta.v1.Tables/Create": Method(api=_T, access=Access.COORDINATOR, permission=Permission.ROOT),
     "/regatta.v1.Tables/Delete": Method(api=_T, access=Access.COORDINATOR, permission=Permission.ROOT),
     "/regatta.v1.Tables/List": Method(api=_R, access=Access.COORDINATOR, permission=Permission.USER),
+    "/boathouse.v1.Restore/Load": Method(
+        api=ApiName.BOATHOUSE, access=Access.WRITE, permission=Permission.ROOT
+    ),
     "/grpc.health.v1.Health/Check": Method(api=_G, access=Access.COORDINATOR, permission=Permission.NONE),
     "/grpc.health.v1.Health/Watch": Method(
         api=_G, access=Access.COORDINATOR, kind=Kind.SERVER_STREAM, permission=Permission.NONE

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from tools import kv, streams, table, tls
+from tools import kv, snapshot, streams, table, tls
 from tools.failure import Failed
 from tools.output import Output
 
@@ -136,6 +136,8 @@ def version(output: OutputOption = Output.TABLE) -> None:
 app.add_typer(kv.app, name="kv")
 app.add_typer(table.app, name="table")
 app.add_typer(tls.app, name="tls")
+app.add_typer(snapshot.app, name="snapshot")
+app.command()(snapshot.restore)
 
 
 @app.command()

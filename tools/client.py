@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 import grpc
 
+from proto.boathouse import restore_pb2 as restore
 from proto.etcd import rpc_pb2 as rpc
 from tools.endpoints import is_loopback
 from tools.failure import Failed
@@ -111,11 +112,17 @@ class KvClient(Client):
     def txn(self, request: rpc.TxnRequest) -> rpc.TxnResponse:
         return self._call("Txn", request, rpc.TxnResponse, write=True)
 
-    def _call(self, method: str, request: Message, answer: type[M], *, write: bool) -> M:
+    def load(self, request: restore.LoadRequest) -> restore.LoadResponse:
+        """The next piece of a table that is restored."""
+        return self._call("Load", request, restore.LoadResponse, write=True, service="boathouse.v1.Restore")
+
+    def _call(
+        self, method: str, request: Message, answer: type[M], *, write: bool, service: str = "etcdserverpb.KV"
+    ) -> M:
         metadata = list(self._metadata)
         if write:
             metadata.append(("boathouse-request-id", self._request_id or secrets.token_hex(16)))
-        return self.call(f"/etcdserverpb.KV/{method}", request, answer, metadata)
+        return self.call(f"/{service}/{method}", request, answer, metadata)
 
 
 def _options(endpoint: str) -> list[tuple[str, int]]:

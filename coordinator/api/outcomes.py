@@ -57,8 +57,20 @@ ETCD: Final[Table] = {
     errors.ShuttingDown: Row(Code.UNAVAILABLE, "etcdserver: server stopped"),
     errors.NoSuccessor: Row(Code.FAILED_PRECONDITION, "etcdserver: bad leader transferee"),
     errors.BadTransferee: Row(Code.FAILED_PRECONDITION, "etcdserver: bad leader transferee"),
+    errors.MemberNotLeader: Row(Code.FAILED_PRECONDITION, "etcdserver: not leader"),
+    errors.TransferTooSlow: Row(Code.UNKNOWN, "etcdserver: request timed out, leader transfer took too long"),
+    errors.WrongVersionFormat: Row(
+        Code.INVALID_ARGUMENT, "etcdserver: wrong downgrade target version format"
+    ),
+    errors.InvalidDowngradeVersion: Row(
+        Code.INVALID_ARGUMENT, "etcdserver: invalid downgrade target version"
+    ),
+    errors.NoDowngrade: Row(Code.FAILED_PRECONDITION, "etcdserver: no inflight downgrade job"),
+    errors.UnknownAction: Row(Code.UNKNOWN, "etcdserver: unknown method"),
+    errors.CorruptAlarm: Row(Code.DATA_LOSS, "etcdserver: corrupt cluster"),
     errors.QueueFull: Row(Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests"),
     errors.NoSpace: Row(Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded"),
+    errors.QuotaExceeded: Row(Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded"),
     errors.TooManyCursors: Row(Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests"),
     errors.ShardBusy: Row(Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests"),
     # As an etcd server answers what its cluster's version does not have yet.
@@ -151,6 +163,9 @@ REGATTA: Final[Table] = {
     errors.ShuttingDown: Row(Code.UNAVAILABLE, "raft shard already closed"),
     errors.NoSuccessor: Row(Code.FAILED_PRECONDITION, "no other replica can take over"),
     errors.BadTransferee: Row(Code.FAILED_PRECONDITION, "no voter of the shard"),
+    errors.TransferTooSlow: Row(Code.UNAVAILABLE, "leader transfer took too long"),
+    errors.CorruptAlarm: Row(Code.DATA_LOSS, "the table is marked as corrupt"),
+    errors.QuotaExceeded: Row(Code.RESOURCE_EXHAUSTED, "database space exceeded"),
     errors.QueueFull: Row(Code.RESOURCE_EXHAUSTED, "system is too busy try again later"),
     errors.NoSpace: Row(Code.RESOURCE_EXHAUSTED, "database space exceeded"),
     errors.TooManyCursors: Row(Code.RESOURCE_EXHAUSTED, "system is too busy try again later"),

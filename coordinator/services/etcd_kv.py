@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from coordinator.services.decoding import decode
 from coordinator.shards import request_ids
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from proto.validation import etcd as shape
+from proto.varint import delimited
 
 if TYPE_CHECKING:
     from coordinator.api.call import Call, Handler
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
     from coordinator.shards.table_calls import TableCalls
 
 
+_TAG_RANGE_RESPONSE: Final = b"\x0a"
+
+
 class EtcdKV:
-    """Range, Put, DeleteRange, Txn, Compact."""
+    """Range, RangeStream, Put, DeleteRange, Txn, Compact."""
 
     def __init__(
         self,
@@ -40,6 +44,7 @@ class EtcdKV:
         """By path."""
         return {
             "/etcdserverpb.KV/Range": self.range,
+            "/etcdserverpb.KV/RangeStream": self.range_stream,
             "/etcdserverpb.KV/Put": self.put,
             "/etcdserverpb.KV/DeleteRange": self.delete_range,
             "/etcdserverpb.KV/Txn": self.txn,
@@ -60,6 +65,29 @@ class EtcdKV:
             who=self._authenticator.credentials(call, table),
         )
         return self._tables.with_header(table, reply)
+
+    async def range_stream(self, call: Call) -> None:
+        """A range in parts, all from the view that the first one was taken from. As in etcd only the last has a header,
+        more and count: merged they are what Range answers."""
+        request = decode(etcd.RangeRequest.FromString, call.body)
+        shape.check_range(request)
+        deadline = self._calls.step_deadline(call.deadline)
+        table = await self._tables.find(call)
+        stream = await self._calls.start(
+            table,
+            frames.ETCD_RANGE_STREAM,
+            call.body,
+            deadline,
+            linearizable=not request.serializable,
+            peer=call.peer,
+            who=self._authenticator.credentials(call, table),
+        )
+        try:
+            async for reply in stream.parts():
+                part = reply.body if reply.cursor else self._tables.with_header(stream.table, reply)
+                await call.send(delimited(_TAG_RANGE_RESPONSE, part))
+        finally:
+            stream.close()  # the client may have gone, or a part failed
 
     async def put(self, call: Call) -> bytes:
         """One key."""

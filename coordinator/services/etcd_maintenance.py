@@ -1,33 +1,63 @@
-"""etcdserverpb.Maintenance, as far as `etcdctl endpoint status` and `endpoint health` need it."""
+"""etcdserverpb.Maintenance. What a member is to etcd, the replica of the table's shard on this node is here."""
 
 from __future__ import annotations
 
+import hashlib
+import re
 from typing import TYPE_CHECKING, Final
 
 from coordinator.services.decoding import decode
+from coordinator.shards import request_ids
 from coordinator.shards.replica_status import table_revision
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
+from proto.ids import NodeId
+from proto.internal import frames_pb2 as frames
 
 if TYPE_CHECKING:
-    from config import ClusterConfig
+    from collections.abc import Sequence
+
+    from config import ClusterConfig, NodeConfig
+    from config.topology import Topology
     from coordinator.api.call import Call, Handler
+    from coordinator.auth.authenticator import Authenticator
     from coordinator.services.etcd_tables import EtcdTables
     from coordinator.shards.replica_status import ReplicaStatuses
+    from coordinator.shards.table_calls import TableCalls
     from proto.catalog import TableEntry
-    from proto.internal import frames_pb2 as frames
 
 VERSION: Final = "3.5.21"
 """The etcd that we behave as. Clients compare it: kube-apiserver wants 3.5.13 at least."""
 
 
-class EtcdMaintenance:
-    """Status, Alarm GET. What a member is to etcd, the replica of the table's shard on this node is here."""
+_VERSION: Final = re.compile(r"\d+\.\d+(\.\d+([-+].+)?)?")
+"""A version as etcd takes it for a downgrade; the patch may be left out."""
 
-    def __init__(self, tables: EtcdTables, statuses: ReplicaStatuses, cluster: ClusterConfig) -> None:
+SNAPSHOT_BLOB_BYTES: Final = 32 << 10
+"""etcd's."""
+
+
+class EtcdMaintenance:
+    """Status, Alarm, Defragment, Hash, HashKV, Snapshot, MoveLeader, Downgrade."""
+
+    def __init__(
+        self,
+        calls: TableCalls,
+        tables: EtcdTables,
+        authenticator: Authenticator,
+        statuses: ReplicaStatuses,
+        cluster: ClusterConfig,
+        topology: Topology,
+        node: NodeConfig,
+    ) -> None:
+        self._calls = calls
         self._tables = tables
+        self._authenticator = authenticator
         self._statuses = statuses
         self._cluster = cluster
+        self._topology = topology
+        self._node = NodeId(node.id)
+        self._nodes = {cluster.member_id(one.id): NodeId(one.id) for one in cluster.nodes.values()}
 
     @property
     def handlers(self) -> dict[str, Handler]:
@@ -35,6 +65,12 @@ class EtcdMaintenance:
         return {
             "/etcdserverpb.Maintenance/Status": self.status,
             "/etcdserverpb.Maintenance/Alarm": self.alarm,
+            "/etcdserverpb.Maintenance/Defragment": self.defragment,
+            "/etcdserverpb.Maintenance/Hash": self.hash,
+            "/etcdserverpb.Maintenance/HashKV": self.hash_kv,
+            "/etcdserverpb.Maintenance/Snapshot": self.snapshot,
+            "/etcdserverpb.Maintenance/MoveLeader": self.move_leader,
+            "/etcdserverpb.Maintenance/Downgrade": self.downgrade,
         }
 
     async def status(self, call: Call) -> bytes:
@@ -50,37 +86,193 @@ class EtcdMaintenance:
             raftIndex=replica.commit_index,
             raftAppliedIndex=replica.applied_index,
             raftTerm=self._tables.term_shown(table, replica.term),
-            errors=self._complaints(replica),
+            errors=self._complaints(table, replica),
             isLearner=replica.node in replica.learners,
         )
         return self._header(table, replica) + response.SerializeToString()
 
-    def _complaints(self, replica: frames.ReplicaStatus) -> list[str]:
+    def _complaints(self, table: TableEntry, replica: frames.ReplicaStatus) -> list[str]:
         complaints = [] if replica.leader else ["etcdserver: no leader"]
-        if replica.no_space:
+        for member, alarm in self._alarms(table, replica, [replica]):
+            name = etcd.AlarmType.Name(alarm)
             # The trailing space is etcd's.
-            complaints.append(f"memberID:{self._cluster.member_id(replica.node)} alarm:NOSPACE ")
+            complaints.append(f"memberID:{member} alarm:{name} " if member else f"alarm:{name} ")
         if replica.fault:
             complaints.append(replica.fault)
         return complaints
 
+    def _alarms(
+        self, table: TableEntry, newest: frames.ReplicaStatus, replicas: Sequence[frames.ReplicaStatus]
+    ) -> list[tuple[int, etcd.AlarmType.ValueType]]:
+        """(member, alarm): those raised by hand; a NOSPACE for each member that holds a full table, since it is full on
+        all of them; and one for each replica whose disk is full. The last two end with their cause."""
+        found: set[tuple[int, etcd.AlarmType.ValueType]] = set()
+        for status in newest.tables:
+            if status.id == table.id:
+                found |= {(one.member, etcd.AlarmType.ValueType(one.alarm)) for one in status.alarms}
+                if status.full:
+                    found |= {(member, etcd.NOSPACE) for member in self._holders(newest)}
+        for replica in replicas:
+            if replica.no_space:
+                found.add((self._cluster.member_id(replica.node), etcd.NOSPACE))
+        return sorted(found)
+
+    def _holders(self, replica: frames.ReplicaStatus) -> list[int]:
+        return [self._cluster.member_id(node) for node in (*replica.voters, *replica.learners)]
+
     async def alarm(self, call: Call) -> bytes:
-        """GET: a NOSPACE for each replica of the table's shard whose disk is full. It ends with its cause, so it
-        can't be set or cleared by hand."""
+        """The alarms of the table, and raising and clearing them by hand."""
         request = decode(etcd.AlarmRequest.FromString, call.body)
-        if request.action != etcd.AlarmRequest.GET:
-            raise errors.MethodNotServed("alarms follow the replicas' disks and can't be set or cleared")
         table = await self._tables.find(call)
+        if request.alarm not in etcd.AlarmType.values():
+            raise errors.InvalidRequest(f"there is no alarm {request.alarm}")
+        match request.action:
+            case etcd.AlarmRequest.GET:
+                return await self._list_alarms(table, request.alarm)
+            case etcd.AlarmRequest.ACTIVATE | etcd.AlarmRequest.DEACTIVATE if request.alarm == etcd.NONE:
+                # To etcd that is an alarm like any, which is never there.
+                return await self._list_alarms(table, None)
+            case etcd.AlarmRequest.ACTIVATE | etcd.AlarmRequest.DEACTIVATE:
+                return await self._change_alarm(table, request, call)
+            case unknown:
+                raise errors.InvalidRequest(f"there is no action {unknown}")
+
+    async def _list_alarms(self, table: TableEntry, wanted: etcd.AlarmType.ValueType | None) -> bytes:
+        """Those of one type, or with NONE all; none at all with None."""
         replicas = await self._statuses.everywhere(table.shard)
         if not replicas:
             raise errors.NoLeader(f"no replica of shard {table.shard} answers")
+        newest = max(replicas, key=lambda replica: replica.applied_index)
         response = etcd.AlarmResponse()
-        if request.alarm in (etcd.NONE, etcd.NOSPACE):
-            for replica in replicas:
-                if replica.no_space:
-                    response.alarms.add(memberID=self._cluster.member_id(replica.node), alarm=etcd.NOSPACE)
-        newest = max(replicas, key=lambda replica: table_revision(replica, table.id))
+        for member, alarm in self._alarms(table, newest, replicas):
+            if wanted in (etcd.NONE, alarm):
+                response.alarms.add(memberID=member, alarm=alarm)
         return self._header(table, newest) + response.SerializeToString()
+
+    async def _change_alarm(self, table: TableEntry, request: etcd.AlarmRequest, call: Call) -> bytes:
+        holders = {self._cluster.member_id(node) for node in self._topology.replicas_of(table.shard)}
+        change = frames.AlarmChange(
+            alarm=frames.TableAlarm(member=request.memberID, alarm=request.alarm),
+            activate=request.action == etcd.AlarmRequest.ACTIVATE,
+            holds_table=request.memberID in holders,
+        )
+        table, reply = await self._calls.write(
+            table,
+            frames.ETCD_ALARM,
+            change.SerializeToString(),
+            call.deadline,
+            call.metadata.get(request_ids.METADATA_KEY),
+            who=self._authenticator.credentials(call, table),
+        )
+        return self._tables.with_header(table, reply)
+
+    async def defragment(self, call: Call) -> bytes:
+        """Give free pages of the replica's database back to the disk, those of the shard's other tables too. Nobody
+        else waits for it."""
+        decode(etcd.DefragmentRequest.FromString, call.body)
+        table = await self._tables.find(call)
+        await self._calls.ask_replica(table, self._nearest(table), frames.DEFRAGMENT, b"", call.deadline)
+        return b""  # without a header, as etcd's
+
+    def _nearest(self, table: TableEntry) -> NodeId:
+        """The node of the replica that is this member's; of another one if there is none on this node."""
+        node = self._calls.nearest(table)
+        if node is None:
+            raise errors.NoLeader(f"no replica of shard {table.shard} is in reach")
+        return node
+
+    async def hash(self, call: Call) -> bytes:
+        """Of all that can be read. The number says nothing but whether two are equal."""
+        decode(etcd.HashRequest.FromString, call.body)
+        table, reply = await self._hash(call, etcd.HashKVRequest())
+        answer = etcd.HashResponse(hash=etcd.HashKVResponse.FromString(reply.body).hash)
+        return (
+            self._tables.header(table, revision=reply.revision, term=reply.term) + answer.SerializeToString()
+        )
+
+    async def hash_kv(self, call: Call) -> bytes:
+        """Of what is to be read at a revision, as this replica has it."""
+        table, reply = await self._hash(call, decode(etcd.HashKVRequest.FromString, call.body))
+        return self._tables.with_header(table, reply)
+
+    async def _hash(self, call: Call, request: etcd.HashKVRequest) -> tuple[TableEntry, frames.Reply]:
+        table = await self._tables.find(call)
+        stream = await self._calls.start(
+            table,
+            frames.ETCD_HASH_KV,
+            request.SerializeToString(),
+            self._calls.step_deadline(call.deadline),
+            linearizable=False,
+            peer=call.peer,
+            who=self._authenticator.credentials(call, table),
+        )
+        try:
+            async for reply in stream.parts():
+                last = reply
+            return stream.table, last
+        finally:
+            stream.close()  # the client may have gone, or a part failed
+
+    async def snapshot(self, call: Call) -> None:
+        """The table in a file, as this replica has it, and behind it the SHA-256 of the file."""
+        decode(etcd.SnapshotRequest.FromString, call.body)
+        deadline = self._calls.step_deadline(call.deadline)
+        table = await self._tables.find(call)
+        stream = await self._calls.start(
+            table,
+            frames.ETCD_SNAPSHOT,
+            b"",
+            deadline,
+            linearizable=False,
+            peer=call.peer,
+            who=self._authenticator.credentials(call, table),
+        )
+        digest = hashlib.sha256()
+        sent_bytes = 0
+        try:
+            async for reply in stream.parts():
+                part = frames.SnapshotPart.FromString(reply.body)
+                for at in range(0, len(part.data), SNAPSHOT_BLOB_BYTES):
+                    blob = part.data[at : at + SNAPSHOT_BLOB_BYTES]
+                    digest.update(blob)
+                    sent_bytes += len(blob)
+                    left = etcd.SnapshotResponse(remaining_bytes=part.total_bytes - sent_bytes, blob=blob)
+                    await call.send(left.SerializeToString())
+        finally:
+            stream.close()  # the client may have gone, or a part failed
+        await call.send(etcd.SnapshotResponse(blob=digest.digest()).SerializeToString())
+
+    async def move_leader(self, call: Call) -> bytes:
+        """Make another member lead the table's shard; answered when it does. Only the leader itself takes this."""
+        request = decode(etcd.MoveLeaderRequest.FromString, call.body)
+        table = await self._tables.find(call)
+        # A node that is no member of the cluster has no number, and 0 would leave the choice to the leader.
+        target = self._nodes.get(request.targetID)
+        if self._calls.leader_believed(table) != self._node:
+            raise errors.MemberNotLeader
+        if target is None:
+            raise errors.BadTransferee(f"no member has the id {request.targetID}")
+        body = frames.TransferLeader(target=target, wait=True).SerializeToString()
+        try:
+            await self._calls.ask_replica(table, self._node, frames.TRANSFER_LEADER, body, call.deadline)
+        except errors.NotLeader:
+            raise errors.MemberNotLeader from None
+        return b""  # without a header, as etcd's
+
+    async def downgrade(self, call: Call) -> bytes:
+        """Always refused, in etcd's words: no version of boathouse behaves as an etcd before 3.5, so there is none to
+        go back to, and never a way back that could be cancelled."""
+        request = decode(etcd.DowngradeRequest.FromString, call.body)
+        await self._tables.find(call)
+        match request.action:
+            case etcd.DowngradeRequest.VALIDATE | etcd.DowngradeRequest.ENABLE:
+                if not _VERSION.fullmatch(request.version):
+                    raise errors.WrongVersionFormat(request.version)
+                raise errors.InvalidDowngradeVersion(request.version)
+            case etcd.DowngradeRequest.CANCEL:
+                raise errors.NoDowngrade
+            case unknown:
+                raise errors.UnknownAction(f"there is no action {unknown}")
 
     def _header(self, table: TableEntry, replica: frames.ReplicaStatus) -> bytes:
         return self._tables.header(table, revision=table_revision(replica, table.id), term=replica.term)

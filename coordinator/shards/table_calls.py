@@ -75,6 +75,10 @@ class TableCalls:
         """The leader of the table's shard as last heard."""
         return self._driver.routes(table.shard).leader_believed
 
+    def nearest(self, table: TableEntry) -> NodeId | None:
+        """The node whose replica answers what may be stale: this one if it has one."""
+        return self._driver.routes(table.shard).nearest()
+
     async def read(
         self,
         table: TableEntry,
@@ -136,6 +140,21 @@ class TableCalls:
             reply = await self._driver.ask(call)
         assert call.replica is not None
         return table, call.replica.node, reply
+
+    async def ask_replica(
+        self,
+        table: TableEntry,
+        node: NodeId,
+        method: frames.Method.ValueType,
+        body: bytes,
+        deadline: float,
+    ) -> frames.Reply:
+        """What the replica of the table's shard on this node answers, and no other. Raises NoLeader if it is out of
+        reach, and NotLeader if only the leader can answer."""
+        access = COMMANDS[method].access
+        return await self._driver.ask(
+            Call(table.shard, node, access, method, table.id, body, deadline=deadline)
+        )
 
     async def write(
         self,

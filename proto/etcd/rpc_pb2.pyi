@@ -205,6 +205,28 @@ class RangeResponse(_message.Message):
 Global___RangeResponse: _TypeAlias = RangeResponse  # noqa: Y015
 
 @_typing.final
+class RangeStreamResponse(_message.Message):
+    """Merged in their order, the responses of a stream are the answer of Range."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RANGE_RESPONSE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def range_response(self) -> Global___RangeResponse: ...
+    def __init__(
+        self,
+        *,
+        range_response: Global___RangeResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["range_response", b"range_response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["range_response", b"range_response"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RangeStreamResponse: _TypeAlias = RangeStreamResponse  # noqa: Y015
+
+@_typing.final
 class PutRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

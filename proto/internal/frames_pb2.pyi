@@ -92,6 +92,22 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     LEASE_KEEP_ALIVE: _Method.ValueType  # 63
     LEASE_TIME_TO_LIVE: _Method.ValueType  # 64
     LEASE_LEASES: _Method.ValueType  # 65
+    ETCD_ALARM: _Method.ValueType  # 100
+    """body: AlarmChange; answered by an AlarmResponse"""
+    TABLE_QUOTA: _Method.ValueType  # 101
+    """body: TableQuota; proposed by the leader, from its cluster file"""
+    TABLE_FREED: _Method.ValueType  # 102
+    """body: TableFreed; proposed by the leader, from its sweep"""
+    ETCD_HASH_KV: _Method.ValueType  # 103
+    """body: HashKVRequest; answered in parts, of which the last has the hash"""
+    ETCD_SNAPSHOT: _Method.ValueType  # 105
+    """answered in SnapshotParts, the first ones without data"""
+    ETCD_RANGE_STREAM: _Method.ValueType  # 106
+    """body: RangeRequest; answered in parts, of which the last has more and count"""
+    TABLE_LOAD: _Method.ValueType  # 107
+    """body: boathouse.v1.LoadRequest; answered by a LoadResponse"""
+    DEFRAGMENT: _Method.ValueType  # 104
+    """answered once the pages that were free are given back to the disk"""
 
 class Method(_Method, metaclass=_MethodEnumTypeWrapper):
     """Which operation a Request or a Command carries. The body is the request message of that API, as it came."""
@@ -159,6 +175,22 @@ LEASE_EXPIRE: Method.ValueType  # 62
 LEASE_KEEP_ALIVE: Method.ValueType  # 63
 LEASE_TIME_TO_LIVE: Method.ValueType  # 64
 LEASE_LEASES: Method.ValueType  # 65
+ETCD_ALARM: Method.ValueType  # 100
+"""body: AlarmChange; answered by an AlarmResponse"""
+TABLE_QUOTA: Method.ValueType  # 101
+"""body: TableQuota; proposed by the leader, from its cluster file"""
+TABLE_FREED: Method.ValueType  # 102
+"""body: TableFreed; proposed by the leader, from its sweep"""
+ETCD_HASH_KV: Method.ValueType  # 103
+"""body: HashKVRequest; answered in parts, of which the last has the hash"""
+ETCD_SNAPSHOT: Method.ValueType  # 105
+"""answered in SnapshotParts, the first ones without data"""
+ETCD_RANGE_STREAM: Method.ValueType  # 106
+"""body: RangeRequest; answered in parts, of which the last has more and count"""
+TABLE_LOAD: Method.ValueType  # 107
+"""body: boathouse.v1.LoadRequest; answered by a LoadResponse"""
+DEFRAGMENT: Method.ValueType  # 104
+"""answered once the pages that were free are given back to the disk"""
 Global___Method: _TypeAlias = Method  # noqa: Y015
 
 @_typing.final
@@ -410,16 +442,20 @@ class TransferLeader(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TARGET_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
     target: _builtins.int
     """node id of a voter; 0 = the one that is furthest along"""
+    wait: _builtins.bool
+    """answered only once the target leads, or it is clear that it won't"""
     def __init__(
         self,
         *,
         target: _builtins.int = ...,
+        wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["target", b"target", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1027,6 +1063,10 @@ class TableStatus(_message.Message):
     HISTORY_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
     CHECKSUM_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    QUOTA_BYTES_FIELD_NUMBER: _builtins.int
+    FULL_FIELD_NUMBER: _builtins.int
+    ALARMS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     name: _builtins.str
     revision: _builtins.int
@@ -1036,6 +1076,16 @@ class TableStatus(_message.Message):
     keys: _builtins.int
     checksum: _builtins.int
     """rolling, over every change applied, at `revision`"""
+    size_bytes: _builtins.int
+    """what its quota is held against"""
+    quota_bytes: _builtins.int
+    """0 = none"""
+    full: _builtins.bool
+    """the quota was reached, and there is not enough space again yet"""
+    @_builtins.property
+    def alarms(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableAlarm]:
+        """raised by hand, by (member, alarm)"""
+
     def __init__(
         self,
         *,
@@ -1046,14 +1096,229 @@ class TableStatus(_message.Message):
         history: _builtins.int = ...,
         keys: _builtins.int = ...,
         checksum: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        quota_bytes: _builtins.int = ...,
+        full: _builtins.bool = ...,
+        alarms: _abc.Iterable[Global___TableAlarm] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "compacted_revision", b"compacted_revision", "history", b"history", "id", b"id", "keys", b"keys", "name", b"name", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "checksum", b"checksum", "compacted_revision", b"compacted_revision", "full", b"full", "history", b"history", "id", b"id", "keys", b"keys", "name", b"name", "quota_bytes", b"quota_bytes", "revision", b"revision", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TableStatus: _TypeAlias = TableStatus  # noqa: Y015
+
+@_typing.final
+class TableAlarm(_message.Message):
+    """An alarm that somebody raised, as etcd's AlarmMember has it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_FIELD_NUMBER: _builtins.int
+    ALARM_FIELD_NUMBER: _builtins.int
+    member: _builtins.int
+    alarm: _builtins.int
+    """etcdserverpb.AlarmType"""
+    def __init__(
+        self,
+        *,
+        member: _builtins.int = ...,
+        alarm: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "member", b"member"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TableAlarm: _TypeAlias = TableAlarm  # noqa: Y015
+
+@_typing.final
+class AlarmChange(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALARM_FIELD_NUMBER: _builtins.int
+    ACTIVATE_FIELD_NUMBER: _builtins.int
+    HOLDS_TABLE_FIELD_NUMBER: _builtins.int
+    activate: _builtins.bool
+    """false: deactivate"""
+    holds_table: _builtins.bool
+    """the member has a replica of the table's shard: it is full when the table is"""
+    @_builtins.property
+    def alarm(self) -> Global___TableAlarm: ...
+    def __init__(
+        self,
+        *,
+        alarm: Global___TableAlarm | None = ...,
+        activate: _builtins.bool = ...,
+        holds_table: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate", b"activate", "alarm", b"alarm", "holds_table", b"holds_table"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AlarmChange: _TypeAlias = AlarmChange  # noqa: Y015
+
+@_typing.final
+class TablePiece(_message.Message):
+    """A piece of a table as it was at one revision: what a snapshot of it is made of (shardworker/table_file.py)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___TableHeader:
+        """in the first piece, which has no changes"""
+
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredChange]:
+        """in the order of their ids"""
+
+    def __init__(
+        self,
+        *,
+        header: Global___TableHeader | None = ...,
+        changes: _abc.Iterable[Global___StoredChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "header", b"header"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TablePiece: _TypeAlias = TablePiece  # noqa: Y015
+
+@_typing.final
+class TableHeader(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    COMPACTED_REVISION_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    revision: _builtins.int
+    compacted_revision: _builtins.int
+    """-1 = never compacted"""
+    history: _builtins.int
+    keys: _builtins.int
+    """that exist at `revision`"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        compacted_revision: _builtins.int = ...,
+        history: _builtins.int = ...,
+        keys: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compacted_revision", b"compacted_revision", "history", b"history", "keys", b"keys", "name", b"name", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TableHeader: _TypeAlias = TableHeader  # noqa: Y015
+
+@_typing.final
+class StoredChange(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    KV_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """revision and place within it, as the machine numbers them"""
+    key: _builtins.bytes
+    kv: _builtins.bytes
+    """as stored: a KeyValue with tag and length of field 2; empty = deleted"""
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        key: _builtins.bytes = ...,
+        kv: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "key", b"key", "kv", b"kv"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoredChange: _TypeAlias = StoredChange  # noqa: Y015
+
+@_typing.final
+class SnapshotPart(_message.Message):
+    """A piece of a table's file on its way to a client."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    total_bytes: _builtins.int
+    """of the file; 0 while it is being made"""
+    data: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        total_bytes: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotPart: _TypeAlias = SnapshotPart  # noqa: Y015
+
+@_typing.final
+class TableQuota(_message.Message):
+    """How much a table may hold. The cluster file says it, and the log makes it the same on all replicas."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUOTA_BYTES_FIELD_NUMBER: _builtins.int
+    quota_bytes: _builtins.int
+    """0 = as much as the disk"""
+    def __init__(
+        self,
+        *,
+        quota_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quota_bytes", b"quota_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TableQuota: _TypeAlias = TableQuota  # noqa: Y015
+
+@_typing.final
+class TableFreed(_message.Message):
+    """What a sweep of the table's history has removed since the table began. A sum, so that a repeat changes nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    total_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        total_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TableFreed: _TypeAlias = TableFreed  # noqa: Y015
 
 @_typing.final
 class ReplicaStatus(_message.Message):

@@ -114,6 +114,10 @@ class Recorder:
             )
         )
 
+    def add_unkept(self, table: TableState) -> None:
+        """A command made changes at several revisions, up to the table's own: they have to be read from its log."""
+        self._open.append(Change(table.id, table.revision, (), missing=True, checksum=table.checksum))
+
     def committed(self) -> None:
         self._committed += self._open
         self._forget_turn()

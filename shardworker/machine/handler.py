@@ -83,5 +83,9 @@ class Handler(Generic[Op]):
     much cheaper than the read itself. None: it never does."""
     add_keys: Callable[[Op, set[bytes]], None] | None = None
     """Adds the keys whose newest rows a write is going to ask for: they are fetched for a whole entry at once."""
+    cost: Callable[[Op], int] | None = None
+    """Bytes that a write may add to its table (quota.py); None for what never makes one grow."""
+    under_alarm: bool = False
+    """A write that is taken whatever alarms the table has: it sets or clears them, or keeps its books."""
     awaits_sweep: Callable[[Op], int | None] | None = None
     """The revision below which history must be physically gone before the write is answered; None if it need not."""

@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 from proto import errors
 from proto.catalog import CATALOG_ID, CATALOG_NAME, CATALOG_SHARD
 from proto.methods import REQUEST_ID_BYTES
-from shardworker.machine import sweep
+from shardworker.machine import quota, sweep
 from shardworker.machine.auth import NOBODY, Caller, Who
 from shardworker.machine.auth_store import AuthStore
 from shardworker.machine.auth_writer import AuthWriter
@@ -251,8 +251,11 @@ class StateMachine:
         writer.begin()
         assert handler.write is not None
         try:
+            quota.check_takes(table, handler, request.op)
             body = handler.write(writer, request.op)
         except errors.BoathouseError as error:
+            if isinstance(error, errors.QuotaExceeded):
+                quota.note_refused(table)
             writer.refuse()
             return Result(table.revision, b"", error)
         writer.end()
@@ -320,6 +323,17 @@ class StateMachine:
         execute = self._connection.execute if writer is None else writer.execute  # which sees what is pending
         rows: Any = execute(table_sql(table_id).attached, (lease_id, -1))
         return [key for (key,) in rows]
+
+    def check_takes(self, request: frames.Request) -> None:
+        """Raises QuotaExceeded or CorruptAlarm for a write that its table would refuse now: it need not be proposed.
+
+        One that may have been applied before is let through, to get its first answer."""
+        table = self.tables.get(request.table_id)
+        if table is None or not (table.full or table.alarms) or self._remembered(request.request_id):
+            return
+        parsed = self.parse(request.method, request.table_id, request.body)
+        if parsed.error is None and parsed.handler is not None:
+            quota.check_takes(table, parsed.handler, parsed.op)
 
     @property
     def rows_visited(self) -> int:
@@ -487,6 +501,8 @@ class StateMachine:
         parts = [self.auth.checksum, self.leases.checksum]
         for table in self.tables:
             parts += (table.id, table.revision, table.compacted, table.keys, table.checksum)
+            parts += (table.written_bytes, table.freed_bytes, table.quota_bytes, int(table.full))
+            parts += [part for alarm in table.alarms for part in alarm]
         for part in parts:
             total = ((total ^ (part & _UNSIGNED_64)) * 0x100000001B3) & _UNSIGNED_64
         return total

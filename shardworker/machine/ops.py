@@ -162,6 +162,40 @@ class Txn:
     failure: list[Operation]
 
 
+@dataclass(slots=True)
+class LoadedChange:
+    """A change that another table made, as it is stored."""
+
+    id: int
+    key: bytes
+    kv: bytes | None
+    """None = deleted."""
+    create_revision: int
+    version: int
+    lease: int
+
+
+@dataclass(slots=True)
+class LoadFacts:
+    """What a table is to be once it is loaded."""
+
+    revision: int
+    compacted: int
+    keys: int
+
+
+@dataclass(slots=True)
+class Load:
+    """The next piece of a table that is restored."""
+
+    after: int
+    """The id of the last change before; 0 = the table is new."""
+    changes: list[LoadedChange]
+    """In the order of their ids; each revision whole."""
+    facts: LoadFacts | None
+    """With the last piece."""
+
+
 Operation = Put | DeleteRange | Range | Page | Nothing | Txn
 
 

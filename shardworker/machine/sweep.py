@@ -12,12 +12,15 @@ removed row.
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING, Any
+
+import apsw
 
 from shardworker.machine.tables import SUB_BITS, TableState, save_table
 
 if TYPE_CHECKING:
-    import apsw
+    from collections.abc import Iterable
 
 
 def is_swept(table: TableState) -> bool:
@@ -52,10 +55,11 @@ def _sweep_all(connection: apsw.Connection, table: TableState, start: int, rows_
     floor = table.floor
     end = (floor + 1) << SUB_BITS
     rows: list[Any] = connection.execute(table.sql.sweep, (start, end, rows_max)).fetchall()
-    gone = [(prev,) for _, _, _, prev in rows if prev is not None]
+    gone = [prev for _, _, _, prev in rows if prev is not None]
     buried = [(key, id_) for id_, key, dead, _ in rows if dead and id_ >> SUB_BITS < floor]
-    connection.executemany(table.sql.delete_change, gone)
-    _drop_tombstones(connection, table, buried)
+    connection.executemany(table.sql.drop_dead, buried)
+    # A tombstone may be both: too old, and replaced.
+    _remove(connection, table, {*gone, *(id_ for _, id_ in buried)})
     return _progress(rows, rows_max, end)
 
 
@@ -68,14 +72,21 @@ def _sweep_tombstones(
     floor = table.floor
     end = min((floor + 1) << SUB_BITS, start + (rows_max << SUB_BITS))
     rows: list[Any] = connection.execute(table.sql.sweep_tombstones, (start, end, rows_max)).fetchall()
-    _drop_tombstones(connection, table, [(key, id_) for id_, key in rows if id_ >> SUB_BITS < floor])
+    buried = [(key, id_) for id_, key in rows if id_ >> SUB_BITS < floor]
+    connection.executemany(table.sql.drop_dead, buried)
+    _remove(connection, table, [id_ for _, id_ in buried])
     visited, swept_id = _progress(rows, rows_max, end)
     return max(1, visited), swept_id
 
 
-def _drop_tombstones(connection: apsw.Connection, table: TableState, found: list[tuple[bytes, int]]) -> None:
-    connection.executemany(table.sql.drop_dead, found)
-    connection.executemany(table.sql.delete_change, [(id_,) for _, id_ in found])
+def _remove(connection: apsw.Connection, table: TableState, ids: Iterable[int]) -> None:
+    """Removes these changes; those that an earlier visit has removed count no second time."""
+    found = sorted(ids)
+    if found:
+        table.swept_bytes += connection.execute(
+            table.sql.removed_bytes, (apsw.carray(array("q", found)),)
+        ).get
+        connection.executemany(table.sql.delete_change, [(id_,) for id_ in found])
 
 
 def _progress(rows: list[Any], rows_max: int, end: int) -> tuple[int, int]:

@@ -28,6 +28,9 @@ SUB_BITS = 24
 CHANGES_MAX = 1 << SUB_BITS
 """Changes in one revision: more would run into the next revision's ids."""
 REVISION_MAX = (1 << (63 - SUB_BITS)) - 1
+CHANGE_BYTES = 64
+"""What a change counts in its table's size beside its key and pair: about what ids, checksum and the place among the
+live keys take."""
 
 _CATALOG_SQL = """
 CREATE TABLE IF NOT EXISTS tables (
@@ -38,14 +41,21 @@ CREATE TABLE IF NOT EXISTS tables (
     compacted INTEGER NOT NULL,    -- -1 = never
     keys INTEGER NOT NULL,
     checksum INTEGER NOT NULL,     -- as a signed 64-bit number
+    written_bytes INTEGER NOT NULL,
+    freed_bytes INTEGER NOT NULL,
+    quota_bytes INTEGER NOT NULL,
+    is_full INTEGER NOT NULL,
     swept_id INTEGER NOT NULL,     -- this replica's own: changes below it have been swept ...
-    swept_floor INTEGER NOT NULL,  -- ... for this floor
+    swept_floor INTEGER NOT NULL,  -- ... for this floor ...
+    swept_bytes INTEGER NOT NULL,  -- ... and so much was removed since the table began
+    alarms BLOB NOT NULL,          -- (member, alarm) of each
     crc INTEGER NOT NULL           -- of all that, checked whenever the row is read
 ) STRICT
 """
 
 
-_NUMBERS = struct.Struct("<8q")
+_NUMBERS = struct.Struct("<13q")
+_ALARM = struct.Struct("<QI")
 
 
 @dataclass(slots=True)
@@ -61,8 +71,19 @@ class TableState:
     keys: int = 0
     checksum: int = 0
     """Rolling over every change; equal on replicas that applied the same commands."""
+    written_bytes: int = 0
+    """Of all changes ever made, but for those that the command which replaced them removed (quota.py)."""
+    freed_bytes: int = 0
+    """Of those, what a sweep has removed, as the leader last said."""
+    quota_bytes: int = 0
+    """0 = none."""
+    full: bool = False
     swept_id: int = 0
     swept_floor: int = -1
+    swept_bytes: int = 0
+    """This replica's own: what its sweeps have removed; on all replicas the same once they are done."""
+    alarms: tuple[tuple[int, int], ...] = ()
+    """Raised by hand: (member, etcd's AlarmType), ascending."""
     sql: TableSql = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -76,10 +97,16 @@ class TableState:
         oldest_kept = self.revision - max(self.history, 1) + 1
         return max(self.compacted, oldest_kept) if oldest_kept > 0 else self.compacted
 
+    @property
+    def size_bytes(self) -> int:
+        """What the table holds, as its quota counts."""
+        return self.written_bytes - self.freed_bytes
+
     def copy(self) -> TableState:
         return TableState(
             self.id, self.name, self.history, self.revision, self.compacted, self.keys, self.checksum,
-            self.swept_id, self.swept_floor,
+            self.written_bytes, self.freed_bytes, self.quota_bytes, self.full,
+            self.swept_id, self.swept_floor, self.swept_bytes, self.alarms,
         )  # fmt: skip
 
 
@@ -94,6 +121,8 @@ class TableSql:
         "bury_span",
         "change",
         "changed_keys",
+        "changes",
+        "changes_and_heads",
         "dead",
         "dead_of_many",
         "dead_span",
@@ -116,7 +145,10 @@ class TableSql:
         "live_newer",
         "live_of_many",
         "live_rows",
+        "newest_change",
         "probe",
+        "removed_bytes",
+        "replaced_bytes",
         "sample",
         "scan",
         "set_live",
@@ -150,6 +182,11 @@ class TableSql:
         self.delete_replaced = (
             f"DELETE FROM {rev} WHERE id IN"
             f" (SELECT prev FROM {rev} WHERE id >= ? AND id < ? AND prev NOTNULL)"
+        )
+        size = f"ifnull(sum(length(r.key) + ifnull(length(r.kv), 0) + {CHANGE_BYTES}), 0)"
+        self.removed_bytes = f"SELECT {size} FROM carray(?) gone CROSS JOIN {rev} r ON r.id = gone.value"
+        self.replaced_bytes = (
+            f"SELECT {size} FROM {rev} s CROSS JOIN {rev} r ON r.id = s.prev WHERE s.id >= ? AND s.id < ?"
         )
         # Statements over a span come in two texts, with and without an upper bound, so that the planner sees it.
         self.scan = {
@@ -202,6 +239,12 @@ class TableSql:
             ),
             False: f"SELECT id, key, kv, NULL FROM {rev} WHERE id >= ? ORDER BY id",
         }
+        self.changes = f"SELECT id, key, kv, NULL FROM {rev} WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
+        self.changes_and_heads = (
+            f"SELECT r.id, r.key, r.kv, ifnull(l.id, d.id) FROM {rev} r LEFT JOIN {live} l ON l.key = r.key"
+            f" LEFT JOIN {dead} d ON d.key = r.key WHERE r.id >= ? AND r.id < ? ORDER BY r.id LIMIT ?"
+        )
+        self.newest_change = f"SELECT max(id) FROM {rev}"
         self.sweep = (
             f"SELECT id, key, kv ISNULL, prev FROM {rev} WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
         )
@@ -268,7 +311,7 @@ def create_table(connection: apsw.Connection, table: TableState) -> None:
     )
     row = _row(table)
     connection.execute(
-        "INSERT INTO tables VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO tables VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (table.id, table.name, *row[2:], _crc(*row)),
     )
 
@@ -281,28 +324,31 @@ def delete_table(connection: apsw.Connection, table_id: int) -> None:
 def save_table(connection: apsw.Connection, table: TableState) -> None:
     row = _row(table)
     connection.execute(
-        "UPDATE tables SET revision = ?, compacted = ?, keys = ?, checksum = ?, swept_id = ?, swept_floor = ?,"
-        " crc = ? WHERE id = ?",
+        "UPDATE tables SET revision = ?, compacted = ?, keys = ?, checksum = ?, written_bytes = ?, freed_bytes = ?,"
+        " quota_bytes = ?, is_full = ?, swept_id = ?, swept_floor = ?, swept_bytes = ?, alarms = ?, crc = ?"
+        " WHERE id = ?",
         (*row[3:], _crc(*row), table.id),
     )
 
 
-def _row(table: TableState) -> tuple[int, bytes, int, int, int, int, int, int, int]:
+def _row(table: TableState) -> tuple[Any, ...]:
     """As it is stored, but for the type of the name."""
     return (
         table.id, table.name.encode(), table.history, table.revision, table.compacted, table.keys,
-        _signed(table.checksum), table.swept_id, table.swept_floor,
+        _signed(table.checksum), table.written_bytes, table.freed_bytes, table.quota_bytes, int(table.full),
+        table.swept_id, table.swept_floor, table.swept_bytes, b"".join(_ALARM.pack(*one) for one in table.alarms),
     )  # fmt: skip
 
 
-def _crc(id_: int, name: bytes, *numbers: int) -> int:
-    return crc32(name, crc32(_NUMBERS.pack(id_, *numbers)))
+def _crc(id_: int, name: bytes, *rest: Any) -> int:
+    *numbers, alarms = rest
+    return crc32(alarms, crc32(name, crc32(_NUMBERS.pack(id_, *numbers))))
 
 
 # The name as bytes: a damaged one need not be UTF-8.
 _SELECT = (
-    "SELECT id, CAST(name AS BLOB), history, revision, compacted, keys, checksum, swept_id, swept_floor, crc"
-    " FROM tables"
+    "SELECT id, CAST(name AS BLOB), history, revision, compacted, keys, checksum, written_bytes, freed_bytes,"
+    " quota_bytes, is_full, swept_id, swept_floor, swept_bytes, alarms, crc FROM tables"
 )
 
 
@@ -327,9 +373,11 @@ def _table(row: tuple[Any, ...]) -> TableState:
         raise Corrupt(
             f"the row of table id {row[0]} fails its checksum; the disk returned other bytes than were written"
         )
-    id_, name, *numbers = values
+    id_, name, *numbers, alarms = values
     table = TableState(id_, name.decode(), *numbers)
     table.checksum &= (1 << 64) - 1
+    table.full = bool(table.full)
+    table.alarms = tuple(_ALARM.iter_unpack(alarms))
     return table
 
 

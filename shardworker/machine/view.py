@@ -7,6 +7,7 @@ change back along `prev` to the first one that is not too new.
 
 from __future__ import annotations
 
+import itertools
 import operator
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 ANSWER_BYTES_MAX = 512 << 20
 """Of one read. protobuf ends at 2 GiB; a worker that builds that much in memory has long disturbed its node."""
+
+PART_BYTES = 1 << 20
+"""Of one part of a range that is answered in several, about."""
 
 SCAN_ROWS_MIN, SCAN_ROWS_MAX = 64, 512
 """Rows glued together by one statement. More gains nothing measurable, and bounds the memory of one step."""
@@ -194,6 +198,37 @@ class View:
             return Ranged(self.revision, encode(kvs, keys_only=True), total, total > len(kvs))
         return _finish(op, self.revision, kvs, total)
 
+    def range_parts(self, op: Range) -> Iterator[Ranged]:
+        """range() in parts of about PART_BYTES, of which only the last knows the count and whether there is more. What
+        is sorted or filtered has to be known whole, and comes in one. Raises FutureRevision, Compacted."""
+        if op.revision > 0:
+            self.check_revision(op.revision)
+        plain = op.order is Order.NONE and op.target is Target.KEY and not op.filtered
+        if not plain or op.count_only or not op.end:
+            yield self.range_unchecked(op)
+            return
+        past = 0 < op.revision < self.revision
+        parts: list[bytes] = []
+        rows = size_bytes = 0
+        for count, blob in self._scan_past(op) if past else self.scan(op.key, op.end, op.limit):
+            if size_bytes >= PART_BYTES:
+                yield Ranged(self.revision, b"".join(parts), 0, False)
+                parts, size_bytes = [], 0
+            rows += count
+            parts.append(encode(parse(blob), keys_only=True) if op.keys_only else blob)
+            size_bytes += len(parts[-1])
+        total = rows
+        if 0 < op.limit <= rows:
+            newest_id = _first_id(op.revision + 1)
+            total = self._count_past(op.key, op.end, newest_id) if past else self.count(op.key, op.end)
+        yield Ranged(self.revision, b"".join(parts), total, total > rows)
+
+    def _scan_past(self, op: Range) -> Iterator[tuple[int, bytes]]:
+        """As scan(), at the operation's revision and pair by pair."""
+        found = self._past(op.key, op.end, _first_id(op.revision + 1))
+        for blob in itertools.islice(found, op.limit if op.limit > 0 else None):
+            yield 1, blob
+
     def _taken(self, kv: kv_pb2.KeyValue, op: Range) -> kv_pb2.KeyValue:
         """The pair, counted, and without its value if nothing needs that any more."""
         if op.keys_only and op.target is not Target.VALUE:
@@ -328,6 +363,14 @@ class View:
                 return stored
             id_ = row[1]
         return None
+
+    def newest_before(self, head: int | None, newest_id: int) -> int | None:
+        """The id of a key's newest change below newest_id, on the way back from its newest of all; None = it had none
+        that can still be told."""
+        while head is not None and head >= newest_id:
+            row: Any = self.execute(self.sql.change, (head,)).fetchone()
+            head = None if row is None else row[1]
+        return head
 
     def _past(self, key: bytes, end: bytes, newest_id: int) -> Iterator[bytes]:
         for head in self._heads(key, end, newest_id):

@@ -11,16 +11,21 @@ before any statement of the latter kind.
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING, Any, assert_never
 from zlib import crc32
 
+import apsw
+
 from proto import errors
 from proto.varint import read_varint, varint, varint_bytes
-from shardworker.machine import budget
+from shardworker.machine import budget, quota
 from shardworker.machine.changes import Edit, Listen
 from shardworker.machine.ops import (
     Deleted,
     DeleteRange,
+    Load,
+    LoadedChange,
     Nothing,
     Operation,
     Outcome,
@@ -32,13 +37,11 @@ from shardworker.machine.ops import (
     TxnDone,
 )
 from shardworker.machine.rows import PendingRows
-from shardworker.machine.tables import CHANGES_MAX, SUB_BITS, TableState
+from shardworker.machine.tables import CHANGE_BYTES, CHANGES_MAX, REVISION_MAX, SUB_BITS, TableState
 from shardworker.machine.view import View, pair_bytes, parse, span_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    import apsw
+    from collections.abc import Iterable, Sequence
 
     from shardworker.machine.changes import Recorder
     from shardworker.machine.leases import Lease, Leases
@@ -127,10 +130,15 @@ class Writer(View):
     def finish(self) -> None:
         """The entry's last command has ended: writes what is pending."""
         self._rows.flush()
+        table, sql = self.table, self.sql
         if self._replaced:
-            self.connection.executemany(self.sql.delete_change, [(id_,) for id_ in self._replaced])
+            ids = self._replaced
+            table.written_bytes -= self._execute_now(sql.removed_bytes, (apsw.carray(array("q", ids)),)).get
+            self.connection.executemany(sql.delete_change, [(id_,) for id_ in ids])
         for span in self._replaced_spans:
-            self._execute_now(self.sql.delete_replaced, span)
+            table.written_bytes -= self._execute_now(sql.replaced_bytes, span).get
+            self._execute_now(sql.delete_replaced, span)
+        quota.note_changed(table)
 
     @property
     def changes(self) -> int:
@@ -198,6 +206,7 @@ class Writer(View):
         stored = encode_pair(key, created, modified, version, value, lease)
         crc = crc32(stored)
         rows.put(key, before, (id_, create_revision, version, lease), stored, crc)
+        table.written_bytes += len(key) + len(stored) + CHANGE_BYTES
         self._mix(id_, crc)
         if self._listen is not None:
             self._edits.append(Edit(key, stored, held))
@@ -225,6 +234,7 @@ class Writer(View):
         if self.table.history == 0:
             self._replaced.append(prev_id)
         self.table.keys -= 1
+        self.table.written_bytes += len(op.key) + CHANGE_BYTES
         self._mix(id_, crc)
         if self._listen is not None:
             self._edits.append(Edit(op.key, None, held))
@@ -255,13 +265,16 @@ class Writer(View):
         self.execute(self.sql.bury_span, (first, end))
         self._rows.forget()
         crc = 0
+        size_bytes = count * CHANGE_BYTES
         for (key,) in self.execute(self.sql.changed_keys, (first, end)):
             crc = crc32(key, crc32(varint(len(key)), crc))
+            size_bytes += len(key)
         if self._listen is not None:
             self._note_span(first, end)
         if self.table.history == 0:
             self._replaced_spans.append((first, end))
         self.table.keys -= count
+        self.table.written_bytes += size_bytes
         self._next_id = end
         self._mix(first, crc)
 
@@ -347,6 +360,68 @@ class Writer(View):
             raise errors.FutureRevision
         self.table.compacted = revision
 
+    def load(self, op: Load) -> None:
+        """Appends changes of another table under their own ids, as if their commands came now. Raises InvalidRequest if
+        the table is not what they follow upon, or would not be what it should be once it is whole."""
+        table, changes, facts = self.table, op.changes, op.facts
+        newest: int | None = self.execute(self.sql.newest_change).get
+        if (
+            (newest or 0) != op.after
+            or table.revision != max(1, op.after >> SUB_BITS)
+            or table.compacted >= 0
+        ):
+            raise errors.InvalidRequest(f"table {table.name} is not what the piece follows upon")
+        last = changes[-1].id if changes else op.after
+        if changes and changes[0].id >> SUB_BITS <= table.revision:
+            raise errors.InvalidRequest("the changes are not behind those before")
+        if last >> SUB_BITS > REVISION_MAX:
+            raise errors.InvalidRequest(f"revision {last >> SUB_BITS} is beyond what a table can have")
+        self.visit(len(changes), sum(len(change.kv or b"") for change in changes))
+        keys = self._keys_with(changes)
+        if facts is not None:
+            revision_min = max(table.revision, last >> SUB_BITS)
+            is_sound = (
+                revision_min <= facts.revision <= REVISION_MAX and -1 <= facts.compacted <= facts.revision
+            )
+            if not is_sound or keys != facts.keys:
+                raise errors.InvalidRequest(f"the changes come to {keys} keys, and their facts say otherwise")
+        self._load(changes)
+        table.keys = keys
+        if facts is not None:
+            table.revision, table.compacted = facts.revision, facts.compacted
+        if self._listen is not None and changes:
+            self._recorder.add_unkept(table)
+
+    def _keys_with(self, changes: Sequence[LoadedChange]) -> int:
+        """How many keys the table has after these."""
+        is_there: dict[bytes, bool] = {}
+        keys = self.table.keys
+        for change in changes:
+            before = is_there.get(change.key)
+            if before is None:
+                before = self._rows.newest(change.key)[2] > 0
+            now = is_there[change.key] = change.kv is not None
+            keys += now - before
+        return keys
+
+    def _load(self, changes: Sequence[LoadedChange]) -> None:
+        table, rows = self.table, self._rows
+        for change in changes:
+            before = rows.newest(change.key)
+            if before[2] and before[0] is not None and table.history == 0:
+                self._replaced.append(before[0])
+            if change.kv is None:
+                crc = crc32(change.key)
+                rows.delete(change.key, before, change.id, crc)
+                table.written_bytes += len(change.key) + CHANGE_BYTES
+            else:
+                crc = crc32(change.kv)
+                now = (change.id, change.create_revision, change.version, change.lease)
+                rows.put(change.key, before, now, change.kv, crc)
+                table.written_bytes += len(change.key) + len(change.kv) + CHANGE_BYTES
+            self._mix(change.id, crc)
+            table.revision = change.id >> SUB_BITS
+
     # ---- transactions --------------------------------------------------------------------------------------
 
     def txn(self, op: Txn) -> TxnDone:
@@ -372,7 +447,7 @@ class Writer(View):
     def _atomically(self, path: Path) -> TxnDone:
         """Runs a transaction so that an error leaves nothing of it behind."""
         table = self.table
-        keys, checksum = table.keys, table.checksum
+        keys, checksum, written_bytes = table.keys, table.checksum, table.written_bytes
         replaced, spans = len(self._replaced), len(self._replaced_spans)
         # By hand, because a full disk may end the whole transaction, and a `with` would then hide that error.
         self.execute("SAVEPOINT command")
@@ -382,7 +457,7 @@ class Writer(View):
             self._rows.forget()
             self._execute_now("ROLLBACK TO command")
             self._execute_now("RELEASE command")
-            table.keys, table.checksum = keys, checksum
+            table.keys, table.checksum, table.written_bytes = keys, checksum, written_bytes
             del self._replaced[replaced:], self._replaced_spans[spans:]
             self._next_id = self._base
             self._edits.clear()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from shardworker.replica.outgoing import Outgoing
     from shardworker.replica.part import Handler, Parts
     from shardworker.replica.proposals import Proposals
+    from shardworker.replica.quotas import Quotas
     from shardworker.replica.reads import Reads
 
 
@@ -40,6 +41,7 @@ class Admission:
         sweep: HistorySweep,
         levels: Levels,
         logins: Logins,
+        quotas: Quotas,
         parts: Parts,
         status: Handler,
     ) -> None:
@@ -52,6 +54,7 @@ class Admission:
         self._sweep = sweep
         self._levels = levels
         self._logins = logins
+        self._quotas = quotas
         self._parts = parts
         self._handlers: dict[int, Handler] = {frames.REPLICA_STATUS: status}
         for part in parts:
@@ -84,6 +87,7 @@ class Admission:
                 self._disk_space.check_takes(request)
                 self._sweep.check_takes(request)
                 self._logins.take_down(request)
+                self._quotas.check_takes(request)
                 self._proposals.admit(identity, request)
             case Access.READ:
                 if request.linearizable:

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Final
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
+from shardworker import table_file
 from shardworker.machine import Result
 from shardworker.replica.part import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
     import apsw
 
@@ -62,6 +63,9 @@ class Cursors(Part):
         self._idle_ticks_max = limits.cursor_idle_ms // tick_ms
         self._age_ticks_max = limits.cursor_lifetime_ms // tick_ms
         self._cursors: dict[int, _Cursor] = {}
+        self._node = context.node
+        self._disk_reserve_bytes = context.cluster.store.disk_free_bytes_min
+        self._files = itertools.count(1)
         self._numbers = itertools.count(first_cursor)
         self._why_closed: dict[int, errors.BoathouseError] = {}
 
@@ -70,13 +74,33 @@ class Cursors(Part):
 
     def open(self, identity: bytes, request: frames.Request) -> None:
         """Begin an iteration and answer its first part. Raises InvalidAuthToken, TooManyCursors, QueueFull."""
+        self._open(identity, request, lambda parts: parts)
+
+    def open_file(self, identity: bytes, request: frames.Request) -> None:
+        """As open(), for a table's pieces that are to be a file before they leave. Raises NoSpace if the disk has no
+        room for it."""
+        table = self._machine.tables.get(request.table_id)
+        room_bytes = self._store.free_bytes() - self._disk_reserve_bytes
+        if table is not None and 2 * table.size_bytes > room_bytes:
+            raise errors.NoSpace(
+                f"the disk of node {self._node} has no room for a file of table {table.name}"
+            )
+        file = self._store.path / f"snapshot-of-table-{request.table_id}-{next(self._files)}.tmp"
+        self._open(identity, request, partial(table_file.stream, file=file))
+
+    def _open(
+        self,
+        identity: bytes,
+        request: frames.Request,
+        made_of: Callable[[Generator[Result, None, None]], Generator[Result, None, None]],
+    ) -> None:
         who = self._logins.identify(request)
         client = (identity, request.client)
         self._check_share(request.table_id, client)
         self._long_reads.check_room()
         connection = self._store.reader()
         parsed = self._machine.parse(request.method, request.table_id, request.body, who)
-        parts = self._machine.iterate(connection, parsed)
+        parts = made_of(self._machine.iterate(connection, parsed))
         number = next(self._numbers)
         self._cursors[number] = _Cursor(connection, parts, request.table_id, client)
         self._read_on(identity, request, number)

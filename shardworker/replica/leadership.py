@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from google.protobuf.message import DecodeError
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import Result
-from shardworker.raft import Accepted, NodeId, Role
+from shardworker.raft import NO_NODE, Accepted, NodeId, Role
 from shardworker.replica.part import Part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from shardworker.replica.part import Handler, ReplicaContext
+
+
+class _Transfer(NamedTuple):
+    """Who waits until `target` leads."""
+
+    identity: bytes
+    call: int
+    target: NodeId
 
 
 class Leadership(Part):
@@ -29,6 +37,7 @@ class Leadership(Part):
         self._led_term: int | None = None
         self._draining = False
         self._handing_over = False
+        self._transfers: list[_Transfer] = []
 
     # ---- leading ----------------------------------------------------------------------------------------------------
 
@@ -56,9 +65,10 @@ class Leadership(Part):
     def _transfer(self, identity: bytes, request: frames.Request) -> None:
         """Hand over as a TransferLeader says. Raises NoSuccessor, BadTransferee or MalformedRequest."""
         try:
-            target = NodeId(frames.TransferLeader.FromString(request.body).target)
+            asked = frames.TransferLeader.FromString(request.body)
         except DecodeError:
             raise errors.MalformedRequest("no TransferLeader") from None
+        target = NodeId(asked.target)
         members = self._core.membership
         if not target:
             if not self.hand_over():
@@ -69,7 +79,26 @@ class Leadership(Part):
             raise errors.BadTransferee(f"node {target} is a learner of shard {self._shard}: it cannot lead")
         else:
             self._core.transfer_leadership(target)  # to itself changes nothing, as in etcd
+        if asked.wait and target:
+            self._transfers.append(_Transfer(identity, request.call, target))
+            return
         self._outgoing.answer(identity, request.call, Result(0, b""))
+
+    def end_turn(self) -> None:
+        """Answer who waits for a transfer that has come to its end: one way or the other an election follows it, or
+        this leader goes on once its target has had an election timeout."""
+        if not self._transfers:
+            return
+        core = self._core.status()
+        waiting, self._transfers = self._transfers, []
+        for transfer in waiting:
+            if core.leader == transfer.target:
+                self._outgoing.answer(transfer.identity, transfer.call, Result(0, b""))
+            elif core.leader == NO_NODE or transfer.target == core.transferee:
+                self._transfers.append(transfer)
+            else:
+                slow = errors.TransferTooSlow(f"node {core.leader} leads, not node {transfer.target}")
+                self._outgoing.refuse(transfer.identity, transfer.call, slow)
 
     # ---- the end ----------------------------------------------------------------------------------------------------
 

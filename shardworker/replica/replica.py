@@ -25,8 +25,10 @@ from shardworker import raft_frames
 from shardworker.machine import Result
 from shardworker.raft import EntryKind, MessageKind, NodeId
 from shardworker.replica.admission import Admission
+from shardworker.replica.auto_compaction import AutoCompaction
 from shardworker.replica.census import Census
 from shardworker.replica.cursors import Cursors
+from shardworker.replica.defragment import Defragment
 from shardworker.replica.disk_space import DiskSpace
 from shardworker.replica.feed import Feed
 from shardworker.replica.history_sweep import HistorySweep
@@ -40,6 +42,7 @@ from shardworker.replica.long_reads import LongReads
 from shardworker.replica.outgoing import Outgoing
 from shardworker.replica.part import Parts, ReplicaContext
 from shardworker.replica.proposals import Proposals
+from shardworker.replica.quotas import Quotas
 from shardworker.replica.reads import Reads
 from shardworker.replica.rebuild import Rebuild
 from shardworker.replica.snapshots import Snapshots
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from shardworker.machine import StateMachine
     from shardworker.raft import Entry, HardState, Membership, Message, Raft, SnapshotMeta
     from shardworker.replica.outgoing import Outbox
+    from shardworker.replica.part import Handler
     from shardworker.store import ReplicaStore, Turn
 
 log = structlog.get_logger()
@@ -120,18 +124,18 @@ class Replica:
         self._logins = Logins(context, self._proposals)
         self._cursors = Cursors(context, self._long_reads, self._logins, first_cursor=life)
         self._leases = LeaseClock(context, self._proposals, self._long_reads, self._logins)
-        self._reads = Reads(
-            context,
-            self._long_reads,
-            self._logins,
-            {frames.REGATTA_ITERATE: self._cursors.open, **self._leases.openers},
-        )
+        in_parts = (frames.REGATTA_ITERATE, frames.ETCD_RANGE_STREAM, frames.ETCD_HASH_KV)
+        openers: dict[int, Handler] = dict.fromkeys(in_parts, self._cursors.open)
+        openers[frames.ETCD_SNAPSHOT] = self._cursors.open_file
+        openers.update(self._leases.openers)
+        self._reads = Reads(context, self._long_reads, self._logins, openers)
         self._leadership = Leadership(context)
         self._disk_space = DiskSpace(context, self._leadership)
         self._sweep = HistorySweep(context)
         self._snapshots = Snapshots(context)
         self._integrity = Integrity(context, stop_serving=self._abandon)
         self._levels = Levels(context, self._proposals)
+        self._quotas = Quotas(context, self._proposals)
         self._census = Census(context, founders, life)
         self._links = Links(context)
         self._messages_refused = 0
@@ -151,6 +155,9 @@ class Replica:
                 Rebuild(context),
                 self._levels,
                 self._logins,
+                self._quotas,
+                AutoCompaction(context, self._proposals),
+                Defragment(context),
                 self._census,
                 self._leases,
             ]
@@ -164,6 +171,7 @@ class Replica:
             sweep=self._sweep,
             levels=self._levels,
             logins=self._logins,
+            quotas=self._quotas,
             parts=self._parts,
             status=self._answer_status,
         )

@@ -125,6 +125,8 @@ def connect(path: Path, settings: StoreSettings, *, vfs: str | None, role: Role)
 def begin_wal(connection: apsw.Connection, settings: StoreSettings) -> None:
     """Switch the writer's connection to WAL, with checkpoints under our control."""
     connection.execute(f"PRAGMA page_size = {settings.page_bytes}")
+    # Of a new database too: free pages can be given back a few at a time, where VACUUM would copy everything at once.
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     mode = connection.execute("PRAGMA journal_mode = WAL").get
     assert mode == "wal", f"SQLite answered journal mode {mode}"
     connection.wal_autocheckpoint(0)

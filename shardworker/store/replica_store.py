@@ -192,7 +192,18 @@ class ReplicaStore:
 
     def reusable_bytes(self) -> int:
         """Bytes of the database's pages that hold nothing any more: the next rows go there."""
-        return int(self.connection.pragma("freelist_count") * self.connection.pragma("page_size"))
+        return self.free_pages() * int(self.connection.pragma("page_size"))
+
+    def free_pages(self) -> int:
+        """Pages of the database that hold nothing any more."""
+        return int(self.connection.pragma("freelist_count"))
+
+    def give_back_pages(self, pages_max: int) -> int:
+        """Shorten the database by at most so many free pages, in the open turn; how many free ones are left. The file
+        itself gets shorter with the next checkpoint."""
+        # A row for each page: it goes on as far as it is read.
+        self.connection.execute(f"PRAGMA incremental_vacuum({pages_max})").fetchall()
+        return self.free_pages()
 
     def free_bytes(self) -> int:
         """What may still be written to this replica's disk; cheap enough for every tick."""

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames
-from shardworker.machine import weight
-from shardworker.machine.etcd import codec
+from shardworker.machine import pieces, quota, weight
+from shardworker.machine.etcd import codec, hashing
 from shardworker.machine.handler import Handler
 from shardworker.machine.ops import (
     Compact,
@@ -25,7 +25,7 @@ from shardworker.machine.permissions import check_operation
 from shardworker.machine.writer import read_txn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from shardworker.machine.auth import Caller
     from shardworker.machine.view import View
@@ -73,6 +73,20 @@ def _range(view: View, op: Get | Range) -> bytes:
     return codec.range_body(view.range(op))
 
 
+def _parse_range_stream(body: bytes) -> Range:
+    return codec.to_range(rpc_pb2.RangeRequest.FromString(body))
+
+
+def _range_parts(view: View, op: Range) -> Iterator[tuple[bytes, bool]]:
+    """The part before is sent when the next one is there: only then it is known not to be the last."""
+    parts = view.range_parts(op)
+    part = next(parts)
+    for following in parts:
+        yield codec.range_body(part), True
+        part = following
+    yield codec.range_body(part), False
+
+
 def _range_is_heavy(look: Callable[[], View], op: Get | Range) -> bool:
     # A value is a megabyte or two at most.
     return not isinstance(op, Get) and weight.is_heavy(look, op)
@@ -117,6 +131,10 @@ def _check_user(caller: Caller, _op: object) -> None:
     caller.check_user()
 
 
+def _check_root(caller: Caller, _op: object) -> None:
+    caller.check_root()
+
+
 def _check_revoke(caller: Caller, op: RevokeLease) -> None:
     caller.check_user()
     caller.check_lease(op.id)
@@ -126,11 +144,26 @@ def _awaits_sweep(op: Compact) -> int | None:
     return op.revision if op.physical else None
 
 
+def _parse_alarm(body: bytes) -> quota.AlarmChange:
+    change = frames.AlarmChange.FromString(body)
+    return quota.AlarmChange(change.alarm.member, change.alarm.alarm, change.activate, change.holds_table)
+
+
+def _alarm(writer: Writer, op: quota.AlarmChange) -> bytes:
+    response = rpc_pb2.AlarmResponse()
+    if quota.change_alarm(writer.table, op):
+        response.alarms.add(memberID=op.member, alarm=rpc_pb2.AlarmType.ValueType(op.alarm))
+    return response.SerializeToString()
+
+
 HANDLERS: dict[int, Handler[Any]] = {
     frames.ETCD_RANGE: Handler(
         check=check_operation, parse=_parse_range, read=_range, is_heavy=_range_is_heavy
     ),
-    frames.ETCD_PUT: Handler(check=check_operation, parse=_parse_put, write=_put, add_keys=add_point_keys),
+    frames.ETCD_RANGE_STREAM: Handler(check=check_operation, parse=_parse_range_stream, parts=_range_parts),
+    frames.ETCD_PUT: Handler(
+        check=check_operation, parse=_parse_put, write=_put, add_keys=add_point_keys, cost=quota.cost
+    ),
     frames.ETCD_DELETE_RANGE: Handler(
         check=check_operation, parse=_parse_delete_range, write=_delete_range, add_keys=add_point_keys
     ),
@@ -141,11 +174,19 @@ HANDLERS: dict[int, Handler[Any]] = {
         read=_read_txn,
         is_heavy=weight.is_heavy,
         add_keys=add_point_keys,
+        cost=quota.cost,
     ),
     frames.ETCD_COMPACT: Handler(
         check=check_operation, parse=_parse_compact, write=_compact, awaits_sweep=_awaits_sweep
     ),
-    frames.LEASE_GRANT: Handler(check=_check_user, parse=_parse_grant, write=_grant),
+    frames.ETCD_HASH_KV: Handler(
+        check=_check_root, parse=rpc_pb2.HashKVRequest.FromString, parts=hashing.hash_parts
+    ),
+    frames.ETCD_SNAPSHOT: Handler(check=_check_root, parse=lambda body: None, parts=pieces.pieces),
+    frames.ETCD_ALARM: Handler(check=_check_root, parse=_parse_alarm, write=_alarm, under_alarm=True),
+    frames.LEASE_GRANT: Handler(
+        check=_check_user, parse=_parse_grant, write=_grant, cost=lambda op: quota.LEASE_COST_BYTES
+    ),
     frames.LEASE_REVOKE: Handler(check=_check_revoke, parse=_parse_revoke, write=_revoke),
-    frames.LEASE_EXPIRE: Handler(parse=_parse_expire, write=_expire),
+    frames.LEASE_EXPIRE: Handler(parse=_parse_expire, write=_expire, under_alarm=True),
 }

@@ -7,18 +7,26 @@ from typing import TYPE_CHECKING, Any, Final
 from proto import errors
 from proto.catalog import CATALOG_ID
 from proto.internal import frames_pb2 as frames
+from shardworker.machine import quota
 from shardworker.machine.handler import Handler, Result
+from shardworker.machine.internal import loading
 from shardworker.machine.tables import REVISION_MAX, TableState
 
 if TYPE_CHECKING:
+    from shardworker.machine.auth import Caller
     from shardworker.machine.handler import Shard
     from shardworker.machine.view import View
+    from shardworker.machine.writer import Writer
+
+QUOTA_BYTES_MAX: Final = (1 << 63) - 1
+"""What its column holds."""
 
 NAME_BYTES_MAX: Final = 1024
 """Of a table. What may be in a name is the coordinator's business; here it only has to fit into a row."""
 
 
 def table_status(table: TableState) -> frames.TableStatus:
+    alarms = [frames.TableAlarm(member=member, alarm=alarm) for member, alarm in table.alarms]
     return frames.TableStatus(
         id=table.id,
         name=table.name,
@@ -27,6 +35,10 @@ def table_status(table: TableState) -> frames.TableStatus:
         history=table.history,
         keys=table.keys,
         checksum=table.checksum,
+        size_bytes=table.size_bytes,
+        quota_bytes=table.quota_bytes,
+        full=table.full,
+        alarms=alarms,
     )
 
 
@@ -67,13 +79,40 @@ def _raise_level(shard: Shard, to: frames.MachineLevel) -> Result:
     return Result(0, b"")
 
 
+def _parse_quota(body: bytes) -> frames.TableQuota:
+    told = frames.TableQuota.FromString(body)
+    if told.quota_bytes > QUOTA_BYTES_MAX:
+        raise errors.InvalidRequest(f"a quota is at most {QUOTA_BYTES_MAX} bytes")
+    return told
+
+
+def _set_quota(writer: Writer, op: frames.TableQuota) -> bytes:
+    writer.table.quota_bytes = op.quota_bytes
+    return b""
+
+
+def _note_freed(writer: Writer, op: frames.TableFreed) -> bytes:
+    table = writer.table
+    table.freed_bytes = max(table.freed_bytes, op.total_bytes)
+    return b""
+
+
 def _status(view: View, op: None) -> bytes:
     return table_status(view.table).SerializeToString()
+
+
+def _check_root(caller: Caller, _op: object) -> None:
+    caller.check_root()
 
 
 HANDLERS: dict[int, Handler[Any]] = {
     frames.TABLE_CREATE: Handler(parse=frames.TableSpec.FromString, on_shard=_create_table),
     frames.TABLE_DELETE: Handler(parse=frames.TableSpec.FromString, on_shard=_delete_table),
     frames.RAISE_LEVEL: Handler(parse=frames.MachineLevel.FromString, on_shard=_raise_level),
+    frames.TABLE_QUOTA: Handler(parse=_parse_quota, write=_set_quota, under_alarm=True),
+    frames.TABLE_FREED: Handler(parse=frames.TableFreed.FromString, write=_note_freed, under_alarm=True),
+    frames.TABLE_LOAD: Handler(
+        check=_check_root, parse=loading.parse_load, write=loading.load, cost=quota.cost
+    ),
     frames.TABLE_STATUS: Handler(parse=lambda body: None, read=_status),
 }

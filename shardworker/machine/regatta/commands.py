@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2
-from shardworker.machine import weight
+from shardworker.machine import quota, weight
 from shardworker.machine.handler import Handler
 from shardworker.machine.ops import DeleteRange, Page, Put, Txn, add_point_keys
 from shardworker.machine.permissions import check_operation
@@ -82,7 +82,9 @@ HANDLERS: dict[int, Handler[Any]] = {
         check=check_operation, parse=_parse_range, read=_range, is_heavy=weight.is_heavy
     ),
     frames.REGATTA_ITERATE: Handler(check=check_operation, parse=_parse_range, parts=_parts),
-    frames.REGATTA_PUT: Handler(check=check_operation, parse=_parse_put, write=_put, add_keys=add_point_keys),
+    frames.REGATTA_PUT: Handler(
+        check=check_operation, parse=_parse_put, write=_put, add_keys=add_point_keys, cost=quota.cost
+    ),
     frames.REGATTA_DELETE_RANGE: Handler(
         check=check_operation, parse=_parse_delete_range, write=_delete_range, add_keys=add_point_keys
     ),
@@ -93,5 +95,6 @@ HANDLERS: dict[int, Handler[Any]] = {
         read=_read_txn,
         is_heavy=weight.is_heavy,
         add_keys=add_point_keys,
+        cost=quota.cost,
     ),
 }

@@ -29,6 +29,7 @@ from shardworker.machine import (
     history,
     writer,
 )
+from shardworker.machine.tables import CHANGE_BYTES
 from tests.property.machine import requests
 from tests.property.machine.model import Model
 
@@ -157,6 +158,14 @@ class Replica:
         text = f"SELECT id >> 24, key, kv ISNULL FROM t{table}_rev ORDER BY id"  # noqa: S608
         found: Any = self.connection.execute(text)
         return [(revision, key, bool(dead)) for revision, key, dead in found]
+
+    def check_size(self, table: int) -> None:
+        """What the table is counted to hold is what it holds."""
+        state = self.machine.tables.get(table)
+        assert state is not None
+        text = f"SELECT total(length(key) + ifnull(length(kv), 0) + ?) FROM t{table}_rev"  # noqa: S608
+        recount = self.connection.execute(text, (CHANGE_BYTES,)).get
+        assert state.written_bytes - state.swept_bytes == recount
 
     def sweep(self, rows_max: int) -> None:
         self.connection.execute("BEGIN IMMEDIATE")
@@ -299,6 +308,9 @@ class Cluster:
         left, right = (replica.machine for replica in self.replicas)
         assert left.table_status() == right.table_status()
         assert left.checksum == right.checksum
+        for replica in self.replicas:
+            for table in self.models:
+                replica.check_size(table)
         for status in left.table_status():
             model = self.models[status.id]
             state = model.state()
@@ -314,14 +326,14 @@ class Cluster:
 
     def finish(self) -> None:
         """All of readable history, before and after everything was swept, and exactly the rows that it needs."""
-        for swept in (False, True):
+        for is_swept in (False, True):
             for table, model in self.models.items():
                 for revision in range(max(1, model.floor), model.revision + 1):
                     self.read(
                         Read(table, rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0", revision=revision))
                     )
                     self.read(Read(table, rpc_pb2.RangeRequest(key=b"b", revision=revision)))
-            if not swept:
+            if not is_swept:
                 for replica in self.replicas:
                     while replica.machine.is_compacting:
                         replica.sweep(2)
@@ -330,6 +342,11 @@ class Cluster:
             needed = self.needed_rows(model)
             for replica in self.replicas:
                 assert replica.rows(table) == needed
+                replica.check_size(table)
+            swept = {
+                getattr(replica.machine.tables.get(table), "swept_bytes", None) for replica in self.replicas
+            }
+            assert len(swept) == 1
 
     def check_history(self, table: int, model: Model) -> None:
         """A table's log tells what the machine told, as far back as it can be read."""

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from config import ClusterConfig, load
+from config import ClusterConfig, ConfigError, load
 from config.loading import parse
 from config.paths import SOCKET_PATH_BYTES_MAX
 from config.placement import rotation
@@ -159,3 +159,43 @@ def test_every_setting_is_documented() -> None:
         ]
 
     assert undocumented(ClusterConfig) == []
+
+
+ONE = "nodes: {n1: {}}\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "size_bytes"),
+    [("none", 0), ("1", 1), ("512KiB", 512 << 10), ("2GiB", 2 << 30), ("3 TiB", 3 << 40)],
+)
+def test_a_quota_is_written_as_people_write_sizes(written: str, size_bytes: int) -> None:
+    cluster = parse(ONE + f"tables: {{t: {{quota: {written}}}}}\n", "f")
+    assert cluster.table_quota_bytes("t") == size_bytes
+
+
+def test_a_table_without_a_quota_of_its_own_has_the_clusters() -> None:
+    cluster = parse(ONE + "limits: {table_quota: 1MiB}\ntables: {own: {quota: none}, t: {}}\n", "f")
+    assert [cluster.table_quota_bytes(name) for name in ("own", "t", "made later")] == [0, 1 << 20, 1 << 20]
+
+
+@pytest.mark.parametrize("written", ["-1", "1.5", "2GB", "0KiB", "all", "9999999TiB"])
+def test_what_is_no_quota_is_refused(written: str) -> None:
+    with pytest.raises(ConfigError, match="must be none, a number of bytes"):
+        parse(ONE + f"tables: {{t: {{quota: {written}}}}}\n", "f")
+
+
+@pytest.mark.parametrize(("written", "seconds"), [("90s", 90), ("30m", 1_800), ("1h", 3_600)])
+def test_a_retention_is_a_time(written: str, seconds: int) -> None:
+    cluster = parse(ONE + f"tables: {{t: {{compaction: {{mode: periodic, retention: {written}}}}}}}\n", "f")
+    compaction = cluster.tables["t"].compaction
+    assert compaction is not None
+    assert compaction.retention_s == seconds
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["{mode: revision, retention: 1h}", "{mode: periodic, retention: 5}", "{mode: revision, retention: 0}"],
+)
+def test_a_retention_fits_its_mode(written: str) -> None:
+    with pytest.raises(ConfigError, match="retention"):
+        parse(ONE + f"tables: {{t: {{compaction: {written}}}}}\n", "f")

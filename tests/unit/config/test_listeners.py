@@ -44,7 +44,7 @@ tables:
 
 def test_one_port_serves_for_nodes_of_several_hosts() -> None:
     cluster = parse(
-        "nodes: {n1: {host: 10.0.0.1}, n2: {host: 10.0.0.2}}\n"
+        "insecure: true\nnodes: {n1: {host: 10.0.0.1}, n2: {host: 10.0.0.2}}\n"
         "tables: {users: {client_port: 2479, client_socket: /run/b/users}}\n",
         "f",
     )

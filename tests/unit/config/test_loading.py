@@ -46,7 +46,7 @@ BAD = {
         ONE + "tables:\n  default:\n    colour: red\n",
         (
             "f.yaml:5: tables.default.colour: unknown key; known here: shard, history, type, owner, client_port,"
-            " client_socket"
+            " client_socket, quota, compaction"
         ),
     ),
     "unknown key in a section": (
@@ -440,7 +440,9 @@ def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_a_spec_survives_its_trip_to_the_child() -> None:
-    cluster = parse(THREE + "tables: {users: {shard: 2, history: 5}}\n", "f.yaml")
+    compaction = "compaction: {mode: periodic, retention: 90s}"
+    users = f"{{shard: 2, history: 5, quota: 2GiB, {compaction}}}"
+    cluster = parse(THREE + f"tables: {{users: {users}}}\n", "f.yaml")
     spec = ProcessSpec(cluster=cluster, kind="shardworker", node="n2", number=3, sockets={"client": 7})
     line = spec.model_dump_json()
     assert "\n" not in line

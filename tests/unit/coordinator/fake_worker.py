@@ -179,8 +179,12 @@ class FakeWorker:
         status = frames.ReplicaStatus()
         status.CopyFrom(self.status)
         status.shard, status.node, status.term, status.leader = self.shard, self.node, self.term, self.leader
+        said = {table.id for table in status.tables}
         for table_id, table in self.store.tables.items():
-            status.tables.add(id=table_id, revision=table.revision, name=table.name, history=table.history)
+            if table_id not in said:
+                status.tables.add(
+                    id=table_id, revision=table.revision, name=table.name, history=table.history
+                )
         status.highest_table_id = max([0, *self.store.tables, *self.store.dead])
         return frames.Reply(
             call=request.call, term=self.term, leader=self.leader, body=status.SerializeToString()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from proto.regatta import early_pb2 as early
 from proto.regatta import regatta_pb2 as regatta
 from tests.stubs import stub
-from tests.unit.coordinator.running import in_loop, refused, running
+from tests.unit.coordinator.running import DEFAULT_TABLE_ID, in_loop, refused, running
 from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
@@ -105,8 +107,51 @@ async def test_etcd_alarms_are_the_replicas_full_disks(tmp_path: Path) -> None:
         ]
         assert answer.header.revision == 1
         assert not (await alarm(etcd.AlarmRequest(alarm=etcd.CORRUPT))).alarms
-        disarm = alarm(etcd.AlarmRequest(action=etcd.AlarmRequest.DEACTIVATE, alarm=etcd.NOSPACE))
-        assert (await refused(disarm))[0] == "UNIMPLEMENTED"
+
+
+def changes(cluster: Running) -> list[frames.AlarmChange]:
+    requests = cluster.workers[1, 1].requests(frames.ETCD_ALARM)
+    return [frames.AlarmChange.FromString(request.body) for request in requests]
+
+
+@in_loop
+async def test_alarms_are_raised_and_cleared_through_the_log(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        alarm = maintenance(cluster).Alarm
+        member = cluster.cluster.member_id("n2")
+        activate, deactivate = etcd.AlarmRequest.ACTIVATE, etcd.AlarmRequest.DEACTIVATE
+        await alarm(etcd.AlarmRequest(action=activate, memberID=7, alarm=etcd.CORRUPT))
+        await alarm(etcd.AlarmRequest(action=deactivate, memberID=member, alarm=etcd.NOSPACE))
+        assert changes(cluster) == [
+            frames.AlarmChange(alarm=frames.TableAlarm(member=7, alarm=etcd.CORRUPT), activate=True),
+            frames.AlarmChange(alarm=frames.TableAlarm(member=member, alarm=etcd.NOSPACE), holds_table=True),
+        ]
+
+
+@in_loop
+async def test_the_alarm_none_is_no_alarm(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        alarm = maintenance(cluster).Alarm
+        for action in (etcd.AlarmRequest.ACTIVATE, etcd.AlarmRequest.DEACTIVATE):
+            assert not (await alarm(etcd.AlarmRequest(action=action, memberID=7))).alarms
+        assert changes(cluster) == []
+        for odd in (etcd.AlarmRequest(alarm=9), etcd.AlarmRequest(action=9)):  # type: ignore[arg-type]
+            assert (await refused(alarm(odd)))[0] == "INVALID_ARGUMENT"
+
+
+@in_loop
+async def test_a_full_table_is_full_on_all_its_members(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        raised = frames.TableAlarm(member=7, alarm=etcd.CORRUPT)
+        for worker in cluster.workers.values():
+            worker.status.tables.add(id=DEFAULT_TABLE_ID, full=True, alarms=[raised])
+        answer = await maintenance(cluster).Alarm(etcd.AlarmRequest())
+        members = sorted(cluster.cluster.member_id(name) for name in ("n1", "n2", "n3"))
+        expected = [(7, etcd.CORRUPT), *((member, etcd.NOSPACE) for member in members)]
+        assert [(one.memberID, one.alarm) for one in answer.alarms] == expected
+        status = await maintenance(cluster).Status(etcd.StatusRequest())
+        assert status.errors[0] == "memberID:7 alarm:CORRUPT "
+        assert len(status.errors) == 4
 
 
 @in_loop
@@ -172,3 +217,96 @@ async def test_regatta_status_puts_a_tables_trouble_into_its_errors(tmp_path: Pa
         answer = await regatta_cluster(cluster).Status(regatta.StatusRequest())
         assert not answer.tables
         assert list(answer.errors) == ["default: no replica of shard 2 answers"]
+
+
+@in_loop
+async def test_leadership_moves_to_the_member_that_is_named(tmp_path: Path) -> None:
+    async with running(tmp_path, leader=1) as cluster:
+        move = maintenance(cluster).MoveLeader
+        target = cluster.cluster.member_id("n3")
+        cluster.workers[1, 1].script[frames.TRANSFER_LEADER] = lambda _: frames.Reply()
+        assert (await move(etcd.MoveLeaderRequest(targetID=target))) == etcd.MoveLeaderResponse()
+        (request,) = cluster.workers[1, 1].requests(frames.TRANSFER_LEADER)
+        asked = frames.TransferLeader.FromString(request.body)
+        assert (asked.target, asked.wait) == (3, True)
+
+
+@in_loop
+async def test_leadership_moves_to_nobody_unknown_and_from_nobody_else(tmp_path: Path) -> None:
+    async with running(tmp_path, leader=1) as cluster:
+        move = maintenance(cluster).MoveLeader
+        unknown = await refused(move(etcd.MoveLeaderRequest(targetID=1)))
+        assert unknown == ("FAILED_PRECONDITION", "etcdserver: bad leader transferee")
+        cluster.workers[1, 1].script[frames.TRANSFER_LEADER] = lambda _: errors.NotLeader()
+        here = etcd.MoveLeaderRequest(targetID=cluster.cluster.member_id("n1"))
+        assert await refused(move(here)) == ("FAILED_PRECONDITION", "etcdserver: not leader")
+    async with running(tmp_path, leader=2) as cluster:
+        move = maintenance(cluster).MoveLeader
+        assert await refused(move(here)) == ("FAILED_PRECONDITION", "etcdserver: not leader")
+
+
+@in_loop
+async def test_there_is_no_version_to_go_back_to(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        downgrade = maintenance(cluster).Downgrade
+        asked = etcd.DowngradeRequest
+        for action in (asked.VALIDATE, asked.ENABLE):
+            assert await refused(downgrade(asked(action=action, version="old"))) == (
+                "INVALID_ARGUMENT",
+                "etcdserver: wrong downgrade target version format",
+            )
+            for version in ("3.4", "3.4.0", "3.6.1-rc.1"):
+                assert await refused(downgrade(asked(action=action, version=version))) == (
+                    "INVALID_ARGUMENT",
+                    "etcdserver: invalid downgrade target version",
+                )
+        assert await refused(downgrade(asked(action=asked.CANCEL))) == (
+            "FAILED_PRECONDITION",
+            "etcdserver: no inflight downgrade job",
+        )
+        unknown = await refused(downgrade(asked(action=9)))  # type: ignore[arg-type]
+        assert unknown == ("UNKNOWN", "etcdserver: unknown method")
+
+
+@in_loop
+async def test_a_snapshot_comes_in_blobs_with_its_digest_behind(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        parts = [
+            frames.SnapshotPart(),
+            frames.SnapshotPart(total_bytes=100_000, data=b"a" * 70_000),
+            frames.SnapshotPart(total_bytes=100_000, data=b"b" * 30_000),
+        ]
+        replies = iter(
+            frames.Reply(body=part.SerializeToString(), cursor=number)
+            for part, number in zip(parts, (5, 5, 0), strict=True)
+        )
+        worker = cluster.workers[1, 1]
+        for method in (frames.ETCD_SNAPSHOT, frames.CURSOR_NEXT):
+            worker.script[method] = lambda _: next(replies)
+        heard = [answer async for answer in maintenance(cluster).Snapshot(etcd.SnapshotRequest())]
+        *blobs, digest = heard
+        data = b"".join(answer.blob for answer in blobs)
+        assert data == b"a" * 70_000 + b"b" * 30_000
+        assert digest == etcd.SnapshotResponse(blob=hashlib.sha256(data).digest())
+        assert [answer.remaining_bytes for answer in blobs] == [67_232, 34_464, 30_000, 0]
+
+
+@in_loop
+async def test_hashes_come_from_the_nearest_replica(tmp_path: Path) -> None:
+    async with running(tmp_path, leader=2) as cluster:
+        body = etcd.HashKVResponse(hash=7, compact_revision=-1).SerializeToString()
+        worker = cluster.workers[1, 1]
+        worker.script[frames.ETCD_HASH_KV] = lambda _: frames.Reply(revision=3, cursor=5)
+        worker.script[frames.CURSOR_NEXT] = lambda _: frames.Reply(revision=3, body=body)
+        answer = await maintenance(cluster).HashKV(etcd.HashKVRequest(revision=2))
+        assert (answer.hash, answer.compact_revision, answer.header.revision) == (7, -1, 3)
+        (asked,) = worker.requests(frames.ETCD_HASH_KV)
+        assert etcd.HashKVRequest.FromString(asked.body).revision == 2
+        assert (await maintenance(cluster).Hash(etcd.HashRequest())).hash == 7
+
+
+@in_loop
+async def test_the_members_own_replica_is_defragmented(tmp_path: Path) -> None:
+    async with running(tmp_path, leader=2) as cluster:
+        cluster.workers[1, 1].script[frames.DEFRAGMENT] = lambda _: frames.Reply()
+        assert await maintenance(cluster).Defragment(etcd.DefragmentRequest()) == etcd.DefragmentResponse()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import grpc
 import pytest
 
 from proto import errors
+from proto.etcd import kv_pb2
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from tests.unit.coordinator.running import DEFAULT_TABLE_ID, in_loop, refused, running
@@ -201,3 +203,21 @@ async def test_the_term_shown_never_goes_down(tmp_path: Path) -> None:
         assert (await cluster.etcd.Range(GET)).header.raft_term == 5
         # The local replica has not heard of term 5 yet.
         assert (await cluster.etcd.Range(stale)).header.raft_term == 5
+
+
+@in_loop
+async def test_a_range_in_parts_has_its_header_in_the_last(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        first = etcd.RangeResponse(kvs=[kv_pb2.KeyValue(key=b"a")]).SerializeToString()
+        last = etcd.RangeResponse(kvs=[kv_pb2.KeyValue(key=b"b")], count=2).SerializeToString()
+        worker = cluster.workers[1, 1]
+        worker.script[frames.ETCD_RANGE_STREAM] = lambda _: frames.Reply(revision=7, body=first, cursor=5)
+        worker.script[frames.CURSOR_NEXT] = lambda _: frames.Reply(revision=7, body=last)
+        stream = cluster.etcd.RangeStream(etcd.RangeRequest(key=b"a", range_end=b"z"))
+        heard = [answer.range_response async for answer in stream]
+        assert [(kv.key, one.count) for one in heard for kv in one.kvs] == [(b"a", 0), (b"b", 2)]
+        assert [one.header.revision for one in heard] == [0, 7]
+        (asked,) = worker.requests(frames.ETCD_RANGE_STREAM)
+        assert asked.linearizable
+        with pytest.raises(grpc.aio.AioRpcError, match="key is not provided"):
+            await cluster.etcd.RangeStream(etcd.RangeRequest()).read()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
+from proto.boathouse import restore_pb2
 from proto.etcd import rpc_pb2
 from proto.etcd.rpc_pb2 import (
     DeleteRangeRequest,
@@ -45,6 +46,10 @@ _METHODS: dict[type[Message], int] = {
     frames.ExpiredLeases: frames.LEASE_EXPIRE,
     frames.TableSpec: frames.TABLE_CREATE,
     frames.MachineLevel: frames.RAISE_LEVEL,
+    frames.TableQuota: frames.TABLE_QUOTA,
+    frames.TableFreed: frames.TABLE_FREED,
+    frames.AlarmChange: frames.ETCD_ALARM,
+    restore_pb2.LoadRequest: frames.TABLE_LOAD,
 }
 
 _READS = (rpc_pb2.RangeRequest, regatta_pb2.RangeRequest)

@@ -392,8 +392,10 @@ def test_reload_reads_what_another_database_holds(tmp_path: Path) -> None:
         "name = 'u'",
         "id = id + 1",
         *(f"{column} = {column} + 1" for column in (
-            "history", "revision", "compacted", "keys", "checksum", "swept_id", "swept_floor", "crc",
+            "history", "revision", "compacted", "keys", "checksum", "written_bytes", "freed_bytes", "quota_bytes",
+            "is_full", "swept_id", "swept_floor", "swept_bytes", "crc",
         )),
+        "alarms = x'010000000000000001000000'",
     ],
 )  # fmt: skip
 def test_a_damaged_row_of_a_table_is_never_believed(damage: str) -> None:

@@ -60,6 +60,7 @@ ETCD_MESSAGES = """
         count_only=9:bool min_mod_revision=10:int64 max_mod_revision=11:int64
         min_create_revision=12:int64 max_create_revision=13:int64
     etcdserverpb.RangeResponse  header=1:ResponseHeader kvs=2:KeyValue* more=3:bool count=4:int64
+    etcdserverpb.RangeStreamResponse  range_response=1:RangeResponse
     etcdserverpb.PutRequest  key=1:bytes value=2:bytes lease=3:int64 prev_kv=4:bool ignore_value=5:bool
         ignore_lease=6:bool
     etcdserverpb.PutResponse  header=1:ResponseHeader prev_kv=2:KeyValue

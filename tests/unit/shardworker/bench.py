@@ -76,11 +76,13 @@ class Bench:
         membership: Membership,
         *,
         has_begun: bool = True,
+        table: int = TABLE,
         registry: Registry = REGISTRY,
-        **settings: Mapping[str, int],
+        **settings: Mapping[str, Any],
     ) -> None:
-        """has_begun: otherwise its disk is empty, and it would be one of these members. registry: what its build can
-        carry out."""
+        """has_begun: otherwise its disk is empty, and it would be one of these members. table: that requests are about,
+        without being told otherwise. registry: what its build can carry out."""
+        self._table = table
         nodes = {f"n{node}": {"host": f"127.0.0.{node}"} for node in membership.nodes()}
         self.cluster = ClusterConfig.model_validate({"cluster": "bench", "nodes": nodes, **settings})
         self.other_clients: set[bytes] = set()
@@ -158,7 +160,7 @@ class Bench:
         """Send a request, and let the replica take a turn, or all that it has work for; the number of the call."""
         self._calls += 1
         envelope = frames.Envelope()
-        envelope.requests.add(call=self._calls, method=method, table_id=TABLE, body=body, **fields)
+        envelope.requests.add(call=self._calls, method=method, table_id=self._table, body=body, **fields)
         self.replica.handle(CLIENT, envelope)
         self.replica.turn()
         if work:

@@ -233,6 +233,44 @@ def test_a_leader_hands_over_to_whom_it_is_told(led: Bench) -> None:
     assert [node for node, one in led.sent if one.kind is MessageKind.TIMEOUT_NOW] == [3]
 
 
+def waiting(target: int) -> bytes:
+    return frames.TransferLeader(target=target, wait=True).SerializeToString()
+
+
+def test_who_waits_for_a_transfer_is_answered_when_the_target_leads(led: Bench) -> None:
+    led.lead()
+    led.answer(led.ask(frames.TRANSFER_LEADER, waiting(1)))  # it leads already
+    call = led.ask(frames.TRANSFER_LEADER, waiting(3))
+    term = led.core.term
+    led.hear(
+        message(MessageKind.VOTE, 3, term + 1, index=led.core.log.last_index, log_term=term, forced=True)
+    )
+    assert call not in led.replies
+    led.hear(message(MessageKind.HEARTBEAT, 3, term + 1))
+    led.answer(call)
+
+
+def test_who_waits_for_a_transfer_hears_that_somebody_else_leads(led: Bench) -> None:
+    led.lead()
+    call = led.ask(frames.TRANSFER_LEADER, waiting(3))
+    led.hear(message(MessageKind.HEARTBEAT, 2, led.core.term + 1))
+    with pytest.raises(errors.TransferTooSlow, match="node 2 leads"):
+        led.answer(call)
+
+
+def test_who_waits_for_a_transfer_hears_that_the_target_did_not_take_over(led: Bench) -> None:
+    led.lead()
+    call = led.ask(frames.TRANSFER_LEADER, waiting(3))
+    for _ in range(led.cluster.raft.election_ticks - 1):
+        led.tick()
+    assert call not in led.replies
+    for peer in (2, 3):
+        led.hear(message(MessageKind.HEARTBEAT_REPLY, peer, led.core.term))
+    led.tick()
+    with pytest.raises(errors.TransferTooSlow, match="node 1 leads"):
+        led.answer(call)
+
+
 def test_nobody_leads_who_does_not_vote(tmp_path: Path) -> None:
     bench = Bench(tmp_path, members(1, 2, learners=(3,)))
     bench.lead()

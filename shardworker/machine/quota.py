@@ -1,0 +1,113 @@
+"""How much a table holds, how much it may hold, and which writes its alarms refuse. The same on all replicas.
+
+A table's size is what its changes take: key, stored pair and CHANGE_BYTES for each, from the command that made them
+until a sweep has removed them from a disk. Commands add to it. A sweep is each replica's own affair, so the leader says
+through the log what its sweep has removed so far (TABLE_FREED). Without history a command takes off at once what it
+replaced.
+
+A write that may make a table grow is refused once size and cost together reach the quota; cost is what etcd counts. If
+not even a sixteenth of the quota is left by then, the table is full: nothing that grows is taken, however small, until
+more than that is free again. etcd waits for somebody to clear its alarm; here that is allowed and not needed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from proto import errors
+from proto.etcd import rpc_pb2
+from shardworker.machine.ops import Load, Put, Txn
+from shardworker.machine.tables import CHANGE_BYTES
+
+if TYPE_CHECKING:
+    from shardworker.machine.handler import Handler
+    from shardworker.machine.ops import Operation
+    from shardworker.machine.tables import TableState
+
+PUT_COST_BYTES: Final = 256
+"""etcd's allowance for a put beside its key and value."""
+
+LEASE_COST_BYTES: Final = 64
+"""etcd's allowance for a lease."""
+
+FREE_SHARE: Final = 16
+"""A table with less than this part of its quota free is full once a write did not fit."""
+
+ALARMS_MAX: Final = 256
+"""Raised by hand for one table."""
+
+
+class AlarmChange(NamedTuple):
+    """An alarm that somebody raises or clears."""
+
+    member: int
+    alarm: int
+    activate: bool
+    holds_table: bool
+    """The member has a replica of the table, so that the table's being full is an alarm of it too."""
+
+
+def cost(op: Operation | Load) -> int:
+    """Bytes that a write may add, by etcd's rule: of a transaction, those of the branch that adds more; 0 for what can
+    only shrink a table."""
+    match op:
+        case Put():
+            return PUT_COST_BYTES + len(op.key) + len(op.value or b"")
+        case Load():
+            return sum(len(change.key) + len(change.kv or b"") + CHANGE_BYTES for change in op.changes)
+        case Txn():
+            return max(sum(map(cost, op.success)), sum(map(cost, op.failure)))
+        case _:
+            return 0
+
+
+def check_takes(table: TableState, handler: Handler[Any], op: Any) -> None:
+    """Raises QuotaExceeded or CorruptAlarm if the table's alarms or its quota refuse this write."""
+    if not (table.quota_bytes or table.alarms or table.full) or handler.under_alarm:
+        return
+    if any(alarm == rpc_pb2.CORRUPT for _, alarm in table.alarms):
+        raise errors.CorruptAlarm
+    if handler.cost is None:
+        return
+    needed = handler.cost(op)
+    if not needed:
+        return
+    if table.full or any(alarm == rpc_pb2.NOSPACE for _, alarm in table.alarms):
+        raise errors.QuotaExceeded(f"table {table.name} is full")
+    if table.quota_bytes and table.size_bytes + needed >= table.quota_bytes:
+        raise errors.QuotaExceeded(
+            f"table {table.name} holds {table.size_bytes} of at most {table.quota_bytes} bytes"
+        )
+
+
+def note_refused(table: TableState) -> None:
+    """A write did not fit: the table may be full by now."""
+    if table.quota_bytes and table.size_bytes >= _enough_free(table):
+        table.full = True
+
+
+def note_changed(table: TableState) -> None:
+    """Size or quota changed: there may be space again."""
+    if table.full and not (table.quota_bytes and table.size_bytes >= _enough_free(table)):
+        table.full = False
+
+
+def _enough_free(table: TableState) -> int:
+    return table.quota_bytes - table.quota_bytes // FREE_SHARE
+
+
+def change_alarm(table: TableState, change: AlarmChange) -> bool:
+    """Raise or clear an alarm. Whether it is, or was, there. Raises InvalidRequest when there are too many."""
+    pair = (change.member, change.alarm)
+    if change.activate:
+        if pair not in table.alarms:
+            if len(table.alarms) >= ALARMS_MAX:
+                raise errors.InvalidRequest(f"table {table.name} has {ALARMS_MAX} alarms; clear some")
+            table.alarms = tuple(sorted((*table.alarms, pair)))
+        return True
+    was_full = change.alarm == rpc_pb2.NOSPACE and change.holds_table and table.full
+    was_raised = pair in table.alarms
+    if was_full:
+        table.full = False
+    table.alarms = tuple(one for one in table.alarms if one != pair)
+    return was_full or was_raised

@@ -1,0 +1,141 @@
+"""Compacts tables that say so in the cluster file, as etcd does with its --auto-compaction-mode and -retention.
+
+`revision`: every five minutes all but the newest revisions. `periodic`: every hour, or as often as the retention says
+if that is shorter, what is older than the retention. A replica remembers what revision its tables were at, ten times a
+round, so the first compaction comes when it has watched for a whole retention; it does so whether it leads or not, and
+the leader proposes. What is compacted is then removed by the sweep, in steps.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final, Protocol
+
+import structlog
+
+from proto.etcd import rpc_pb2
+from proto.internal import frames_pb2 as frames
+from proto.methods import REQUEST_ID_BYTES
+from shardworker.raft import Role
+from shardworker.replica.part import NEVER_TICKS, Part
+
+if TYPE_CHECKING:
+    from config.models import CompactionConfig
+    from shardworker.machine.tables import TableState
+    from shardworker.replica.part import ReplicaContext
+    from shardworker.replica.proposals import Proposals
+
+REVISION_INTERVAL_S: Final = 300
+PERIODIC_INTERVAL_MAX_S: Final = 3_600
+SAMPLES_PER_INTERVAL: Final = 10
+
+_WHICH: Final = struct.Struct(">QQ")
+
+log = structlog.get_logger()
+
+
+class Retention(Protocol):
+    """When to compact one table, and how far."""
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two looks at the table."""
+
+    def look(self, revision: int) -> int | None:
+        """The table is at this revision now. What to compact at, if it is time."""
+
+
+class ByRevisions:
+    """Keeps the newest revisions."""
+
+    interval_s: float = REVISION_INTERVAL_S
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
+
+    def look(self, revision: int) -> int | None:
+        return revision - self._kept if revision > self._kept else None
+
+
+class ByTime:
+    """Keeps what is younger than a time."""
+
+    def __init__(self, retention_s: int) -> None:
+        round_s = min(retention_s, PERIODIC_INTERVAL_MAX_S)
+        self.interval_s: float = round_s / SAMPLES_PER_INTERVAL
+        retention_looks = retention_s * SAMPLES_PER_INTERVAL // round_s
+        self._samples: deque[int] = deque(maxlen=retention_looks + 1)
+        self._looks_left = retention_looks + 1
+        """Until the next compaction: first a whole retention, then a round."""
+
+    def look(self, revision: int) -> int | None:
+        self._samples.append(revision)
+        self._looks_left -= 1
+        if self._looks_left > 0:
+            return None
+        self._looks_left = SAMPLES_PER_INTERVAL
+        return self._samples[0]
+
+
+def retention_of(config: CompactionConfig) -> Retention:
+    """What the cluster file says of a table."""
+    if config.mode == "periodic":
+        return ByTime(config.retention_s)
+    assert isinstance(config.retention, int)
+    return ByRevisions(config.retention)
+
+
+class _Watched:
+    def __init__(self, retention: Retention, tick_ms: int) -> None:
+        self.retention = retention
+        self.interval_ticks = max(1, round(retention.interval_s * 1_000 / tick_ms))
+        self.ticks_left = 0
+        """A table is looked at as soon as it is there."""
+
+
+class AutoCompaction(Part):
+    """The tables of one replica that compact themselves."""
+
+    def __init__(self, context: ReplicaContext, proposals: Proposals) -> None:
+        self._shard = context.shard
+        self._core = context.core
+        self._machine = context.machine
+        self._proposals = proposals
+        self._watched = {
+            name: _Watched(retention_of(table.compaction), context.cluster.raft.tick_ms)
+            for name, table in context.cluster.tables.items()
+            if table.compaction is not None
+        }
+
+    def tick(self) -> None:
+        if not self._watched:
+            return
+        for table in self._machine.tables:
+            watched = self._watched.get(table.name)
+            if watched is None:
+                continue
+            watched.ticks_left -= 1
+            if watched.ticks_left > 0:
+                continue
+            watched.ticks_left = watched.interval_ticks
+            revision = watched.retention.look(table.revision)
+            if revision is not None and self._core.role is Role.LEADER:
+                self._compact(table, revision)
+
+    def _compact(self, table: TableState, revision: int) -> None:
+        if revision <= max(table.floor, 0):
+            return
+        log.info("a table is compacted", shard=self._shard, table=table.name, revision=revision)
+        which = _WHICH.pack(table.id, revision)
+        self._proposals.add_own(
+            frames.ETCD_COMPACT,
+            rpc_pb2.CompactionRequest(revision=revision).SerializeToString(),
+            # To compact a table at a revision is one write, whoever proposes it how often.
+            blake2b(which, digest_size=REQUEST_ID_BYTES, person=b"auto compaction").digest(),
+            table_id=table.id,
+        )
+
+    def ticks_until_action(self) -> int:
+        return min((max(1, one.ticks_left) for one in self._watched.values()), default=NEVER_TICKS)

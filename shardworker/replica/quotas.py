@@ -1,0 +1,81 @@
+"""Keeps the replicated books of what tables may hold, and of what they hold.
+
+Quotas stand in the cluster file, and what has been removed from the disk is known to each replica's own sweep. Both
+decide which writes are refused, so all replicas have to go by the same numbers: the leader puts its own into the log
+when they differ from what the shard knows.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from proto.catalog import FIRST_TABLE_ID
+from proto.internal import frames_pb2 as frames
+from shardworker.raft import Role
+from shardworker.replica.part import NEVER_TICKS, Part
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from shardworker.machine.tables import TableState
+    from shardworker.replica.part import ReplicaContext
+    from shardworker.replica.proposals import Proposals
+
+ROUND_MS: Final = 1_000
+"""The leader looks this often."""
+
+_ID: Final = struct.Struct(">4sIQ")
+
+
+class Quotas(Part):
+    """The leader's look at its tables, and the door for writes to a table whose alarm is known."""
+
+    def __init__(self, context: ReplicaContext, proposals: Proposals) -> None:
+        self._core = context.core
+        self._machine = context.machine
+        self._cluster = context.cluster
+        self._proposals = proposals
+        self._round_ticks = max(1, ROUND_MS // context.cluster.raft.tick_ms)
+        self._ticks_left = 0
+        self._asked = 0
+
+    def check_takes(self, request: frames.Request) -> None:
+        """Raises QuotaExceeded or CorruptAlarm for a write that would be refused when it is applied."""
+        self._machine.check_takes(request)
+
+    def tick(self) -> None:
+        if self._core.role is not Role.LEADER:
+            self._ticks_left = 0
+            return
+        self._ticks_left -= 1
+        if self._ticks_left > 0:
+            return
+        self._ticks_left = self._round_ticks
+        for table in self._machine.tables:
+            if table.id >= FIRST_TABLE_ID:
+                self._look_at(table)
+
+    def _look_at(self, table: TableState) -> None:
+        quota_bytes = self._cluster.table_quota_bytes(table.name)
+        if table.quota_bytes != quota_bytes:
+            self._propose(frames.TABLE_QUOTA, table, frames.TableQuota(quota_bytes=quota_bytes))
+        if table.swept_bytes > table.freed_bytes:
+            self._propose(frames.TABLE_FREED, table, frames.TableFreed(total_bytes=table.swept_bytes))
+
+    def _propose(
+        self,
+        method: frames.Method.ValueType,
+        table: TableState,
+        body: frames.TableQuota | frames.TableFreed,
+    ) -> None:
+        """What is lost with this leadership is proposed again by the next leader; a repeat changes nothing."""
+        self._asked += 1
+        request_id = _ID.pack(b"book", self._asked & 0xFFFFFFFF, self._core.term)
+        self._proposals.add_own(method, body.SerializeToString(), request_id, table_id=table.id)
+
+    def ticks_until_action(self) -> int:
+        return max(1, self._ticks_left) if self._core.role is Role.LEADER else NEVER_TICKS
+
+    def statistics(self) -> Mapping[str, int]:
+        return {"tables_full": sum(table.full for table in self._machine.tables)}
