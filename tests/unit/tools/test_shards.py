@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 NODES = ["n1", "n2", "n3", "n4", "n5"]
 
 
-def _shard(
-    shard: int, holders: Sequence[str], leader: str | None, **replicas: dict[str, object]
-) -> ShardView:
-    """A shard on these nodes; `replicas` are further fields of what a node's replica says, None for silence."""
+def _shard(shard: int, holders: Sequence[str], leader: str | None) -> ShardView:
+    """A shard on these nodes, all alike."""
     names = [ProcessName.replica(node, shard) for node in holders]
     answers = {
         name: frames.ReplicaStatus(
@@ -33,7 +31,6 @@ def _shard(
             applied_index=5_000,
             last_index=5_000,
             voters=[NODES.index(node) + 1 for node in holders],
-            **{**replicas.get(name.node, {})},  # type: ignore[arg-type]
         )
         for name in names
     }
