@@ -40,6 +40,7 @@ from shardworker.replica.part import Parts, ReplicaContext
 from shardworker.replica.proposals import Proposals
 from shardworker.replica.reads import Reads
 from shardworker.replica.rebuild import Rebuild
+from shardworker.replica.slow_disk import SlowDisk
 from shardworker.replica.snapshots import Snapshots
 from shardworker.store import DiskFull
 
@@ -125,6 +126,7 @@ class Replica:
         self._levels = Levels(context, self._proposals)
         self._census = Census(context, founders, life)
         self._links = Links(context)
+        self._slow_disk = SlowDisk(context, self._leadership)
         self._messages_refused = 0
         self._parts = Parts(
             [
@@ -138,6 +140,7 @@ class Replica:
                 self._sweep,
                 self._snapshots,
                 self._links,
+                self._slow_disk,
                 self._integrity,
                 Rebuild(context),
                 self._levels,

@@ -479,6 +479,9 @@ class SimulatedFiles:
     def random_bytes(self, count: int) -> bytes:
         return self._disk.random_bytes(count)
 
+    def steady_s(self) -> float:
+        return 0.0  # a sync takes no time here
+
     def _inode(self, path: Path) -> _Inode:
         inode = self._disk.find(str(path))
         if inode is None:
