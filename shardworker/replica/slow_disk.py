@@ -5,8 +5,8 @@ from `store.slow_sync_ms` on, and fast again below half of that. A leader that h
 voters how they are, once a round, and at the end of the round hands over to the fastest that is not slow, takes at most
 half as long, and has nearly all of the log. Nothing is asked while no leader is slow.
 
-Leadership does not swing back: a new leader keeps its office for TENURE_ELECTIONS, however slow it is, and the one before it
-is chosen again only once its own disk, which goes on syncing what it follows, has become fast."""
+Leadership does not swing back: a new leader keeps its office for TENURE_ELECTIONS, however slow it is, and the one
+before it is chosen again only once its own disk, which goes on syncing what it follows, has become fast."""
 
 from __future__ import annotations
 
