@@ -53,6 +53,8 @@ def restart(
         rolling = rolling_restart(cluster, force=force)
         if dry_run:
             return _show_plan(rolling.plan(names), output)
+        if not names:
+            return _show_nothing(output)
         _restart(cluster, rolling, names, output)
 
 
@@ -80,6 +82,12 @@ def _restart(
         print_json({"processes": [report.to_json() for report in done], "clients": sighting.to_json()})
     else:
         typer.echo(str(sighting))
+
+
+def _show_nothing(output: Output) -> None:
+    if output is Output.JSON:
+        return print_json({"processes": [], "clients": None})
+    typer.echo("everything was started after that already")
 
 
 def _show_plan(steps: list[Step], output: Output) -> None:

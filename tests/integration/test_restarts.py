@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,6 +33,10 @@ def test_everything_is_restarted_and_leaders_move_and_clients_notice_nothing(clu
         assert told["clients"]["failed"] == 0, told["clients"]
         assert told["clients"]["coordinators"] == ["n1", "n2", "n3"]
         assert told["clients"]["shards"] == [1, 2]
+        started = datetime.fromtimestamp(min(each["started_at"] for each in told["processes"]) - 1, UTC)
+        when = started.strftime("%Y-%m-%dT%H:%M:%S")
+        resumed = cluster.cli_json("restart", "--all", "--older-than", when)
+        assert resumed == {"processes": [], "clients": None}, "a roll that is done has nothing left"
 
         cluster.wait_leaders()
         source, *others = [
