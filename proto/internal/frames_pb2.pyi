@@ -1227,14 +1227,15 @@ class SyncReport(_message.Message):
     TERM_FIELD_NUMBER: _builtins.int
     ASKS_FIELD_NUMBER: _builtins.int
     AVERAGE_US_FIELD_NUMBER: _builtins.int
-    SLOW_FIELD_NUMBER: _builtins.int
+    UNFIT_FIELD_NUMBER: _builtins.int
     sender: _builtins.int
     term: _builtins.int
     """of the question, and so of the answer"""
     asks: _builtins.bool
     """from the leader: tell yours"""
     average_us: _builtins.int
-    slow: _builtins.bool
+    unfit: _builtins.bool
+    """not to be asked to lead: slow itself, short of space, or not sure yet"""
     def __init__(
         self,
         *,
@@ -1242,11 +1243,11 @@ class SyncReport(_message.Message):
         term: _builtins.int = ...,
         asks: _builtins.bool = ...,
         average_us: _builtins.int = ...,
-        slow: _builtins.bool = ...,
+        unfit: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asks", b"asks", "average_us", b"average_us", "sender", b"sender", "slow", b"slow", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asks", b"asks", "average_us", b"average_us", "sender", b"sender", "term", b"term", "unfit", b"unfit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -126,7 +126,7 @@ class Replica:
         self._levels = Levels(context, self._proposals)
         self._census = Census(context, founders, life)
         self._links = Links(context)
-        self._slow_disk = SlowDisk(context, self._leadership)
+        self._slow_disk = SlowDisk(context, self._leadership, self._disk_space)
         self._messages_refused = 0
         self._parts = Parts(
             [

@@ -2,8 +2,8 @@
 
 A shard is as fast as its leader's loop, and the loop waits for each sync. The average of the last few syncs is slow
 from `store.slow_sync_ms` on, and fast again below half of that. A leader that has been slow for a while asks the other
-voters how they are, once a round, and at the end of the round hands over to the fastest that is not slow, takes at most
-half as long, and has nearly all of the log. Nothing is asked while no leader is slow.
+voters how they are, once a round, and at the end of the round hands over to the fastest that is not slow or short of
+space itself, takes at most half as long, and has nearly all of the log. Nothing is asked while no leader is slow.
 
 Leadership does not swing back: a new leader keeps its office for TENURE_ELECTIONS, however slow it is, and the one
 before it is chosen again only once its own disk, which goes on syncing what it follows, has become fast."""
@@ -22,6 +22,7 @@ from shardworker.replica.part import NEVER_TICKS, Part
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from shardworker.replica.disk_space import DiskSpace
     from shardworker.replica.leadership import Leadership
     from shardworker.replica.part import ReplicaContext
 
@@ -44,13 +45,14 @@ log = structlog.get_logger()
 class SlowDisk(Part):
     """The syncs of one replica."""
 
-    def __init__(self, context: ReplicaContext, leadership: Leadership) -> None:
+    def __init__(self, context: ReplicaContext, leadership: Leadership, disk_space: DiskSpace) -> None:
         self._log = log.bind(shard=context.shard, node=context.node)
         self._node = context.node
         self._core = context.core
         self._store = context.store
         self._send = context.outgoing.send_peer
         self._leadership = leadership
+        self._disk_space = disk_space
         self._slow_s = context.cluster.store.slow_sync_ms / 1000
         self._round_ticks = context.cluster.raft.election_ticks
         self._last: deque[float] = deque(maxlen=SYNCS_KEPT)
@@ -126,7 +128,7 @@ class SlowDisk(Part):
         able = [
             (report.average_us, node)
             for node, report in self._heard.items()
-            if not report.slow
+            if not report.unfit
             and report.average_us <= self._average_s * 1e6 / 2
             and node in status.progress
             and status.progress[node].match + REACH_ENTRIES >= status.last_index
@@ -157,7 +159,7 @@ class SlowDisk(Part):
             term=self._core.term,
             asks=asks,
             average_us=int(self._average_s * 1e6),
-            slow=self.is_slow or self._count < SYNCS_MIN,
+            unfit=self.is_slow or self._count < SYNCS_MIN or self._disk_space.is_short,
         )
         self._send(node, frames.Envelope(sync=report))
 

@@ -49,14 +49,14 @@ def pass_elections(bench: Bench, count: int) -> None:
 
 
 def answer(
-    bench: Bench, milliseconds: dict[int, float], *, slow: bool = False, term: int | None = None
+    bench: Bench, milliseconds: dict[int, float], *, unfit: bool = False, term: int | None = None
 ) -> None:
     for node, each in milliseconds.items():
         report = frames.SyncReport(
             sender=node,
             term=bench.core.term if term is None else term,
             average_us=int(each * 1000),
-            slow=slow,
+            unfit=unfit,
         )
         bench.replica.handle(b"peer", frames.Envelope(sync=report))
     bench.replica.turn()
@@ -95,15 +95,15 @@ def test_it_hands_over_to_the_fastest(led: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    "what", ["as slow", "told to be slow", "of another term", "not much faster", "no member"]
+    "what", ["as slow", "unfit by its own word", "of another term", "not much faster", "no member"]
 )
 def test_who_is_not_asked_to_lead(led: Bench, what: str) -> None:
     slow_in_office(led)
     match what:
         case "as slow":
             answer(led, {2: 2 * SLOW_MS, 3: 3 * SLOW_MS})
-        case "told to be slow":
-            answer(led, {2: 5, 3: 5}, slow=True)
+        case "unfit by its own word":
+            answer(led, {2: 5, 3: 5}, unfit=True)
         case "of another term":
             answer(led, {2: 5, 3: 5}, term=led.core.term - 1)
         case "not much faster":
@@ -155,7 +155,7 @@ def test_a_replica_says_how_it_is(tmp_path: Path) -> None:
     question = frames.SyncReport(sender=2, term=follower.core.term, asks=True)
     follower.replica.handle(b"peer", frames.Envelope(sync=question))
     ((node, report),) = follower.sync_reports
-    assert (node, report.slow, report.average_us > 2_900 * SLOW_MS) == (2, True, True)
+    assert (node, report.unfit, report.average_us > 2_900 * SLOW_MS) == (2, True, True)
     statistics = follower.replica.status().statistics
     assert (statistics["sync_p99_us"] + 500) // 1000 == 3 * SLOW_MS
     follower.store.close()
