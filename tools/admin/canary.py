@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 KEY: Final = b"\0boathouse/canary"
 CALL_TIMEOUT_S: Final = 10.0
+PREPARE_TIMEOUT_S: Final = 2.0
+"""A coordinator or a shard that does not serve is no reason to wait long: it may be what is to be restarted."""
 PAUSE_S: Final = 0.005
 """Between two probes of one coordinator."""
 _KV: Final = "/etcdserverpb.KV/"
@@ -102,11 +105,11 @@ class _Probed:
     """A table of each shard."""
     tally: _Tally = field(default_factory=_Tally)
 
-    def probe(self, table: str, method: str, body: bytes) -> str:
+    def probe(self, table: str, method: str, body: bytes, timeout_s: float) -> str:
         """One call. Why it failed, or ""."""
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(_KV + method, None, None)
         try:
-            call(body, timeout=CALL_TIMEOUT_S, metadata=(("table", table),))
+            call(body, timeout=timeout_s, metadata=(("table", table),))
         except grpc.RpcError as error:
             return f"{self.node}, table {table}: {error.details()} ({error.code().name})"
         return ""
@@ -118,7 +121,7 @@ class _Probed:
             for table in self.tables.values():
                 for method, body in (("Txn", _WRITE), ("Range", _READ)):
                     started = clock()
-                    failure = self.probe(table, method, body)
+                    failure = self.probe(table, method, body, CALL_TIMEOUT_S)
                     tally.probes += 1
                     if failure:
                         tally.failed += 1
@@ -139,25 +142,15 @@ class Canary:
         self._ended = threading.Event()
 
     def __enter__(self) -> Self:
-        for name, node in self._cluster.nodes.items():
-            endpoint = node.client_endpoint
-            channel = grpc.insecure_channel(endpoint, options=channel_options(endpoint))
-            try:
-                tables = _table_of_each_shard(channel)
-            except grpc.RpcError as error:
-                self._not_probed.append(f"{name}: {error.details()} ({error.code().name})")
-                channel.close()
-                continue
-            candidate = _Probed(name, channel, tables)
-            refused = {
-                shard: why
-                for shard, table in tables.items()
-                if (why := candidate.probe(table, "Txn", _WRITE))
-            }
-            self._not_probed += refused.values()
-            candidate.tables = {shard: table for shard, table in tables.items() if shard not in refused}
-            self._probed.append(candidate)
+        nodes = self._cluster.nodes
+        with ThreadPoolExecutor(len(nodes)) as pool:
+            endpoints = [node.client_endpoint for node in nodes.values()]
+            for probed, left_out in pool.map(_prepare, nodes, endpoints):
+                self._not_probed += left_out
+                self._probed.append(probed)
         for probed in self._probed:
+            if not probed.tables:
+                continue
             thread = threading.Thread(target=probed.run, args=(self._ended.is_set,), daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -175,7 +168,7 @@ class Canary:
         tallies = [probed.tally for probed in self._probed]
         shards = sorted({shard for probed in self._probed for shard in probed.tables})
         without = [shard for shard in range(1, self._cluster.shards + 1) if shard not in shards]
-        no_table = [f"shard {shard}: no table of it answered" for shard in without] if self._probed else []
+        no_table = [f"shard {shard}: no table of it answered" for shard in without] if shards else []
         return Sighting(
             probes=sum(tally.probes for tally in tallies),
             failed=sum(tally.failed for tally in tallies),
@@ -187,12 +180,26 @@ class Canary:
         )
 
 
+def _prepare(node: str, endpoint: str) -> tuple[_Probed, list[str]]:
+    """A coordinator and the tables that can be probed through it, and what can't be and why."""
+    probed = _Probed(node, grpc.insecure_channel(endpoint, options=channel_options(endpoint)), {})
+    try:
+        tables = _table_of_each_shard(probed.channel)
+    except grpc.RpcError as error:
+        return probed, [f"{node}: {error.details()} ({error.code().name})"]
+    failures = {
+        shard: probed.probe(table, "Txn", _WRITE, PREPARE_TIMEOUT_S) for shard, table in tables.items()
+    }
+    probed.tables = {shard: table for shard, table in tables.items() if not failures[shard]}
+    return probed, [why for why in failures.values() if why]
+
+
 def _table_of_each_shard(channel: grpc.Channel) -> dict[int, str]:
     """By shard, the oldest table that clients may write. Raises grpc.RpcError."""
     call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_KV + "Range", None, None)
     request = rpc.RangeRequest(key=catalog.TABLES_PREFIX, range_end=catalog.TABLES_END)
     body = call(
-        request.SerializeToString(), timeout=CALL_TIMEOUT_S, metadata=(("table", catalog.CATALOG_NAME),)
+        request.SerializeToString(), timeout=PREPARE_TIMEOUT_S, metadata=(("table", catalog.CATALOG_NAME),)
     )
     entries = [catalog.parse_row(kv.key, kv.value) for kv in rpc.RangeResponse.FromString(body).kvs]
     oldest: dict[int, catalog.TableEntry] = {}
