@@ -75,7 +75,7 @@ class ShardFeed:
         )
         reply = await self._driver.ask(call)
         self._calls.term_shown(table, reply.term)
-        return _part(frames.TableChanges.FromString(reply.body))
+        return part_of(frames.TableChanges.FromString(reply.body))
 
     async def revision(self, table: TableEntry) -> int:
         deadline = self._calls.step_deadline(float("inf"))
@@ -88,7 +88,8 @@ class ShardFeed:
         return self._calls.leader_believed(table) is not None
 
 
-def _part(told: frames.TableChanges) -> Part:
+def part_of(told: frames.TableChanges) -> Part:
+    """What a replica told. Raises HistoryGone."""
     if told.floor:
         raise HistoryGone(told.floor)
     revised = [

@@ -254,21 +254,12 @@ class Hub:
     # ---- news -----------------------------------------------------------------------------------------------------
 
     def publish(self, part: Part) -> None:
-        """What has happened since: part.first is the revision after the hub's.
-
-        A part without the pairs before, because nobody wanted them when it was asked for, says to who wants them now
-        only that the history has something for him."""
+        """What has happened since: part.first is the revision after the hub's. With the pairs before if any watcher
+        wants them."""
+        assert part.prev or not self.wants_prev
         assert part.first == self.revision + 1, f"{part.first} does not follow {self.revision}"
         for group, told in self._synced.gather(part.revised).items():
-            if group.interest.prev_kv and not part.prev:
-                missing = [
-                    (watcher, max(watcher.next, told[0].revision))
-                    for watcher in group.watchers
-                    if watcher.next <= told[-1].revision
-                ]
-            else:
-                missing = self._deliver(group, told, current=None)
-            for watcher, missed in missing:
+            for watcher, missed in self._deliver(group, told, current=None):
                 self._fall_behind(watcher, missed)
         self.revision = part.through
 

@@ -119,13 +119,12 @@ class World:
             ]
         return Part(first, through, revised, prev)
 
-    def publish(self, count: int, late: bool = False) -> None:
-        """late: it was asked for when nobody wanted the pairs before."""
+    def publish(self, count: int) -> None:
         through = min(self.hub.revision + count, self.revision)
         if self.hub.revision + 1 < self.floor:
             self.hub.handle_gap(self.floor)
         elif through > self.hub.revision:
-            self.hub.publish(self.part(self.hub.revision + 1, through, prev=self.hub.wants_prev and not late))
+            self.hub.publish(self.part(self.hub.revision + 1, through, prev=self.hub.wants_prev))
 
     def replay(self, count: int, beyond: bool) -> None:
         """A part of the history; the replica that gives it may know more than was published."""
@@ -255,7 +254,7 @@ def step(
 streams = st.integers(0, 2)
 write = step("write", ops=st.lists(st.tuples(st.sampled_from(KEYS), st.booleans()), min_size=1, max_size=4))
 watch = step("watch", stream=streams, interest=interests, start=st.one_of(st.just(0), st.integers(1, 40)))
-publish = step("publish", count=st.integers(1, 4), late=st.booleans())
+publish = step("publish", count=st.integers(1, 4))
 read = step("read", stream=streams, count=st.integers(1, 3))
 steps = st.one_of(
     write,

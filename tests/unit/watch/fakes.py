@@ -37,7 +37,8 @@ class FakeFeed:
         self.revisions_asked = 0
         self.failures: list[Exception] = []
         """What the next questions end with."""
-        self.asked: list[tuple[int, float]] = []
+        self.asked: list[tuple[int, bool]] = []
+        """From which revision, and whether with the pairs before."""
         self._news = asyncio.Event()
 
     @property
@@ -61,7 +62,7 @@ class FakeFeed:
         self, table: TableEntry, first: int, *, prev: bool = False, wait_s: float = 0.0
     ) -> Part:
         assert table == TABLE
-        self.asked.append((first, wait_s))
+        self.asked.append((first, prev))
         if self.failures:
             raise self.failures.pop(0)
         first = first or self.applied + 1
@@ -111,11 +112,6 @@ class FakeCall:
         self.may_read = asyncio.Event()
         self.may_read.set()
 
-    def add_header(self, name: str, value: str) -> None:
-        raise AssertionError("a watch sends no metadata")
-
-    add_trailer = add_header
-
     async def messages(self) -> AsyncIterator[bytes]:
         while (message := await self._said.get()) is not None:
             yield message
@@ -123,6 +119,11 @@ class FakeCall:
     async def send(self, message: bytes) -> None:
         await self.may_read.wait()
         self._heard.put_nowait(message)
+
+    def add_header(self, name: str, value: str) -> None:
+        raise AssertionError("a watch adds none")
+
+    add_trailer = add_header
 
     def say(self, message: bytes | None) -> None:
         self._said.put_nowait(message)
