@@ -222,6 +222,7 @@ class Replica:
         idle = not (self._proposals.has_work() or self._reads.has_work())
         self._background.collect()
         self._notice_lost_leadership()
+        self._links.announce()
         self._proposals.propose()
         self._reads.ask()
         for _ in range(READYS_PER_TURN_MAX):
