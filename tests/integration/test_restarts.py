@@ -10,6 +10,8 @@ import pytest
 from config.process.names import ProcessName
 from tests.integration.clients import Load
 from tests.integration.cluster import Cluster
+from tests.waiting import wait_until
+from tools.admin.operate import move_leader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,17 +41,12 @@ def test_everything_is_restarted_and_leaders_move_and_clients_notice_nothing(clu
         assert resumed == {"processes": [], "clients": None}, "a roll that is done has nothing left"
 
         cluster.wait_leaders()
-        source, *others = [
-            name.node for name in sorted(cluster.replicas(1), key=lambda n: n != cluster.leader(1))
-        ]
-        moved = cluster.cli_json("shard", "move-leader", "1", "--to", others[0])
-        assert moved == {"shard": 1, "from": source, "to": others[0]}
-        cluster.cli_json("shard", "move-leader", "2", "--to", others[0])
-        assert {row["leader"] for row in cluster.cli_json("shard", "list")} == {others[0]}
-        planned = cluster.cli_json("shard", "balance", "--dry-run")
-        assert len(planned) == 1
-        assert cluster.cli_json("shard", "balance") == planned
-        assert len({row["leader"] for row in cluster.cli_json("shard", "list")}) == 2
+        target = next(name.node for name in cluster.replicas(1) if name != cluster.leader(1))
+        assert move_leader(cluster.config, 1, target).target == target
+        move_leader(cluster.config, 2, target)
+        assert {row["leader"] for row in cluster.cli_json("shard", "list")} == {target}
+        assert len(cluster.cli_json("shard", "balance")) == 1
+        assert len({cluster.leader(shard).node for shard in (1, 2)}) == 2
         load.wait_answers(100)
     assert not load.failures, load.failures[:3]
     load.check()
@@ -59,6 +56,11 @@ def test_what_a_shard_cannot_do_without_is_not_restarted(cluster: Cluster) -> No
     away = ProcessName.replica("n3", 1)
     assert cluster.cli("stop", str(away)).returncode == 0
     assert cluster.leader(1) != away
+    wait_until(
+        lambda: all(status.leader for status in cluster.ask(1).values()),
+        timeout_s=20,
+        what="the others to know their leader",
+    )
     refused = cluster.cli("restart", "n1/shard-1")
     said = refused.stderr.decode()
     assert refused.returncode == 3, said
