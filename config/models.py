@@ -278,6 +278,9 @@ class StoreConfig(_Model):
     a core."""
     disk_free_bytes_min: Bytes = 64 << 20
     """With less free space on the disk, writes are refused as NOSPACE; reads go on."""
+    slow_sync_ms: Annotated[int, Field(ge=0, le=60_000)] = 200
+    """A leader whose syncs go on taking so long on average hands over to a voter whose syncs take at most half as long;
+    0 = never."""
     reader_threads: Annotated[int, Field(ge=1, le=64)] = 2
     """Threads for reads that would hold up the loop, each with a connection of its own."""
 

@@ -1,17 +1,18 @@
 """The `boathouse` command: what each command takes. What it does is imported when it runs, so that `--help`
 and the start of a cluster wait for nothing they don't need.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage."""
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused because a shard would lose its quorum (--force)."""
 
 from __future__ import annotations
 
 import sys
+from datetime import datetime  # noqa: TC003 (typer reads annotations when it runs)
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tools import kv, snapshot, streams, table, tls
+from tools import kv, shard, snapshot, streams, table, tls
 from tools.failure import Failed
 from tools.output import Output
 
@@ -90,12 +91,40 @@ def stop(target: TargetArgument, file: FileArgument = None, output: OutputOption
 
 
 @app.command()
-def restart(target: TargetArgument, file: FileArgument = None, output: OutputOption = Output.TABLE) -> None:
-    """Restart processes one at a time; each has to be back in its shard before the next goes down."""
+def restart(
+    target: Annotated[
+        str | None, typer.Argument(help="n1, n1/coordinator, n1/shard-2, or shard-2 (all replicas).")
+    ] = None,
+    file: FileArgument = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every process of the cluster.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Also what a shard can't do without: it loses its quorum meanwhile."),
+    ] = False,
+    older_than: Annotated[
+        datetime | None,
+        typer.Option(
+            "--older-than",
+            formats=["%Y-%m-%dT%H:%M:%S"],
+            help="Only what was started before this moment (UTC): goes on where a restart ended early.",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Restart processes one at a time, and say what clients saw of it.
+
+    A replica that leads hands over first, and has to be back in its shard before the next process goes down. Exit code
+    3: refused, because a shard would lose its quorum."""
     from tools.cluster_file import read_cluster
     from tools.operate import restart as run_restart
 
-    run_restart(read_cluster(file), target, output)
+    if everything:  # then the only argument is the file
+        target, file = None, file if target is None else Path(target)
+    elif target is None:
+        raise typer.BadParameter("name what to restart, or --all", param_hint="TARGET")
+    cluster = read_cluster(file)
+    run_restart(cluster, target, output, force=force, older_than=older_than, dry_run=dry_run)
 
 
 @app.command()
@@ -135,6 +164,7 @@ def version(output: OutputOption = Output.TABLE) -> None:
 
 app.add_typer(kv.app, name="kv")
 app.add_typer(table.app, name="table")
+app.add_typer(shard.app, name="shard")
 app.add_typer(tls.app, name="tls")
 app.add_typer(snapshot.app, name="snapshot")
 app.command()(snapshot.restore)
@@ -183,7 +213,7 @@ def main() -> None:
         app()
     except Failed as failure:
         typer.echo(f"boathouse: {failure}", err=True)
-        sys.exit(1)
+        sys.exit(failure.exit_code)
     except OSError as error:
         # What fails without a name is the output: whoever opens or connects says what.
         what = "the output can't be written" if error.filename is None else error.filename

@@ -76,7 +76,7 @@ class Client:
 
 def open_channel(endpoint: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
     """A channel to a coordinator; without credentials in the clear."""
-    options = _options(endpoint)
+    options = channel_options(endpoint)
     if credentials is None:
         return grpc.insecure_channel(endpoint, options=options)
     return grpc.secure_channel(endpoint, credentials, options=options)
@@ -125,7 +125,7 @@ class KvClient(Client):
         return self.call(f"/{service}/{method}", request, answer, metadata)
 
 
-def _options(endpoint: str) -> list[tuple[str, int]]:
+def channel_options(endpoint: str) -> list[tuple[str, int]]:
     """A proxy for the world outside (http_proxy) has nothing to do with what is on this machine."""
     return [*OPTIONS, ("grpc.enable_http_proxy", 0)] if is_loopback(endpoint) else OPTIONS
 

@@ -10,16 +10,27 @@ if TYPE_CHECKING:
 
 
 class Failed(Exception):
-    """The command did not do what it was asked; the text is for the user. Exit code 1."""
+    """The command did not do what it was asked; the text is for the user."""
+
+    exit_code = 1
+
+
+class RefusedForQuorum(Failed):
+    """A shard can't do without what the command was asked to take away; --force takes it all the same."""
+
+    exit_code = 3
 
 
 @contextlib.contextmanager
 def in_words() -> Iterator[None]:
     """Within the block, what tools/admin raises about processes ends the command."""
     from tools.admin.control_client import RequestRefused, SupervisorUnreachable
-    from tools.admin.rolling import RestartStuck
+    from tools.admin.leadership import NotMoved
+    from tools.admin.rolling import QuorumNeeded, RestartStuck
 
     try:
         yield
-    except (SupervisorUnreachable, RequestRefused, RestartStuck) as error:
+    except QuorumNeeded as error:
+        raise RefusedForQuorum(f"{error}; --force does it all the same") from None
+    except (SupervisorUnreachable, RequestRefused, RestartStuck, NotMoved) as error:
         raise Failed(str(error)) from None

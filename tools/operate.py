@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import typer
 
 from config.process.report import ProcessReport, State
-from tools.admin.operate import ControlOperator, restart_rolling
+from tools.admin.operate import ControlOperator, restartable, rolling_restart
+from tools.admin.rolling import RestartStuck
+from tools.admin.targets import everything
 from tools.failure import Failed, in_words
 from tools.output import Output, print_json
 from tools.target import targeted
 
 if TYPE_CHECKING:
     from config import ClusterConfig
+    from config.process.names import ProcessName
+    from tools.admin.rolling import RollingRestart, Step
 
 
 def start(cluster: ClusterConfig, target: str, output: Output) -> None:
@@ -30,8 +35,34 @@ def stop(cluster: ClusterConfig, target: str, output: Output) -> None:
     _show(reports, output, State.STOPPED)
 
 
-def restart(cluster: ClusterConfig, target: str, output: Output) -> None:
-    """Restart what a TARGET names, one at a time, and say of each when it is done. Raises Failed."""
+def restart(
+    cluster: ClusterConfig,
+    target: str | None,
+    output: Output,
+    *,
+    force: bool,
+    older_than: datetime | None,
+    dry_run: bool,
+) -> None:
+    """Restart what a TARGET names, None for everything, one at a time; say of each when it is done, and in the end what
+    clients saw. Of them only what was started before older_than (UTC). Raises Failed."""
+    names = everything(cluster) if target is None else targeted(cluster, target)
+    before = None if older_than is None else older_than.replace(tzinfo=UTC).timestamp()
+    with in_words():
+        names = restartable(cluster, names, before)
+        rolling = rolling_restart(cluster, force=force)
+        if dry_run:
+            return _show_plan(rolling.plan(names), output)
+        if not names:
+            return _show_nothing(output)
+        _restart(cluster, rolling, names, output)
+
+
+def _restart(
+    cluster: ClusterConfig, rolling: RollingRestart, names: list[ProcessName], output: Output
+) -> None:
+    from tools.admin.canary import Canary
+
     done: list[ProcessReport] = []
 
     def on_done(report: ProcessReport) -> None:
@@ -39,10 +70,31 @@ def restart(cluster: ClusterConfig, target: str, output: Output) -> None:
         if output is Output.TABLE:
             typer.echo(_sentence(report))
 
-    with in_words():
-        restart_rolling(cluster, targeted(cluster, target), on_done)
+    began = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    with Canary(cluster) as canary:
+        try:
+            rolling.run(names, on_done)
+        except RestartStuck as error:
+            again = f"; to go on where this ended, repeat it with --older-than {began}" if done else ""
+            raise type(error)(f"{error}{again}") from None
+    sighting = canary.sighting()
     if output is Output.JSON:
-        print_json([report.to_json() for report in done])
+        print_json({"processes": [report.to_json() for report in done], "clients": sighting.to_json()})
+    else:
+        typer.echo(str(sighting))
+
+
+def _show_nothing(output: Output) -> None:
+    if output is Output.JSON:
+        return print_json({"processes": [], "clients": None})
+    typer.echo("everything was started after that already")
+
+
+def _show_plan(steps: list[Step], output: Output) -> None:
+    if output is Output.JSON:
+        return print_json([step.to_json() for step in steps])
+    for number, step in enumerate(steps, start=1):
+        typer.echo(f"{number}. {step}")
 
 
 def _show(reports: list[ProcessReport], output: Output, wanted: State) -> None:

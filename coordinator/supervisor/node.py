@@ -16,7 +16,7 @@ from coordinator.supervisor.refusal import StartRefused
 from coordinator.supervisor.silence import WATCH_INTERVAL_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from config import ClusterConfig
@@ -81,11 +81,11 @@ class NodeSupervisor:
 
     async def stop_rank(self, rank: int) -> None:
         """Stop the processes of one stop rank."""
-        await _stop_all(child for child in self.children if child.name.kind.stop_rank == rank)
+        await self._stop_all([child for child in self.children if child.name.kind.stop_rank == rank])
 
     async def stop(self) -> None:
         """Stop rank by rank: coordinators drain their calls while the workers still answer."""
-        await _stop_in_order(self.children)
+        await self._stop_in_order(self.children)
 
     def kill(self) -> None:
         """No more patience: SIGKILL to all. stop() still has to collect them."""
@@ -151,11 +151,11 @@ class NodeSupervisor:
                 for child in children:
                     await self._start(child)
             case "stop":
-                return await _stop_in_order(children)
+                return await self._stop_in_order(children)
             case "restart":
                 # Those that hand over first, while the others still serve; the rest goes down together.
                 rest = [child for child in children if not await self._hand_over(child)]
-                await _stop_in_order(rest)
+                await self._stop_in_order(rest)
                 for child in rest:
                     await self._start(child)
         settled = asyncio.gather(*(child.wait_settled() for child in children))
@@ -182,19 +182,24 @@ class NodeSupervisor:
             if path.exists():
                 self._unix_sockets[name] = path
         if name.kind.accepts_clients and report.state in _DOWN:
-            users = [child for child in self.children if child.name.kind.accepts_clients]
-            if all(child.state in _DOWN for child in users):
-                self._sockets.refuse()
+            self._refuse_if_nobody_stays(())
         self._on_change(report)
 
+    async def _stop_in_order(self, children: list[Child]) -> None:
+        for rank in sorted({child.name.kind.stop_rank for child in children}):
+            await self._stop_all([child for child in children if child.name.kind.stop_rank == rank])
 
-async def _stop_in_order(children: list[Child]) -> None:
-    for rank in sorted({child.name.kind.stop_rank for child in children}):
-        await _stop_all(child for child in children if child.name.kind.stop_rank == rank)
+    async def _stop_all(self, children: Collection[Child]) -> None:
+        if any(child.name.kind.accepts_clients for child in children):
+            self._refuse_if_nobody_stays(children)
+        await asyncio.gather(*(child.stop() for child in children))
 
-
-async def _stop_all(children: Iterable[Child]) -> None:
-    await asyncio.gather(*(child.stop() for child in children))
+    def _refuse_if_nobody_stays(self, going: Collection[Child]) -> None:
+        """Once nobody accepts any more, new clients are to go elsewhere at once. Before the last ones stop: they finish
+        their calls for seconds, and whoever connected meanwhile would wait for nothing."""
+        users = [child for child in self.children if child.name.kind.accepts_clients]
+        if all(child in going or child.state in _DOWN for child in users):
+            self._sockets.refuse()
 
 
 def _spec(cluster: ClusterConfig, name: ProcessName, sockets: dict[str, int]) -> bytes:

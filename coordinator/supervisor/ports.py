@@ -70,8 +70,8 @@ class NodeSockets:
             port.listen()
 
     def refuse(self) -> None:
-        """Refuse connections from now on, those that wait to be accepted included. Only while no child holds the
-        sockets."""
+        """Refuse connections from now on, those that wait to be accepted included. Nothing arrives any more where
+        children hold the sockets either; those that start later get others."""
         for port in self._ports.values():
             port.refuse()
 
@@ -119,10 +119,11 @@ class _Listening:
         self._listens = True
 
     def refuse(self) -> None:
-        """Linux has no way back from listening to bound, so a fresh socket takes the old one's place."""
+        """A fresh socket takes the old one's place, which children may hold still: it is shut down for them too."""
         if not self._listens:
             return
         self._listens = self._is_bound = False
+        self._socket.shutdown(socket.SHUT_RDWR)
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, self.descriptor, inheritable=False)
         os.close(nothing)

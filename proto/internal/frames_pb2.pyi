@@ -211,6 +211,7 @@ class Envelope(_message.Message):
     TAKEN_BYTES_FIELD_NUMBER: _builtins.int
     PROTOCOL_FIELD_NUMBER: _builtins.int
     LEVEL_FIELD_NUMBER: _builtins.int
+    SYNC_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
     TOKENS_USED_FIELD_NUMBER: _builtins.int
     taken_bytes: _builtins.int
@@ -270,6 +271,10 @@ class Envelope(_message.Message):
         """
 
     @_builtins.property
+    def sync(self) -> Global___SyncReport:
+        """worker -> worker"""
+
+    @_builtins.property
     def tokens_used(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenUse]:
         """follower -> leader: reads that it has answered itself"""
 
@@ -290,12 +295,13 @@ class Envelope(_message.Message):
         taken_bytes: _builtins.int = ...,
         protocol: _builtins.int = ...,
         level: Global___LevelReport | None = ...,
+        sync: Global___SyncReport | None = ...,
         group: _builtins.int = ...,
         tokens_used: _abc.Iterable[Global___TokenUse] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "hello", b"hello", "level", b"level", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "hello", b"hello", "level", b"level", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "sync", b"sync", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "digests", b"digests", "group", b"group", "hello", b"hello", "level", b"level", "protocol", b"protocol", "raft", b"raft", "replies", b"replies", "requests", b"requests", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "taken_bytes", b"taken_bytes", "tokens_used", b"tokens_used", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "digests", b"digests", "group", b"group", "hello", b"hello", "level", b"level", "protocol", b"protocol", "raft", b"raft", "replies", b"replies", "requests", b"requests", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "sync", b"sync", "taken_bytes", b"taken_bytes", "tokens_used", b"tokens_used", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1844,3 +1850,42 @@ class LevelReport(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LevelReport: _TypeAlias = LevelReport  # noqa: Y015
+
+@_typing.final
+class SyncReport(_message.Message):
+    """---- slow disks -------------------------------------------------------------------------------------------------
+
+    How long a replica's syncs take. A leader whose own have become slow asks for it, before it hands over.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENDER_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    ASKS_FIELD_NUMBER: _builtins.int
+    AVERAGE_US_FIELD_NUMBER: _builtins.int
+    UNFIT_FIELD_NUMBER: _builtins.int
+    sender: _builtins.int
+    term: _builtins.int
+    """of the question, and so of the answer"""
+    asks: _builtins.bool
+    """from the leader: tell yours"""
+    average_us: _builtins.int
+    unfit: _builtins.bool
+    """not to be asked to lead: slow itself, short of space, or not sure yet"""
+    def __init__(
+        self,
+        *,
+        sender: _builtins.int = ...,
+        term: _builtins.int = ...,
+        asks: _builtins.bool = ...,
+        average_us: _builtins.int = ...,
+        unfit: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asks", b"asks", "average_us", b"average_us", "sender", b"sender", "term", b"term", "unfit", b"unfit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SyncReport: _TypeAlias = SyncReport  # noqa: Y015

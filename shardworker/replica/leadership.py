@@ -59,6 +59,10 @@ class Leadership(Part):
         """Ask the most up-to-date voter that answers to lead. False if there is none, or nothing to hand over."""
         return isinstance(self._core.transfer_leadership(), Accepted)
 
+    def hand_over_to(self, target: NodeId) -> bool:
+        """Ask this voter to lead. False if that can't be."""
+        return isinstance(self._core.transfer_leadership(target), Accepted)
+
     def methods(self) -> Mapping[int, Handler]:
         return {frames.TRANSFER_LEADER: self._transfer}
 

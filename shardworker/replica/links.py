@@ -27,7 +27,7 @@ class Links(Part):
         self._core = context.core
         self._outgoing = context.outgoing
         self._links: dict[bytes, None] = {}
-        self._announced: tuple[int, int] = (-1, -1)
+        self._announced = (context.core.term, context.core.leader)
 
     def handle(self, identity: bytes, envelope: frames.Envelope) -> None:
         if envelope.HasField("hello"):
@@ -44,20 +44,24 @@ class Links(Part):
             oldest = next(iter(self._links))
             del self._links[oldest]
             self._outgoing.forget_window(oldest)
-        self._outgoing.tell_state(identity, self._state())
+        self._outgoing.announce(identity, self._state())
 
     def tick(self) -> None:
         self._outgoing.tick()
 
-    def end_turn(self) -> None:
-        """Say who leads, if that has changed."""
+    def announce(self) -> None:
+        """Say who leads, if that has changed; at once. Calls wait for it, and no answer depends on it: it does not wait
+        for the sync of a turn, and what a crash takes back is forgotten with the connection."""
         now = (self._core.term, self._core.leader)
         if now == self._announced:
             return
         self._announced = now
         log.info("leadership", shard=self._shard, node=self._node, term=now[0], leader=now[1])
         for identity in self._links:
-            self._outgoing.tell_state(identity, self._state())
+            self._outgoing.announce(identity, self._state())
+
+    def end_turn(self) -> None:
+        self.announce()
 
     def _state(self) -> frames.ReplicaState:
         return frames.ReplicaState(

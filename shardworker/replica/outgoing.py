@@ -158,9 +158,9 @@ class Outgoing:
         """The call gets an error."""
         self.answer(identity, call, Result(0, b"", error))
 
-    def tell_state(self, identity: bytes, state: frames.ReplicaState) -> None:
-        """The coordinator is told who leads."""
-        self._gather(identity).envelope.state.CopyFrom(state)
+    def announce(self, identity: bytes, state: frames.ReplicaState) -> None:
+        """The coordinator is told who leads: at once, ahead of what the turn gathers."""
+        self._outbox.send_client(identity, frames.Envelope(state=state))
 
     def _gather(self, identity: bytes) -> _Gathered:
         gathered = self._gathered.get(identity)

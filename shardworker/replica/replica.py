@@ -45,6 +45,7 @@ from shardworker.replica.proposals import Proposals
 from shardworker.replica.quotas import Quotas
 from shardworker.replica.reads import Reads
 from shardworker.replica.rebuild import Rebuild
+from shardworker.replica.slow_disk import SlowDisk
 from shardworker.replica.snapshots import Snapshots
 from shardworker.store import DiskFull
 
@@ -138,6 +139,7 @@ class Replica:
         self._quotas = Quotas(context, self._proposals)
         self._census = Census(context, founders, life)
         self._links = Links(context)
+        self._slow_disk = SlowDisk(context, self._leadership, self._disk_space)
         self._messages_refused = 0
         self._parts = Parts(
             [
@@ -151,6 +153,7 @@ class Replica:
                 self._sweep,
                 self._snapshots,
                 self._links,
+                self._slow_disk,
                 self._integrity,
                 Rebuild(context),
                 self._levels,
@@ -239,6 +242,7 @@ class Replica:
         idle = not (self._proposals.has_work() or self._reads.has_work())
         self._background.collect()
         self._notice_lost_leadership()
+        self._links.announce()
         self._proposals.propose()
         self._reads.ask()
         for _ in range(READYS_PER_TURN_MAX):

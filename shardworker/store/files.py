@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from shardworker.store.errors import StoreInUse
@@ -68,6 +69,9 @@ class Files(Protocol):
 
     def random_bytes(self, count: int) -> bytes:
         """Bytes that nobody draws twice."""
+
+    def steady_s(self) -> float:
+        """Seconds of a clock that only goes forward, for how long the disk takes."""
 
 
 class RealFiles:
@@ -152,6 +156,9 @@ class RealFiles:
 
     def random_bytes(self, count: int) -> bytes:
         return os.urandom(count)
+
+    def steady_s(self) -> float:
+        return time.perf_counter()
 
     @staticmethod
     def _fsync(path: Path, flags: int) -> None:

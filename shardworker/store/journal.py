@@ -6,7 +6,8 @@ next start, not guessed now."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
 
 import apsw
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from shardworker.store.checkpoint import Checkpointer
     from shardworker.store.context import StoreContext
     from shardworker.store.records import Identity, RebuildMark, ReplicaState
+
+
+SYNCS_KEPT_MAX: Final = 64
+"""Times of syncs that are remembered while nobody asks for them."""
 
 
 class Journal:
@@ -50,6 +55,8 @@ class Journal:
         self.wal_frames = 0
         self.failed: StorageFailed | None = None
         """Why no turn is taken any more."""
+        self.sync_seconds: deque[float] = deque(maxlen=SYNCS_KEPT_MAX)
+        """How long the last synced commits took, for whoever takes them away."""
         self._context = context
         self._lifetime = lifetime
         self._sync = True
@@ -142,6 +149,13 @@ class Journal:
     def execute(self, sql: str, bindings: tuple[Any, ...] = ()) -> None:
         """A statement of the store's own in the open transaction."""
         self._execute(sql, bindings)
+
+    def commit(self, *, sync: bool) -> None:
+        """End the open transaction; sync: as it was begun."""
+        began_s = self._context.files.steady_s()
+        self._execute("COMMIT")
+        if sync:
+            self.sync_seconds.append(self._context.files.steady_s() - began_s)
 
     def committed(
         self, state: ReplicaState | None, membership: Membership | None, *, is_rebuilt: bool

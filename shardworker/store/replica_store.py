@@ -148,6 +148,13 @@ class ReplicaStore:
         """Length of the write-ahead log in pages, as of the last turn."""
         return self._journal.wal_frames
 
+    def take_sync_seconds(self) -> list[float]:
+        """How long the synced commits since the last call took; of many, the last."""
+        times = self._journal.sync_seconds
+        taken = list(times)
+        times.clear()
+        return taken
+
     @property
     def crash_points(self) -> CrashPoints:
         return self._context.crash_points

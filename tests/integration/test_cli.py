@@ -267,12 +267,22 @@ def test_stop_start_and_restart(cluster: Cluster) -> None:
     assert (row["state"], row["pid"], row["role"]) == ("stopped", None, None)
     assert _out(cluster, "start", "shard-2").startswith("n1/shard-2 is running, process ")
     before = {report.name: report.pid for report in cluster.reports()}
-    lines = _out(cluster, "restart", "n1").splitlines()
+    plan = cluster.cli_json("restart", "--all", "--dry-run")
+    assert [(step["process"], step["pauses_shard"]) for step in plan] == [
+        ("shard-1", True),
+        ("shard-2", True),
+        ("coordinator", False),
+    ]
+    *lines, sighting = _out(cluster, "restart", "n1").splitlines()
     assert [line.split()[0] for line in lines] == ["n1/shard-1", "n1/shard-2", "n1/coordinator"]
+    assert sighting.startswith("clients saw 0 failed, slowest ")
     assert all(
         report.state is State.RUNNING and report.pid != before[report.name] for report in cluster.reports()
     )
-    assert cluster.cli_json("restart", "n1/coordinator")[0]["state"] == "running"
+    told = cluster.cli_json("restart", "n1/coordinator")
+    assert told["processes"][0]["state"] == "running"
+    assert told["clients"]["failed"] == 0
+    assert told["clients"]["probes"] > 0
     cluster.wait_leaders()
 
 

@@ -99,6 +99,9 @@ class SimulatedDisk:
         self.operations = 0
         """Writes, syncs and changes of names so far: what `cut_power_after` counts."""
         self.syncs = 0
+        self.sync_s = 0.0
+        """How long each sync seems to take, by the disk's own clock."""
+        self.busy_s = 0.0
         self.vfs = f"simulated-disk-{next(_numbers)}"
         self._vfs = _Vfs(self)
         self.files = SimulatedFiles(self)
@@ -239,6 +242,7 @@ class SimulatedDisk:
         """Whether it worked."""
         self.step()
         self.syncs += 1
+        self.busy_s += self.sync_s
         if self._sync_fails_in is not None:
             self._sync_fails_in -= 1
             if self._sync_fails_in <= 0:
@@ -478,6 +482,9 @@ class SimulatedFiles:
 
     def random_bytes(self, count: int) -> bytes:
         return self._disk.random_bytes(count)
+
+    def steady_s(self) -> float:
+        return self._disk.busy_s
 
     def _inode(self, path: Path) -> _Inode:
         inode = self._disk.find(str(path))

@@ -7,19 +7,24 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from config.process.names import ProcessName
+from config.process.report import State
 from tools.admin.control_client import NodeControl, SupervisorUnreachable
+from tools.admin.rolling import RollingRestart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from config import ClusterConfig
     from config.process.report import ProcessReport
     from proto.internal import frames_pb2 as frames
+    from tools.admin.shards import Move, ShardView
 
 OPERATION_MARGIN_S: Final = 60.0
 """Beyond the processes' own time limits: what a supervisor may take to answer on a busy machine."""
 CATCH_UP_TIMEOUT_S: Final = 60.0
 PROBE_TIMEOUT_S: Final = 1.0
+TRANSFER_TIMEOUT_S: Final = 3.0
+MOVE_MARGIN_S: Final = 3.0
 
 
 class ControlOperator:
@@ -43,27 +48,92 @@ class ControlOperator:
 
         return ask_replicas(self._cluster, names, timeout_s=PROBE_TIMEOUT_S)
 
+    def transfer(self, leader: ProcessName, target: ProcessName) -> str:
+        """Ask a leader to hand over to a replica of its shard. Why it does not, or ""."""
+        from tools.admin.probe import ask_transfer
+
+        return ask_transfer(self._cluster, leader, target, timeout_s=TRANSFER_TIMEOUT_S)
+
     def _operate(self, operation: str, name: ProcessName) -> ProcessReport:
         limit_s = self._cluster.supervisor.stop_timeout_ms / 1000 + OPERATION_MARGIN_S
         return NodeControl(self._cluster, name.node).operate(operation, [name.local], timeout_s=limit_s)[0]
 
 
-def restart_rolling(
-    cluster: ClusterConfig, names: Sequence[ProcessName], on_done: Callable[[ProcessReport], None]
-) -> None:
-    """Restart processes one at a time (rolling.py), if the supervisors of all of them are here; else nothing is
-    touched. Raises RestartStuck, SupervisorUnreachable or RequestRefused."""
-    from tools.admin.rolling import restart_one_by_one
-
-    for node in sorted({name.node for name in names}):
-        NodeControl(cluster, node).status()
-    restart_one_by_one(
-        ControlOperator(cluster),
-        names,
-        lambda shard: [ProcessName.replica(node.name, shard) for node in cluster.replica_nodes(shard)],
-        timeout_s=CATCH_UP_TIMEOUT_S,
-        on_done=on_done,
+def rolling_restart(cluster: ClusterConfig, *, force: bool = False) -> RollingRestart:
+    """Restarts of this cluster's processes."""
+    return RollingRestart(
+        operator=ControlOperator(cluster),
+        shards=all_replicas(cluster),
+        catch_up_timeout_s=CATCH_UP_TIMEOUT_S,
+        move_timeout_s=move_timeout_s(cluster),
+        force=force,
     )
+
+
+def restartable(
+    cluster: ClusterConfig, names: Sequence[ProcessName], older_than: float | None = None
+) -> list[ProcessName]:
+    """Those of `names` that were not started after the Unix time `older_than`; all without one.
+
+    Raises SupervisorUnreachable or RequestRefused if the supervisors of all of them are not here."""
+    reports: dict[ProcessName, ProcessReport] = {}
+    for node in sorted({name.node for name in names}):
+        reports |= {report.name: report for report in NodeControl(cluster, node).status()}
+    if older_than is None:
+        return list(names)
+    return [
+        name
+        for name in names
+        if (report := reports.get(name)) is None
+        or report.state is not State.RUNNING
+        or (report.started_at or 0.0) <= older_than
+    ]
+
+
+def all_replicas(cluster: ClusterConfig) -> dict[int, list[ProcessName]]:
+    """By shard, in placement order."""
+    return {
+        shard: [ProcessName.replica(node.name, shard) for node in cluster.replica_nodes(shard)]
+        for shard in range(1, cluster.shards + 1)
+    }
+
+
+def move_timeout_s(cluster: ClusterConfig) -> float:
+    """How long a move of leadership may take: a leader gives it up after an election timeout, and the next leader comes
+    within two."""
+    return MOVE_MARGIN_S + 3 * cluster.raft.election_ticks * cluster.raft.tick_ms / 1000
+
+
+def shard_views(cluster: ClusterConfig) -> list[ShardView]:
+    """All shards, as their replicas describe them now."""
+    from tools.admin.shards import view
+
+    shards = all_replicas(cluster)
+    answers = ControlOperator(cluster).ask([name for replicas in shards.values() for name in replicas])
+    return [view(shard, replicas, answers) for shard, replicas in shards.items()]
+
+
+def move_leader(cluster: ClusterConfig, shard: int, to: str | None) -> Move:
+    """Have the replica on node `to` lead a shard, or the best one; what was moved. Raises NotMoved."""
+    from tools.admin.leadership import NotMoved, move_leadership
+    from tools.admin.shards import Move, leaders_by_node
+
+    views = shard_views(cluster)
+    seen = views[shard - 1]
+    leader, leads = seen.leader, leaders_by_node(views)
+    if leader is None:
+        raise NotMoved(f"shard {shard} has no leader that could hand over")
+    if to is None:
+        able = seen.successors(leads)
+        if not able:
+            raise NotMoved(f"no voter of shard {shard} could lead in place of {leader}")
+        target = able[0]
+    else:
+        target = ProcessName.replica(to, shard)
+        if target not in seen.answers:
+            raise NotMoved(f"{target} does not answer: {leader} goes on leading")
+    move_leadership(ControlOperator(cluster), seen, target, timeout_s=move_timeout_s(cluster))
+    return Move(shard, leader.node, target.node)
 
 
 def end_nodes(cluster: ClusterConfig, nodes: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Asks replicas themselves how they are: role, leader, positions, revisions. For the command line;
+"""Asks replicas themselves: how they are (role, leader, positions, revisions), and to hand over. For the command line;
 blocking."""
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import zmq
 
 from config.tls_files import peer_keys
+from proto import errors
 from proto.internal import frames_pb2 as frames
 from proto.internal import sockets, wire
 from proto.internal.curve import BadKeyFile
@@ -78,18 +79,46 @@ def _keys_here(cluster: ClusterConfig) -> PeerKeys | None:
     return None
 
 
+def ask_transfer(
+    cluster: ClusterConfig, leader: ProcessName, target: ProcessName, *, timeout_s: float
+) -> str:
+    """Ask a shard's leader to hand over to another replica of the shard. Why it does not, in words, or "" once the
+    other is asked to take over."""
+    assert leader.shard is not None
+    group = cluster.group(leader.shard)
+    body = frames.TransferLeader(target=cluster.node(target.node).id).SerializeToString()
+    request = frames.Request(call=_CALL, method=frames.TRANSFER_LEADER, body=body)
+    deadline_s = time.monotonic() + timeout_s
+    with zmq.Context() as context, sockets.asking(context) as socket:
+        address = _address(cluster, leader.node, leader.shard)
+        sockets.connect(socket, address, _keys_here(cluster), cluster.node(leader.node).id)
+        socket.send(wire.encode(frames.Envelope(requests=[request]), group), zmq.NOBLOCK)
+        while (remaining_ms := int((deadline_s - time.monotonic()) * 1000)) > 0:
+            if socket.poll(remaining_ms) and (reply := _reply_in(socket.recv(), group)) is not None:
+                return _why(reply)
+    return f"it did not answer within {timeout_s:g} s"
+
+
+def _why(reply: frames.Reply) -> str:
+    if not reply.error:
+        return ""
+    return reply.detail or type(errors.from_frame(reply.error, reply.detail)).__name__
+
+
 def _question(group: int) -> bytes:
     request = frames.Request(call=_CALL, method=frames.REPLICA_STATUS)
     return wire.encode(frames.Envelope(requests=[request]), group)
 
 
 def _status_in(payload: bytes, group: int) -> frames.ReplicaStatus | None:
+    reply = _reply_in(payload, group)
+    return frames.ReplicaStatus.FromString(reply.body) if reply is not None and not reply.error else None
+
+
+def _reply_in(payload: bytes, group: int) -> frames.Reply | None:
     """The answer in an envelope, which may also bring news we did not ask for."""
     try:
         envelope = wire.decode(payload, group)
     except wire.Unreadable:
         return None  # of another cluster on the same port, or of a newer build: as if it did not answer
-    for reply in envelope.replies:
-        if reply.call == _CALL and not reply.error:
-            return frames.ReplicaStatus.FromString(reply.body)
-    return None
+    return next((reply for reply in envelope.replies if reply.call == _CALL), None)

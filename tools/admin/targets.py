@@ -44,6 +44,11 @@ def resolve(cluster: ClusterConfig, target: str) -> list[ProcessName]:
     return found
 
 
+def everything(cluster: ClusterConfig) -> list[ProcessName]:
+    """All processes of a cluster."""
+    return [name for node in cluster.nodes for name in processes_of(cluster, node)]
+
+
 def _shard(cluster: ClusterConfig, number: int) -> int:
     if not 1 <= number <= cluster.shards:
         raise UnknownTarget(

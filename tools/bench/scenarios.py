@@ -9,12 +9,16 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import config
+from tools.admin.operate import move_leader
 from tools.bench import systems
 from tools.bench.report import OURS, Figure, Report
 from tools.bench.run import LoadFailed, Meter, measure
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from config import ClusterConfig
     from tools.admin.certificates import CertificateFiles
     from tools.bench.run import Progress
     from tools.bench.workload import Workload
@@ -34,6 +39,7 @@ IDLE_S = 20.0
 SCANS = 8
 SCANNED_KEYS = 100_000
 MANY_KEYS = 1_000_000
+MOVE_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,11 +227,40 @@ def _check_perf(system: systems.System, size: str) -> list[Figure]:
     return [Figure(system.name, "writes_per_second", float(found[1]), "/s", note)]
 
 
+def moves(setting: Setting, workload: Workload) -> Report:
+    """Puts on three nodes while the leader changes once a second, as planned."""
+    puts_meanwhile = replace(workload, mix={"put": 100}, tables=("default",), requests=None)
+    report = Report("planned moves of the leader under puts, 3 nodes", compared="slowest")
+    with _running(replace(setting, endpoints=()), OURS, Shape(3, 1, 3), puts_meanwhile) as system:
+        assert isinstance(system, systems.Boathouse)
+        over = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            moved = pool.submit(_move_leaders, config.load(system.cluster_file), over)
+            try:
+                outcome = measure(system, puts_meanwhile, setting.progress(OURS), fill=False)
+            finally:
+                over.set()
+            note = f"{moved.result()} moves, the first requests included"
+    report.outcomes.append(outcome)
+    report.figures.append(Figure(OURS, "slowest", outcome.histogram.percentile_ms(100), "ms", note))
+    return report
+
+
+def _move_leaders(cluster: ClusterConfig, over: threading.Event) -> int:
+    """Move the leader of shard 1 once a second until it is over; how often it moved. Raises NotMoved."""
+    count = 0
+    while not over.wait(MOVE_EVERY_S):
+        move_leader(cluster, 1, None)
+        count += 1
+    return count
+
+
 SCENARIOS: dict[str, Callable[[Setting, Workload], Report]] = {
     "puts": puts,
     "gets": gets,
     "range-100k": range_100k,
     "keys-1m": keys_1m,
     "idle": idle,
+    "moves": moves,
     **{f"check-perf-{size}": partial(check_perf, size=size) for size in "sml"},
 }

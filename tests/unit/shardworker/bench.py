@@ -32,10 +32,17 @@ VALUE: Final = bytes(1 << 20)
 
 
 class Disk:
-    """The real files, with as much space as the test says."""
+    """The real files, with as much space, and as slow, as the test says."""
 
     def __init__(self) -> None:
         self.free = 1 << 40
+        self.sync_s = 0.0
+        """How long each sync takes."""
+        self._now_s = 0.0
+
+    def steady_s(self) -> float:
+        self._now_s += self.sync_s
+        return self._now_s
 
     def free_bytes(self, _path: Path) -> int:
         return self.free
@@ -104,6 +111,7 @@ class Bench:
         self.jobs = Jobs()
         self.sent: list[tuple[NodeId, Message]] = []
         self.level_questions: list[NodeId] = []
+        self.sync_reports: list[tuple[NodeId, frames.SyncReport]] = []
         self.states: list[frames.ReplicaState] = []
         self.replies: dict[int, frames.Reply] = {}
         self.largest_answers_bytes = 0
@@ -126,6 +134,7 @@ class Bench:
 
     def send_peer(self, node: NodeId, envelope: frames.Envelope) -> None:
         self.sent += [(node, raft_frames.decode_message(one)) for one in envelope.raft]
+        self.sync_reports += [(node, envelope.sync)] if envelope.HasField("sync") else []
         if envelope.level.asks:
             self.level_questions.append(node)
 

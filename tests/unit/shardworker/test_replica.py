@@ -30,6 +30,7 @@ from tests.unit.shardworker.bench import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
@@ -218,6 +219,30 @@ def test_a_coordinator_hears_who_leads_whenever_it_said_hello(tmp_path: Path) ->
     bench.replica.turn()
     bench.hear(message(MessageKind.HEARTBEAT, 2, 1))
     assert [(state.term, state.leader) for state in bench.states] == [(0, 0), (1, 2)]
+    bench.store.close()
+
+
+class Announcing(Bench):
+    """Notes how much of the log was durable when it said who leads."""
+
+    durable: dict[int, int]
+    """Its last index by who leads, 0 for nobody."""
+
+    def send_client(
+        self, identity: bytes, envelope: frames.Envelope, attachments: Sequence[bytes] = ()
+    ) -> None:
+        super().send_client(identity, envelope, attachments)
+        if envelope.HasField("state"):
+            self.durable.setdefault(envelope.state.leader, self.store.state.last_index)
+
+
+def test_coordinators_hear_of_a_new_leader_before_its_first_sync(tmp_path: Path) -> None:
+    bench = Announcing(tmp_path, members(1, 2, 3))
+    bench.durable = {}
+    bench.replica.handle(CLIENT, frames.Envelope(hello=frames.Hello(node=1)))
+    bench.lead()
+    assert bench.durable == {0: 0, 1: 0}
+    assert bench.store.state.last_index == 1
     bench.store.close()
 
 

@@ -110,6 +110,20 @@ def test_who_waits_is_refused_once_nobody_will_come_and_taken_again_later(
     assert sockets.descriptors == before
 
 
+def test_a_child_that_holds_the_sockets_hears_of_nobody_once_they_refuse(
+    bound: tuple[NodeSockets, int],
+) -> None:
+    sockets, port = bound
+    sockets.listen()
+    with socket.socket(fileno=os.dup(sockets.descriptors["client"])) as held:
+        sockets.refuse()
+        with pytest.raises(ConnectionRefusedError):
+            _connect(port)
+        sockets.listen()
+        with _connect(port), pytest.raises(OSError, match="Invalid argument"):
+            held.accept()
+
+
 def test_a_port_that_was_lost_while_it_refused_is_named(bound: tuple[NodeSockets, int]) -> None:
     sockets, port = bound
     sockets.listen()

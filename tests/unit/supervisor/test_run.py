@@ -256,6 +256,22 @@ def test_stop_start_and_restart_by_request(up: FakeUp) -> None:
     assert _end(process) == 0
 
 
+def test_new_clients_are_refused_as_soon_as_the_last_coordinator_is_to_stop(up: FakeUp) -> None:
+    process = up.start_and_wait("coordinator=slow-stop")
+    port = up.cluster.node("n1").client_port
+    socket.create_connection(("127.0.0.1", port)).close()
+    with ThreadPoolExecutor(1) as pool:
+        stop = pool.submit(NodeControl(up.cluster, "n1").operate, "stop", ["coordinator"], timeout_s=20)
+        wait_until(lambda: "term" in up.words("n1/coordinator"), timeout_s=10, what="the stop to begin")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+        assert "end" not in up.words("n1/coordinator")
+        assert stop.result()[0].state is State.STOPPED
+    NodeControl(up.cluster, "n1").operate("start", ["coordinator"], timeout_s=20)
+    socket.create_connection(("127.0.0.1", port)).close()
+    assert _end(process) == 0
+
+
 def test_down_ends_the_supervisor_and_answers_when_all_is_over(up: FakeUp) -> None:
     process = up.start_and_wait("shard-1=slow-stop")
     pids = up.pids()

@@ -9,7 +9,7 @@ import pytest
 from config.process.names import ProcessName
 from config.process.report import ProcessReport, State
 from proto.internal import frames_pb2 as frames
-from tools.admin.rolling import RestartStuck, restart_one_by_one
+from tools.admin.rolling import QuorumNeeded, RestartStuck, RollingRestart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,13 +19,17 @@ NODES = {"n1": 1, "n2": 2, "n3": 3}
 
 class Shards:
     """Replicas on three nodes. A restarted one answers after `silent` questions and catches up after `behind`
-    more; the leader hands over when it goes."""
+    more. A leader hands over when it is asked to, unless `deaf` has the target."""
 
     def __init__(self, leaders: dict[int, str], *, silent: int = 2, behind: int = 2) -> None:
         self.leaders = leaders
         self.restarted: list[str] = []
         self.state_after = State.RUNNING
+        self.failing = ""
+        self.forced = False
         self.down: set[str] = set()
+        self.deaf: set[str] = set()
+        self.moves: list[tuple[int, str]] = []
         self.now_s = 0.0
         self._silent = silent
         self._behind = behind
@@ -35,12 +39,24 @@ class Shards:
         assert not self._recovering(), f"{name} went down while {self._recovering()} had not recovered"
         self.restarted.append(str(name))
         self.down.discard(str(name))
-        assert len(self.down) != 1, f"{name} took the majority with it while {self.down} was down"
+        assert self.forced or len(self.down) != 1, (
+            f"{name} took the majority with it while {self.down} was down"
+        )
         if name.shard is not None:
             self._questions[name] = 0
             if self.leaders[name.shard] == name.node:
+                assert self.down, f"{name} went down while it led"
                 self.leaders[name.shard] = next(node for node in NODES if node != name.node)
-        return ProcessReport(name, self.state_after, pid=1, restarts=1, reason="no luck")
+        state = State.FAILED if str(name) == self.failing else self.state_after
+        return ProcessReport(name, state, pid=1, restarts=1, reason="no luck")
+
+    def transfer(self, leader: ProcessName, target: ProcessName) -> str:
+        assert leader.shard is not None
+        assert self.leaders[leader.shard] == leader.node
+        self.moves.append((leader.shard, target.node))
+        if str(target) not in self.deaf:
+            self.leaders[leader.shard] = target.node
+        return ""
 
     def ask(self, names: Sequence[ProcessName]) -> dict[ProcessName, frames.ReplicaStatus]:
         return {name: status for name in names if (status := self._status(name)) is not None}
@@ -82,17 +98,23 @@ def _names(*texts: str) -> list[ProcessName]:
     return found
 
 
-def _walk(shards: Shards, names: list[ProcessName], timeout_s: float = 10.0) -> list[str]:
-    done: list[str] = []
-    restart_one_by_one(
-        shards,
-        names,
-        lambda shard: [ProcessName.replica(node, shard) for node in NODES],
-        timeout_s=timeout_s,
-        on_done=lambda report: done.append(str(report.name)),
+def _rolling(shards: Shards, timeout_s: float = 10.0, *, force: bool = False) -> RollingRestart:
+    return RollingRestart(
+        operator=shards,
+        shards={shard: [ProcessName.replica(node, shard) for node in NODES] for shard in shards.leaders},
+        catch_up_timeout_s=timeout_s,
+        move_timeout_s=1.0,
+        force=force,
         clock=lambda: shards.now_s,
         pause=shards.pause,
     )
+
+
+def _walk(
+    shards: Shards, names: list[ProcessName], timeout_s: float = 10.0, *, force: bool = False
+) -> list[str]:
+    done: list[str] = []
+    _rolling(shards, timeout_s, force=force).run(names, lambda report: done.append(str(report.name)))
     return done
 
 
@@ -112,10 +134,10 @@ def test_a_replica_that_is_down_comes_back_before_another_goes() -> None:
 def test_what_a_shard_cannot_do_without_stays_up() -> None:
     shards = Shards({1: "n1"})
     shards.down.add("n3/shard-1")
-    with pytest.raises(RestartStuck) as caught:
+    with pytest.raises(QuorumNeeded) as caught:
         _walk(shards, _names("n1/shard-1", "n2/shard-1"))
     assert str(caught.value) == (
-        "n2/shard-1 is not restarted: its shard could not serve without it while n3/shard-1 is away; "
+        "n2/shard-1 is not restarted: shard 1 would lose its quorum without it while n3/shard-1 is away or behind; "
         "left as they are: n1/shard-1"
     )
     assert shards.restarted == []
@@ -157,3 +179,81 @@ def test_the_last_one_stuck_leaves_nothing_to_mention() -> None:
     with pytest.raises(RestartStuck) as caught:
         _walk(shards, _names("n1/shard-1"), timeout_s=1.0)
     assert str(caught.value).endswith("within 1 s")
+
+
+def test_a_leader_hands_over_to_the_node_that_leads_least() -> None:
+    shards = Shards({1: "n1", 2: "n2", 3: "n2"})
+    assert _walk(shards, _names("n1/shard-1")) == ["n1/shard-1"]
+    assert shards.moves == [(1, "n3")]
+
+
+def test_who_does_not_take_over_is_passed_over() -> None:
+    shards = Shards({1: "n1"})
+    shards.deaf.add("n2/shard-1")
+    assert _walk(shards, _names("n1/shard-1")) == ["n1/shard-1"]
+    assert shards.moves == [(1, "n2"), (1, "n3")]
+
+
+def test_a_leader_whom_nobody_replaces_stays_up() -> None:
+    shards = Shards({1: "n1"})
+    shards.deaf = {"n2/shard-1", "n3/shard-1"}
+    with pytest.raises(
+        RestartStuck, match=r"n1/shard-1 is not restarted: n3/shard-1 did not take over shard 1"
+    ):
+        _walk(shards, _names("n1/shard-1"))
+    assert shards.restarted == []
+
+
+def test_force_takes_what_a_shard_cannot_do_without() -> None:
+    shards = Shards({1: "n1"})
+    shards.down.add("n3/shard-1")
+    shards.forced = True
+    assert _walk(shards, _names("n2/shard-1"), force=True) == ["n2/shard-1"]
+
+
+def test_a_walk_that_ends_early_says_what_is_done() -> None:
+    shards = Shards({1: "n1", 2: "n1"})
+    shards.failing = "n3/shard-1"
+    with pytest.raises(RestartStuck, match=r"no luck\); done: n2/shard-1; left as they are: n1/shard-1$"):
+        _walk(shards, _names("n1/shard-1", "n2/shard-1", "n3/shard-1"))
+
+
+def test_the_plan_is_what_the_walk_does() -> None:
+    shards = Shards({1: "n1", 2: "n1"})
+    names = _names("n1/coordinator", *(f"{node}/shard-{shard}" for shard in (1, 2) for node in NODES))
+    steps = _rolling(shards).plan(names)
+    assert not shards.restarted
+    assert not shards.moves
+    assert [str(step) for step in steps] == [
+        "n2/shard-1",
+        "n3/shard-1",
+        "n1/shard-1: its leadership goes to n2 first",
+        "n2/shard-2",
+        "n3/shard-2",
+        "n1/shard-2: its leadership goes to n3 first",
+        "n1/coordinator",
+    ]
+    assert _walk(shards, names) == [str(step.name) for step in steps]
+    assert shards.moves == [(1, "n2"), (2, "n3")]
+
+
+def test_the_plan_says_what_would_be_refused() -> None:
+    shards = Shards({1: "n1"})
+    shards.down.add("n3/shard-1")
+    (step,) = _rolling(shards).plan(_names("n2/shard-1"))
+    assert step.to_json()["quorum_lost_with"] == ["n3/shard-1"]
+    refused = (
+        "n2/shard-1: refused: shard 1 would lose its quorum without it while n3/shard-1 is away or behind"
+    )
+    assert str(step) == refused
+
+
+def test_the_plan_counts_on_what_it_starts_before() -> None:
+    shards = Shards({1: "n1"})
+    shards.down.add("n3/shard-1")
+    steps = _rolling(shards).plan(_names("n1/shard-1", "n2/shard-1", "n3/shard-1"))
+    assert [(str(step.name), step.is_up, step.quorum_needs) for step in steps] == [
+        ("n3/shard-1", False, ()),
+        ("n2/shard-1", True, ()),
+        ("n1/shard-1", True, ()),
+    ]

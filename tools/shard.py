@@ -1,0 +1,126 @@
+"""`boathouse shard`: who leads which shard, and moving that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from tools.failure import in_words
+from tools.output import Output, print_json, print_table
+
+if TYPE_CHECKING:
+    from config import ClusterConfig
+    from tools.admin.shards import ShardView
+
+app = typer.Typer(help="Shards of a running cluster.", no_args_is_help=True, rich_markup_mode=None)
+
+FileArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[FILE]", envvar="BOATHOUSE_FILE", help="Cluster file; without one, the built-in."
+    ),
+]
+OutputOption = Annotated[Output, typer.Option("-o", "--output", help="table or json.")]
+COLUMNS: Final = "shard leader term replicas behind".split()
+
+
+@app.command("list")
+def list_(file: FileArgument = None, output: OutputOption = Output.TABLE) -> None:
+    """List the shards: who leads each, and how far its replicas are."""
+    from tools.admin.operate import shard_views
+
+    documents = [_document(each) for each in shard_views(_read(file))]
+    if output is Output.JSON:
+        return print_json(documents)
+    print_table(COLUMNS, [_row(document) for document in documents])
+
+
+@app.command("move-leader")
+def move_leader(
+    shard: Annotated[int, typer.Argument(help="Number of the shard.")],
+    file: FileArgument = None,
+    to: Annotated[str | None, typer.Option("--to", help="Node to lead it; without one, the best.")] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Have another replica lead a shard."""
+    from tools.admin.operate import move_leader as run_move
+
+    cluster = _read(file)
+    if not 1 <= shard <= cluster.shards:
+        raise typer.BadParameter(f"the cluster has shards 1 to {cluster.shards}", param_hint="SHARD")
+    holders = [node.name for node in cluster.replica_nodes(shard)]
+    if to is not None and to not in holders:
+        raise typer.BadParameter(
+            f"{to} has no replica of shard {shard}; {', '.join(holders)} have", param_hint="--to"
+        )
+    with in_words():
+        move = run_move(cluster, shard, to)
+    if output is Output.JSON:
+        return print_json({"shard": move.shard, "from": move.source, "to": move.target})
+    if move.source == move.target:
+        typer.echo(f"shard {shard} is led by {move.target} already")
+    else:
+        typer.echo(f"shard {shard} is led by {move.target} now, before by {move.source}")
+
+
+@app.command()
+def balance(
+    file: FileArgument = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Spread the leaders of all shards evenly over the nodes."""
+    from tools.admin.operate import move_leader as run_move
+    from tools.admin.operate import shard_views
+    from tools.admin.shards import plan_balance
+
+    cluster = _read(file)
+    moves = plan_balance(shard_views(cluster), list(cluster.nodes))
+    if output is Output.TABLE and not moves:
+        typer.echo("the leaders are spread as evenly as they can be")
+    for move in moves:
+        if not dry_run:
+            with in_words():
+                run_move(cluster, move.shard, move.target)
+        if output is Output.TABLE:
+            typer.echo(f"shard {move.shard}: {move.source} -> {move.target}")
+    if output is Output.JSON:
+        print_json([{"shard": move.shard, "from": move.source, "to": move.target} for move in moves])
+
+
+def _read(file: Path | None) -> ClusterConfig:
+    from tools.cluster_file import read_cluster
+
+    return read_cluster(file)
+
+
+def _document(shard: ShardView) -> dict[str, Any]:
+    leader = shard.leader
+    return {
+        "shard": shard.shard,
+        "leader": leader.node if leader is not None else None,
+        "term": shard.answers[leader].term if leader is not None else None,
+        "replicas": [
+            {
+                "node": name.node,
+                "answers": name in shard.answers,
+                "behind": shard.lag(name),
+                "serves": shard.serves(name),
+            }
+            for name in shard.replicas
+        ],
+    }
+
+
+def _row(document: dict[str, Any]) -> dict[str, Any]:
+    replicas = document["replicas"]
+    return document | {
+        "replicas": " ".join(replica["node"] for replica in replicas),
+        "behind": " ".join(
+            f"{replica['node']}:{'away' if not replica['answers'] else replica['behind']}"
+            for replica in replicas
+            if not replica["answers"] or replica["behind"]
+        ),
+    }
