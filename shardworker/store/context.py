@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from shardworker.store.crash_points import CrashPoints
@@ -25,3 +27,5 @@ class StoreContext:
     vfs: str | None
     files: Files
     crash_points: CrashPoints
+    clock_ns: Callable[[], int] = time.perf_counter_ns
+    """Measures how long the disk takes; nothing that is stored depends on it."""

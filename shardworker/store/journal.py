@@ -19,6 +19,7 @@ from shardworker.store.database import Role
 from shardworker.store.errors import StorageFailed, translated
 from shardworker.store.log import RaftLog
 from shardworker.store.records import IDENTITY_ROW, encode_identity
+from shardworker.store.sync_times import SyncTimes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +49,7 @@ class Journal:
         self.crash_points = context.crash_points
         self.log = RaftLog(context.settings.log_cache_bytes, self.snapshot_meta)
         self.wal_frames = 0
+        self.sync_times = SyncTimes()
         self.failed: StorageFailed | None = None
         """Why no turn is taken any more."""
         self._context = context
@@ -142,6 +144,16 @@ class Journal:
     def execute(self, sql: str, bindings: tuple[Any, ...] = ()) -> None:
         """A statement of the store's own in the open transaction."""
         self._execute(sql, bindings)
+
+    def commit(self) -> None:
+        """End the transaction; with sync it is durable when this returns."""
+        if not self._sync:
+            self._execute("COMMIT")
+            return
+        clock_ns = self._context.clock_ns
+        begun_ns = clock_ns()
+        self._execute("COMMIT")
+        self.sync_times.note(clock_ns() - begun_ns)
 
     def committed(
         self, state: ReplicaState | None, membership: Membership | None, *, is_rebuilt: bool

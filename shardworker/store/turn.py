@@ -126,7 +126,7 @@ class Turn:
                 )
                 self._journal.crash_points.reach(CrashPoint.HARD_STATE_WRITTEN)
             self._journal.crash_points.reach(CrashPoint.COMMIT_BEFORE)
-            self._journal.execute("COMMIT")
+            self._journal.commit()
         except BaseException as failure:
             self._journal.roll_back(failure)
             raise

@@ -176,6 +176,7 @@ class Process:
             files=host.disk.files,
             crash_points=crash,
             alone=founders is not None and is_alone(host.number, founders),
+            clock_ns=lambda: cluster.world.now_us * 1_000,
         )
         try:
             if founders is not None:
