@@ -49,7 +49,7 @@ class TableEntry:
     @property
     def history_word(self) -> HistoryWord:
         """The history as people write it."""
-        return _WORDS.get(self.history, self.history)
+        return history_word(self.history)
 
 
 CATALOG: Final = TableEntry(CATALOG_NAME, CATALOG_ID, CATALOG_SHARD)
@@ -58,6 +58,11 @@ CATALOG: Final = TableEntry(CATALOG_NAME, CATALOG_ID, CATALOG_SHARD)
 def history_number(word: HistoryWord) -> int:
     """TableEntry.history for what people write."""
     return _NUMBERS[word] if isinstance(word, str) else word
+
+
+def history_word(number: int) -> HistoryWord:
+    """What people write for TableEntry.history."""
+    return _WORDS.get(number, number)
 
 
 def row_key(name: str) -> bytes:
