@@ -37,7 +37,8 @@ class KvClient:
         self._timeout_s = timeout_s
         self._request_id = request_id
         self._channels = {
-            endpoint: grpc.insecure_channel(endpoint, options=_options(endpoint)) for endpoint in endpoints
+            endpoint: grpc.insecure_channel(endpoint, options=channel_options(endpoint))
+            for endpoint in endpoints
         }
 
     def __enter__(self) -> Self:
@@ -83,7 +84,7 @@ class KvClient:
             time.sleep(PAUSE_S)
 
 
-def _options(endpoint: str) -> list[tuple[str, int]]:
+def channel_options(endpoint: str) -> list[tuple[str, int]]:
     """A proxy for the world outside (http_proxy) has nothing to do with what is on this machine."""
     return [*OPTIONS, ("grpc.enable_http_proxy", 0)] if is_loopback(endpoint) else OPTIONS
 
