@@ -1,4 +1,4 @@
-"""What a program of an operator is attached to: a cluster that can be looked at, looked into and, by its file, acted on."""
+"""What a program of an operator is attached to: a cluster to be looked at, looked into and, by its file, acted on."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Attachment(Protocol):
 
     @property
     def file(self) -> str:
-        """The cluster file as its user wrote it; "" without one."""
+        """The cluster file as its user wrote it, for commands: "" for the built-in cluster, FILE where it is not known."""
 
     @property
     def can_act(self) -> bool:
@@ -120,7 +120,7 @@ class EtcdAttachment:
     """By endpoints, over etcd's API. Use as a context manager."""
 
     def __init__(self, endpoints: Sequence[str]) -> None:
-        self.file = ""
+        self.file = "FILE"
         self.can_act = False
         self._endpoints = endpoints
         self._source = EtcdSource(endpoints)

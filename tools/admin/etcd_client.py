@@ -1,4 +1,4 @@
-"""Asks coordinators, or members of an etcd cluster, over etcd's API: many at once, none for longer than a time limit."""
+"""Asks coordinators, or members of an etcd cluster, over etcd's API: many at once, none for longer than a limit."""
 
 from __future__ import annotations
 

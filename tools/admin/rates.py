@@ -29,8 +29,10 @@ class Rates:
         return self.writes.get(shard, 0.0) + self.reads.get(shard, 0.0)
 
     @property
-    def all_operations(self) -> float:
-        """Of the cluster, as far as it can be told."""
+    def all_operations(self) -> float | None:
+        """Of the cluster, as far as it can be told; None if nothing can."""
+        if not self.writes and not self.reads:
+            return None
         return sum(self.writes.values()) + sum(self.reads.values())
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from rich.cells import cell_len, set_cell_size
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -23,6 +25,8 @@ PLAIN: Final = ""
 
 UNKNOWN: Final = "-"
 GAP: Final = 2
+REST_MIN: Final = 20
+"""A column that takes the rest of a line is left out where it would get less, and would have more to say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +91,10 @@ class Fitted:
 def fit(page: Page, width: int) -> Fitted:
     """As many columns as the width allows: the highest ranks go first, the last of equals before the others."""
     natural = [
-        max([len(column.title) + 1, *(len(row.cells[position].text) for row in page.rows)])
-        if not column.takes_rest
-        else len(column.title)
+        min(
+            max([len(column.title) + 1, *(cell_len(row.cells[position].text) for row in page.rows)]),
+            REST_MIN if column.takes_rest else 1_000,
+        )
         for position, column in enumerate(page.columns)
     ]
     shown = list(range(len(page.columns)))
@@ -104,9 +109,10 @@ def fit(page: Page, width: int) -> Fitted:
 
 def aligned(text: str, column: Column, width: int) -> str:
     """The text on exactly this width; what is cut ends in an ellipsis."""
-    if len(text) > width:
-        text = text[: max(0, width - 1)] + "…" if width else ""
-    return text.rjust(width) if column.is_number else text.ljust(width)
+    room = width - cell_len(text)
+    if room < 0:
+        return set_cell_size(text, width - 1) + "…" if width else ""
+    return " " * room + text if column.is_number else text + " " * room
 
 
 def lines(page: Page, width: int) -> list[str]:

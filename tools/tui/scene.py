@@ -67,7 +67,7 @@ class Scene:
     @classmethod
     def of(cls, snapshot: Snapshot, trend: Trend, *, now: float, file: str) -> Scene:
         """With everything that is wrong in it."""
-        return cls(snapshot, diagnose(snapshot, file=file or "FILE"), trend, now)
+        return cls(snapshot, diagnose(snapshot, file=file), trend, now)
 
     def about(self, *subjects: str) -> list[Finding]:
         """What is wrong with these, the worst first."""
