@@ -27,7 +27,7 @@ def top(file: Path | None, endpoints: str | None, *, refresh_s: float, read_only
     with _attached(file, endpoints) as attachment:
         if once:
             return _show_once(attachment, refresh_s)
-        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
             raise Failed("this is no terminal; --once prints one frame without one")
         from tools.tui.app import Top
 

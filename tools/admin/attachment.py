@@ -43,7 +43,7 @@ class Attachment(Protocol):
 
     @property
     def file(self) -> str:
-        """The cluster file as its user wrote it, for commands: "" for the built-in cluster, FILE where it is not known."""
+        """The cluster file as its user wrote it, for commands: "" for the built-in cluster, FILE if not known."""
 
     @property
     def can_act(self) -> bool:

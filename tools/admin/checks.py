@@ -32,9 +32,11 @@ CONNECT_TIMEOUT_S: Final = 1.0
 ROOM_FACTOR: Final = 4
 
 
-def check(cluster: ClusterConfig, snapshot: Snapshot, *, file: str) -> list[Finding]:
+def check(
+    cluster: ClusterConfig, snapshot: Snapshot, *, file: str, disk_slow_s: float = DISK_SLOW_S
+) -> list[Finding]:
     """Try everything. Takes a second or so; writes a few small files below data_dir, and removes them."""
-    findings = [*_disk(cluster, file), *_folders(cluster, file)]
+    findings = [*_disk(cluster, file, disk_slow_s), *_folders(cluster, file)]
     with ThreadPoolExecutor(max_workers=len(cluster.nodes)) as pool:
         tried = pool.map(lambda node: list(_ports(cluster, snapshot, node, file)), cluster.nodes.values())
         for found in tried:
@@ -45,7 +47,7 @@ def check(cluster: ClusterConfig, snapshot: Snapshot, *, file: str) -> list[Find
 # ---- disks ----------------------------------------------------------------------------------------------------------
 
 
-def _disk(cluster: ClusterConfig, file: str) -> Iterator[Finding]:
+def _disk(cluster: ClusterConfig, file: str, slow_s: float) -> Iterator[Finding]:
     """Of each node whose folder is here; before the first start, of the nearest folder above that exists."""
     folders = {_existing(cluster.node_dir(node)) for node in cluster.nodes if cluster.node(node).is_loopback}
     folders |= {folder for node in cluster.nodes if (folder := cluster.node_dir(node)).is_dir()}
@@ -61,7 +63,7 @@ def _disk(cluster: ClusterConfig, file: str) -> Iterator[Finding]:
             says = f"{folder} can't be written: {error.strerror or error}"
             yield finding(Code.DISK_UNUSABLE, str(folder), says, file=file)
         else:
-            if slowest_s > DISK_SLOW_S:
+            if slowest_s > slow_s:
                 says = f"the slowest of {SYNCS} syncs in {folder} took {slowest_s * 1000:.0f} ms"
                 yield finding(Code.DISK_SLOW, str(folder), says, file=file)
 

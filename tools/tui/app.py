@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.screen import Screen
 
+    from config.process.names import ProcessName
     from tools.admin.attachment import Attachment
     from tools.tui.page import Cell, Page
     from tools.tui.scene import Scene
@@ -220,7 +221,10 @@ class Top(App[None]):
         self._gone()
 
     def action_go_back(self) -> None:
-        if self._model.back():
+        if self.query_one("#filter", Input).has_focus:
+            self._model.filter_by("")
+            self._close_filter()
+        elif self._model.back():
             self._gone()
 
     def action_log(self) -> None:
@@ -266,12 +270,6 @@ class Top(App[None]):
     def on_input_submitted(self) -> None:
         self._close_filter()
 
-    def on_key(self, event: object) -> None:
-        box = self.query_one("#filter", Input)
-        if getattr(event, "key", "") == "escape" and box.has_focus:
-            self._model.filter_by("")
-            self._close_filter()
-
     def _close_filter(self) -> None:
         box = self.query_one("#filter", Input)
         box.remove_class("open")
@@ -302,10 +300,7 @@ class Top(App[None]):
         else:
             self.run_worker(self._ask_and_act(chosen, row.process), exit_on_error=True)
 
-    async def _ask_and_act(self, verb: Verb, name: object) -> None:
-        from config.process.names import ProcessName
-
-        assert isinstance(name, ProcessName)
+    async def _ask_and_act(self, verb: Verb, name: ProcessName) -> None:
         assert self._scene is not None
         snapshot = self._scene.snapshot
         what = f"{verb} to {name}" if verb is Verb.MOVE_LEADER else f"{verb} {name}"

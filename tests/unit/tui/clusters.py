@@ -1,5 +1,5 @@
-"""Clusters made of plain values, at one moment of a fixed clock: healthy, degraded, leaderless. And somebody attached to
-one, who counts what he is asked to do."""
+"""Clusters made of plain values, at one moment of a fixed clock: healthy, degraded, leaderless. And somebody attached
+to one, who counts what he is asked to do."""
 
 from __future__ import annotations
 
