@@ -47,11 +47,11 @@ class Top(App[None]):
     COMMAND_PALETTE_BINDING = "colon"
     CSS = """
     Screen { background: ansi_default; color: ansi_default; }
+    #head, #title, #foot { text-wrap: nowrap; text-overflow: ellipsis; }
     #head { height: 2; padding: 0 1; }
     #title { height: 1; padding: 0 1; text-style: bold; }
     Grid { height: 1fr; padding: 0 1; }
-    #filter { height: 1; border: none; padding: 0 1; display: none; background: ansi_default; }
-    #filter.open { display: block; }
+    #filter { height: 1; border: none; padding: 0 1; background: ansi_default; }
     #foot { height: 1; padding: 0 1; }
     Reader, Question { align: center middle; background: ansi_default 60%; }
     #dialog { width: 90%; max-width: 110; height: auto; max-height: 90%; border: round ansi_cyan; padding: 1 2;
@@ -61,7 +61,8 @@ class Top(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(number), f"jump('{view}')", view) for number, view in enumerate(TOP_VIEWS, 1)),
         Binding("escape", "go_back", "Back"),
-        Binding("slash", "filter", "Filter"),
+        # Before anything else sees it: what is typed behind it may be here already, and goes to whoever has the focus.
+        Binding("slash", "filter", "Filter", priority=True),
         Binding("s", "sort", "Sort"),
         Binding("S", "turn", "Turn the order round"),
         Binding("e", "explain", "Explain"),
@@ -107,7 +108,9 @@ class Top(App[None]):
         yield Static(id="head")
         yield Static(id="title")
         yield Grid()
-        yield Input(placeholder="filter", id="filter")
+        box = Input(placeholder="filter", id="filter")
+        box.display = False
+        yield box
         yield Static(id="foot")
 
     def on_mount(self) -> None:
@@ -221,7 +224,7 @@ class Top(App[None]):
         self._gone()
 
     def action_go_back(self) -> None:
-        if self.query_one("#filter", Input).has_focus:
+        if isinstance(self.focused, Input):
             self._model.filter_by("")
             self._close_filter()
         elif self._model.back():
@@ -257,11 +260,15 @@ class Top(App[None]):
         self._model.sort_other_way()
         self._draw()
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """A slash in a text that is typed is a slash."""
+        return action != "filter" or not (isinstance(self.focused, Input) or len(self.screen_stack) > 1)
+
     def action_filter(self) -> None:
         box = self.query_one("#filter", Input)
         box.value = self._model.here.filter
-        box.add_class("open")
-        box.focus()
+        box.display = True
+        self.screen.set_focus(box)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         self._model.filter_by(event.value)
@@ -272,8 +279,8 @@ class Top(App[None]):
 
     def _close_filter(self) -> None:
         box = self.query_one("#filter", Input)
-        box.remove_class("open")
-        self.query_one(Grid).focus()
+        box.display = False
+        self.screen.set_focus(self.query_one(Grid))
         self._draw()
 
     # ---- explaining and acting --------------------------------------------------------------------------------------

@@ -32,11 +32,17 @@ class Tmux:
         self._run("send-keys", *keys)
 
     def wait_shows(self, text: str) -> str:
-        def screen() -> str | None:
-            shown = self._run("capture-pane", "-p")
-            return shown if text in shown else None
+        class NotShown(Exception):
+            """With what is shown instead."""
 
-        return wait_until(screen, timeout_s=30, what=f"{text!r} on the screen", interval_s=0.1)
+        def screen() -> str:
+            shown = self._run("capture-pane", "-p")
+            if text not in shown:
+                raise NotShown(shown)
+            return shown
+
+        what = f"{text!r} on the screen"
+        return wait_until(screen, timeout_s=30, what=what, interval_s=0.1, not_yet=(NotShown,))
 
     def end(self) -> None:
         subprocess.run([*self._program, "kill-server"], capture_output=True, check=False, timeout=20)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
+from textual import events
 from textual.widgets import Input, Static
 
 from tests.unit.coordinator.running import in_loop
@@ -126,6 +127,24 @@ async def test_a_filter_shows_what_has_it_and_escape_takes_it_away() -> None:
         await pressed(pilot, "escape")
         assert not pilot.app.query_one(Input).has_focus
         assert len([line for line in rows(pilot) if line]) == 12
+
+
+@in_loop
+async def test_what_is_typed_fast_behind_the_slash_is_all_filter() -> None:
+    async with running(Attached([healthy()])) as pilot:
+        await pressed(pilot, "4")
+        for key in ("slash", *"n1/shard-1", "enter"):
+            event_key = {"/": "slash", "-": "minus"}.get(key, key)
+            pilot.app.post_message(events.Key(event_key, key if len(key) == 1 else None))
+        await settled(pilot)
+        await wait_until_async(
+            lambda: (
+                [line for line in rows(pilot) if line] == [rows(pilot)[0]] and "n1/shard-1" in rows(pilot)[0]
+            ),
+            timeout_s=10,
+            what="one row",
+        )
+        assert "with 'n1/shard-1'" in text(pilot, "#title")
 
 
 @in_loop
