@@ -105,16 +105,14 @@ class Top(App[None]):
         self._said = ""
 
     def compose(self) -> ComposeResult:
-        yield Static(id="head")
-        yield Static(id="title")
-        yield Grid()
-        box = Input(placeholder="filter", id="filter")
-        box.display = False
-        yield box
-        yield Static(id="foot")
+        self._head, self._title, self._foot = Static(id="head"), Static(id="title"), Static(id="foot")
+        self._grid = Grid()
+        self._filter = Input(placeholder="filter", id="filter")
+        self._filter.display = False
+        yield from (self._head, self._title, self._grid, self._filter, self._foot)
 
     def on_mount(self) -> None:
-        self.query_one(Grid).focus()
+        self._grid.focus()
         self._tick()
         self.set_interval(self._refresh_s, self._tick)
 
@@ -157,8 +155,7 @@ class Top(App[None]):
         if self._model.here.place != place:
             self._fetch()  # he has gone on meanwhile
             return
-        grid = self.query_one(Grid)
-        follows = place.view is View.LOG and (grid.at_end or not self._model.details.lines)
+        follows = place.view is View.LOG and (self._grid.at_end or not self._model.details.lines)
         self._model.details = details
         if follows and details.lines:
             self._model.here.selected = str(details.lines[-1][0])
@@ -178,17 +175,17 @@ class Top(App[None]):
         """Make the page of the place where the user is, and show it."""
         self._scene = scene = self._model.scene(self._clock())
         if scene is None:
-            self.query_one("#head", Static).update("looking at the cluster …")
+            self._head.update("looking at the cluster …")
             return
         self._page = page = self._model.page(scene)
         here = self._model.here
         first, second = headline(scene)
-        self.query_one("#head", Static).update(Text("\n").join([_text(first), _text(second)]))
+        self._head.update(Text("\n").join([_text(first), _text(second)]))
         title = page.title if not here.filter else f"{page.title}, with {here.filter!r}"
-        self.query_one("#title", Static).update(Text(f"{title} ({len(page.rows)})", no_wrap=True))
-        self.query_one(Grid).show(page, here.sort, here.selected)
+        self._title.update(Text(f"{title} ({len(page.rows)})", no_wrap=True))
+        self._grid.show(page, here.sort, here.selected)
         modes = ["read-only"] * self._read_only + ["held"] * self._is_held
-        self.query_one("#foot", Static).update(
+        self._foot.update(
             Text("  ".join([*(f"[{mode}]" for mode in modes), self._said or KEYS_SHOWN]), no_wrap=True)
         )
 
@@ -205,7 +202,7 @@ class Top(App[None]):
         self._fetch()
 
     def on_grid_opened(self) -> None:
-        row = self.query_one(Grid).row
+        row = self._grid.row
         if row is None:
             return
         if row.opens is not None:
@@ -231,7 +228,7 @@ class Top(App[None]):
             self._gone()
 
     def action_log(self) -> None:
-        row = self.query_one(Grid).row
+        row = self._grid.row
         if row is None or row.process is None:
             self._say("this row is no process with a log here")
             return
@@ -265,10 +262,9 @@ class Top(App[None]):
         return action != "filter" or not (isinstance(self.focused, Input) or len(self.screen_stack) > 1)
 
     def action_filter(self) -> None:
-        box = self.query_one("#filter", Input)
-        box.value = self._model.here.filter
-        box.display = True
-        self.screen.set_focus(box)
+        self._filter.value = self._model.here.filter
+        self._filter.display = True
+        self.screen.set_focus(self._filter)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         self._model.filter_by(event.value)
@@ -278,15 +274,14 @@ class Top(App[None]):
         self._close_filter()
 
     def _close_filter(self) -> None:
-        box = self.query_one("#filter", Input)
-        box.display = False
-        self.screen.set_focus(self.query_one(Grid))
+        self._filter.display = False
+        self.screen.set_focus(self._grid)
         self._draw()
 
     # ---- explaining and acting --------------------------------------------------------------------------------------
 
     def action_explain(self) -> None:
-        row = self.query_one(Grid).row
+        row = self._grid.row
         if row is None or not row.findings:
             self._say("nothing is wrong with this row")
         else:
@@ -297,7 +292,7 @@ class Top(App[None]):
 
     def action_act(self, verb: str) -> None:
         """Ask whether to do this to the selected process, and do it."""
-        chosen, row = Verb(verb), self.query_one(Grid).row
+        chosen, row = Verb(verb), self._grid.row
         if not self._can_act:
             self._say("read-only: nothing is changed from here")
         elif row is None or row.process is None or self._scene is None:

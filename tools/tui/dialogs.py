@@ -23,20 +23,28 @@ if TYPE_CHECKING:
     from tools.admin.quorum import Effect
 
 HELP = """\
-1 … 6        overview, processes, shards, replicas, tables, findings
-Enter        look into what is selected        Esc   back, or take the filter away
-/            filter                            s S   sort by the next column, turn the order round
-e            explain what is wrong with it     l     log of its process
-r x a        restart, stop, start it           m     move its shard's leader to it, or away from it
-n            next page of keys                 R     look again at keys, a history
-:            commands                          p     hold the picture
-? q          this help, quit
+1 … 6   overview, processes, shards, replicas, tables, findings
+Enter   look into what is selected
+Esc     back, or take the filter away
+/       filter
+s S     sort by the next column, turn the order round
+e       explain what is wrong, and what mends it
+l       log of the process
+r x a   restart, stop, start the process
+m       move the shard's leader to it; from the leader: away
+n R     next page of keys; look at keys or a history again
+p       hold the picture
+: ? q   commands, this help, quit
 
-L leader   F follower   ~ learner   C candidate   ! behind, full or degraded   X down or serving nothing
+L leader   F follower   ~ learner   C candidate
+! behind, full or degraded   X down, or serving nothing
+- not known here
 
-OPS/S counts writes applied and reads served. TRAILS is how many entries a replica is behind what its leader has
-committed; LAG the most of a shard. SYNC P99 is within what time 99 of the last 100 syncs of a turn were durable.
-SEEN says how old a row is that did not answer. "-" is not known here."""
+OPS/S   writes applied and reads served
+TRAILS  entries that the leader has committed and this replica
+        has not applied; LAG is the most of a shard
+SYNC P99  within this time 99 of 100 syncs were durable
+SEEN    how old a row is that does not answer"""
 
 
 class Reader(ModalScreen[None]):
