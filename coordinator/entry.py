@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import uvloop
@@ -18,10 +19,14 @@ from config.process.child import emit, fail, read_spec, refuse_optimized, set_up
 from config.process.events import BEAT_INTERVAL_S
 from config.process.memory import give_back_large_blocks
 from config.process.names import COORDINATOR
+from coordinator.front.limits import DEFAULT
 from coordinator.server import Coordinator
 
 if TYPE_CHECKING:
     from config.process.spec import ProcessSpec
+
+DESCRIPTORS_BESIDE_CONNECTIONS: Final = 1_000
+"""Links to replicas, connections of HTTP/1.1, the libraries' own."""
 
 log = structlog.get_logger()
 
@@ -55,6 +60,16 @@ async def _serve(spec: ProcessSpec) -> None:
     await coordinator.stop()
 
 
+def _allow_descriptors() -> None:
+    """As many open files as connections may be, and some; as far as the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DEFAULT.connections_max + DESCRIPTORS_BESIDE_CONNECTIONS
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def main() -> None:
     """Read the spec, serve, exit 0; exit 1 with one sentence if it can't."""
     refuse_optimized()
@@ -64,4 +79,5 @@ def main() -> None:
     if missing:
         fail(f"the supervisor has handed over no socket named {' or '.join(missing)}")
     give_back_large_blocks()
+    _allow_descriptors()
     uvloop.run(_serve(spec))

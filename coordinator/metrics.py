@@ -5,7 +5,7 @@ Nothing is counted on the way of a request: the figures are asked for when someb
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import parse_qs
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -16,8 +16,9 @@ from prometheus_client.registry import Collector
 from coordinator.front import compression, http1
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+    from proto.catalog import TableEntry
     from proto.ids import ShardId
     from proto.internal import frames_pb2 as frames
 
@@ -112,22 +113,72 @@ class ReplicaMetrics(Collector):
             yield family
 
 
-def page(ask: Callable[[], Awaitable[Statuses]]) -> http1.Page:
+class WatchedTable(Protocol):
+    """What is told of a table that clients watch through this coordinator."""
+
+    @property
+    def table(self) -> TableEntry: ...
+    @property
+    def watchers_count(self) -> int: ...
+    @property
+    def behind_count(self) -> int: ...
+    @property
+    def lag_revisions(self) -> int: ...
+
+
+WATCH: Final[Mapping[str, tuple[str, Callable[[WatchedTable], float]]]] = {
+    "boathouse_watchers": ("Watchers of the table.", lambda watched: watched.watchers_count),
+    "boathouse_watchers_behind": (
+        "Watchers that still have to be told of something: they began in the past, or their clients read slowly.",
+        lambda watched: watched.behind_count,
+    ),
+    "boathouse_watch_lag_revisions": (
+        "How far the last of the table's watchers is behind.",
+        lambda watched: watched.lag_revisions,
+    ),
+}
+
+
+class WatchMetrics(Collector):
+    """Gauges of the tables that are watched, as they were when it was made: it is read on another thread."""
+
+    def __init__(self, tables: Iterable[WatchedTable]) -> None:
+        self._values = {
+            name: [(watched.table.name, value(watched)) for watched in tables]
+            for name, (_, value) in WATCH.items()
+        }
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """The names alone."""
+        return [GaugeMetricFamily(name, "") for name in WATCH]
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """All gauges."""
+        for name, (text, _) in WATCH.items():
+            family = GaugeMetricFamily(name, text, labels=["table"])
+            for table, value in self._values[name]:
+                family.add_metric([table], value)
+            yield family
+
+
+def page(ask: Callable[[], Awaitable[Statuses]], watched: Callable[[], Sequence[WatchedTable]]) -> http1.Page:
     """The page that Prometheus reads. `ask` is awaited once a scrape."""
 
     async def metrics(request: http1.Request) -> http1.Response:
         statuses = await ask()
+        watches = WatchMetrics(watched())
         # A node of many tables has megabytes of figures: calls do not wait for them to be written down.
-        return await asyncio.to_thread(_render, statuses, request)
+        return await asyncio.to_thread(_render, statuses, watches, request)
 
     return metrics
 
 
-def _render(statuses: Statuses, request: http1.Request) -> http1.Response:
+def _render(statuses: Statuses, watches: WatchMetrics, request: http1.Request) -> http1.Response:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     registry.register(ReplicaMetrics(statuses))
+    registry.register(watches)
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     names = parse_qs(request.query).get("name[]")
     body = encode(registry.restricted_registry(names) if names else registry)

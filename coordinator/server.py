@@ -161,7 +161,7 @@ class Coordinator:
         self._pages = http1.Pages(
             with_cors(
                 {
-                    ("GET", "/metrics"): metrics.page(self._ask_replicas),
+                    ("GET", "/metrics"): metrics.page(self._ask_replicas, lambda: list(self._watched)),
                     ("GET", "/healthz"): http1.alive,
                     **EtcdPages(self._etcd, loop).pages,
                     **gateway_pages(self._by_path, loop),
@@ -198,7 +198,7 @@ class Coordinator:
         tables = EtcdTables(
             calls, EtcdHeaders(cluster_id=cluster.cluster_id, member_id=cluster.member_id(node.id))
         )
-        watched = WatchedTables(
+        self._watched = WatchedTables(
             ShardFeed(self._driver, calls),
             lambda table: lambda revision: tables.header(table, revision=revision, term=0),
             random.Random(),
@@ -211,7 +211,7 @@ class Coordinator:
             EtcdKV(calls, tables, request_bytes_max=limits.request_bytes_max, txn_ops_max=limits.txn_ops_max),
             EtcdWatch(
                 tables,
-                watched,
+                self._watched,
                 random.Random(),
                 progress_interval_s=cluster.watch.progress_interval_ms / 1000,
             ),

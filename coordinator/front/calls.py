@@ -40,30 +40,9 @@ class GrpcCall:
     """A call from its headers to its status."""
 
     __slots__ = (
-        "__weakref__",
-        "_all_said",
-        "_answer_begun",
-        "_client_deadline",
-        "_encoding",
-        "_headers",
-        "_held",
-        "_messages",
-        "_news",
-        "_one_answer",
-        "_reader",
-        "_request_bytes",
-        "_room",
-        "_session",
-        "_task",
-        "_trailers",
-        "body",
-        "deadline",
-        "deadline_slot",
-        "is_ended",
-        "metadata",
-        "peer",
-        "route",
-        "stream",
+        "__weakref__", "_all_said", "_answer_begun", "_client_deadline", "_encoding", "_headers", "_held",
+        "_messages", "_news", "_one_answer", "_reader", "_request_bytes", "_room", "_session", "_task",
+        "_trailers", "body", "deadline", "deadline_slot", "is_ended", "metadata", "peer", "route", "stream",
         "takes_one",
     )  # fmt: skip
 
@@ -288,6 +267,7 @@ class GrpcCall:
         self._request_bytes += unheld
         if not room.wait(self):
             self.fail(errors.QueueFull("too many requests wait for answers to be read"))
+        room.release()
 
     def start(self) -> None:
         """See Waiting: the request is complete."""

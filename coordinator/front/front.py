@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from coordinator.front.answers import AnswerRoom
 from coordinator.front.deadlines import Deadlines
 from proto.methods import Kind
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from coordinator.front.routes import Routes
     from coordinator.front.session import Session
     from proto import errors
+
+log = structlog.get_logger()
 
 ALL_KINDS: Final = frozenset(Kind)
 
@@ -31,6 +35,7 @@ class Front:
         self.request_bytes = 0
         """Of all requests that no handler has taken."""
         self.sessions: set[Session] = set()
+        self._is_full_told = False
         self.greeting = 0
         """Connections of which it is not known yet what they speak."""
         self._is_draining = False
@@ -42,6 +47,14 @@ class Front:
     def is_full(self) -> bool:
         """Whether there are as many connections as may be."""
         return len(self.sessions) + self.greeting >= self.limits.connections_max
+
+    def tell_full(self) -> None:
+        """A connection was turned away. Said once until there is room again."""
+        if not self._is_full_told:
+            self._is_full_told = True
+            log.warning(
+                "connections are turned away: there are too many", connections=self.limits.connections_max
+            )
 
     def join(self, session: Session) -> None:
         """A connection has begun."""
@@ -56,6 +69,7 @@ class Front:
     def leave(self, session: Session) -> None:
         """A connection is lost."""
         self.sessions.discard(session)
+        self._is_full_told = False
         self.maybe_idle()
 
     def _check(self) -> None:

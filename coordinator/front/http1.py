@@ -179,6 +179,7 @@ class Http1Protocol(asyncio.Protocol):
         self._state = _State.IDLE
         self._timer: asyncio.TimerHandle | None = None
         self._head: h11.Request | None = None
+        self._is_head_only = False  # what is being asked wants no body
         self._body = bytearray()
         self._answer: asyncio.Task[None] | None = None
         self._streaming = False
@@ -260,6 +261,7 @@ class Http1Protocol(asyncio.Protocol):
             match self._http.next_event():
                 case h11.Request() as head:
                     self._head = head
+                    self._is_head_only = head.method == b"HEAD"
                     self._body.clear()
                     self._check_head(head)
                     if self._http.they_are_waiting_for_100_continue:
@@ -302,17 +304,14 @@ class Http1Protocol(asyncio.Protocol):
                 await self._send_whole(request.method, response, response.body)
             else:
                 await self._send_parts(request.method, response, response.body)
+            self._next_request()
         except TimeoutError:
             log.info("an HTTP client does not read its answer", path=request.path)
             self._cut()
-        except _Refused as refused:
-            self._give_up(refused)
         except Exception:
             # The client has a part of the answer: all that can still be said is that it is not the whole.
             log.exception("an HTTP answer broke off", path=request.path)
             self._cut()
-        else:
-            self._next_request()
 
     async def _send_whole(self, method: str, response: Response, body: bytes) -> None:
         size = ("Content-Length", str(len(body)))
@@ -323,7 +322,8 @@ class Http1Protocol(asyncio.Protocol):
     async def _send_parts(self, method: str, response: Response, parts: AsyncGenerator[bytes]) -> None:
         async with contextlib.aclosing(parts):
             if self._half_closed or self._pages.closing:
-                raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, "nobody listens, or about to stop\n")
+                self._give_up(_Refused(HTTPStatus.SERVICE_UNAVAILABLE, "nobody listens, or about to stop\n"))
+                return
             self._streaming = True
             self._send(self._head_of(response))
             if method != "HEAD":
@@ -353,7 +353,7 @@ class Http1Protocol(asyncio.Protocol):
 
     def _next_request(self) -> None:
         self._answer, self._streaming = None, False
-        if self._transport is None:
+        if self._state is _State.LEAVING:
             return
         if (
             self._http.our_state is not h11.DONE
@@ -363,6 +363,7 @@ class Http1Protocol(asyncio.Protocol):
             self._leave()
             return
         self._http.start_next_cycle()
+        self._is_head_only = False
         self._wait(_State.IDLE, self._limits.idle_s)
         self._live.resume_reading()
         self._read_request()
@@ -384,7 +385,8 @@ class Http1Protocol(asyncio.Protocol):
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             length = ("Content-Length", str(len(response.body)))
             head = self._head_of(response, length, CLOSE)
-            self._send(head, h11.Data(data=response.body), h11.EndOfMessage())
+            parts = () if self._is_head_only else (h11.Data(data=response.body),)
+            self._send(head, *parts, h11.EndOfMessage())
         self._leave()
 
     def _leave(self) -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
-import structlog
-
 from coordinator.front.http2.frames import PREFACE
 from coordinator.front.session import Session
 
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
 
 BACKLOG = 4_096
 """Connections that the kernel keeps until they are accepted; it may have a lower bound (net.core.somaxconn)."""
-
-log = structlog.get_logger()
 
 
 class Listener:
@@ -83,7 +79,7 @@ class Greeter(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         front = self._front
         if front.is_full:
-            log.warning("too many connections", connections=front.limits.connections_max)
+            front.tell_full()
             self._transport.abort()
             self._transport = None
             return

@@ -62,9 +62,8 @@ class Session(asyncio.Protocol):
         self._asked_at: float | None = None  # for a sign of life
         self._full_since: float | None = None  # the socket takes nothing
         self._hung_up_at: float | None = None
-        self._stalled: dict[
-            int, tuple[int, float]
-        ] = {}  # streams with data queued: bytes sent, and since when so many
+        # Streams with data queued: how many bytes were sent, and since when so many.
+        self._stalled: dict[int, tuple[int, float]] = {}
         self.partial: dict[GrpcCall, float] = {}
         """Calls of which a message has come in part: when they were last heard of."""
 
@@ -78,6 +77,8 @@ class Session(asyncio.Protocol):
         self.touch()
 
     def data_received(self, data: bytes) -> None:
+        if self._hung_up_at is not None:
+            return
         now = self.heard_at = self._clock()
         events = self.connection.receive(data, now)
         if events:
@@ -100,7 +101,7 @@ class Session(asyncio.Protocol):
         if self._transport is not None and not self.is_reading:
             self.is_reading = True
             self._transport.resume_reading()
-        self._make_room()
+        self._make_room(self.front.limits.write_buffer_bytes)
         self.touch()
 
     # ---- in ----------------------------------------------------------------------------------------------------------
@@ -200,25 +201,25 @@ class Session(asyncio.Protocol):
     def _flush(self) -> None:
         self._flush_due = False
         transport = self._transport
-        if transport is None:
+        if transport is None or self._hung_up_at is not None:
             return
         if self.connection.has_output:
             transport.write(self.connection.take())
         limits = self.front.limits
-        if self._full_since is not None:
-            self.connection.make_room(0)
+        if self._full_since is None:
+            self._make_room(limits.write_buffer_bytes)
+        else:
+            self._make_room(0)
             if self.unsent_bytes > limits.write_buffer_bytes + limits.control_bytes_max:
                 self.is_reading = False
                 transport.pause_reading()
-        else:
-            self._make_room()
         if self._is_refusing and not self.connection.streams:
             if not self.connection.fault:
                 self._hang_up()
             self.front.maybe_idle()
 
-    def _make_room(self) -> None:
-        events = self.connection.make_room(self.front.limits.write_buffer_bytes)
+    def _make_room(self, count: int) -> None:
+        events = self.connection.make_room(count)
         if events:
             self._handle(events, self.heard_at)
         if self.connection.has_output:

@@ -33,3 +33,5 @@ class Part(NamedTuple):
     """first - 1 = nothing has happened since."""
     revised: Sequence[Revised]
     """In ascending order."""
+    prev: bool = True
+    """Whether it holds the pairs before; looking them up costs the replica, so it does if it is asked to."""

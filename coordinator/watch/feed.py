@@ -35,8 +35,10 @@ class HistoryGone(Exception):
 class Feed(Protocol):
     """Where a watched table's news comes from."""
 
-    async def changes(self, table: TableEntry, first: int, *, wait_s: float = 0.0) -> Part:
-        """What has changed from this revision on, or at least its beginning.
+    async def changes(
+        self, table: TableEntry, first: int, *, prev: bool = False, wait_s: float = 0.0
+    ) -> Part:
+        """What has changed from this revision on, or at least its beginning; prev: with the pairs before.
 
         wait_s: as a follower, wait so long for something to happen, and hear of what is compacted meanwhile; 0: read
         what can be read. first 0: only where the table stands, as the end of an empty part. Raises HistoryGone,
@@ -58,8 +60,10 @@ class ShardFeed:
         self._driver = driver
         self._calls = calls
 
-    async def changes(self, table: TableEntry, first: int, *, wait_s: float = 0.0) -> Part:
-        request = frames.ChangesRequest(from_revision=first, wait_ms=int(wait_s * 1000))
+    async def changes(
+        self, table: TableEntry, first: int, *, prev: bool = False, wait_s: float = 0.0
+    ) -> Part:
+        request = frames.ChangesRequest(from_revision=first, wait_ms=int(wait_s * 1000), prev=prev)
         call = Call(
             table.shard,
             NEAREST,
@@ -71,7 +75,7 @@ class ShardFeed:
         )
         reply = await self._driver.ask(call)
         self._calls.term_shown(table, reply.term)
-        return _part(frames.TableChanges.FromString(reply.body))
+        return part_of(frames.TableChanges.FromString(reply.body))
 
     async def revision(self, table: TableEntry) -> int:
         deadline = self._calls.step_deadline(float("inf"))
@@ -84,11 +88,12 @@ class ShardFeed:
         return self._calls.leader_believed(table) is not None
 
 
-def _part(told: frames.TableChanges) -> Part:
+def part_of(told: frames.TableChanges) -> Part:
+    """What a replica told. Raises HistoryGone."""
     if told.floor:
         raise HistoryGone(told.floor)
     revised = [
         Revised(each.revision, [Change(key.key, key.kv or None, key.prev or None) for key in each.keys])
         for each in told.revisions
     ]
-    return Part(told.first, told.through, revised)
+    return Part(told.first, told.through, revised, told.prev)

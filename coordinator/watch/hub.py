@@ -182,10 +182,16 @@ class Hub:
         self._late = _Audience(random)
         self._behind: dict[Watcher, None] = {}
         self._watchers_count = 0
+        self._prev_count = 0
 
     @property
     def watchers_count(self) -> int:
         return self._watchers_count
+
+    @property
+    def wants_prev(self) -> bool:
+        """Whether any watcher wants the pairs before."""
+        return self._prev_count > 0
 
     @property
     def behind_count(self) -> int:
@@ -202,6 +208,7 @@ class Hub:
     def add(self, watcher: Watcher) -> None:
         """From watcher.next on it hears of everything that it wants to."""
         self._watchers_count += 1
+        self._prev_count += watcher.interest.prev_kv
         if watcher.next > self.revision:
             watcher.state = State.SYNCED
             self._synced.add(watcher)
@@ -219,6 +226,7 @@ class Hub:
             return
         watcher.state = State.ENDED
         self._watchers_count -= 1
+        self._prev_count -= watcher.interest.prev_kv
 
     def end(self, reason: str) -> None:
         """The table is no more: all watchers hear why, and end."""
@@ -246,7 +254,9 @@ class Hub:
     # ---- news -----------------------------------------------------------------------------------------------------
 
     def publish(self, part: Part) -> None:
-        """What has happened since: part.first is the revision after the hub's."""
+        """What has happened since: part.first is the revision after the hub's. With the pairs before if any watcher
+        wants them."""
+        assert part.prev or not self.wants_prev
         assert part.first == self.revision + 1, f"{part.first} does not follow {self.revision}"
         for group, told in self._synced.gather(part.revised).items():
             for watcher, missed in self._deliver(group, told, current=None):
@@ -254,7 +264,8 @@ class Hub:
         self.revision = part.through
 
     def replay(self, part: Part) -> None:
-        """A part of the history, for whoever is behind and waits for some of it."""
+        """A part of the history, with the pairs before, for whoever is behind and waits for some of it."""
+        assert part.prev
         current = max(self.revision, part.through)
         missing: set[Watcher] = set()
         for group, told in self._late.gather(part.revised).items():

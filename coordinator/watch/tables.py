@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from random import Random
 
+    from coordinator.watch.changes import Part
     from coordinator.watch.feed import Feed
     from coordinator.watch.responses import Header
     from proto.catalog import TableEntry
@@ -172,7 +173,9 @@ class WatchedTable:
 
     async def _publish(self, hub: Hub) -> None:
         try:
-            part = await self._feed.changes(self.table, hub.revision + 1, wait_s=FOLLOW_WAIT_S)
+            part = await self._ask(hub, prev=hub.wants_prev)
+            if hub.wants_prev and not part.prev and part.through > hub.revision:
+                part = await self._ask(hub, prev=True)  # for somebody who has come meanwhile
         except HistoryGone as gone:
             hub.handle_gap(gone.floor)
         else:
@@ -182,6 +185,9 @@ class WatchedTable:
             self.wake()
         if self._awaited:
             self._tell_reached(hub.revision)
+
+    async def _ask(self, hub: Hub, *, prev: bool) -> Part:
+        return await self._feed.changes(self.table, hub.revision + 1, prev=prev, wait_s=FOLLOW_WAIT_S)
 
     def _tell_reached(self, revision: int) -> None:
         still = []
@@ -231,7 +237,7 @@ class WatchedTable:
     async def _replay(self, hub: Hub, first: int) -> bool:
         """False if the replica that was asked is itself behind: it has nothing to tell."""
         try:
-            part = await self._feed.changes(self.table, first)
+            part = await self._feed.changes(self.table, first, prev=True)
         except HistoryGone as gone:
             hub.handle_compacted(gone.floor)
             return True
@@ -313,4 +319,4 @@ class WatchedTables:
                 watched.close()
 
     def __iter__(self) -> Iterator[WatchedTable]:
-        return iter(list(self._tables.values()))
+        return iter(self._tables.values())

@@ -339,19 +339,25 @@ class ChangesRequest(_message.Message):
 
     FROM_REVISION_FIELD_NUMBER: _builtins.int
     WAIT_MS_FIELD_NUMBER: _builtins.int
+    PREV_FIELD_NUMBER: _builtins.int
     from_revision: _builtins.int
     """0 = where the table stands, and nothing else"""
     wait_ms: _builtins.int
     """a follower waits so long for the next change. 0 = a reader of the past: he"""
+    prev: _builtins.bool
+    """gets what may still be read, and no revision below the floor
+    with the pairs before, which the replica has to look up
+    """
     def __init__(
         self,
         *,
         from_revision: _builtins.int = ...,
         wait_ms: _builtins.int = ...,
+        prev: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_revision", b"from_revision", "wait_ms", b"wait_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_revision", b"from_revision", "prev", b"prev", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -365,12 +371,15 @@ class TableChanges(_message.Message):
     THROUGH_FIELD_NUMBER: _builtins.int
     FLOOR_FIELD_NUMBER: _builtins.int
     REVISIONS_FIELD_NUMBER: _builtins.int
+    PREV_FIELD_NUMBER: _builtins.int
     first: _builtins.int
     """everything that changed in the revisions [first, through] is in here"""
     through: _builtins.int
     """first - 1: nothing did"""
     floor: _builtins.int
     """not 0: first cannot be told any more; the oldest revision that can be read"""
+    prev: _builtins.bool
+    """with the pairs before, where there were any that can still be read"""
     @_builtins.property
     def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevisionChanges]: ...
     def __init__(
@@ -380,10 +389,11 @@ class TableChanges(_message.Message):
         through: _builtins.int = ...,
         floor: _builtins.int = ...,
         revisions: _abc.Iterable[Global___RevisionChanges] | None = ...,
+        prev: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "floor", b"floor", "revisions", b"revisions", "through", b"through"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "floor", b"floor", "prev", b"prev", "revisions", b"revisions", "through", b"through"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,8 +2,11 @@
 
 A change of the turn that was just committed comes from the machine itself (`StateMachine.take_changes`), for tables
 that somebody listens to; an older one from the table's own log (`history`). Both give the same Changes for the same
-revisions, but for what `Change.checksum` and `Edit.prev` say. So a reader that is behind takes history until it has
-caught up, from a snapshot of a moment when the machine was listening already, and then what the machine hands out.
+revisions, but for what `Change.checksum` and `Edit.prev` say, and for one more thing at the very floor of a table: of a
+key that one command changed several times, as Regatta's transactions may, only the last edit is left there.
+
+So a reader that is behind takes history until it has caught up, from a snapshot of a moment when the machine was
+listening already, and then what the machine hands out.
 
 Without history a replaced row is deleted within the command that replaced it, so nobody could read it afterwards:
 changes are taken down while they are made.

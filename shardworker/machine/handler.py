@@ -47,10 +47,6 @@ class Shard(Protocol):
 Op = TypeVar("Op")
 
 
-def never(view: View, op: object) -> bool:
-    return False
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handler(Generic[Op]):
     """One method. `write` and `on_shard` make it a command, `read` and `parts` a read; ETCD_TXN is both."""
@@ -64,8 +60,9 @@ class Handler(Generic[Op]):
     read: Callable[[View, Op], bytes] | None = None
     parts: Callable[[View, Op], Iterator[tuple[bytes, bool]]] | None = None
     """An answer in several messages: (message, whether another follows), at least one."""
-    is_heavy: Callable[[View, Op], bool] = never
-    """Whether the read may hold up a loop for more than about a millisecond; much cheaper than the read itself."""
+    is_heavy: Callable[[Callable[[], View], Op], bool] | None = None
+    """Whether the read may hold up a loop for more than about a millisecond. It may look, by a view that it asks for;
+    much cheaper than the read itself. None: it never does."""
     add_keys: Callable[[Op, set[bytes]], None] | None = None
     """Adds the keys whose newest rows a write is going to ask for: they are fetched for a whole entry at once."""
     awaits_sweep: Callable[[Op], int | None] | None = None

@@ -315,10 +315,11 @@ class StateMachine:
         """Whether a read should run beside the loop, on a connection of its own.
 
         Looks at the table as it is now. What is going to be refused is light: its error is quickly found."""
-        table = self.tables.get(request.table_id)
-        if table is None or request.error is not None or request.handler is None:
+        handler, table_id, op, error = request
+        table = self.tables.get(table_id)
+        if table is None or error is not None or handler is None or handler.is_heavy is None:
             return False
-        return request.handler.is_heavy(View(self._connection, table), request.op)
+        return handler.is_heavy(lambda: View(self._connection, table), op)
 
     # ---- maintenance ---------------------------------------------------------------------------------------
 

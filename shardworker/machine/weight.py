@@ -14,6 +14,8 @@ from shardworker.machine.ops import Operation, Page, Range, Txn
 from shardworker.machine.view import span_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shardworker.machine.view import View
 
 ROWS_LIGHT = 256
@@ -26,8 +28,9 @@ STEPS_LIGHT = 1_000
 _SAMPLE = 16
 
 
-def is_heavy(view: View, op: Operation) -> bool:
-    """Whether a read may hold up a loop for more than about a millisecond."""
+def is_heavy(look: Callable[[], View], op: Operation) -> bool:
+    """Whether a read may hold up a loop for more than about a millisecond. look gives the table as it is now."""
+    view = look()
     if isinstance(op, Page | Range) and not op.end and not _is_past(view, op):
         return False  # a value is a megabyte or two at most, and a turn makes only so many bytes of answers
     return _share(view, op) > 1

@@ -90,6 +90,7 @@ class Writer(View):
         self._ids_end = self._base + CHANGES_MAX
         self._rows_left = entry.rows_for_next
         self.answer_bytes_left = self._answer_bytes_max = min(WRITE_ANSWER_BYTES_MAX, entry.answer_bytes_left)
+        self._revision_bytes = varint(revision)
         self._put_done = PutDone(revision, None)
 
     def end(self) -> None:
@@ -179,7 +180,9 @@ class Writer(View):
         version += 1
         assert value is not None
         assert lease is not None
-        stored = encode_pair(key, create_revision, revision, version, value, lease)
+        modified = self._revision_bytes
+        created = modified if create_revision == revision else varint(create_revision)
+        stored = encode_pair(key, created, modified, version, value, lease)
         crc = crc32(stored)
         rows.put(key, before, (id_, create_revision, version, lease), stored, crc)
         self._mix(id_, crc)
@@ -353,18 +356,17 @@ class Writer(View):
         table.checksum = ((table.checksum ^ id_) * _FNV_PRIME ^ crc) * _FNV_PRIME & _UINT64_MASK
 
 
-def encode_pair(
-    key: bytes, create_revision: int, mod_revision: int, version: int, value: bytes, lease: int
-) -> bytes:
-    """A pair as it is stored: field 2 of RangeResponse, tag and length included, holding an mvccpb.KeyValue."""
-    parts = [b"\x0a", varint(len(key)), key, b"\x10", varint(create_revision), b"\x18", varint(mod_revision),
-             b"\x20", varint(version)]  # fmt: skip
+def encode_pair(key: bytes, created: bytes, modified: bytes, version: int, value: bytes, lease: int) -> bytes:
+    """A pair as it is stored: field 2 of RangeResponse, tag and length included, holding an mvccpb.KeyValue.
+
+    created and modified are the revisions, encoded: a command has one for all of its puts."""
+    head = b"".join(
+        (b"\x0a", varint(len(key)), key, b"\x10", created, b"\x18", modified, b"\x20", varint(version))
+    )
     if value:
-        parts += (b"\x2a", varint(len(value)), value)
-    if lease:
-        parts += (b"\x30", varint(lease))
-    pair = b"".join(parts)
-    return b"\x12%b%b" % (varint(len(pair)), pair)
+        head += b"\x2a" + varint(len(value))
+    tail = b"\x30" + varint(lease) if lease else b""
+    return b"".join((b"\x12", varint(len(head) + len(value) + len(tail)), head, value, tail))
 
 
 def may_fail_midway(op: Txn, table: TableState) -> bool:

@@ -26,7 +26,7 @@ from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import Listen, Result, history
 from shardworker.machine.snapshot import snapshot
-from shardworker.machine.tables import load_table
+from shardworker.machine.tables import REVISION_MAX, load_table
 from shardworker.replica.part import Part
 
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ KEPT_BYTES_MAX: Final = 8 << 20
 KEPT_BYTES_MAX_TOTAL: Final = 64 << 20
 """Of all tables' together; the table that changes gives way."""
 
+FLOOR_BYTES_MAX: Final = 64
+"""Of an answer that only says what was compacted: three numbers."""
+
 FORGET_MS: Final = 60_000
 """Nobody has asked about a table for so long: its changes are taken down no longer."""
 
@@ -56,6 +59,7 @@ class _Waiter:
     identity: bytes
     call: int
     first: int
+    prev: bool
     ticks_left: int
 
 
@@ -64,7 +68,9 @@ class _Followed:
     """What happened lately to a table."""
 
     since: int
-    """Everything after this revision is kept."""
+    """Everything after this revision is kept ..."""
+    prev_since: int = REVISION_MAX
+    """... and the pairs before of everything after this one; nobody looks for them before they are asked for."""
     kept: deque[Change] = field(default_factory=deque)
     kept_bytes: int = 0
     waiting: list[_Waiter] = field(default_factory=list)
@@ -74,6 +80,16 @@ class _Followed:
         self.kept.clear()
         self.kept_bytes = 0
         self.since = since
+        if self.with_prev:
+            self.prev_since = since
+
+    def told_from(self, *, prev: bool) -> int:
+        """The revision after which everything can be told from memory."""
+        return max(self.since, self.prev_since) if prev else self.since
+
+    @property
+    def with_prev(self) -> bool:
+        return self.prev_since < REVISION_MAX
 
 
 class Feed(Part):
@@ -102,34 +118,46 @@ class Feed(Part):
         if table is None:
             raise errors.TableNotFound
         first = asked.from_revision or table.revision + 1
+        if not asked.from_revision:
+            # Who asks where the table stands is about to follow it from there, and what happens until then may be
+            # compacted at once.
+            self._follow(table, prev=asked.prev)
         if not asked.wait_ms:
             if 0 < asked.from_revision < table.floor:
                 self._answer(identity, request.call, table, _floor(first, table.floor))
             else:
-                self._tell(identity, request.call, table, first, prev_above=table.floor)
+                self._tell(identity, request.call, table, first, prev=asked.prev, prev_above=table.floor)
             return
-        followed = self._follow(table)
+        followed = self._follow(table, prev=asked.prev)
         if first > table.revision:
             ticks = max(1, asked.wait_ms // self._tick_ms)
-            followed.waiting.append(_Waiter(identity, request.call, first, ticks))
+            followed.waiting.append(_Waiter(identity, request.call, first, asked.prev, ticks))
         else:
-            self._tell(identity, request.call, table, first)
+            self._tell(identity, request.call, table, first, prev=asked.prev)
 
-    def _follow(self, table: TableState) -> _Followed:
+    def _follow(self, table: TableState, *, prev: bool) -> _Followed:
         followed = self._followed.get(table.id)
         if followed is None:
             followed = self._followed[table.id] = _Followed(table.revision)
+            self._listen()
+        if prev and not followed.with_prev:
+            followed.prev_since = table.revision
             self._listen()
         followed.unasked_ticks = 0
         return followed
 
     def _listen(self) -> None:
-        self._machine.listen(dict.fromkeys(self._followed, Listen.WITH_PREVIOUS))
+        self._machine.listen(
+            {
+                table_id: Listen.WITH_PREVIOUS if followed.with_prev else Listen.CHANGES
+                for table_id, followed in self._followed.items()
+            }
+        )
 
     # ---- answers ----------------------------------------------------------------------------------------------------
 
     def _tell(
-        self, identity: bytes, call: int, table: TableState, first: int, *, prev_above: int = -1
+        self, identity: bytes, call: int, table: TableState, first: int, *, prev: bool, prev_above: int = -1
     ) -> None:
         """Answer with what there is from this revision on. Raises QueueFull.
 
@@ -137,25 +165,44 @@ class Feed(Part):
         followed = self._followed.get(table.id)
         if first > table.revision:
             self._answer(identity, call, table, _nothing(first))
-        elif followed is not None and first > followed.since:
-            self._answer(identity, call, table, _from_memory(followed.kept, first, prev_above))
+        elif followed is not None and first > followed.told_from(prev=prev):
+            told = _from_memory(followed.kept, first, prev_above if prev else REVISION_MAX)
+            self._answer(identity, call, table, told)
+        elif first < table.floor and followed is not None and first > followed.since:
+            # Nobody had asked for the pairs before, and now they are gone.
+            self._answer(identity, call, table, _from_memory(followed.kept, first, REVISION_MAX, prev=True))
         elif first < table.floor:
             self._answer(identity, call, table, _floor(first, table.floor))
         else:
             self._long_reads.submit(
                 identity,
-                partial(self._read_log, table.id, first, table.revision),
-                partial(self._outgoing.answer, identity, call),
+                partial(self._read_log, table.id, first, table.revision, prev=prev),
+                partial(self._answer_from_log, identity, call, table.id, first),
             )
 
     def _answer(self, identity: bytes, call: int, table: TableState, told: frames.TableChanges) -> None:
         self._outgoing.answer(identity, call, Result(table.revision, told.SerializeToString()))
 
-    def _read_log(self, table_id: int, first: int, revision: int) -> Result:
+    def _answer_from_log(self, identity: bytes, call: int, table_id: int, first: int, result: Result) -> None:
+        """What the log said; or, where it was compacted before it could be read, what is kept, without the pairs
+        before."""
+        followed = self._followed.get(table_id)
+        if (
+            followed is not None
+            and first > followed.since
+            and len(result.body) <= FLOOR_BYTES_MAX
+            and frames.TableChanges.FromString(result.body).floor
+        ):
+            told = _from_memory(followed.kept, first, REVISION_MAX, prev=True)
+            result = result._replace(body=told.SerializeToString())
+        self._outgoing.answer(identity, call, result)
+
+    def _read_log(self, table_id: int, first: int, revision: int, *, prev: bool) -> Result:
         """On a thread. revision: where the table stood when this was asked for; it may stand higher now."""
         connection = self._store.reader()
         try:
-            return Result(revision, _from_log(connection, table_id, first, revision).SerializeToString())
+            told = _from_log(connection, table_id, first, revision, prev=prev)
+            return Result(revision, told.SerializeToString())
         except errors.BoathouseError as error:
             return Result(0, b"", error)
         finally:
@@ -208,7 +255,7 @@ class Feed(Part):
         try:
             if table is None:
                 raise errors.TableNotFound
-            self._tell(waiter.identity, waiter.call, table, waiter.first)
+            self._tell(waiter.identity, waiter.call, table, waiter.first, prev=waiter.prev)
         except errors.BoathouseError as error:
             self._outgoing.refuse(waiter.identity, waiter.call, error)
 
@@ -270,23 +317,26 @@ def _floor(first: int, floor: int) -> frames.TableChanges:
     return frames.TableChanges(first=first, through=first - 1, floor=floor)
 
 
-def _from_memory(kept: Iterable[Change], first: int, prev_above: int) -> frames.TableChanges:
-    """Of changes that begin at first or before it, those from first on; at least one."""
-    told = frames.TableChanges(first=first)
+def _from_memory(
+    kept: Iterable[Change], first: int, prev_above: int, *, prev: bool | None = None
+) -> frames.TableChanges:
+    """Of changes that begin at first or before it, those from first on; at least one. With the pairs before of
+    revisions above prev_above. prev: whether that is all there will ever be to say of them; None: if any can be."""
+    told = frames.TableChanges(first=first, prev=prev_above < REVISION_MAX if prev is None else prev)
     size_bytes = 0
     for change in kept:
         if change.revision < first:
             continue
-        size_bytes += _add(
-            told.revisions.add(revision=change.revision), change, prev_kv=change.revision > prev_above
-        )
+        size_bytes += _add(told.revisions.add(revision=change.revision), change, change.revision > prev_above)
         told.through = change.revision
         if size_bytes >= PART_BYTES_MAX:
             break
     return told
 
 
-def _from_log(connection: apsw.Connection, table_id: int, first: int, revision: int) -> frames.TableChanges:
+def _from_log(
+    connection: apsw.Connection, table_id: int, first: int, revision: int, *, prev: bool
+) -> frames.TableChanges:
     """What the table's log says from first on. Raises TableNotFound."""
     with snapshot(connection):
         table = load_table(connection, table_id)
@@ -294,13 +344,13 @@ def _from_log(connection: apsw.Connection, table_id: int, first: int, revision: 
             raise errors.TableNotFound
         if first < table.floor:
             return _floor(first, table.floor)
-        told = frames.TableChanges(first=first)
+        told = frames.TableChanges(first=first, prev=prev)
         size_bytes = 0
-        for change in history(connection, table_id, first, previous=True):
+        for change in history(connection, table_id, first, previous=prev):
             if not told.revisions or told.revisions[-1].revision != change.revision:
                 told.revisions.add(revision=change.revision)
             # As in etcd, where a pair before is read at the revision before: that must not be compacted.
-            size_bytes += _add(told.revisions[-1], change, prev_kv=change.revision > table.floor)
+            size_bytes += _add(told.revisions[-1], change, change.revision > table.floor)
             if size_bytes >= PART_BYTES_MAX and not change.more:
                 told.through = change.revision
                 return told
@@ -308,8 +358,8 @@ def _from_log(connection: apsw.Connection, table_id: int, first: int, revision: 
         return told
 
 
-def _add(told: frames.RevisionChanges, change: Change, *, prev_kv: bool) -> int:
+def _add(told: frames.RevisionChanges, change: Change, with_prev: bool) -> int:
     for edit in change.edits:
-        prev = edit.prev if prev_kv else None
+        prev = edit.prev if with_prev else None
         told.keys.add(key=edit.key, kv=edit.kv or b"", prev=prev or b"")
     return _size_bytes(change)

@@ -47,7 +47,6 @@ class Levels(Part):
         self._round_ticks = context.cluster.raft.election_ticks
         self._ticks_to_ask = 0
         self._heard: dict[NodeId, int] = {}
-        self._heard_in = 0
 
     def check_knows(self, method: int) -> None:
         """Raises UpgradeInProgress for a command that the shard's level does not have yet."""
@@ -63,10 +62,10 @@ class Levels(Part):
             return
         report = envelope.level
         if report.term != self._core.term:
-            return
+            return  # asked, or answered, under another leader
         if report.asks:
             self._tell(NodeId(report.sender), asks=False)
-        elif self._core.role is Role.LEADER and self._heard_in == report.term:
+        elif self._core.role is Role.LEADER:
             self._heard[NodeId(report.sender)] = report.level
             self._maybe_raise()
 
@@ -88,7 +87,6 @@ class Levels(Part):
 
     def _ask(self) -> None:
         self._heard = {self._node: self._machine.build_level}
-        self._heard_in = self._core.term
         for node in sorted(self._voters() - {self._node}):
             self._tell(node, asks=True)
         self._maybe_raise()

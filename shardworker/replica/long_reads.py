@@ -68,16 +68,18 @@ class LongReads(Part):
                 job.done(job.result)
             else:
                 self._ended.append(job)
-        for _ in range(len(self._waiting)):
-            if self._running + len(self._ended) >= self._running_max:
-                break
+        kept: list[_Job] = []
+        while self._waiting and self._running + len(self._ended) < self._running_max:
             job = self._waiting.popleft()
             if self._ticks - job.since_ticks > self._patience_ticks:
                 job.done(Result(0, b"", errors.ReadTimedOut("no thread was free for it in time")))
-            elif self._outgoing.link_is_full(job.identity) or not self._start(job):
-                self._waiting.append(job)
+            elif self._outgoing.link_is_full(job.identity):
+                kept.append(job)
+            else:
+                self._start(job)
+        self._waiting.extendleft(reversed(kept))
 
-    def _start(self, job: _Job) -> bool:
+    def _start(self, job: _Job) -> None:
         def ended(result: Result) -> None:
             self._running -= 1
             job.result = result
@@ -85,10 +87,10 @@ class LongReads(Part):
 
         try:
             self._background.submit(job.read, ended)
-        except errors.QueueFull:
-            return False  # what else needs the threads goes first; the next turn comes
+        except errors.QueueFull as error:
+            job.done(Result(0, b"", error))
+            return
         self._running += 1
-        return True
 
     def tick(self) -> None:
         self._ticks += 1

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import apsw
 import pytest
 
+from config.process.events import EXIT_RESTART
 from config.process.names import ProcessName
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
@@ -82,11 +83,7 @@ def drop_a_change(database: Path) -> None:
 
 def three(workers: Workers) -> tuple[WorkerProcess, WorkerProcess, WorkerProcess]:
     """Start all; the leader, and the two others."""
-    # At once: the first two would begin without a third that is late, and it would have to be rebuilt first.
-    for worker in workers:
-        worker.start(wait=False)
-    for worker in workers:
-        worker.wait_ready()
+    workers.start_all()
     workers.at_leader(WorkerProcess.create_table)
     put_some(workers, 0)
     for worker in workers:
@@ -114,7 +111,7 @@ def test_a_follower_that_differs_is_rebuilt(tmp_path: Path) -> None:
         odd.start()
         assert odd.status().fault == ""
         put_some(workers, 100)
-        assert odd.wait_dead() == 1, odd.describe()
+        assert odd.wait_dead() == EXIT_RESTART, odd.describe()
         assert b"differs from the majority at index" in b"".join(odd.said)
 
         assert inspect_database(odd.folder).replica["rebuild_until"] > 0
@@ -148,7 +145,7 @@ def test_a_leader_that_differs_hands_over_and_is_rebuilt(tmp_path: Path) -> None
         odd.start()
         workers.lead(odd)
         put_until_gone(workers, odd)
-        assert odd.wait_dead() == 1, odd.describe()
+        assert odd.wait_dead() == EXIT_RESTART, odd.describe()
         leader = workers.leader()
         assert leader in (first, second)
         assert leader.status().fault == ""
@@ -208,7 +205,7 @@ def test_replicas_in_doubt_stop_serving_until_a_majority_agrees(tmp_path: Path) 
             with pytest.raises(errors.Corrupt):
                 worker.put(b"k", b"v", b"a-request")
         away.start()
-        assert odd.wait_dead() == 1, odd.describe()
+        assert odd.wait_dead() == EXIT_RESTART, odd.describe()
         wait_until(lambda: not sound.status().fault, timeout_s=20, what="the majority to serve")
         assert away.status().fault == ""
         odd.start()
@@ -250,7 +247,7 @@ def test_a_changed_value_is_found_by_the_scrub(tmp_path: Path) -> None:
             " WHERE key = CAST('k00003' AS BLOB)",
         )
         damaged.start()
-        assert damaged.wait_dead() == 1, damaged.describe()
+        assert damaged.wait_dead() == EXIT_RESTART, damaged.describe()
         assert "fails its checksum" in b"".join(damaged.said).decode()
         damaged.start()
         wait_rebuilt(workers, damaged)
@@ -262,7 +259,7 @@ def test_a_tables_damaged_row_is_found_by_the_scrub(tmp_path: Path) -> None:
     with Workers(tmp_path, 3, settings=settings()) as workers:
         _, damaged, _ = three(workers)
         tamper(database_of(damaged), f"UPDATE tables SET name = CAST(x'75ff' AS TEXT) WHERE id = {TABLE}")  # noqa: S608
-        assert damaged.wait_dead() == 1, damaged.describe()
+        assert damaged.wait_dead() == EXIT_RESTART, damaged.describe()
         assert f"row of table id {TABLE} fails its checksum" in b"".join(damaged.said).decode()
         damaged.start()
         wait_rebuilt(workers, damaged)
@@ -278,7 +275,7 @@ def test_a_damaged_page_is_not_served(tmp_path: Path) -> None:
         damaged.start()
         with pytest.raises(Silence):
             damaged.range(b"k00003", linearizable=False)
-        assert damaged.wait_dead() == 1, damaged.describe()
+        assert damaged.wait_dead() == EXIT_RESTART, damaged.describe()
         assert "stored data is damaged" in b"".join(damaged.said).decode()
         damaged.start()
         wait_rebuilt(workers, damaged)

@@ -170,10 +170,10 @@ def test_a_leader_that_makes_a_snapshot(tmp_path: Path, point: CrashPoint) -> No
     writer = Writer()
     with Workers(tmp_path, 3, settings=settings()) as workers:
         sender, other, late = workers
-        sender.start(point)
-        other.start()
-        late.start()
+        workers.start_all()
         workers.at_leader(WorkerProcess.create_table)
+        sender.stop()
+        sender.start(point)
         workers.lead(sender)
         late.stop()
         writer.put_at(workers, sender)
@@ -195,8 +195,7 @@ def test_a_follower_that_gets_a_snapshot(tmp_path: Path) -> None:
     writer = Writer()
     with Workers(tmp_path, 3, settings=settings()) as workers:
         first, second, late = workers
-        for worker in workers:
-            worker.start()
+        workers.start_all()
         workers.at_leader(WorkerProcess.create_table)
         late.stop()
         for point in RECEIVING:
@@ -223,8 +222,7 @@ def test_a_follower_whose_log_gives_way(tmp_path: Path, point: CrashPoint) -> No
     """An old leader comes back with entries that nobody else has, and dies while it replaces them."""
     writer = Writer()
     with Workers(tmp_path, 3, settings=settings()) as workers:
-        for worker in workers:
-            worker.start()
+        workers.start_all()
         workers.at_leader(WorkerProcess.create_table)
         for _ in range(5):
             workers.at_leader(writer.put)

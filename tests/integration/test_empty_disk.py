@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from config.process.events import EXIT_RESTART
 from proto import errors
 from tests.integration.workers import WorkerProcess, Workers
 from tests.waiting import wait_until
@@ -23,8 +24,7 @@ def put(worker: WorkerProcess, number: int) -> None:
 
 def test_a_replica_that_lost_its_disk_is_rebuilt_and_decides_nothing_before(tmp_path: Path) -> None:
     with Workers(tmp_path, 3) as workers:
-        for worker in workers:
-            worker.start()
+        workers.start_all()
         workers.at_leader(WorkerProcess.create_table)
         for number in range(20):
             workers.at_leader(partial(put, number=number))
@@ -46,7 +46,7 @@ def test_a_replica_that_lost_its_disk_is_rebuilt_and_decides_nothing_before(tmp_
             lambda: "1 of 2 other voters" in lost.status().fault, timeout_s=10, what="one answer to arrive"
         )
         leader.signal(signal.SIGCONT)
-        assert lost.wait_dead() == 1, lost.describe()
+        assert lost.wait_dead() == EXIT_RESTART, lost.describe()
         assert b"its disk was empty though its shard has data" in b"".join(lost.said)
 
         lost.start()
@@ -66,7 +66,7 @@ def test_a_majority_begins_a_new_shard_and_a_latecomer_joins_it(tmp_path: Path) 
         workers.at_leader(WorkerProcess.create_table)
         workers.at_leader(partial(put, number=0))
         late.start()
-        assert late.wait_dead() == 1, late.describe()
+        assert late.wait_dead() == EXIT_RESTART, late.describe()
         late.start()
         workers.wait_alike(late)
         assert late.range(b"k0", linearizable=False).kvs[0].value == b"v"

@@ -235,6 +235,24 @@ class Workers:
     def __getitem__(self, node: str) -> WorkerProcess:
         return self.by_name[node]
 
+    def start_all(self) -> None:
+        """Start all replicas of a new shard, and wait until they serve.
+
+        One that comes so late that the others have begun ends to start over: a supervisor's part is played here."""
+        for worker in self:
+            worker.start(wait=False)
+        for worker in self:
+            worker.wait_ready()
+
+        def settled() -> bool:
+            for worker in self:
+                if not worker.is_running:
+                    worker.wait_dead()
+                    worker.start()
+            return not any(worker.status().fault for worker in self)
+
+        wait_until(settled, timeout_s=60, what="all replicas to serve", not_yet=(Silence,))
+
     def leader(self, *, other_than: WorkerProcess | None = None) -> WorkerProcess:
         """Wait for the replica that leads."""
 

@@ -19,9 +19,10 @@ from proto.internal import frames_pb2 as frames
 from shardworker.machine import StateMachine, window
 from shardworker.machine.registry import REGISTRY
 from shardworker.raft import NodeId, Role, Term
-from shardworker.replica import census
+from shardworker.replica import census, feed
 from shardworker.replica import replica as replica_module
 from shardworker.replica.disk_space import DiskSpace, Space
+from shardworker.replica.feed import Feed
 from shardworker.replica.levels import Levels
 from shardworker.replica.replica import Replica
 from shardworker.store import ReplicaStore, Turn, folder
@@ -29,16 +30,17 @@ from tests.mutants import scenarios
 from tests.property.raft import mutants as cores
 from tests.simulation.build import Build
 from tests.simulation.plan import Plan
+from tests.simulation.watchers import watch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
 
     import apsw
 
     from coordinator.shards.router import Call
     from coordinator.shards.router import Replica as RoutedReplica
-    from shardworker.machine import Parsed, Result
+    from shardworker.machine import Change, Parsed, Result
     from shardworker.machine.window import Remembered
     from tests.simulation.simulation import Scenario
 
@@ -204,6 +206,39 @@ def _judge_by_beginnings(
     """Does not ask when the others have begun."""
     late = {node: replace(answer, beside=False) for node, answer in answers.items()}
     return _judge(voters, late, patience_over=patience_over)
+
+
+class ForgetsWaiters(Feed):
+    """Tells who waited at a leader that is one no longer that nothing was missed."""
+
+    def abandon(self, why: str) -> None:
+        for table_id, followed in self._followed.items():
+            table = self._machine.tables.get(table_id)
+            for waiter in followed.waiting:
+                told = frames.TableChanges(first=waiter.first, through=waiter.first, prev=True)
+                if table is not None:
+                    self._answer(waiter.identity, waiter.call, table, told)
+            followed.waiting.clear()
+
+
+class KeepsThroughInstall(Feed):
+    """Takes what it has kept to go on where a snapshot of the leader's begins."""
+
+    def installed(self) -> None:
+        pass
+
+
+def _begins_early(
+    kept: Iterable[Change], first: int, prev_above: int, *, prev: bool | None = None
+) -> frames.TableChanges:
+    told = _from_memory(kept, first - 1, prev_above, prev=prev)
+    told.first = first
+    return told
+
+
+_from_memory = feed._from_memory
+
+_WATCH = ("watch-reliable", "watch-agreement")
 
 
 @dataclass(frozen=True)
@@ -403,6 +438,31 @@ MUTANTS = (
         voters=2,
         intensity=1.0,
         patches=((router, "_timeout", _never_happened),),
+    ),
+    Mutant(
+        "a follower of a table that loses a revision with its leader",
+        Build(),
+        kinds=("transfer", "kill", "partition"),
+        seen_by=_WATCH,
+        scenario=watch,
+        patches=((replica_module, "Feed", ForgetsWaiters),),
+    ),
+    Mutant(
+        "a follower of a table that is told a revision twice",
+        Build(),
+        kinds=("kill", "partition"),
+        seen_by=_WATCH,
+        scenario=watch,
+        patches=((feed, "_from_memory", _begins_early),),
+    ),
+    Mutant(
+        "changes kept through the installation of a snapshot",
+        Build(),
+        kinds=("snapshot", "partition", "kill", "pause"),
+        seen_by=_WATCH,
+        scenario=watch,
+        patches=((replica_module, "Feed", KeepsThroughInstall),),
+        intensity=1.0,
     ),
     # What the simulator found in boathouse itself; each was fixed, and is put back here.
     Mutant(

@@ -18,9 +18,11 @@ from tests.simulation.world import MS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from proto.etcd import kv_pb2
     from tests.simulation.build import Build
     from tests.simulation.plan import Plan
     from tests.simulation.process import Process
+    from tests.simulation.watchers import SimulatedWatcher
     from tests.simulation.world import World
 
 SHARD = 2
@@ -58,6 +60,11 @@ class Cluster:
         self.coordinators = [Coordinator(self, number) for number in range(1, plan.clients + 1)]
         """One for each client."""
         self.clients = [Client(self, coordinator) for coordinator in self.coordinators]
+        self.watchers: list[SimulatedWatcher] = []
+        self.watched: dict[int, list[bytes]] = {}
+        """What was heard of each revision, without the pairs before."""
+        self.pairs_before: dict[tuple[int, bytes], kv_pb2.KeyValue] = {}
+        """By the revision and key that replaced them."""
         self.network.lost = self._lost
 
     def _lost(self, sender: str, to: str) -> None:

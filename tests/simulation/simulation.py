@@ -189,10 +189,27 @@ class _Simulation:
         for client in clients:
             client.stop()
         self._wait(CONVERGE_US_MAX, lambda: all(client.idle for client in clients), "a client is stuck")
+        self._wait(CONVERGE_US_MAX, lambda: self._converged(core), "the healed replicas do not converge")
+        self._check_watchers(core)
         for coordinator in self._cluster.coordinators:
             if coordinator.bounds.calls or coordinator.bounds.size_bytes:
                 raise Violation("bounds", f"{coordinator.address} counts calls that have ended")
-        self._wait(CONVERGE_US_MAX, lambda: self._converged(core), "the healed replicas do not converge")
+
+    def _check_watchers(self, core: list[Host]) -> None:
+        """Every watcher hears of all there is, and ends."""
+        watchers = self._cluster.watchers
+        if not watchers:
+            return
+        tables = self._members(core)[0].machine.table_status()
+        revision = next(table.revision for table in tables if table.id == TABLE_ID)
+        self._wait(
+            CONVERGE_US_MAX,
+            lambda: all(watcher.has_heard(revision) for watcher in watchers),
+            f"not every watcher hears of revision {revision}",
+        )
+        for watcher in watchers:
+            watcher.stop()
+        self._wait(CONVERGE_US_MAX, lambda: all(watcher.idle for watcher in watchers), "a watcher is stuck")
 
     def _members(self, core: list[Host]) -> list[Process]:
         leader = self._cluster.leader()

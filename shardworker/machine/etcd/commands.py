@@ -13,6 +13,8 @@ from shardworker.machine.ops import Compact, DeleteRange, Get, Put, Range, Txn, 
 from shardworker.machine.writer import read_txn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shardworker.machine.view import View
     from shardworker.machine.writer import Writer
 
@@ -45,6 +47,11 @@ def _range(view: View, op: Get | Range) -> bytes:
     return codec.range_body(view.range(op))
 
 
+def _range_is_heavy(look: Callable[[], View], op: Get | Range) -> bool:
+    # A value is a megabyte or two at most.
+    return not isinstance(op, Get) and weight.is_heavy(look, op)
+
+
 def _put(writer: Writer, op: Put) -> bytes:
     return codec.put_body(writer.put(op))
 
@@ -71,7 +78,7 @@ def _awaits_sweep(op: Compact) -> int | None:
 
 
 HANDLERS: dict[int, Handler[Any]] = {
-    frames.ETCD_RANGE: Handler(parse=_parse_range, read=_range, is_heavy=weight.is_heavy),
+    frames.ETCD_RANGE: Handler(parse=_parse_range, read=_range, is_heavy=_range_is_heavy),
     frames.ETCD_PUT: Handler(parse=_parse_put, write=_put, add_keys=add_point_keys),
     frames.ETCD_DELETE_RANGE: Handler(
         parse=_parse_delete_range, write=_delete_range, add_keys=add_point_keys

@@ -262,3 +262,25 @@ def test_what_is_remembered_of_requests_changes_nothing(requests: list[list[tupl
             )
             if not found.malformed:
                 assert found.value == tuple(field for field in fields if field[0] != b"grpc-timeout")
+
+
+def test_a_reference_that_has_got_another_meaning_is_not_remembered() -> None:
+    reader = HeaderReader(peers.as_fields, b"", Limits())
+    pseudo = b"\x83\x86\x84"  # POST, http, /
+    values = []
+    for value in (b"1", b"2"):
+        for block in (pseudo + b"\x40\x01x\x01" + value, pseudo + b"\xbe", pseudo + b"\xbe"):
+            head = reader.read_request(block)
+            assert isinstance(head, Head)
+            assert head.value is not None
+            values.append(head.value[-1])
+    assert values == [(b"x", b"1")] * 3 + [(b"x", b"2")] * 3
+
+
+def test_a_timeout_among_the_pseudo_headers_is_malformed_however_well_the_rest_is_known() -> None:
+    reader, encoder = HeaderReader(peers.as_fields, b"grpc-timeout", Limits()), Encoder()
+    for position in (len(WHOLE), 4, 3, 0):
+        fields = [*WHOLE[:position], (b"grpc-timeout", b"1S"), *WHOLE[position:]]
+        head = reader.read_request(encoder.encode(fields))
+        assert isinstance(head, Head)
+        assert bool(head.malformed) == (position < 4)

@@ -18,7 +18,7 @@ from proto import errors
 from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2
-from shardworker.machine import FORMAT, StateMachine, WindowLimits
+from shardworker.machine import FORMAT, HistoryLimits, Listen, StateMachine, WindowLimits, history
 from tests.property.machine import requests
 from tests.property.machine.model import Model
 
@@ -112,6 +112,7 @@ class Replica:
         self.connection.pragma("synchronous", 0)
         self.connection.pragma("journal_mode", "wal")
         self.machine = StateMachine(self.connection, 2, _LIMITS)
+        self.machine.listen(dict.fromkeys(HISTORIES, Listen.WITH_PREVIOUS))
         self.machine.committed()
         self.reader = apsw.Connection(str(self._path), apsw.SQLITE_OPEN_READONLY)
 
@@ -172,6 +173,10 @@ class Window:
             del self.entries[0]
 
 
+def value_of(stored: bytes | None) -> bytes | None:
+    return None if stored is None else rpc_pb2.RangeResponse.FromString(stored).kvs[0].value
+
+
 def ask(model: Model, request: Message) -> Answer:
     try:
         answer: Message | type[errors.BoathouseError] = model.answer(request)
@@ -230,6 +235,7 @@ class Cluster:
         batch = frames.CommandBatch(time_ms=self.time_ms, format=FORMAT)
         expected: list[tuple[Message, type[Message], Answer]] = []
         fresh: dict[bytes, Known] = {}
+        counts = {table: len(model.changes) for table, model in self.models.items()}
         for table, request, number in step.commands:
             method, kind = _KINDS[type(request)]
             self.commands += 1
@@ -252,7 +258,19 @@ class Cluster:
             results = replica.apply(self.index, batch, undo_first=number in step.undone)
             for result, (request, kind, answer) in zip(results, expected, strict=True):
                 check(result, request, answer, kind)
+            self.check_changes(replica, counts)
         self.compare_replicas()
+
+    def check_changes(self, replica: Replica, counts: dict[int, int]) -> None:
+        """What a replica says it changed is what the model did since it had so many changes."""
+        told: dict[int, list[tuple[int, bytes, bytes | None]]] = {table: [] for table in HISTORIES}
+        for change in replica.machine.take_changes():
+            assert change.edits
+            for edit in change.edits:
+                told[change.table_id].append((change.revision, edit.key, value_of(edit.kv)))
+        for table, model in self.models.items():
+            done = [(change.revision, change.key, change.value) for change in model.changes[counts[table] :]]
+            assert told[table] == done
 
     def read(self, step: Read) -> None:
         method, kind = _KINDS[type(step.request)]
@@ -288,9 +306,29 @@ class Cluster:
                     while replica.machine.is_compacting:
                         replica.sweep(2)
         for table, model in self.models.items():
+            self.check_history(table, model)
             needed = self.needed_rows(model)
             for replica in self.replicas:
                 assert replica.rows(table) == needed
+
+    def check_history(self, table: int, model: Model) -> None:
+        """A table's log tells what the machine told, as far back as it can be read."""
+        start = max(model.floor, 0)
+        later = [change for change in model.changes if change.revision >= start]
+        done = [
+            (change.revision, change.key, change.value)
+            for at, change in enumerate(later)
+            # Within the floor's own revision, what the same command replaced may be gone.
+            if change.revision > start
+            or not any(again.key == change.key for again in later[at + 1 :] if again.revision == start)
+        ]
+        for replica in self.replicas:
+            found = [
+                (change.revision, edit.key, value_of(edit.kv))
+                for change in history(replica.reader, table, start, HistoryLimits(edits_max=2))
+                for edit in change.edits
+            ]
+            assert found == done
 
     @staticmethod
     def needed_rows(model: Model) -> list[tuple[int, bytes, bool]]:

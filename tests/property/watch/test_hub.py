@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.api.headers import EtcdHeaders
+from coordinator.watch import responses
 from coordinator.watch.changes import Change, Part, Revised
 from coordinator.watch.hub import OPEN_END, Hub, Interest, State, Watcher
 from coordinator.watch.outbox import Budget, Outbox
@@ -108,17 +109,22 @@ class World:
         if changes:
             self.revision, self.changes[revision], self.events[revision] = revision, changes, events
 
-    def part(self, first: int, through: int) -> Part:
+    def part(self, first: int, through: int, *, prev: bool = True) -> Part:
         numbers = range(max(first, 2), through + 1)  # the first revision is the table's creation
         revised = [Revised(revision, self.changes[revision]) for revision in numbers]
-        return Part(first, through, revised)
+        if not prev:
+            revised = [
+                Revised(revision, [change._replace(prev=None) for change in changes])
+                for revision, changes in revised
+            ]
+        return Part(first, through, revised, prev)
 
     def publish(self, count: int) -> None:
         through = min(self.hub.revision + count, self.revision)
         if self.hub.revision + 1 < self.floor:
             self.hub.handle_gap(self.floor)
         elif through > self.hub.revision:
-            self.hub.publish(self.part(self.hub.revision + 1, through))
+            self.hub.publish(self.part(self.hub.revision + 1, through, prev=self.hub.wants_prev))
 
     def replay(self, count: int, beyond: bool) -> None:
         """A part of the history; the replica that gives it may know more than was published."""
@@ -140,6 +146,7 @@ class World:
             watch_id=len(to.watchers), interest=interest, outbox=to.outbox, start=start, next=first
         )
         to.watchers.append(Watched(watcher, first))
+        to.outbox.put((responses.created(b"", watcher.watch_id),))
         self.hub.add(watcher)
 
     def cancel(self, stream: int, which: int) -> None:
@@ -203,20 +210,17 @@ class World:
         return events
 
     def check_progress(self, stream: Stream) -> None:
-        """Nothing at or below a progress response's revision comes after it."""
+        """Nothing at or below a progress response's revision comes after it, to a watcher that was there."""
+        there: set[int] = set()
         for number, response in enumerate(stream.heard):
-            told = not response.events and not response.canceled
-            if not told:
+            if response.created:
+                there.add(response.watch_id)
+            if response.created or response.events or response.canceled:
                 continue
+            told = there if response.watch_id < 0 else {response.watch_id}
             for later in stream.heard[number + 1 :]:
-                if response.watch_id in (-1, later.watch_id):
+                if later.watch_id in told:
                     assert all(event.kv.mod_revision > response.header.revision for event in later.events)
-            if response.watch_id >= 0:
-                watched = stream.watchers[response.watch_id]
-                heard = sum(
-                    len(each.events) for each in stream.heard[:number] if each.watch_id == response.watch_id
-                )
-                assert heard == len(self.wanted(watched, response.header.revision))
 
     def settle(self) -> None:
         """Once clients read and the history is told to its end, everybody has heard all, or knows why not."""

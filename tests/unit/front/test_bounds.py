@@ -430,7 +430,11 @@ async def test_answers_of_a_process_have_a_bound_and_memory_comes_back() -> None
             for _ in range(100):
                 deaf.call("/test.Service/Large", b"%d" % megabyte)
             room = server.front.room
-            await wait_until_async(lambda: room.tally.bytes > 8 * megabyte, timeout_s=5, what="a full queue")
+            await wait_until_async(
+                lambda: room.tally.bytes > 8 * megabyte and room.running == 0,
+                timeout_s=5,
+                what="a full queue",
+            )
             assert room.tally.bytes <= 16 * megabyte
             # Others wait for their turn meanwhile, and get it.
             waiting = server.unary("Large")(b"5")
@@ -526,3 +530,23 @@ async def test_bounds_are_not_met_by_a_client_that_behaves() -> None:
             "UNIMPLEMENTED",
             "unknown method Nope for service test.Service",
         )
+
+
+@in_loop
+async def test_a_stream_that_fills_the_socket_goes_on_as_it_is_read() -> None:
+    async def much(call: Call) -> None:
+        for _ in range(400):
+            await call.send(bytes(50_000))
+
+    async with serving(route("Much", much, Kind.SERVER_STREAM)) as server:
+        async with raw(server, INITIAL_WINDOW_SIZE=1 << 30) as peer:
+            peer.h2.increment_flow_control_window(1 << 30)
+            peer.call("/test.Service/Much")
+            await wait_until_async(
+                lambda: server.front.room.tally.bytes > 1 << 20, timeout_s=5, what="a queue"
+            )
+            read = 0
+            async with asyncio.timeout(10):
+                while read < 400 * 50_005:
+                    read += len(await peer.reader.read(1 << 16))
+            assert server.front.room.tally.bytes == 0

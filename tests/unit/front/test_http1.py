@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import random
 import socket
 import ssl
 import struct
@@ -248,6 +249,12 @@ async def test_head_and_old_clients() -> None:
             "HTTP/1.1 200 OK",
         ]
         assert "ValueError" not in said
+        client = await served.connect()
+        assert (await client.get("/alive", method="HEAD"))[0] == 200
+        client.send(b"nonsense\r\n\r\n")
+        status, _, body = await client.answer()
+        assert status == 400
+        assert body
 
 
 @on_uvloop
@@ -408,6 +415,9 @@ async def test_a_body_has_a_size() -> None:
             client.send(request)
             assert (await client.answer())[::2] == (413, b"a body may have 10 bytes\n")
         client = await served.connect()
+        client.send(b"HEAD /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\n")
+        assert (await client.answer("HEAD"))[0] == 413
+        client = await served.connect()
         client.send(head + b"Content-Length: 10\r\n\r\n0123456789")
         assert (await client.answer())[2] == b"0123456789"
 
@@ -551,12 +561,13 @@ async def test_closing_lets_answers_end_and_streams_not() -> None:
         assert (await (await served.connect()).answer())[0] == 503
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("who", ["client", "server"])
 @on_uvloop
-async def test_no_stream_is_begun_that_nobody_could_end(who: str) -> None:
+async def test_no_stream_is_begun_that_nobody_could_end(who: str, method: str) -> None:
     async with site() as served:
         client = await served.connect()
-        client.send(b"GET /held-stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.send(method.encode() + b" /held-stream HTTP/1.1\r\nHost: x\r\n\r\n")
         await wait_until_async(lambda: served.seen, timeout_s=5, what="the request to arrive")
         if who == "client":
             client.writer.write_eof()
@@ -567,4 +578,61 @@ async def test_no_stream_is_begun_that_nobody_could_end(who: str) -> None:
             lambda: connection._half_closed or served.pages.closing, timeout_s=5, what="the server to know"
         )
         served.hold.set()
-        assert (await client.answer())[0] == 503
+        assert (await client.answer(method))[0] == 503
+
+
+# ---- anything at all -------------------------------------------------------------------------------------------------
+
+SENSIBLE = (
+    b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
+    b"POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\nbody",
+    b"GET /alive HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+    b"GET http://a/stream?x=%ff HTTP/1.0\r\n\r\n",
+    b"HEAD /breaks-off HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+)
+
+
+def mutated(rng: random.Random) -> bytes:
+    """A few requests in a row, with a few bytes of them changed, cut out or put in."""
+    data = bytearray(b"".join(rng.choices(SENSIBLE, k=rng.randint(1, 3))))
+    for _ in range(rng.randint(0, 4)):
+        at = rng.randrange(len(data))
+        match rng.randrange(4):
+            case 0:
+                del data[at : at + rng.randint(1, 10)]
+            case 1:
+                data[at:at] = rng.randbytes(rng.randint(1, 5))
+            case _:
+                data[at] = rng.choice(b"\0\r\n %/:\xff")
+        if not data:
+            return b"\n"
+    return bytes(data)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@on_uvloop
+async def test_whatever_is_sent_is_answered_or_ends(seed: int) -> None:
+    rng = random.Random(seed)
+    bugs: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: bugs.append(context))
+
+    async def visit(served: Site, data: bytes, cut: int, *, half_close: bool) -> None:
+        client = await served.connect()
+        client.send(data[:cut])
+        await asyncio.sleep(0)
+        client.send(data[cut:])
+        if half_close:
+            client.writer.write_eof()
+        await client.ended()
+        client.close()
+
+    async with site(request_s=SHORT_S, idle_s=SHORT_S, leave_s=SHORT_S, send_s=1) as served:
+        served.hold.set()
+        visits = []
+        for _ in range(100):
+            data = mutated(rng)
+            visits.append(visit(served, data, rng.randint(0, len(data)), half_close=rng.random() < 0.3))
+        await asyncio.gather(*visits)
+        await gone(served)
+    assert bugs == []

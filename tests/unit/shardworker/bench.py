@@ -10,7 +10,7 @@ from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2 as regatta
 from shardworker import raft_frames
-from shardworker.machine import StateMachine
+from shardworker.machine import REGISTRY, Registry, StateMachine
 from shardworker.raft import Membership, MessageKind, NodeId, Raft, Role
 from shardworker.replica.replica import Replica
 from shardworker.settings import raft_settings
@@ -71,9 +71,16 @@ class Bench:
     """One replica, node 1. The test is its peers, its clients and its clock."""
 
     def __init__(
-        self, folder: Path, membership: Membership, *, has_begun: bool = True, **settings: Mapping[str, int]
+        self,
+        folder: Path,
+        membership: Membership,
+        *,
+        has_begun: bool = True,
+        registry: Registry = REGISTRY,
+        **settings: Mapping[str, int],
     ) -> None:
-        """has_begun: otherwise its disk is empty, and it would be one of these members."""
+        """has_begun: otherwise its disk is empty, and it would be one of these members. registry: what its build can
+        carry out."""
         nodes = {f"n{node}": {"host": f"127.0.0.{node}"} for node in membership.nodes()}
         self.cluster = ClusterConfig.model_validate({"cluster": "bench", "nodes": nodes, **settings})
         self.other_clients: set[bytes] = set()
@@ -83,7 +90,7 @@ class Bench:
         if has_begun and not self.store.membership.voters:
             with self.store.turn(sync=True) as turn:
                 turn.set_membership(membership)
-        machine = StateMachine(self.store.connection, SHARD)
+        machine = StateMachine(self.store.connection, SHARD, registry=registry)
         self.core = Raft(
             raft_settings(self.cluster, NodeId(1)),
             self.store.log,
@@ -94,6 +101,7 @@ class Bench:
         )
         self.jobs = Jobs()
         self.sent: list[tuple[NodeId, Message]] = []
+        self.level_questions: list[NodeId] = []
         self.states: list[frames.ReplicaState] = []
         self.replies: dict[int, frames.Reply] = {}
         self.largest_answers_bytes = 0
@@ -116,6 +124,8 @@ class Bench:
 
     def send_peer(self, node: NodeId, envelope: frames.Envelope) -> None:
         self.sent += [(node, raft_frames.decode_message(one)) for one in envelope.raft]
+        if envelope.level.asks:
+            self.level_questions.append(node)
 
     def send_client(
         self, identity: bytes, envelope: frames.Envelope, attachments: Sequence[bytes] = ()

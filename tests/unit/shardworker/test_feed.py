@@ -33,8 +33,8 @@ class Reader(Bench):
     def compact(self, revision: int) -> None:
         self.write(frames.ETCD_COMPACT, etcd.CompactionRequest(revision=revision).SerializeToString())
 
-    def changes(self, first: int, wait_ms: int = 0) -> int:
-        request = frames.ChangesRequest(from_revision=first, wait_ms=wait_ms)
+    def changes(self, first: int, wait_ms: int = 0, *, prev: bool = True) -> int:
+        request = frames.ChangesRequest(from_revision=first, wait_ms=wait_ms, prev=prev)
         return self.ask(frames.TABLE_CHANGES, request.SerializeToString())
 
     def told(self, call: int) -> frames.TableChanges:
@@ -44,8 +44,8 @@ class Reader(Bench):
         (part,) = (part for part in self.replica._parts if isinstance(part, feed.Feed))
         return part.statistics()
 
-    def follow(self, first: int) -> frames.TableChanges:
-        return self.told(self.changes(first, wait_ms=1000))
+    def follow(self, first: int, *, prev: bool = True) -> frames.TableChanges:
+        return self.told(self.changes(first, wait_ms=1000, prev=prev))
 
 
 @pytest.fixture
@@ -143,6 +143,28 @@ def test_a_pair_before_is_told_only_if_its_revision_can_be_read(reader: Reader) 
     ]
 
 
+@pytest.mark.parametrize("history", [-1, 0])
+def test_pairs_before_are_looked_up_once_somebody_asks(reader: Reader, history: int) -> None:
+    reader.create(history)
+    reader.changes(2, wait_ms=1000, prev=False)
+    for number in range(3):
+        reader.put(b"a", b"%d" % number)
+    told = reader.follow(2, prev=False)
+    assert not told.prev
+    assert said(told) == [(number + 2, [(b"a", b"%d" % number, None)]) for number in range(3)]
+    told = reader.follow(3)
+    assert told.prev
+    kept = history != 0
+    assert said(told) == [
+        (3, [(b"a", b"1", b"0" if kept else None)]),
+        (4, [(b"a", b"2", b"1" if kept else None)]),
+    ]
+    reader.put(b"a", b"3")
+    told = reader.follow(5)
+    assert told.prev
+    assert said(told) == [(5, [(b"a", b"3", b"2")])]
+
+
 def test_without_history_a_follower_misses_nothing(reader: Reader) -> None:
     reader.create(history=0)
     reader.changes(2, wait_ms=1000)
@@ -154,6 +176,32 @@ def test_without_history_a_follower_misses_nothing(reader: Reader) -> None:
         (4, [(b"a", b"2", b"1")]),
         (5, [(b"a", b"3", b"2")]),
     ]
+
+
+def test_who_asks_where_a_table_stands_misses_nothing_from_there_on(reader: Reader) -> None:
+    reader.create(history=0)
+    stands = reader.told(reader.changes(0)).through
+    for number in range(3):
+        reader.put(b"a", b"%d" % number)
+    told = reader.follow(stands + 1, prev=False)
+    assert [each.revision for each in told.revisions] == [stands + 1, stands + 2, stands + 3]
+
+
+def test_a_log_that_is_compacted_before_it_is_read_takes_nothing_from_a_follower(reader: Reader) -> None:
+    reader.create(history=0)
+    reader.told(reader.changes(0, prev=False))
+    reader.put(b"a", b"1")
+    reader.jobs.may_end = False
+    call = reader.changes(
+        2, wait_ms=1000, prev=True
+    )  # nobody had asked for the pairs before: so from the log
+    reader.put(b"a", b"2")
+    assert call not in reader.replies
+    reader.jobs.may_end = True
+    reader.work()
+    told = reader.told(call)
+    assert [each.revision for each in told.revisions] == [2, 3]
+    assert not told.floor
 
 
 def test_what_is_kept_is_bounded_and_the_rest_comes_from_the_log(reader: Reader) -> None:

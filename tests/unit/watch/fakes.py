@@ -37,7 +37,8 @@ class FakeFeed:
         self.revisions_asked = 0
         self.failures: list[Exception] = []
         """What the next questions end with."""
-        self.asked: list[tuple[int, float]] = []
+        self.asked: list[tuple[int, bool]] = []
+        """From which revision, and whether with the pairs before."""
         self._news = asyncio.Event()
 
     @property
@@ -57,9 +58,11 @@ class FakeFeed:
     def tell(self) -> None:
         self._news.set()
 
-    async def changes(self, table: TableEntry, first: int, *, wait_s: float = 0.0) -> Part:
+    async def changes(
+        self, table: TableEntry, first: int, *, prev: bool = False, wait_s: float = 0.0
+    ) -> Part:
         assert table == TABLE
-        self.asked.append((first, wait_s))
+        self.asked.append((first, prev))
         if self.failures:
             raise self.failures.pop(0)
         first = first or self.applied + 1
@@ -72,7 +75,7 @@ class FakeFeed:
             raise HistoryGone(self.floor)
         through = max(self.applied, first - 1)
         numbers = range(max(first, 2), through + 1)
-        return Part(first, through, [Revised(number, [self.log[number - 2]]) for number in numbers])
+        return Part(first, through, [Revised(number, [self.log[number - 2]]) for number in numbers], prev)
 
     async def revision(self, table: TableEntry) -> int:
         assert table == TABLE
@@ -109,11 +112,6 @@ class FakeCall:
         self.may_read = asyncio.Event()
         self.may_read.set()
 
-    def add_header(self, name: str, value: str) -> None:
-        raise AssertionError("a watch sends no metadata")
-
-    add_trailer = add_header
-
     async def messages(self) -> AsyncIterator[bytes]:
         while (message := await self._said.get()) is not None:
             yield message
@@ -121,6 +119,11 @@ class FakeCall:
     async def send(self, message: bytes) -> None:
         await self.may_read.wait()
         self._heard.put_nowait(message)
+
+    def add_header(self, name: str, value: str) -> None:
+        raise AssertionError("a watch adds none")
+
+    add_trailer = add_header
 
     def say(self, message: bytes | None) -> None:
         self._said.put_nowait(message)

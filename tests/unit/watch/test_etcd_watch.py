@@ -174,6 +174,20 @@ def test_progress_is_notified_while_nothing_else_tells() -> None:
     run(test, progress_interval_s=0.05)
 
 
+def test_pairs_before_are_asked_for_once_a_watcher_wants_them() -> None:
+    async def test(bench: Bench) -> None:
+        plain, _ = bench.open()
+        await created(plain)
+        assert bench.feed.asked[-1] == (2, False)
+        with_prev, _ = bench.open()
+        await created(with_prev, prev_kv=True)
+        bench.feed.put(b"a")
+        assert (await with_prev.hear()).events
+        assert bench.feed.asked[-2:] == [(2, True), (3, True)], "what was asked without them is asked again"
+
+    run(test)
+
+
 def test_a_half_closed_stream_goes_on_and_a_bad_message_ends_it() -> None:
     async def test(bench: Bench) -> None:
         call, _ = bench.open()
