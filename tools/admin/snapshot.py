@@ -31,7 +31,6 @@ class Node:
     """host:port of its clients."""
     is_up: bool | None
     """Whether anything of it answers; None where nobody could tell."""
-    version: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

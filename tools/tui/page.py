@@ -4,7 +4,7 @@ Every state is a letter as well as a colour, so nothing is lost where there is n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from rich.cells import cell_len, set_cell_size
@@ -77,7 +77,6 @@ class Page:
     rows: Sequence[Row]
     empty: str = "nothing here"
     """What stands there without rows."""
-    notes: Sequence[str] = field(default_factory=tuple)
 
 
 @dataclass(frozen=True, slots=True)

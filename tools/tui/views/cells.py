@@ -12,7 +12,7 @@ from tools.tui.page import BAD, DIM, GOOD, LEAD, PLAIN, WARN, Cell
 from tools.tui.page import UNKNOWN as DASH
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tools.admin.diagnosis import Finding
     from tools.admin.snapshot import Process, Replica, Shard
@@ -58,8 +58,7 @@ def percent(value: float | None) -> Cell:
     return _figure(value, lambda share: f"{share:.0f}%", PLAIN)
 
 
-def _figure(value: float | None, text: object, style: str) -> Cell:
-    assert callable(text)
+def _figure(value: float | None, text: Callable[[float], str], style: str) -> Cell:
     if value is None:
         return Cell(DASH, DIM, sort=-1.0)
     return Cell(text(value), style, sort=float(value))
