@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up test lint format proto conformance bench soak golden lock hooks clean
+.PHONY: help venv up test lint format proto conformance bench soak golden screenshots lock hooks clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,9 @@ soak: $(STAMP) ## long randomised runs with fresh seeds: make soak SECONDS=1800
 
 golden: $(STAMP) ## rewrite the golden transcripts; read the diff before you commit it
 	BOATHOUSE_GOLDEN=rewrite $(BIN)/pytest -q tests/simulation/scripts
+
+screenshots: $(STAMP) ## take the pictures of docs/ anew
+	$(BIN)/python -m tests.unit.tui.screenshots docs
 
 # Neither the index nor a wheel folder of whoever ran it belongs in the lock: hashes say what is meant.
 lock: $(BIN)/pip-compile ## renew requirements.lock from pyproject.toml

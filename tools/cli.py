@@ -73,6 +73,39 @@ def status(file: FileArgument = None, output: OutputOption = Output.TABLE) -> No
 
 
 @app.command()
+def doctor(file: FileArgument = None, output: OutputOption = Output.TABLE) -> None:
+    """Look for what is wrong, and say what it means and what mends it."""
+    from tools.cluster_file import read_cluster
+    from tools.doctor import doctor as run_doctor
+
+    run_doctor(read_cluster(file), file, output)
+
+
+@app.command()
+def top(
+    file: FileArgument = None,
+    endpoints: Annotated[
+        str | None,
+        typer.Option(
+            "--endpoints",
+            help="host:port of coordinators, or of members of an etcd cluster, instead of a cluster file.",
+        ),
+    ] = None,
+    refresh: Annotated[
+        float, typer.Option("--refresh", min=0.2, max=3600.0, help="Seconds between two looks.")
+    ] = 1.0,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Change nothing, only show.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Print one frame and exit; needs no terminal.")
+    ] = False,
+) -> None:
+    """Watch a cluster in the terminal, look into it, and act on what is selected."""
+    from tools.top import top as run_top
+
+    run_top(file, endpoints, refresh_s=refresh, read_only=read_only, once=once)
+
+
+@app.command()
 def start(target: TargetArgument, file: FileArgument = None, output: OutputOption = Output.TABLE) -> None:
     """Start processes that were stopped or have failed."""
     from tools.cluster_file import read_cluster

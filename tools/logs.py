@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 import typer
 
+from tools.admin.log_file import LogFile
 from tools.failure import Failed
 from tools.target import targeted
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from config import ClusterConfig
 
 FOLLOW_INTERVAL_S: Final = 0.2
-READ_BYTES_MAX: Final = 1 << 20
 
 
 def logs(cluster: ClusterConfig, target: str, lines: int, follow: bool) -> None:
@@ -38,51 +37,42 @@ def logs(cluster: ClusterConfig, target: str, lines: int, follow: bool) -> None:
         raise Failed(f"no log yet: {', '.join(str(log.path) for log in found)}")
     try:
         for log in present:
-            _show(log, log.last_lines(lines))
+            log.show_last(lines)
         while follow:
             time.sleep(FOLLOW_INTERVAL_S)
             for log in found:  # also those that did not exist at first
-                _show(log, log.new_lines())
+                log.show_new()
     except KeyboardInterrupt:
         pass
 
 
-def _show(log: _Log, lines: list[bytes]) -> None:
-    for line in lines:
-        typer.echo(log.prefix + line.decode(errors="replace"))
-
-
 class _Log:
-    """One log file, which its supervisor may truncate and others may remove while it is read."""
+    """One log, with whose it is before each line."""
 
     def __init__(self, path: Path, prefix: str) -> None:
         self.path = path
-        self.prefix = prefix
-        self._position = 0
-        self._inode: int | None = None
+        self._prefix = prefix
+        self._file = LogFile(path)
 
-    def last_lines(self, count: int) -> list[bytes]:
-        """The last lines of it as it is now."""
-        return list(deque(self._read(), maxlen=count))
+    def show_last(self, count: int) -> None:
+        """Raises Failed if it can't be read."""
+        with self._in_words():
+            self._print(self._file.last_lines(count))
 
-    def new_lines(self) -> list[bytes]:
-        """What was written since, whole lines only; none if it is not there at the moment."""
-        return list(self._read())
+    def show_new(self) -> None:
+        """Raises Failed if it can't be read."""
+        with self._in_words():
+            self._print(self._file.new_lines())
 
-    def _read(self) -> Iterator[bytes]:
+    def _print(self, lines: list[bytes]) -> None:
+        for line in lines:
+            typer.echo(self._prefix + line.decode(errors="replace"))
+
+    @contextlib.contextmanager
+    def _in_words(self) -> Iterator[None]:
         try:
-            with self.path.open("rb") as file:
-                found = os.fstat(file.fileno())
-                if found.st_ino != self._inode or found.st_size < self._position:
-                    self._position = 0  # another file, or shorter than before: its content was moved aside
-                self._inode = found.st_ino
-                file.seek(self._position)
-                while line := file.readline(READ_BYTES_MAX):
-                    if not line.endswith(b"\n") and len(line) < READ_BYTES_MAX:
-                        return  # its writer is in the middle of it
-                    self._position += len(line)
-                    yield line.rstrip(b"\n")
-        except FileNotFoundError:
-            self._position = 0
+            yield
         except OSError as error:
+            if error.filename is None:
+                raise  # of the output
             raise Failed(f"{self.path}: can't be read: {error.strerror}") from None

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from tools.admin.status import NotUp, ProcessRow, gather
+from tools.admin.cluster_source import ClusterSource
+from tools.admin.snapshot import DOWN, ELSEWHERE, Process, Replica, Snapshot
 from tools.failure import Failed
 from tools.output import Output, human_bytes, print_json, print_table
 
@@ -14,81 +15,99 @@ if TYPE_CHECKING:
     from config import ClusterConfig
 
 COLUMNS: Final = "node process state pid restarts cpu rss role leader revision".split()
+SUPERVISOR_TIMEOUT_S: Final = 7.0
+"""More than control_client's own limits, whose words say more than that it took too long."""
 
 
 def status(cluster: ClusterConfig, output: Output) -> None:
     """Print every process of the cluster. Raises Failed if no supervisor of it answers here, or after the rest is
     printed, if one of them does not."""
-    try:
-        found = gather(cluster)
-    except NotUp as error:
-        raise Failed(str(error)) from None
+    with ClusterSource(cluster, supervisor_timeout_s=SUPERVISOR_TIMEOUT_S) as source:
+        found = source.poll()
+    if {process.state for process in found.processes} <= {DOWN, ELSEWHERE}:
+        raise Failed(f"cluster {cluster.cluster} is not up here (data in {cluster.data_dir})")
+    rows = [_Row(found, process) for process in found.processes]
     if output is Output.JSON:
-        print_json([_document(row) for row in found.rows])
+        print_json([row.document() for row in rows])
     else:
-        print_table(COLUMNS, [_cells(row) for row in found.rows])
-        for row in found.rows:
-            if reason := _remark(row):
-                typer.echo(f"{row.name}: {reason}")
+        print_table(COLUMNS, [row.cells() for row in rows])
+        for row in rows:
+            if remark := row.remark():
+                typer.echo(f"{row.process.name}: {remark}")
     if found.problems:
         raise Failed("\n".join(found.problems))
 
 
-def _remark(row: ProcessRow) -> str:
-    if row.replica is not None and row.replica.fault:
-        return row.replica.fault
-    return row.report.reason if row.report is not None else ""
+class _Row:
+    """One process with its replica, if it is one and answers."""
 
+    def __init__(self, snapshot: Snapshot, process: Process) -> None:
+        self.process = process
+        self.leader: str | None = None
+        self.replica: Replica | None = None
+        number = process.name.shard
+        if number is not None and (shard := snapshot.shard(number)) is not None:
+            self.leader = shard.leader
+            self.replica = next(
+                (
+                    replica
+                    for replica in shard.replicas
+                    if replica.node == process.name.node and replica.is_answering
+                ),
+                None,
+            )
 
-def _cells(row: ProcessRow) -> dict[str, Any]:
-    report, replica = row.report, row.replica
-    return {
-        "node": row.name.node,
-        "process": row.name.local,
-        "state": row.state,
-        "pid": report and report.pid,
-        "restarts": report and report.restarts,
-        "cpu": None if row.cpu_percent is None else f"{row.cpu_percent:.0f}%",
-        "rss": None if row.rss_bytes is None else human_bytes(row.rss_bytes),
-        "role": replica and replica.role,
-        "leader": row.leader,
-        "revision": replica and replica.revision,
-    }
+    def remark(self) -> str:
+        if self.replica is not None and self.replica.fault:
+            return self.replica.fault
+        return self.process.last_error
 
-
-def _document(row: ProcessRow) -> dict[str, Any]:
-    name, report, replica = row.name, row.report, row.replica
-    document: dict[str, Any] = {
-        "node": name.node,
-        "process": name.local,
-        "kind": name.kind.module,
-        "shard": name.shard,
-        "pid": report and report.pid,
-        "state": row.state,
-        "restarts": report and report.restarts,
-        "reason": report.reason if report else "",
-        "started_at": report and report.started_at,
-        "log": report and report.log,
-        "cpu_percent": row.cpu_percent,
-        "rss_bytes": row.rss_bytes,
-    }
-    if name.kind.is_replica:
-        document |= {
-            "role": None,
-            "leader": row.leader,
-            "revision": None,
-            "tables": {},
+    def cells(self) -> dict[str, Any]:
+        process, replica = self.process, self.replica
+        return {
+            "node": process.name.node,
+            "process": process.name.local,
+            "state": process.state,
+            "pid": process.pid,
+            "restarts": process.restarts,
+            "cpu": None if process.cpu_percent is None else f"{process.cpu_percent:.0f}%",
+            "rss": None if process.rss_bytes is None else human_bytes(process.rss_bytes),
+            "role": replica and replica.role,
+            "leader": self.leader,
+            "revision": replica and replica.revision,
         }
-    if replica is not None:
-        document |= {
-            "role": replica.role,
-            "term": replica.term,
-            "commit_index": replica.commit_index,
-            "applied_index": replica.applied_index,
-            "database_bytes": replica.database_bytes,
-            "no_space": replica.no_space,
-            "fault": replica.fault,
-            "revision": replica.revision,
-            "tables": dict(replica.tables),
+
+    def document(self) -> dict[str, Any]:
+        process, replica = self.process, self.replica
+        name = process.name
+        document: dict[str, Any] = {
+            "node": name.node,
+            "process": name.local,
+            "kind": name.kind.module,
+            "shard": name.shard,
+            "pid": process.pid,
+            "state": process.state,
+            "restarts": process.restarts,
+            "reason": process.last_error,
+            "started_at": process.started_at,
+            "log": process.log or None,
+            "cpu_percent": process.cpu_percent,
+            "rss_bytes": process.rss_bytes,
         }
-    return document
+        if name.kind.is_replica:
+            document |= {"role": None, "leader": self.leader, "revision": None, "tables": {}}
+        if replica is not None:
+            document |= {
+                "role": replica.role,
+                "term": replica.term,
+                "commit_index": replica.commit_index,
+                "applied_index": replica.applied_index,
+                "database_bytes": replica.database_bytes,
+                "wal_bytes": replica.wal_bytes,
+                "sync_p99_us": replica.sync_p99_us,
+                "no_space": replica.no_space,
+                "fault": replica.fault,
+                "revision": replica.revision,
+                "tables": {table.name: table.revision for table in replica.tables},
+            }
+        return document

@@ -73,6 +73,7 @@ class Reads(Part):
         self._confirmed: list[tuple[LogIndex, list[_Read]]] = []
         self._due: dict[bytes, deque[_Read]] = {}
         self._waiting_count = 0
+        self._served_count = 0
 
     def admit(self, identity: bytes, request: frames.Request) -> None:
         """Take a read. Raises QueueFull."""
@@ -119,6 +120,7 @@ class Reads(Part):
         for identity, queue in list(self._due.items()):
             while queue and self._outgoing.has_room(identity):
                 self._waiting_count -= 1
+                self._served_count += 1
                 self._serve(queue.popleft())
             del self._due[identity]
             if queue:
@@ -184,4 +186,4 @@ class Reads(Part):
         return not self._waiting_count
 
     def statistics(self) -> Mapping[str, int]:
-        return {"reads_waiting": self._waiting_count}
+        return {"reads_waiting": self._waiting_count, "reads_served": self._served_count}

@@ -141,6 +141,7 @@ class Replica:
         self._links = Links(context)
         self._slow_disk = SlowDisk(context, self._leadership, self._disk_space)
         self._messages_refused = 0
+        self._commands_applied = 0
         self._parts = Parts(
             [
                 self._proposals,
@@ -310,6 +311,7 @@ class Replica:
                 batch = self._proposals.batch(entry)
                 applied = self._machine.apply(entry.index, batch)
                 results.extend(zip(batch.commands, applied, strict=True))
+                self._commands_applied += len(applied)
                 answer_bytes += sum([len(result.body) for result in applied])
                 rows += self._machine.rows_visited
             self._integrity.applied(entry.index)
@@ -378,6 +380,8 @@ class Replica:
         for part in self._parts:
             status.statistics.update(part.statistics())
         status.statistics["raft_messages_refused"] = self._messages_refused
+        status.statistics["commands_applied"] = self._commands_applied
+        status.statistics["wal_bytes"] = self._store.wal_bytes
         return status
 
     def drain(self) -> None:

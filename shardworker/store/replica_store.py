@@ -222,8 +222,6 @@ class ReplicaStore:
         holds."""
         return self.wal_frames * self._context.settings.page_bytes
 
-    # ---- other connections --------------------------------------------------------------------------------
-
     def reader(self) -> apsw.Connection:
         """A connection that reads beside the writer; give it back to `close_reader`. Any thread may call
         this.

@@ -50,9 +50,13 @@ class ControlOperator:
 
     def transfer(self, leader: ProcessName, target: ProcessName) -> str:
         """Ask a leader to hand over to a replica of its shard. Why it does not, or ""."""
-        from tools.admin.probe import ask_transfer
+        from tools.admin.probe import NotHandedOver, hand_over
 
-        return ask_transfer(self._cluster, leader, target, timeout_s=TRANSFER_TIMEOUT_S)
+        try:
+            hand_over(self._cluster, leader, target.node, timeout_s=TRANSFER_TIMEOUT_S)
+        except NotHandedOver as refusal:
+            return str(refusal)
+        return ""
 
     def _operate(self, operation: str, name: ProcessName) -> ProcessReport:
         limit_s = self._cluster.supervisor.stop_timeout_ms / 1000 + OPERATION_MARGIN_S

@@ -1,12 +1,14 @@
-"""Asks replicas themselves: how they are (role, leader, positions, revisions), and to hand over. For the command line;
-blocking."""
+"""Asks replicas themselves: how they are, and to hand over. Blocking, for programs of an operator.
+
+A replica of this machine is asked by its unix socket, others over tcp, with keys of a node that is here."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
 
 import zmq
 
@@ -23,47 +25,133 @@ if TYPE_CHECKING:
     from config.process.names import ProcessName
     from proto.internal.curve import PeerKeys
 
-_CALL = 1
+GIVE_UP_S: Final = 3.0
+"""A question unanswered for so long is asked anew, on another connection. Until then no second one queues behind it:
+a replica that was away must not be met by a backlog."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a replica said, and between which moments: its own clock's reading lies in there."""
+
+    status: frames.ReplicaStatus
+    asked_at: float
+    answered_at: float
+    """Unix seconds by this machine's clock."""
+
+
+@dataclass(slots=True)
+class _Line:
+    socket: sockets.Socket
+    group: int
+    call: int = 0
+    asked_at: float | None = None
+    """None: nothing is asked."""
+    is_late: bool = False
+    """It let a poll down, and is waited for no more until it answers."""
+
+
+class ReplicaProbe:
+    """Connections to replicas, kept from one poll to the next. Use as a context manager, from one thread."""
+
+    def __init__(self, cluster: ClusterConfig) -> None:
+        self._cluster = cluster
+        self._keys = _keys_here(cluster)
+        self._context: sockets.Context = zmq.Context()
+        self._lines: dict[ProcessName, _Line] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for line in self._lines.values():
+            line.socket.close()
+        self._context.term()
+
+    def ask(self, names: Iterable[ProcessName], *, timeout_s: float) -> dict[ProcessName, Answered]:
+        """What each says; who did not answer in time is left out. Who let the last poll down is asked, but not waited
+        for: a dead node costs timeout_s once."""
+        wanted = list(names)
+        for name in wanted:
+            self._ask(name)
+        answers: dict[ProcessName, Answered] = {}
+        by_socket = {self._lines[name].socket: name for name in wanted}
+        poller = zmq.Poller()
+        for socket in by_socket:
+            poller.register(socket, zmq.POLLIN)
+        deadline_s = time.monotonic() + timeout_s
+        while len(answers) < len(wanted):
+            awaited = any(not self._lines[name].is_late for name in wanted if name not in answers)
+            remaining_ms = int((deadline_s - time.monotonic()) * 1000) if awaited else 0
+            ready = poller.poll(max(0, remaining_ms))
+            for socket, _ in ready:
+                assert isinstance(socket, zmq.Socket)
+                self._take(by_socket[socket], answers)
+            if not ready and (remaining_ms <= 0 or not awaited):
+                break
+        for name in wanted:
+            self._lines[name].is_late = name not in answers
+        return answers
+
+    def _ask(self, name: ProcessName) -> None:
+        line = self._lines.get(name)
+        if line is not None and line.asked_at is not None:
+            if time.time() - line.asked_at < GIVE_UP_S:
+                return
+            line.socket.close()
+            line = None
+        if line is None:
+            before = self._lines.get(name)
+            line = self._lines[name] = _open(self._context, self._cluster, name, self._keys)
+            line.is_late = before is not None and before.is_late
+        line.call += 1
+        line.asked_at = time.time()
+        _send(line, frames.REPLICA_STATUS)
+
+    def _take(self, name: ProcessName, answers: dict[ProcessName, Answered]) -> None:
+        line = self._lines[name]
+        reply = _reply_in(line.socket.recv(), line)
+        if reply is not None and line.asked_at is not None:
+            if not reply.error:
+                status = frames.ReplicaStatus.FromString(reply.body)
+                answers[name] = Answered(status, line.asked_at, time.time())
+            line.asked_at = None
 
 
 def ask_replicas(
     cluster: ClusterConfig, replicas: Iterable[ProcessName], *, timeout_s: float
 ) -> dict[ProcessName, frames.ReplicaStatus]:
-    """What each replica says of itself; those that did not answer in time are left out.
+    """What each replica says of itself, once; those that did not answer in time are left out."""
+    with ReplicaProbe(cluster) as probe:
+        answers = probe.ask(replicas, timeout_s=timeout_s)
+    return {name: answer.status for name, answer in answers.items()}
 
-    A replica of this machine is asked by its unix socket, others over tcp, with keys of a node that is here."""
-    keys = _keys_here(cluster)
-    answers: dict[ProcessName, frames.ReplicaStatus] = {}
-    deadline_s = time.monotonic() + timeout_s
+
+class NotHandedOver(Exception):
+    """A leader was not asked, or would not; says why."""
+
+
+def hand_over(cluster: ClusterConfig, leader: ProcessName, target: str | None, *, timeout_s: float) -> None:
+    """Have a shard's leader ask another replica to lead: the one on node `target`, or the one that is furthest. The
+    election follows. Raises NotHandedOver."""
+    body = frames.TransferLeader(target=cluster.node(target).id if target is not None else 0)
     with zmq.Context() as context:
-        waiting = {}
-        for name in replicas:
-            assert name.shard is not None
-            socket = sockets.asking(context)
-            sockets.connect(
-                socket, _address(cluster, name.node, name.shard), keys, cluster.node(name.node).id
-            )
-            group = cluster.group(name.shard)
-            socket.send(_question(group), zmq.NOBLOCK)
-            waiting[socket] = name, group
+        line = _open(context, cluster, leader, _keys_here(cluster))
         try:
-            poller = zmq.Poller()
-            for socket in waiting:
-                poller.register(socket, zmq.POLLIN)
-            while len(answers) < len(waiting):
-                remaining_ms = int((deadline_s - time.monotonic()) * 1000)
-                if remaining_ms <= 0:
-                    break
-                for socket, _ in poller.poll(remaining_ms):
-                    assert isinstance(socket, zmq.Socket)
-                    name, group = waiting[socket]
-                    status = _status_in(socket.recv(), group)
-                    if status is not None:
-                        answers[name] = status
+            line.call += 1
+            _send(line, frames.TRANSFER_LEADER, body.SerializeToString())
+            deadline_s = time.monotonic() + timeout_s
+            while (remaining_ms := int((deadline_s - time.monotonic()) * 1000)) > 0:
+                if line.socket.poll(remaining_ms) and (reply := _reply_in(line.socket.recv(), line)):
+                    if reply.error:
+                        error = errors.from_frame(reply.error, reply.detail)
+                        raise NotHandedOver(
+                            f"{leader} did not hand over: {error.detail or type(error).__name__}"
+                        )
+                    return
         finally:
-            for socket in waiting:
-                socket.close()
-    return answers
+            line.socket.close()
+    raise NotHandedOver(f"{leader} did not answer within {timeout_s:g} s")
 
 
 def _address(cluster: ClusterConfig, node: str, shard: int) -> str:
@@ -79,46 +167,25 @@ def _keys_here(cluster: ClusterConfig) -> PeerKeys | None:
     return None
 
 
-def ask_transfer(
-    cluster: ClusterConfig, leader: ProcessName, target: ProcessName, *, timeout_s: float
-) -> str:
-    """Ask a shard's leader to hand over to another replica of the shard. Why it does not, in words, or "" once the
-    other is asked to take over."""
-    assert leader.shard is not None
-    group = cluster.group(leader.shard)
-    body = frames.TransferLeader(target=cluster.node(target.node).id).SerializeToString()
-    request = frames.Request(call=_CALL, method=frames.TRANSFER_LEADER, body=body)
-    deadline_s = time.monotonic() + timeout_s
-    with zmq.Context() as context, sockets.asking(context) as socket:
-        address = _address(cluster, leader.node, leader.shard)
-        sockets.connect(socket, address, _keys_here(cluster), cluster.node(leader.node).id)
-        socket.send(wire.encode(frames.Envelope(requests=[request]), group), zmq.NOBLOCK)
-        while (remaining_ms := int((deadline_s - time.monotonic()) * 1000)) > 0:
-            if socket.poll(remaining_ms) and (reply := _reply_in(socket.recv(), group)) is not None:
-                return _why(reply)
-    return f"it did not answer within {timeout_s:g} s"
+def _open(
+    context: sockets.Context, cluster: ClusterConfig, name: ProcessName, keys: PeerKeys | None
+) -> _Line:
+    assert name.shard is not None
+    socket = sockets.asking(context)
+    address = _address(cluster, name.node, name.shard)
+    sockets.connect(socket, address, keys, cluster.node(name.node).id)
+    return _Line(socket, cluster.group(name.shard))
 
 
-def _why(reply: frames.Reply) -> str:
-    if not reply.error:
-        return ""
-    return reply.detail or type(errors.from_frame(reply.error, reply.detail)).__name__
+def _send(line: _Line, method: frames.Method.ValueType, body: bytes = b"") -> None:
+    request = frames.Request(call=line.call, method=method, body=body)
+    line.socket.send(wire.encode(frames.Envelope(requests=[request]), line.group), zmq.NOBLOCK)
 
 
-def _question(group: int) -> bytes:
-    request = frames.Request(call=_CALL, method=frames.REPLICA_STATUS)
-    return wire.encode(frames.Envelope(requests=[request]), group)
-
-
-def _status_in(payload: bytes, group: int) -> frames.ReplicaStatus | None:
-    reply = _reply_in(payload, group)
-    return frames.ReplicaStatus.FromString(reply.body) if reply is not None and not reply.error else None
-
-
-def _reply_in(payload: bytes, group: int) -> frames.Reply | None:
-    """The answer in an envelope, which may also bring news we did not ask for."""
+def _reply_in(payload: bytes, line: _Line) -> frames.Reply | None:
+    """The answer to this line's call in an envelope, which may also bring news we did not ask for."""
     try:
-        envelope = wire.decode(payload, group)
+        envelope = wire.decode(payload, line.group)
     except wire.Unreadable:
         return None  # of another cluster on the same port, or of a newer build: as if it did not answer
-    return next((reply for reply in envelope.replies if reply.call == _CALL), None)
+    return next((reply for reply in envelope.replies if reply.call == line.call), None)

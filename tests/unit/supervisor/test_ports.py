@@ -25,7 +25,7 @@ def _cluster(host: str = "127.0.0.1") -> tuple[ClusterConfig, dict[str, int]]:
     client_port, http_port = free_ports(2)
     peer_port = free_ports(2, contiguous=True)[0]
     node = f"{{host: '{host}', client_port: {client_port}, http_port: {http_port}, peer_port: {peer_port}}}"
-    cluster = parse(f"nodes: {{n1: {node}}}\nshards: 2\n", "f")
+    cluster = parse(f"insecure: true\nnodes: {{n1: {node}}}\nshards: 2\n", "f")
     return cluster, {"client_port": client_port, "http_port": http_port, "peer_port": peer_port + 1}
 
 

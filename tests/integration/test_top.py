@@ -1,0 +1,117 @@
+"""`boathouse top` and `doctor` against real processes: by the cluster file, by endpoints, and on a terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import struct
+import subprocess
+import termios
+from fcntl import ioctl
+from typing import TYPE_CHECKING
+
+import pytest
+
+from config.process.names import ProcessName
+from tests.integration.cluster import BOATHOUSE, ROOT, Cluster
+from tests.waiting import wait_until
+from tools.admin.attachment import ClusterAttachment, EtcdAttachment
+from tools.admin.quorum import Verb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(name="cluster", scope="module")
+def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three nodes, one shard. Every test leaves it up."""
+    with Cluster(
+        tmp_path_factory.mktemp("top"), nodes=3, shards=1, tables={"default": {"shard": 1}}
+    ) as cluster:
+        cluster.wait_leaders()
+        yield cluster
+
+
+def test_one_frame_without_a_terminal(cluster: Cluster) -> None:
+    endpoint = cluster.config.node("n2").client_endpoint
+    by_file = cluster.cli("top", "--once", "--refresh", "0.2")
+    by_endpoints = subprocess.run(
+        [*BOATHOUSE, "top", "--once", "--refresh", "0.2", "--endpoints", endpoint],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    for done in (by_file, by_endpoints):
+        assert done.returncode == 0, done.stderr.decode()
+        frame = done.stdout.decode()
+        assert "shards 1/1 have a leader\n" in frame
+        assert [line[0] for line in frame.splitlines() if "/shard-1 " in line].count("L") == 1
+    refused = cluster.cli("top")
+    assert (refused.returncode, b"--once" in refused.stderr) == (1, True)
+
+
+def test_the_doctor_finds_a_stopped_replica_and_an_operator_mends_it(cluster: Cluster) -> None:
+    with ClusterAttachment(cluster.config, str(cluster.file)) as attached:
+        leader = attached.poll().shards[0].leader
+        assert leader is not None
+        target = next(name for name in ("n1", "n2", "n3") if name != leader)
+        attached.act(Verb.MOVE_LEADER, ProcessName.replica(target, 1), leader)
+        wait_until(lambda: attached.poll().shards[0].leader == target, timeout_s=20, what=f"{target} to lead")
+        stopped = ProcessName.replica(leader, 1)
+        attached.act(Verb.STOP, stopped, target)
+        done = cluster.cli("doctor", "-o", "json")
+        assert done.returncode == 1
+        assert b"process-stopped" in done.stdout
+        assert b"shard-below-replicas" in done.stdout
+        attached.act(Verb.START, stopped, target)
+        wait_until(
+            lambda: len(attached.poll().shards[0].serving) == 3, timeout_s=20, what="three voters that serve"
+        )
+
+
+def test_keys_are_read_through_any_endpoint_that_answers(cluster: Cluster) -> None:
+    for value in ("first", "second"):
+        assert cluster.cli("kv", "put", "greeting", value).returncode == 0
+    dead, alive = "127.0.0.1:1", cluster.config.node("n1").client_endpoint
+    with EtcdAttachment([dead, alive]) as attached:
+        table = attached.table("default")
+        wait_until(
+            lambda: len(table.history(b"greeting")) == 2, timeout_s=10, what="both revisions on this node"
+        )
+        assert [row.value for row in table.history(b"greeting")] == [b"second", b"first"]
+        assert [row.key for row in table.page(b"").rows] == [b"greeting"]
+        assert [node.name for node in attached.poll().nodes] == ["n1", "n2", "n3"]
+
+
+def test_on_a_terminal_it_shows_the_cluster_and_ends_with_q(cluster: Cluster) -> None:
+    ours, theirs = pty.openpty()
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    program = subprocess.Popen(
+        [*BOATHOUSE, "top", str(cluster.file), "--refresh", "0.2"],
+        cwd=ROOT, env=environment, stdin=theirs, stdout=theirs, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    seen = bytearray()
+
+    def shows(text: bytes) -> bool:
+        while select.select([ours], [], [], 0)[0]:
+            try:
+                seen.extend(os.read(ours, 65_536))
+            except OSError:
+                break  # the other end is closed
+        return text in seen
+
+    try:
+        wait_until(lambda: shows(b"shards 1/1 have a leader"), timeout_s=30, what="the overview")
+        os.write(ours, b"4")
+        wait_until(lambda: shows(b"n3/shard-1"), timeout_s=20, what="the replicas")
+        os.write(ours, b"q")
+        wait_until(lambda: shows(b"\x1b[?1049l") and program.poll() is not None, timeout_s=20, what="its end")
+        assert program.returncode == 0
+    finally:
+        program.kill()
+        program.wait()
+        os.close(ours)

@@ -1,0 +1,115 @@
+"""What is found wrong in a snapshot, and what is not."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.unit.tui.clusters import NODES, degraded, healthy, leaderless
+from tools.admin.diagnosis import RULES, Code, Severity, diagnose
+from tools.admin.snapshot import make_shard
+
+if TYPE_CHECKING:
+    from tools.admin.snapshot import Snapshot
+
+
+def codes(snapshot: Snapshot) -> set[tuple[Code, str]]:
+    return {(finding.code, finding.subject) for finding in diagnose(snapshot)}
+
+
+def with_replica(**changes: Any) -> Snapshot:
+    """Healthy, but for the replica of shard 1 on n2."""
+    whole = healthy()
+    first = whole.shards[0]
+    replicas = [replace(each, **changes) if each.node == "n2" else each for each in first.replicas]
+    return replace(whole, shards=[make_shard(1, replicas, NODES), *whole.shards[1:]])
+
+
+def test_nothing_is_wrong_with_a_healthy_cluster() -> None:
+    assert diagnose(healthy()) == []
+
+
+def test_a_degraded_cluster() -> None:
+    assert codes(degraded()) == {
+        (Code.NODE_DOWN, "n3"),
+        (Code.SHARD_BELOW_REPLICAS, "shard-1"),
+        (Code.SHARD_BELOW_REPLICAS, "shard-2"),
+        (Code.SHARD_BELOW_REPLICAS, "shard-3"),
+        (Code.SHARD_NO_QUORUM, "shard-4"),
+        (Code.REPLICA_TRAILS, "n2/shard-1"),
+        (Code.REPLICA_SYNC_SLOW, "n2/shard-1"),
+        (Code.PROCESS_STOPPED, "n2/shard-4"),
+        (Code.PROCESS_CRASHED, "n2/coordinator"),
+    }
+
+
+def test_the_worst_comes_first() -> None:
+    found = [finding.severity for finding in diagnose(leaderless())]
+    assert found == sorted(found, reverse=True)
+    assert found[0] is Severity.CRITICAL
+
+
+def test_a_leaderless_shard_and_why() -> None:
+    found = codes(leaderless())
+    assert {
+        (Code.SHARD_NO_LEADER, "shard-2"),
+        (Code.SHARD_NO_QUORUM, "shard-2"),
+        (Code.PROCESS_FAILED, "n2/shard-2"),
+    } <= found
+    assert (Code.REPLICA_SILENT, "n2/shard-2") not in found, "its failed process says more"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "subject"),
+    [
+        ({"fault": "row 7 is damaged"}, Code.REPLICA_FAULT, "n2/shard-1"),
+        ({"no_space": True}, Code.REPLICA_NO_SPACE, "n2/shard-1"),
+        ({"applied_index": 10_000}, Code.REPLICA_TRAILS, "n2/shard-1"),
+        ({"queued": 5_001}, Code.REPLICA_QUEUES, "n2/shard-1"),
+        ({"sync_p99_us": 100_001}, Code.REPLICA_SYNC_SLOW, "n2/shard-1"),
+        ({"wal_bytes": (256 << 20) + 1}, Code.REPLICA_WAL_LARGE, "n2/shard-1"),
+        ({"clock_skew_ms": -501}, Code.CLOCK_OFF, "n2/shard-1"),
+        ({"build_level": 2}, Code.MIXED_BUILDS, "shard-1"),
+        ({"is_answering": False}, Code.REPLICA_SILENT, "n2/shard-1"),
+    ],
+)
+def test_what_a_replica_shows(changes: dict[str, Any], code: Code, subject: str) -> None:
+    assert (code, subject) in codes(with_replica(**changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"applied_index": 11_000},
+        {"queued": 5_000},
+        {"sync_p99_us": 100_000},
+        {"clock_skew_ms": 500},
+        {"sync_p99_us": None, "queued": None, "wal_bytes": None, "clock_skew_ms": None},
+    ],
+)
+def test_what_is_within_bounds_or_unknown_is_not_wrong(changes: dict[str, Any]) -> None:
+    assert diagnose(with_replica(**changes)) == []
+
+
+def test_remedies_name_the_subject_and_the_file() -> None:
+    found = {finding.code: finding.remedy for finding in diagnose(degraded(), file="demo.yaml")}
+    assert found[Code.NODE_DOWN] == "boathouse up demo.yaml --node n3"
+    assert found[Code.PROCESS_STOPPED] == "boathouse start n2/shard-4 demo.yaml"
+
+
+def test_remedies_of_an_etcd_cluster_are_etcds() -> None:
+    found = diagnose(replace(degraded(), is_etcd=True, alarms={"n1": ["NOSPACE"]}))
+    assert found
+    assert all("boathouse" not in finding.remedy for finding in found)
+    assert any(finding.code is Code.ALARM for finding in found)
+
+
+def test_every_code_has_its_rule() -> None:
+    assert set(RULES) == set(Code)
+    for code, rule in RULES.items():
+        assert rule.meaning.endswith("."), code
+        assert rule.remedy, code
+        assert set(re.findall(r"{(\w+)}", rule.remedy)) <= {"subject", "file"}, code

@@ -1,0 +1,231 @@
+"""What is known of a cluster at one moment, as values. Who gathers them (cluster_source, etcd_source) and who shows
+them (commands, the terminal interface) agree on nothing else.
+
+A figure that nobody measures or that was not told is None, never 0. What did not answer this time keeps what it said
+last, with the time when it said so: `answered_at`, in Unix seconds like every time here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from config.process.names import ProcessName
+
+DOWN: Final = "down"
+"""Of a process: no supervisor of its node is here, though it should be."""
+ELSEWHERE: Final = "elsewhere"
+"""Of a process: another machine's business, which this one can't look into."""
+UNKNOWN: Final = "unknown"
+"""Of a process: its supervisor did not answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One node, or one member of an etcd cluster."""
+
+    name: str
+    endpoint: str
+    """host:port of its clients."""
+    is_up: bool | None
+    """Whether anything of it answers; None where nobody could tell."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """One process, as its supervisor and the operating system have it."""
+
+    name: ProcessName
+    state: str
+    """Its State, or DOWN, ELSEWHERE, UNKNOWN."""
+    pid: int | None = None
+    restarts: int | None = None
+    started_at: float | None = None
+    last_error: str = ""
+    """Why it is not running, or why it last ended by itself."""
+    log: str = ""
+    """Path of its log file, on its own machine."""
+    cpu_percent: float | None = None
+    """Of one core, since the last look."""
+    rss_bytes: int | None = None
+    answered_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replica:
+    """One replica of a shard, as it says itself. All but shard and node is unknown before it has once answered."""
+
+    shard: int
+    node: str
+    is_answering: bool = False
+    answered_at: float | None = None
+    """When it said what follows."""
+    role: str = ""
+    """leader, follower, candidate, pre-candidate, learner."""
+    leader: str = ""
+    """The node that it takes for its leader; "" for none."""
+    term: int | None = None
+    commit_index: int | None = None
+    applied_index: int | None = None
+    database_bytes: int | None = None
+    """The file and its write-ahead log."""
+    wal_bytes: int | None = None
+    disk_free_bytes: int | None = None
+    queued: int | None = None
+    """Requests that wait in it."""
+    sync_p99_us: int | None = None
+    commands_applied: int | None = None
+    """Since its process began."""
+    reads_served: int | None = None
+    """Since its process began."""
+    machine_level: int | None = None
+    build_level: int | None = None
+    clock_skew_ms: int | None = None
+    """How far its node's clock is off ours at least; negative: behind. 0 if the two may agree."""
+    no_space: bool = False
+    fault: str = ""
+    """Why it does not serve; "" if it does."""
+    voters: Sequence[str] = ()
+    """Nodes that vote in this shard, as it has applied them."""
+    learners: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    """Without boathouse's own."""
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether it says that it leads."""
+        return self.role == "leader"
+
+    @property
+    def revision(self) -> int | None:
+        """The highest of its tables' revisions; None without a table."""
+        return max((table.revision for table in self.tables), default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """One table, as the replica that is furthest has it."""
+
+    name: str
+    shard: int
+    revision: int
+    keys: int | None = None
+    compacted_revision: int | None = None
+    """None: never compacted, or not told."""
+    history: str = ""
+    """all, none, or a number of revisions; "" if not told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """One Raft group, as its replicas together have it."""
+
+    number: int
+    leader: str | None
+    """The node that leads it: as a replica says of itself, else as the answering replica of the highest term has it;
+    None if nobody knows one."""
+    term: int | None
+    replicas: Sequence[Replica]
+    """By node, in the order of the cluster."""
+    voters: Sequence[str]
+    """As the leader, or whoever is furthest, has them; without an answer, as the cluster file has them."""
+    tables: Sequence[Table] = ()
+
+    @property
+    def leading(self) -> Replica | None:
+        """The leader's replica, if it answers."""
+        for replica in self.replicas:
+            if replica.node == self.leader and replica.is_answering and replica.is_leader:
+                return replica
+        return None
+
+    @property
+    def serving(self) -> Sequence[Replica]:
+        """Voters that answer and serve."""
+        return [
+            replica
+            for replica in self.replicas
+            if replica.is_answering and not replica.fault and replica.node in self.voters
+        ]
+
+    @property
+    def majority(self) -> int:
+        """Voters that it takes to commit."""
+        return len(self.voters) // 2 + 1
+
+    def trails(self, replica: Replica) -> int | None:
+        """Entries that the leader has committed and the replica has not applied; None if either is not known."""
+        leading = self.leading
+        if leading is None or leading.commit_index is None or replica.applied_index is None:
+            return None
+        return max(0, leading.commit_index - replica.applied_index)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """All of a cluster at one moment."""
+
+    cluster: str
+    taken_at: float
+    nodes: Sequence[Node] = ()
+    processes: Sequence[Process] = ()
+    """One per process of the cluster file, node by node; none where only endpoints are known."""
+    shards: Sequence[Shard] = ()
+    problems: Sequence[str] = ()
+    """Why parts of it are unknown, a sentence each."""
+    is_etcd: bool = False
+    """A plain etcd cluster: one group, one keyspace."""
+    alarms: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By node: what its API calls an alarm."""
+
+    @property
+    def replicas(self) -> list[Replica]:
+        """Of all shards."""
+        return [replica for shard in self.shards for replica in shard.replicas]
+
+    @property
+    def tables(self) -> list[Table]:
+        """Of all shards, by name."""
+        return sorted(
+            (table for shard in self.shards for table in shard.tables), key=lambda table: table.name
+        )
+
+    def shard(self, number: int) -> Shard | None:
+        """The shard of that number."""
+        return next((shard for shard in self.shards if shard.number == number), None)
+
+    def process(self, name: ProcessName) -> Process | None:
+        """The process of that name."""
+        return next((process for process in self.processes if process.name == name), None)
+
+
+def make_shard(number: int, replicas: Sequence[Replica], planned: Sequence[str]) -> Shard:
+    """The shard that its replicas make. planned: the nodes that should vote, where no replica says."""
+    answering = [replica for replica in replicas if replica.is_answering]
+    newest = max(answering, key=lambda replica: (replica.term or 0, replica.is_leader), default=None)
+    claimant = max(
+        (replica for replica in answering if replica.is_leader),
+        key=lambda replica: replica.term or 0,
+        default=None,
+    )
+    leader = None
+    if claimant is not None and newest is not None and claimant.term == newest.term:
+        leader = claimant.node
+    elif newest is not None and newest.leader:
+        leader = newest.leader
+    told = claimant or newest
+    tables: dict[str, Table] = {}
+    for replica in replicas:
+        for table in replica.tables:
+            if table.name not in tables or table.revision > tables[table.name].revision:
+                tables[table.name] = table
+    return Shard(
+        number=number,
+        leader=leader,
+        term=newest.term if newest is not None else None,
+        replicas=tuple(replicas),
+        voters=tuple(told.voters) if told is not None and told.voters else tuple(planned),
+        tables=tuple(tables[name] for name in sorted(tables)),
+    )

@@ -1,0 +1,64 @@
+"""`boathouse top`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+import typer
+
+from tools.admin.attachment import ClusterAttachment, EtcdAttachment
+from tools.endpoints import parse_endpoints
+from tools.failure import Failed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tools.admin.attachment import Attachment
+
+PIPE_WIDTH: Final = 120
+"""Of a frame that goes to no terminal."""
+
+
+def top(file: Path | None, endpoints: str | None, *, refresh_s: float, read_only: bool, once: bool) -> None:
+    """Show a cluster until its user has seen enough, or one frame of it. Raises Failed."""
+    with _attached(file, endpoints) as attachment:
+        if once:
+            return _show_once(attachment, refresh_s)
+        if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
+            raise Failed("this is no terminal; --once prints one frame without one")
+        from tools.tui.app import Top
+
+        Top(attachment, refresh_s=refresh_s, read_only=read_only).run()
+
+
+def _attached(file: Path | None, endpoints: str | None) -> ClusterAttachment | EtcdAttachment:
+    if endpoints is not None:
+        if file is not None:
+            raise typer.BadParameter("a cluster file or endpoints, not both", param_hint="--endpoints")
+        try:
+            return EtcdAttachment(parse_endpoints(endpoints).addresses)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--endpoints") from None
+    from tools.cluster_file import read_cluster
+
+    return ClusterAttachment(read_cluster(file), str(file) if file is not None else "")
+
+
+def _show_once(attachment: Attachment, refresh_s: float) -> None:
+    from tools.tui.frame import frame
+    from tools.tui.model import Model
+
+    model = Model(file=attachment.file)
+    model.observe(attachment.poll())
+    time.sleep(refresh_s)  # rates need two looks
+    model.observe(attachment.poll())
+    scene = model.scene(time.time())
+    assert scene is not None
+    if not scene.snapshot.nodes:
+        raise Failed("\n".join(scene.snapshot.problems) or "no endpoint answers")
+    width = shutil.get_terminal_size((PIPE_WIDTH, 0)).columns if sys.stdout.isatty() else PIPE_WIDTH
+    for line in frame(scene, width):
+        typer.echo(line)

@@ -1,0 +1,27 @@
+"""One frame as plain text, for pipes, mails and watch(1). Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tools.tui.headline import headline
+from tools.tui.page import lines
+from tools.tui.views.findings import findings
+from tools.tui.views.nodes import overview
+from tools.tui.views.replicas import replicas
+from tools.tui.views.shards import shards
+from tools.tui.views.tables import tables
+
+if TYPE_CHECKING:
+    from tools.tui.scene import Scene
+
+
+def frame(scene: Scene, width: int) -> list[str]:
+    """Headline, nodes, shards, replicas, tables, and what is wrong with what mends it."""
+    made = ["  ".join(cell.text.strip() for cell in line if cell.text.strip()) for line in headline(scene)]
+    for page in (overview(scene), shards(scene), replicas(scene, ""), tables(scene)):
+        made += ["", page.title.upper(), *lines(page, width)]
+    if scene.findings:
+        made += ["", *lines(findings(scene), width), ""]
+        made += [f"{remedy}" for remedy in dict.fromkeys(finding.remedy for finding in scene.findings)]
+    return made

@@ -1,0 +1,46 @@
+"""The two lines above every view. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from tools.admin.diagnosis import Severity
+from tools.tui import units
+from tools.tui.page import BAD, DIM, GOOD, LEAD, PLAIN, WARN, Cell
+from tools.tui.scene import coverage
+from tools.tui.views.cells import STALE_S
+
+if TYPE_CHECKING:
+    from tools.tui.scene import Scene
+
+SPARK_WIDTH: Final = 16
+
+
+def headline(scene: Scene) -> tuple[list[Cell], list[Cell]]:
+    """What the cluster is and does; then whether everybody is served."""
+    snapshot = scene.snapshot
+    ops = scene.trend.now.all_operations
+    taken = datetime.fromtimestamp(snapshot.taken_at, UTC)
+    first = [
+        Cell(snapshot.cluster, LEAD),
+        Cell(_counted(len(snapshot.nodes), "node")),
+        Cell(_counted(len(snapshot.shards), "shard")),
+        Cell(f"{'-' if ops is None else units.rate(ops)} ops/s"),
+        Cell(units.sparkline(list(scene.trend.cluster), SPARK_WIDTH), GOOD),
+        Cell(f"{taken:%H:%M:%S}Z", DIM),
+    ]
+    old_s = scene.now - snapshot.taken_at
+    if old_s > STALE_S:
+        first.append(Cell(f"{units.span(old_s)} old", WARN))
+    styles = {None: GOOD, Severity.WARNING: WARN, Severity.CRITICAL: BAD}
+    second = [Cell(coverage(snapshot), styles[scene.worst])]
+    if scene.findings:
+        worst = "X" if scene.worst is Severity.CRITICAL else "!"
+        second.append(Cell(f"{worst} {_counted(len(scene.findings), 'finding')}", styles[scene.worst]))
+    second += [Cell(problem, PLAIN) for problem in snapshot.problems[:1]]
+    return first, second
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,95 @@
+"""A snapshot with all that its views need beside it: what is wrong, how it went lately, what time it is. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from tools.admin.diagnosis import Severity, diagnose
+from tools.admin.rates import Rates, rates
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tools.admin.diagnosis import Finding
+    from tools.admin.snapshot import Snapshot
+
+POINTS: Final = 60
+"""Of a sparkline at most: a minute, at a look a second."""
+
+Points = deque[float | None]
+
+
+def _points() -> Points:
+    return deque(maxlen=POINTS)
+
+
+@dataclass(slots=True)
+class Trend:
+    """The last POINTS figures of each kind, oldest first; None where one could not be told."""
+
+    cluster: Points = field(default_factory=_points)
+    """Operations per second."""
+    shards: dict[int, Points] = field(default_factory=dict)
+    """Operations per second."""
+    syncs: dict[int, Points] = field(default_factory=dict)
+    """The leader's sync p99, in microseconds."""
+    tables: dict[str, Points] = field(default_factory=dict)
+    """Revisions per second."""
+    now: Rates = field(default_factory=lambda: Rates({}, {}, {}))
+
+    def observe(self, before: Snapshot | None, after: Snapshot) -> None:
+        """Add what happened between two snapshots."""
+        if before is None:
+            return
+        self.now = now = rates(before, after)
+        self.cluster.append(now.all_operations)
+        for shard in after.shards:
+            self.shards.setdefault(shard.number, _points()).append(now.operations(shard.number))
+            leading = shard.leading
+            sync_us = leading.sync_p99_us if leading is not None else None
+            self.syncs.setdefault(shard.number, _points()).append(sync_us)
+        for table in after.tables:
+            self.tables.setdefault(table.name, _points()).append(now.revisions.get(table.name))
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """See the module."""
+
+    snapshot: Snapshot
+    findings: Sequence[Finding]
+    trend: Trend
+    now: float
+    """Unix seconds."""
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, trend: Trend, *, now: float, file: str) -> Scene:
+        """With everything that is wrong in it."""
+        return cls(snapshot, diagnose(snapshot, file=file), trend, now)
+
+    def about(self, *subjects: str) -> list[Finding]:
+        """What is wrong with these, the worst first."""
+        return [finding for finding in self.findings if finding.subject in subjects]
+
+    @property
+    def worst(self) -> Severity | None:
+        """Of everything."""
+        return max((finding.severity for finding in self.findings), default=None)
+
+
+def coverage(snapshot: Snapshot) -> str:
+    """In a line: is everybody served, and what is left to lose?"""
+    shards = snapshot.shards
+    if not shards:
+        return "no shard is known yet"
+    led = sum(shard.leader is not None and shard.leading is not None for shard in shards)
+    stuck = sum(len(shard.serving) < shard.majority for shard in shards)
+    below = sum(shard.majority <= len(shard.serving) < len(shard.voters) for shard in shards)
+    parts = [f"shards {led}/{len(shards)} have a leader"]
+    if stuck:
+        parts.append(f"{stuck} {'has' if stuck == 1 else 'have'} no quorum")
+    if below:
+        parts.append(f"{below} below {'its' if below == 1 else 'their'} replicas")
+    return ", ".join(parts)
