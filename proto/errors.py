@@ -381,6 +381,45 @@ class LeaderKeyMissing(BoathouseError):
     frame_code = 183
 
 
+# ---- tables that copy another cluster's ---------------------------------------------------------------------
+
+
+class TableReplicated(BoathouseError):
+    """The table copies one of the leader cluster, which alone takes its writes; `detail` says where that is."""
+
+    frame_code = 300
+
+
+class ReplicationRefused(BoathouseError):
+    """Base of why changes of the leader cluster's table were not applied; the copy is as it was."""
+
+    frame_code = 301
+
+
+class OtherOrigin(ReplicationRefused):
+    """They are changes of another table than the one that this one copies."""
+
+    frame_code = 302
+
+
+class ReplicationGap(ReplicationRefused):
+    """They do not begin where the copy ends; it has to be told from there on."""
+
+    frame_code = 303
+
+
+class Diverged(ReplicationRefused):
+    """They do not fit what the copy holds: it has to be replaced by a snapshot."""
+
+    frame_code = 304
+
+
+class SnapshotInterrupted(ReplicationRefused):
+    """The part is not the next one of the snapshot that is being taken over: that has to begin anew."""
+
+    frame_code = 305
+
+
 def _concrete(base: type[BoathouseError]) -> dict[int, type[BoathouseError]]:
     found: dict[int, type[BoathouseError]] = {}
     for cls in base.__subclasses__():

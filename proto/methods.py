@@ -109,6 +109,9 @@ COMMANDS: Final[dict[int, Command]] = {
     frames.TRANSFER_LEADER: Command(access=Access.LEADER),
     frames.RAISE_LEVEL: Command(access=Access.INTERNAL),
     frames.TABLE_CHANGES: Command(access=Access.REPLICA),
+    frames.REPLICATE_CHANGES: Command(access=Access.WRITE),
+    frames.REPLICATE_SNAPSHOT: Command(access=Access.WRITE),
+    frames.TABLE_PAIRS: Command(access=Access.READ),
 }
 
 
@@ -212,6 +215,13 @@ METHODS: Final[dict[str, Method]] = {
     "/regatta.v1.KV/Txn": Method(api=_R, access=Access.WRITE),
     "/regatta.v1.Cluster/MemberList": Method(api=_R, access=Access.COORDINATOR, permission=Permission.NONE),
     "/regatta.v1.Cluster/Status": Method(api=_R, access=Access.COORDINATOR, permission=Permission.NONE),
+    "/replication.v1.Metadata/Get": Method(api=_R, access=Access.COORDINATOR, permission=Permission.ROOT),
+    "/replication.v1.Log/Replicate": Method(
+        api=_R, access=Access.COORDINATOR, kind=Kind.SERVER_STREAM, permission=Permission.ROOT
+    ),
+    "/replication.v1.Snapshot/Stream": Method(
+        api=_R, access=Access.COORDINATOR, kind=Kind.SERVER_STREAM, permission=Permission.ROOT
+    ),
     "/grpc.health.v1.Health/Check": Method(api=_G, access=Access.COORDINATOR, permission=Permission.NONE),
     "/grpc.health.v1.Health/Watch": Method(
         api=_G, access=Access.COORDINATOR, kind=Kind.SERVER_STREAM, permission=Permission.NONE

@@ -76,6 +76,16 @@ ETCD: Final[Table] = {
     errors.InvariantBroken: Row(Code.INTERNAL, "boathouse: internal error: {detail}"),
     errors.Corrupt: Row(Code.DATA_LOSS, "etcdserver: corrupt cluster"),
     errors.TableContradicted: Row(Code.DATA_LOSS, "etcdserver: corrupt cluster: {detail}"),
+    errors.TableReplicated: Row(
+        Code.FAILED_PRECONDITION, "etcdserver: table is replicated from another cluster: {detail}"
+    ),
+    errors.ReplicationRefused: Row(Code.FAILED_PRECONDITION, "etcdserver: changes are not applied: {detail}"),
+    errors.OtherOrigin: Row(Code.FAILED_PRECONDITION, "etcdserver: changes of another table: {detail}"),
+    errors.ReplicationGap: Row(Code.FAILED_PRECONDITION, "etcdserver: changes are missing: {detail}"),
+    errors.Diverged: Row(Code.FAILED_PRECONDITION, "etcdserver: copy has diverged: {detail}"),
+    errors.SnapshotInterrupted: Row(
+        Code.FAILED_PRECONDITION, "etcdserver: snapshot was interrupted: {detail}"
+    ),
 }
 
 ETCD_CONCURRENCY: Final[Table] = {
@@ -131,6 +141,14 @@ REGATTA: Final[Table] = {
     errors.InvariantBroken: Row(Code.INTERNAL, "internal error: {detail}"),
     errors.Corrupt: Row(Code.DATA_LOSS, "corrupt data: {detail}"),
     errors.TableContradicted: Row(Code.DATA_LOSS, "{detail}"),
+    errors.TableReplicated: Row(
+        Code.FAILED_PRECONDITION, "table is replicated from another cluster: {detail}"
+    ),
+    errors.ReplicationRefused: Row(Code.FAILED_PRECONDITION, "changes are not applied: {detail}"),
+    errors.OtherOrigin: Row(Code.FAILED_PRECONDITION, "changes of another table: {detail}"),
+    errors.ReplicationGap: Row(Code.FAILED_PRECONDITION, "changes are missing: {detail}"),
+    errors.Diverged: Row(Code.FAILED_PRECONDITION, "copy has diverged: {detail}"),
+    errors.SnapshotInterrupted: Row(Code.FAILED_PRECONDITION, "snapshot was interrupted: {detail}"),
 }
 
 GRPC: Final[Table] = {

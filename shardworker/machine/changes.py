@@ -69,7 +69,8 @@ class Change:
     more: bool = False
     """Further edits of the same revision follow in the next Change; only history cuts a revision."""
     missing: bool = False
-    """More was changed than is kept in memory: the edits are in history, from this revision on."""
+    """More was changed than is kept in memory, or all was replaced: the edits are in history if anywhere, from this
+    revision on."""
     checksum: int | None = None
     """The table's rolling checksum after the command. None from history, which does not know it."""
 
@@ -113,6 +114,11 @@ class Recorder:
                 checksum=table.checksum,
             )
         )
+
+    def lost(self, table: TableState) -> None:
+        """The table holds something else: what led to that is not known."""
+        if table.id in self._listening:
+            self._open.append(Change(table.id, table.revision, (), missing=True, checksum=table.checksum))
 
     def committed(self) -> None:
         self._committed += self._open

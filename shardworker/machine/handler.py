@@ -37,7 +37,10 @@ class Shard(Protocol):
     @property
     def tables(self) -> TableCache: ...
 
-    def create_table(self, table: TableState) -> None:
+    def origin_of(self, table_id: int) -> int:
+        """The id of the leader cluster's table that this one copies; 0 = none."""
+
+    def create_table(self, table: TableState, origin: int = 0) -> None:
         """Begins a table, with everything that belongs to it."""
 
     def raise_level(self, level: int) -> None:
@@ -67,3 +70,6 @@ class Handler(Generic[Op]):
     """Adds the keys whose newest rows a write is going to ask for: they are fetched for a whole entry at once."""
     awaits_sweep: Callable[[Op], int | None] | None = None
     """The revision below which history must be physically gone before the write is answered; None if it need not."""
+    origin_of: Callable[[Op], int] | None = None
+    """Of a write that brings changes of a table of the leader cluster: that table's id there. It is carried out on the
+    copy of that table only, and no other write is carried out there."""

@@ -27,6 +27,8 @@ from shardworker.machine.handler import Handler, Result, TooNew
 from shardworker.machine.internal.commands import table_status
 from shardworker.machine.level import MachineLevel
 from shardworker.machine.registry import REGISTRY, Registry
+from shardworker.machine.replication import snapshot as replication_snapshot
+from shardworker.machine.replication.origins import Origins
 from shardworker.machine.snapshot import snapshot
 from shardworker.machine.table_cache import TableCache
 from shardworker.machine.tables import TableState, create_schema, load_table
@@ -95,6 +97,8 @@ class StateMachine:
     def _load(self) -> None:
         self._level = MachineLevel(self._connection, self._registry.level)
         create_schema(self._connection)
+        replication_snapshot.create_schema(self._connection)
+        self._origins = Origins(self._connection)
         self._window = ResultWindow(self._connection, self._window_limits)
         self.tables = TableCache(self._connection)
         if self._shard == CATALOG_SHARD and self.tables.get(CATALOG_ID) is None:
@@ -119,6 +123,7 @@ class StateMachine:
         self._level.committed()
         self.tables.committed()
         self._window.committed()
+        self._origins.committed()
         self._recorder.committed()
 
     def rollback(self) -> None:
@@ -126,6 +131,7 @@ class StateMachine:
         self._level.rollback()
         self.tables.rollback()
         self._window.rollback()
+        self._origins.rollback()
         self._recorder.rollback()
 
     def reload(self, connection: apsw.Connection | None = None) -> None:
@@ -217,6 +223,9 @@ class StateMachine:
             return _NO_TABLE
         if request.error is not None:
             return Result(table.revision, b"", request.error)
+        told = handler.origin_of(request.op) if handler.origin_of is not None else 0
+        if told != self._origins.of(table.id):
+            return Result(table.revision, b"", _origin_refusal(told, self._origins.of(table.id)))
         writer = self._writer(request.table_id, writers)
         writer.begin()
         assert handler.write is not None
@@ -236,9 +245,15 @@ class StateMachine:
         except errors.BoathouseError as error:
             return Result(0, b"", error)
 
-    def create_table(self, table: TableState) -> None:
+    def origin_of(self, table_id: int) -> int:
+        """For commands (handler.Shard)."""
+        return self._origins.of(table_id)
+
+    def create_table(self, table: TableState, origin: int = 0) -> None:
         """Begins a table; for commands (handler.Shard)."""
         self.tables.create(table)
+        if origin:
+            self._origins.add(table.id, origin)
         self._table_written()
 
     def raise_level(self, level: int) -> None:
@@ -366,14 +381,15 @@ class StateMachine:
         return self._window.time_ms
 
     def table_status(self) -> list[frames.TableStatus]:
-        return [table_status(table) for table in self.tables]
+        return [table_status(table, self._origins.of(table.id)) for table in self.tables]
 
     @property
     def checksum(self) -> int:
         """One number over the level and all tables' rolling checksums and revisions, for comparing replicas."""
         total = self.level
         for table in self.tables:
-            for part in (table.id, table.revision, table.compacted, table.keys, table.checksum):
+            origin = self._origins.of(table.id)
+            for part in (table.id, origin, table.revision, table.compacted, table.keys, table.checksum):
                 total = ((total ^ (part & _UNSIGNED_64)) * 0x100000001B3) & _UNSIGNED_64
         return total
 
@@ -390,6 +406,13 @@ def _read(connection: apsw.Connection, table: TableState | None, request: Parsed
         return Result(table.revision, handler.read(View(connection, table), request.op))
     except errors.BoathouseError as error:
         return Result(table.revision, b"", error)
+
+
+def _origin_refusal(told: int, origin: int) -> errors.BoathouseError:
+    if told == 0:
+        return errors.TableReplicated("write to the leader cluster")
+    copied = f"a copy of the leader cluster's table id {origin}" if origin else "no copy"
+    return errors.OtherOrigin(f"this table is {copied}, and the changes are of table id {told}")
 
 
 def _fingerprint(command: frames.Command) -> bytes:

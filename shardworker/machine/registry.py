@@ -10,6 +10,7 @@ from proto.methods import LEVEL
 from shardworker.machine.etcd import commands as etcd
 from shardworker.machine.internal import commands as internal
 from shardworker.machine.regatta import commands as regatta
+from shardworker.machine.replication import commands as replication
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,5 +27,7 @@ class Registry:
     handlers: Mapping[int, Handler[Any]]
 
 
-REGISTRY: Final = Registry(LEVEL, {**internal.HANDLERS, **etcd.HANDLERS, **regatta.HANDLERS})
+REGISTRY: Final = Registry(
+    LEVEL, {**internal.HANDLERS, **etcd.HANDLERS, **regatta.HANDLERS, **replication.HANDLERS}
+)
 """This build's."""

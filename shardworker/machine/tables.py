@@ -45,6 +45,7 @@ CREATE TABLE IF NOT EXISTS tables (
 
 
 _NUMBERS = struct.Struct("<8q")
+_ROWS = ("rev", "live", "dead")
 
 
 @dataclass(slots=True)
@@ -111,6 +112,7 @@ class TableSql:
         "live_newer",
         "live_of_many",
         "live_rows",
+        "pairs",
         "probe",
         "sample",
         "scan",
@@ -155,6 +157,9 @@ class TableSql:
             )
             for bounded in (True, False)
         }
+        self.pairs = (
+            f"SELECT l.key, l.id, r.kv FROM {live} l CROSS JOIN {rev} r ON r.id = l.id ORDER BY l.key"
+        )
         self.live_count = _both(f"SELECT count(*) FROM {live} WHERE key >= ?{{}}")
         self.live_rows = _both(f"SELECT id, create_revision, version, lease FROM {live} WHERE key >= ?{{}}")
         self.probe = _both(f"SELECT count(*) FROM (SELECT 1 FROM {live} WHERE key >= ?{{}} LIMIT ?)")
@@ -215,7 +220,16 @@ def create_schema(connection: apsw.Connection) -> None:
 
 
 def create_table(connection: apsw.Connection, table: TableState) -> None:
-    name = f"t{table.id}"
+    create_rows(connection, f"t{table.id}")
+    row = _row(table)
+    connection.execute(
+        "INSERT INTO tables VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (table.id, table.name, *row[2:], _crc(*row)),
+    )
+
+
+def create_rows(connection: apsw.Connection, name: str) -> None:
+    """The SQL tables of a table's rows, their names beginning with `name`."""
     connection.execute(
         f"CREATE TABLE {name}_rev (id INTEGER PRIMARY KEY, key BLOB NOT NULL, kv BLOB, prev INTEGER, crc INTEGER)"
         " STRICT"
@@ -227,11 +241,18 @@ def create_table(connection: apsw.Connection, table: TableState) -> None:
     connection.execute(
         f"CREATE TABLE {name}_dead (key BLOB PRIMARY KEY, id INTEGER NOT NULL) STRICT, WITHOUT ROWID"
     )
-    row = _row(table)
-    connection.execute(
-        "INSERT INTO tables VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (table.id, table.name, *row[2:], _crc(*row)),
-    )
+
+
+def drop_rows(connection: apsw.Connection, name: str) -> None:
+    """The opposite of create_rows(); no harm if there are none."""
+    for part in _ROWS:
+        connection.execute(f"DROP TABLE IF EXISTS {name}_{part}")
+
+
+def rename_rows(connection: apsw.Connection, name: str, new_name: str) -> None:
+    """Gives the SQL tables of a table's rows another name, which no others have."""
+    for part in _ROWS:
+        connection.execute(f"ALTER TABLE {name}_{part} RENAME TO {new_name}_{part}")
 
 
 def save_table(connection: apsw.Connection, table: TableState) -> None:

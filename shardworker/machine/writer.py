@@ -235,16 +235,16 @@ class Writer(View):
         self.execute(self.sql.bury_span, (first, end))
         self.execute(self.sql.drop_live[bounded], span)
         self._rows.forget()
-        crc = 0
-        for (key,) in self.execute(self.sql.changed_keys, (first, end)):
-            crc = crc32(key, crc32(varint(len(key)), crc))
+        checksum = self.table.checksum
+        for id_, (key,) in enumerate(self.execute(self.sql.changed_keys, (first, end)), first):
+            checksum = rolled(checksum, id_, crc32(key))
+        self.table.checksum = checksum
         if self._listen is not None:
             self._note_span(first, end)
         if self.table.history == 0:
             self._replaced_spans.append((first, end))
         self.table.keys -= count
         self._next_id = end
-        self._mix(first, crc)
         return Deleted(self.revision, count if op.counted else 0, prev)
 
     def _note_span(self, first: int, end: int) -> None:
@@ -272,6 +272,46 @@ class Writer(View):
         if revision > self.table.revision:
             raise errors.FutureRevision
         self.table.compacted = revision
+
+    # ---- what another cluster has changed ----------------------------------------------------------------------
+
+    def newest(self, key: bytes) -> tuple[int, int]:
+        """(create revision, version) of a key; the latter is 0 if it does not exist."""
+        found = self._rows.newest(key)
+        return found[1], found[2]
+
+    def put_stored(self, key: bytes, stored: bytes, create_revision: int, version: int, lease: int) -> None:
+        """Puts a pair as another table, whose copy this one is, has stored it."""
+        before = self._rows.newest(key)
+        prev_id, held = before[0], None
+        if before[2] == 0:
+            self.table.keys += 1
+        else:
+            assert prev_id is not None
+            if self._listen is Listen.WITH_PREVIOUS:
+                held = self._rows.stored(prev_id)
+            if self.table.history == 0:
+                self._replaced.append(prev_id)
+        id_ = self._take_id()
+        crc = crc32(stored)
+        self._rows.put(key, before, (id_, create_revision, version, lease), stored, crc)
+        self._mix(id_, crc)
+        if self._listen is not None:
+            self._edits.append(Edit(key, stored, held))
+
+    def give_up_rows(self) -> None:
+        """All rows are about to be replaced: what the entry's commands have not written yet need not be."""
+        self._rows.forget()
+        self._replaced.clear()
+        self._replaced_spans.clear()
+
+    def take_over(self, revision: int, checksum: int, keys: int) -> None:
+        """All rows were replaced by those of a snapshot at this revision; nothing older can be read."""
+        table = self.table
+        table.revision, table.checksum, table.keys = revision, checksum, keys
+        table.compacted = table.swept_floor = revision
+        table.swept_id = (revision + 1) << SUB_BITS
+        self._recorder.lost(table)
 
     # ---- transactions --------------------------------------------------------------------------------------
 
@@ -349,11 +389,16 @@ class Writer(View):
         return id_
 
     def _mix(self, id_: int, crc: int) -> None:
-        """Rolls a change into the checksum: order and position matter, and it is cheap.
-
-        The CRC sees the stored bytes, which this code wrote itself; a request's own encoding is not canonical."""
         table = self.table
-        table.checksum = ((table.checksum ^ id_) * _FNV_PRIME ^ crc) * _FNV_PRIME & _UINT64_MASK
+        table.checksum = rolled(table.checksum, id_, crc)
+
+
+def rolled(checksum: int, id_: int, crc: int) -> int:
+    """A table's checksum after one more change: order and position matter, and it is cheap.
+
+    crc: of the pair as stored, or of a deleted key; of bytes that this code wrote itself, since a request's own
+    encoding is not canonical. It depends on what was changed and not on how, so that a copy comes to the same."""
+    return ((checksum ^ id_) * _FNV_PRIME ^ crc) * _FNV_PRIME & _UINT64_MASK
 
 
 def encode_pair(key: bytes, created: bytes, modified: bytes, version: int, value: bytes, lease: int) -> bytes:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker.machine.handler import Handler, Result
+from shardworker.machine.replication.origins import read_origin
 from shardworker.machine.tables import REVISION_MAX, TableState
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ NAME_BYTES_MAX: Final = 1024
 """Of a table. What may be in a name is the coordinator's business; here it only has to fit into a row."""
 
 
-def table_status(table: TableState) -> frames.TableStatus:
+def table_status(table: TableState, origin: int) -> frames.TableStatus:
+    """origin: the leader cluster's table that it copies; 0 = none."""
     return frames.TableStatus(
         id=table.id,
         name=table.name,
@@ -26,6 +28,7 @@ def table_status(table: TableState) -> frames.TableStatus:
         history=table.history,
         keys=table.keys,
         checksum=table.checksum,
+        origin=origin,
     )
 
 
@@ -34,17 +37,17 @@ def _create_table(shard: Shard, spec: frames.TableSpec) -> Result:
     table = shard.tables.get(spec.id)
     if table is None:
         named = 0 < len(spec.name.encode()) <= NAME_BYTES_MAX
-        if not 0 < spec.id <= REVISION_MAX or not named or spec.history < -1:
+        if not 0 < spec.id <= REVISION_MAX or not named or spec.history < -1 or spec.origin > REVISION_MAX:
             raise errors.InvalidRequest("a table needs an id, a name and a history of -1 or more")
         table = TableState(spec.id, spec.name, spec.history)
-        shard.create_table(table)
-    elif (table.name, table.history) != (spec.name, spec.history):
+        shard.create_table(table, spec.origin)
+    elif (table.name, table.history, shard.origin_of(spec.id)) != (spec.name, spec.history, spec.origin):
         refusal = errors.TableContradicted(
             f"table id {spec.id} is {table.name!r} with history {table.history} already, "
             f"not {spec.name!r} with history {spec.history}"
         )
         return Result(table.revision, b"", refusal)
-    return Result(table.revision, table_status(table).SerializeToString())
+    return Result(table.revision, table_status(table, shard.origin_of(table.id)).SerializeToString())
 
 
 def _raise_level(shard: Shard, to: frames.MachineLevel) -> Result:
@@ -53,7 +56,8 @@ def _raise_level(shard: Shard, to: frames.MachineLevel) -> Result:
 
 
 def _status(view: View, op: None) -> bytes:
-    return table_status(view.table).SerializeToString()
+    origin = read_origin(view.connection, view.table.id)
+    return table_status(view.table, origin).SerializeToString()
 
 
 HANDLERS: dict[int, Handler[Any]] = {
