@@ -42,6 +42,8 @@ _METHODS: dict[type[Message], int] = {
     regatta_pb2.TxnRequest: frames.REGATTA_TXN,
     frames.TableSpec: frames.TABLE_CREATE,
     frames.MachineLevel: frames.RAISE_LEVEL,
+    frames.ReplicatedChanges: frames.REPLICATE_CHANGES,
+    frames.ReplicatedPairs: frames.REPLICATE_SNAPSHOT,
 }
 
 _READS = (rpc_pb2.RangeRequest, regatta_pb2.RangeRequest)
