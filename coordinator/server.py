@@ -28,6 +28,7 @@ from coordinator.front.json_gateway import gateway_pages, with_cors
 from coordinator.front.limits import DEFAULT
 from coordinator.front.listener import Listener
 from coordinator.front.routes import Routes, make_routes
+from coordinator.replication.source import TableSource
 from coordinator.services.etcd_calls import EtcdCalls
 from coordinator.services.etcd_cluster import EtcdCluster
 from coordinator.services.etcd_election import EtcdElection
@@ -41,6 +42,7 @@ from coordinator.services.health import Health
 from coordinator.services.reflection import Reflection
 from coordinator.services.regatta_cluster import RegattaCluster
 from coordinator.services.regatta_kv import RegattaKV
+from coordinator.services.regatta_replication import RegattaReplication
 from coordinator.shards.bounds import AnswerBudget, Bounds
 from coordinator.shards.driver import Driver
 from coordinator.shards.replica_status import ReplicaStatuses
@@ -218,6 +220,7 @@ class Coordinator:
             EtcdCluster(calls, tables, cluster, self._topology),
             EtcdMaintenance(tables, statuses, cluster),
             RegattaKV(calls, RegattaHeaders(replica_id=node.id)),
+            RegattaReplication(self._catalog, TableSource(self._driver, calls)),
             RegattaCluster(self._catalog, statuses, cluster, self._topology, node),
             EtcdLock(self._etcd, asyncio.get_running_loop()),
             EtcdElection(self._etcd, asyncio.get_running_loop()),

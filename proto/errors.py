@@ -420,6 +420,18 @@ class SnapshotInterrupted(ReplicationRefused):
     frame_code = 305
 
 
+class NoLeaderIndex(InvalidRequest):
+    """A follower cluster asked for the log from index 0 on; the first one is 1."""
+
+    frame_code = 306
+
+
+class SnapshotUnavailable(BoathouseError):
+    """A follower cluster asked for a snapshot that can't be had; `detail` names the table, and says why."""
+
+    frame_code = 307
+
+
 def _concrete(base: type[BoathouseError]) -> dict[int, type[BoathouseError]]:
     found: dict[int, type[BoathouseError]] = {}
     for cls in base.__subclasses__():

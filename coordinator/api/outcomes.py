@@ -76,6 +76,7 @@ ETCD: Final[Table] = {
     errors.InvariantBroken: Row(Code.INTERNAL, "boathouse: internal error: {detail}"),
     errors.Corrupt: Row(Code.DATA_LOSS, "etcdserver: corrupt cluster"),
     errors.TableContradicted: Row(Code.DATA_LOSS, "etcdserver: corrupt cluster: {detail}"),
+    errors.SnapshotUnavailable: Row(Code.UNAVAILABLE, "etcdserver: unable to stream from table {detail}"),
     errors.TableReplicated: Row(
         Code.FAILED_PRECONDITION, "etcdserver: table is replicated from another cluster: {detail}"
     ),
@@ -141,6 +142,10 @@ REGATTA: Final[Table] = {
     errors.InvariantBroken: Row(Code.INTERNAL, "internal error: {detail}"),
     errors.Corrupt: Row(Code.DATA_LOSS, "corrupt data: {detail}"),
     errors.TableContradicted: Row(Code.DATA_LOSS, "{detail}"),
+    errors.NoLeaderIndex: Row(
+        Code.INVALID_ARGUMENT, "invalid leaderIndex: leaderIndex must be greater than 0"
+    ),
+    errors.SnapshotUnavailable: Row(Code.UNAVAILABLE, "unable to stream from table {detail}"),
     errors.TableReplicated: Row(
         Code.FAILED_PRECONDITION, "table is replicated from another cluster: {detail}"
     ),

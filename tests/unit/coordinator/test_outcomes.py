@@ -16,6 +16,7 @@ REGATTA_ONLY = {
     errors.KeyTooLong,
     errors.ValueTooLong,
     errors.FilterNotSupported,
+    errors.NoLeaderIndex,
 }
 ETCD_ONLY = {
     errors.KeyNotFound,
