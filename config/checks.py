@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from config.paths import SOCKET_PATH_BYTES_MAX
 from config.problems import KeyPath, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from config.models import ClusterConfig, NodeConfig
 
@@ -29,6 +32,8 @@ def problems(cluster: ClusterConfig) -> Iterator[Problem]:
     yield from _node_ids(cluster)
     yield from _ports(cluster)
     yield from _tables(cluster)
+    yield from _table_nodes(cluster)
+    yield from _unix_sockets(cluster)
     yield from _timing(cluster)
     yield from _follows(cluster)
 
@@ -147,17 +152,21 @@ class _Claim:
         return str(self.lo) if self.lo == self.hi else f"{self.lo}..{self.hi}"
 
 
-def _claims(name: str, node: NodeConfig, shards: int) -> Iterator[_Claim]:
-    host = node.host
+def _claims(cluster: ClusterConfig, name: str, node: NodeConfig) -> Iterator[_Claim]:
+    host, shards = node.host, cluster.shards
     yield _Claim(host, node.client_port, node.client_port, ("nodes", name, "client_port"))
     yield _Claim(host, node.http_port, node.http_port, ("nodes", name, "http_port"))
     yield _Claim(host, node.peer_port, node.peer_port + shards - 1, ("nodes", name, "peer_port"))
+    for table, config in cluster.tables.items():
+        port = config.port_on(name)
+        if port is not None:
+            yield _Claim(host, port, port, ("tables", table, "client_port"))
 
 
 def _ports(cluster: ClusterConfig) -> Iterator[Problem]:
     earlier: list[_Claim] = []
     for name, node in cluster.nodes.items():
-        for claim in _claims(name, node, cluster.shards):
+        for claim in _claims(cluster, name, node):
             if claim.hi > 65535:
                 yield Problem(claim.path, f"{claim} goes past 65535, one port per shard; choose a lower port")
             clash = next((other for other in earlier if claim.overlaps(other)), None)
@@ -167,12 +176,51 @@ def _ports(cluster: ClusterConfig) -> Iterator[Problem]:
 
 
 def _clash_message(claim: _Claim, clash: _Claim) -> str:
+    if clash.path == claim.path:
+        return (
+            f"several nodes of one host would use {claim}; give each its own, by node: {{n1: ..., n2: ...}}"
+        )
     owner = ".".join(str(part) for part in clash.path)
     if clash.lo == clash.hi and claim.lo == claim.hi:
         return f"{claim} is already used by {owner}; choose another port"
     mine = f"{claim}, one port per shard," if claim.lo != claim.hi else f"{claim}"
     theirs = f"{clash}, one port per shard, of {owner}" if clash.lo != clash.hi else f"{clash} of {owner}"
     return f"{mine} overlaps {theirs}; choose another port"
+
+
+def _unix_sockets(cluster: ClusterConfig) -> Iterator[Problem]:
+    earlier: list[tuple[str, Path, KeyPath]] = []
+    for name, node in cluster.nodes.items():
+        asked: list[tuple[Path | None, KeyPath]] = [(node.client_socket, ("nodes", name, "client_socket"))]
+        for table, config in cluster.tables.items():
+            asked.append((config.socket_on(name), ("tables", table, "client_socket")))
+        for path, key in asked:
+            if path is None:
+                continue
+            if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
+                yield Problem(
+                    key, f"{path} is longer than the {SOCKET_PATH_BYTES_MAX} bytes of a unix socket's path"
+                )
+            for host, other, owner in earlier:
+                if other == path and not addresses(host).isdisjoint(addresses(node.host)):
+                    yield Problem(
+                        key,
+                        f"several nodes of one host would use {path}; give each its own, by node"
+                        if owner == key
+                        else f"{path} is already used by {'.'.join(map(str, owner))}; choose another path",
+                    )
+            earlier.append((node.host, path, key))
+
+
+def _table_nodes(cluster: ClusterConfig) -> Iterator[Problem]:
+    for table, config in cluster.tables.items():
+        for field, by_node in (("client_port", config.client_port), ("client_socket", config.client_socket)):
+            for node in by_node if isinstance(by_node, dict) else ():
+                if node not in cluster.nodes:
+                    yield Problem(
+                        ("tables", table, field),
+                        f"there is no node {node}; this cluster has {', '.join(cluster.nodes)}",
+                    )
 
 
 def _tables(cluster: ClusterConfig) -> Iterator[Problem]:

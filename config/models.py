@@ -38,6 +38,26 @@ def _check_history(value: object) -> object:
     raise PydanticCustomError("history", "must be all, none, or a number of revisions from 1")
 
 
+def _check_ports(value: object) -> object:
+    ports = list(value.values()) if isinstance(value, Mapping) else [value]
+    good = all(isinstance(port, int) and not isinstance(port, bool) and 1 <= port <= 65535 for port in ports)
+    if value is not None and not (good and ports):
+        raise PydanticCustomError("ports", "must be a port, or ports by node as in {n1: 2479}")
+    return value
+
+
+def _check_sockets(value: object) -> Path | dict[str, Path] | None:
+    if value is None:
+        return None
+    if isinstance(value, Mapping) and value and all(isinstance(path, str | Path) for path in value.values()):
+        return {node: _absolute(Path(path)) for node, path in value.items()}
+    if isinstance(value, str | Path):
+        return _absolute(Path(value))
+    raise PydanticCustomError(
+        "sockets", "must be a path, or paths by node as in {{n1: /run/boathouse/users}}"
+    )
+
+
 def _absolute(path: Path) -> Path:
     if "\0" in str(path):
         raise ValueError("must not hold a zero byte")
@@ -62,6 +82,7 @@ def _empty_if_none(value: object) -> object:
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Bytes = Annotated[int, Field(ge=1, lt=2**40)]
+SocketPath = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
 Milliseconds = Annotated[int, Field(ge=1, le=86_400_000)]
 
 
@@ -82,6 +103,10 @@ class NodeConfig(_Model):
     """HTTP: /metrics for Prometheus, /healthz."""
     peer_port: Port = 7101
     """First of the ports between nodes, one per shard: shard s listens on peer_port + s - 1."""
+    client_socket: SocketPath | None = None
+    """A unix socket beside client_port, for clients on this host: etcdctl --endpoints unix:///run/boathouse/n1"""
+    client_socket_mode: Literal["0600", "0660"] = "0600"
+    """Of all unix sockets of the node's clients: "0600" lets in this user alone, "0660" its group too."""
     coordinators: Annotated[int, Field(ge=1, le=64)] = 1
     """Coordinator processes, which share client_port and http_port. One uses about one core; more use more."""
 
@@ -108,6 +133,22 @@ class TableConfig(_Model):
     """Shard that holds it. Default: chosen by the catalog when the table is created."""
     history: Annotated[int | Literal["all", "none"], PlainValidator(_check_history)] = "all"
     """Revisions kept readable: all, none (only the newest), or a number of them."""
+    type: Literal["replicated", "local"] = "replicated"
+    """local: follower clusters leave it alone."""
+    owner: Annotated[str, Field(max_length=255)] = ""
+    """Whose it is, for people: shown in listings."""
+    client_port: Annotated[int | dict[str, int] | None, PlainValidator(_check_ports)] = None
+    """A port for clients of this table alone, who then need not name it: on every node, or by node, {n1: 2479}."""
+    client_socket: Annotated[Path | dict[str, Path] | None, PlainValidator(_check_sockets)] = None
+    """Likewise a unix socket: on every node, or by node."""
+
+    def port_on(self, node: str) -> int | None:
+        """Its port on a node, if it has one there."""
+        return self.client_port.get(node) if isinstance(self.client_port, dict) else self.client_port
+
+    def socket_on(self, node: str) -> Path | None:
+        """Its unix socket on a node, if it has one there."""
+        return self.client_socket.get(node) if isinstance(self.client_socket, dict) else self.client_socket
 
 
 class RaftConfig(_Model):

@@ -17,8 +17,8 @@ import uvloop
 
 from config.process.child import emit, fail, read_spec, refuse_optimized, set_up_logging
 from config.process.events import BEAT_INTERVAL_S
+from config.process.listeners import client_listeners
 from config.process.memory import give_back_large_blocks
-from config.process.names import COORDINATOR
 from coordinator.front.limits import DEFAULT
 from coordinator.server import Coordinator
 
@@ -46,7 +46,7 @@ async def _serve(spec: ProcessSpec) -> None:
             stopping.set()
 
     loop.add_reader(stdin, read_stdin)
-    sockets = {name: socket.socket(fileno=spec.sockets[name]) for name in COORDINATOR.sockets}
+    sockets = {name: socket.socket(fileno=descriptor) for name, descriptor in spec.sockets.items()}
     coordinator = Coordinator(spec.cluster, spec.cluster.node(spec.node), sockets)
     await coordinator.start()
     # What lives now lives to the end: the collector need not look at it again, and rarely at the rest, since calls
@@ -75,7 +75,8 @@ def main() -> None:
     refuse_optimized()
     set_up_logging()
     spec = read_spec("coordinator")
-    missing = [name for name in COORDINATOR.sockets if name not in spec.sockets]
+    listeners = client_listeners(spec.cluster, spec.node)
+    missing = [listener.name for listener in listeners if listener.name not in spec.sockets]
     if missing:
         fail(f"the supervisor has handed over no socket named {' or '.join(missing)}")
     give_back_large_blocks()

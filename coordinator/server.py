@@ -13,7 +13,7 @@ import zmq
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from config.process.names import CLIENT_SOCKET, HTTP_SOCKET
+from config.process.listeners import client_listeners
 from config.topology import FileTopology
 from coordinator import metrics
 from coordinator.api import outcomes
@@ -21,10 +21,11 @@ from coordinator.api.call import Api
 from coordinator.api.headers import EtcdHeaders, RegattaHeaders
 from coordinator.catalog.bootstrap import bootstrap
 from coordinator.catalog.cache import Catalog
+from coordinator.catalog.changes import TableChanges, finish_deletions
 from coordinator.catalog.tables import Tables
 from coordinator.front import http1
 from coordinator.front.front import Front
-from coordinator.front.json_gateway import gateway_pages, with_cors
+from coordinator.front.json_gateway import gateway_headers, gateway_pages, with_cors
 from coordinator.front.limits import DEFAULT
 from coordinator.front.listener import Listener
 from coordinator.front.routes import Routes, make_routes
@@ -36,13 +37,14 @@ from coordinator.services.etcd_kv import EtcdKV
 from coordinator.services.etcd_lock import EtcdLock
 from coordinator.services.etcd_maintenance import EtcdMaintenance
 from coordinator.services.etcd_pages import EtcdPages
-from coordinator.services.etcd_tables import EtcdTables
+from coordinator.services.etcd_tables import TABLE_KEY, EtcdTables
 from coordinator.services.etcd_watch import EtcdWatch
 from coordinator.services.health import Health
 from coordinator.services.reflection import Reflection
 from coordinator.services.regatta_cluster import RegattaCluster
 from coordinator.services.regatta_kv import RegattaKV
 from coordinator.services.regatta_replication import RegattaReplication
+from coordinator.services.regatta_tables import RegattaTables
 from coordinator.shards.bounds import AnswerBudget, Bounds
 from coordinator.shards.driver import Driver
 from coordinator.shards.replica_status import ReplicaStatuses
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import FileDescriptor
 
     from config import ClusterConfig, NodeConfig
+    from config.process.listeners import ClientListener
     from coordinator.api.call import Handler, Route
     from coordinator.front.limits import Limits
     from proto.internal import frames_pb2 as frames
@@ -116,7 +119,7 @@ class Coordinator:
     ) -> None:
         """Must be made on the running event loop. Nothing is accepted before start().
 
-        sockets: by name (Kind.sockets), bound; they are closed in the end."""
+        sockets: by name (config/process/listeners.py), bound; they are closed in the end."""
         self._cluster = cluster
         self._node = node
         loop = asyncio.get_running_loop()
@@ -136,7 +139,9 @@ class Coordinator:
         )
         ids = RequestIds(secrets.token_bytes(8))
         self._statuses = ReplicaStatuses(self._driver)
-        self._tables = Tables(self._driver, self._statuses, ids, shards=self._topology.shards())
+        self._tables = Tables(
+            self._driver, self._statuses, ids, shards=self._topology.shards(), named=cluster.tables
+        )
         self._catalog = Catalog(self._tables, promised=cluster.tables)
         self._calls = TableCalls(
             self._driver, self._catalog, ids, bounds, step_timeout_s=cluster.limits.read_timeout_ms / 1000
@@ -172,13 +177,22 @@ class Coordinator:
             http1.Limits(body_bytes_max=2 * max(api.message_bytes_max for api in apis.values())),
         )
         self._listeners = [
-            Listener(self._front, self._http1, sockets[CLIENT_SOCKET]),
-            Listener(self._front, self._http1, sockets[HTTP_SOCKET], only_http1=True),
+            self._listener(listener, sockets[listener.name])
+            for listener in client_listeners(cluster, node.name)
         ]
         self._bootstrap: asyncio.Task[None] | None = None
+        self._mending: asyncio.Task[None] | None = None
 
-    def _http1(self) -> asyncio.Protocol:
-        return http1.Http1Protocol(self._pages)
+    def _listener(self, listener: ClientListener, sock: socket.socket) -> Listener:
+        table = {} if listener.table is None else {TABLE_KEY: listener.table}
+        headers = gateway_headers(table)
+        return Listener(
+            self._front,
+            lambda: http1.Http1Protocol(self._pages, headers),
+            sock,
+            metadata=table,
+            only_http1=listener.only_http1,
+        )
 
     def _apis(self) -> dict[ApiName, Api]:
         request_bytes_max = self._cluster.limits.request_bytes_max
@@ -190,6 +204,9 @@ class Coordinator:
                 outcomes=outcomes.ETCD_CONCURRENCY, message_bytes_max=request_bytes_max + ETCD_HEADROOM_BYTES
             ),
             ApiName.REGATTA: Api(outcomes=outcomes.REGATTA, message_bytes_max=REGATTA_MESSAGE_BYTES_MAX),
+            ApiName.REGATTA_TABLES: Api(
+                outcomes=outcomes.REGATTA_TABLES, message_bytes_max=REGATTA_MESSAGE_BYTES_MAX
+            ),
             ApiName.GRPC: Api(outcomes=outcomes.GRPC, message_bytes_max=GRPC_MESSAGE_BYTES_MAX),
         }
 
@@ -221,6 +238,7 @@ class Coordinator:
             EtcdMaintenance(tables, statuses, cluster),
             RegattaKV(calls, RegattaHeaders(replica_id=node.id)),
             RegattaReplication(self._catalog, TableSource(self._driver, calls)),
+            RegattaTables(TableChanges(self._catalog, self._tables), self._topology),
             RegattaCluster(self._catalog, statuses, cluster, self._topology, node),
             EtcdLock(self._etcd, asyncio.get_running_loop()),
             EtcdElection(self._etcd, asyncio.get_running_loop()),
@@ -247,6 +265,7 @@ class Coordinator:
         for listener in self._listeners:
             await listener.start()
         self._bootstrap = asyncio.create_task(bootstrap(self._catalog, self._tables, self._cluster.tables))
+        self._mending = asyncio.create_task(finish_deletions(self._catalog, self._tables))
         log.info("serving", endpoint=self._node.client_endpoint, node=self._node.name)
 
     @property
@@ -262,10 +281,11 @@ class Coordinator:
         """Send clients elsewhere, let calls in flight end (at most CALLS_END_S), and let go of everything.
 
         What waits to be accepted stays in the sockets, for whoever shares them."""
-        if self._bootstrap is not None:
-            self._bootstrap.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._bootstrap
+        for task in (self._bootstrap, self._mending):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
         for listener in self._listeners:
             listener.close()
         self._health.close()

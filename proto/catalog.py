@@ -1,15 +1,20 @@
 """The catalog's rows: the tables of a cluster, as they stand in the table `_catalog` on shard 1.
 
-`tables/<name>` holds a JSON object with the table's id, shard and history, `next_id` the id that the next table gets.
+`tables/<name>` holds a JSON object with the table's id, shard and settings, `next_id` the id that the next table gets.
+A deletion replaces the row by `deleted/id/<id>`, which stays until the table's shard has deleted it too. `deleted/name/
+<name>` says of a table that the cluster file names that it was deleted by hand: no restart makes it again.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from proto.ids import ShardId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CATALOG_NAME: Final = "_catalog"
 CATALOG_ID: Final = 1
@@ -20,8 +25,15 @@ FIRST_TABLE_ID: Final = 10_001
 TABLES_PREFIX: Final = b"tables/"
 TABLES_END: Final = b"tables0"  # "/" + 1
 NEXT_ID: Final = b"next_id"
+DELETED_PREFIX: Final = b"deleted/"
+DELETED_END: Final = b"deleted0"
+_DELETED_ID: Final = DELETED_PREFIX + b"id/"
+_DELETED_NAME: Final = DELETED_PREFIX + b"name/"
 
 HistoryWord = int | Literal["all", "none"]
+
+REPLICATED: Final = "replicated"
+LOCAL: Final = "local"
 
 _NUMBERS: Final = {"all": -1, "none": 0}
 _WORDS: Final[dict[int, HistoryWord]] = {-1: "all", 0: "none"}
@@ -40,6 +52,15 @@ class TableEntry:
     shard: ShardId
     history: int = -1
     """-1 = all revisions, 0 = only the newest, n = the newest n."""
+    is_local: bool = False
+    """Whether follower clusters leave it alone."""
+    owner: str = ""
+    """Whose it is, for people."""
+
+    @property
+    def type(self) -> str:
+        """As people write it."""
+        return LOCAL if self.is_local else REPLICATED
 
     @property
     def is_reserved(self) -> bool:
@@ -49,7 +70,18 @@ class TableEntry:
     @property
     def history_word(self) -> HistoryWord:
         """The history as people write it."""
-        return _WORDS.get(self.history, self.history)
+        return history_word(self.history)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableSettings:
+    """What a table is made with; see TableEntry."""
+
+    shard: ShardId | None = None
+    """None = the shard with the least to do."""
+    history: int = -1
+    is_local: bool = False
+    owner: str = ""
 
 
 CATALOG: Final = TableEntry(CATALOG_NAME, CATALOG_ID, CATALOG_SHARD)
@@ -60,6 +92,11 @@ def history_number(word: HistoryWord) -> int:
     return _NUMBERS[word] if isinstance(word, str) else word
 
 
+def history_word(number: int) -> HistoryWord:
+    """What people write for TableEntry.history."""
+    return _WORDS.get(number, number)
+
+
 def row_key(name: str) -> bytes:
     """The key of a table's row."""
     return TABLES_PREFIX + name.encode()
@@ -67,18 +104,58 @@ def row_key(name: str) -> bytes:
 
 def encode_row(entry: TableEntry) -> bytes:
     """The value of a table's row."""
-    return json.dumps({"id": entry.id, "shard": entry.shard, "history": entry.history_word}).encode()
+    return json.dumps(_row(entry)).encode()
+
+
+def _row(entry: TableEntry) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": entry.id, "shard": entry.shard, "history": entry.history_word}
+    if entry.is_local:
+        row["type"] = LOCAL
+    if entry.owner:
+        row["owner"] = entry.owner
+    return row
 
 
 def parse_row(key: bytes, value: bytes) -> TableEntry:
     """The table of a row. Raises UnreadableRow."""
+    return _parse(value, lambda _: key.removeprefix(TABLES_PREFIX).decode())
+
+
+def deleted_id_key(table_id: int) -> bytes:
+    """The key of the row of a deletion that is not finished."""
+    return b"%s%d" % (_DELETED_ID, table_id)
+
+
+def deleted_name_key(name: str) -> bytes:
+    """The key that says that the table of this name was deleted by hand."""
+    return _DELETED_NAME + name.encode()
+
+
+def encode_deletion(entry: TableEntry) -> bytes:
+    """The value of the row of a deletion."""
+    return json.dumps(_row(entry) | {"name": entry.name}).encode()
+
+
+def parse_deleted(key: bytes, value: bytes) -> TableEntry | str:
+    """What a key below DELETED_PREFIX says: the table of an unfinished deletion, or a deleted name. Raises
+    UnreadableRow."""
+    if key.startswith(_DELETED_ID):
+        return _parse(value, lambda row: str(row["name"]))
+    if key.startswith(_DELETED_NAME):
+        return key.removeprefix(_DELETED_NAME).decode()
+    raise UnreadableRow(f"{key!r} is no key of this version")
+
+
+def _parse(value: bytes, name_of: Callable[[Any], str]) -> TableEntry:
     try:
         row: Any = json.loads(value)
         return TableEntry(
-            key.removeprefix(TABLES_PREFIX).decode(),
+            name_of(row),
             int(row["id"]),
             ShardId(int(row["shard"])),
             int(history_number(row.get("history", "all"))),
+            is_local=row.get("type") == LOCAL,
+            owner=str(row.get("owner", "")),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UnreadableRow(f"{type(error).__name__}: {error}") from None

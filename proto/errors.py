@@ -163,6 +163,24 @@ class RequestIdReused(InvalidRequestId):
     frame_code = 21
 
 
+class EmptyName(InvalidRequest):
+    """A request of the Tables service names no table."""
+
+    frame_code = 261
+
+
+class TableExists(InvalidRequest):
+    """There is a table of that name already."""
+
+    frame_code = 262
+
+
+class InvalidSettings(InvalidRequest):
+    """A table can't be made that way: its name, its shard or another setting; `detail` says what is wrong."""
+
+    frame_code = 263
+
+
 # ---- absent ------------------------------------------------------------------------------------------------
 
 
@@ -176,6 +194,12 @@ class TableNotFound(Absent):
     """No table has this name, or this shard does not hold it."""
 
     frame_code = 31
+
+
+class TableDeleted(TableNotFound):
+    """The table that had this id was deleted: its shard refuses to make it again, for good."""
+
+    frame_code = 260
 
 
 class LeaseNotFound(Absent):

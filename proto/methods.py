@@ -45,6 +45,7 @@ class ApiName(enum.Enum):
     ETCD = "etcd"
     ETCD_CONCURRENCY = "etcd's Lock and Election"
     REGATTA = "regatta"
+    REGATTA_TABLES = "the changes of Regatta's Tables"
     GRPC = "grpc"
     """gRPC's own services: health and reflection."""
 
@@ -102,6 +103,7 @@ COMMANDS: Final[dict[int, Command]] = {
     frames.REGATTA_TXN: Command(access=Access.WRITE, may_only_read=True),
     frames.REGATTA_ITERATE: Command(access=Access.READ),
     frames.TABLE_CREATE: Command(access=Access.WRITE),
+    frames.TABLE_DELETE: Command(access=Access.WRITE, since_level=1, frees_space=True),
     frames.TABLE_STATUS: Command(access=Access.READ),
     frames.REPLICA_STATUS: Command(access=Access.REPLICA),
     frames.CURSOR_NEXT: Command(access=Access.REPLICA),
@@ -175,7 +177,8 @@ class Method:
     """Whether it may wait for other clients: only its own client sets an end to that."""
 
 
-_E, _C, _R, _G = ApiName.ETCD, ApiName.ETCD_CONCURRENCY, ApiName.REGATTA, ApiName.GRPC
+_E, _C, _G = ApiName.ETCD, ApiName.ETCD_CONCURRENCY, ApiName.GRPC
+_R, _T = ApiName.REGATTA, ApiName.REGATTA_TABLES
 
 METHODS: Final[dict[str, Method]] = {
     "/etcdserverpb.KV/Range": Method(api=_E, access=Access.READ, http=("/v3/kv/range",)),
@@ -222,6 +225,9 @@ METHODS: Final[dict[str, Method]] = {
     "/replication.v1.Snapshot/Stream": Method(
         api=_R, access=Access.COORDINATOR, kind=Kind.SERVER_STREAM, permission=Permission.ROOT
     ),
+    "/regatta.v1.Tables/Create": Method(api=_T, access=Access.COORDINATOR, permission=Permission.ROOT),
+    "/regatta.v1.Tables/Delete": Method(api=_T, access=Access.COORDINATOR, permission=Permission.ROOT),
+    "/regatta.v1.Tables/List": Method(api=_R, access=Access.COORDINATOR, permission=Permission.USER),
     "/grpc.health.v1.Health/Check": Method(api=_G, access=Access.COORDINATOR, permission=Permission.NONE),
     "/grpc.health.v1.Health/Watch": Method(
         api=_G, access=Access.COORDINATOR, kind=Kind.SERVER_STREAM, permission=Permission.NONE

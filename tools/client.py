@@ -1,5 +1,5 @@
-"""A small etcd client for the command line: tries one endpoint after the other, and repeats a write only
-under the same request id, so that it is applied once."""
+"""Small clients for the command line: they try one endpoint after the other, and repeat a write only under the same
+request id, so that it is applied once."""
 
 from __future__ import annotations
 
@@ -26,16 +26,11 @@ ATTEMPT_S_MAX: Final = 5.0
 PAUSE_S: Final = 0.1
 
 
-class KvClient:
-    """One table, through any of several coordinators. Use as a context manager."""
+class Client:
+    """Unary calls to any of several coordinators. Use as a context manager."""
 
-    def __init__(
-        self, endpoints: Sequence[str], table: str | None, timeout_s: float, request_id: str | None = None
-    ) -> None:
-        """`request_id` names all writes of this client; without one each gets a random one."""
-        self._metadata = [("table", table)] if table else []
+    def __init__(self, endpoints: Sequence[str], timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._request_id = request_id
         self._channels = {
             endpoint: grpc.insecure_channel(endpoint, options=_options(endpoint)) for endpoint in endpoints
         }
@@ -46,6 +41,41 @@ class KvClient:
     def __exit__(self, *_: object) -> None:
         for channel in self._channels.values():
             channel.close()
+
+    def call(
+        self, path: str, request: Message, answer: type[M], metadata: Sequence[tuple[str, str]] = ()
+    ) -> M:
+        """Ask until an endpoint answers or the time is up; a call that may have been heard is then made again. Raises
+        Failed with the server's words."""
+        deadline_s = time.monotonic() + self._timeout_s
+        while True:
+            for endpoint, channel in self._channels.items():
+                call: grpc.UnaryUnaryMultiCallable[Message, M] = channel.unary_unary(
+                    path, type(request).SerializeToString, answer.FromString
+                )
+                remaining_s = max(0.001, deadline_s - time.monotonic())
+                attempt_s = min(remaining_s, ATTEMPT_S_MAX) if len(self._channels) > 1 else remaining_s
+                try:
+                    return call(request, timeout=attempt_s, metadata=tuple(metadata))
+                except grpc.RpcError as error:
+                    failure = error
+                    if not _may_repeat(error):
+                        raise Failed(_words(endpoint, error)) from None
+            if time.monotonic() + PAUSE_S >= deadline_s:
+                raise Failed(_words(endpoint, failure)) from None
+            time.sleep(PAUSE_S)
+
+
+class KvClient(Client):
+    """One table."""
+
+    def __init__(
+        self, endpoints: Sequence[str], table: str | None, timeout_s: float, request_id: str | None = None
+    ) -> None:
+        """`request_id` names all writes of this client; without one each gets a random one."""
+        super().__init__(endpoints, timeout_s)
+        self._metadata = [("table", table)] if table else []
+        self._request_id = request_id
 
     def range(self, request: rpc.RangeRequest) -> rpc.RangeResponse:
         return self._call("Range", request, rpc.RangeResponse, write=False)
@@ -60,27 +90,10 @@ class KvClient:
         return self._call("Txn", request, rpc.TxnResponse, write=True)
 
     def _call(self, method: str, request: Message, answer: type[M], *, write: bool) -> M:
-        """Ask until an endpoint answers or the time is up. Raises Failed with the server's words."""
         metadata = list(self._metadata)
         if write:
             metadata.append(("boathouse-request-id", self._request_id or secrets.token_hex(16)))
-        deadline_s = time.monotonic() + self._timeout_s
-        while True:
-            for endpoint, channel in self._channels.items():
-                call: grpc.UnaryUnaryMultiCallable[Message, M] = channel.unary_unary(
-                    f"/etcdserverpb.KV/{method}", type(request).SerializeToString, answer.FromString
-                )
-                remaining_s = max(0.001, deadline_s - time.monotonic())
-                attempt_s = min(remaining_s, ATTEMPT_S_MAX) if len(self._channels) > 1 else remaining_s
-                try:
-                    return call(request, timeout=attempt_s, metadata=tuple(metadata))
-                except grpc.RpcError as error:
-                    failure = error
-                    if not _may_repeat(error):
-                        raise Failed(_words(endpoint, error)) from None
-            if time.monotonic() + PAUSE_S >= deadline_s:
-                raise Failed(_words(endpoint, failure)) from None
-            time.sleep(PAUSE_S)
+        return self.call(f"/etcdserverpb.KV/{method}", request, answer, metadata)
 
 
 def _options(endpoint: str) -> list[tuple[str, int]]:

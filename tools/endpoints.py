@@ -1,4 +1,4 @@
-"""Where coordinators are, as a user writes it: host:port, several with commas between. Pure."""
+"""Where coordinators are, as a user writes it: host:port or unix:///path, several with commas between. Pure."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import ipaddress
 import re
 from typing import Final
 
+_UNIX: Final = "unix://"
+
 _ENDPOINT: Final = re.compile(r"(?P<host>\[[0-9a-fA-F:.%\w]+\]|[^\s/:\[\]]+):(?P<port>[0-9]{1,5})")
 
 
 def parse_endpoints(text: str) -> list[str]:
-    """host:port of each. `http://` before it and a slash behind it are fine, as etcdctl takes them.
+    """Of each host:port, or unix:///path as it is. `http://` before host:port and a slash behind it are fine, as
+    etcdctl takes them.
 
     Raises ValueError with what is wrong, in words."""
     endpoints = [_parse(part.strip()) for part in text.split(",") if part.strip()]
@@ -22,6 +25,10 @@ def parse_endpoints(text: str) -> list[str]:
 def _parse(text: str) -> str:
     if text.startswith("https://"):
         raise ValueError(f"{text}: boathouse does not speak TLS yet; use http:// or no scheme")
+    if text.startswith(_UNIX):
+        if not text.startswith(f"{_UNIX}/"):
+            raise ValueError(f"{text!r}: a unix socket is given by its whole path, {_UNIX}/path")
+        return text
     endpoint = text.removeprefix("http://").removesuffix("/")
     match = _ENDPOINT.fullmatch(endpoint)
     if match is None:
@@ -32,7 +39,9 @@ def _parse(text: str) -> str:
 
 
 def is_loopback(endpoint: str) -> bool:
-    """Whether host:port is on this machine for sure."""
+    """Whether an endpoint is on this machine for sure."""
+    if endpoint.startswith(_UNIX):
+        return True
     host = endpoint.rpartition(":")[0].strip("[]")
     if host == "localhost":
         return True

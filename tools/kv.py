@@ -32,7 +32,10 @@ TxnFileArgument = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="
 EndpointOption = Annotated[
     str,
     typer.Option(
-        "--endpoint", "-e", envvar="BOATHOUSE_ENDPOINT", help="host:port; several with commas between."
+        "--endpoint",
+        "-e",
+        envvar="BOATHOUSE_ENDPOINT",
+        help="host:port or unix:///path; several with commas between.",
     ),
 ]
 TableOption = Annotated[
@@ -235,17 +238,23 @@ class _Read:
         return client.range(rpc.RangeRequest(key=first, range_end=range_end, **self._options))  # type: ignore[arg-type]
 
 
+def given_endpoints(endpoint: str) -> list[str]:
+    """What --endpoint says."""
+    from tools.endpoints import parse_endpoints
+
+    try:
+        return parse_endpoints(endpoint)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--endpoint") from None
+
+
 def open_client(
     endpoint: str, table: str | None, timeout_s: float, request_id: str | None = None
 ) -> KvClient:
     """A client for what --endpoint, --table and --timeout say."""
     from tools.client import KvClient
-    from tools.endpoints import parse_endpoints
 
-    try:
-        endpoints = parse_endpoints(endpoint)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--endpoint") from None
+    endpoints = given_endpoints(endpoint)
     for option, text in (("--table", table), ("--request-id", request_id)):
         if text and not (text.isascii() and text.isprintable()):
             raise typer.BadParameter(

@@ -27,8 +27,8 @@ class Kind:
     """The numbers of its processes on a node, ascending; None for one that is alone and has none."""
     is_replica: bool = False
     """Its number is a shard, and it answers questions about that shard."""
-    sockets: tuple[str, ...] = ()
-    """Names of the listening sockets that the supervisor hands it, `ProcessSpec.sockets`."""
+    accepts_clients: bool = False
+    """The supervisor hands it the node's listening sockets (listeners.py) as `ProcessSpec.sockets`."""
     hands_over: bool = False
     """At a planned restart its successor starts before it stops: several of them can live at once."""
 
@@ -45,11 +45,6 @@ def _coordinators(cluster: ClusterConfig, node: str) -> tuple[int | None, ...]:
     return (None,) if count == 1 else tuple(range(1, count + 1))
 
 
-CLIENT_SOCKET: Final = "client"
-"""The listening socket of client_port."""
-HTTP_SOCKET: Final = "http"
-"""The listening socket of http_port."""
-
 SHARDWORKER: Final = Kind("shardworker", stem="shard", stop_rank=1, numbers=_shards, is_replica=True)
 # Coordinators go before workers: they drain calls that any node's worker may have to answer.
 COORDINATOR: Final = Kind(
@@ -57,7 +52,7 @@ COORDINATOR: Final = Kind(
     stem="coordinator",
     stop_rank=0,
     numbers=_coordinators,
-    sockets=(CLIENT_SOCKET, HTTP_SOCKET),
+    accepts_clients=True,
     hands_over=True,
 )
 KINDS: Final = (SHARDWORKER, COORDINATOR)

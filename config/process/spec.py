@@ -20,7 +20,7 @@ class ProcessSpec(BaseModel):
     number: int | None = None
     """Its number within kind and node: the shard of a replica; None if it is alone."""
     sockets: dict[str, int] = {}
-    """Listening sockets that it inherits, by name (Kind.sockets): descriptors that are open when it starts. They are
+    """Listening sockets that it inherits, by name (listeners.py): descriptors that are open when it starts. They are
     bound and listening already, other processes may accept from them too, and they outlive it."""
 
     @model_validator(mode="after")

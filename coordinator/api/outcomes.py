@@ -43,6 +43,7 @@ ETCD: Final[Table] = {
     ),
     errors.Absent: Row(Code.NOT_FOUND, "etcdserver: not found: {detail}"),
     errors.TableNotFound: Row(Code.NOT_FOUND, "etcdserver: table not found"),
+    errors.TableDeleted: Row(Code.NOT_FOUND, "etcdserver: table not found"),
     errors.LeaseNotFound: Row(Code.NOT_FOUND, "etcdserver: requested lease not found"),
     errors.CursorNotFound: Row(Code.UNAVAILABLE, "etcdserver: leader changed"),
     errors.MethodNotServed: Row(Code.UNIMPLEMENTED, "{detail}"),
@@ -118,6 +119,10 @@ REGATTA: Final[Table] = {
     errors.RequestIdReused: Row(Code.INVALID_ARGUMENT, "boathouse-request-id belongs to another request"),
     errors.Absent: Row(Code.NOT_FOUND, "not found: {detail}"),
     errors.TableNotFound: Row(Code.NOT_FOUND, "table not found"),
+    errors.TableDeleted: Row(Code.NOT_FOUND, "table not found"),
+    errors.EmptyName: Row(Code.INVALID_ARGUMENT, "name must be set"),
+    errors.TableExists: Row(Code.INVALID_ARGUMENT, "table already exists"),
+    errors.InvalidSettings: Row(Code.INVALID_ARGUMENT, "{detail}"),
     errors.CursorNotFound: Row(Code.UNAVAILABLE, "request aborted"),
     errors.MethodNotServed: Row(Code.UNIMPLEMENTED, "{detail}"),
     errors.OutOfRange: Row(Code.OUT_OF_RANGE, "{detail}"),
@@ -154,6 +159,22 @@ REGATTA: Final[Table] = {
     errors.ReplicationGap: Row(Code.FAILED_PRECONDITION, "changes are missing: {detail}"),
     errors.Diverged: Row(Code.FAILED_PRECONDITION, "copy has diverged: {detail}"),
     errors.SnapshotInterrupted: Row(Code.FAILED_PRECONDITION, "snapshot was interrupted: {detail}"),
+}
+
+REGATTA_TABLES: Final[Table] = {
+    # Create and Delete answer a shard in trouble with FAILED_PRECONDITION, where every other method of Regatta says
+    # UNAVAILABLE, and an unknown table with INVALID_ARGUMENT.
+    **{
+        error: Row(Code.FAILED_PRECONDITION, row.text)
+        if row.code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED)
+        else row
+        for error, row in REGATTA.items()
+    },
+    errors.TableNotFound: Row(Code.INVALID_ARGUMENT, "table not found"),
+    errors.TableDeleted: Row(Code.INVALID_ARGUMENT, "table not found"),
+    errors.MessageTooLarge: REGATTA[errors.MessageTooLarge],
+    # From a coordinator that stops: another one serves the call.
+    errors.ShuttingDown: REGATTA[errors.ShuttingDown],
 }
 
 GRPC: Final[Table] = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from proto import errors
-from proto.catalog import history_number
+from proto.catalog import LOCAL, TableSettings, history_number
 from proto.ids import ShardId
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ log = structlog.get_logger()
 
 
 async def bootstrap(catalog: Catalog, tables: Tables, wanted: Mapping[str, TableConfig]) -> None:
-    """Make the tables that the cluster file names, unless they exist. Returns when all of them do.
+    """Make the tables that the cluster file names, unless they exist or were deleted by hand. Returns when all of them
+    do.
 
     Tried again for as long as it takes: there may be no quorum yet."""
     is_first = True
@@ -54,17 +55,24 @@ async def _add_missing(catalog: Catalog, tables: Tables, wanted: Mapping[str, Ta
         contents = await catalog.load(linearizable=True)
         if await tables.restore(contents):
             continue
-        missing = [name for name in wanted if name not in contents.entries and name not in refused]
+        passed_over = contents.entries.keys() | contents.deleted_names | refused
+        missing = [name for name in wanted if name not in passed_over]
         if not missing:
             return
         # Those with a shard of their own first, so that the others can be spread over the rest.
         name = min(missing, key=lambda name: (wanted[name].shard is None, name))
-        shard, history = wanted[name].shard, history_number(wanted[name].history)
         try:
-            lost += not await tables.add(
-                name, shard=ShardId(shard) if shard else None, history=history, seen=contents
-            )
+            lost += await tables.add(name, _settings(wanted[name]), seen=contents) is None
         except errors.TableContradicted as error:
             log.error("a table is not made", table=name, reason=error.detail)
             refused.add(name)
     raise errors.NoLeader("other coordinators kept changing the catalog")
+
+
+def _settings(table: TableConfig) -> TableSettings:
+    return TableSettings(
+        shard=ShardId(table.shard) if table.shard else None,
+        history=history_number(table.history),
+        is_local=table.type == LOCAL,
+        owner=table.owner,
+    )

@@ -137,8 +137,10 @@ class Catalog:
             if not self._is_confirmed(entry):
                 try:
                     await self._confirm(entry)
-                except errors.TableContradicted as error:
+                except (errors.TableContradicted, errors.TableDeleted) as error:
                     log.error("a table is not served", table=entry.name, reason=error.detail)
+                except errors.TableNotFound:
+                    continue  # it was deleted meanwhile
 
     async def _confirmed(self, entry: TableEntry, deadline: float) -> TableEntry:
         """The entry, once its shard has the table; everybody who waits for the same one waits together."""

@@ -10,6 +10,7 @@ import binascii
 import math
 import re
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from coordinator.front.compression import ENCODINGS
@@ -32,6 +33,8 @@ TEXT_BYTES_MAX: Final = 8 << 10
 """Of a status's text. Clients refuse lists of headers beyond 8 to 16 KB, and would then show nothing of it."""
 
 ACCEPT_ENCODING: Final = ",".join(ENCODINGS)
+
+NO_METADATA: Final[Mapping[str, str]] = MappingProxyType({})
 
 # ---- request headers -------------------------------------------------------------------------------------------------
 
@@ -63,8 +66,9 @@ _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])").fullmatch
 _NOT_METADATA: Final = frozenset({"te", "content-type", "content-length"})
 
 
-def read_head(fields: Fields, limits: Limits) -> RequestHead:
-    """The head of a call, from the fields of a well-formed request but its timeout."""
+def read_head(fields: Fields, limits: Limits, defaults: Mapping[str, str] = NO_METADATA) -> RequestHead:
+    """The head of a call, from the fields of a well-formed request but its timeout. defaults: metadata that it has
+    unless it says otherwise."""
     method = content_type = b""
     path, encoding, refusal = "", IDENTITY, None
     metadata: dict[str, str] = {}
@@ -86,6 +90,8 @@ def read_head(fields: Fields, limits: Limits) -> RequestHead:
             if name.endswith("-bin") and not is_base64(value):
                 refusal = Refusal(code=Code.INTERNAL, text=f"metadata {name} is no base64")
             metadata.setdefault(name, value)
+    for name, value in defaults.items():
+        metadata.setdefault(name, value)
     if encoding not in ENCODINGS:
         refusal = Refusal(
             code=Code.UNIMPLEMENTED,

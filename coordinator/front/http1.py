@@ -25,6 +25,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Final, cast
 from urllib.parse import unquote, urlsplit
 
@@ -35,6 +36,7 @@ Header = tuple[str, str]
 
 TEXT: Final[Header] = ("Content-Type", "text/plain; charset=utf-8")
 CLOSE: Final[Header] = ("Connection", "close")
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 log = structlog.get_logger()
 
@@ -170,8 +172,10 @@ class _Refused(Exception):
 class Http1Protocol(asyncio.Protocol):
     """One client's connection. A listener may have read its first bytes before: it gives them to data_received."""
 
-    def __init__(self, pages: Pages) -> None:
+    def __init__(self, pages: Pages, default_headers: Mapping[str, str] = NO_HEADERS) -> None:
+        """default_headers: what a request says unless it says otherwise, by lower-case name."""
         self._pages = pages
+        self._default_headers = default_headers
         self._limits = pages.limits
         self._loop = asyncio.get_running_loop()
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes_max)
@@ -290,7 +294,7 @@ class Http1Protocol(asyncio.Protocol):
     def _start_answer(self) -> None:
         head, self._head = self._head, None
         assert head is not None
-        request = _as_request(head, bytes(self._body))
+        request = _as_request(head, bytes(self._body), self._default_headers)
         self._body.clear()
         self._wait(_State.ANSWERING, None)
         self._answer = self._loop.create_task(self._give_answer(request))
@@ -430,7 +434,7 @@ class Http1Protocol(asyncio.Protocol):
                 self._cut()
 
 
-def _as_request(head: h11.Request, body: bytes) -> Request:
+def _as_request(head: h11.Request, body: bytes, defaults: Mapping[str, str]) -> Request:
     """Raises _Refused."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in head.headers:
@@ -444,6 +448,6 @@ def _as_request(head: h11.Request, body: bytes) -> Request:
         method=head.method.decode("ascii"),
         path=unquote(target.path),
         query=target.query,
-        headers=headers,
+        headers={**defaults, **headers},
         body=body,
     )

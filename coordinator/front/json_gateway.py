@@ -201,6 +201,11 @@ class _Endpoint:
         return row.code, row.text
 
 
+def gateway_headers(metadata: Metadata) -> dict[str, str]:
+    """The headers that stand for this metadata."""
+    return {f"{_METADATA_PREFIX}{name}": value for name, value in metadata.items()}
+
+
 def _metadata(request: Request) -> Metadata:
     """What gRPC would have heard: `Grpc-Metadata-X: v` as x, and the token. The mark says that this is no TLS client
     of its own, so that nobody takes the gateway's certificate for the user's."""

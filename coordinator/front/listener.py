@@ -6,16 +6,18 @@ One port serves HTTP/2 (said by ALPN, or by its preface with prior knowledge) an
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING, cast
 
+from coordinator.front.grpc_wire import NO_METADATA
 from coordinator.front.http2.frames import PREFACE
 from coordinator.front.session import Session
 
 if TYPE_CHECKING:
-    import socket
     import ssl
     from collections.abc import Callable
 
+    from coordinator.api.call import Metadata
     from coordinator.front.front import Front
 
 BACKLOG = 4_096
@@ -31,22 +33,26 @@ class Listener:
         http1: Callable[[], asyncio.Protocol],
         sock: socket.socket,
         *,
+        metadata: Metadata = NO_METADATA,
         tls: ssl.SSLContext | None = None,
         only_http1: bool = False,
     ) -> None:
         """sock listens already, perhaps in other processes too; it is closed by close() here, not there. http1 makes
-        what serves a connection that does not speak HTTP/2. tls offers h2 and http/1.1 by ALPN."""
+        what serves a connection that does not speak HTTP/2. metadata: what gRPC calls have unless they say otherwise.
+        tls offers h2 and http/1.1 by ALPN."""
         self._front = front
         self._http1 = http1
         self._socket = sock
+        self._metadata = metadata
         self._tls = tls
         self._only_http1 = only_http1
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
         """Accept from now on."""
-        limits = self._front.limits
-        self._server = await self._front.loop.create_server(
+        limits, loop = self._front.limits, self._front.loop
+        create = loop.create_unix_server if self._socket.family == socket.AF_UNIX else loop.create_server
+        self._server = await create(
             self._greet,
             sock=self._socket,
             ssl=self._tls,
@@ -55,7 +61,7 @@ class Listener:
         )
 
     def _greet(self) -> asyncio.Protocol:
-        return Greeter(self._front, self._http1, only_http1=self._only_http1)
+        return Greeter(self._front, self._http1, metadata=self._metadata, only_http1=self._only_http1)
 
     def close(self) -> None:
         """Accept no more here. What waits to be accepted is left to the other processes that have the socket."""
@@ -67,9 +73,12 @@ class Listener:
 class Greeter(asyncio.Protocol):
     """A connection of which it is not known yet what it speaks."""
 
-    def __init__(self, front: Front, http1: Callable[[], asyncio.Protocol], *, only_http1: bool) -> None:
+    def __init__(
+        self, front: Front, http1: Callable[[], asyncio.Protocol], *, metadata: Metadata, only_http1: bool
+    ) -> None:
         self._front = front
         self._http1 = http1
+        self._metadata = metadata
         self._only_http1 = only_http1
         self._transport: asyncio.Transport | None = None
         self._heard = b""
@@ -93,7 +102,7 @@ class Greeter(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._heard += data
         if self._heard.startswith(PREFACE):
-            self._become(Session(self._front))
+            self._become(Session(self._front, self._metadata))
         elif not PREFACE.startswith(self._heard):
             self._become(self._http1())
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import socket
+import struct
 from typing import TYPE_CHECKING, Final, cast
 
 import structlog
@@ -25,6 +27,7 @@ from coordinator.front.http2.frames import ErrorCode
 from coordinator.front.http2.streams import State
 
 if TYPE_CHECKING:
+    from coordinator.api.call import Metadata
     from coordinator.front.front import Front
     from coordinator.front.grpc_wire import RequestHead
     from coordinator.front.http2.connection import Event
@@ -36,17 +39,21 @@ LINGER_S: Final = 1.0
 """What the peer has sent until it knows of the end is read for so long: closing on unread bytes would reset the
 connection, and take the last answers with it."""
 
+_CREDENTIALS: Final = struct.Struct("3i")
+"""struct ucred: process, user, group."""
+
 log = structlog.get_logger()
 
 
 class Session(asyncio.Protocol):
     """One client's connection."""
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: Front, metadata: Metadata) -> None:
+        """metadata: what all calls of the connection have unless they say otherwise."""
         self.front = front
         self.peer = ""
         self.connection: Connection[RequestHead] = Connection(
-            functools.partial(grpc_wire.read_head, limits=front.limits),
+            functools.partial(grpc_wire.read_head, limits=front.limits, defaults=metadata),
             front.limits,
             front.room.tally,
             varying=grpc_wire.TIMEOUT_FIELD,
@@ -340,4 +347,8 @@ def _address(transport: asyncio.Transport) -> str:
     if isinstance(address, tuple) and len(address) >= 2:
         host, port = address[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family == socket.AF_UNIX:
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        return f"unix:{_CREDENTIALS.unpack(credentials)[0]}"  # its process, as what tells clients apart
     return "unknown"

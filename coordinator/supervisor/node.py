@@ -59,7 +59,7 @@ class NodeSupervisor:
         """Where replicas had made their unix sockets when they said that they were ready."""
         self._children: dict[str, Child] = {}
         for name in processes_of(cluster, node):
-            handed = {socket: sockets.descriptors[socket] for socket in name.kind.sockets}
+            handed = sockets.descriptors if name.kind.accepts_clients else {}
             self._children[name.local] = Child(
                 name,
                 command(name),
@@ -168,7 +168,7 @@ class NodeSupervisor:
         if self.down_asked.is_set():
             raise ValueError(f"node {self.node} is going down")
         self.down_done.clear()
-        if child.name.kind.sockets:
+        if child.name.kind.accepts_clients:
             self._sockets.listen()
         await child.start()
 
@@ -181,8 +181,8 @@ class NodeSupervisor:
             path = self._cluster.worker_socket(self.node, name.shard)
             if path.exists():
                 self._unix_sockets[name] = path
-        if name.kind.sockets and report.state in _DOWN:
-            users = [child for child in self.children if child.name.kind.sockets]
+        if name.kind.accepts_clients and report.state in _DOWN:
+            users = [child for child in self.children if child.name.kind.accepts_clients]
             if all(child.state in _DOWN for child in users):
                 self._sockets.refuse()
         self._on_change(report)

@@ -1,9 +1,9 @@
 """The listening sockets of a node, which its supervisor owns.
 
-The client and the HTTP port are bound once, before anything starts, and handed to the coordinators as inherited
-descriptors. All coordinators of a node accept from the same socket, and while one dies or is replaced the kernel keeps
-new connections waiting for the next: none is refused as long as one coordinator lives or is about to. Only when all of
-them are down for good the node says so, by refusing.
+Where clients are listened to, ports and unix sockets (config/process/listeners.py), is bound once, before anything
+starts, and handed to the coordinators as inherited descriptors. All coordinators of a node accept from the same socket,
+and while one dies or is replaced the kernel keeps new connections waiting for the next: none is refused as long as one
+coordinator lives or is about to. Only when all of them are down for good the node says so, by refusing.
 
 The ports between nodes are bound by the workers themselves (ZeroMQ takes no foreign socket) and only tried here, so
 that a taken port is one line and not a restart loop."""
@@ -14,22 +14,28 @@ import contextlib
 import errno
 import os
 import socket
-from typing import TYPE_CHECKING, Final, Self
+import stat
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from config.process.names import CLIENT_SOCKET, HTTP_SOCKET
+from config.process.listeners import client_listeners
 from coordinator.supervisor.refusal import StartRefused
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from config import ClusterConfig
 
 BACKLOG: Final = 4096
 """Connections that may wait to be accepted; the kernel's net.core.somaxconn may set a lower bound."""
 
+PROBE_S: Final = 1.0
+"""How long it may take to find out whether somebody listens at a unix socket."""
+
 
 class NodeSockets:
     """The bound sockets of one node, by their names in ProcessSpec.sockets. Not listening until told to."""
 
-    def __init__(self, ports: dict[str, _Port]) -> None:
+    def __init__(self, ports: dict[str, _Listening]) -> None:
         self._ports = ports
 
     @classmethod
@@ -38,14 +44,17 @@ class NodeSockets:
         config = cluster.node(node)
         with contextlib.ExitStack() as undo:
             ports = {}
-            for name, key, number in (
-                (CLIENT_SOCKET, "client_port", config.client_port),
-                (HTTP_SOCKET, "http_port", config.http_port),
-            ):
-                ports[name] = _Port(config.host, number, f"nodes.{node}.{key}")
-                undo.callback(ports[name].close)
+            for listener in client_listeners(cluster, node):
+                place: _Place = (
+                    _Port(config.host, listener.port, listener.key)
+                    if listener.path is None
+                    else _UnixSocket(listener.path, int(config.client_socket_mode, 8), listener.key)
+                )
+                ports[listener.name] = _Listening(place)
+                undo.callback(ports[listener.name].close)
             for shard in cluster.shards_of(node):
-                _Port(config.host, config.peer_port + shard - 1, f"nodes.{node}.peer_port").close()
+                place = _Port(config.host, config.peer_port + shard - 1, f"nodes.{node}.peer_port")
+                _Listening(place).close()
             undo.pop_all()
         return cls(ports)
 
@@ -72,13 +81,26 @@ class NodeSockets:
             port.close()
 
 
-class _Port:
-    """One port that is ours, under one descriptor for as long as we live."""
+class _Place(Protocol):
+    """Where a socket can be bound."""
 
-    def __init__(self, host: str, number: int, key: str) -> None:
+    def bound(self) -> socket.socket:
+        """Bound and not listening. Raises StartRefused."""
+
+    def refusal(self, error: OSError) -> StartRefused:
+        """Why it can't be had, in words."""
+
+    def give_up(self) -> None:
+        """Nothing of ours is bound there any more: leave no trace."""
+
+
+class _Listening:
+    """One socket that is ours, under one descriptor for as long as we live."""
+
+    def __init__(self, place: _Place) -> None:
         """Bind it. Raises StartRefused."""
-        self._host, self._number, self._key = host, number, key
-        self._socket = self._bound()
+        self._place = place
+        self._socket = place.bound()
         self._is_bound, self._listens = True, False
 
     @property
@@ -93,7 +115,7 @@ class _Port:
         try:
             self._socket.listen(BACKLOG)
         except OSError as error:
-            raise self._refusal(error) from None
+            raise self._place.refusal(error) from None
         self._listens = True
 
     def refuse(self) -> None:
@@ -109,13 +131,21 @@ class _Port:
 
     def close(self) -> None:
         self._socket.close()
+        self._place.give_up()
 
     def _bind_again(self) -> None:
-        with self._bound() as fresh:
+        with self._place.bound() as fresh:
             os.dup2(fresh.fileno(), self.descriptor, inheritable=False)
         self._is_bound = True
 
-    def _bound(self) -> socket.socket:
+
+class _Port:
+    """A TCP port."""
+
+    def __init__(self, host: str, number: int, key: str) -> None:
+        self._host, self._number, self._key = host, number, key
+
+    def bound(self) -> socket.socket:
         """SO_REUSEADDR, so that connections of an earlier run which are winding down don't count; a living listener
         does."""
         try:
@@ -124,7 +154,7 @@ class _Port:
             )[0]
             bound = socket.socket(family, kind, protocol)
         except OSError as error:
-            raise self._refusal(error) from None
+            raise self.refusal(error) from None
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
@@ -132,11 +162,75 @@ class _Port:
             bound.setblocking(False)
         except OSError as error:
             bound.close()
-            raise self._refusal(error) from None
+            raise self.refusal(error) from None
         return bound
 
-    def _refusal(self, error: OSError) -> StartRefused:
+    def refusal(self, error: OSError) -> StartRefused:
         return StartRefused(f"{self._host}:{self._number} ({self._key}) {_why_not(error, self._number)}")
+
+    def give_up(self) -> None:
+        """A port is given up with its socket."""
+
+
+class _UnixSocket:
+    """A unix socket, of the file system."""
+
+    def __init__(self, path: Path, mode: int, key: str) -> None:
+        self._path, self._mode, self._key = path, mode, key
+        self._ours: os.stat_result | None = None
+
+    def bound(self) -> socket.socket:
+        """In the place of one that was left behind, by us or by an earlier run; a living listener's stays."""
+        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._clear()
+            bound.bind(str(self._path))
+            # Nobody is let in before the mode says so: nothing listens yet.
+            self._path.chmod(self._mode)
+            self._ours = self._path.lstat()
+            bound.setblocking(False)
+        except OSError as error:
+            bound.close()
+            raise self.refusal(error) from None
+        return bound
+
+    def _clear(self) -> None:
+        """Raises OSError if something is there that nobody left behind."""
+        try:
+            found = self._path.lstat()
+        except FileNotFoundError:
+            return
+        if not stat.S_ISSOCK(found.st_mode):
+            raise FileExistsError(errno.EEXIST, "there is a file of that name")
+        if not self._is_ours(found):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.settimeout(PROBE_S)
+                try:
+                    probe.connect(str(self._path))
+                except ConnectionRefusedError:
+                    pass
+                else:
+                    raise OSError(errno.EADDRINUSE, "somebody listens there")
+        self._path.unlink()
+
+    def _is_ours(self, found: os.stat_result) -> bool:
+        return self._ours is not None and os.path.samestat(found, self._ours)
+
+    def refusal(self, error: OSError) -> StartRefused:
+        if error.errno == errno.EADDRINUSE:
+            why = "is already in use; stop that, or choose another path"
+        elif error.errno == errno.EEXIST:
+            why = "is a file already, and no socket; remove it, or choose another path"
+        elif error.errno == errno.ENOENT:
+            why = "lies in a folder that does not exist; make it, or choose another path"
+        else:
+            why = f"can't be used: {error.strerror}"
+        return StartRefused(f"{self._path} ({self._key}) {why}")
+
+    def give_up(self) -> None:
+        with contextlib.suppress(OSError):
+            if self._is_ours(self._path.lstat()):
+                self._path.unlink()
 
 
 def _numeric(host: str) -> str:

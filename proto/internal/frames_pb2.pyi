@@ -54,6 +54,8 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     """body: TransferLeader; answered once that peer is asked, which then campaigns"""
     RAISE_LEVEL: _Method.ValueType  # 46
     """body: MachineLevel; proposed by the leader itself, never taken from a client"""
+    TABLE_DELETE: _Method.ValueType  # 120
+    """body: TableSpec of id and name; the id is dead from then on, also if repeated"""
     TABLE_CHANGES: _Method.ValueType  # 50
     """body: ChangesRequest; answered by a TableChanges, perhaps later"""
     REPLICATE_CHANGES: _Method.ValueType  # 130
@@ -91,6 +93,8 @@ TRANSFER_LEADER: Method.ValueType  # 45
 """body: TransferLeader; answered once that peer is asked, which then campaigns"""
 RAISE_LEVEL: Method.ValueType  # 46
 """body: MachineLevel; proposed by the leader itself, never taken from a client"""
+TABLE_DELETE: Method.ValueType  # 120
+"""body: TableSpec of id and name; the id is dead from then on, also if repeated"""
 TABLE_CHANGES: Method.ValueType  # 50
 """body: ChangesRequest; answered by a TableChanges, perhaps later"""
 REPLICATE_CHANGES: Method.ValueType  # 130
@@ -864,6 +868,7 @@ class ReplicaStatus(_message.Message):
     VOTERS_FIELD_NUMBER: _builtins.int
     LEARNERS_FIELD_NUMBER: _builtins.int
     STATISTICS_FIELD_NUMBER: _builtins.int
+    HIGHEST_TABLE_ID_FIELD_NUMBER: _builtins.int
     shard: _builtins.int
     node: _builtins.int
     term: _builtins.int
@@ -880,6 +885,8 @@ class ReplicaStatus(_message.Message):
     no_space: _builtins.bool
     fault: _builtins.str
     """not empty: this replica stopped serving, and why"""
+    highest_table_id: _builtins.int
+    """of all tables that it holds or that were deleted: a new one needs a higher id"""
     @_builtins.property
     def tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableStatus]: ...
     @_builtins.property
@@ -910,10 +917,11 @@ class ReplicaStatus(_message.Message):
         voters: _abc.Iterable[_builtins.int] | None = ...,
         learners: _abc.Iterable[_builtins.int] | None = ...,
         statistics: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        highest_table_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "commit_index", b"commit_index", "database_bytes", b"database_bytes", "database_in_use_bytes", b"database_in_use_bytes", "fault", b"fault", "first_index", b"first_index", "last_index", b"last_index", "leader", b"leader", "learners", b"learners", "no_space", b"no_space", "node", b"node", "role", b"role", "shard", b"shard", "statistics", b"statistics", "tables", b"tables", "term", b"term", "voters", b"voters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "commit_index", b"commit_index", "database_bytes", b"database_bytes", "database_in_use_bytes", b"database_in_use_bytes", "fault", b"fault", "first_index", b"first_index", "highest_table_id", b"highest_table_id", "last_index", b"last_index", "leader", b"leader", "learners", b"learners", "no_space", b"no_space", "node", b"node", "role", b"role", "shard", b"shard", "statistics", b"statistics", "tables", b"tables", "term", b"term", "voters", b"voters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from proto import errors
+    from shardworker.machine.dead_tables import DeadTables
     from shardworker.machine.table_cache import TableCache
     from shardworker.machine.tables import TableState
     from shardworker.machine.view import View
@@ -40,8 +41,15 @@ class Shard(Protocol):
     def origin_of(self, table_id: int) -> int:
         """The id of the leader cluster's table that this one copies; 0 = none."""
 
+    @property
+    def dead_tables(self) -> DeadTables: ...
+
     def create_table(self, table: TableState, origin: int = 0) -> None:
         """Begins a table, with everything that belongs to it."""
+
+    def drop_table(self, table_id: int) -> None:
+        """Ends a table, if there is one, and its id for good: no table gets it again. What belongs to it is freed
+        later."""
 
     def raise_level(self, level: int) -> None:
         """The shard's machine level is at least this from now on. Raises TooNew."""

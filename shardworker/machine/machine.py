@@ -23,6 +23,7 @@ from proto.methods import REQUEST_ID_BYTES
 from shardworker.machine import sweep
 from shardworker.machine.budget import EntryBudget
 from shardworker.machine.changes import Change, Listen, Recorder
+from shardworker.machine.dead_tables import DeadTables
 from shardworker.machine.handler import Handler, Result, TooNew
 from shardworker.machine.internal.commands import table_status
 from shardworker.machine.level import MachineLevel
@@ -101,6 +102,7 @@ class StateMachine:
         self._origins = Origins(self._connection)
         self._window = ResultWindow(self._connection, self._window_limits)
         self.tables = TableCache(self._connection)
+        self.dead_tables = DeadTables(self._connection)
         if self._shard == CATALOG_SHARD and self.tables.get(CATALOG_ID) is None:
             self.tables.create(TableState(CATALOG_ID, CATALOG_NAME, -1))
 
@@ -122,6 +124,7 @@ class StateMachine:
         """The transaction is durable: its changes to the caches stay, and can be taken."""
         self._level.committed()
         self.tables.committed()
+        self.dead_tables.committed()
         self._window.committed()
         self._origins.committed()
         self._recorder.committed()
@@ -130,6 +133,7 @@ class StateMachine:
         """The transaction was rolled back: the caches return to the last committed()."""
         self._level.rollback()
         self.tables.rollback()
+        self.dead_tables.rollback()
         self._window.rollback()
         self._origins.rollback()
         self._recorder.rollback()
@@ -256,6 +260,15 @@ class StateMachine:
             self._origins.add(table.id, origin)
         self._table_written()
 
+    def drop_table(self, table_id: int) -> None:
+        """Ends a table; for commands (handler.Shard)."""
+        table = self.tables.get(table_id)
+        if table is not None:
+            self.tables.drop(table)
+            self._origins.remove(table_id)
+            replication_snapshot.give_up(self._connection, table_id)
+        self.dead_tables.add(table_id)
+
     def raise_level(self, level: int) -> None:
         """For commands (handler.Shard)."""
         self._level.rise(level)
@@ -339,22 +352,25 @@ class StateMachine:
     # ---- maintenance ---------------------------------------------------------------------------------------
 
     def compaction_step(self, rows_max: int) -> int:
-        """Removes what compaction has made unreachable, in the open transaction; 0 = nothing left.
+        """Removes what compaction has made unreachable, and what deleted tables have left, in the open transaction;
+        0 = nothing left.
 
         Visits at most rows_max rows of one table, each a few microseconds. Tables take turns, because one that keeps a
         number of revisions is never done while it is written."""
-        unswept = [table for table in self.tables if not sweep.is_swept(table)]
-        if not unswept:
+        waiting = [table.id for table in self.tables if not sweep.is_swept(table)] + self.dead_tables.unfreed
+        if not waiting:
             return 0
-        table = min(unswept, key=lambda table: (table.id <= self._last_swept, table.id))
-        self._last_swept = table.id
+        self._last_swept = min(waiting, key=lambda table_id: (table_id <= self._last_swept, table_id))
+        table = self.tables.get(self._last_swept)
+        if table is None:
+            return self.dead_tables.free(self._last_swept, rows_max)
         self.tables.keep(table)
         return sweep.sweep(self._connection, table, rows_max)
 
     @property
     def is_compacting(self) -> bool:
         """Whether compaction_step would find something to do."""
-        return not all(sweep.is_swept(table) for table in self.tables)
+        return bool(self.dead_tables.unfreed) or not all(sweep.is_swept(table) for table in self.tables)
 
     def sweep_awaited(self, command: frames.Command) -> int | None:
         """The revision up to which a table's history has to be physically gone before this command is answered: etcd's
@@ -384,9 +400,15 @@ class StateMachine:
         return [table_status(table, self._origins.of(table.id)) for table in self.tables]
 
     @property
+    def highest_table_id(self) -> int:
+        """Of all tables that the shard holds or ever had to refuse: no new table may get it, or one below."""
+        return max([self.dead_tables.highest, *(table.id for table in self.tables)])
+
+    @property
     def checksum(self) -> int:
-        """One number over the level and all tables' rolling checksums and revisions, for comparing replicas."""
-        total = self.level
+        """One number over the level, the deleted tables, and all others' rolling checksums and revisions, for comparing
+        replicas."""
+        total = self.level ^ (self.dead_tables.digest << 32)
         for table in self.tables:
             origin = self._origins.of(table.id)
             for part in (table.id, origin, table.revision, table.compacted, table.keys, table.checksum):

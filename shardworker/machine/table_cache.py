@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shardworker.machine.tables import TableState, create_table, load_tables, save_table
+from shardworker.machine.tables import (
+    TableState,
+    create_table,
+    delete_table,
+    load_tables,
+    save_table,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +54,13 @@ class TableCache:
         self._tables[table.id] = table
         self._before_turn.setdefault(table.id, None)
 
+    def drop(self, table: TableState) -> None:
+        """The table is gone: nobody finds it any more, and what this entry has counted of it is not saved."""
+        self.keep(table)
+        delete_table(self._connection, table.id)
+        del self._tables[table.id]
+        self._unsaved.discard(table.id)
+
     def save(self) -> None:
         """Writes the rows of the tables that were touched, into the open transaction."""
         for table_id in sorted(self._unsaved):
@@ -62,7 +75,7 @@ class TableCache:
         """The transaction was rolled back: everything is what it was before it."""
         for table_id, before in self._before_turn.items():
             if before is None:
-                del self._tables[table_id]
+                self._tables.pop(table_id, None)  # made and dropped again perhaps
             else:
                 self._tables[table_id] = before
         self._before_turn.clear()

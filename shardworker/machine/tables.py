@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zlib import crc32
 
 from proto.errors import Corrupt
@@ -45,7 +45,6 @@ CREATE TABLE IF NOT EXISTS tables (
 
 
 _NUMBERS = struct.Struct("<8q")
-_ROWS = ("rev", "live", "dead")
 
 
 @dataclass(slots=True)
@@ -215,6 +214,29 @@ def table_sql(table_id: int) -> TableSql:
     return found
 
 
+def forget_table_sql(table_id: int) -> None:
+    """The table is gone for good."""
+    _sql.pop(table_id, None)
+
+
+class Belonging(NamedTuple):
+    """How the rows of one SQL table are walked when they are freed."""
+
+    key: str
+    """The primary key."""
+    size: str
+    """Bytes that a row holds, as SQL; cheap, since SQLite knows a blob's length without reading it."""
+
+
+BELONGINGS: Final = {
+    "rev": Belonging("id", "length(key) + coalesce(length(kv), 0)"),
+    "live": Belonging("key", "length(key)"),
+    "dead": Belonging("key", "length(key)"),
+}
+"""What belongs to a table, the one list of it: its SQL tables by what follows t<id>_. They begin in create_table(), and
+are freed and dropped in this order when the table is deleted."""
+
+
 def create_schema(connection: apsw.Connection) -> None:
     connection.execute(_CATALOG_SQL)
 
@@ -245,14 +267,19 @@ def create_rows(connection: apsw.Connection, name: str) -> None:
 
 def drop_rows(connection: apsw.Connection, name: str) -> None:
     """The opposite of create_rows(); no harm if there are none."""
-    for part in _ROWS:
+    for part in BELONGINGS:
         connection.execute(f"DROP TABLE IF EXISTS {name}_{part}")
 
 
 def rename_rows(connection: apsw.Connection, name: str, new_name: str) -> None:
     """Gives the SQL tables of a table's rows another name, which no others have."""
-    for part in _ROWS:
+    for part in BELONGINGS:
         connection.execute(f"ALTER TABLE {name}_{part} RENAME TO {new_name}_{part}")
+
+
+def delete_table(connection: apsw.Connection, table_id: int) -> None:
+    """The row alone: what belongs to the table is freed later (dead_tables.py)."""
+    connection.execute("DELETE FROM tables WHERE id = ?", (table_id,))
 
 
 def save_table(connection: apsw.Connection, table: TableState) -> None:

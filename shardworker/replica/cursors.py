@@ -1,9 +1,9 @@
 """Iterations: a range that is answered in parts, all of one state.
 
 A cursor is a suspended generator inside a read transaction, which keeps SQLite from reusing its write-ahead log (WAL).
-So a cursor ends when nobody reads on, when it is too old, and when the WAL has grown too long while it was open; who
-asks for its next part then hears why. Their number is bounded, per replica, per table and per client, so that nobody
-takes all of them.
+So a cursor ends when nobody reads on, when it is too old, when its table is deleted, and when the WAL has grown too
+long while it was open; who asks for its next part then hears why. Their number is bounded, per replica, per table and
+per client, so that nobody takes all of them.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Cursors(Part):
         self._age_ticks_max = limits.cursor_lifetime_ms // tick_ms
         self._cursors: dict[int, _Cursor] = {}
         self._numbers = itertools.count(first_cursor)
-        self._why_closed: dict[int, str] = {}
+        self._why_closed: dict[int, errors.BoathouseError] = {}
 
     def methods(self) -> Mapping[int, Handler]:
         return {frames.CURSOR_NEXT: self._next, frames.CURSOR_CLOSE: self._close_for_client}
@@ -94,8 +94,9 @@ class Cursors(Part):
     def _read_on(self, identity: bytes, request: frames.Request, number: int) -> None:
         cursor = self._cursors.get(number)
         if cursor is None:
-            why = self._why_closed.get(number, "it was never opened here, has ended, or the worker restarted")
-            raise errors.CursorNotFound(f"cursor {number} is not open: {why}")
+            raise self._why_closed.get(number) or _not_open(
+                number, "it was never opened here, has ended, or the worker restarted"
+            )
         if cursor.busy:
             raise errors.CursorNotFound(f"cursor {number} is read by another call")
         self._long_reads.submit(
@@ -108,17 +109,20 @@ class Cursors(Part):
 
     def _end_part(self, identity: bytes, call: int, number: int, cursor: _Cursor, result: Result) -> None:
         cursor.busy = False
-        goes_on = result.more and number in self._cursors
-        if not goes_on:
+        if not (result.more and number in self._cursors):
             self._cursors.pop(number, None)
             self._let_go(cursor)
-        self._outgoing.answer(identity, call, result, number if goes_on else 0)
+        # Closed meanwhile: whoever asks for the next part hears why, and does not take this one for the last.
+        self._outgoing.answer(identity, call, result, number if result.more else 0)
 
     def _close_for_client(self, identity: bytes, request: frames.Request) -> None:
         self._close(request.cursor, "its client closed it")
         self._outgoing.answer(identity, request.call, Result(0, b""))
 
     def _close(self, number: int, why: str) -> None:
+        self._close_with(number, _not_open(number, why))
+
+    def _close_with(self, number: int, why: errors.BoathouseError) -> None:
         cursor = self._cursors.pop(number, None)
         if cursor is None:
             return
@@ -148,6 +152,12 @@ class Cursors(Part):
         if self._cursors and wal_bytes > limits.cursor_wal_bytes_max:
             self._close(next(iter(self._cursors)), f"the write-ahead log had grown to {wal_bytes} bytes")
 
+    def end_turn(self) -> None:
+        """Close what reads a table that the turn has deleted."""
+        for number, cursor in list(self._cursors.items()):
+            if cursor.table_id in self._machine.dead_tables:
+                self._close_with(number, errors.TableNotFound("it was deleted while it was read"))
+
     def ticks_until_action(self) -> int:
         return 1 if self._cursors else super().ticks_until_action()
 
@@ -158,3 +168,7 @@ class Cursors(Part):
 
     def statistics(self) -> Mapping[str, int]:
         return {"cursors_open": len(self._cursors)}
+
+
+def _not_open(number: int, why: str) -> errors.CursorNotFound:
+    return errors.CursorNotFound(f"cursor {number} is not open: {why}")

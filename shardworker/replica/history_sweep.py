@@ -1,4 +1,5 @@
-"""Removes what compaction made unreachable, a bounded step at a time, and answers who waits for that.
+"""Removes what compaction made unreachable and what deleted tables left, a bounded step at a time, and answers who
+waits for a compaction.
 
 A step shares the loop with everything else: all the time when there is nothing else to do, else once a tick. etcd's
 `physical` compaction is answered when everything below its own revision is gone; one that comes later, or the floor of
@@ -105,4 +106,7 @@ class HistorySweep(Part):
         return not self._owed
 
     def statistics(self) -> Mapping[str, int]:
-        return {"compactions_waiting": len(self._owed)}
+        return {
+            "compactions_waiting": len(self._owed),
+            "dead_tables_unfreed": len(self._machine.dead_tables.unfreed),
+        }

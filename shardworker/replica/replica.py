@@ -348,6 +348,7 @@ class Replica:
             no_space=self._disk_space.is_short,
             fault="" if fault is None else fault.detail,
             tables=self._machine.table_status(),
+            highest_table_id=self._machine.highest_table_id,
             voters=sorted(core.membership.voters),
             learners=sorted(core.membership.learners),
         )

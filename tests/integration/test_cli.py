@@ -145,7 +145,31 @@ def test_tables_are_apart(cluster: Cluster) -> None:
     listed = {row["name"]: row for row in cluster.cli_json("table", "list")}
     assert set(listed) == {"default", "users"}
     assert (listed["users"]["shard"], listed["users"]["history"]) == (2, 10)
-    assert _out(cluster, "table", "list").splitlines()[0].split() == ["NAME", "ID", "SHARD", "HISTORY"]
+    heading = _out(cluster, "table", "list").splitlines()[0]
+    assert heading.split() == ["NAME", "ID", "SHARD", "TYPE", "HISTORY", "OWNER"]
+
+
+def test_a_table_is_made_looked_at_and_deleted(cluster: Cluster) -> None:
+    given = ("--shard", "2", "--history", "5", "--local", "--owner", "team a")
+    made = cluster.cli_json("table", "create", "päper", *given)
+    described = cluster.cli_json("table", "describe", "päper")
+    leader = cluster.config.node(cluster.leader(2).node).id
+    assert described.pop("shard_bytes") > 0
+    assert described == {
+        "name": "päper", "id": made["id"], "shard": 2, "type": "local", "history": 5, "owner": "team a",
+        "keys": 0, "revision": 1, "leader": leader,
+    }  # fmt: skip
+    assert _out(cluster, "table", "describe", "päper").splitlines()[1].split() == ["name", "päper"]
+    assert "table already exists (INVALID_ARGUMENT)" in _refusal(cluster, "table", "create", "päper")
+    assert "there is no shard 9" in _refusal(cluster, "table", "create", "x", "--shard", "9")
+    assert "all, none, or a number" in _refusal(cluster, "table", "create", "x", "--history", "0", code=2)
+    assert "would be gone for good" in _refusal(cluster, "table", "delete", "päper", code=2)
+    assert _out(cluster, "table", "delete", "päper", "--yes") == "deleted table päper\n"
+    assert "there is no table päper" in _refusal(cluster, "table", "describe", "päper")
+    assert "table not found (INVALID_ARGUMENT)" in _refusal(cluster, "table", "delete", "päper", "--yes")
+    again = cluster.cli_json("table", "create", "päper", "--shard", "2")
+    assert again["id"] > made["id"]
+    _out(cluster, "table", "delete", "päper", "--yes")
 
 
 def test_one_request_id_writes_once(cluster: Cluster) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from proto import errors
+from proto.catalog import CATALOG_ID
 from proto.internal import frames_pb2 as frames
 from shardworker.machine.handler import Handler, Result
 from shardworker.machine.replication.origins import read_origin
@@ -34,6 +35,8 @@ def table_status(table: TableState, origin: int) -> frames.TableStatus:
 
 def _create_table(shard: Shard, spec: frames.TableSpec) -> Result:
     """Creates a table, or answers its status if it exists: a repeat of the same request. An id is given once."""
+    if spec.id in shard.dead_tables:
+        raise errors.TableDeleted(f"table id {spec.id} was deleted, and no table gets it again")
     table = shard.tables.get(spec.id)
     if table is None:
         named = 0 < len(spec.name.encode()) <= NAME_BYTES_MAX
@@ -50,6 +53,18 @@ def _create_table(shard: Shard, spec: frames.TableSpec) -> Result:
     return Result(table.revision, table_status(table, shard.origin_of(table.id)).SerializeToString())
 
 
+def _delete_table(shard: Shard, spec: frames.TableSpec) -> Result:
+    """Ends a table and its id, whether or not the table ever came to be: its creation may be on its way still. Done
+    twice it is done. Refused if another table than the named one has the id."""
+    if not CATALOG_ID < spec.id <= REVISION_MAX:
+        raise errors.InvalidRequest(f"no table with id {spec.id} can be deleted")
+    table = shard.tables.get(spec.id)
+    if table is not None and table.name != spec.name:
+        raise errors.TableContradicted(f"table id {spec.id} is {table.name!r}, not {spec.name!r}")
+    shard.drop_table(spec.id)
+    return Result(0 if table is None else table.revision, b"")
+
+
 def _raise_level(shard: Shard, to: frames.MachineLevel) -> Result:
     shard.raise_level(to.level)
     return Result(0, b"")
@@ -62,6 +77,7 @@ def _status(view: View, op: None) -> bytes:
 
 HANDLERS: dict[int, Handler[Any]] = {
     frames.TABLE_CREATE: Handler(parse=frames.TableSpec.FromString, on_shard=_create_table),
+    frames.TABLE_DELETE: Handler(parse=frames.TableSpec.FromString, on_shard=_delete_table),
     frames.RAISE_LEVEL: Handler(parse=frames.MachineLevel.FromString, on_shard=_raise_level),
     frames.TABLE_STATUS: Handler(parse=lambda body: None, read=_status),
 }

@@ -45,11 +45,21 @@ class Origins:
 
     def add(self, table_id: int, origin: int) -> None:
         """A new table copies this one."""
-        if self._before_turn is None:
-            self._before_turn = dict(self._origins)
+        self._keep()
         self._origins[table_id] = origin
         crc = crc32(_ROW.pack(table_id, origin))
         self._connection.execute("INSERT INTO origins VALUES (?, ?, ?)", (table_id, origin, crc))
+
+    def remove(self, table_id: int) -> None:
+        """The table is gone."""
+        if table_id in self._origins:
+            self._keep()
+            del self._origins[table_id]
+            self._connection.execute("DELETE FROM origins WHERE table_id = ?", (table_id,))
+
+    def _keep(self) -> None:
+        if self._before_turn is None:
+            self._before_turn = dict(self._origins)
 
     def committed(self) -> None:
         """The transaction is durable."""

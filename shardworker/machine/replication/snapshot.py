@@ -141,7 +141,7 @@ def take_part(writer: Writer, op: Part) -> bytes:
     assert begun is not None
     name = f"s{table.id}"
     if told.number == 0:
-        drop_rows(connection, name)
+        give_up(connection, table.id)
         create_rows(connection, name)
     _insert(connection, name, op)
     begun.next_part += 1
@@ -156,6 +156,12 @@ def take_part(writer: Writer, op: Part) -> bytes:
     else:
         _save(connection, table.id, begun)
     return b""
+
+
+def give_up(connection: apsw.Connection, table_id: int) -> None:
+    """What was taken over so far is of no use. No harm if there is nothing."""
+    drop_rows(connection, f"s{table_id}")
+    connection.execute("DELETE FROM snapshots_begun WHERE table_id = ?", (table_id,))
 
 
 def _check_next(begun: _Begun | None, op: Part, position: tuple[int, int]) -> None:

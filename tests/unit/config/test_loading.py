@@ -44,7 +44,10 @@ BAD = {
     ),
     "unknown key like none": (
         ONE + "tables:\n  default:\n    colour: red\n",
-        "f.yaml:5: tables.default.colour: unknown key; known here: shard, history",
+        (
+            "f.yaml:5: tables.default.colour: unknown key; known here: shard, history, type, owner, client_port,"
+            " client_socket"
+        ),
     ),
     "unknown key in a section": (
         ONE + "raft:\n  tick: 100\n",

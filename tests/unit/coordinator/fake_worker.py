@@ -181,6 +181,7 @@ class FakeWorker:
         status.shard, status.node, status.term, status.leader = self.shard, self.node, self.term, self.leader
         for table_id, table in self.store.tables.items():
             status.tables.add(id=table_id, revision=table.revision, name=table.name, history=table.history)
+        status.highest_table_id = max([0, *self.store.tables, *self.store.dead])
         return frames.Reply(
             call=request.call, term=self.term, leader=self.leader, body=status.SerializeToString()
         )
@@ -204,6 +205,8 @@ class FakeShard:
         self.results: dict[bytes, tuple[int, bytes]] = {}
         self.applied: dict[bytes, int] = defaultdict(int)
         """How often each request id changed something: never more than once."""
+        self.dead: set[int] = set()
+        """Ids of deleted tables."""
 
     def perform(self, request: frames.Request) -> tuple[int, bytes]:
         """The revision and body that answer a request. Raises TableNotFound."""
@@ -211,8 +214,15 @@ class FakeShard:
             return self.results[request.request_id]
         if request.method == frames.TABLE_CREATE:
             spec = frames.TableSpec.FromString(request.body)
+            if spec.id in self.dead:
+                raise errors.TableDeleted(str(spec.id))
             self.tables.setdefault(request.table_id, FakeTable(spec.name, spec.history))
             result = (1, b"")
+        elif request.method == frames.TABLE_DELETE:
+            spec = frames.TableSpec.FromString(request.body)
+            self.tables.pop(spec.id, None)
+            self.dead.add(spec.id)
+            result = (0, b"")
         elif request.table_id not in self.tables:
             raise errors.TableNotFound(str(request.table_id))
         else:
@@ -234,6 +244,9 @@ class FakeShard:
             put = rpc_pb2.PutRequest.FromString(request.body)
             table.revision += 1
             table.rows[put.key] = (put.value, table.revision)
+        elif request.method == frames.ETCD_DELETE_RANGE:
+            table.revision += 1
+            table.rows.pop(rpc_pb2.DeleteRangeRequest.FromString(request.body).key, None)
         elif request.request_id:
             table.revision += 1
         return table.revision, b""
@@ -243,7 +256,10 @@ class FakeShard:
         if succeeded:
             table.revision += 1
             for op in txn.success:
-                table.rows[op.request_put.key] = (op.request_put.value, table.revision)
+                if op.HasField("request_put"):
+                    table.rows[op.request_put.key] = (op.request_put.value, table.revision)
+                else:
+                    table.rows.pop(op.request_delete_range.key, None)
         return table.revision, rpc_pb2.TxnResponse(succeeded=succeeded).SerializeToString()
 
 

@@ -12,7 +12,7 @@ import grpc
 import uvloop
 
 from config import ClusterConfig
-from config.process.names import CLIENT_SOCKET, HTTP_SOCKET
+from config.process.listeners import client_listeners
 from coordinator.server import Coordinator
 from proto.etcd import rpc_pb2
 from proto.regatta import regatta_pb2
@@ -84,9 +84,13 @@ def make_config(folder: Path, *, nodes: int, shards: int, **limits: int) -> Clus
 
 def sockets_of(cluster: ClusterConfig, node: str) -> dict[str, socket.socket]:
     """What a supervisor hands to the node's coordinator."""
-    host, config = cluster.node(node).host, cluster.node(node)
-    ports = {CLIENT_SOCKET: config.client_port, HTTP_SOCKET: config.http_port}
-    return {name: socket.create_server((host, port)) for name, port in ports.items()}
+    host, sockets = cluster.node(node).host, {}
+    for listener in client_listeners(cluster, node):
+        if listener.path is None:
+            sockets[listener.name] = socket.create_server((host, listener.port))
+        else:
+            sockets[listener.name] = socket.create_server(str(listener.path), family=socket.AF_UNIX)
+    return sockets
 
 
 @contextlib.asynccontextmanager

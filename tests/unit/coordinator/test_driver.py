@@ -213,7 +213,8 @@ async def test_the_streams_of_a_client_are_told_from_those_of_another(tmp_path: 
         worker.script[frames.REGATTA_ITERATE] = lambda _: frames.Reply(cursor=7)
         worker.script[frames.CURSOR_CLOSE] = lambda _: None
         ids = RequestIds(bytes(8))
-        tables = Catalog(Tables(b.driver, ReplicaStatuses(b.driver), ids, shards=[SHARD]), promised=())
+        source = Tables(b.driver, ReplicaStatuses(b.driver), ids, shards=[SHARD], named=())
+        tables = Catalog(source, promised=())
         calls = TableCalls(b.driver, tables, ids, b.bounds, step_timeout_s=5.0)
         for peer in ("10.0.0.1:5000", "10.0.0.1:5000", "10.0.0.1:5001", ""):
             stream = await calls.start(

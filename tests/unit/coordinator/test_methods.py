@@ -40,7 +40,7 @@ async def test_every_method_of_the_table_is_served_and_no_other(tmp_path: Path) 
     [
         ("/etcdserverpb.Lease/LeaseGrant", "unknown method LeaseGrant for service etcdserverpb.Lease"),
         ("/etcdserverpb.KV/Nope", "unknown method Nope for service etcdserverpb.KV"),
-        ("/regatta.v1.Tables/List", "unknown method List for service regatta.v1.Tables"),
+        ("/maintenance.v1.Maintenance/Reset", "unknown method Reset for service maintenance.v1.Maintenance"),
         ("/nope.KV/Range", "unknown service nope.KV"),
     ],
 )

@@ -17,6 +17,9 @@ REGATTA_ONLY = {
     errors.ValueTooLong,
     errors.FilterNotSupported,
     errors.NoLeaderIndex,
+    errors.EmptyName,
+    errors.TableExists,
+    errors.InvalidSettings,
 }
 ETCD_ONLY = {
     errors.KeyNotFound,

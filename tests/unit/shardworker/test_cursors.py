@@ -103,3 +103,14 @@ def test_the_cursors_of_a_replica_are_bounded(tmp_path: Path) -> None:
         opened(bench)
     assert bench.replica.status().tables[-1].id == TABLE
     bench.store.close()
+
+
+def test_an_iteration_ends_with_its_table(tmp_path: Path) -> None:
+    bench = filled(tmp_path)
+    cursor = opened(bench)
+    name = bench.replica.status().tables[0].name
+    bench.write(frames.TABLE_DELETE, frames.TableSpec(id=TABLE, name=name).SerializeToString())
+    assert bench.replica.status().statistics["cursors_open"] == 0
+    with pytest.raises(errors.TableNotFound, match="deleted while it was read"):
+        read_on(bench, cursor)
+    bench.store.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from tests.waiting import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from config import ClusterConfig
 
@@ -130,3 +132,81 @@ def test_sockets_are_inherited_only_by_those_who_are_given_them(bound: tuple[Nod
     sockets.listen()
     sockets.refuse()
     assert not any(os.get_inheritable(descriptor) for descriptor in sockets.descriptors.values())
+
+
+def _with_socket(folder: Path, mode: str = "0600") -> tuple[ClusterConfig, Path]:
+    client_port, http_port, table_port = free_ports(3)
+    path = folder / "users.sock"
+    cluster = parse(
+        f"nodes: {{n1: {{client_port: {client_port}, http_port: {http_port}, peer_port: {free_ports(1)[0]},"
+        f" client_socket_mode: '{mode}'}}}}\n"
+        f"shards: 1\ntables: {{users: {{client_port: {table_port}, client_socket: {path}}}}}\n",
+        "f",
+    )
+    return cluster, path
+
+
+def _dial(path: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(5)
+    try:
+        connection.connect(str(path))
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+@pytest.mark.parametrize("mode", ["0600", "0660"])
+def test_a_unix_socket_listens_refuses_and_goes(tmp_path: Path, mode: str) -> None:
+    cluster, path = _with_socket(tmp_path, mode)
+    sockets = NodeSockets.bind(cluster, "n1")
+    assert set(sockets.descriptors) == {"client", "http", "port of users", "socket of users"}
+    descriptor = sockets.descriptors["socket of users"]
+    for _ in range(2):
+        with pytest.raises(ConnectionRefusedError):
+            _dial(path)
+        sockets.listen()
+        assert stat.S_IMODE(path.lstat().st_mode) == int(mode, 8)
+        _dial(path).close()
+        sockets.refuse()
+    assert sockets.descriptors["socket of users"] == descriptor
+    sockets.close()
+    assert not path.exists()
+
+
+def test_what_an_earlier_run_left_behind_is_no_obstacle(tmp_path: Path) -> None:
+    cluster, path = _with_socket(tmp_path)
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    NodeSockets.bind(cluster, "n1").close()
+
+
+def test_the_path_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    cluster, path = _with_socket(tmp_path)
+    with socket.create_server(str(path), family=socket.AF_UNIX):
+        with pytest.raises(
+            StartRefused, match=r"\(tables.users.client_socket\) is already in use; stop that"
+        ):
+            NodeSockets.bind(cluster, "n1")
+        _dial(path).close()
+    path.unlink()
+    path.write_text("precious")
+    with pytest.raises(StartRefused, match="is a file already, and no socket; remove it"):
+        NodeSockets.bind(cluster, "n1")
+    assert path.read_text() == "precious"
+
+
+def test_a_socket_needs_its_folder(tmp_path: Path) -> None:
+    cluster, _ = _with_socket(tmp_path / "none")
+    with pytest.raises(StartRefused, match="lies in a folder that does not exist; make it"):
+        NodeSockets.bind(cluster, "n1")
+
+
+def test_a_socket_that_has_been_replaced_is_not_ours_to_remove(tmp_path: Path) -> None:
+    cluster, path = _with_socket(tmp_path)
+    sockets = NodeSockets.bind(cluster, "n1")
+    path.unlink()
+    with socket.create_server(str(path), family=socket.AF_UNIX):
+        sockets.close()
+        _dial(path).close()

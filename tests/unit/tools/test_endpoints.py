@@ -15,6 +15,7 @@ from tools.endpoints import is_loopback, parse_endpoints
         (" n1:2379, n2.example:2379,", ["n1:2379", "n2.example:2379"]),
         ("[::1]:2379", ["[::1]:2379"]),
         ("a:65535", ["a:65535"]),
+        ("unix:///run/b/n1,n2:2379", ["unix:///run/b/n1", "n2:2379"]),
     ],
 )
 def test_what_is_an_endpoint(text: str, endpoints: list[str]) -> None:
@@ -29,6 +30,7 @@ def test_what_is_an_endpoint(text: str, endpoints: list[str]) -> None:
         ("127.0.0.1:99999", "'127.0.0.1:99999': a port is 1 to 65535"),
         ("127.0.0.1:0", "'127.0.0.1:0': a port is 1 to 65535"),
         ("127.0.0.1", "'127.0.0.1' is not host:port"),
+        ("unix://n1.sock", "'unix://n1.sock': a unix socket is given by its whole path, unix:///path"),
         (":2379", "':2379' is not host:port"),
         ("::1:2379", "'::1:2379' is not host:port"),
         ("http://n1:2379/path", "'http://n1:2379/path' is not host:port"),
@@ -47,6 +49,7 @@ def test_what_is_none_is_told_why(text: str, complaint: str) -> None:
         ("127.0.0.1:1", True),
         ("127.9.9.9:1", True),
         ("localhost:1", True),
+        ("unix:///run/b/n1", True),
         ("[::1]:1", True),
         ("10.0.0.1:1", False),
         ("example.org:1", False),

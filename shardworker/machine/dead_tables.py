@@ -1,0 +1,138 @@
+"""Tables that were deleted: their ids, which are never given again, and the freeing of what belonged to them.
+
+A deleted table is gone with the command that deletes it: no later command or read finds it. What it stored is freed
+afterwards, a few rows at a time, because a large table's pages can't be let go within one turn. How far that is is this
+replica's own business, as with the sweep of history; which ids are dead is replicated, and part of the checksum.
+
+The ids stay for good, a few bytes each. A coordinator that died, or that was cut off, may still ask for a table that
+the catalog gave up since: whatever the order in which its request and the deletion arrive, the table does not come
+back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
+
+from proto.errors import Corrupt
+from shardworker.machine.tables import BELONGINGS, forget_table_sql
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import apsw
+
+FREE_BYTES_MAX: Final = 4 << 20
+"""Of keys and values freed in one step; one larger value still goes."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS dead_tables (
+    id INTEGER PRIMARY KEY,
+    freed INTEGER NOT NULL,        -- this replica's own: whether nothing is left of it
+    crc INTEGER NOT NULL           -- of the id, checked when it is read
+) STRICT
+"""
+
+
+class DeadTables:
+    """The ids of a shard's deleted tables, with the life of the transaction."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        """Takes over what the database holds. Raises Corrupt."""
+        self._connection = connection
+        connection.execute(_SCHEMA)
+        rows: list[Any] = connection.execute("SELECT id, freed, crc FROM dead_tables ORDER BY id").fetchall()
+        for id_, _, crc in rows:
+            if _crc(id_) != crc:
+                raise Corrupt(
+                    f"the row of deleted table id {id_} fails its checksum; the disk returned other bytes"
+                )
+        self._ids = {id_ for id_, _, _ in rows}
+        self._unfreed = {id_ for id_, freed, _ in rows if not freed}
+        self._died: set[int] = set()
+        """In this turn."""
+        self._freed: set[int] = set()
+        """In this turn, of those that died before it."""
+        self._digest: int | None = None
+
+    def __contains__(self, table_id: int) -> bool:
+        return table_id in self._ids
+
+    def __iter__(self) -> Iterator[int]:
+        """Ascending."""
+        return iter(sorted(self._ids))
+
+    @property
+    def highest(self) -> int:
+        """0 if no table was ever deleted."""
+        return max(self._ids, default=0)
+
+    @property
+    def unfreed(self) -> list[int]:
+        """Those of which something is left on this replica, ascending."""
+        return sorted(self._unfreed)
+
+    @property
+    def digest(self) -> int:
+        """One number over the ids, for comparing replicas."""
+        if self._digest is None:
+            self._digest = crc32(b"".join(id_.to_bytes(8) for id_ in self))
+        return self._digest
+
+    def add(self, table_id: int) -> None:
+        """This id is dead from now on, whether or not it was ever a table's."""
+        if table_id in self._ids:
+            return
+        self._connection.execute("INSERT INTO dead_tables VALUES (?, 0, ?)", (table_id, _crc(table_id)))
+        self._ids.add(table_id)
+        self._unfreed.add(table_id)
+        self._died.add(table_id)
+        self._digest = None
+
+    def free(self, table_id: int, rows_max: int) -> int:
+        """One step: frees at most rows_max rows of a dead table, and returns how many it looked at, at least 1."""
+        for part, row in BELONGINGS.items():
+            name = f"t{table_id}_{part}"
+            if self._connection.table_exists("main", name):
+                visited = _free_rows(self._connection, name, row.key, row.size, rows_max)
+                if visited:
+                    return visited
+                self._connection.execute(f"DROP TABLE {name}")
+        self._connection.execute("UPDATE dead_tables SET freed = 1 WHERE id = ?", (table_id,))
+        self._unfreed.discard(table_id)
+        if table_id not in self._died:
+            self._freed.add(table_id)
+        forget_table_sql(table_id)
+        return 1
+
+    def committed(self) -> None:
+        """The transaction is durable."""
+        self._died.clear()
+        self._freed.clear()
+
+    def rollback(self) -> None:
+        """The transaction was rolled back: everything is what it was before it."""
+        self._ids -= self._died
+        self._unfreed = (self._unfreed | self._freed) - self._died
+        self._digest = None
+        self.committed()
+
+
+def _free_rows(connection: apsw.Connection, name: str, key: str, size: str, rows_max: int) -> int:
+    """Removes the first rows by primary key, and returns how many those are."""
+    rows = size_bytes = 0
+    last = None
+    found: Any = connection.execute(f"SELECT {key}, {size} FROM {name} ORDER BY {key} LIMIT ?", (rows_max,))
+    for row_key, row_bytes in found:
+        rows, last = rows + 1, row_key
+        size_bytes += row_bytes
+        if size_bytes >= FREE_BYTES_MAX:
+            found.close()
+            break
+    if rows:
+        connection.execute(f"DELETE FROM {name} WHERE {key} <= ?", (last,))
+    return rows
+
+
+def _crc(table_id: int) -> int:
+    return crc32(table_id.to_bytes(8, signed=True))

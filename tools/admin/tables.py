@@ -1,0 +1,95 @@
+"""The tables of a running cluster: made, deleted, listed and looked at through any of its coordinators; blocking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proto import catalog
+from proto.etcd import rpc_pb2 as rpc
+from proto.regatta import regatta_pb2 as regatta
+from tools.client import Client, KvClient
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proto.catalog import TableEntry, TableSettings
+
+
+class UnknownTable(Exception):
+    """The cluster has no table of that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableDescription:
+    """A table, and how it is now."""
+
+    entry: TableEntry
+    keys: int
+    revision: int
+    leader: int | None
+    """Node id of the leader of its shard; None if there is none."""
+    shard_bytes: int
+    """Of the database that the table shares with the others of its shard, on the nearest replica."""
+
+
+class TablesClient:
+    """Raises tools.failure.Failed with the server's words."""
+
+    def __init__(self, endpoints: Sequence[str], timeout_s: float) -> None:
+        self._endpoints = endpoints
+        self._timeout_s = timeout_s
+
+    def create(self, name: str, settings: TableSettings) -> int:
+        """The id of the new table."""
+        request = regatta.CreateTableRequest(name=name)
+        history = catalog.history_word(settings.history)
+        request.config.update(
+            {
+                "history": history,
+                "type": catalog.LOCAL if settings.is_local else catalog.REPLICATED,
+                "owner": settings.owner,
+            }
+        )
+        if settings.shard is not None:
+            request.config.update({"shard": settings.shard})
+        with self._client() as client:
+            return int(client.call("/regatta.v1.Tables/Create", request, regatta.CreateTableResponse).id)
+
+    def delete(self, name: str) -> None:
+        """For good, with all that is in it."""
+        request = regatta.DeleteTableRequest(name=name)
+        with self._client() as client:
+            client.call("/regatta.v1.Tables/Delete", request, regatta.DeleteTableResponse)
+
+    def list(self) -> list[TableEntry]:
+        """By name. The catalog is a table like any other, so it is read like one."""
+        request = rpc.RangeRequest(key=catalog.TABLES_PREFIX, range_end=catalog.TABLES_END)
+        with KvClient(self._endpoints, catalog.CATALOG_NAME, self._timeout_s) as client:
+            response = client.range(request)
+        return [catalog.parse_row(kv.key, kv.value) for kv in response.kvs]
+
+    def describe(self, name: str) -> TableDescription:
+        """Raises UnknownTable."""
+        entry = next((entry for entry in self.list() if entry.name == name), None)
+        if entry is None:
+            raise UnknownTable(name)
+        count = regatta.RangeRequest(
+            table=name.encode(), key=b"\0", range_end=b"\0", count_only=True, linearizable=True
+        )
+        with self._client() as client:
+            counted = client.call("/regatta.v1.KV/Range", count, regatta.RangeResponse)
+            status = client.call(
+                "/regatta.v1.Cluster/Status", regatta.StatusRequest(), regatta.StatusResponse
+            )
+        known = status.tables[name] if name in status.tables else regatta.TableStatus()
+        return TableDescription(
+            entry,
+            counted.count,
+            counted.header.revision,
+            int(known.leader or 0) or None,
+            known.dbSize,
+        )
+
+    def _client(self) -> Client:
+        return Client(self._endpoints, self._timeout_s)
