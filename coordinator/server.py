@@ -144,7 +144,12 @@ class Coordinator:
         )
         self._catalog = Catalog(self._tables, promised=cluster.tables)
         self._calls = TableCalls(
-            self._driver, self._catalog, ids, bounds, step_timeout_s=cluster.limits.read_timeout_ms / 1000
+            self._driver,
+            self._catalog,
+            ids,
+            bounds,
+            step_timeout_s=cluster.limits.read_timeout_ms / 1000,
+            leader_cluster=str(cluster.follows or ""),
         )
         self._by_path: dict[str, Route] = {}
         self._etcd = EtcdCalls(self._by_path)
@@ -237,7 +242,7 @@ class Coordinator:
             EtcdCluster(calls, tables, cluster, self._topology),
             EtcdMaintenance(tables, statuses, cluster),
             RegattaKV(calls, RegattaHeaders(replica_id=node.id)),
-            RegattaReplication(self._catalog, TableSource(self._driver, calls)),
+            RegattaReplication(cluster.cluster, self._catalog, TableSource(self._driver, calls)),
             RegattaTables(TableChanges(self._catalog, self._tables), self._topology),
             RegattaCluster(self._catalog, statuses, cluster, self._topology, node),
             EtcdLock(self._etcd, asyncio.get_running_loop()),

@@ -39,7 +39,9 @@ CATCH_UP_S: Final = 7.0
 class RegattaReplication:
     """Metadata.Get, Log.Replicate, Snapshot.Stream."""
 
-    def __init__(self, catalog: Catalog, source: TableSource) -> None:
+    def __init__(self, cluster: str, catalog: Catalog, source: TableSource) -> None:
+        """cluster: its name."""
+        self._cluster = cluster
         self._catalog = catalog
         self._source = source
 
@@ -53,14 +55,14 @@ class RegattaReplication:
         }
 
     async def get(self, call: Call) -> bytes:
-        """All tables, by name, as they are now: a follower cluster deletes what is not among them.
+        """All tables that are to be copied, by name, as they are now: a follower cluster deletes all others.
 
         Raises what a linearizable read may."""
         decode(replication.MetadataRequest.FromString, call.body)
         contents = await self._catalog.load(linearizable=True)
-        response = replication.MetadataResponse()
+        response = replication.MetadataResponse(cluster=self._cluster)
         for name, entry in sorted(contents.entries.items()):
-            if not entry.is_reserved:
+            if not entry.is_reserved and not entry.is_local:
                 response.tables.add(name=name, id=entry.id, history=entry.history)
         return response.SerializeToString()
 

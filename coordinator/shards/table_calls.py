@@ -32,15 +32,23 @@ class TableCalls:
     """What the services of both APIs do once a request is found well-formed."""
 
     def __init__(
-        self, driver: Driver, catalog: Catalog, ids: RequestIds, bounds: Bounds, *, step_timeout_s: float
+        self,
+        driver: Driver,
+        catalog: Catalog,
+        ids: RequestIds,
+        bounds: Bounds,
+        *,
+        step_timeout_s: float,
+        leader_cluster: str = "",
     ) -> None:
         """bounds hold for calls that wait for the name of their table, together with those in flight. step_timeout_s:
-        see PinnedStream."""
+        see PinnedStream. leader_cluster: who takes the writes of replicated tables, and where, for people."""
         self._driver = driver
         self._catalog = catalog
         self._ids = ids
         self._bounds = bounds
         self._step_timeout_s = step_timeout_s
+        self._leader_cluster = leader_cluster
         self._tables = catalog.tables
 
     async def find_table(self, name: str, deadline: float, *, body_bytes: int) -> TableEntry:
@@ -135,9 +143,11 @@ class TableCalls:
     ) -> Answer:
         """Applied exactly once, however often it is sent. client_id: the client's own name for this write.
 
-        Raises TimedOut if the outcome is unknown at the deadline."""
+        Raises TimedOut if the outcome is unknown at the deadline, TableReplicated for the leader cluster's tables."""
         if table.is_reserved:
             raise errors.InvalidRequest(f"table {table.name} is read-only")
+        if table.origin:
+            raise errors.TableReplicated(f"write to {self._leader_cluster}")
         request_id = self._request_id(client_id, table)
         try:
             return Answer(
