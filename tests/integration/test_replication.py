@@ -98,7 +98,7 @@ def test_a_follower_cluster_comes_to_the_same_whatever_is_killed(leader: Cluster
 
     def write() -> None:
         with leader.client(table="default") as one, leader.client(table="brief") as two:
-            for number in range(300):
+            for number in range(150):
                 put = etcd.PutRequest(key=b"k%03d" % (number % 70), value=b"%d" % number)
                 one.put(put)
                 two.put(put)
@@ -121,6 +121,20 @@ def test_a_follower_cluster_comes_to_the_same_whatever_is_killed(leader: Cluster
     for table in ("default", "brief"):
         assert contents(follower, table) == contents(leader, table)
 
+    # What was compacted meanwhile comes as a snapshot.
+    for name in replicators:
+        assert follower.cli("stop", str(name)).returncode == 0
+    with leader.client(table="default") as client:
+        newest = client.put(etcd.PutRequest(key=b"unseen")).header.revision
+    with grpc.insecure_channel(leader.endpoint("n1")) as channel:
+        kv: Any = stub(channel, etcd, "KV")
+        kv.Compact(etcd.CompactionRequest(revision=newest), metadata=[("table", "default")], timeout=10)
+    for name in replicators:
+        assert follower.cli("start", str(name)).returncode == 0
+    wait_level(leader, follower)
+    assert tables(follower)["default"].compacted_revision == newest
+    assert contents(follower, "default") == contents(leader, "default")
+
     # A single put with nothing behind it is there within a second, for who watches there, at the leader's revision.
     with grpc.insecure_channel(follower.endpoint("n2")) as channel, leader.client(table="default") as client:
         watch: Any = stub(channel, etcd, "Watch")
@@ -140,7 +154,7 @@ def test_a_follower_cluster_comes_to_the_same_whatever_is_killed(leader: Cluster
 
     # Writes belong to the leader cluster, and who brings one here is told where that is.
     with grpc.insecure_channel(follower.endpoint("n1")) as channel:
-        kv: Any = stub(channel, etcd, "KV")
+        kv = stub(channel, etcd, "KV")
         with pytest.raises(grpc.RpcError) as refusal:
             kv.Put(etcd.PutRequest(key=b"a"), metadata=[("table", "default")], timeout=10)
     assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION

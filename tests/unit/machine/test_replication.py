@@ -367,3 +367,20 @@ def test_a_damaged_part_is_refused(damage: str) -> None:
 def test_a_snapshot_of_another_table_is_refused() -> None:
     (part,) = snapshot_of(filled())
     assert type(take_part(follower(), part, origin=5).error) is errors.OtherOrigin
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_deleted_copy_leaves_nothing_behind() -> None:
+    one, other = filled(), follower()
+    take_part(other, snapshot_of(one)[0])
+    deleted = frames.TableSpec(id=COPY, name="t").SerializeToString()
+    command = frames.Command(
+        method=frames.TABLE_DELETE, table_id=COPY, body=deleted, request_id=other.new_id()
+    )
+    (result,) = other.apply(command)
+    assert result.error is None
+    other.sweep()
+    assert other.machine.origin_of(COPY) == 0
+    names = "SELECT name FROM sqlite_schema WHERE name LIKE '%20001%'"
+    assert list(other.connection.execute(names)) == []
+    assert list(other.connection.execute("SELECT * FROM snapshots_begun")) == []
