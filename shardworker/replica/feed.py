@@ -47,6 +47,9 @@ KEPT_BYTES_MAX: Final = 8 << 20
 KEPT_BYTES_MAX_TOTAL: Final = 64 << 20
 """Of all tables' together; the table that changes gives way."""
 
+FLOOR_BYTES_MAX: Final = 64
+"""Of an answer that only says what was compacted: four numbers."""
+
 FORGET_MS: Final = 60_000
 """Nobody has asked about a table for so long: its changes are taken down no longer."""
 
@@ -116,6 +119,10 @@ class Feed(Part):
         if table is None:
             raise errors.TableNotFound
         first = asked.from_revision or table.revision + 1
+        if not asked.from_revision:
+            # Who asks where the table stands is about to follow it from there, and what happens until then may be
+            # compacted at once.
+            self._follow(table, prev=asked.prev)
         if not asked.wait_ms:
             if 0 < asked.from_revision < table.floor + asked.exact:
                 self._answer(identity, request.call, table, _floor(first, table.floor))
@@ -192,12 +199,26 @@ class Feed(Part):
             self._long_reads.submit(
                 identity,
                 partial(self._read_log, table.id, first, table.revision, prev=prev, exact=exact),
-                partial(self._outgoing.answer, identity, call),
+                partial(self._answer_from_log, identity, call, table.id, first),
             )
 
     def _answer(self, identity: bytes, call: int, table: TableState, told: frames.TableChanges) -> None:
         told.compacted = max(0, table.compacted)
         self._outgoing.answer(identity, call, Result(table.revision, told.SerializeToString()))
+
+    def _answer_from_log(self, identity: bytes, call: int, table_id: int, first: int, result: Result) -> None:
+        """What the log said; or, where it was compacted before it could be read, what is kept, without the pairs
+        before."""
+        followed = self._followed.get(table_id)
+        if (
+            followed is not None
+            and first > followed.since
+            and len(result.body) <= FLOOR_BYTES_MAX
+            and frames.TableChanges.FromString(result.body).floor
+        ):
+            told = _from_memory(followed.kept, first, REVISION_MAX, prev=True)
+            result = result._replace(body=told.SerializeToString())
+        self._outgoing.answer(identity, call, result)
 
     def _read_log(self, table_id: int, first: int, revision: int, *, prev: bool, exact: bool) -> Result:
         """On a thread. revision: where the table stood when this was asked for; it may stand higher now."""

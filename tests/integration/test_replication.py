@@ -14,6 +14,7 @@ from proto.etcd import rpc_pb2 as etcd
 from tests.integration.cluster import ROOT, Cluster
 from tests.stubs import stub
 from tests.waiting import wait_until
+from tools.admin.control_client import NodeControl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,14 +124,14 @@ def test_a_follower_cluster_comes_to_the_same_whatever_is_killed(leader: Cluster
 
     # What was compacted meanwhile comes as a snapshot.
     for name in replicators:
-        assert follower.cli("stop", str(name)).returncode == 0
+        NodeControl(follower.config, name.node).operate("stop", [name.local], timeout_s=20)
     with leader.client(table="default") as client:
         newest = client.put(etcd.PutRequest(key=b"unseen")).header.revision
     with grpc.insecure_channel(leader.endpoint("n1")) as channel:
         kv: Any = stub(channel, etcd, "KV")
         kv.Compact(etcd.CompactionRequest(revision=newest), metadata=[("table", "default")], timeout=10)
     for name in replicators:
-        assert follower.cli("start", str(name)).returncode == 0
+        NodeControl(follower.config, name.node).operate("start", [name.local], timeout_s=20)
     wait_level(leader, follower)
     assert tables(follower)["default"].compacted_revision == newest
     assert contents(follower, "default") == contents(leader, "default")

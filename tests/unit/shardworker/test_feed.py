@@ -178,6 +178,32 @@ def test_without_history_a_follower_misses_nothing(reader: Reader) -> None:
     ]
 
 
+def test_who_asks_where_a_table_stands_misses_nothing_from_there_on(reader: Reader) -> None:
+    reader.create(history=0)
+    stands = reader.told(reader.changes(0)).through
+    for number in range(3):
+        reader.put(b"a", b"%d" % number)
+    told = reader.follow(stands + 1, prev=False)
+    assert [each.revision for each in told.revisions] == [stands + 1, stands + 2, stands + 3]
+
+
+def test_a_log_that_is_compacted_before_it_is_read_takes_nothing_from_a_follower(reader: Reader) -> None:
+    reader.create(history=0)
+    reader.told(reader.changes(0, prev=False))
+    reader.put(b"a", b"1")
+    reader.jobs.may_end = False
+    call = reader.changes(
+        2, wait_ms=1000, prev=True
+    )  # nobody had asked for the pairs before: so from the log
+    reader.put(b"a", b"2")
+    assert call not in reader.replies
+    reader.jobs.may_end = True
+    reader.work()
+    told = reader.told(call)
+    assert [each.revision for each in told.revisions] == [2, 3]
+    assert not told.floor
+
+
 def test_what_is_kept_is_bounded_and_the_rest_comes_from_the_log(reader: Reader) -> None:
     reader.create()
     reader.changes(2, wait_ms=1000)
