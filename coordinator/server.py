@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from config.process.listeners import ClientListener
     from coordinator.api.call import Handler, Route
     from coordinator.front.limits import Limits
+    from coordinator.replication.forward import Forwarder
     from proto.internal import frames_pb2 as frames
 
 REGATTA_MESSAGE_BYTES_MAX: Final = 4 << 20
@@ -143,13 +144,19 @@ class Coordinator:
             self._driver, self._statuses, ids, shards=self._topology.shards(), named=cluster.tables
         )
         self._catalog = Catalog(self._tables, promised=cluster.tables)
+        self._forwarder: Forwarder | None = None
+        if cluster.follows is not None:
+            # Here, because grpcio takes memory that only a follower cluster needs.
+            from coordinator.replication.forward import Forwarder
+
+            self._forwarder = Forwarder(cluster.follows, self._driver)
         self._calls = TableCalls(
             self._driver,
             self._catalog,
             ids,
             bounds,
             step_timeout_s=cluster.limits.read_timeout_ms / 1000,
-            leader_cluster=str(cluster.follows or ""),
+            forwarder=self._forwarder,
         )
         self._by_path: dict[str, Route] = {}
         self._etcd = EtcdCalls(self._by_path)
@@ -309,6 +316,8 @@ class Coordinator:
         front.end_calls(errors.ShuttingDown())
         await front.wait_until_idle(LAST_WORDS_S)
         front.close()
+        if self._forwarder is not None:
+            await self._forwarder.close()
         self._let_go()
 
     def _let_go(self) -> None:

@@ -204,3 +204,16 @@ def to_status(table: Table, error: errors.BoathouseError) -> Row:
     """The code and the finished text for an error."""
     row = find_row(table, type(error))
     return Row(row.code, row.text.replace("{detail}", error.detail))
+
+
+def from_status(table: Table, code: Code, text: str) -> errors.BoathouseError | None:
+    """The error that to_status() made this of, or one that looks the same from outside; None if there is none."""
+    for cls, row in table.items():
+        head, detail, tail = row.text.partition("{detail}")
+        if row.code is not code or not text.startswith(head) or not text.endswith(tail):
+            continue
+        if detail and head + tail and len(text) >= len(head) + len(tail):
+            return cls(text[len(head) : len(text) - len(tail)])
+        if not detail and text == head:
+            return cls()
+    return None
