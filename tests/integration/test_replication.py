@@ -122,6 +122,9 @@ def test_a_follower_cluster_comes_to_the_same_whatever_is_killed(leader: Cluster
     for table in ("default", "brief"):
         assert contents(follower, table) == contents(leader, table)
 
+    shown = {row["process"]: row["state"] for row in follower.cli_json("status") if row["node"] == "n1"}
+    assert shown["replicator"] == "running"
+
     # What was compacted meanwhile comes as a snapshot.
     for name in replicators:
         NodeControl(follower.config, name.node).operate("stop", [name.local], timeout_s=20)

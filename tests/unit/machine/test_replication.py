@@ -339,6 +339,22 @@ def test_a_snapshot_that_was_overtaken_is_not_taken_over() -> None:
     interrupted(other, parts[-1])
 
 
+def test_what_the_entry_had_replaced_is_not_removed_from_the_snapshot() -> None:
+    one, stray, other = leader(history=0), leader(history=0), follower(history=0)
+    stray.put(b"a", b"1")
+    stray.put(b"a", b"2")
+    first, second = stray.machine.take_changes()
+    one.put(b"b", b"3")
+    (part,) = snapshot_of(one)
+    replicate(other, told([first], 2))
+    results = other.apply(
+        other.command(frames.ReplicatedChanges(origin=TABLE, changes=told([second], 3)), COPY),
+        other.command(frames.ReplicatedPairs(origin=TABLE, part=part), COPY),
+    )
+    assert [result.error for result in results] == [None, None]
+    assert other.rows(COPY) == one.rows(TABLE) == [(2, b"b", True)]
+
+
 @pytest.mark.usefixtures("small_parts")
 def test_a_snapshot_goes_on_after_a_restart(tmp_path: Path) -> None:
     one, other = filled(), follower(str(tmp_path / "s.db"))
