@@ -29,6 +29,7 @@ from coordinator.front.json_gateway import gateway_headers, gateway_pages, with_
 from coordinator.front.limits import DEFAULT
 from coordinator.front.listener import Listener
 from coordinator.front.routes import Routes, make_routes
+from coordinator.replication import report
 from coordinator.replication.source import TableSource
 from coordinator.services.etcd_calls import EtcdCalls
 from coordinator.services.etcd_cluster import EtcdCluster
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from coordinator.api.call import Handler, Route
     from coordinator.front.limits import Limits
     from coordinator.replication.forward import Forwarder
+    from coordinator.replication.report import Report
     from proto.internal import frames_pb2 as frames
 
 REGATTA_MESSAGE_BYTES_MAX: Final = 4 << 20
@@ -180,7 +182,9 @@ class Coordinator:
         self._pages = http1.Pages(
             with_cors(
                 {
-                    ("GET", "/metrics"): metrics.page(self._ask_replicas, lambda: list(self._watched)),
+                    ("GET", "/metrics"): metrics.page(
+                        self._ask_replicas, lambda: list(self._watched), self._ask_replication
+                    ),
                     ("GET", "/healthz"): http1.alive,
                     **EtcdPages(self._etcd, loop).pages,
                     **gateway_pages(self._by_path, loop),
@@ -264,6 +268,10 @@ class Coordinator:
         """How this node's replicas are, by shard."""
         node = NodeId(self._node.id)
         return await self._statuses.on(node, self._topology.shards_on(node))
+
+    async def _ask_replication(self) -> Report | None:
+        """How replication goes; None if this cluster follows no other, or nobody knows."""
+        return None if self._cluster.follows is None else await report.read(self._driver)
 
     @property
     def served(self) -> frozenset[str]:

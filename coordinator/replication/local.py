@@ -12,6 +12,7 @@ from config.topology import FileTopology
 from coordinator.catalog.cache import Catalog
 from coordinator.catalog.changes import TableChanges
 from coordinator.catalog.tables import Tables
+from coordinator.replication.report import LEASE_KEY
 from coordinator.shards.bounds import AnswerBudget, Bounds
 from coordinator.shards.driver import Driver
 from coordinator.shards.replica_status import ReplicaStatuses
@@ -33,8 +34,6 @@ READ_S: Final = 5.0
 WRITE_S: Final = 10.0
 LEASE_S: Final = 1.0
 """For a look at the lease row, and for a try to write it."""
-
-LEASE_KEY: Final = b"lease"
 
 
 class LeaseRow(NamedTuple):

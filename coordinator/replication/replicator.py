@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import random
+import time
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -16,6 +16,7 @@ from coordinator.replication.leader import Leader, LeaderFailed
 from coordinator.replication.lease import RENEW_S, Lease
 from coordinator.replication.local import LocalCluster
 from coordinator.replication.plan import make_plan
+from coordinator.replication.report import Report
 from proto import errors
 
 if TYPE_CHECKING:
@@ -100,16 +101,14 @@ class Replicator:
             self._lease.lost()
 
     def _lease_value(self) -> bytes:
-        """Who holds it and how it goes, for people."""
         now = self._loop.time()
-        lags = {copy.name: copier.tail.lag(now) for copy, (copier, _) in self._copiers.items()}
-        return json.dumps(
-            {
-                "node": self._node,
-                "tables": len(lags),
-                "lag_entries": max((lag.entries for lag in lags.values()), default=0),
-                "lag_s": round(max((lag.seconds for lag in lags.values()), default=0.0), 1),
-            }
+        lags = [copier.tail.lag(now) for copier, _ in self._copiers.values()]
+        return Report(
+            self._node,
+            round(time.time(), 1),
+            len(lags),
+            max((lag.entries for lag in lags), default=0),
+            round(max((lag.seconds for lag in lags), default=0.0), 1),
         ).encode()
 
     async def _turn(self) -> None:

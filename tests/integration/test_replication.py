@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -94,6 +95,13 @@ def contents(cluster: Cluster, table: str) -> list[Any]:
         return list(client.range(EVERYTHING).kvs)
 
 
+def metrics(cluster: Cluster, node: str) -> list[bytes]:
+    with urllib.request.urlopen(
+        f"http://{cluster.config.node(node).http_endpoint}/metrics", timeout=10
+    ) as page:
+        return bytes(page.read()).splitlines()
+
+
 def test_a_follower_cluster_comes_to_the_same_whatever_is_killed(leader: Cluster, follower: Cluster) -> None:
     written = threading.Event()
 
@@ -124,6 +132,12 @@ def test_a_follower_cluster_comes_to_the_same_whatever_is_killed(leader: Cluster
 
     shown = {row["process"]: row["state"] for row in follower.cli_json("status") if row["node"] == "n1"}
     assert shown["replicator"] == "running"
+    for node in follower.config.nodes:
+        wait_until(
+            lambda node=node: b"boathouse_replication_tables 2.0" in metrics(follower, node),  # type: ignore[misc]
+            timeout_s=5,
+            what="the metrics to say what is replicated",
+        )
 
     # What was compacted meanwhile comes as a snapshot.
     for name in replicators:
