@@ -389,12 +389,15 @@ class SupervisorConfig(_Model):
 
 
 class FollowsConfig(_Model):
-    """Makes this a follower cluster. Accepted and checked; replication itself comes in a later version."""
+    """Makes this a follower cluster, which copies its leader cluster's tables and serves reads and watches of them."""
 
     cluster: str
     """Name of the leader cluster."""
     endpoints: Annotated[list[str], Field(min_length=1)]
     """host:port of coordinators of the leader cluster."""
+
+    def __str__(self) -> str:
+        return f"cluster {self.cluster} at {', '.join(self.endpoints)}"
 
 
 class ClientTlsConfig(_Model):

@@ -18,6 +18,7 @@ from coordinator.front import compression, http1
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+    from coordinator.replication.report import Report
     from proto.catalog import TableEntry
     from proto.ids import ShardId
     from proto.internal import frames_pb2 as frames
@@ -212,24 +213,65 @@ class WatchMetrics(Collector):
             yield family
 
 
-def page(ask: Callable[[], Awaitable[Statuses]], watched: Callable[[], Sequence[WatchedTable]]) -> http1.Page:
-    """The page that Prometheus reads. `ask` is awaited once a scrape."""
+REPLICATION: Final[Mapping[str, tuple[str, Callable[[Report], float]]]] = {
+    "boathouse_replication_tables": (
+        "Tables that are copied from the leader cluster.",
+        lambda report: report.tables,
+    ),
+    "boathouse_replication_lag_revisions": (
+        "How far the last of them is behind.",
+        lambda report: report.lag_revisions,
+    ),
+    "boathouse_replication_lag_seconds": (
+        "Since when one of them is not known to be level.",
+        lambda report: report.lag_s,
+    ),
+    "boathouse_replication_reported_timestamp_seconds": (
+        "When the replicating node last said so. Worth an alert if it gets old: nobody replicates then.",
+        lambda report: report.at_s,
+    ),
+}
+
+
+class ReplicationMetrics(Collector):
+    """Gauges of a follower cluster, all of it, whichever node replicates; none of any other cluster."""
+
+    def __init__(self, report: Report | None) -> None:
+        self._report = report
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """The names alone."""
+        return [GaugeMetricFamily(name, "") for name in REPLICATION]
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """All gauges."""
+        if self._report is not None:
+            for name, (text, value) in REPLICATION.items():
+                yield GaugeMetricFamily(name, text, value=value(self._report))
+
+
+def page(
+    ask: Callable[[], Awaitable[Statuses]],
+    watched: Callable[[], Sequence[WatchedTable]],
+    replication: Callable[[], Awaitable[Report | None]],
+) -> http1.Page:
+    """The page that Prometheus reads. `ask` and `replication` are awaited once a scrape."""
 
     async def metrics(request: http1.Request) -> http1.Response:
         statuses = await ask()
-        watches = WatchMetrics(watched())
+        others = (WatchMetrics(watched()), ReplicationMetrics(await replication()))
         # A node of many tables has megabytes of figures: calls do not wait for them to be written down.
-        return await asyncio.to_thread(_render, statuses, watches, request)
+        return await asyncio.to_thread(_render, (ReplicaMetrics(statuses), *others), request)
 
     return metrics
 
 
-def _render(statuses: Statuses, watches: WatchMetrics, request: http1.Request) -> http1.Response:
+def _render(collectors: Iterable[Collector], request: http1.Request) -> http1.Response:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
-    registry.register(ReplicaMetrics(statuses))
-    registry.register(watches)
+    for collector in collectors:
+        registry.register(collector)
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     names = parse_qs(request.query).get("name[]")
     body = encode(registry.restricted_registry(names) if names else registry)

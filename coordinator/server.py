@@ -35,6 +35,8 @@ from coordinator.front.limits import DEFAULT
 from coordinator.front.listener import Listener
 from coordinator.front.routes import Routes, make_routes
 from coordinator.front.server_tls import H2, HTTP1, ServerTls
+from coordinator.replication import report
+from coordinator.replication.source import TableSource
 from coordinator.services.etcd_auth import EtcdAuth
 from coordinator.services.etcd_calls import EtcdCalls
 from coordinator.services.etcd_cluster import EtcdCluster
@@ -50,6 +52,7 @@ from coordinator.services.health import Health
 from coordinator.services.reflection import Reflection
 from coordinator.services.regatta_cluster import RegattaCluster
 from coordinator.services.regatta_kv import RegattaKV
+from coordinator.services.regatta_replication import RegattaReplication
 from coordinator.services.regatta_tables import RegattaTables
 from coordinator.services.restore import Restore
 from coordinator.shards.bounds import AnswerBudget, Bounds
@@ -76,6 +79,8 @@ if TYPE_CHECKING:
     from config.process.listeners import ClientListener
     from coordinator.api.call import Handler, Route
     from coordinator.front.limits import Limits
+    from coordinator.replication.forward import Forwarder
+    from coordinator.replication.report import Report
     from proto.internal import frames_pb2 as frames
 
 REGATTA_MESSAGE_BYTES_MAX: Final = 4 << 20
@@ -164,8 +169,19 @@ class Coordinator:
             self._driver, self._statuses, ids, shards=self._topology.shards(), named=cluster.tables
         )
         self._catalog = Catalog(self._tables, promised=cluster.tables)
+        self._forwarder: Forwarder | None = None
+        if cluster.follows is not None:
+            # Here, because grpcio takes memory that only a follower cluster needs.
+            from coordinator.replication.forward import Forwarder
+
+            self._forwarder = Forwarder(cluster.follows, self._driver)
         self._calls = TableCalls(
-            self._driver, self._catalog, ids, bounds, step_timeout_s=cluster.limits.read_timeout_ms / 1000
+            self._driver,
+            self._catalog,
+            ids,
+            bounds,
+            step_timeout_s=cluster.limits.read_timeout_ms / 1000,
+            forwarder=self._forwarder,
         )
         self._passwords = Passwords(cost=cluster.auth.bcrypt_cost)
         self._authenticator = Authenticator(self._calls, self._passwords, signed)
@@ -191,7 +207,9 @@ class Coordinator:
         self._pages = http1.Pages(
             with_cors(
                 {
-                    ("GET", "/metrics"): metrics.page(self._ask_replicas, lambda: list(self._watched)),
+                    ("GET", "/metrics"): metrics.page(
+                        self._ask_replicas, lambda: list(self._watched), self._ask_replication
+                    ),
                     ("GET", "/healthz"): http1.alive,
                     **EtcdPages(self._etcd, loop).pages,
                     **gateway_pages(self._by_path, loop),
@@ -284,6 +302,9 @@ class Coordinator:
             EtcdMaintenance(calls, tables, authenticator, statuses, cluster, self._topology, node),
             Restore(calls, tables, authenticator),
             RegattaKV(calls, RegattaHeaders(replica_id=node.id), authenticator),
+            RegattaReplication(
+                cluster.cluster, self._catalog, TableSource(self._driver, calls), authenticator
+            ),
             RegattaTables(TableChanges(self._catalog, self._tables), self._topology, authenticator),
             RegattaCluster(self._catalog, statuses, cluster, self._topology, node),
             EtcdLock(self._etcd, asyncio.get_running_loop()),
@@ -300,6 +321,10 @@ class Coordinator:
         """How this node's replicas are, by shard."""
         node = NodeId(self._node.id)
         return await self._statuses.on(node, self._topology.shards_on(node))
+
+    async def _ask_replication(self) -> Report | None:
+        """How replication goes; None if this cluster follows no other, or nobody knows."""
+        return None if self._cluster.follows is None else await report.read(self._driver)
 
     @property
     def served(self) -> frozenset[str]:
@@ -352,6 +377,8 @@ class Coordinator:
         front.end_calls(errors.ShuttingDown())
         await front.wait_until_idle(LAST_WORDS_S)
         front.close()
+        if self._forwarder is not None:
+            await self._forwarder.close()
         self._let_go()
 
     def _let_go(self) -> None:

@@ -56,6 +56,8 @@ class TableEntry:
     """Whether follower clusters leave it alone."""
     owner: str = ""
     """Whose it is, for people."""
+    origin: int = 0
+    """The id of the leader cluster's table that it copies, and that alone changes it; 0 = it is this cluster's own."""
 
     @property
     def type(self) -> str:
@@ -82,9 +84,14 @@ class TableSettings:
     history: int = -1
     is_local: bool = False
     owner: str = ""
+    origin: int = 0
 
 
 CATALOG: Final = TableEntry(CATALOG_NAME, CATALOG_ID, CATALOG_SHARD)
+
+REPLICATION: Final = TableEntry("_replication", 2, CATALOG_SHARD, history=0)
+"""Which node of a follower cluster replicates, in a table of its own: the row is written all the time, and the catalog
+keeps its history. The replicator makes it."""
 
 
 def history_number(word: HistoryWord) -> int:
@@ -113,6 +120,8 @@ def _row(entry: TableEntry) -> dict[str, Any]:
         row["type"] = LOCAL
     if entry.owner:
         row["owner"] = entry.owner
+    if entry.origin:
+        row["origin"] = entry.origin
     return row
 
 
@@ -156,6 +165,7 @@ def _parse(value: bytes, name_of: Callable[[Any], str]) -> TableEntry:
             int(history_number(row.get("history", "all"))),
             is_local=row.get("type") == LOCAL,
             owner=str(row.get("owner", "")),
+            origin=int(row.get("origin", 0)),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UnreadableRow(f"{type(error).__name__}: {error}") from None

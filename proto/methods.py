@@ -150,6 +150,9 @@ COMMANDS: Final[dict[int, Command]] = {
     frames.ETCD_RANGE_STREAM: Command(access=Access.READ),
     frames.TABLE_LOAD: Command(access=Access.WRITE),
     frames.DEFRAGMENT: Command(access=Access.REPLICA),
+    frames.REPLICATE_CHANGES: Command(access=Access.WRITE),
+    frames.REPLICATE_SNAPSHOT: Command(access=Access.WRITE),
+    frames.TABLE_PAIRS: Command(access=Access.READ),
 }
 
 
@@ -353,6 +356,13 @@ METHODS: Final[dict[str, Method]] = {
     "/regatta.v1.KV/Txn": Method(api=_R, access=Access.WRITE),
     "/regatta.v1.Cluster/MemberList": Method(api=_R, access=Access.COORDINATOR, permission=Permission.NONE),
     "/regatta.v1.Cluster/Status": Method(api=_R, access=Access.COORDINATOR, permission=Permission.NONE),
+    "/replication.v1.Metadata/Get": Method(api=_R, access=Access.COORDINATOR, permission=Permission.ROOT),
+    "/replication.v1.Log/Replicate": Method(
+        api=_R, access=Access.COORDINATOR, kind=Kind.SERVER_STREAM, permission=Permission.ROOT
+    ),
+    "/replication.v1.Snapshot/Stream": Method(
+        api=_R, access=Access.COORDINATOR, kind=Kind.SERVER_STREAM, permission=Permission.ROOT
+    ),
     "/regatta.v1.Tables/Create": Method(api=_T, access=Access.COORDINATOR, permission=Permission.ROOT),
     "/regatta.v1.Tables/Delete": Method(api=_T, access=Access.COORDINATOR, permission=Permission.ROOT),
     "/regatta.v1.Tables/List": Method(api=_R, access=Access.COORDINATOR, permission=Permission.USER),

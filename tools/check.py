@@ -22,8 +22,7 @@ def check(file: Path, output: Output) -> None:
         return print_json(cluster.model_dump(mode="json") | {"placement": _placement(cluster)})
     typer.echo(f"{file}: fine; cluster {cluster.cluster}, data in {cluster.data_dir}")
     if cluster.follows is not None:
-        leader = cluster.follows.cluster
-        typer.echo(f"follows cluster {leader}: replication between clusters comes in a later version")
+        typer.echo(f"follows {cluster.follows}, whose tables it copies")
     print_table(
         ["shard", "nodes", "tables"],
         [

@@ -18,7 +18,7 @@ class Kind:
     """One kind of process."""
 
     module: str
-    """What `python -m` runs; also the kind's name in `boathouse status`."""
+    """What `python -m` runs, unless `package` says something else; also the kind's name in `boathouse status`."""
     stem: str
     """What its processes are called within a node: the stem alone, or with a number, shard-2."""
     stop_rank: int
@@ -31,6 +31,13 @@ class Kind:
     """The supervisor hands it the node's listening sockets (listeners.py) as `ProcessSpec.sockets`."""
     hands_over: bool = False
     """At a planned restart its successor starts before it stops: several of them can live at once."""
+    package: str = ""
+    """What `python -m` runs, where that is not called as the kind is."""
+
+    @property
+    def runs(self) -> str:
+        """What `python -m` runs."""
+        return self.package or self.module
 
     def __str__(self) -> str:
         return self.module
@@ -45,6 +52,10 @@ def _coordinators(cluster: ClusterConfig, node: str) -> tuple[int | None, ...]:
     return (None,) if count == 1 else tuple(range(1, count + 1))
 
 
+def _replicators(cluster: ClusterConfig, node: str) -> tuple[int | None, ...]:
+    return (None,) if cluster.follows is not None else ()
+
+
 SHARDWORKER: Final = Kind("shardworker", stem="shard", stop_rank=1, numbers=_shards, is_replica=True)
 # Coordinators go before workers: they drain calls that any node's worker may have to answer.
 COORDINATOR: Final = Kind(
@@ -55,7 +66,10 @@ COORDINATOR: Final = Kind(
     accepts_clients=True,
     hands_over=True,
 )
-KINDS: Final = (SHARDWORKER, COORDINATOR)
+REPLICATOR: Final = Kind(
+    "replicator", stem="replicator", stop_rank=0, numbers=_replicators, package="coordinator.replication"
+)
+KINDS: Final = (SHARDWORKER, COORDINATOR, REPLICATOR)
 """All kinds, in the order in which processes are listed."""
 STOP_RANKS: Final = tuple(sorted({kind.stop_rank for kind in KINDS}))
 

@@ -118,6 +118,17 @@ ETCD: Final[Table] = {
     ),
     errors.InvalidAuthMgmt: Row(Code.INVALID_ARGUMENT, "etcdserver: invalid auth management"),
     errors.PasswordTooLong: Row(Code.INVALID_ARGUMENT, "etcdserver: a password has at most 72 bytes"),
+    errors.SnapshotUnavailable: Row(Code.UNAVAILABLE, "etcdserver: unable to stream from table {detail}"),
+    errors.TableReplicated: Row(
+        Code.FAILED_PRECONDITION, "etcdserver: table is replicated from another cluster: {detail}"
+    ),
+    errors.ReplicationRefused: Row(Code.FAILED_PRECONDITION, "etcdserver: changes are not applied: {detail}"),
+    errors.OtherOrigin: Row(Code.FAILED_PRECONDITION, "etcdserver: changes of another table: {detail}"),
+    errors.ReplicationGap: Row(Code.FAILED_PRECONDITION, "etcdserver: changes are missing: {detail}"),
+    errors.Diverged: Row(Code.FAILED_PRECONDITION, "etcdserver: copy has diverged: {detail}"),
+    errors.SnapshotInterrupted: Row(
+        Code.FAILED_PRECONDITION, "etcdserver: snapshot was interrupted: {detail}"
+    ),
 }
 
 ETCD_CONCURRENCY: Final[Table] = {
@@ -185,6 +196,18 @@ REGATTA: Final[Table] = {
     errors.InvalidAuthToken: Row(Code.UNAUTHENTICATED, "invalid auth token"),
     errors.PermissionDenied: Row(Code.PERMISSION_DENIED, "permission denied"),
     errors.AuthOldRevision: Row(Code.UNAUTHENTICATED, "users or permissions have changed: get a new token"),
+    errors.NoLeaderIndex: Row(
+        Code.INVALID_ARGUMENT, "invalid leaderIndex: leaderIndex must be greater than 0"
+    ),
+    errors.SnapshotUnavailable: Row(Code.UNAVAILABLE, "unable to stream from table {detail}"),
+    errors.TableReplicated: Row(
+        Code.FAILED_PRECONDITION, "table is replicated from another cluster: {detail}"
+    ),
+    errors.ReplicationRefused: Row(Code.FAILED_PRECONDITION, "changes are not applied: {detail}"),
+    errors.OtherOrigin: Row(Code.FAILED_PRECONDITION, "changes of another table: {detail}"),
+    errors.ReplicationGap: Row(Code.FAILED_PRECONDITION, "changes are missing: {detail}"),
+    errors.Diverged: Row(Code.FAILED_PRECONDITION, "copy has diverged: {detail}"),
+    errors.SnapshotInterrupted: Row(Code.FAILED_PRECONDITION, "snapshot was interrupted: {detail}"),
 }
 
 REGATTA_TABLES: Final[Table] = {
@@ -230,3 +253,16 @@ def to_status(table: Table, error: errors.BoathouseError) -> Row:
     """The code and the finished text for an error."""
     row = find_row(table, type(error))
     return Row(row.code, row.text.replace("{detail}", error.detail))
+
+
+def from_status(table: Table, code: Code, text: str) -> errors.BoathouseError | None:
+    """The error that to_status() made this of, or one that looks the same from outside; None if there is none."""
+    for cls, row in table.items():
+        head, detail, tail = row.text.partition("{detail}")
+        if row.code is not code or not text.startswith(head) or not text.endswith(tail):
+            continue
+        if detail and head + tail and len(text) >= len(head) + len(tail):
+            return cls(text[len(head) : len(text) - len(tail)])
+        if not detail and text == head:
+            return cls()
+    return None

@@ -162,7 +162,13 @@ class Tables:
         free = max(seen.next_id, survey.highest_id + 1)
         shard = settings.shard or self._emptiest(seen, survey)
         entry = catalog.TableEntry(
-            name, free, shard, settings.history, is_local=settings.is_local, owner=settings.owner
+            name,
+            free,
+            shard,
+            settings.history,
+            is_local=settings.is_local,
+            owner=settings.owner,
+            origin=settings.origin,
         )
         key, deleted = catalog.row_key(name), catalog.deleted_name_key(name)
         txn = etcd.TxnRequest()
@@ -205,7 +211,7 @@ class Tables:
                 leader.database_in_use_bytes // BYTES_STEP, sum(t.keys for t in leader.tables) // KEYS_STEP
             )
             found |= {
-                catalog.TableEntry(table.name, table.id, shard, table.history)
+                catalog.TableEntry(table.name, table.id, shard, table.history, origin=table.origin)
                 for replica in replicas
                 for table in replica.tables
             }
@@ -251,16 +257,17 @@ class Tables:
         except errors.TableNotFound:
             return False
         found = frames.TableStatus.FromString(reply.body)
-        if (found.name, found.history) != (entry.name, entry.history):
+        if (found.name, found.history, found.origin) != (entry.name, entry.history, entry.origin):
             raise errors.TableContradicted(
-                f"the catalog says that table {entry.name!r} has id {entry.id} and history {entry.history}, but in "
-                f"shard {entry.shard} that is {found.name!r} with history {found.history}"
+                f"the catalog says that table {entry.name!r} has id {entry.id}, history {entry.history} and origin "
+                f"{entry.origin}, but in shard {entry.shard} that is {found.name!r} with history {found.history} and "
+                f"origin {found.origin}"
             )
         return True
 
     async def make_in_shard(self, entry: TableEntry) -> None:
         """The second step. No harm if the table is there."""
-        spec = frames.TableSpec(id=entry.id, name=entry.name, history=entry.history)
+        spec = frames.TableSpec(id=entry.id, name=entry.name, history=entry.history, origin=entry.origin)
         await self._write(frames.TABLE_CREATE, entry, spec.SerializeToString())
         log.info("made a table", table=entry.name, id=entry.id, shard=entry.shard)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from coordinator.shards import request_ids
 from coordinator.shards.router import LEADER, NEAREST, Call
@@ -29,19 +29,41 @@ class Answer(NamedTuple):
     reply: frames.Reply
 
 
+class Forwarder(Protocol):
+    """The leader cluster, for writes of tables that are copied from it."""
+
+    async def write(
+        self,
+        table: TableEntry,
+        method: frames.Method.ValueType,
+        body: bytes,
+        deadline: float,
+        client_id: str | None,
+    ) -> frames.Reply:
+        """As TableCalls.write(), the copy here being as far when it returns."""
+
+
 class TableCalls:
     """What the services of both APIs do once a request is found well-formed."""
 
     def __init__(
-        self, driver: Driver, catalog: Catalog, ids: RequestIds, bounds: Bounds, *, step_timeout_s: float
+        self,
+        driver: Driver,
+        catalog: Catalog,
+        ids: RequestIds,
+        bounds: Bounds,
+        *,
+        step_timeout_s: float,
+        forwarder: Forwarder | None = None,
     ) -> None:
         """bounds hold for calls that wait for the name of their table, together with those in flight. step_timeout_s:
-        see PinnedStream."""
+        see PinnedStream. forwarder: who passes writes of copied tables on, in a follower cluster."""
         self._driver = driver
         self._catalog = catalog
         self._ids = ids
         self._bounds = bounds
         self._step_timeout_s = step_timeout_s
+        self._forwarder = forwarder
         self._tables = catalog.tables
 
     async def find_table(self, name: str, deadline: float, *, body_bytes: int) -> TableEntry:
@@ -171,6 +193,8 @@ class TableCalls:
         Raises TimedOut if the outcome is unknown at the deadline."""
         if table.is_reserved:
             raise errors.InvalidRequest(f"table {table.name} is read-only")
+        if table.origin and self._forwarder is not None:
+            return Answer(table, await self._forwarder.write(table, method, body, deadline, client_id))
         request_id = self._request_id(client_id, table)
         try:
             return await self._write(table, method, body, deadline, request_id, who)

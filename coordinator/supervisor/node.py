@@ -32,7 +32,7 @@ _DOWN: Final = (State.STOPPED, State.FAILED)
 def command_of(name: ProcessName) -> list[str]:
     """The command line of a process. -P keeps a folder named `config` or `proto` where the user stands from
     being imported in place of ours."""
-    return [sys.executable, "-P", "-m", name.kind.module]
+    return [sys.executable, "-P", "-m", name.kind.runs]
 
 
 class NodeSupervisor:

@@ -49,12 +49,7 @@ class Observer(Protocol):
 def nodes_to_start(cluster: ClusterConfig, node: str | None) -> list[str]:
     """The nodes that `up` runs here: the one named, or all with a loopback host.
 
-    Raises StartRefused if that is none, or if this version can't run the cluster."""
-    if cluster.follows is not None:
-        raise StartRefused(
-            f"cluster {cluster.cluster} follows {cluster.follows.cluster}, and this version can't replicate "
-            f"between clusters yet; nothing was started"
-        )
+    Raises StartRefused if that is none."""
     if node is not None:
         if node not in cluster.nodes:
             raise StartRefused(

@@ -108,6 +108,12 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     """body: boathouse.v1.LoadRequest; answered by a LoadResponse"""
     DEFRAGMENT: _Method.ValueType  # 104
     """answered once the pages that were free are given back to the disk"""
+    REPLICATE_CHANGES: _Method.ValueType  # 130
+    """body: ReplicatedChanges"""
+    REPLICATE_SNAPSHOT: _Method.ValueType  # 131
+    """body: ReplicatedPairs"""
+    TABLE_PAIRS: _Method.ValueType  # 132
+    """opens a cursor; each part of the answer is a TablePairs"""
 
 class Method(_Method, metaclass=_MethodEnumTypeWrapper):
     """Which operation a Request or a Command carries. The body is the request message of that API, as it came."""
@@ -191,6 +197,12 @@ TABLE_LOAD: Method.ValueType  # 107
 """body: boathouse.v1.LoadRequest; answered by a LoadResponse"""
 DEFRAGMENT: Method.ValueType  # 104
 """answered once the pages that were free are given back to the disk"""
+REPLICATE_CHANGES: Method.ValueType  # 130
+"""body: ReplicatedChanges"""
+REPLICATE_SNAPSHOT: Method.ValueType  # 131
+"""body: ReplicatedPairs"""
+TABLE_PAIRS: Method.ValueType  # 132
+"""opens a cursor; each part of the answer is a TablePairs"""
 Global___Method: _TypeAlias = Method  # noqa: Y015
 
 @_typing.final
@@ -478,6 +490,7 @@ class ChangesRequest(_message.Message):
     FROM_REVISION_FIELD_NUMBER: _builtins.int
     WAIT_MS_FIELD_NUMBER: _builtins.int
     PREV_FIELD_NUMBER: _builtins.int
+    EXACT_FIELD_NUMBER: _builtins.int
     from_revision: _builtins.int
     """0 = where the table stands, and nothing else"""
     wait_ms: _builtins.int
@@ -486,16 +499,19 @@ class ChangesRequest(_message.Message):
     """gets what may still be read, and no revision below the floor
     with the pairs before, which the replica has to look up
     """
+    exact: _builtins.bool
+    """for who copies the table: where an edit may be missing, there is the floor"""
     def __init__(
         self,
         *,
         from_revision: _builtins.int = ...,
         wait_ms: _builtins.int = ...,
         prev: _builtins.bool = ...,
+        exact: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_revision", b"from_revision", "prev", b"prev", "wait_ms", b"wait_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "from_revision", b"from_revision", "prev", b"prev", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -511,6 +527,8 @@ class TableChanges(_message.Message):
     REVISIONS_FIELD_NUMBER: _builtins.int
     PREV_FIELD_NUMBER: _builtins.int
     AUTH_VERSION_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
+    COMPACTED_FIELD_NUMBER: _builtins.int
     first: _builtins.int
     """everything that changed in the revisions [first, through] is in here"""
     through: _builtins.int
@@ -521,6 +539,12 @@ class TableChanges(_message.Message):
     """with the pairs before, where there were any that can still be read"""
     auth_version: _builtins.int
     """of the table after all that: rises with every change of who may do what,"""
+    checksum: _builtins.int
+    """and is odd while authentication is enabled
+    the table's rolling checksum after `through`, if it is still known
+    """
+    compacted: _builtins.int
+    """what the table was compacted at by then; 0 = never"""
     @_builtins.property
     def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevisionChanges]: ...
     def __init__(
@@ -532,12 +556,16 @@ class TableChanges(_message.Message):
         revisions: _abc.Iterable[Global___RevisionChanges] | None = ...,
         prev: _builtins.bool = ...,
         auth_version: _builtins.int = ...,
+        checksum: _builtins.int | None = ...,
+        compacted: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_checksum", b"_checksum", "checksum", b"checksum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth_version", b"auth_version", "first", b"first", "floor", b"floor", "prev", b"prev", "revisions", b"revisions", "through", b"through"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checksum", b"_checksum", "auth_version", b"auth_version", "checksum", b"checksum", "compacted", b"compacted", "first", b"first", "floor", b"floor", "prev", b"prev", "revisions", b"revisions", "through", b"through"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__checksum: _TypeAlias = _typing.Literal["checksum"]  # noqa: Y015
+    _WhichOneofArgType__checksum: _TypeAlias = _typing.Literal["_checksum", b"_checksum"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__checksum) -> _WhichOneofReturnType__checksum | None: ...
 
 Global___TableChanges: _TypeAlias = TableChanges  # noqa: Y015
 
@@ -809,6 +837,108 @@ class KeyChange(_message.Message):
 Global___KeyChange: _TypeAlias = KeyChange  # noqa: Y015
 
 @_typing.final
+class ReplicatedChanges(_message.Message):
+    """What the leader cluster's table has changed, for the follower cluster's copy of it. Applied as a whole or not at all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    origin: _builtins.int
+    """the table's id in the leader cluster"""
+    @_builtins.property
+    def changes(self) -> Global___TableChanges: ...
+    def __init__(
+        self,
+        *,
+        origin: _builtins.int = ...,
+        changes: Global___TableChanges | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "origin", b"origin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplicatedChanges: _TypeAlias = ReplicatedChanges  # noqa: Y015
+
+@_typing.final
+class TablePairs(_message.Message):
+    """A part of a table's newest pairs, all parts being of one revision, in the order of keys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    PAIRS_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    CRC_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    checksum: _builtins.int
+    """the table's rolling checksum at that revision"""
+    number: _builtins.int
+    """of this part, from 0"""
+    pairs: _builtins.bytes
+    """as stored, one behind the other"""
+    crc: _builtins.int
+    """CRC-32 of `pairs`"""
+    last: _builtins.bool
+    keys: _builtins.int
+    """of the whole table, in the last part"""
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """of the change that put each"""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        checksum: _builtins.int = ...,
+        number: _builtins.int = ...,
+        pairs: _builtins.bytes = ...,
+        ids: _abc.Iterable[_builtins.int] | None = ...,
+        crc: _builtins.int = ...,
+        last: _builtins.bool = ...,
+        keys: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "crc", b"crc", "ids", b"ids", "keys", b"keys", "last", b"last", "number", b"number", "pairs", b"pairs", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TablePairs: _TypeAlias = TablePairs  # noqa: Y015
+
+@_typing.final
+class ReplicatedPairs(_message.Message):
+    """Builds up a copy of a table beside it; the last part puts it in the place of what the table held."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    origin: _builtins.int
+    """the table's id in the leader cluster"""
+    @_builtins.property
+    def part(self) -> Global___TablePairs: ...
+    def __init__(
+        self,
+        *,
+        origin: _builtins.int = ...,
+        part: Global___TablePairs | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["origin", b"origin", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplicatedPairs: _TypeAlias = ReplicatedPairs  # noqa: Y015
+
+@_typing.final
 class ReplicaState(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -979,20 +1109,24 @@ class TableSpec(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     name: _builtins.str
     history: _builtins.int
     """-1 = all, 0 = none, n = the newest n revisions"""
+    origin: _builtins.int
+    """not 0: it copies this table of the leader cluster, and takes no other writes"""
     def __init__(
         self,
         *,
         id: _builtins.int = ...,
         name: _builtins.str = ...,
         history: _builtins.int = ...,
+        origin: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "id", b"id", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "id", b"id", "name", b"name", "origin", b"origin"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1073,6 +1207,7 @@ class TableStatus(_message.Message):
     QUOTA_BYTES_FIELD_NUMBER: _builtins.int
     FULL_FIELD_NUMBER: _builtins.int
     ALARMS_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     name: _builtins.str
     revision: _builtins.int
@@ -1088,6 +1223,8 @@ class TableStatus(_message.Message):
     """0 = none"""
     full: _builtins.bool
     """the quota was reached, and there is not enough space again yet"""
+    origin: _builtins.int
+    """as in TableSpec"""
     @_builtins.property
     def alarms(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableAlarm]:
         """raised by hand, by (member, alarm)"""
@@ -1106,10 +1243,11 @@ class TableStatus(_message.Message):
         quota_bytes: _builtins.int = ...,
         full: _builtins.bool = ...,
         alarms: _abc.Iterable[Global___TableAlarm] | None = ...,
+        origin: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "checksum", b"checksum", "compacted_revision", b"compacted_revision", "full", b"full", "history", b"history", "id", b"id", "keys", b"keys", "name", b"name", "quota_bytes", b"quota_bytes", "revision", b"revision", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "checksum", b"checksum", "compacted_revision", b"compacted_revision", "full", b"full", "history", b"history", "id", b"id", "keys", b"keys", "name", b"name", "origin", b"origin", "quota_bytes", b"quota_bytes", "revision", b"revision", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

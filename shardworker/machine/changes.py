@@ -69,7 +69,8 @@ class Change:
     more: bool = False
     """Further edits of the same revision follow in the next Change; only history cuts a revision."""
     missing: bool = False
-    """More was changed than is kept in memory: the edits are in history, from this revision on."""
+    """More was changed than is kept in memory, or all was replaced: the edits are in history if anywhere, from this
+    revision on."""
     checksum: int | None = None
     """The table's rolling checksum after the command. None from history, which does not know it."""
 
@@ -115,8 +116,10 @@ class Recorder:
         )
 
     def add_unkept(self, table: TableState) -> None:
-        """A command made changes at several revisions, up to the table's own: they have to be read from its log."""
-        self._open.append(Change(table.id, table.revision, (), missing=True, checksum=table.checksum))
+        """A command made changes at several revisions, up to the table's own, or put something else in the place of all
+        that the table held: they have to be read from its log."""
+        if table.id in self._listening:
+            self._open.append(Change(table.id, table.revision, (), missing=True, checksum=table.checksum))
 
     def committed(self) -> None:
         self._committed += self._open

@@ -40,10 +40,13 @@ class Shard(Protocol):
     @property
     def tables(self) -> TableCache: ...
 
+    def origin_of(self, table_id: int) -> int:
+        """The id of the leader cluster's table that this one copies; 0 = none."""
+
     @property
     def dead_tables(self) -> DeadTables: ...
 
-    def create_table(self, table: TableState) -> None:
+    def create_table(self, table: TableState, origin: int = 0) -> None:
         """Begins a table, with everything that belongs to it."""
 
     def drop_table(self, table_id: int) -> None:
@@ -89,3 +92,8 @@ class Handler(Generic[Op]):
     """A write that is taken whatever alarms the table has: it sets or clears them, or keeps its books."""
     awaits_sweep: Callable[[Op], int | None] | None = None
     """The revision below which history must be physically gone before the write is answered; None if it need not."""
+    origin_of: Callable[[Op], int] | None = None
+    """Of a write that brings changes of a table of the leader cluster: that table's id there. It is carried out on the
+    copy of that table only, and no other write is carried out there."""
+    for_copies: bool = False
+    """Of a write that changes no pairs: a copy takes it too."""

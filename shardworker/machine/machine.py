@@ -33,6 +33,8 @@ from shardworker.machine.internal.commands import table_status
 from shardworker.machine.leases import Leases
 from shardworker.machine.level import MachineLevel
 from shardworker.machine.registry import REGISTRY, Registry
+from shardworker.machine.replication import snapshot as replication_snapshot
+from shardworker.machine.replication.origins import Origins
 from shardworker.machine.snapshot import snapshot
 from shardworker.machine.table_cache import TableCache
 from shardworker.machine.tables import TableState, create_schema, load_table, table_sql
@@ -104,6 +106,8 @@ class StateMachine:
     def _load(self) -> None:
         self._level = MachineLevel(self._connection, self._registry.level)
         create_schema(self._connection)
+        replication_snapshot.create_schema(self._connection)
+        self._origins = Origins(self._connection)
         self._window = ResultWindow(self._connection, self._window_limits)
         self.auth = AuthStore(self._connection)
         self.tables = TableCache(self._connection)
@@ -134,6 +138,7 @@ class StateMachine:
         self.dead_tables.committed()
         self.leases.committed()
         self._window.committed()
+        self._origins.committed()
         self._recorder.committed()
 
     def rollback(self) -> None:
@@ -145,6 +150,7 @@ class StateMachine:
         self.dead_tables.rollback()
         self.leases.rollback()
         self._window.rollback()
+        self._origins.rollback()
         self._recorder.rollback()
 
     def reload(self, connection: apsw.Connection | None = None) -> None:
@@ -245,6 +251,7 @@ class StateMachine:
             if handler.administer is not None:
                 body = handler.administer(AuthWriter(self.auth, table.id, index), request.op)
                 return Result(table.revision, body)
+            self._check_origin(table.id, handler, request.op)
         except errors.BoathouseError as error:
             return Result(table.revision, b"", error)
         writer = self._writer(request.table_id, writers)
@@ -260,6 +267,13 @@ class StateMachine:
             return Result(table.revision, b"", error)
         writer.end()
         return Result(table.revision, body)
+
+    def _check_origin(self, table_id: int, handler: Handler[Any], op: Any) -> None:
+        """Raises unless a copy is written from its origin, and any other table not as a copy."""
+        told = 0 if handler.origin_of is None else handler.origin_of(op)
+        origin = self._origins.of(table_id)
+        if told != origin and not handler.for_copies:
+            raise _origin_refusal(told, origin)
 
     def _check(self, request: Parsed) -> None:
         """Raises unless who asks may have it."""
@@ -289,9 +303,15 @@ class StateMachine:
         except errors.BoathouseError as error:
             return Result(0, b"", error)
 
-    def create_table(self, table: TableState) -> None:
+    def origin_of(self, table_id: int) -> int:
+        """For commands (handler.Shard)."""
+        return self._origins.of(table_id)
+
+    def create_table(self, table: TableState, origin: int = 0) -> None:
         """Begins a table; for commands (handler.Shard)."""
         self.tables.create(table)
+        if origin:
+            self._origins.add(table.id, origin)
         self._table_written()
 
     def drop_table(self, table_id: int) -> None:
@@ -301,6 +321,8 @@ class StateMachine:
             self.tables.drop(table)
             self.auth.drop_table(table_id)
             self.leases.drop_table(table_id)
+            self._origins.remove(table_id)
+            replication_snapshot.give_up(self._connection, table_id)
         self.dead_tables.add(table_id)
 
     def raise_level(self, level: int) -> None:
@@ -486,7 +508,7 @@ class StateMachine:
         return self._window.time_ms
 
     def table_status(self) -> list[frames.TableStatus]:
-        return [table_status(table) for table in self.tables]
+        return [table_status(table, self._origins.of(table.id)) for table in self.tables]
 
     @property
     def highest_table_id(self) -> int:
@@ -500,12 +522,25 @@ class StateMachine:
         total = self.level ^ (self.dead_tables.digest << 32)
         parts = [self.auth.checksum, self.leases.checksum]
         for table in self.tables:
-            parts += (table.id, table.revision, table.compacted, table.keys, table.checksum)
-            parts += (table.written_bytes, table.freed_bytes, table.quota_bytes, int(table.full))
+            parts += (table.id, self._origins.of(table.id), table.revision, table.compacted, table.keys)
+            parts += (
+                table.checksum,
+                table.written_bytes,
+                table.freed_bytes,
+                table.quota_bytes,
+                int(table.full),
+            )
             parts += [part for alarm in table.alarms for part in alarm]
         for part in parts:
             total = ((total ^ (part & _UNSIGNED_64)) * 0x100000001B3) & _UNSIGNED_64
         return total
+
+
+def _origin_refusal(told: int, origin: int) -> errors.BoathouseError:
+    if told == 0:
+        return errors.TableReplicated("write to the leader cluster")
+    copied = f"a copy of the leader cluster's table id {origin}" if origin else "no copy"
+    return errors.OtherOrigin(f"this table is {copied}, and the changes are of table id {told}")
 
 
 def _fingerprint(command: frames.Command) -> bytes:

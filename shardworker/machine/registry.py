@@ -11,6 +11,7 @@ from shardworker.machine.etcd import auth_commands as auth
 from shardworker.machine.etcd import commands as etcd
 from shardworker.machine.internal import commands as internal
 from shardworker.machine.regatta import commands as regatta
+from shardworker.machine.replication import commands as replication
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,5 +28,14 @@ class Registry:
     handlers: Mapping[int, Handler[Any]]
 
 
-REGISTRY: Final = Registry(LEVEL, {**internal.HANDLERS, **etcd.HANDLERS, **auth.HANDLERS, **regatta.HANDLERS})
+REGISTRY: Final = Registry(
+    LEVEL,
+    {
+        **internal.HANDLERS,
+        **etcd.HANDLERS,
+        **auth.HANDLERS,
+        **regatta.HANDLERS,
+        **replication.HANDLERS,
+    },
+)
 """This build's."""

@@ -146,9 +146,11 @@ class TableSql:
         "live_of_many",
         "live_rows",
         "newest_change",
+        "pairs",
         "probe",
         "removed_bytes",
         "replaced_bytes",
+        "rows_bytes",
         "sample",
         "scan",
         "set_live",
@@ -184,6 +186,7 @@ class TableSql:
             f" (SELECT prev FROM {rev} WHERE id >= ? AND id < ? AND prev NOTNULL)"
         )
         size = f"ifnull(sum(length(r.key) + ifnull(length(r.kv), 0) + {CHANGE_BYTES}), 0)"
+        self.rows_bytes = f"SELECT {size} FROM {rev} r"
         self.removed_bytes = f"SELECT {size} FROM carray(?) gone CROSS JOIN {rev} r ON r.id = gone.value"
         self.replaced_bytes = (
             f"SELECT {size} FROM {rev} s CROSS JOIN {rev} r ON r.id = s.prev WHERE s.id >= ? AND s.id < ?"
@@ -197,6 +200,9 @@ class TableSql:
             )
             for bounded in (True, False)
         }
+        self.pairs = (
+            f"SELECT l.key, l.id, r.kv FROM {live} l CROSS JOIN {rev} r ON r.id = l.id ORDER BY l.key"
+        )
         self.live_count = _both(f"SELECT count(*) FROM {live} WHERE key >= ?{{}}")
         self.live_rows = _both(f"SELECT id, create_revision, version, lease FROM {live} WHERE key >= ?{{}}")
         self.probe = _both(f"SELECT count(*) FROM (SELECT 1 FROM {live} WHERE key >= ?{{}} LIMIT ?)")
@@ -296,7 +302,16 @@ def create_schema(connection: apsw.Connection) -> None:
 
 
 def create_table(connection: apsw.Connection, table: TableState) -> None:
-    name = f"t{table.id}"
+    create_rows(connection, f"t{table.id}")
+    row = _row(table)
+    connection.execute(
+        "INSERT INTO tables VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (table.id, table.name, *row[2:], _crc(*row)),
+    )
+
+
+def create_rows(connection: apsw.Connection, name: str) -> None:
+    """The SQL tables of a table's rows, their names beginning with `name`."""
     connection.execute(
         f"CREATE TABLE {name}_rev (id INTEGER PRIMARY KEY, key BLOB NOT NULL, kv BLOB, prev INTEGER, crc INTEGER)"
         " STRICT"
@@ -305,15 +320,29 @@ def create_table(connection: apsw.Connection, table: TableState) -> None:
         f"CREATE TABLE {name}_live (key BLOB PRIMARY KEY, id INTEGER NOT NULL, create_revision INTEGER NOT NULL,"
         " version INTEGER NOT NULL, lease INTEGER NOT NULL) STRICT, WITHOUT ROWID"
     )
-    connection.execute(f"CREATE INDEX {name}_leased ON {name}_live (lease) WHERE lease <> 0")
+    _index_leased(connection, name)
     connection.execute(
         f"CREATE TABLE {name}_dead (key BLOB PRIMARY KEY, id INTEGER NOT NULL) STRICT, WITHOUT ROWID"
     )
-    row = _row(table)
-    connection.execute(
-        "INSERT INTO tables VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (table.id, table.name, *row[2:], _crc(*row)),
-    )
+
+
+def _index_leased(connection: apsw.Connection, name: str) -> None:
+    connection.execute(f"CREATE INDEX {name}_leased ON {name}_live (lease) WHERE lease <> 0")
+
+
+def drop_rows(connection: apsw.Connection, name: str) -> None:
+    """The opposite of create_rows(); no harm if there are none."""
+    for part in BELONGINGS:
+        connection.execute(f"DROP TABLE IF EXISTS {name}_{part}")
+
+
+def rename_rows(connection: apsw.Connection, name: str, new_name: str) -> None:
+    """Gives the SQL tables of a table's rows another name, which no others have."""
+    for part in BELONGINGS:
+        connection.execute(f"ALTER TABLE {name}_{part} RENAME TO {new_name}_{part}")
+    # An index keeps its name, so it is made anew: statements ask for it by the table's.
+    connection.execute(f"DROP INDEX {name}_leased")
+    _index_leased(connection, new_name)
 
 
 def delete_table(connection: apsw.Connection, table_id: int) -> None:

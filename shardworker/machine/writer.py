@@ -264,11 +264,12 @@ class Writer(View):
         end = first + count
         self.execute(self.sql.bury_span, (first, end))
         self._rows.forget()
-        crc = 0
+        checksum = self.table.checksum
         size_bytes = count * CHANGE_BYTES
-        for (key,) in self.execute(self.sql.changed_keys, (first, end)):
-            crc = crc32(key, crc32(varint(len(key)), crc))
+        for id_, (key,) in enumerate(self.execute(self.sql.changed_keys, (first, end)), first):
+            checksum = rolled(checksum, id_, crc32(key))
             size_bytes += len(key)
+        self.table.checksum = checksum
         if self._listen is not None:
             self._note_span(first, end)
         if self.table.history == 0:
@@ -276,7 +277,6 @@ class Writer(View):
         self.table.keys -= count
         self.table.written_bytes += size_bytes
         self._next_id = end
-        self._mix(first, crc)
 
     def _note_span(self, first: int, end: int) -> None:
         found: Any = self.execute(self.sql.killed[self._listen is Listen.WITH_PREVIOUS], (first, end))
@@ -422,6 +422,50 @@ class Writer(View):
             self._mix(change.id, crc)
             table.revision = change.id >> SUB_BITS
 
+    # ---- what another cluster has changed ----------------------------------------------------------------------
+
+    def newest(self, key: bytes) -> tuple[int, int]:
+        """(create revision, version) of a key; the latter is 0 if it does not exist."""
+        found = self._rows.newest(key)
+        return found[1], found[2]
+
+    def put_stored(self, key: bytes, stored: bytes, create_revision: int, version: int, lease: int) -> None:
+        """Puts a pair as another table, whose copy this one is, has stored it."""
+        before = self._rows.newest(key)
+        prev_id, held = before[0], None
+        if before[2] == 0:
+            self.table.keys += 1
+        else:
+            assert prev_id is not None
+            if self._listen is Listen.WITH_PREVIOUS:
+                held = self._rows.stored(prev_id)
+            if self.table.history == 0:
+                self._replaced.append(prev_id)
+        id_ = self._take_id()
+        crc = crc32(stored)
+        self._rows.put(key, before, (id_, create_revision, version, lease), stored, crc)
+        self.table.written_bytes += len(key) + len(stored) + CHANGE_BYTES
+        self._mix(id_, crc)
+        if self._listen is not None:
+            self._edits.append(Edit(key, stored, held))
+
+    def give_up_rows(self) -> None:
+        """All rows are about to be replaced: what the entry's commands have not written yet need not be."""
+        self._rows.forget()
+        self._replaced.clear()
+        self._replaced_spans.clear()
+
+    def take_over(self, revision: int, checksum: int, keys: int) -> None:
+        """All rows were replaced by those of a snapshot at this revision; nothing older can be read."""
+        table = self.table
+        table.revision, table.checksum, table.keys = revision, checksum, keys
+        rows_bytes: int | None = self.execute(self.sql.rows_bytes).get
+        table.written_bytes = table.freed_bytes + (rows_bytes or 0)
+        table.swept_bytes = table.freed_bytes  # what a sweep had not come to yet is gone
+        table.compacted = table.swept_floor = revision
+        table.swept_id = (revision + 1) << SUB_BITS
+        self._recorder.add_unkept(table)
+
     # ---- transactions --------------------------------------------------------------------------------------
 
     def txn(self, op: Txn) -> TxnDone:
@@ -498,11 +542,16 @@ class Writer(View):
         return id_
 
     def _mix(self, id_: int, crc: int) -> None:
-        """Rolls a change into the checksum: order and position matter, and it is cheap.
-
-        The CRC sees the stored bytes, which this code wrote itself; a request's own encoding is not canonical."""
         table = self.table
-        table.checksum = ((table.checksum ^ id_) * _FNV_PRIME ^ crc) * _FNV_PRIME & _UINT64_MASK
+        table.checksum = rolled(table.checksum, id_, crc)
+
+
+def rolled(checksum: int, id_: int, crc: int) -> int:
+    """A table's checksum after one more change: order and position matter, and it is cheap.
+
+    crc: of the pair as stored, or of a deleted key; of bytes that this code wrote itself, since a request's own
+    encoding is not canonical. It depends on what was changed and not on how, so that a copy comes to the same."""
+    return ((checksum ^ id_) * _FNV_PRIME ^ crc) * _FNV_PRIME & _UINT64_MASK
 
 
 def encode_pair(key: bytes, created: bytes, modified: bytes, version: int, value: bytes, lease: int) -> bytes:

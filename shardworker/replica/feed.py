@@ -48,7 +48,7 @@ KEPT_BYTES_MAX_TOTAL: Final = 64 << 20
 """Of all tables' together; the table that changes gives way."""
 
 FLOOR_BYTES_MAX: Final = 64
-"""Of an answer that only says what was compacted: three numbers."""
+"""Of an answer that only says what was compacted: four numbers."""
 
 FORGET_MS: Final = 60_000
 """Nobody has asked about a table for so long: its changes are taken down no longer."""
@@ -60,6 +60,7 @@ class _Waiter:
     call: int
     first: int
     prev: bool
+    exact: bool
     ticks_left: int
 
 
@@ -123,17 +124,26 @@ class Feed(Part):
             # compacted at once.
             self._follow(table, prev=asked.prev)
         if not asked.wait_ms:
-            if 0 < asked.from_revision < table.floor:
+            if 0 < asked.from_revision < table.floor + asked.exact:
                 self._answer(identity, request.call, table, _floor(first, table.floor))
             else:
-                self._tell(identity, request.call, table, first, prev=asked.prev, prev_above=table.floor)
+                self._tell(
+                    identity,
+                    request.call,
+                    table,
+                    first,
+                    prev=asked.prev,
+                    exact=asked.exact,
+                    prev_above=table.floor,
+                )
             return
         followed = self._follow(table, prev=asked.prev)
         if first > table.revision:
             ticks = max(1, asked.wait_ms // self._tick_ms)
-            followed.waiting.append(_Waiter(identity, request.call, first, asked.prev, ticks))
+            waiter = _Waiter(identity, request.call, first, asked.prev, asked.exact, ticks)
+            followed.waiting.append(waiter)
         else:
-            self._tell(identity, request.call, table, first, prev=asked.prev)
+            self._tell(identity, request.call, table, first, prev=asked.prev, exact=asked.exact)
 
     def _follow(self, table: TableState, *, prev: bool) -> _Followed:
         followed = self._followed.get(table.id)
@@ -157,31 +167,44 @@ class Feed(Part):
     # ---- answers ----------------------------------------------------------------------------------------------------
 
     def _tell(
-        self, identity: bytes, call: int, table: TableState, first: int, *, prev: bool, prev_above: int = -1
+        self,
+        identity: bytes,
+        call: int,
+        table: TableState,
+        first: int,
+        *,
+        prev: bool,
+        exact: bool,
+        prev_above: int = -1,
     ) -> None:
         """Answer with what there is from this revision on. Raises QueueFull.
 
+        exact: every single edit or the floor, for at the floor itself the log no longer has all (changes.py).
         prev_above: pairs before are told of higher revisions only; a follower is told of all that are known."""
         followed = self._followed.get(table.id)
         if first > table.revision:
-            self._answer(identity, call, table, _nothing(first))
+            nothing = _nothing(first)
+            if first == table.revision + 1:
+                nothing.checksum = table.checksum
+            self._answer(identity, call, table, nothing)
         elif followed is not None and first > followed.told_from(prev=prev):
             told = _from_memory(followed.kept, first, prev_above if prev else REVISION_MAX)
             self._answer(identity, call, table, told)
         elif first < table.floor and followed is not None and first > followed.since:
             # Nobody had asked for the pairs before, and now they are gone.
             self._answer(identity, call, table, _from_memory(followed.kept, first, REVISION_MAX, prev=True))
-        elif first < table.floor:
+        elif first < table.floor + exact:
             self._answer(identity, call, table, _floor(first, table.floor))
         else:
             self._long_reads.submit(
                 identity,
-                partial(self._read_log, table.id, first, table.revision, prev=prev),
+                partial(self._read_log, table.id, first, table.revision, prev=prev, exact=exact),
                 partial(self._answer_from_log, identity, call, table.id, first),
             )
 
     def _answer(self, identity: bytes, call: int, table: TableState, told: frames.TableChanges) -> None:
         told.auth_version = self._machine.auth.of(table.id).version
+        told.compacted = max(0, table.compacted)
         self._outgoing.answer(identity, call, Result(table.revision, told.SerializeToString()))
 
     def _answer_from_log(self, identity: bytes, call: int, table_id: int, first: int, result: Result) -> None:
@@ -198,11 +221,11 @@ class Feed(Part):
             result = result._replace(body=told.SerializeToString())
         self._outgoing.answer(identity, call, result)
 
-    def _read_log(self, table_id: int, first: int, revision: int, *, prev: bool) -> Result:
+    def _read_log(self, table_id: int, first: int, revision: int, *, prev: bool, exact: bool) -> Result:
         """On a thread. revision: where the table stood when this was asked for; it may stand higher now."""
         connection = self._store.reader()
         try:
-            told = _from_log(connection, table_id, first, revision, prev=prev)
+            told = _from_log(connection, table_id, first, revision, prev=prev, exact=exact)
             told.auth_version = self._machine.auth.of(table_id).version
             return Result(revision, told.SerializeToString())
         except errors.BoathouseError as error:
@@ -257,7 +280,9 @@ class Feed(Part):
         try:
             if table is None:
                 raise errors.TableNotFound
-            self._tell(waiter.identity, waiter.call, table, waiter.first, prev=waiter.prev)
+            self._tell(
+                waiter.identity, waiter.call, table, waiter.first, prev=waiter.prev, exact=waiter.exact
+            )
         except errors.BoathouseError as error:
             self._outgoing.refuse(waiter.identity, waiter.call, error)
 
@@ -332,22 +357,24 @@ def _from_memory(
             continue
         size_bytes += _add(told.revisions.add(revision=change.revision), change, change.revision > prev_above)
         told.through = change.revision
+        assert change.checksum is not None
+        told.checksum = change.checksum
         if size_bytes >= PART_BYTES_MAX:
             break
     return told
 
 
 def _from_log(
-    connection: apsw.Connection, table_id: int, first: int, revision: int, *, prev: bool
+    connection: apsw.Connection, table_id: int, first: int, revision: int, *, prev: bool, exact: bool
 ) -> frames.TableChanges:
     """What the table's log says from first on. Raises TableNotFound."""
     with snapshot(connection):
         table = load_table(connection, table_id)
         if table is None:
             raise errors.TableNotFound
-        if first < table.floor:
+        if first < table.floor + exact:
             return _floor(first, table.floor)
-        told = frames.TableChanges(first=first, prev=prev)
+        told = frames.TableChanges(first=first, prev=prev, compacted=max(0, table.compacted))
         size_bytes = 0
         for change in history(connection, table_id, first, previous=prev):
             if not told.revisions or told.revisions[-1].revision != change.revision:
@@ -358,6 +385,8 @@ def _from_log(
                 told.through = change.revision
                 return told
         told.through = max(table.revision, revision)
+        if told.through == table.revision:
+            told.checksum = table.checksum
         return told
 
 

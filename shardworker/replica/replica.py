@@ -125,7 +125,7 @@ class Replica:
         self._logins = Logins(context, self._proposals)
         self._cursors = Cursors(context, self._long_reads, self._logins, first_cursor=life)
         self._leases = LeaseClock(context, self._proposals, self._long_reads, self._logins)
-        in_parts = (frames.REGATTA_ITERATE, frames.ETCD_RANGE_STREAM, frames.ETCD_HASH_KV)
+        in_parts = (frames.REGATTA_ITERATE, frames.ETCD_RANGE_STREAM, frames.ETCD_HASH_KV, frames.TABLE_PAIRS)
         openers: dict[int, Handler] = dict.fromkeys(in_parts, self._cursors.open)
         openers[frames.ETCD_SNAPSHOT] = self._cursors.open_file
         openers.update(self._leases.openers)

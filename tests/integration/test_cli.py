@@ -425,15 +425,9 @@ def test_up_with_a_bad_file_says_what_check_says(tmp_path: Path) -> None:
     assert up.stderr == check.stderr
 
 
-def test_a_follower_cluster_is_refused_in_words(tmp_path: Path) -> None:
-    done = run_cli("up", str(EXAMPLES / "follower-cluster.yaml"), cwd=tmp_path)
-    assert done.returncode == 1
-    assert (
-        b"cluster island follows harbour, and this version can't replicate between clusters yet"
-        in done.stderr
-    )
-    assert list(tmp_path.iterdir()) == []
-    assert b"comes in a later version" in run_cli("check", str(EXAMPLES / "follower-cluster.yaml")).stdout
+def test_check_says_whom_a_cluster_follows() -> None:
+    done = run_cli("check", str(EXAMPLES / "follower-cluster.yaml"))
+    assert b"follows cluster harbour at 127.0.0.1:2379, 127.0.0.1:2389, 127.0.0.1:2399" in done.stdout
 
 
 def test_inspect_reads_what_a_cluster_left(tmp_path: Path) -> None:

@@ -183,7 +183,9 @@ HANDLERS: dict[int, Handler[Any]] = {
         check=_check_root, parse=rpc_pb2.HashKVRequest.FromString, parts=hashing.hash_parts
     ),
     frames.ETCD_SNAPSHOT: Handler(check=_check_root, parse=lambda body: None, parts=pieces.pieces),
-    frames.ETCD_ALARM: Handler(check=_check_root, parse=_parse_alarm, write=_alarm, under_alarm=True),
+    frames.ETCD_ALARM: Handler(
+        check=_check_root, parse=_parse_alarm, write=_alarm, under_alarm=True, for_copies=True
+    ),
     frames.LEASE_GRANT: Handler(
         check=_check_user, parse=_parse_grant, write=_grant, cost=lambda op: quota.LEASE_COST_BYTES
     ),

@@ -10,6 +10,7 @@ from proto.internal import frames_pb2 as frames
 from shardworker.machine import quota
 from shardworker.machine.handler import Handler, Result
 from shardworker.machine.internal import loading
+from shardworker.machine.replication.origins import read_origin
 from shardworker.machine.tables import REVISION_MAX, TableState
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ NAME_BYTES_MAX: Final = 1024
 """Of a table. What may be in a name is the coordinator's business; here it only has to fit into a row."""
 
 
-def table_status(table: TableState) -> frames.TableStatus:
+def table_status(table: TableState, origin: int) -> frames.TableStatus:
+    """origin: the leader cluster's table that it copies; 0 = none."""
     alarms = [frames.TableAlarm(member=member, alarm=alarm) for member, alarm in table.alarms]
     return frames.TableStatus(
         id=table.id,
@@ -39,6 +41,7 @@ def table_status(table: TableState) -> frames.TableStatus:
         quota_bytes=table.quota_bytes,
         full=table.full,
         alarms=alarms,
+        origin=origin,
     )
 
 
@@ -49,17 +52,17 @@ def _create_table(shard: Shard, spec: frames.TableSpec) -> Result:
     table = shard.tables.get(spec.id)
     if table is None:
         named = 0 < len(spec.name.encode()) <= NAME_BYTES_MAX
-        if not 0 < spec.id <= REVISION_MAX or not named or spec.history < -1:
+        if not 0 < spec.id <= REVISION_MAX or not named or spec.history < -1 or spec.origin > REVISION_MAX:
             raise errors.InvalidRequest("a table needs an id, a name and a history of -1 or more")
         table = TableState(spec.id, spec.name, spec.history)
-        shard.create_table(table)
-    elif (table.name, table.history) != (spec.name, spec.history):
+        shard.create_table(table, spec.origin)
+    elif (table.name, table.history, shard.origin_of(spec.id)) != (spec.name, spec.history, spec.origin):
         refusal = errors.TableContradicted(
             f"table id {spec.id} is {table.name!r} with history {table.history} already, "
             f"not {spec.name!r} with history {spec.history}"
         )
         return Result(table.revision, b"", refusal)
-    return Result(table.revision, table_status(table).SerializeToString())
+    return Result(table.revision, table_status(table, shard.origin_of(table.id)).SerializeToString())
 
 
 def _delete_table(shard: Shard, spec: frames.TableSpec) -> Result:
@@ -98,7 +101,8 @@ def _note_freed(writer: Writer, op: frames.TableFreed) -> bytes:
 
 
 def _status(view: View, op: None) -> bytes:
-    return table_status(view.table).SerializeToString()
+    origin = read_origin(view.connection, view.table.id)
+    return table_status(view.table, origin).SerializeToString()
 
 
 def _check_root(caller: Caller, _op: object) -> None:
@@ -109,8 +113,10 @@ HANDLERS: dict[int, Handler[Any]] = {
     frames.TABLE_CREATE: Handler(parse=frames.TableSpec.FromString, on_shard=_create_table),
     frames.TABLE_DELETE: Handler(parse=frames.TableSpec.FromString, on_shard=_delete_table),
     frames.RAISE_LEVEL: Handler(parse=frames.MachineLevel.FromString, on_shard=_raise_level),
-    frames.TABLE_QUOTA: Handler(parse=_parse_quota, write=_set_quota, under_alarm=True),
-    frames.TABLE_FREED: Handler(parse=frames.TableFreed.FromString, write=_note_freed, under_alarm=True),
+    frames.TABLE_QUOTA: Handler(parse=_parse_quota, write=_set_quota, under_alarm=True, for_copies=True),
+    frames.TABLE_FREED: Handler(
+        parse=frames.TableFreed.FromString, write=_note_freed, under_alarm=True, for_copies=True
+    ),
     frames.TABLE_LOAD: Handler(
         check=_check_root, parse=loading.parse_load, write=loading.load, cost=quota.cost
     ),

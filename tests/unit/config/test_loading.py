@@ -456,7 +456,7 @@ def test_a_spec_survives_its_trip_to_the_child() -> None:
         ("coordinator", "n1", 1, "node n1 has no process coordinator-1"),
         ("shardworker", "n1", None, "node n1 has no process shard"),
         ("shardworker", "n1", 3, "node n1 has no process shard-3"),
-        ("replicator", "n1", None, "there is no kind of process named replicator"),
+        ("gardener", "n1", None, "there is no kind of process named gardener"),
     ],
 )
 def test_a_spec_that_makes_no_sense(kind: str, node: str, number: int | None, complaint: str) -> None:

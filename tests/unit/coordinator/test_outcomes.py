@@ -16,6 +16,7 @@ REGATTA_ONLY = {
     errors.KeyTooLong,
     errors.ValueTooLong,
     errors.FilterNotSupported,
+    errors.NoLeaderIndex,
     errors.EmptyName,
     errors.TableExists,
     errors.InvalidSettings,
@@ -122,3 +123,15 @@ def test_an_unknown_fate_is_never_told_in_words_that_clients_retry_writes_for(ta
 def test_a_detail_is_put_in_once_and_never_read_as_a_template() -> None:
     row = outcomes.to_status(outcomes.REGATTA, errors.FilterNotSupported("{detail} of {x}"))
     assert row.text == "{detail} of {x} not implemented"
+
+
+@pytest.mark.parametrize("table", [outcomes.ETCD, outcomes.REGATTA], ids=["etcd", "regatta"])
+def test_a_status_leads_back_to_an_error_that_looks_the_same(table: outcomes.Table) -> None:
+    for error_class in table:
+        status = outcomes.to_status(table, error_class("what: 3"))
+        if outcomes.find_row(table, error_class).text == "{detail}":
+            continue  # says nothing of what it is
+        error = outcomes.from_status(table, *status)
+        assert error is not None, error_class
+        assert outcomes.to_status(table, error) == status
+    assert outcomes.from_status(table, Code.INTERNAL, "never heard of") is None

@@ -50,6 +50,8 @@ _METHODS: dict[type[Message], int] = {
     frames.TableFreed: frames.TABLE_FREED,
     frames.AlarmChange: frames.ETCD_ALARM,
     restore_pb2.LoadRequest: frames.TABLE_LOAD,
+    frames.ReplicatedChanges: frames.REPLICATE_CHANGES,
+    frames.ReplicatedPairs: frames.REPLICATE_SNAPSHOT,
 }
 
 _READS = (rpc_pb2.RangeRequest, regatta_pb2.RangeRequest)

@@ -33,8 +33,8 @@ class Reader(Bench):
     def compact(self, revision: int) -> None:
         self.write(frames.ETCD_COMPACT, etcd.CompactionRequest(revision=revision).SerializeToString())
 
-    def changes(self, first: int, wait_ms: int = 0, *, prev: bool = True) -> int:
-        request = frames.ChangesRequest(from_revision=first, wait_ms=wait_ms, prev=prev)
+    def changes(self, first: int, wait_ms: int = 0, *, prev: bool = True, exact: bool = False) -> int:
+        request = frames.ChangesRequest(from_revision=first, wait_ms=wait_ms, prev=prev, exact=exact)
         return self.ask(frames.TABLE_CHANGES, request.SerializeToString())
 
     def told(self, call: int) -> frames.TableChanges:
@@ -250,3 +250,30 @@ def test_who_waits_at_a_leader_that_is_one_no_longer_asks_again(tmp_path: Path) 
 def test_a_table_that_does_not_exist(reader: Reader) -> None:
     with pytest.raises(errors.TableNotFound):
         reader.answer(reader.changes(2, wait_ms=1000))
+
+
+def test_who_copies_is_told_the_checksum_wherever_it_is_known(reader: Reader) -> None:
+    reader.create()
+    for key in (b"a", b"b", b"c"):
+        reader.put(key)
+    (table,) = [one for one in reader.replica._machine.table_status() if one.id == TABLE]
+    # From the log up to its end, with nothing new, and from memory.
+    for first in (2, 5):
+        told = reader.told(reader.changes(first, exact=True))
+        assert (told.through, told.checksum) == (4, table.checksum)
+    call = reader.changes(5, wait_ms=1000, exact=True)
+    reader.put(b"d")
+    told = reader.told(call)
+    (table,) = [one for one in reader.replica._machine.table_status() if one.id == TABLE]
+    assert (told.through, told.checksum) == (5, table.checksum)
+
+
+def test_who_copies_is_not_told_from_the_floor_where_edits_may_be_missing(reader: Reader) -> None:
+    reader.create()
+    for key in (b"a", b"b", b"c"):
+        reader.put(key)
+    reader.compact(3)
+    assert reader.told(reader.changes(3, exact=True)).floor == 3
+    assert not reader.told(reader.changes(3)).floor
+    told = reader.told(reader.changes(4, exact=True))
+    assert (told.through, told.floor, told.compacted) == (4, 0, 3)

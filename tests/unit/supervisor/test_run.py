@@ -612,13 +612,6 @@ def test_up_without_a_loopback_node_asks_which(tmp_path: Path) -> None:
         nodes_to_start(load(file), None)
 
 
-def test_a_follower_cluster_does_not_pretend() -> None:
-    with pytest.raises(
-        StartRefused, match="cluster island follows harbour, and this version can't replicate"
-    ):
-        nodes_to_start(load(EXAMPLES / "follower-cluster.yaml"), None)
-
-
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)

@@ -1,0 +1,109 @@
+"""Keeping the copy of one table level with its origin, for as long as it runs. What to do is decided in tail.py."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING, assert_never
+
+import structlog
+
+from coordinator.replication.leader import LeaderFailed
+from coordinator.replication.tail import Follow, Rng, Tail, TakeSnapshot, Wait
+from proto import errors
+from proto.internal import frames_pb2 as frames
+from proto.regatta import replication_pb2 as replication
+
+if TYPE_CHECKING:
+    from coordinator.replication.leader import Leader
+    from coordinator.replication.local import LocalCluster
+    from proto.catalog import TableEntry
+
+log = structlog.get_logger()
+
+
+class Copier:
+    """One copy. run() ends only by being cancelled, or by a bug."""
+
+    def __init__(self, copy: TableEntry, leader: Leader, local: LocalCluster, rng: Rng) -> None:
+        self._copy = copy
+        self._leader = leader
+        self._local = local
+        self._loop = asyncio.get_running_loop()
+        self.tail = Tail(rng, self._loop.time())
+        self._compacted = 0
+
+    async def run(self) -> None:
+        """For ever: the next step, and the next."""
+        while True:
+            step = self.tail.next()
+            try:
+                match step:
+                    case Follow():
+                        await self._follow()
+                    case TakeSnapshot():
+                        await self._take_snapshot(step.why)
+                    case Wait():
+                        await asyncio.sleep(step.seconds)
+                    case _:
+                        assert_never(step)
+            except errors.Diverged as error:
+                self.tail.cannot_follow(error.detail)
+            except (errors.BoathouseError, LeaderFailed) as error:
+                self._warn(error)
+                self.tail.failed()
+
+    def _warn(self, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}"
+        log.warning(
+            "replication is held up", table=self._copy.name, revision=self.tail.revision, reason=reason
+        )
+
+    async def _follow(self) -> None:
+        """One stream of changes, from where the copy ends."""
+        tail, copy = self.tail, self._copy
+        status = await self._local.status(copy)
+        tail.stands(status.revision)
+        self._compacted = max(0, status.compacted_revision)
+        stream = self._leader.replicate(copy.name, copy.origin, status.revision + 1)
+        async with aclosing(stream):
+            async for message in stream:
+                if message.HasField("error_response"):
+                    error = message.error_response.error
+                    tail.cannot_follow(replication.ReplicateError.Name(error))
+                    return
+                await self._take(message, status)
+
+    async def _take(self, message: replication.ReplicateResponse, began: frames.TableStatus) -> None:
+        changes = frames.TableChanges.FromString(message.changes)
+        if changes.through > self.tail.revision or changes.compacted > self._compacted:
+            revision = await self._local.apply(self._copy, message.changes)
+            self._compacted = changes.compacted
+        else:
+            revision = self.tail.revision
+            if revision == began.revision == changes.through and changes.HasField("checksum"):
+                _check_same(began, changes)
+        self.tail.heard(revision, message.leader_index, self._loop.time())
+
+    async def _take_snapshot(self, why: str) -> None:
+        """All parts of one snapshot; the last one puts it in place."""
+        copy = self._copy
+        log.warning(
+            "a copy is replaced by a snapshot", table=copy.name, revision=self.tail.revision, reason=why
+        )
+        revision = 0
+        stream = self._leader.snapshot(copy.name, copy.origin)
+        async with aclosing(stream):
+            async for chunk in stream:
+                revision = await self._local.take_part(copy, chunk.pairs)
+                self.tail.part_taken(self._loop.time())
+        self.tail.replaced(revision, self._loop.time())
+        log.info("a copy was replaced by a snapshot", table=copy.name, revision=revision)
+
+
+def _check_same(status: frames.TableStatus, changes: frames.TableChanges) -> None:
+    """Raises Diverged. Once there is something to apply, the copy's shard compares."""
+    if status.checksum != changes.checksum:
+        raise errors.Diverged(
+            f"the checksum at revision {status.revision} is {status.checksum:016x}, not {changes.checksum:016x}"
+        )

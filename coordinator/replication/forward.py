@@ -1,0 +1,144 @@
+"""Writes of copied tables, which a follower cluster passes on to its leader cluster.
+
+A write is answered once the copy that the answering node reads from has it, so whoever writes here reads here what he
+has written. It carries a request id, and so goes to the next coordinator after a failure without being applied twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+import grpc.aio
+
+from coordinator.api import outcomes
+from coordinator.shards.request_ids import METADATA_KEY
+from coordinator.shards.router import NEAREST, Call
+from proto import errors
+from proto.codes import Code
+from proto.etcd import rpc_pb2 as etcd
+from proto.internal import frames_pb2 as frames
+from proto.methods import COMMANDS, METHODS, ApiName
+from proto.regatta import regatta_pb2 as regatta
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from config.models import FollowsConfig
+    from coordinator.shards.driver import Driver
+    from proto.catalog import TableEntry
+
+PAUSE_S: Final = 0.1
+"""Before the next coordinator is asked."""
+
+_Response = (
+    etcd.PutResponse
+    | etcd.DeleteRangeResponse
+    | etcd.TxnResponse
+    | etcd.CompactionResponse
+    | regatta.PutResponse
+    | regatta.DeleteRangeResponse
+    | regatta.TxnResponse
+)
+
+_FORWARDED: Final[Mapping[int, tuple[str, Callable[[bytes], _Response]]]] = {
+    frames.ETCD_PUT: ("/etcdserverpb.KV/Put", etcd.PutResponse.FromString),
+    frames.ETCD_DELETE_RANGE: ("/etcdserverpb.KV/DeleteRange", etcd.DeleteRangeResponse.FromString),
+    frames.ETCD_TXN: ("/etcdserverpb.KV/Txn", etcd.TxnResponse.FromString),
+    frames.ETCD_COMPACT: ("/etcdserverpb.KV/Compact", etcd.CompactionResponse.FromString),
+    frames.REGATTA_PUT: ("/regatta.v1.KV/Put", regatta.PutResponse.FromString),
+    frames.REGATTA_DELETE_RANGE: ("/regatta.v1.KV/DeleteRange", regatta.DeleteRangeResponse.FromString),
+    frames.REGATTA_TXN: ("/regatta.v1.KV/Txn", regatta.TxnResponse.FromString),
+}
+"""By the command that would carry it here: the path to call there, and how its answer is read."""
+
+
+class Forwarder:
+    """close() it in the end."""
+
+    def __init__(self, follows: FollowsConfig, driver: Driver) -> None:
+        """Must be made on the running event loop. driver reaches the copies."""
+        options = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+        self._follows = follows
+        self._driver = driver
+        self._channels: list[Any] = [
+            grpc.aio.insecure_channel(endpoint, options=options) for endpoint in follows.endpoints
+        ]
+        self._at = 0
+
+    async def close(self) -> None:
+        """End all calls."""
+        for channel in self._channels:
+            await channel.close(None)
+
+    async def write(
+        self,
+        table: TableEntry,
+        method: frames.Method.ValueType,
+        body: bytes,
+        deadline: float,
+        client_id: str | None,
+    ) -> frames.Reply:
+        """What the leader cluster answered, once the copy is as far. Raises TableReplicated for what is not passed on,
+        what the leader cluster refused it with, and TimedOut if the outcome is unknown at the deadline, or known and
+        not here yet."""
+        forwarded = _FORWARDED.get(method)
+        if forwarded is None:
+            raise errors.TableReplicated(f"write to {self._follows}")
+        path, parse = forwarded
+        metadata = (("table", table.name), (METADATA_KEY, client_id or secrets.token_hex(16)))
+        response = parse(await self._call(path, body, metadata, deadline))
+        revision = response.header.revision
+        response.ClearField("header")
+        try:
+            await self._wait_until_here(table, revision, deadline)
+        except errors.BoathouseError as error:
+            # It is written, whatever happened since: no word that says otherwise may leave here.
+            raise errors.TimedOut(
+                f"written at revision {revision}, and not replicated yet: {error.detail}"
+            ) from None
+        return frames.Reply(revision=revision, body=response.SerializeToString())
+
+    async def _call(
+        self, path: str, body: bytes, metadata: tuple[tuple[str, str], ...], deadline: float
+    ) -> bytes:
+        table = outcomes.REGATTA if METHODS[path].api is ApiName.REGATTA else outcomes.ETCD
+        while True:
+            left_s = deadline - self._driver.time()
+            if left_s <= 0:
+                raise errors.TimedOut(f"{self._follows} did not answer in time")
+            at = self._at
+            try:
+                call = self._channels[at].unary_unary(path)(body, metadata=metadata, timeout=left_s)
+                answer: bytes = await call
+            except grpc.aio.AioRpcError as error:
+                code = Code[error.code().name]
+                if code is Code.UNAVAILABLE:
+                    self._at = (at + 1) % len(self._channels)
+                    await asyncio.sleep(min(PAUSE_S, left_s))
+                    continue
+                refusal = outcomes.from_status(table, code, error.details() or "")
+                raise refusal or errors.TimedOut(f"{self._follows}: {code.name}: {error.details()}") from None
+            return answer
+
+    async def _wait_until_here(self, table: TableEntry, revision: int, deadline: float) -> None:
+        while True:
+            left_ms = int(1000 * (deadline - self._driver.time()))
+            request = frames.ChangesRequest(from_revision=revision, wait_ms=max(1, left_ms))
+            reply = await self._driver.ask(
+                Call(
+                    table.shard,
+                    NEAREST,
+                    COMMANDS[frames.TABLE_CHANGES].access,
+                    frames.TABLE_CHANGES,
+                    table.id,
+                    request.SerializeToString(),
+                    deadline=deadline,
+                )
+            )
+            if reply.revision >= revision:
+                return
+            if left_ms <= 0:
+                raise errors.ReadTimedOut("the copy is behind")

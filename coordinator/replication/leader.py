@@ -1,0 +1,107 @@
+"""The leader cluster, as its follower's replicator calls it: any of its coordinators, the next one after a failure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+import grpc.aio
+
+from proto.regatta import replication_pb2 as replication
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Sequence
+
+VERSION: Final = 1
+"""Of the fields in replication.proto that are boathouse's own."""
+
+METADATA_S: Final = 5.0
+REPLICATE_S: Final = 30.0
+"""Of one stream, which the leader cluster ends after 5 seconds or as soon as its last message is taken."""
+
+OPTIONS: Final = (
+    ("grpc.max_receive_message_length", -1),  # a revision travels whole, however much it changed
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+)
+
+
+class LeaderFailed(Exception):
+    """A call to the leader cluster came to nothing."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+
+
+class Leader:
+    """Calls replication.v1. close() it in the end."""
+
+    def __init__(self, endpoints: Sequence[str]) -> None:
+        """Must be made on the running event loop."""
+        self._channels = [grpc.aio.insecure_channel(endpoint, options=OPTIONS) for endpoint in endpoints]
+        self._at = 0
+
+    async def close(self) -> None:
+        """End all calls."""
+        for channel in self._channels:
+            await channel.close(None)
+
+    async def metadata(self) -> replication.MetadataResponse:
+        """Its name and all its tables. Raises LeaderFailed."""
+        channel: Any = self._channels[self._at]
+        get = channel.unary_unary(
+            "/replication.v1.Metadata/Get", response_deserializer=replication.MetadataResponse.FromString
+        )
+        try:
+            response: replication.MetadataResponse = await get(b"", timeout=METADATA_S)
+        except grpc.aio.AioRpcError as error:
+            raise self._failed(channel, error) from None
+        return response
+
+    def replicate(
+        self, table: str, table_id: int, first: int
+    ) -> AsyncGenerator[replication.ReplicateResponse]:
+        """What the table changed from this revision on. Raises LeaderFailed."""
+        request = replication.ReplicateRequest(
+            table=table.encode(), leader_index=first, boathouse=_boathouse(table_id)
+        )
+        return self._stream(
+            "/replication.v1.Log/Replicate",
+            request.SerializeToString(),
+            replication.ReplicateResponse.FromString,
+            REPLICATE_S,
+        )
+
+    def snapshot(self, table: str, table_id: int) -> AsyncGenerator[replication.SnapshotChunk]:
+        """All of the table's pairs. Raises LeaderFailed."""
+        request = replication.SnapshotRequest(table=table.encode(), boathouse=_boathouse(table_id))
+        return self._stream(
+            "/replication.v1.Snapshot/Stream",
+            request.SerializeToString(),
+            replication.SnapshotChunk.FromString,
+            None,
+        )
+
+    async def _stream(
+        self, path: str, request: bytes, parse: Callable[[bytes], Any], timeout_s: float | None
+    ) -> AsyncGenerator[Any]:
+        channel: Any = self._channels[self._at]
+        method = channel.unary_stream(path, response_deserializer=parse)
+        call = method(request, timeout=timeout_s)
+        try:
+            async for message in call:
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise self._failed(channel, error) from None
+        finally:
+            call.cancel()
+
+    def _failed(self, channel: grpc.aio.Channel, error: grpc.aio.AioRpcError) -> LeaderFailed:
+        """Next time another coordinator is asked; unless another call has found that out already."""
+        if self._channels[self._at] is channel:
+            self._at = (self._at + 1) % len(self._channels)
+        return LeaderFailed(error.code().name, error.details() or "")
+
+
+def _boathouse(table_id: int) -> replication.Boathouse:
+    return replication.Boathouse(version=VERSION, table_id=table_id)

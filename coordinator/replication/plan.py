@@ -1,0 +1,50 @@
+"""Which tables a follower cluster has to create, delete and copy, so that it has those of its leader cluster: pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proto.regatta import replication_pb2 as replication
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from proto.catalog import TableEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Deletions come first: a table that was deleted and made again there is to be so here."""
+
+    delete: Sequence[TableEntry]
+    create: Sequence[replication.Table]
+    copy: Sequence[TableEntry]
+    refuse: Mapping[str, str]
+    """Tables of the leader cluster that can't be copied, and why."""
+
+
+def make_plan(leader: Iterable[replication.Table], entries: Iterable[TableEntry]) -> Plan:
+    """leader: all tables of the leader cluster; entries: all of this one, whose own tables stay as they are."""
+    here = {entry.name: entry for entry in entries if not entry.is_reserved}
+    create, copy, refuse = [], [], {}
+    wanted: set[str] = set()
+    for table in leader:
+        if table.type != replication.Table.REPLICATED:
+            continue
+        entry = here.get(table.name)
+        if not table.id:
+            refuse[table.name] = "its cluster does not say its id: it is no boathouse, or too old"
+        elif entry is not None and not entry.origin:
+            refuse[table.name] = "this cluster has a table of its own with that name; delete it, or that one"
+        elif entry is None or entry.origin != table.id or entry.history != table.history:
+            create.append(table)
+        else:
+            copy.append(entry)
+            wanted.add(entry.name)
+    gone = [
+        entry
+        for name, entry in sorted(here.items())
+        if entry.origin and name not in wanted and name not in refuse
+    ]
+    return Plan(gone, create, copy, refuse)

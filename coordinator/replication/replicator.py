@@ -1,0 +1,204 @@
+"""One node's replicator: whether it is the one that works (lease.py), which tables there are to be (plan.py), and a
+Copier for each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from coordinator.replication.copier import Copier
+from coordinator.replication.leader import Leader, LeaderFailed
+from coordinator.replication.lease import RENEW_S, Lease
+from coordinator.replication.local import LocalCluster
+from coordinator.replication.plan import make_plan
+from coordinator.replication.report import Report
+from proto import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from config import ClusterConfig, NodeConfig
+    from coordinator.replication.plan import Plan
+    from proto.catalog import TableEntry
+
+RECONCILE_S: Final = 0.5
+"""Between looks at which tables the leader cluster has."""
+ALARM_S: Final = 30.0
+"""Between two words about the same trouble."""
+
+log = structlog.get_logger()
+
+
+class Replicator:
+    """Must be made on the running event loop."""
+
+    def __init__(self, cluster: ClusterConfig, node: NodeConfig) -> None:
+        assert cluster.follows is not None
+        self._follows = cluster.follows
+        self._node = node.name
+        self._local = LocalCluster(cluster, node)
+        self._leader = Leader(cluster.follows.endpoints)
+        self._loop = asyncio.get_running_loop()
+        self._rng = random.Random()
+        self._lease = Lease()
+        self._work: asyncio.Task[None] | None = None
+        self._copiers: dict[TableEntry, tuple[Copier, asyncio.Task[None]]] = {}
+        self._said: dict[str, float] = {}
+        self._runs: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Replicate from now on, if it is this node's turn."""
+        self._runs = asyncio.create_task(self._run())
+
+    def check(self) -> None:
+        """Raises what the work has ended with: a bug."""
+        for task in (self._runs, self._work):
+            if task is not None and task.done():
+                task.result()
+
+    async def stop(self) -> None:
+        """Let go of the lease, so that another node goes on at once, and of everything else."""
+        await _end(self._runs)
+        await self._stop_work()
+        if self._lease.is_held(self._loop.time()):
+            with contextlib.suppress(errors.BoathouseError):
+                await self._local.swap_lease(b"", seen=self._lease.row_revision)
+        await self._leader.close()
+        self._local.close()
+
+    # ---- whose turn it is -------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        made = False
+        while True:
+            try:
+                if not made:
+                    await self._local.make_lease_table()
+                    made = True
+                await self._renew()
+            except errors.BoathouseError as error:
+                self._say(
+                    "the lease of replication can't be renewed", f"{type(error).__name__}: {error.detail}"
+                )
+            await self._turn()
+            await asyncio.sleep(RENEW_S)
+
+    async def _renew(self) -> None:
+        row = await self._local.read_lease()
+        before = self._loop.time()
+        self._lease.see(row.revision, is_free=not row.value, now=before)
+        if not self._lease.may_write(before):
+            return
+        revision = await self._local.swap_lease(self._lease_value(), seen=row.revision)
+        if revision:
+            self._lease.written(revision, before)
+        else:
+            self._lease.lost()
+
+    def _lease_value(self) -> bytes:
+        now = self._loop.time()
+        lags = [copier.tail.lag(now) for copier, _ in self._copiers.values()]
+        return Report(
+            self._node,
+            round(time.time(), 1),
+            len(lags),
+            max((lag.entries for lag in lags), default=0),
+            round(max((lag.seconds for lag in lags), default=0.0), 1),
+        ).encode()
+
+    async def _turn(self) -> None:
+        held = self._lease.is_held(self._loop.time())
+        if held and self._work is None:
+            log.info("this node replicates", leader_cluster=self._follows.cluster)
+            self._work = asyncio.create_task(self._reconcile_always())
+        elif not held and self._work is not None:
+            log.warning("this node replicates no longer", leader_cluster=self._follows.cluster)
+            await self._stop_work()
+
+    async def _stop_work(self) -> None:
+        await _end(self._work)
+        self._work = None
+        await self._stop_copiers(list(self._copiers))
+
+    # ---- which tables -----------------------------------------------------------------------------------------------
+
+    async def _reconcile_always(self) -> None:
+        while True:
+            try:
+                await self._reconcile()
+            except (errors.BoathouseError, LeaderFailed) as error:
+                self._say(
+                    "the tables of the leader cluster are not known", f"{type(error).__name__}: {error}"
+                )
+            self._raise_alarms()
+            await asyncio.sleep(RECONCILE_S)
+
+    async def _reconcile(self) -> None:
+        told = await self._leader.metadata()
+        if told.cluster != self._follows.cluster:
+            raise LeaderFailed(
+                "FAILED_PRECONDITION",
+                f"cluster {told.cluster!r} answers at {', '.join(self._follows.endpoints)},"
+                f" and the cluster file says {self._follows.cluster!r}",
+            )
+        contents = await self._local.contents()
+        plan = make_plan(told.tables, contents.entries.values())
+        for name, why in plan.refuse.items():
+            self._say(f"table {name} is not replicated", why)
+        await self._stop_copiers([copy for copy in self._copiers if copy not in plan.copy])
+        self._start_copiers(plan.copy)
+        await self._change(plan)
+
+    async def _change(self, plan: Plan) -> None:
+        for entry in plan.delete:
+            log.info("deletes a table, as its leader cluster has", table=entry.name)
+            await self._local.delete(entry.name)
+        for table in plan.create:
+            await self._local.create(table.name, history=table.history, origin=table.id)
+        if plan.create:
+            made = make_plan(plan.create, (await self._local.contents()).entries.values())
+            self._start_copiers(made.copy)
+
+    def _start_copiers(self, copies: Sequence[TableEntry]) -> None:
+        for copy in copies:
+            if copy not in self._copiers:
+                copier = Copier(copy, self._leader, self._local, self._rng)
+                self._copiers[copy] = (copier, asyncio.create_task(copier.run()))
+
+    async def _stop_copiers(self, copies: Sequence[TableEntry]) -> None:
+        for copy in copies:
+            _, task = self._copiers.pop(copy)
+            await _end(task)
+
+    def _raise_alarms(self) -> None:
+        now = self._loop.time()
+        for copy, (copier, task) in self._copiers.items():
+            if task.done():
+                task.result()
+            if copier.tail.is_stalled(now):
+                lag = copier.tail.lag(now)
+                self._say(
+                    f"table {copy.name} makes no progress",
+                    f"at revision {copier.tail.revision}, {lag.entries} behind, not level for {lag.seconds:.0f} s",
+                )
+
+    def _say(self, what: str, why: str) -> None:
+        """Once in a while, however often it happens."""
+        now = self._loop.time()
+        if now - self._said.get(what, -ALARM_S) >= ALARM_S:
+            self._said[what] = now
+            log.error(what, reason=why)
+
+
+async def _end(task: asyncio.Task[None] | None) -> None:
+    if task is None:
+        return
+    task.cancel()
+    await asyncio.wait((task,))
+    if not task.cancelled():
+        task.result()

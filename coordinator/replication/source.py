@@ -1,0 +1,106 @@
+"""What a table's shard tells whoever copies the table: its changes in order, and its pairs at one revision.
+
+Nothing is kept for anybody who copies: each question says from where on, and any replica answers it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from coordinator.auth.credentials import SYSTEM
+from coordinator.shards.router import NEAREST, Call
+from proto import errors
+from proto.internal import frames_pb2 as frames
+from proto.methods import COMMANDS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from coordinator.api import call as api
+    from coordinator.shards.driver import Driver
+    from coordinator.shards.table_calls import TableCalls
+    from proto.catalog import TableEntry
+
+ANSWER_S: Final = 7.0
+"""For an answer, on top of what the replica was asked to wait."""
+
+
+class Told(NamedTuple):
+    """A piece of a table's history without a gap."""
+
+    body: bytes
+    """As the replica sent it."""
+    changes: frames.TableChanges
+    newest: int
+    """Where that replica's table stands."""
+
+
+class TableSource:
+    """The tables of this cluster, for those who copy them."""
+
+    def __init__(self, driver: Driver, calls: TableCalls) -> None:
+        self._driver = driver
+        self._calls = calls
+
+    async def find(self, name: bytes, *, table_id: int = 0) -> TableEntry:
+        """The table of that name, and if table_id is not 0 that very table. Raises TableNotFound."""
+        try:
+            decoded = name.decode()
+        except UnicodeDecodeError:
+            raise errors.TableNotFound(repr(name)) from None
+        table = await self._calls.find_table(
+            decoded, self._calls.step_deadline(float("inf")), body_bytes=len(name)
+        )
+        if table.is_reserved or table_id not in (0, table.id):
+            raise errors.TableNotFound(f"{table.name} with id {table_id}")
+        return table
+
+    def step_deadline(self, call: api.Call) -> float:
+        """For one question in the name of a call, which may last."""
+        return self._calls.step_deadline(call.deadline)
+
+    async def revision(self, table: TableEntry) -> int:
+        """Where the table stands, by a linearizable read. Raises TableNotFound, NoLeader, ReadTimedOut."""
+        deadline = self._calls.step_deadline(float("inf"))
+        found, reply = await self._calls.read(
+            table, frames.TABLE_STATUS, b"", deadline, linearizable=True, who=SYSTEM
+        )
+        if found.id != table.id:
+            raise errors.TableNotFound(f"another table is called {table.name} now")
+        return reply.revision
+
+    async def changes(self, table: TableEntry, first: int, *, wait_s: float) -> Told:
+        """Everything that changed from this revision on, or its beginning; waits for so long while there is nothing.
+
+        If it can't be told any more, `changes.floor` is set. Raises TableNotFound, and what else a read may."""
+        request = frames.ChangesRequest(from_revision=first, wait_ms=max(1, int(wait_s * 1000)), exact=True)
+        reply = await self._driver.ask(
+            Call(
+                table.shard,
+                NEAREST,
+                COMMANDS[frames.TABLE_CHANGES].access,
+                frames.TABLE_CHANGES,
+                table.id,
+                request.SerializeToString(),
+                deadline=self._driver.time() + wait_s + ANSWER_S,
+            )
+        )
+        return Told(reply.body, frames.TableChanges.FromString(reply.body), reply.revision)
+
+    async def pairs(self, table: TableEntry, *, peer: str) -> AsyncGenerator[bytes]:
+        """The parts of a snapshot (frames.TablePairs, encoded), not older than this call."""
+        deadline = self._calls.step_deadline(float("inf"))
+        stream = await self._calls.start(
+            table, frames.TABLE_PAIRS, b"", deadline, linearizable=True, peer=peer, who=SYSTEM
+        )
+        try:
+            if stream.table.id != table.id:
+                raise errors.TableNotFound(f"another table is called {table.name} now")
+            async for reply in stream.parts():
+                yield reply.body
+        finally:
+            stream.close()
+
+    def time(self) -> float:
+        """The clock of deadlines."""
+        return asyncio.get_running_loop().time()

@@ -1,0 +1,135 @@
+"""What the copying of one table does next, from what came of the steps before: pure.
+
+    follow --changes--> follow               the copy comes nearer, or stays level with the leader cluster's table
+    follow --gone, ahead, diverged--> snapshot --taken--> follow
+    any    --failed--> wait --> the same again
+
+Everything starts from where the copy stands, which its shard says. So a step that was lost, or done twice, or done by
+another node meanwhile, needs no memory here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+WAIT_S_MIN: Final = 0.1
+WAIT_S_MAX: Final = 5.0
+"""After failures, doubled from one to the next, and less by up to half, so that tables do not come all at once."""
+
+STALLED_S: Final = 30.0
+"""Without progress for so long, and not level with the leader cluster's table, is an alarm. A quiet leader cluster says
+so much oftener."""
+
+
+class Rng(Protocol):
+    """What is left to chance."""
+
+    def random(self) -> float:
+        """In [0, 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Ask for everything from where the copy ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeSnapshot:
+    """Replace what the copy holds."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Do nothing for so long."""
+
+    seconds: float
+
+
+Step = Follow | TakeSnapshot | Wait
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far a copy is behind."""
+
+    entries: int
+    """Revisions that the leader cluster has and the copy has not, as last heard."""
+    seconds: float
+    """Since when it is not known to be level."""
+
+
+class Tail:
+    """One table's copy. Times are on any one clock that does not go back."""
+
+    def __init__(self, rng: Rng, now: float) -> None:
+        self._rng = rng
+        self.revision = 0
+        """Where the copy ends, as last heard."""
+        self._newest = 0
+        self._level_at = now
+        self._progress_at = now
+        self._failures = 0
+        self._wait_s = 0.0
+        self._snapshot_why = ""
+
+    def next(self) -> Step:
+        """What to do now."""
+        if self._wait_s:
+            wait, self._wait_s = Wait(self._wait_s), 0.0
+            return wait
+        return TakeSnapshot(self._snapshot_why) if self._snapshot_why else Follow()
+
+    # ---- what came of it --------------------------------------------------------------------------------------------
+
+    def stands(self, revision: int) -> None:
+        """The copy's own shard says that it ends here."""
+        self.revision = revision
+
+    def heard(self, through: int, newest: int, now: float) -> None:
+        """The copy has everything up to `through`; the leader cluster's table stands at `newest`, or did just now."""
+        self._failures = 0
+        self.revision = max(self.revision, through)
+        self._newest = max(newest, self.revision)
+        self._progress_at = now
+        if self.revision >= newest:
+            self._level_at = now
+
+    def cannot_follow(self, why: str) -> None:
+        """The copy can't go on from where it is: only a snapshot helps."""
+        self._snapshot_why = why
+
+    def part_taken(self, now: float) -> None:
+        """A snapshot is coming along."""
+        self._progress_at = now
+
+    def replaced(self, revision: int, now: float) -> None:
+        """The copy is what the snapshot was, of this revision."""
+        self._snapshot_why = ""
+        self._failures = 0
+        self.revision = revision
+        self._newest = max(self._newest, revision)
+        self._progress_at = now
+
+    def failed(self) -> None:
+        """The step came to nothing; it is tried again after a while."""
+        self._failures += 1
+        longest_s = min(WAIT_S_MAX, WAIT_S_MIN * 2 ** min(self._failures - 1, 10))
+        self._wait_s = longest_s * (0.5 + self._rng.random() / 2)
+
+    # ---- how it goes ------------------------------------------------------------------------------------------------
+
+    @property
+    def is_level(self) -> bool:
+        """Whether the copy has all that the leader cluster was known to have, and nothing has failed since."""
+        return not self._failures and not self._snapshot_why and 0 < self._newest <= self.revision
+
+    def lag(self, now: float) -> Lag:
+        """How far the copy is behind."""
+        return Lag(max(0, self._newest - self.revision), 0.0 if self.is_level else now - self._level_at)
+
+    def is_stalled(self, now: float) -> bool:
+        """Whether somebody should have a look."""
+        return now - self._progress_at >= STALLED_S

@@ -1,0 +1,198 @@
+"""replication.v1: what a follower cluster asks of its leader cluster. The index on the wire is the table's revision.
+
+A follower cluster of boathouse says so in its request, and is told of changes as the shard stored them. Its Replicate
+then waits for what is to come, for STREAM_S, and asks again. Everybody else gets what Regatta's servers send.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import cramjam
+
+from coordinator.replication import regatta_form
+from coordinator.services.decoding import decode
+from proto import errors
+from proto.internal import frames_pb2 as frames
+from proto.regatta import replication_pb2 as replication
+
+if TYPE_CHECKING:
+    from coordinator.api.call import Call, Handler
+    from coordinator.auth.authenticator import Authenticator
+    from coordinator.catalog.cache import Catalog
+    from coordinator.replication.source import TableSource
+    from proto.catalog import TableEntry
+
+VERSION: Final = 1
+"""Of the fields in replication.proto that are boathouse's own."""
+
+MESSAGE_BYTES_MAX: Final = 4 << 20
+"""Commands in one message of Replicate, as in Regatta; one larger command still goes alone."""
+CHUNK_BYTES_MAX: Final = 1 << 20
+"""Of a snapshot in Regatta's form."""
+
+STREAM_S: Final = 5.0
+"""A Replicate that waits ends after so long. Less than a coordinator that stops waits for its calls to end."""
+CATCH_UP_S: Final = 7.0
+"""A replica that lags has so long to come to where a linearizable read has seen the table."""
+
+
+class RegattaReplication:
+    """Metadata.Get, Log.Replicate, Snapshot.Stream."""
+
+    def __init__(
+        self, cluster: str, catalog: Catalog, source: TableSource, authenticator: Authenticator
+    ) -> None:
+        """cluster: its name."""
+        self._cluster = cluster
+        self._catalog = catalog
+        self._source = source
+        self._authenticator = authenticator
+
+    @property
+    def handlers(self) -> dict[str, Handler]:
+        """By path."""
+        return {
+            "/replication.v1.Metadata/Get": self.get,
+            "/replication.v1.Log/Replicate": self.replicate,
+            "/replication.v1.Snapshot/Stream": self.stream,
+        }
+
+    async def get(self, call: Call) -> bytes:
+        """All tables that are to be copied, by name, as they are now: a follower cluster deletes all others.
+
+        Raises what a linearizable read may."""
+        decode(replication.MetadataRequest.FromString, call.body)
+        contents = await self._catalog.load(linearizable=True)
+        response = replication.MetadataResponse(cluster=self._cluster)
+        for name, entry in sorted(contents.entries.items()):
+            if not entry.is_reserved and not entry.is_local:
+                response.tables.add(name=name, id=entry.id, history=entry.history)
+        return response.SerializeToString()
+
+    async def _check_root(self, call: Call, table: TableEntry) -> None:
+        """Who copies a table that has users sees all of it, past every permission."""
+        who = self._authenticator.credentials(call, table)
+        deadline = self._source.step_deadline(call)
+        await self._authenticator.rights(who, table, deadline, need=frames.RightsRequest.ROOT)
+
+    # ---- the log ----------------------------------------------------------------------------------------------------
+
+    async def replicate(self, call: Call) -> None:
+        """What the table has changed from an index on."""
+        request = decode(replication.ReplicateRequest.FromString, call.body)
+        if request.leader_index == 0:
+            raise errors.NoLeaderIndex
+        table = await self._source.find(request.table, table_id=_table_id(request))
+        await self._check_root(call, table)
+        newest = await self._source.revision(table)
+        if newest + 1 < request.leader_index:
+            await call.send(_error(replication.LEADER_BEHIND))
+        elif request.HasField("boathouse"):
+            await self._replicate_changes(call, table, request.leader_index)
+        else:
+            await self._replicate_commands(call, table, request, newest)
+
+    async def _replicate_changes(self, call: Call, table: TableEntry, first: int) -> None:
+        end = self._source.time() + STREAM_S
+        while (left_s := end - self._source.time()) > 0:
+            told = await self._source.changes(table, first, wait_s=left_s)
+            if told.changes.floor:
+                await call.send(_error(replication.USE_SNAPSHOT))
+                return
+            message = replication.ReplicateResponse(changes=told.body, leader_index=told.newest)
+            await call.send(message.SerializeToString())
+            first = told.changes.through + 1
+
+    async def _replicate_commands(
+        self, call: Call, table: TableEntry, request: replication.ReplicateRequest, newest: int
+    ) -> None:
+        batch = _Batch(call, newest)
+        first = request.leader_index
+        while first <= newest:
+            told = await self._source.changes(table, first, wait_s=CATCH_UP_S)
+            if told.changes.floor:
+                await batch.flush()
+                await call.send(_error(replication.USE_SNAPSHOT))
+                return
+            if told.changes.through < first:
+                raise errors.ReadTimedOut("a replica lags too far behind")
+            if first == regatta_form.CREATION:
+                await batch.add(regatta_form.creation(request.table))
+            for command in regatta_form.commands(request.table, told.changes):
+                await batch.add(command)
+            first = told.changes.through + 1
+        await batch.flush()
+        end = replication.ReplicateResponse(leader_index=max(newest, first - 1))
+        await call.send(end.SerializeToString())
+
+    # ---- snapshots --------------------------------------------------------------------------------------------------
+
+    async def stream(self, call: Call) -> None:
+        """All pairs of one revision."""
+        request = decode(replication.SnapshotRequest.FromString, call.body)
+        try:
+            table = await self._source.find(request.table, table_id=_table_id(request))
+        except errors.TableNotFound:
+            name = request.table.decode(errors="replace")
+            raise errors.SnapshotUnavailable(f"'{name}': table not found") from None
+        await self._check_root(call, table)
+        if request.HasField("boathouse"):
+            async for part in self._source.pairs(table, peer=call.peer):
+                await call.send(replication.SnapshotChunk(pairs=part).SerializeToString())
+        else:
+            await self._stream_records(call, table, request.table)
+
+    async def _stream_records(self, call: Call, table: TableEntry, name: bytes) -> None:
+        compressor = cramjam.snappy.Compressor()
+        async for part in self._source.pairs(table, peer=call.peer):
+            told = frames.TablePairs.FromString(part)
+            compressor.compress(regatta_form.records(name, told))
+            data = bytes(compressor.finish() if told.last else compressor.flush())
+            for start in range(0, len(data), CHUNK_BYTES_MAX):
+                piece = data[start : start + CHUNK_BYTES_MAX]
+                await call.send(replication.SnapshotChunk(data=piece, len=len(piece)).SerializeToString())
+
+
+class _Batch:
+    """Commands on their way into messages of bounded size."""
+
+    def __init__(self, call: Call, newest: int) -> None:
+        self._call = call
+        self._newest = newest
+        self._message = self._empty()
+        self._size_bytes = 0
+
+    def _empty(self) -> replication.ReplicateResponse:
+        return replication.ReplicateResponse(leader_index=self._newest)
+
+    async def add(self, command: replication.ReplicateCommand) -> None:
+        """In order; the command that would cross the bound opens the next message."""
+        size_bytes = command.ByteSize()
+        if self._size_bytes + size_bytes > MESSAGE_BYTES_MAX:
+            await self.flush()
+        self._message.commands_response.commands.append(command)
+        self._size_bytes += size_bytes
+
+    async def flush(self) -> None:
+        """Send what there is."""
+        if self._size_bytes:
+            await self._call.send(self._message.SerializeToString())
+            self._message, self._size_bytes = self._empty(), 0
+
+
+def _table_id(request: replication.ReplicateRequest | replication.SnapshotRequest) -> int:
+    """The table that a follower cluster of boathouse means; 0 = whatever has the name. Raises InvalidRequest."""
+    if not request.HasField("boathouse"):
+        return 0
+    if request.boathouse.version != VERSION or not request.boathouse.table_id:
+        raise errors.InvalidRequest(
+            f"this leader cluster speaks version {VERSION} of boathouse's replication, and was asked for version"
+            f" {request.boathouse.version} of table id {request.boathouse.table_id}"
+        )
+    return request.boathouse.table_id
+
+
+def _error(error: replication.ReplicateError.ValueType) -> bytes:
+    refusal = replication.ReplicateErrResponse(error=error)
+    return replication.ReplicateResponse(error_response=refusal).SerializeToString()

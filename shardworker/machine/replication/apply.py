@@ -1,0 +1,147 @@
+"""Applying the leader cluster's changes to the copy of a table: the same pairs at the same revisions, or nothing.
+
+All of a batch is checked before any of it is applied. Each put has to be the next version of what the copy holds of its
+key, and each deletion has to find its key; where the leader still knows its rolling checksum, the copy has to come to
+the same one. So a copy that has diverged is found by the first change that touches the difference, and by the next
+checksum in any case.
+
+A batch that the copy has already is no error: whoever brings it may not know that it was applied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+from proto import errors
+from proto.internal import frames_pb2 as frames
+from shardworker.machine.ops import DeleteRange
+from shardworker.machine.tables import CHANGES_MAX, SUB_BITS
+from shardworker.machine.view import parse
+from shardworker.machine.writer import rolled
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shardworker.machine.writer import Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What one edit of the leader's table left of a key."""
+
+    key: bytes
+    stored: bytes | None
+    """As stored there; None = deleted."""
+    create_revision: int = 0
+    version: int = 0
+    lease: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """A frames.ReplicatedChanges, read and found well-formed."""
+
+    origin: int
+    first: int
+    through: int
+    checksum: int | None
+    compacted: int
+    revisions: Sequence[tuple[int, Sequence[Pair]]]
+
+
+def read_changes(body: bytes) -> Changes:
+    """Raises DecodeError, and MalformedRequest for what no table can have changed."""
+    request = frames.ReplicatedChanges.FromString(body)
+    told = request.changes
+    revisions = [
+        (each.revision, [_pair(each.revision, edit) for edit in each.keys]) for each in told.revisions
+    ]
+    for revision, pairs in revisions:
+        if not told.first <= revision <= told.through or not 0 < len(pairs) <= CHANGES_MAX:
+            raise errors.MalformedRequest(f"revision {revision} of [{told.first}, {told.through}]")
+    checksum = told.checksum if told.HasField("checksum") else None
+    return Changes(request.origin, told.first, told.through, checksum, told.compacted, revisions)
+
+
+def _pair(revision: int, edit: frames.KeyChange) -> Pair:
+    if not edit.key:
+        raise errors.MalformedRequest("a change has no key")
+    if not edit.kv:
+        return Pair(edit.key, None)
+    pairs = parse(edit.kv)
+    if len(pairs) != 1 or pairs[0].key != edit.key or pairs[0].mod_revision != revision:
+        raise errors.MalformedRequest(f"a change of revision {revision} holds another pair than its own")
+    (kv,) = pairs
+    return Pair(edit.key, edit.kv, kv.create_revision, kv.version, kv.lease)
+
+
+def add_keys(op: Changes, keys: set[bytes]) -> None:
+    """Those whose newest rows apply_changes() asks for."""
+    for _, pairs in op.revisions:
+        keys.update([pair.key for pair in pairs])
+
+
+def apply_changes(writer: Writer, op: Changes) -> bytes:
+    """The changes that the table does not have yet. Raises ReplicationGap, Diverged, before the first change."""
+    table = writer.table
+    if op.first > table.revision + 1:
+        raise errors.ReplicationGap(
+            f"the copy ends at revision {table.revision}, and these begin at {op.first}"
+        )
+    fresh = [each for each in op.revisions if each[0] > table.revision]
+    _check_follow(table.revision, op, fresh)
+    checksum = _check_fit(writer, fresh)
+    if op.checksum not in (None, checksum) and op.through >= table.revision:
+        raise errors.Diverged(
+            f"the checksum at revision {op.through} is {checksum:016x}, not {op.checksum:016x}"
+        )
+    for number, (_, pairs) in enumerate(fresh):
+        if number:
+            writer.end()
+            writer.begin()
+        for pair in pairs:
+            if pair.stored is None:
+                writer.delete_range(DeleteRange(pair.key, b"", prev_kv=False, prev_bytes_max=None))
+            else:
+                writer.put_stored(pair.key, pair.stored, pair.create_revision, pair.version, pair.lease)
+    if op.compacted > table.compacted:
+        table.compacted = min(op.compacted, writer.revision)
+    return b""
+
+
+def _check_follow(revision: int, op: Changes, fresh: Sequence[tuple[int, Sequence[Pair]]]) -> None:
+    """A table's revisions are without gap, so what is told of them has to be too."""
+    for number, _ in fresh:
+        revision += 1
+        if number != revision:
+            raise errors.ReplicationGap(f"revision {number} was told where {revision} comes next")
+    if op.through > revision:
+        raise errors.ReplicationGap(
+            f"all up to revision {op.through} was promised, and {revision} is the last"
+        )
+
+
+def _check_fit(writer: Writer, fresh: Sequence[tuple[int, Sequence[Pair]]]) -> int:
+    """The checksum that the table comes to. Raises Diverged."""
+    checksum = writer.table.checksum
+    newest: dict[bytes, tuple[int, int]] = {}
+    for revision, pairs in fresh:
+        for place, pair in enumerate(pairs):
+            key = pair.key
+            held = newest.get(key) or writer.newest(key)
+            if pair.stored is None:
+                now = (0, 0)
+                fits = held[1] > 0
+            else:
+                now = (pair.create_revision, pair.version)
+                fits = now == ((held[0], held[1] + 1) if held[1] else (revision, 1))
+            if not fits:
+                raise errors.Diverged(
+                    f"revision {revision} makes version {pair.version} of key {key!r}, of which the copy has version"
+                    f" {held[1]}"
+                )
+            newest[key] = now
+            checksum = rolled(checksum, (revision << SUB_BITS) + place, crc32(pair.stored or key))
+    return checksum

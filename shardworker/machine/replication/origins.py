@@ -1,0 +1,83 @@
+"""Which tables copy one of the leader cluster, with the life of the transaction.
+
+Such a table takes changes of its origin and no others: what a client writes would make it another table, with the same
+revisions for different things. Its position needs no place of its own. It is the table's revision and checksum, since
+both tables count the same changes, and so it is always as old as the data.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+from zlib import crc32
+
+from proto.errors import Corrupt
+
+if TYPE_CHECKING:
+    import apsw
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS origins (
+    table_id INTEGER PRIMARY KEY,
+    origin INTEGER NOT NULL,       -- the table's id in the leader cluster
+    crc INTEGER NOT NULL           -- of both, checked whenever they are read
+) STRICT
+"""
+
+_ROW: Final = struct.Struct("<2q")
+
+
+class Origins:
+    """By table id; a table that is its own has none."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        """Takes over what the database holds. Raises Corrupt."""
+        self._connection = connection
+        connection.execute(_SCHEMA)
+        self._origins: dict[int, int] = {}
+        for row in connection.execute("SELECT * FROM origins ORDER BY table_id"):
+            self._origins[row[0]] = _checked(*row)
+        self._before_turn: dict[int, int] | None = None
+
+    def of(self, table_id: int) -> int:
+        """The id of what the table copies; 0 = it is its own."""
+        return self._origins.get(table_id, 0)
+
+    def add(self, table_id: int, origin: int) -> None:
+        """A new table copies this one."""
+        self._keep()
+        self._origins[table_id] = origin
+        crc = crc32(_ROW.pack(table_id, origin))
+        self._connection.execute("INSERT INTO origins VALUES (?, ?, ?)", (table_id, origin, crc))
+
+    def remove(self, table_id: int) -> None:
+        """The table is gone."""
+        if table_id in self._origins:
+            self._keep()
+            del self._origins[table_id]
+            self._connection.execute("DELETE FROM origins WHERE table_id = ?", (table_id,))
+
+    def _keep(self) -> None:
+        if self._before_turn is None:
+            self._before_turn = dict(self._origins)
+
+    def committed(self) -> None:
+        """The transaction is durable."""
+        self._before_turn = None
+
+    def rollback(self) -> None:
+        """The transaction was rolled back."""
+        if self._before_turn is not None:
+            self._origins, self._before_turn = self._before_turn, None
+
+
+def read_origin(connection: apsw.Connection, table_id: int) -> int:
+    """Origins.of() as this connection sees it. Raises Corrupt."""
+    row = connection.execute("SELECT * FROM origins WHERE table_id = ?", (table_id,)).fetchone()
+    return 0 if row is None else _checked(*row)
+
+
+def _checked(table_id: int, origin: int, crc: int) -> int:
+    if crc32(_ROW.pack(table_id, origin)) != crc:
+        raise Corrupt(f"the origin of table id {table_id} fails its checksum; the disk returned other bytes")
+    return origin

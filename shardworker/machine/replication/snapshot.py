@@ -1,0 +1,234 @@
+"""A table's newest pairs in parts, and taking them over from the leader cluster in bounded steps.
+
+The parts build up the rows of the new table beside the old ones, which go on being read. The last part puts them in
+their place, in the transaction that applies it: nobody ever sees a half of it. Where the building stands is in the
+database with what was built, so a replica that restarts, or takes over, goes on with the next part.
+
+A snapshot that was overtaken is not taken over: if the table has been changed since the first part, by another
+snapshot or by what was replicated, it is as good or better already, and would go back.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
+
+from proto import errors
+from proto.internal import frames_pb2 as frames
+from shardworker.machine.tables import SUB_BITS, create_rows, drop_rows, rename_rows
+from shardworker.machine.view import parse
+from shardworker.machine.writer import split
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import apsw
+
+    from proto.etcd.kv_pb2 import KeyValue
+    from shardworker.machine.view import View
+    from shardworker.machine.writer import Writer
+
+PART_BYTES_MAX: Final = 512 << 10
+"""Of pairs in one part; one larger pair still goes. Below what a log entry holds beside others."""
+PART_PAIRS_MAX: Final = 4_096
+"""In one part, which is applied between two heartbeats."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS snapshots_begun (
+    table_id INTEGER PRIMARY KEY,
+    revision INTEGER NOT NULL,       -- of the snapshot
+    checksum INTEGER NOT NULL,       -- likewise, as a signed 64-bit number
+    next_part INTEGER NOT NULL,
+    keys INTEGER NOT NULL,           -- taken over so far
+    from_revision INTEGER NOT NULL,  -- of the table when the first part came ...
+    from_checksum INTEGER NOT NULL,  -- ... likewise
+    last_key BLOB NOT NULL,
+    crc INTEGER NOT NULL             -- of all that, checked whenever it is read
+) STRICT
+"""
+
+_NUMBERS: Final = struct.Struct("<7q")
+_SIGNED: Final = struct.Struct("<q")
+_UNSIGNED: Final = struct.Struct("<Q")
+
+
+def create_schema(connection: apsw.Connection) -> None:
+    """What is remembered of snapshots that are being taken over."""
+    connection.execute(_SCHEMA)
+
+
+# ---- giving -------------------------------------------------------------------------------------------------------
+
+
+def pair_parts(view: View, op: None) -> Iterator[tuple[bytes, bool]]:
+    """The parts of a table's snapshot, each a frames.TablePairs; at least one, though the table be empty."""
+    table = view.table
+    part = frames.TablePairs(revision=table.revision, checksum=table.checksum)
+    pairs: list[bytes] = []
+    size_bytes = 0
+    rows: Any = view.execute(view.sql.pairs)
+    for _, id_, kv in rows:
+        if pairs and (size_bytes + len(kv) > PART_BYTES_MAX or len(pairs) >= PART_PAIRS_MAX):
+            yield _finish(part, pairs), True
+            part = frames.TablePairs(revision=table.revision, checksum=table.checksum, number=part.number + 1)
+            pairs, size_bytes = [], 0
+        pairs.append(kv)
+        part.ids.append(id_)
+        size_bytes += len(kv)
+    part.last = True
+    part.keys = table.keys
+    yield _finish(part, pairs), False
+
+
+def _finish(part: frames.TablePairs, pairs: list[bytes]) -> bytes:
+    part.pairs = b"".join(pairs)
+    part.crc = crc32(part.pairs)
+    return part.SerializeToString()
+
+
+# ---- taking over --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A frames.ReplicatedPairs, read and found well-formed."""
+
+    origin: int
+    told: frames.TablePairs
+    stored: list[bytes]
+    kvs: list[KeyValue]
+
+
+@dataclass(slots=True)
+class _Begun:
+    revision: int
+    checksum: int
+    next_part: int
+    keys: int
+    from_revision: int
+    from_checksum: int
+    last_key: bytes
+
+
+def read_part(body: bytes) -> Part:
+    """Raises DecodeError, and MalformedRequest for what no snapshot holds."""
+    request = frames.ReplicatedPairs.FromString(body)
+    told = request.part
+    if crc32(told.pairs) != told.crc:
+        raise errors.MalformedRequest("the pairs fail their checksum")
+    stored, kvs = split(told.pairs), list(parse(told.pairs))
+    if not len(stored) == len(kvs) == len(told.ids):
+        raise errors.MalformedRequest("pairs and their ids differ in number")
+    key = b""
+    for id_, kv in zip(told.ids, kvs, strict=True):
+        if kv.key <= key or kv.mod_revision != id_ >> SUB_BITS or kv.mod_revision > told.revision:
+            raise errors.MalformedRequest(f"key {kv.key!r} is out of order, or not of its revision")
+        key = kv.key
+    return Part(request.origin, told, stored, kvs)
+
+
+def take_part(writer: Writer, op: Part) -> bytes:
+    """The next part; the last one replaces the table's contents. Raises SnapshotInterrupted, before any change."""
+    connection, table, told = writer.connection, writer.table, op.told
+    begun = (
+        _Begun(told.revision, told.checksum, 0, 0, table.revision, table.checksum, b"")
+        if told.number == 0
+        else _load(connection, table.id)
+    )
+    _check_next(begun, op, (table.revision, table.checksum))
+    assert begun is not None
+    name = f"s{table.id}"
+    if told.number == 0:
+        give_up(connection, table.id)
+        create_rows(connection, name)
+    _insert(connection, name, op)
+    begun.next_part += 1
+    begun.keys += len(op.stored)
+    begun.last_key = op.kvs[-1].key if op.kvs else begun.last_key
+    if told.last:
+        writer.give_up_rows()
+        drop_rows(connection, f"t{table.id}")
+        rename_rows(connection, name, f"t{table.id}")
+        connection.execute("DELETE FROM snapshots_begun WHERE table_id = ?", (table.id,))
+        writer.take_over(told.revision, told.checksum, told.keys)
+    else:
+        _save(connection, table.id, begun)
+    return b""
+
+
+def give_up(connection: apsw.Connection, table_id: int) -> None:
+    """What was taken over so far is of no use. No harm if there is nothing."""
+    drop_rows(connection, f"s{table_id}")
+    connection.execute("DELETE FROM snapshots_begun WHERE table_id = ?", (table_id,))
+
+
+def _check_next(begun: _Begun | None, op: Part, position: tuple[int, int]) -> None:
+    told = op.told
+    if begun is None:
+        raise errors.SnapshotInterrupted(f"part {told.number} came, and the first one never did")
+    if (begun.revision, begun.checksum, begun.next_part) != (told.revision, told.checksum, told.number):
+        raise errors.SnapshotInterrupted(
+            f"part {told.number} of revision {told.revision} came, where part {begun.next_part} of revision"
+            f" {begun.revision} is the next"
+        )
+    if (begun.from_revision, begun.from_checksum) != position:
+        raise errors.SnapshotInterrupted("the table has been changed since the snapshot began")
+    if op.kvs and op.kvs[0].key <= begun.last_key:
+        raise errors.SnapshotInterrupted(f"key {op.kvs[0].key!r} came after {begun.last_key!r}")
+    if told.last and told.keys != begun.keys + len(op.kvs):
+        raise errors.SnapshotInterrupted(f"{begun.keys + len(op.kvs)} of {told.keys} keys came")
+
+
+def _insert(connection: apsw.Connection, name: str, op: Part) -> None:
+    ids = op.told.ids
+    connection.executemany(
+        f"INSERT INTO {name}_rev (id, key, kv, prev, crc) VALUES (?, ?, ?, NULL, ?)",
+        [(id_, kv.key, pair, crc32(pair)) for id_, kv, pair in zip(ids, op.kvs, op.stored, strict=True)],
+    )
+    connection.executemany(
+        f"INSERT INTO {name}_live (key, id, create_revision, version, lease) VALUES (?, ?, ?, ?, ?)",
+        [
+            (kv.key, id_, kv.create_revision, kv.version, kv.lease)
+            for id_, kv in zip(ids, op.kvs, strict=True)
+        ],
+    )
+
+
+def _load(connection: apsw.Connection, table_id: int) -> _Begun | None:
+    """Raises Corrupt."""
+    row: Any = connection.execute("SELECT * FROM snapshots_begun WHERE table_id = ?", (table_id,)).fetchone()
+    if row is None:
+        return None
+    *numbers, last_key, crc = row
+    if _crc(numbers, last_key) != crc:
+        raise errors.Corrupt(f"the snapshot begun of table id {table_id} fails its checksum")
+    _, revision, checksum, next_part, keys, from_revision, from_checksum = numbers
+    return _Begun(
+        revision, _unsigned(checksum), next_part, keys, from_revision, _unsigned(from_checksum), last_key
+    )
+
+
+def _save(connection: apsw.Connection, table_id: int, begun: _Begun) -> None:
+    numbers = [
+        table_id, begun.revision, _signed(begun.checksum), begun.next_part, begun.keys, begun.from_revision,
+        _signed(begun.from_checksum),
+    ]  # fmt: skip
+    connection.execute(
+        "REPLACE INTO snapshots_begun VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*numbers, begun.last_key, _crc(numbers, begun.last_key)),
+    )
+
+
+def _crc(numbers: list[int], last_key: bytes) -> int:
+    return crc32(last_key, crc32(_NUMBERS.pack(*numbers)))
+
+
+def _signed(number: int) -> int:
+    signed: int = _SIGNED.unpack(_UNSIGNED.pack(number))[0]
+    return signed
+
+
+def _unsigned(number: int) -> int:
+    return number & ((1 << 64) - 1)

@@ -1,0 +1,202 @@
+"""A follower cluster beside its leader cluster, both of real processes, while processes on both sides are killed."""
+
+from __future__ import annotations
+
+import threading
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from config import load
+from config.process.names import REPLICATOR, ProcessName
+from proto.etcd import rpc_pb2 as etcd
+from tests.integration.cluster import ROOT, Cluster
+from tests.stubs import stub
+from tests.waiting import wait_until
+from tools.admin.control_client import NodeControl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from proto.internal import frames_pb2 as frames
+
+EVERYTHING = etcd.RangeRequest(key=b"\0", range_end=b"\0")
+
+
+@pytest.fixture
+def leader(tmp_path: Path) -> Iterator[Cluster]:
+    """As config/examples/leader-cluster.yaml has it, on other ports, with one node."""
+    example = load(ROOT / "config/examples/leader-cluster.yaml")
+    folder = tmp_path / "leader"
+    folder.mkdir()
+    with Cluster(
+        folder,
+        nodes=1,
+        shards=example.shards,
+        tables={"default": {}, "brief": {"history": "none"}},
+        settings={"cluster": example.cluster},
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def follower(tmp_path: Path, leader: Cluster) -> Iterator[Cluster]:
+    """As config/examples/follower-cluster.yaml has it, on other ports, with two nodes."""
+    example = load(ROOT / "config/examples/follower-cluster.yaml")
+    assert example.follows is not None
+    folder = tmp_path / "follower"
+    folder.mkdir()
+    with Cluster(
+        folder,
+        nodes=2,
+        shards=example.shards,
+        replicas=1,
+        tables={},
+        settings={
+            "cluster": example.cluster,
+            "follows": {"cluster": example.follows.cluster, "endpoints": list(leader.endpoints)},
+        },
+    ) as cluster:
+        yield cluster
+
+
+def tables(cluster: Cluster) -> dict[str, frames.TableStatus]:
+    """What the shards hold, by name, but for boathouse's own."""
+    return {
+        table.name: table
+        for shard in range(1, cluster.config.shards + 1)
+        for status in cluster.ask(shard).values()
+        for table in status.tables
+        if not table.name.startswith("_")
+    }
+
+
+def positions(cluster: Cluster) -> dict[str, tuple[int, int, int]]:
+    return {name: (table.revision, table.checksum, table.keys) for name, table in tables(cluster).items()}
+
+
+def wait_level(leader: Cluster, follower: Cluster, timeout_s: float = 20.0) -> None:
+    def level() -> bool:
+        return positions(leader) == positions(follower)
+
+    try:
+        wait_until(level, timeout_s=timeout_s, what="the follower cluster to be level", interval_s=0.05)
+    except AssertionError as error:
+        raise AssertionError(
+            f"{error}\n{positions(leader)}\n{positions(follower)}\n{follower.describe()}"
+        ) from None
+
+
+def contents(cluster: Cluster, table: str) -> list[Any]:
+    with cluster.client(table=table) as client:
+        return list(client.range(EVERYTHING).kvs)
+
+
+def metrics(cluster: Cluster, node: str) -> list[bytes]:
+    with urllib.request.urlopen(
+        f"http://{cluster.config.node(node).http_endpoint}/metrics", timeout=10
+    ) as page:
+        return bytes(page.read()).splitlines()
+
+
+def test_a_follower_cluster_comes_to_the_same_whatever_is_killed(leader: Cluster, follower: Cluster) -> None:
+    written = threading.Event()
+
+    def write() -> None:
+        with leader.client(table="default") as one, leader.client(table="brief") as two:
+            for number in range(150):
+                put = etcd.PutRequest(key=b"k%03d" % (number % 70), value=b"%d" % number)
+                one.put(put)
+                two.put(put)
+                if number % 50 == 49:
+                    one.delete_range(etcd.DeleteRangeRequest(key=b"k01", range_end=b"k02"))
+        written.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    wait_until(lambda: len(tables(follower)) == 2, timeout_s=20, what="the tables to be made")
+    replicators = [ProcessName(node, REPLICATOR) for node in ("n1", "n2")]
+    for name in replicators:
+        follower.kill(name)
+    follower.kill(follower.leader(1))
+    leader.kill(leader.leader(1))
+    leader.kill(leader.leader(2))
+    writer.join(30)
+    assert written.is_set()
+    wait_level(leader, follower)
+    for table in ("default", "brief"):
+        assert contents(follower, table) == contents(leader, table)
+
+    shown = {row["process"]: row["state"] for row in follower.cli_json("status") if row["node"] == "n1"}
+    assert shown["replicator"] == "running"
+    for node in follower.config.nodes:
+        wait_until(
+            lambda node=node: b"boathouse_replication_tables 2.0" in metrics(follower, node),  # type: ignore[misc]
+            timeout_s=5,
+            what="the metrics to say what is replicated",
+        )
+
+    # What was compacted meanwhile comes as a snapshot.
+    for name in replicators:
+        NodeControl(follower.config, name.node).operate("stop", [name.local], timeout_s=20)
+    with leader.client(table="default") as client:
+        newest = client.put(etcd.PutRequest(key=b"unseen")).header.revision
+    with grpc.insecure_channel(leader.endpoint("n1")) as channel:
+        kv: Any = stub(channel, etcd, "KV")
+        kv.Compact(etcd.CompactionRequest(revision=newest), metadata=[("table", "default")], timeout=10)
+    for name in replicators:
+        NodeControl(follower.config, name.node).operate("start", [name.local], timeout_s=20)
+    wait_level(leader, follower)
+    assert tables(follower)["default"].compacted_revision == newest
+    assert contents(follower, "default") == contents(leader, "default")
+
+    # A single put with nothing behind it is there within a second, for who watches there, at the leader's revision.
+    with grpc.insecure_channel(follower.endpoint("n2")) as channel, leader.client(table="default") as client:
+        watch: Any = stub(channel, etcd, "Watch")
+        asked = etcd.WatchRequest(create_request=etcd.WatchCreateRequest(key=b"news"))
+        done = threading.Event()
+
+        def requests() -> Iterator[etcd.WatchRequest]:
+            yield asked
+            done.wait(10)
+
+        answers = watch.Watch(requests(), metadata=[("table", "default")], timeout=10)
+        assert next(answers).created
+        written_there = client.put(etcd.PutRequest(key=b"news", value=b"!"))
+        (event,) = next(answers).events
+        done.set()
+    assert event.kv.mod_revision == written_there.header.revision
+
+    # A node that hangs is replaced by the other one, whichever it is.
+    for name in replicators:
+        stopped = follower.pause(name)
+        with leader.client(table="default") as client:
+            client.put(etcd.PutRequest(key=b"hung", value=name.node.encode()))
+        wait_level(leader, follower, timeout_s=8)
+        follower.resume(stopped)
+
+    # Who writes here reads here what he has written, also where the read may be stale; refusals come from there.
+    with grpc.insecure_channel(follower.endpoint("n2")) as channel:
+        kv = stub(channel, etcd, "KV")
+        for number in range(10):
+            put = etcd.PutRequest(key=b"mine", value=b"%d" % number, prev_kv=True)
+            answer = kv.Put(put, metadata=[("table", "default")], timeout=10)
+            read = etcd.RangeRequest(key=b"mine", serializable=True)
+            (pair,) = kv.Range(read, metadata=[("table", "default")], timeout=10).kvs
+            assert (pair.value, pair.mod_revision) == (b"%d" % number, answer.header.revision)
+            assert answer.prev_kv.version == number
+        with pytest.raises(grpc.RpcError) as refusal:
+            kv.Compact(etcd.CompactionRequest(revision=10**6), metadata=[("table", "default")], timeout=10)
+    assert refusal.value.code() is grpc.StatusCode.OUT_OF_RANGE
+    assert refusal.value.details() == "etcdserver: mvcc: required revision is a future revision"
+
+    # Tables come and go as they do there, and a name never shows the data of an earlier table.
+    assert leader.cli("table", "delete", "brief", "--yes").returncode == 0
+    assert leader.cli("table", "create", "brief").returncode == 0
+    with leader.client(table="brief") as client:
+        client.put(etcd.PutRequest(key=b"anew"))
+    wait_level(leader, follower)
+    assert [kv.key for kv in contents(follower, "brief")] == [b"anew"]

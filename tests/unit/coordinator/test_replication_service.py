@@ -1,0 +1,252 @@
+"""replication.v1 as a follower cluster meets it, over a table of the real state machine behind fake workers."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import cramjam
+
+from proto.internal import frames_pb2 as frames
+from proto.regatta import mvcc_pb2 as mvcc
+from proto.regatta import replication_pb2 as replication
+from shardworker.machine import history
+from tests.unit.coordinator.running import DEFAULT_TABLE_ID, in_loop, refused, running
+from tests.unit.machine.copying import contents, leader, position, snapshot_of, told
+from tests.unit.machine.shard import TABLE, Shard, delete, put, txn
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    import pytest
+
+    from tests.unit.coordinator.running import Running
+
+BOATHOUSE = replication.Boathouse(version=1, table_id=DEFAULT_TABLE_ID)
+
+
+@contextlib.asynccontextmanager
+async def serving(folder: Path, shard: Shard) -> AsyncIterator[Running]:
+    """A coordinator whose table `default` is the table of this machine."""
+
+    def status(request: frames.Request) -> frames.Reply | None:
+        found = frames.TableStatus(id=request.table_id, name="default", history=-1)
+        revision = position(shard, TABLE)[0]
+        return frames.Reply(revision=revision, term=1, leader=1, body=found.SerializeToString())
+
+    def changes(request: frames.Request) -> frames.Reply | None:
+        asked = frames.ChangesRequest.FromString(request.body)
+        revision = position(shard, TABLE)[0]
+        assert asked.exact
+        if asked.from_revision > revision:
+            return None  # the replica waits
+        floor = shard.machine.table_status()[0].compacted_revision
+        if asked.from_revision <= floor:
+            body = frames.TableChanges(
+                first=asked.from_revision, through=asked.from_revision - 1, floor=floor
+            )
+        else:
+            body = told(history(shard.connection, TABLE, asked.from_revision), asked.from_revision)
+            body.through = revision
+        return frames.Reply(revision=revision, term=1, leader=1, body=body.SerializeToString())
+
+    def pairs(request: frames.Request) -> frames.Reply:
+        (part,) = snapshot_of(shard)
+        return frames.Reply(revision=part.revision, term=1, leader=1, body=part.SerializeToString())
+
+    async with running(folder) as cluster:
+        for worker in cluster.workers.values():
+            worker.script |= {
+                frames.TABLE_STATUS: status,
+                frames.TABLE_CHANGES: changes,
+                frames.TABLE_PAIRS: pairs,
+            }
+        yield cluster
+
+
+def filled() -> Shard:
+    shard = leader()
+    shard.put(b"a", b"1")
+    shard.write(txn(put(b"b", b"2"), delete(b"a")))
+    shard.put(b"c", b"3")
+    return shard
+
+
+async def replicate(cluster: Running, request: replication.ReplicateRequest) -> list[bytes]:
+    """All messages, as they came."""
+    method = cluster.channel.unary_stream("/replication.v1.Log/Replicate", bytes, bytes)
+    return [message async for message in method(request.SerializeToString())]
+
+
+async def snapshot(cluster: Running, request: replication.SnapshotRequest) -> list[replication.SnapshotChunk]:
+    method = cluster.channel.unary_stream("/replication.v1.Snapshot/Stream", bytes, bytes)
+    return [
+        replication.SnapshotChunk.FromString(message) async for message in method(request.SerializeToString())
+    ]
+
+
+@in_loop
+async def test_tables_are_listed_by_name_and_reserved_ones_are_not(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        body = await cluster.raw("/replication.v1.Metadata/Get")(b"")
+    response = replication.MetadataResponse.FromString(body)
+    assert [(table.name, table.type, table.id, table.history) for table in response.tables] == [
+        ("default", replication.Table.REPLICATED, DEFAULT_TABLE_ID, -1)
+    ]
+
+
+@in_loop
+async def test_a_follower_cluster_of_regatta_gets_every_revision_as_a_command(tmp_path: Path) -> None:
+    async with serving(tmp_path, filled()) as cluster:
+        request = replication.ReplicateRequest(table=b"default", leader_index=1)
+        *messages, end = await replicate(cluster, request)
+    assert end == bytes.fromhex("4004")  # nothing but the index
+    (message,) = [replication.ReplicateResponse.FromString(message) for message in messages]
+    assert message.leader_index == 4
+    commands = list(message.commands_response.commands)
+    assert [(one.leader_index, one.command.leader_index) for one in commands] == [
+        (n, n) for n in (1, 2, 3, 4)
+    ]
+    assert all(one.command.table == b"default" for one in commands)
+    first, second, third, fourth = (one.command for one in commands)
+    assert first.type == mvcc.Command.DUMMY
+    assert (second.type, second.kv) == (mvcc.Command.PUT, mvcc.KeyValue(key=b"a", value=b"1"))
+    assert third.type == mvcc.Command.SEQUENCE
+    assert [(one.type, one.kv.key) for one in third.sequence] == [
+        (mvcc.Command.PUT, b"b"),
+        (mvcc.Command.DELETE, b"a"),
+    ]
+    assert not third.sequence[1].HasField("range_end")
+    assert fourth.kv == mvcc.KeyValue(key=b"c", value=b"3")
+
+
+@in_loop
+async def test_who_is_up_to_date_hears_just_that(tmp_path: Path) -> None:
+    async with serving(tmp_path, filled()) as cluster:
+        request = replication.ReplicateRequest(table=b"default", leader_index=5)
+        assert await replicate(cluster, request) == [bytes.fromhex("4004")]
+
+
+@in_loop
+async def test_who_is_ahead_or_too_far_behind_is_told_so(tmp_path: Path) -> None:
+    shard = filled()
+    async with serving(tmp_path, shard) as cluster:
+        for known in (replication.ReplicateRequest(), replication.ReplicateRequest(boathouse=BOATHOUSE)):
+            request = replication.ReplicateRequest(table=b"default", leader_index=6)
+            request.MergeFrom(known)
+            assert await replicate(cluster, request) == [bytes.fromhex("12020801")]
+        shard.connection.execute("UPDATE tables SET compacted = 3")
+        shard.machine.tables.get(TABLE).compacted = 3  # type: ignore[union-attr]
+        for known in (replication.ReplicateRequest(), replication.ReplicateRequest(boathouse=BOATHOUSE)):
+            request = replication.ReplicateRequest(table=b"default", leader_index=2)
+            request.MergeFrom(known)
+            assert await replicate(cluster, request) == [bytes.fromhex("1200")]
+
+
+@in_loop
+async def test_commands_are_sent_in_messages_of_bounded_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.services.regatta_replication.MESSAGE_BYTES_MAX", 70)
+    async with serving(tmp_path, filled()) as cluster:
+        *messages, _ = await replicate(
+            cluster, replication.ReplicateRequest(table=b"default", leader_index=1)
+        )
+    batches = [
+        replication.ReplicateResponse.FromString(message).commands_response.commands for message in messages
+    ]
+    assert [len(commands) for commands in batches] == [2, 1, 1]
+
+
+@in_loop
+async def test_a_follower_cluster_of_boathouse_is_told_what_the_shard_stored(tmp_path: Path) -> None:
+    shard = filled()
+    async with serving(tmp_path, shard) as cluster:
+        request = replication.ReplicateRequest(table=b"default", leader_index=2, boathouse=BOATHOUSE)
+        method = cluster.channel.unary_stream("/replication.v1.Log/Replicate", bytes, bytes)
+        call = method(request.SerializeToString())
+        body = await call.read()
+        call.cancel()
+    assert isinstance(body, bytes)
+    message = replication.ReplicateResponse.FromString(body)
+    assert message.leader_index == 4
+    assert not message.HasField("commands_response")
+    changes = frames.TableChanges.FromString(message.changes)
+    assert changes == told(history(shard.connection, TABLE, 2), 2)
+
+
+@in_loop
+async def test_a_stream_that_waits_ends_in_time_for_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.services.regatta_replication.STREAM_S", 0.2)
+    async with serving(tmp_path, filled()) as cluster:
+        request = replication.ReplicateRequest(table=b"default", leader_index=5, boathouse=BOATHOUSE)
+        for worker in cluster.workers.values():
+            worker.script[frames.TABLE_CHANGES] = lambda asked: frames.Reply(
+                revision=4, body=frames.TableChanges(first=5, through=4, checksum=9).SerializeToString()
+            )
+        messages = await replicate(cluster, request)
+    assert {replication.ReplicateResponse.FromString(one).leader_index for one in messages} == {4}
+
+
+@in_loop
+async def test_refusals_have_the_codes_that_followers_go_by(tmp_path: Path) -> None:
+    async with serving(tmp_path, filled()) as cluster:
+
+        async def refusal(**request: object) -> tuple[str, str]:
+            return await refused(replicate(cluster, replication.ReplicateRequest(**request)))  # type: ignore[arg-type]
+
+        assert await refusal(table=b"nope") == (
+            "INVALID_ARGUMENT",
+            "invalid leaderIndex: leaderIndex must be greater than 0",
+        )
+        assert await refusal(table=b"nope", leader_index=1) == ("NOT_FOUND", "table not found")
+        assert await refusal(table=b"_catalog", leader_index=1) == ("NOT_FOUND", "table not found")
+        other = replication.Boathouse(version=1, table_id=DEFAULT_TABLE_ID + 1)
+        assert await refusal(table=b"default", leader_index=1, boathouse=other) == (
+            "NOT_FOUND",
+            "table not found",
+        )
+        newer = replication.Boathouse(version=2, table_id=DEFAULT_TABLE_ID)
+        assert (await refusal(table=b"default", leader_index=1, boathouse=newer))[0] == "INVALID_ARGUMENT"
+        assert await refused(snapshot(cluster, replication.SnapshotRequest(table=b"nope"))) == (
+            "UNAVAILABLE",
+            "unable to stream from table 'nope': table not found",
+        )
+
+
+@in_loop
+async def test_a_snapshot_in_regattas_form_is_snappy_of_commands_and_the_index_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.services.regatta_replication.CHUNK_BYTES_MAX", 16)
+    async with serving(tmp_path, filled()) as cluster:
+        chunks = await snapshot(cluster, replication.SnapshotRequest(table=b"default"))
+    assert len(chunks) > 1
+    assert all(chunk.len == len(chunk.data) and not chunk.index for chunk in chunks)
+    compressed = b"".join(chunk.data for chunk in chunks)
+    assert compressed.startswith(b"\xff\x06\x00\x00sNaPpY")
+    content = bytes(cramjam.snappy.decompress(compressed))
+    commands = []
+    while content:
+        size = int.from_bytes(content[:8], "little")
+        commands.append(mvcc.Command.FromString(content[8 : 8 + size]))
+        content = content[8 + size :]
+    assert [(one.type, one.kv.key, one.kv.value) for one in commands] == [
+        (mvcc.Command.PUT, b"b", b"2"),
+        (mvcc.Command.PUT, b"c", b"3"),
+        (mvcc.Command.DUMMY, b"", b""),
+    ]
+    assert commands[-1].leader_index == 4
+
+
+@in_loop
+async def test_a_snapshot_for_boathouse_holds_the_pairs_as_stored(tmp_path: Path) -> None:
+    shard = filled()
+    async with serving(tmp_path, shard) as cluster:
+        chunks = await snapshot(cluster, replication.SnapshotRequest(table=b"default", boathouse=BOATHOUSE))
+    (part,) = [frames.TablePairs.FromString(chunk.pairs) for chunk in chunks]
+    assert part.pairs in contents(shard, TABLE)
+    assert (part.revision, part.last, part.keys) == (4, True, 2)

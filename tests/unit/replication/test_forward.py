@@ -1,0 +1,104 @@
+"""Writes of copied tables on their way to the leader cluster: a coordinator over fake workers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from config.models import FollowsConfig
+from coordinator.replication.forward import Forwarder
+from proto import errors
+from proto.catalog import TableEntry
+from proto.etcd import rpc_pb2 as etcd
+from proto.ids import ShardId
+from proto.internal import frames_pb2 as frames
+from tests.unit.coordinator.running import in_loop, running
+from tests.waiting import free_ports
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from coordinator.shards.driver import Driver
+    from coordinator.shards.router import Call
+
+COPY = TableEntry("default", 20_001, ShardId(1), origin=10_001)
+PUT = etcd.PutRequest(key=b"a").SerializeToString()
+
+
+class Copies:
+    """The shards of the follower cluster: each question finds the copy one revision further on."""
+
+    def __init__(self, revision: int, *, error: errors.BoathouseError | None = None) -> None:
+        self.revision = revision
+        self._error = error
+
+    def time(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def ask(self, call: Call) -> frames.Reply:
+        if self._error is not None:
+            raise self._error
+        self.revision += 1
+        return frames.Reply(revision=self.revision - 1)
+
+
+def forwarder(copies: Copies, *endpoints: str) -> Forwarder:
+    return Forwarder(FollowsConfig(cluster="harbour", endpoints=list(endpoints)), cast("Driver", copies))
+
+
+async def put(one: Forwarder, time_s: float = 5.0, client_id: str | None = None) -> frames.Reply:
+    deadline = asyncio.get_running_loop().time() + time_s
+    try:
+        return await one.write(COPY, frames.ETCD_PUT, PUT, deadline, client_id)
+    finally:
+        await one.close()
+
+
+@in_loop
+async def test_a_write_goes_to_a_coordinator_that_is_there_and_waits_for_the_copy(tmp_path: Path) -> None:
+    async with running(tmp_path) as leader:
+        copies = Copies(0)
+        dead = f"127.0.0.1:{free_ports(1)[0]}"
+        reply = await put(
+            forwarder(copies, dead, leader.cluster.node("n1").client_endpoint), client_id="mine"
+        )
+        assert reply.revision == 2
+        assert copies.revision == 3  # it was asked until it had the revision
+        assert etcd.PutResponse.FromString(reply.body) == etcd.PutResponse()
+        written = [
+            request for worker in leader.workers.values() for request in worker.requests(frames.ETCD_PUT)
+        ]
+        assert len(written) == 1
+
+
+@in_loop
+async def test_a_refusal_comes_back_as_the_same_error(tmp_path: Path) -> None:
+    async with running(tmp_path) as leader:
+        for worker in leader.workers.values():
+            worker.script[frames.ETCD_PUT] = lambda _: errors.NoSpace()
+        with pytest.raises(errors.NoSpace):
+            await put(forwarder(Copies(9), leader.cluster.node("n1").client_endpoint))
+
+
+@in_loop
+async def test_an_unreachable_leader_cluster_leaves_the_outcome_unknown() -> None:
+    with pytest.raises(errors.TimedOut, match="cluster harbour at"):
+        await put(forwarder(Copies(9), f"127.0.0.1:{free_ports(1)[0]}"), time_s=0.3)
+
+
+@in_loop
+async def test_what_is_written_is_never_called_refused(tmp_path: Path) -> None:
+    async with running(tmp_path) as leader:
+        copies = Copies(0, error=errors.TableNotFound("the copy is made anew"))
+        with pytest.raises(errors.TimedOut, match="written at revision 2"):
+            await put(forwarder(copies, leader.cluster.node("n1").client_endpoint))
+
+
+@in_loop
+async def test_what_is_not_passed_on_is_refused_with_the_address() -> None:
+    one = forwarder(Copies(9), "10.0.0.1:2379")
+    with pytest.raises(errors.TableReplicated, match=r"write to cluster harbour at 10\.0\.0\.1:2379"):
+        await one.write(COPY, frames.REPLICATE_CHANGES, b"", 1e9, None)
+    await one.close()

@@ -1,0 +1,47 @@
+"""Which tables a follower cluster makes, deletes and copies."""
+
+from __future__ import annotations
+
+from coordinator.replication.plan import make_plan
+from proto.catalog import CATALOG, TableEntry
+from proto.ids import ShardId
+from proto.regatta.replication_pb2 import Table
+
+ONE = ShardId(1)
+
+
+def copy(name: str, origin: int, *, history: int = -1) -> TableEntry:
+    return TableEntry(name, origin + 5, ONE, history, origin=origin)
+
+
+def test_what_the_leader_has_is_made_and_copied_and_what_it_lacks_is_deleted() -> None:
+    kept, gone = copy("kept", 10_001), copy("gone", 10_002)
+    new = Table(name="new", id=10_003, history=-1)
+    plan = make_plan([Table(name="kept", id=10_001, history=-1), new], [CATALOG, kept, gone])
+    assert (plan.delete, plan.create, plan.copy, plan.refuse) == ([gone], [new], [kept], {})
+
+
+def test_a_table_that_was_made_again_is_made_again() -> None:
+    old, again = copy("t", 10_001), Table(name="t", id=10_004, history=-1)
+    plan = make_plan([again], [old])
+    assert (plan.delete, plan.create, plan.copy) == ([old], [again], [])
+
+
+def test_this_clusters_own_tables_stay() -> None:
+    own = TableEntry("own", 10_001, ONE)
+    assert make_plan([], [own]).delete == []
+    plan = make_plan([Table(name="own", id=10_001, history=-1)], [own])
+    assert (plan.delete, plan.create, plan.copy) == ([], [], [])
+    assert "of its own" in plan.refuse["own"]
+
+
+def test_local_tables_of_the_leader_are_none_of_ours() -> None:
+    plan = make_plan([Table(name="l", id=10_001, type=Table.LOCAL)], [])
+    assert (plan.create, plan.refuse) == ([], {})
+
+
+def test_a_leader_that_says_no_ids_is_refused_and_nothing_is_deleted() -> None:
+    old = copy("t", 10_001)
+    plan = make_plan([Table(name="t")], [old])
+    assert (plan.delete, plan.create, plan.copy) == ([], [], [])
+    assert "no boathouse" in plan.refuse["t"]

@@ -1,0 +1,81 @@
+"""What the copying of a table does next."""
+
+from __future__ import annotations
+
+import random
+
+from coordinator.replication.tail import STALLED_S, WAIT_S_MAX, Follow, Lag, Tail, TakeSnapshot, Wait
+
+
+def tail() -> Tail:
+    made = Tail(random.Random(1), 0.0)
+    made.stands(5)
+    return made
+
+
+def test_it_follows_as_long_as_nothing_fails() -> None:
+    one = tail()
+    assert one.next() == Follow()
+    one.heard(7, 9, 1.0)
+    assert one.next() == Follow()
+
+
+def test_it_waits_longer_from_failure_to_failure_and_then_does_the_same_again() -> None:
+    one = tail()
+    waits = []
+    for _ in range(12):
+        one.failed()
+        step = one.next()
+        assert isinstance(step, Wait)
+        waits.append(step.seconds)
+        assert one.next() == Follow()
+    assert 0.05 <= waits[0] <= 0.1
+    assert waits[2] > waits[0]
+    assert all(WAIT_S_MAX / 2 <= wait <= WAIT_S_MAX for wait in waits[-3:])
+    one.heard(6, 6, 1.0)
+    one.failed()
+    step = one.next()
+    assert isinstance(step, Wait)
+    assert step.seconds <= 0.1
+
+
+def test_a_snapshot_is_tried_until_it_is_taken() -> None:
+    one = tail()
+    one.cannot_follow("USE_SNAPSHOT")
+    assert one.next() == TakeSnapshot("USE_SNAPSHOT")
+    one.failed()
+    assert isinstance(one.next(), Wait)
+    assert one.next() == TakeSnapshot("USE_SNAPSHOT")
+    one.replaced(20, 3.0)
+    assert (one.next(), one.revision) == (Follow(), 20)
+
+
+def test_a_snapshot_may_take_the_copy_back() -> None:
+    one = tail()
+    one.cannot_follow("LEADER_BEHIND")
+    one.replaced(3, 1.0)
+    assert one.revision == 3
+
+
+def test_lag_counts_revisions_and_the_time_since_it_was_level() -> None:
+    one = tail()
+    assert one.lag(2.0) == Lag(0, 2.0)  # nothing was heard yet
+    one.heard(9, 9, 3.0)
+    assert one.lag(100.0) == Lag(0, 0.0)
+    one.heard(10, 30, 101.0)
+    assert one.lag(104.0) == Lag(20, 101.0)
+    one.heard(30, 30, 105.0)
+    assert one.lag(106.0) == Lag(0, 0.0)
+    one.failed()
+    assert one.lag(107.0) == Lag(0, 2.0)
+
+
+def test_no_progress_for_long_is_an_alarm_and_a_quiet_leader_is_not() -> None:
+    one = tail()
+    assert not one.is_stalled(STALLED_S - 1)
+    assert one.is_stalled(STALLED_S)
+    one.heard(5, 5, STALLED_S)
+    assert not one.is_stalled(2 * STALLED_S - 1)
+    one.cannot_follow("USE_SNAPSHOT")
+    one.part_taken(2 * STALLED_S)
+    assert not one.is_stalled(3 * STALLED_S - 1)
