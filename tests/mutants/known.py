@@ -516,7 +516,7 @@ MUTANTS = (
     Mutant(
         "changes kept through the installation of a snapshot",
         Build(),
-        kinds=("snapshot", "partition", "kill", "pause"),
+        kinds=("snapshot", "kill"),
         seen_by=_WATCH,
         scenario=watch,
         patches=((replica_module, "Feed", KeepsThroughInstall),),
