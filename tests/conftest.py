@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import psutil
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 settings.register_profile("fixed", derandomize=True, database=None, deadline=None, print_blob=True)
 settings.register_profile("fresh", database=None, deadline=None, print_blob=True, max_examples=2_000)
 settings.load_profile(os.environ.get("BOATHOUSE_EXAMPLES", "fixed"))
+
+# A shell starts what it puts in the background with SIGINT ignored, and every child would inherit that: the tests
+# that interrupt a process would depend on how the run was started.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
