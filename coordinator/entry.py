@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import gc
-import os
 import resource
-import signal
 import socket
-import sys
 from typing import TYPE_CHECKING, Final
 
-import structlog
 import uvloop
 
-from config.process.child import emit, fail, read_spec, refuse_optimized, set_up_logging
-from config.process.events import BEAT_INTERVAL_S
+from config.process.async_child import beat_until, watch_for_the_end
+from config.process.child import fail, read_spec, refuse_optimized, set_up_logging
 from config.process.listeners import client_listeners
 from config.process.memory import give_back_large_blocks
 from coordinator.auth.signed_tokens import BadTokenKey
@@ -31,24 +25,10 @@ if TYPE_CHECKING:
 DESCRIPTORS_BESIDE_CONNECTIONS: Final = 1_000
 """Links to replicas, connections of HTTP/1.1, the libraries' own."""
 
-log = structlog.get_logger()
-
 
 async def _serve(spec: ProcessSpec) -> None:
     """Serve until SIGTERM, or until the supervisor is gone."""
-    loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor
-    stdin = sys.stdin.fileno()
-
-    def read_stdin() -> None:
-        if not os.read(stdin, 4096):
-            loop.remove_reader(stdin)
-            log.info("the supervisor is gone: stopping")
-            stopping.set()
-
-    loop.add_reader(stdin, read_stdin)
+    stopping = watch_for_the_end()
     sockets = {name: socket.socket(fileno=descriptor) for name, descriptor in spec.sockets.items()}
     try:
         coordinator = Coordinator(spec.cluster, spec.cluster.node(spec.node), sockets)
@@ -58,11 +38,7 @@ async def _serve(spec: ProcessSpec) -> None:
     # What lives now lives to the end: the collector need not look at it again, and rarely at the rest, since calls
     # leave no cycles.
     gc.freeze()
-    emit("ready")
-    while not stopping.is_set():
-        emit("beat")
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), BEAT_INTERVAL_S)
+    await beat_until(stopping)
     await coordinator.stop()
 
 

@@ -14,13 +14,13 @@ import grpc
 import grpc.aio
 
 from coordinator.api import outcomes
+from coordinator.shards.changes import ask_for_changes
 from coordinator.shards.request_ids import METADATA_KEY
-from coordinator.shards.router import NEAREST, Call
 from proto import errors
 from proto.codes import Code
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
-from proto.methods import COMMANDS, METHODS, ApiName
+from proto.methods import METHODS, ApiName
 from proto.regatta import regatta_pb2 as regatta
 
 if TYPE_CHECKING:
@@ -127,17 +127,7 @@ class Forwarder:
         while True:
             left_ms = int(1000 * (deadline - self._driver.time()))
             request = frames.ChangesRequest(from_revision=revision, wait_ms=max(1, left_ms))
-            reply = await self._driver.ask(
-                Call(
-                    table.shard,
-                    NEAREST,
-                    COMMANDS[frames.TABLE_CHANGES].access,
-                    frames.TABLE_CHANGES,
-                    table.id,
-                    request.SerializeToString(),
-                    deadline=deadline,
-                )
-            )
+            reply = await ask_for_changes(self._driver, table, request, deadline=deadline)
             if reply.revision >= revision:
                 return
             if left_ms <= 0:

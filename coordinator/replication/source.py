@@ -5,13 +5,12 @@ Nothing is kept for anybody who copies: each question says from where on, and an
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from coordinator.auth.credentials import SYSTEM
-from coordinator.shards.router import NEAREST, Call
+from coordinator.shards.changes import ask_for_changes
 from proto import errors
 from proto.internal import frames_pb2 as frames
-from proto.methods import COMMANDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
     from coordinator.shards.driver import Driver
     from coordinator.shards.table_calls import TableCalls
     from proto.catalog import TableEntry
-
-ANSWER_S: Final = 7.0
-"""For an answer, on top of what the replica was asked to wait."""
 
 
 class Told(NamedTuple):
@@ -61,30 +57,14 @@ class TableSource:
 
     async def revision(self, table: TableEntry) -> int:
         """Where the table stands, by a linearizable read. Raises TableNotFound, NoLeader, ReadTimedOut."""
-        deadline = self._calls.step_deadline(float("inf"))
-        found, reply = await self._calls.read(
-            table, frames.TABLE_STATUS, b"", deadline, linearizable=True, who=SYSTEM
-        )
-        if found.id != table.id:
-            raise errors.TableNotFound(f"another table is called {table.name} now")
-        return reply.revision
+        return await self._calls.revision(table, who=SYSTEM)
 
     async def changes(self, table: TableEntry, first: int, *, wait_s: float) -> Told:
         """Everything that changed from this revision on, or its beginning; waits for so long while there is nothing.
 
         If it can't be told any more, `changes.floor` is set. Raises TableNotFound, and what else a read may."""
         request = frames.ChangesRequest(from_revision=first, wait_ms=max(1, int(wait_s * 1000)), exact=True)
-        reply = await self._driver.ask(
-            Call(
-                table.shard,
-                NEAREST,
-                COMMANDS[frames.TABLE_CHANGES].access,
-                frames.TABLE_CHANGES,
-                table.id,
-                request.SerializeToString(),
-                deadline=self._driver.time() + wait_s + ANSWER_S,
-            )
-        )
+        reply = await ask_for_changes(self._driver, table, request)
         return Told(reply.body, frames.TableChanges.FromString(reply.body), reply.revision)
 
     async def pairs(self, table: TableEntry, *, peer: str) -> AsyncGenerator[bytes]:

@@ -163,6 +163,14 @@ class TableCalls:
         assert call.replica is not None
         return table, call.replica.node, reply
 
+    async def revision(self, table: TableEntry, *, who: Credentials) -> int:
+        """Where this very table stands, by a linearizable read. Raises TableNotFound, NoLeader, ReadTimedOut."""
+        deadline = self.step_deadline(float("inf"))
+        found, reply = await self.read(table, frames.TABLE_STATUS, b"", deadline, linearizable=True, who=who)
+        if found.id != table.id:
+            raise errors.TableNotFound(f"another table is called {table.name} now")
+        return reply.revision
+
     async def ask_replica(
         self,
         table: TableEntry,

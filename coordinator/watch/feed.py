@@ -7,22 +7,17 @@ double.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from coordinator.auth.credentials import NOBODY
-from coordinator.shards.router import NEAREST, Call
+from coordinator.shards.changes import ask_for_changes
 from coordinator.watch.changes import Change, Part, Revised
-from proto import errors
 from proto.internal import frames_pb2 as frames
-from proto.methods import COMMANDS
 
 if TYPE_CHECKING:
     from coordinator.shards.driver import Driver
     from coordinator.shards.table_calls import TableCalls
     from proto.catalog import TableEntry
-
-ANSWER_S: Final = 7.0
-"""For an answer, on top of what the replica was asked to wait: then it is asked anew, here or elsewhere."""
 
 
 class HistoryGone(Exception):
@@ -65,27 +60,12 @@ class ShardFeed:
         self, table: TableEntry, first: int, *, prev: bool = False, wait_s: float = 0.0
     ) -> Part:
         request = frames.ChangesRequest(from_revision=first, wait_ms=int(wait_s * 1000), prev=prev)
-        call = Call(
-            table.shard,
-            NEAREST,
-            COMMANDS[frames.TABLE_CHANGES].access,
-            frames.TABLE_CHANGES,
-            table.id,
-            request.SerializeToString(),
-            deadline=self._driver.time() + wait_s + ANSWER_S,
-        )
-        reply = await self._driver.ask(call)
+        reply = await ask_for_changes(self._driver, table, request)
         self._calls.term_shown(table, reply.term)
         return part_of(frames.TableChanges.FromString(reply.body))
 
     async def revision(self, table: TableEntry) -> int:
-        deadline = self._calls.step_deadline(float("inf"))
-        found, reply = await self._calls.read(
-            table, frames.TABLE_STATUS, b"", deadline, linearizable=True, who=NOBODY
-        )
-        if found.id != table.id:
-            raise errors.TableNotFound(f"another table is called {table.name} now")
-        return reply.revision
+        return await self._calls.revision(table, who=NOBODY)
 
     def has_leader(self, table: TableEntry) -> bool:
         return self._calls.leader_believed(table) is not None

@@ -1,0 +1,35 @@
+"""The question to a table's shard what has changed in the table, which any replica answers of what it has applied."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from coordinator.shards.router import NEAREST, Call
+from proto.internal import frames_pb2 as frames
+from proto.methods import COMMANDS
+
+if TYPE_CHECKING:
+    from coordinator.shards.driver import Driver
+    from proto.catalog import TableEntry
+
+ANSWER_S: Final = 7.0
+"""For an answer, on top of what the replica is asked to wait."""
+
+
+async def ask_for_changes(
+    driver: Driver, table: TableEntry, request: frames.ChangesRequest, *, deadline: float | None = None
+) -> frames.Reply:
+    """What the nearest replica tells. deadline: without one, ANSWER_S after the wait that the request asks for."""
+    if deadline is None:
+        deadline = driver.time() + request.wait_ms / 1000 + ANSWER_S
+    return await driver.ask(
+        Call(
+            table.shard,
+            NEAREST,
+            COMMANDS[frames.TABLE_CHANGES].access,
+            frames.TABLE_CHANGES,
+            table.id,
+            request.SerializeToString(),
+            deadline=deadline,
+        )
+    )
