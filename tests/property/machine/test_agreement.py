@@ -13,13 +13,13 @@ from unittest.mock import patch
 
 import apsw
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from proto import errors
 from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames
-from proto.regatta import regatta_pb2
+from proto.regatta import mvcc_pb2, regatta_pb2
 from shardworker.machine import (
     FORMAT,
     HistoryLimits,
@@ -89,6 +89,14 @@ class Sweep:
 class Restart:
     replica: int
 
+
+PUT_DELETE_PUT = regatta_pb2.TxnRequest(
+    success=[
+        mvcc_pb2.RequestOp(request_put=mvcc_pb2.RequestOp.Put(key=b"a", value=b"1")),
+        mvcc_pb2.RequestOp(request_delete_range=mvcc_pb2.RequestOp.DeleteRange(key=b"a")),
+        mvcc_pb2.RequestOp(request_put=mvcc_pb2.RequestOp.Put(key=b"a", value=b"2")),
+    ]
+)
 
 tables = st.sampled_from(list(HISTORIES))
 replicas = st.integers(0, 1)
@@ -355,8 +363,9 @@ class Cluster:
         done = [
             (change.revision, change.key, change.value)
             for at, change in enumerate(later)
-            # Within the floor's own revision, what the same command replaced may be gone.
+            # Within the floor's own revision, what the same command replaced is gone, see needed_rows.
             if change.revision > start
+            or (change.value is None and model.history == 0)
             or not any(again.key == change.key for again in later[at + 1 :] if again.revision == start)
         ]
         for replica in self.replicas:
@@ -369,6 +378,8 @@ class Cluster:
 
     @staticmethod
     def needed_rows(model: Model) -> list[tuple[int, bytes, bool]]:
+        """Without history, what a put replaces goes at once, but for a tombstone of its own command: that goes when a
+        later revision has come, as other tombstones do."""
         floor = model.floor
         newest: dict[bytes, int] = {}
         for at, change in enumerate(model.changes):
@@ -377,7 +388,10 @@ class Cluster:
         kept = []
         for at, change in enumerate(model.changes):
             dead = change.value is None
-            if change.revision <= floor and (newest[change.key] != at or (dead and change.revision < floor)):
+            replaced = newest.get(change.key) != at
+            if dead and model.history == 0 and change.revision == floor:
+                replaced = False
+            if change.revision <= floor and (replaced or (dead and change.revision < floor)):
                 continue
             kept.append((change.revision, change.key, dead))
         return kept
@@ -391,6 +405,7 @@ class Cluster:
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
+@example([Write([(12, PUT_DELETE_PUT, None)], 1, ())])
 @given(st.lists(steps, min_size=5, max_size=40))
 def test_replicas_and_the_model_agree(few_keys: int, program: list[Write | Read | Sweep | Restart]) -> None:
     with tempfile.TemporaryDirectory() as folder, patch.object(writer, "FEW_KEYS", few_keys):
