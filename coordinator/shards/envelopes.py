@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def encode(outgoing: Outgoing, *, local: int) -> frames.Envelope:
     """What a replica is sent in one go, by the coordinator of node local."""
     envelope = frames.Envelope(taken_bytes=outgoing.taken_bytes)
-    if outgoing.greets:
+    if outgoing.greets or outgoing.asks:
         envelope.hello.node = local
-        envelope.hello.acknowledges = True
+        envelope.hello.acknowledges = outgoing.greets  # asking anew begins no new count of what is on its way
     add = envelope.requests.add
     for call in outgoing.calls:
         request = add(

@@ -35,6 +35,10 @@ SWEEP_INTERVAL_S: Final = 0.1
 """How late a deadline may be noticed, and how often a parked call is tried without news about the leader."""
 
 
+ASK_INTERVAL_S: Final = 1.0
+"""How often replicas are asked who leads, while calls wait for that to be known. Normally they tell it by themselves;
+what they told may have been lost, by a queue that was full."""
+
 ACKNOWLEDGE_BYTES_MIN: Final = 1 << 20
 """Bytes of answers taken before their replica is told; those that fit beside a request travel with it."""
 
@@ -128,7 +132,7 @@ class Call:
 class Replica:
     """One replica as the router sees it. Made by add_replica(); a driver has a link for each."""
 
-    __slots__ = ("calls", "greets", "node", "outgoing", "shard", "speaks", "taken_bytes")
+    __slots__ = ("asks", "calls", "greets", "node", "outgoing", "shard", "speaks", "taken_bytes")
 
     def __init__(self, shard: ShardId, node: NodeId) -> None:
         self.shard = shard
@@ -139,6 +143,8 @@ class Replica:
         """Those that the next poll() sends."""
         self.greets = False
         """Whether it is to be told who talks to it."""
+        self.asks = False
+        """Whether it is to be asked who leads, on a connection that stands."""
         self.speaks = False
         """Whether the next poll() has something for it."""
         self.taken_bytes = 0
@@ -151,6 +157,8 @@ class Outgoing(NamedTuple):
     replica: Replica
     greets: bool
     """Whether it begins with a Hello."""
+    asks: bool
+    """Whether it asks who leads."""
     taken_bytes: int
     """Of its answers: it may send so many more."""
     calls: list[Call]
@@ -165,12 +173,14 @@ class Effects(NamedTuple):
 
 
 class _Shard:
-    __slots__ = ("parked", "replicas", "routes")
+    __slots__ = ("ask_at", "parked", "replicas", "routes")
 
     def __init__(self, routes: ShardRoutes) -> None:
         self.routes = routes
         self.replicas: dict[NodeId, Replica] = {}
         self.parked: dict[int, Call] = {}
+        self.ask_at = 0.0
+        """Not before this time who leads is asked again."""
 
 
 class Router:
@@ -244,12 +254,11 @@ class Router:
         for replica in self._speaking:
             replica.speaks = False
             taken_bytes = replica.taken_bytes if acknowledges else 0
-            if replica.outgoing or replica.greets or taken_bytes:
-                outgoing.append(
-                    Outgoing(replica, replica.greets, taken_bytes, list(replica.outgoing.values()))
-                )
+            if replica.outgoing or replica.greets or replica.asks or taken_bytes:
+                calls = list(replica.outgoing.values())
+                outgoing.append(Outgoing(replica, replica.greets, replica.asks, taken_bytes, calls))
                 replica.outgoing = {}
-                replica.greets = False
+                replica.greets = replica.asks = False
                 replica.taken_bytes -= taken_bytes
         self._speaking.clear()
         ended, self._ended = self._ended, []
@@ -332,7 +341,7 @@ class Router:
 
     def handle_disconnected(self, replica: Replica) -> None:
         """A replica is gone: what was in flight there goes elsewhere, except what only it could answer."""
-        replica.greets = False
+        replica.greets = replica.asks = False
         shard = self._shards[replica.shard]
         shard.routes.handle_disconnected(replica.node)
         for call in list(replica.calls.values()):
@@ -441,7 +450,16 @@ class Router:
                 else:
                     self._move(call)
             remaining |= bool(waiting)
+            if shard.parked and shard.routes.leader is None and now >= shard.ask_at:
+                shard.ask_at = now + ASK_INTERVAL_S
+                self._ask_who_leads(shard)
         self._sweep_at = now + SWEEP_INTERVAL_S if remaining else None
+
+    def _ask_who_leads(self, shard: _Shard) -> None:
+        for replica in shard.replicas.values():
+            if shard.routes.is_connected(replica.node):
+                replica.asks = True
+                self._speak(replica)
 
     def close(self) -> None:
         """Fail what is still in flight and refuse what comes after."""

@@ -328,7 +328,7 @@ class Hello(_message.Message):
     node: _builtins.int
     """id of the coordinator's node"""
     acknowledges: _builtins.bool
-    """it says what it takes (Envelope.taken_bytes), so its answers are metered"""
+    """it says what it takes (Envelope.taken_bytes), so its answers are metered;"""
     def __init__(
         self,
         *,
@@ -431,7 +431,7 @@ class Reply(_message.Message):
     cursor: _builtins.int
     """not 0: more messages wait behind it"""
     leader: _builtins.int
-    """node id of the leader this replica knows, 0 = none"""
+    """of a refusal: node id of the leader this replica knows, 0 = none"""
     attachment: _builtins.int
     """not 0: the body is the message's ZeroMQ frame of this number, the Envelope"""
     def __init__(

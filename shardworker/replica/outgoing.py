@@ -80,6 +80,7 @@ class Outgoing:
         self._windows: dict[bytes, _Window] = {}
         self._gathered: dict[bytes, _Gathered] = {}
         self._full: list[tuple[bytes, _Gathered]] = []
+        self._refusals: list[frames.Reply] = []
         self._peers: dict[NodeId, frames.Envelope] = {}
 
     # ---- how much may be answered -----------------------------------------------------------------------------------
@@ -142,17 +143,17 @@ class Outgoing:
         if len(body) >= ATTACHMENT_BYTES_MIN:
             gathered.attachments.append(body)
             attachment, body = len(gathered.attachments), b""
-        gathered.envelope.replies.add(
+        reply = gathered.envelope.replies.add(
             call=call,
             revision=result.revision,
             term=self._core.term,
             body=body,
             attachment=attachment,
-            error=0 if error is None else error.frame_code,
-            detail="" if error is None else error.detail,
             cursor=cursor,
-            leader=self._core.leader,
         )
+        if error is not None:
+            reply.error, reply.detail = error.frame_code, error.detail
+            self._refusals.append(reply)
 
     def refuse(self, identity: bytes, call: int, error: errors.BoathouseError) -> None:
         """The call gets an error."""
@@ -170,6 +171,10 @@ class Outgoing:
 
     def flush(self) -> None:
         """The turn has ended: send what was gathered for coordinators."""
+        for reply in self._refusals:
+            # What was announced meanwhile has left ahead of them, and must not be taken back.
+            reply.term, reply.leader = self._core.term, self._core.leader
+        self._refusals.clear()
         for identity, gathered in (*self._full, *self._gathered.items()):
             self._outbox.send_client(identity, gathered.envelope, gathered.attachments)
         self._full.clear()

@@ -174,6 +174,13 @@ class ForgetsDoubt(Router):
         call.in_doubt = False
 
 
+class NeverAsks(Router):
+    """Who leads is known by what replicas tell of themselves, and what of it was lost is never told again."""
+
+    def _ask_who_leads(self, shard: Any) -> None:
+        pass
+
+
 class CountsOn(LeaseClock):
     """Whoever leads again ends leases by what it counted before it was deposed."""
 
@@ -545,6 +552,13 @@ MUTANTS = (
         Build(replica=DeafInTheCensus),
         kinds=(),
         seen_by=("liveness",),
+    ),
+    Mutant(
+        "found: a coordinator that missed the news of who leads never asked",
+        Build(router=NeverAsks),
+        kinds=(),
+        seen_by=("liveness",),
+        scenario=scenarios.lost_news,
     ),
     Mutant(
         "found: a leader refused writes for good after a full disk",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from proto.internal import wire
 from shardworker.raft import MembershipChange, NodeId, Role, Step, StepKind
 from tests.simulation.upgrade import NEWER
 from tests.simulation.world import MS
@@ -223,6 +224,23 @@ def _depose_once(cluster: Cluster) -> Script:
     cluster.network.blocked.clear()
     healed_us = cluster.world.now_us
     yield lambda: cluster.world.now_us > healed_us + 500 * MS
+
+
+def lost_news(cluster: Cluster) -> None:
+    """A coordinator connects anew, and the first that it is told of who leads is lost, as by a full queue."""
+    coordinator = cluster.coordinators[0]
+    told: set[str] = set()
+
+    def keep(sender: str, payload: bytes) -> bool:
+        is_first = sender not in told
+        if wire.decode(payload, cluster.config.group(cluster.shard)).HasField("state"):
+            told.add(sender)
+            return not is_first
+        return True
+
+    cluster.network.sift(coordinator.address, keep)
+    for host in cluster.hosts:
+        coordinator.disconnect(host.number)
 
 
 def upgrade(cluster: Cluster) -> None:

@@ -48,6 +48,16 @@ class Network:
         """`receive` is called with the sender's address and the bytes."""
         self._receivers[address] = receive
 
+    def sift(self, address: str, keep: Callable[[str, bytes], bool]) -> None:
+        """From now on what arrives there is thrown away, unnoticed by its sender, unless `keep` says otherwise."""
+        receive = self._receivers[address]
+
+        def sifted(sender: str, payload: bytes) -> None:
+            if keep(sender, payload):
+                receive(sender, payload)
+
+        self._receivers[address] = sifted
+
     def send(self, sender: str, to: str, payload: bytes) -> None:
         """The bytes arrive later, once, twice or never."""
         weather, rng = self.weather, self._rng

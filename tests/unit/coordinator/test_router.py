@@ -36,6 +36,7 @@ class Bench:
         self._sent: dict[int, list[Call]] = {}
         self._numbers: dict[int, list[int]] = {}
         self.greeted: list[int] = []
+        self.asked: list[int] = []
         self.acknowledged: list[tuple[int, int]] = []
         self.cursors_closed: list[int] = []
         self.ended: list[Call] = []
@@ -53,11 +54,13 @@ class Bench:
     def poll(self) -> None:
         """Note what the router wants done."""
         outgoing, ended = self.router.poll(self.now)
-        for replica, greets, taken_bytes, calls in outgoing:
+        for replica, greets, asks, taken_bytes, calls in outgoing:
             if taken_bytes:
                 self.acknowledged.append((replica.node, taken_bytes))
             if greets:
                 self.greeted.append(replica.node)
+            if asks:
+                self.asked.append(replica.node)
             for call in calls:
                 if call.method == frames.CURSOR_CLOSE:
                     self.cursors_closed.append(call.cursor)
@@ -201,6 +204,21 @@ def test_a_call_waits_while_nobody_leads_and_leaves_with_the_news() -> None:
     assert not any(bench.sent(node) for node in (1, 2, 3))
     bench.say(2, term=4, leader=2)
     assert len(bench.sent(2)) == 1
+
+
+def test_who_leads_is_asked_while_calls_wait_for_it_in_case_the_news_was_lost() -> None:
+    bench = Bench(leader=0)
+    bench.pass_time(5.0)
+    assert bench.asked == [], "nothing waits for it"
+    bench.router.handle_disconnected(bench.replicas[3])
+    bench.write(timeout_s=20.0)
+    bench.pass_time(2.5)
+    assert bench.asked in ([1, 2] * 2, [1, 2] * 3), "once a second, of who can be reached"
+    bench.asked.clear()
+    bench.say(1, term=1, leader=1)
+    bench.pass_time(5.0)
+    assert bench.asked == []
+    assert len(bench.sent(1)) == 1
 
 
 def test_a_refusing_leader_is_not_asked_again_before_the_sweep() -> None:
