@@ -253,6 +253,9 @@ class Coordinator:
             ApiName.ETCD: Api(
                 outcomes=outcomes.ETCD, message_bytes_max=request_bytes_max + ETCD_HEADROOM_BYTES
             ),
+            ApiName.ETCD_ADMIN: Api(
+                outcomes=outcomes.ETCD_ADMIN, message_bytes_max=request_bytes_max + ETCD_HEADROOM_BYTES
+            ),
             ApiName.ETCD_CONCURRENCY: Api(
                 outcomes=outcomes.ETCD_CONCURRENCY, message_bytes_max=request_bytes_max + ETCD_HEADROOM_BYTES
             ),

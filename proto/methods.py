@@ -44,6 +44,7 @@ class ApiName(enum.Enum):
 
     ETCD = "etcd"
     ETCD_CONCURRENCY = "etcd's Lock and Election"
+    ETCD_ADMIN = "what etcd's server looks at its user for without a translation of what it finds"
     REGATTA = "regatta"
     REGATTA_TABLES = "the changes of Regatta's Tables"
     BOATHOUSE = "boathouse"
@@ -217,7 +218,7 @@ class Method:
     that."""
 
 
-_E, _C, _G = ApiName.ETCD, ApiName.ETCD_CONCURRENCY, ApiName.GRPC
+_E, _A, _C, _G = ApiName.ETCD, ApiName.ETCD_ADMIN, ApiName.ETCD_CONCURRENCY, ApiName.GRPC
 _R, _T = ApiName.REGATTA, ApiName.REGATTA_TABLES
 
 METHODS: Final[dict[str, Method]] = {
@@ -314,20 +315,20 @@ METHODS: Final[dict[str, Method]] = {
         http=("/v3/maintenance/transfer-leadership",),
     ),
     "/etcdserverpb.Maintenance/Defragment": Method(
-        api=_E,
+        api=_A,
         access=Access.COORDINATOR,
         permission=Permission.ROOT,
         http=("/v3/maintenance/defragment",),
         waits=True,
     ),
     "/etcdserverpb.Maintenance/Hash": Method(
-        api=_E, access=Access.READ, permission=Permission.ROOT, http=("/v3/maintenance/hash",), waits=True
+        api=_A, access=Access.READ, permission=Permission.ROOT, http=("/v3/maintenance/hash",), waits=True
     ),
     "/etcdserverpb.Maintenance/HashKV": Method(
-        api=_E, access=Access.READ, permission=Permission.ROOT, http=("/v3/maintenance/hashkv",), waits=True
+        api=_A, access=Access.READ, permission=Permission.ROOT, http=("/v3/maintenance/hashkv",), waits=True
     ),
     "/etcdserverpb.Maintenance/Snapshot": Method(
-        api=_E,
+        api=_A,
         access=Access.READ,
         kind=Kind.SERVER_STREAM,
         permission=Permission.ROOT,

@@ -131,6 +131,16 @@ ETCD: Final[Table] = {
     ),
 }
 
+ETCD_ADMIN: Final[Table] = {
+    # etcd's Defragment, Hash, HashKV and Snapshot tell what the store of users says as it is.
+    **ETCD,
+    errors.UserEmpty: Row(Code.UNKNOWN, "auth: user name is empty"),
+    errors.UserNotFound: Row(Code.UNKNOWN, "auth: user not found"),
+    errors.PermissionDenied: Row(Code.UNKNOWN, "auth: permission denied"),
+    errors.InvalidAuthToken: Row(Code.UNKNOWN, "auth: invalid auth token"),
+    errors.AuthOldRevision: Row(Code.UNKNOWN, "auth: revision in header is old"),
+}
+
 ETCD_CONCURRENCY: Final[Table] = {
     # etcd's Lock and Election run over a client inside the server, and whatever that client reports leaves as UNKNOWN.
     **{error: Row(Code.UNKNOWN, row.text) for error, row in ETCD.items()},

@@ -20,6 +20,9 @@ _NEEDS: Final[dict[Permission, Need.ValueType]] = {
     Permission.ROOT: frames.RightsRequest.ROOT,
 }
 
+_GUARDED: Final = frozenset({ApiName.ETCD, ApiName.ETCD_ADMIN})
+"""Whose calls mean one table, by their metadata."""
+
 
 class Guard:
     """Stands before handlers."""
@@ -32,7 +35,7 @@ class Guard:
         """The handler of this path, behind the guard if it needs one."""
         method = METHODS[path]
         need = _NEEDS.get(method.permission)
-        if need is None or method.access is not Access.COORDINATOR or method.api is not ApiName.ETCD:
+        if need is None or method.access is not Access.COORDINATOR or method.api not in _GUARDED:
             return handler
 
         async def checked(call: Call) -> bytes | None:

@@ -165,6 +165,21 @@ def test_who_shows_nothing_or_nonsense(server: Server) -> None:
         assert server.tried(server.auth.Authenticate, login) == AUTH_FAILED
 
 
+def test_who_may_not_maintain_is_told_so_in_the_words_of_the_store_of_users(server: Server) -> None:
+    maintenance = stub(server.channel, etcd, "Maintenance")
+    for method, request in (
+        (maintenance.Hash, etcd.HashRequest()),
+        (maintenance.HashKV, etcd.HashKVRequest(revision=1 << 40)),
+        (maintenance.Defragment, etcd.DefragmentRequest()),
+        (lambda request, **call: list(maintenance.Snapshot(request, **call)), etcd.SnapshotRequest()),
+    ):
+        assert server.tried(method, request) == ("UNKNOWN", "auth: user name is empty")
+        assert server.tried(method, request, "u") == ("UNKNOWN", "auth: permission denied")
+        for token in ("garbage", "garbage.1"):
+            assert server.tried(method, request, token=token) == ("UNKNOWN", "auth: invalid auth token")
+    assert server.tried(maintenance.Hash, etcd.HashRequest(), "root") == OK
+
+
 def test_nobody_is_locked_out(server: Server) -> None:
     auth = server.auth
     assert server.tried(auth.UserDelete, etcd.AuthUserDeleteRequest(name="root"), "root") == INVALID_MGMT
