@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up test lint format proto conformance bench soak golden screenshots lock hooks clean
+.PHONY: help venv up test lint format proto conformance bench soak golden screenshots docs lock hooks clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ golden: $(STAMP) ## rewrite the golden transcripts; read the diff before you com
 
 screenshots: $(STAMP) ## take the pictures of docs/ anew
 	$(BIN)/python -m tests.unit.tui.screenshots docs
+
+docs: $(STAMP) ## write the reference of all commands, docs/commands.md, from their help
+	$(BIN)/python -m tools.reference > docs/commands.md
 
 # Neither the index nor a wheel folder of whoever ran it belongs in the lock: hashes say what is meant.
 lock: $(BIN)/pip-compile ## renew requirements.lock from pyproject.toml

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
 from tools.cluster_file import read_cluster_to_start
-from tools.output import Output, print_json, print_table
+from tools.output import Output, print_document, print_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,14 +15,19 @@ if TYPE_CHECKING:
     from config import ClusterConfig
 
 
+NODE_COLUMNS: Final = "node host client http peer folder".split()
+
+
 def check(file: Path, output: Output) -> None:
     """Print the placement that follows from a file. Raises Failed with every problem of the file."""
     cluster = read_cluster_to_start(file)
-    if output is Output.JSON:
-        return print_json(cluster.model_dump(mode="json") | {"placement": _placement(cluster)})
+    if output.is_document:
+        return print_document(cluster.model_dump(mode="json") | {"placement": _placement(cluster)}, output)
     typer.echo(f"{file}: fine; cluster {cluster.cluster}, data in {cluster.data_dir}")
     if cluster.follows is not None:
         typer.echo(f"follows {cluster.follows}, whose tables it copies")
+    if output is Output.WIDE:
+        print_table(NODE_COLUMNS, [_node(cluster, node) for node in cluster.nodes])
     print_table(
         ["shard", "nodes", "tables"],
         [
@@ -30,6 +35,12 @@ def check(file: Path, output: Output) -> None:
             for row in _placement(cluster)
         ],
     )
+
+
+def _node(cluster: ClusterConfig, name: str) -> dict[str, Any]:
+    node = cluster.node(name)
+    ports = {"client": node.client_port, "http": node.http_port, "peer": node.peer_port}
+    return {"node": name, "host": node.host, **ports, "folder": cluster.node_dir(name)}
 
 
 def _placement(cluster: ClusterConfig) -> list[dict[str, Any]]:

@@ -1,22 +1,47 @@
 """The `boathouse` command: what each command takes. What it does is imported when it runs, so that `--help`
 and the start of a cluster wait for nothing they don't need.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused because a shard would lose its quorum (--force)."""
+Exit codes: tools/failure.py."""
 
 from __future__ import annotations
 
 import sys
 from datetime import datetime  # noqa: TC003 (typer reads annotations when it runs)
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
-from tools import kv, shard, snapshot, streams, table, tls
+from tools import streams
+from tools.arguments import (
+    DEFAULT_ENDPOINT,
+    EndpointOption,
+    FileArgument,
+    NodeOption,
+    OutputOption,
+    TargetArgument,
+    TimeoutOption,
+)
 from tools.failure import Failed
+from tools.lazy import LazyGroup
 from tools.output import Output
 
+
+class Boathouse(LazyGroup):
+    """The root: the commands below, and those of other modules."""
+
+    modules: ClassVar = {
+        "kv": ("tools.kv", "Read and write keys through the etcd API."),
+        "table": ("tools.table", "Tables of a running cluster."),
+        "shard": ("tools.shard", "Shards of a running cluster."),
+        "tls": ("tools.tls", "Certificates for clients and servers."),
+        "snapshot": ("tools.snapshot", "Files of tables, as `etcdctl snapshot save` makes them."),
+        "bench": ("tools.bench.cli", "Measure a cluster against its ceiling and against etcd."),
+    }
+
+
 app = typer.Typer(
+    cls=Boathouse,
     name="boathouse",
     help="A sharded, replicated key-value cluster that speaks etcd v3 and Regatta.",
     no_args_is_help=True,
@@ -25,17 +50,6 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help and errors: half the time to the first line, and nothing is wrapped into boxes
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-FileArgument = Annotated[
-    Path | None,
-    typer.Argument(
-        metavar="[FILE]", envvar="BOATHOUSE_FILE", help="Cluster file; without one, the built-in single node."
-    ),
-]
-TargetArgument = Annotated[
-    str, typer.Argument(help="n1, n1/coordinator, n1/shard-2, or shard-2 (all replicas).")
-]
-OutputOption = Annotated[Output, typer.Option("-o", "--output", help="table for people, json for programs.")]
 
 
 @app.command()
@@ -52,10 +66,7 @@ def up(
 
 
 @app.command()
-def down(
-    file: FileArgument = None,
-    node: Annotated[str | None, typer.Option("--node", help="Only this node.")] = None,
-) -> None:
+def down(file: FileArgument = None, node: NodeOption = None) -> None:
     """Stop a cluster that is up on this machine."""
     from tools.cluster_file import read_cluster
     from tools.down import down as run_down
@@ -195,12 +206,20 @@ def version(output: OutputOption = Output.TABLE) -> None:
     run_version(output)
 
 
-app.add_typer(kv.app, name="kv")
-app.add_typer(table.app, name="table")
-app.add_typer(shard.app, name="shard")
-app.add_typer(tls.app, name="tls")
-app.add_typer(snapshot.app, name="snapshot")
-app.command()(snapshot.restore)
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What etcdctl has saved.")],
+    table: Annotated[str, typer.Option("--table", help="The table to fill; a new one, with nothing in it.")],
+    endpoint: EndpointOption = DEFAULT_ENDPOINT,
+    timeout: TimeoutOption = 10.0,
+) -> None:
+    """Fill a new table with what a snapshot holds: all of its past, at the same revisions.
+
+    Leases are not in it: pairs keep the ids of theirs, which nobody grants or revokes. Let nobody write to the table
+    until this has ended."""
+    from tools.snapshot import restore as run_restore
+
+    run_restore(file, table, endpoint, timeout)
 
 
 @app.command()
@@ -212,7 +231,9 @@ def keygen(
     ] = None,
 ) -> None:
     """Make the keys by which nodes know each other."""
-    tls.keygen(file, folder)
+    from tools.tls import keygen as run_keygen
+
+    run_keygen(file, folder)
 
 
 @app.command()
@@ -224,17 +245,6 @@ def inspect(
     from tools.inspect_database import inspect as run_inspect
 
     run_inspect(path, output)
-
-
-@app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False
-)
-def bench(context: typer.Context) -> None:
-    """Measure a cluster against its ceiling and against etcd."""
-    # Its many options are its own: the command line is handed on as it is.
-    from tools.bench.cli import app as bench_app
-
-    typer.main.get_command(bench_app).main(args=list(context.args), prog_name=context.command_path)
 
 
 def main() -> None:

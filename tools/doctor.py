@@ -10,7 +10,7 @@ from tools.admin.checks import check
 from tools.admin.cluster_source import ClusterSource
 from tools.admin.diagnosis import diagnose
 from tools.failure import Failed
-from tools.output import Output, print_json
+from tools.output import Output, print_document
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,16 +28,17 @@ def doctor(cluster: ClusterConfig, file: Path | None, output: Output) -> None:
         snapshot = source.poll()
     findings = [*diagnose(snapshot, file=name), *check(cluster, snapshot, file=name)]
     findings.sort(key=lambda finding: -finding.severity)
-    if output is Output.JSON:
-        print_json([_document(finding) for finding in findings])
+    if output.is_document:
+        print_document([_document(finding) for finding in findings], output)
     else:
         for finding in findings:
-            typer.echo(f"{finding.severity.name.lower()}: {finding.says}")
+            code = f" ({finding.code.value}, {finding.subject})" if output is Output.WIDE else ""
+            typer.echo(f"{finding.severity.name.lower()}: {finding.says}{code}")
             typer.echo(f"    {finding.meaning}")
             typer.echo(f"    mend: {finding.remedy}")
     if findings:
         raise Failed(f"{len(findings)} {'thing is' if len(findings) == 1 else 'things are'} wrong")
-    if output is Output.TABLE:
+    if not output.is_document:
         typer.echo(f"cluster {cluster.cluster}: nothing is wrong")
 
 

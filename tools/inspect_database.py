@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from tools.failure import Failed
-from tools.output import Output, human_bytes, print_json, print_table
+from tools.output import Output, human_bytes, print_document, print_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,8 +21,8 @@ def inspect(path: Path, output: Output) -> None:
 
     Raises Failed if there is none, or if it is not sound."""
     found = read_inspection(path)
-    if output is Output.JSON:
-        print_json(found)
+    if output.is_document:
+        print_document(found, output)
     else:
         _print(found)
     if found["problems"]:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tools.arguments import DEFAULT_ENDPOINT, EndpointOption, OutputOption, TimeoutOption
 from tools.connection import given_connection
 from tools.failure import Failed
-from tools.output import Output, print_json, print_table
+from tools.lazy import command_group
+from tools.output import Output, print_document, print_table
 from tools.streams import read_stdin
 from tools.tls_options import takes_tls
 
@@ -21,44 +23,18 @@ if TYPE_CHECKING:
     from proto.etcd import rpc_pb2 as rpc
     from tools.client import KvClient
 
-app = typer.Typer(
-    help="Read and write keys through the etcd API.", no_args_is_help=True, rich_markup_mode=None
-)
+app = command_group()
 
-DEFAULT_ENDPOINT = "127.0.0.1:2379"
 INT64_MAX = 2**63 - 1
-TIMEOUT_S_MAX = 86_400.0
 
 KeyArgument = Annotated[str, typer.Argument(help="Key.")]
-TxnFileArgument = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Without one, stdin.")]
-EndpointOption = Annotated[
-    str,
-    typer.Option(
-        "--endpoint",
-        "-e",
-        envvar="BOATHOUSE_ENDPOINT",
-        help="host:port or unix:///path; several with commas between.",
-    ),
-]
+TxnFileArgument = Annotated[Path | None, typer.Argument(metavar="FILE", help="Without one, stdin.")]
 TableOption = Annotated[
     str | None, typer.Option("--table", "-t", help="Table; the server's default is `default`.")
 ]
 
 
-def _check_timeout(value: float) -> float:
-    if not 0.001 <= value <= TIMEOUT_S_MAX:  # written so that it is true for nan
-        raise typer.BadParameter(f"{value} is not in the range 0.001<=x<={TIMEOUT_S_MAX:g}")
-    return value
-
-
-TimeoutOption = Annotated[
-    float,
-    typer.Option("--timeout", callback=_check_timeout, help="Seconds before the command gives up."),
-]
 HexOption = Annotated[bool, typer.Option("--hex", help="Keys and values are given and shown as hexadecimal.")]
-OutputOption = Annotated[
-    Output, typer.Option("-o", "--output", help="table, or json with base64 keys and values.")
-]
 PrefixOption = Annotated[bool, typer.Option("--prefix", help="All keys that begin with KEY.")]
 FromKeyOption = Annotated[bool, typer.Option("--from-key", help="All keys from KEY on.")]
 PrevOption = Annotated[bool, typer.Option("--prev-kv", help="Show what was there before.")]
@@ -294,12 +270,12 @@ def _show_range(
         for kv in response.kvs:
             sys.stdout.buffer.write(kv.value)
         sys.stdout.buffer.flush()
-    elif output is Output.JSON:
-        print_json({"revision": response.header.revision, **_range_json(response)})
+    elif output.is_document:
+        print_document({"revision": response.header.revision, **_range_json(response)}, output)
     elif count_only:
         typer.echo(response.count)
     else:
-        _print_kvs(list(response.kvs), as_hex)
+        _print_kvs(list(response.kvs), output, as_hex)
         if response.more:
             typer.echo(f"({len(response.kvs)} of {response.count} keys)", err=True)
 
@@ -307,42 +283,47 @@ def _show_range(
 def _show_write(
     verb: str, count: int, revision: int, previous: list[kv_pb2.KeyValue], output: Output, as_hex: bool
 ) -> None:
-    if output is Output.JSON:
-        return print_json({"revision": revision, verb: count, "prev_kvs": [_kv_json(kv) for kv in previous]})
+    if output.is_document:
+        return print_document(
+            {"revision": revision, verb: count, "prev_kvs": [_kv_json(kv) for kv in previous]}, output
+        )
     typer.echo(f"{verb} {count} {'key' if count == 1 else 'keys'}, revision {revision}")
     if previous:
-        _print_kvs(previous, as_hex)
+        _print_kvs(previous, output, as_hex)
 
 
 def _show_txn(response: rpc.TxnResponse, output: Output, as_hex: bool) -> None:
-    if output is Output.JSON:
-        return print_json(
+    if output.is_document:
+        return print_document(
             {
                 "revision": response.header.revision,
                 "succeeded": response.succeeded,
                 "responses": [_response_json(operation) for operation in response.responses],
-            }
+            },
+            output,
         )
     typer.echo(f"{'succeeded' if response.succeeded else 'failed'}, revision {response.header.revision}")
     for operation in response.responses:
         match operation.WhichOneof("response"):
             case "response_range":
-                _print_kvs(list(operation.response_range.kvs), as_hex)
+                _print_kvs(list(operation.response_range.kvs), output, as_hex)
             case "response_put":
                 typer.echo("put 1 key")
             case "response_delete_range":
                 typer.echo(f"deleted {operation.response_delete_range.deleted}")
 
 
-def _print_kvs(kvs: list[kv_pb2.KeyValue], as_hex: bool) -> None:
+def _print_kvs(kvs: list[kv_pb2.KeyValue], output: Output, as_hex: bool) -> None:
     print_table(
-        ["key", "value", "revision", "version"],
+        output.columns(["key", "value", "revision", "version"], ["created", "lease"]),
         [
             {
                 "key": shown(kv.key, as_hex),
                 "value": shown(kv.value, as_hex),
                 "revision": kv.mod_revision,
                 "version": kv.version,
+                "created": kv.create_revision,
+                "lease": f"{kv.lease:x}" if kv.lease else None,
             }
             for kv in kvs
         ],

@@ -12,7 +12,7 @@ from tools.admin.operate import ControlOperator, restartable, rolling_restart
 from tools.admin.rolling import RestartStuck
 from tools.admin.targets import everything
 from tools.failure import Failed, in_words
-from tools.output import Output, print_json
+from tools.output import Output, print_document
 from tools.target import targeted
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _restart(
 
     def on_done(report: ProcessReport) -> None:
         done.append(report)
-        if output is Output.TABLE:
+        if not output.is_document:
             typer.echo(_sentence(report))
 
     began = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")
@@ -78,28 +78,30 @@ def _restart(
             again = f"; to go on where this ended, repeat it with --older-than {began}" if done else ""
             raise type(error)(f"{error}{again}") from None
     sighting = canary.sighting()
-    if output is Output.JSON:
-        print_json({"processes": [report.to_json() for report in done], "clients": sighting.to_json()})
+    if output.is_document:
+        print_document(
+            {"processes": [report.to_json() for report in done], "clients": sighting.to_json()}, output
+        )
     else:
         typer.echo(str(sighting))
 
 
 def _show_nothing(output: Output) -> None:
-    if output is Output.JSON:
-        return print_json({"processes": [], "clients": None})
+    if output.is_document:
+        return print_document({"processes": [], "clients": None}, output)
     typer.echo("everything was started after that already")
 
 
 def _show_plan(steps: list[Step], output: Output) -> None:
-    if output is Output.JSON:
-        return print_json([step.to_json() for step in steps])
+    if output.is_document:
+        return print_document([step.to_json() for step in steps], output)
     for number, step in enumerate(steps, start=1):
         typer.echo(f"{number}. {step}")
 
 
 def _show(reports: list[ProcessReport], output: Output, wanted: State) -> None:
-    if output is Output.JSON:
-        print_json([report.to_json() for report in reports])
+    if output.is_document:
+        print_document([report.to_json() for report in reports], output)
     else:
         for report in reports:
             typer.echo(_sentence(report))

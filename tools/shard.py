@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from tools.arguments import FileArgument, OutputOption  # noqa: TC001 - typer reads annotations when it runs
 from tools.failure import in_words
-from tools.output import Output, print_json, print_table
+from tools.lazy import command_group
+from tools.output import Output, print_document, print_table
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from config import ClusterConfig
     from tools.admin.shards import ShardView
 
-app = typer.Typer(help="Shards of a running cluster.", no_args_is_help=True, rich_markup_mode=None)
+app = command_group()
 
-FileArgument = Annotated[
-    Path | None,
-    typer.Argument(
-        metavar="[FILE]", envvar="BOATHOUSE_FILE", help="Cluster file; without one, the built-in."
-    ),
-]
-OutputOption = Annotated[Output, typer.Option("-o", "--output", help="table or json.")]
 COLUMNS: Final = "shard leader term replicas behind".split()
+WIDE_COLUMNS: Final = "voters commit applied".split()
 
 
 @app.command("list")
@@ -32,9 +29,9 @@ def list_(file: FileArgument = None, output: OutputOption = Output.TABLE) -> Non
     from tools.admin.operate import shard_views
 
     documents = [_document(each) for each in shard_views(_read(file))]
-    if output is Output.JSON:
-        return print_json(documents)
-    print_table(COLUMNS, [_row(document) for document in documents])
+    if output.is_document:
+        return print_document(documents, output)
+    print_table(output.columns(COLUMNS, WIDE_COLUMNS), [_row(document) for document in documents])
 
 
 @app.command("move-leader")
@@ -57,8 +54,8 @@ def move_leader(
         )
     with in_words():
         move = run_move(cluster, shard, to)
-    if output is Output.JSON:
-        return print_json({"shard": move.shard, "from": move.source, "to": move.target})
+    if output.is_document:
+        return print_document({"shard": move.shard, "from": move.source, "to": move.target}, output)
     if move.source == move.target:
         typer.echo(f"shard {shard} is led by {move.target} already")
     else:
@@ -78,16 +75,18 @@ def balance(
 
     cluster = _read(file)
     moves = plan_balance(shard_views(cluster), list(cluster.nodes))
-    if output is Output.TABLE and not moves:
+    if not output.is_document and not moves:
         typer.echo("the leaders are spread as evenly as they can be")
     for move in moves:
         if not dry_run:
             with in_words():
                 run_move(cluster, move.shard, move.target)
-        if output is Output.TABLE:
+        if not output.is_document:
             typer.echo(f"shard {move.shard}: {move.source} -> {move.target}")
-    if output is Output.JSON:
-        print_json([{"shard": move.shard, "from": move.source, "to": move.target} for move in moves])
+    if output.is_document:
+        print_document(
+            [{"shard": move.shard, "from": move.source, "to": move.target} for move in moves], output
+        )
 
 
 def _read(file: Path | None) -> ClusterConfig:
@@ -102,11 +101,14 @@ def _document(shard: ShardView) -> dict[str, Any]:
         "shard": shard.shard,
         "leader": leader.node if leader is not None else None,
         "term": shard.answers[leader].term if leader is not None else None,
+        "voters": [name.node for name in shard.voters],
+        "commit": shard.answers[leader].commit_index if leader is not None else None,
         "replicas": [
             {
                 "node": name.node,
                 "answers": name in shard.answers,
                 "behind": shard.lag(name),
+                "applied": shard.answers[name].applied_index if name in shard.answers else None,
                 "serves": shard.serves(name),
             }
             for name in shard.replicas
@@ -118,6 +120,10 @@ def _row(document: dict[str, Any]) -> dict[str, Any]:
     replicas = document["replicas"]
     return document | {
         "replicas": " ".join(replica["node"] for replica in replicas),
+        "voters": " ".join(document["voters"]),
+        "applied": " ".join(
+            f"{replica['node']}:{replica['applied']}" for replica in replicas if replica["answers"]
+        ),
         "behind": " ".join(
             f"{replica['node']}:{'away' if not replica['answers'] else replica['behind']}"
             for replica in replicas

@@ -11,38 +11,36 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from proto.boathouse import restore_pb2 as load
+from tools.arguments import OutputOption  # noqa: TC001 - typer reads annotations when it runs
 from tools.failure import Failed
-from tools.kv import DEFAULT_ENDPOINT, EndpointOption, TimeoutOption
-from tools.output import Output, human_bytes, print_json
+from tools.lazy import command_group
+from tools.output import Output, human_bytes, print_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from proto.boathouse import restore_pb2 as load
+
 LOAD_BYTES: Final = 1 << 20
 """Of one piece of a table that is restored, about."""
 
-app = typer.Typer(
-    help="Files of tables, as `etcdctl snapshot save` makes them.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = command_group()
 
 
 @app.callback()
 def snapshot() -> None:
-    """Files of tables, as `etcdctl snapshot save` makes them."""
+    """A group, though it has only one command yet."""
 
 
 @app.command()
 def verify(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What etcdctl has saved.")],
-    output: Annotated[Output, typer.Option("-o", "--output", help="table or json.")] = Output.TABLE,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Read every byte of a snapshot of a table, and say what is in it."""
     found = read_snapshot(file)
-    if output is Output.JSON:
-        print_json(found)
+    if output.is_document:
+        print_document(found, output)
         return
     size = human_bytes(found["size_bytes"])
     typer.echo(f"{file}: {size}, sound: table {found['table']} at revision {found['revision']}")
@@ -50,20 +48,12 @@ def verify(
         typer.echo(f"  {name.replace('_', ' '):<18} {found[name]}")
 
 
-def restore(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What etcdctl has saved.")],
-    table: Annotated[str, typer.Option("--table", help="The table to fill; a new one, with nothing in it.")],
-    endpoint: EndpointOption = DEFAULT_ENDPOINT,
-    timeout: TimeoutOption = 10.0,
-) -> None:
-    """Fill a new table with what a snapshot holds: all of its past, at the same revisions.
-
-    Leases are not in it: pairs keep the ids of theirs, which nobody grants or revokes. Let nobody write to the table
-    until this has ended."""
+def restore(file: Path, table: str, endpoint: str, timeout_s: float) -> None:
+    """Fill a new table with what a snapshot holds. Raises Failed."""
     from tools.kv import open_client
 
     revision = 0
-    with _reader(file, LOAD_BYTES) as (_, pieces), open_client(endpoint, table, timeout) as client:
+    with _reader(file, LOAD_BYTES) as (_, pieces), open_client(endpoint, table, timeout_s) as client:
         for piece in pieces:
             revision = client.load(piece).revision
     typer.echo(f"table {table} is at revision {revision}, as the one in {file}")
@@ -99,6 +89,8 @@ def _reader(
 
 def _pieces(stream: IO[bytes]) -> Iterator[load.LoadRequest]:
     """The last one has the table's facts: a stream that is cut short leaves a table without them, and says so."""
+    from proto.boathouse import restore_pb2 as load
+
     ended = False
     while not ended:
         size = int.from_bytes(stream.read(8))

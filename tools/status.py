@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
@@ -9,12 +10,14 @@ import typer
 from tools.admin.cluster_source import ClusterSource
 from tools.admin.snapshot import DOWN, ELSEWHERE, Process, Replica, Snapshot
 from tools.failure import Failed
-from tools.output import Output, human_bytes, print_json, print_table
+from tools.output import Output, human_bytes, print_document, print_table
 
 if TYPE_CHECKING:
     from config import ClusterConfig
 
 COLUMNS: Final = "node process state pid restarts cpu rss role leader revision".split()
+WIDE_COLUMNS: Final = "term commit applied queued database wal sync_p99 since log".split()
+UTC_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
 SUPERVISOR_TIMEOUT_S: Final = 7.0
 """More than control_client's own limits, whose words say more than that it took too long."""
 
@@ -27,15 +30,19 @@ def status(cluster: ClusterConfig, output: Output) -> None:
     if {process.state for process in found.processes} <= {DOWN, ELSEWHERE}:
         raise Failed(f"cluster {cluster.cluster} is not up here (data in {cluster.data_dir})")
     rows = [_Row(found, process) for process in found.processes]
-    if output is Output.JSON:
-        print_json([row.document() for row in rows])
+    if output.is_document:
+        print_document([row.document() for row in rows], output)
     else:
-        print_table(COLUMNS, [row.cells() for row in rows])
+        print_table(output.columns(COLUMNS, WIDE_COLUMNS), [row.cells() for row in rows])
         for row in rows:
             if remark := row.remark():
                 typer.echo(f"{row.process.name}: {remark}")
     if found.problems:
         raise Failed("\n".join(found.problems))
+
+
+def _size(count: int | None) -> str | None:
+    return None if count is None else human_bytes(count)
 
 
 class _Row:
@@ -71,10 +78,20 @@ class _Row:
             "pid": process.pid,
             "restarts": process.restarts,
             "cpu": None if process.cpu_percent is None else f"{process.cpu_percent:.0f}%",
-            "rss": None if process.rss_bytes is None else human_bytes(process.rss_bytes),
+            "rss": _size(process.rss_bytes),
             "role": replica and replica.role,
             "leader": self.leader,
             "revision": replica and replica.revision,
+            "term": replica and replica.term,
+            "commit": replica and replica.commit_index,
+            "applied": replica and replica.applied_index,
+            "queued": replica and replica.queued,
+            "database": replica and _size(replica.database_bytes),
+            "wal": replica and _size(replica.wal_bytes),
+            "sync_p99": replica and replica.sync_p99_us and f"{replica.sync_p99_us / 1000:.1f} ms",
+            "since": process.started_at
+            and datetime.fromtimestamp(process.started_at, UTC).strftime(UTC_FORMAT),
+            "log": process.log,
         }
 
     def document(self) -> dict[str, Any]:
@@ -102,6 +119,7 @@ class _Row:
                 "term": replica.term,
                 "commit_index": replica.commit_index,
                 "applied_index": replica.applied_index,
+                "queued": replica.queued,
                 "database_bytes": replica.database_bytes,
                 "wal_bytes": replica.wal_bytes,
                 "sync_p99_us": replica.sync_p99_us,

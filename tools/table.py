@@ -6,27 +6,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tools.arguments import DEFAULT_ENDPOINT, EndpointOption, OutputOption, TimeoutOption
 from tools.connection import given_connection
 from tools.failure import Failed
-from tools.kv import DEFAULT_ENDPOINT, EndpointOption, TimeoutOption
-from tools.output import Output, human_bytes, print_json, print_table
+from tools.lazy import command_group
+from tools.output import Output, human_bytes, print_document, print_table
 from tools.tls_options import takes_tls
 
 if TYPE_CHECKING:
     from proto.catalog import TableEntry
-    from tools.admin.tables import TablesClient
+    from tools.admin.tables import TableDescription, TablesClient
 
-app = typer.Typer(help="Tables of a running cluster.", no_args_is_help=True, rich_markup_mode=None)
+app = command_group()
 
 NameArgument = Annotated[str, typer.Argument(help="Table.")]
-OutputOption = Annotated[Output, typer.Option("-o", "--output", help="table or json.")]
 
 COLUMNS = ["name", "id", "shard", "type", "history", "owner"]
-
-
-@app.callback()
-def table() -> None:
-    """Tables of a running cluster."""
+WIDE_COLUMNS = ["keys", "revision", "leader", "shard_bytes"]
 
 
 def _check_history(value: str) -> str:
@@ -65,8 +61,8 @@ def create(
         owner=owner,
     )
     table_id = _client(endpoint, timeout).create(name, settings)
-    if output is Output.JSON:
-        return print_json({"name": name, "id": table_id})
+    if output.is_document:
+        return print_document({"name": name, "id": table_id}, output)
     typer.echo(f"created table {name} with id {table_id}")
 
 
@@ -85,8 +81,8 @@ def delete(
             f"table {name} and all that is in it would be gone for good", param_hint="--yes"
         )
     _client(endpoint, timeout).delete(name)
-    if output is Output.JSON:
-        return print_json({"name": name})
+    if output.is_document:
+        return print_document({"name": name}, output)
     typer.echo(f"deleted table {name}")
 
 
@@ -97,11 +93,17 @@ def list_(
     timeout: TimeoutOption = 10.0,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List the tables by name, with what they were made with."""
-    rows = [_row(entry) for entry in _client(endpoint, timeout).list()]
-    if output is Output.JSON:
-        return print_json(rows)
-    print_table(COLUMNS, rows)
+    """List the tables by name, with what they were made with; wide: also how they are now."""
+    client = _client(endpoint, timeout)
+    entries = client.list()
+    if output is Output.WIDE:
+        described = [_description(client.describe(entry)) for entry in entries]
+        rows = [row | {"shard_bytes": human_bytes(row["shard_bytes"])} for row in described]
+    else:
+        rows = [_row(entry) for entry in entries]
+    if output.is_document:
+        return print_document(rows, output)
+    print_table(output.columns(COLUMNS, WIDE_COLUMNS), rows)
 
 
 @app.command()
@@ -113,21 +115,14 @@ def describe(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show what a table was made with, and how it is now."""
-    from tools.admin.tables import UnknownTable
-
-    try:
-        found = _client(endpoint, timeout).describe(name)
-    except UnknownTable:
-        raise Failed(f"there is no table {name}") from None
-    row = _row(found.entry) | {
-        "keys": found.keys,
-        "revision": found.revision,
-        "leader": found.leader,
-        "shard_bytes": found.shard_bytes,
-    }
-    if output is Output.JSON:
-        return print_json(row)
-    row["shard_bytes"] = human_bytes(found.shard_bytes)
+    client = _client(endpoint, timeout)
+    entry = next((entry for entry in client.list() if entry.name == name), None)
+    if entry is None:
+        raise Failed(f"there is no table {name}")
+    row = _description(client.describe(entry))
+    if output.is_document:
+        return print_document(row, output)
+    row["shard_bytes"] = human_bytes(row["shard_bytes"])
     print_table(["what", "value"], [{"what": what, "value": value} for what, value in row.items()])
 
 
@@ -145,4 +140,13 @@ def _row(entry: TableEntry) -> dict[str, Any]:
         "type": entry.type,
         "history": entry.history_word,
         "owner": entry.owner,
+    }
+
+
+def _description(found: TableDescription) -> dict[str, Any]:
+    return _row(found.entry) | {
+        "keys": found.keys,
+        "revision": found.revision,
+        "leader": found.leader,
+        "shard_bytes": found.shard_bytes,
     }

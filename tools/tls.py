@@ -7,24 +7,21 @@ from typing import Annotated
 
 import typer
 
+from tools.arguments import FileArgument  # noqa: TC001 - typer reads annotations when it runs
 from tools.failure import Failed
+from tools.lazy import command_group
 
-app = typer.Typer(help="Certificates for clients and servers.", no_args_is_help=True, rich_markup_mode=None)
+app = command_group()
 
 
 @app.callback()
 def tls() -> None:
-    """Certificates for clients and servers."""
+    """A group, though it has only one command yet."""
 
 
 @app.command()
 def init(
-    file: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[FILE]", envvar="BOATHOUSE_FILE", help="Cluster file, for the names of its nodes."
-        ),
-    ] = None,
+    file: FileArgument = None,
     folder: Annotated[Path, typer.Option("--dir", help="Folder to make them in.")] = Path("certs"),
     client_name: Annotated[
         str, typer.Option("--client-name", help="Common name of the client's certificate.")

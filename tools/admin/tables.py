@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from tools.connection import Connection
 
 
-class UnknownTable(Exception):
-    """The cluster has no table of that name."""
-
-
 @dataclass(frozen=True, slots=True)
 class TableDescription:
     """A table, and how it is now."""
@@ -75,20 +71,17 @@ class TablesClient:
             response = client.range(request)
         return [catalog.parse_row(kv.key, kv.value) for kv in response.kvs]
 
-    def describe(self, name: str) -> TableDescription:
-        """Raises UnknownTable."""
-        entry = next((entry for entry in self.list() if entry.name == name), None)
-        if entry is None:
-            raise UnknownTable(name)
+    def describe(self, entry: TableEntry) -> TableDescription:
+        """How a listed table is now."""
         count = regatta.RangeRequest(
-            table=name.encode(), key=b"\0", range_end=b"\0", count_only=True, linearizable=True
+            table=entry.name.encode(), key=b"\0", range_end=b"\0", count_only=True, linearizable=True
         )
         with self._client() as client:
             counted = client.call("/regatta.v1.KV/Range", count, regatta.RangeResponse)
             status = client.call(
                 "/regatta.v1.Cluster/Status", regatta.StatusRequest(), regatta.StatusResponse
             )
-        known = status.tables[name] if name in status.tables else regatta.TableStatus()
+        known = status.tables[entry.name] if entry.name in status.tables else regatta.TableStatus()
         return TableDescription(
             entry,
             counted.count,

@@ -1,70 +1,33 @@
-"""`boathouse bench`: reads the options, runs the scenarios, prints the report."""
+"""`boathouse bench`: its options. What it does is in command.py, which is imported when it runs."""
 
 from __future__ import annotations
 
-import shutil
-import sys
-import tempfile
-from contextlib import contextmanager
+import enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tools.admin.certificates import make_set
-from tools.bench import scenarios
-from tools.bench.report import Report, machine
-from tools.bench.run import LoadFailed
-from tools.bench.systems import NotReady
-from tools.bench.workload import BadMix, Workload, parse_mix
-from tools.failure import Failed
-from tools.output import Output, print_json
-from tools.tls_options import takes_tls, tls_options
+from tools.arguments import OutputOption  # noqa: TC001 - typer reads annotations when it runs
+from tools.output import Output
+from tools.tls_options import takes_tls
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-ALL = "all"
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-class Bar:
-    """One system's line of the progress display; silent where there is no terminal."""
+class Scenario(enum.StrEnum):
+    """--scenario: keys of tools.bench.scenarios.SCENARIOS, and all of them."""
 
-    def __init__(self, display: Progress, name: str, load: Workload) -> None:
-        self.display = display
-        self.load = load
-        total = load.requests or load.seconds
-        self.task = display.add_task(name, total=total, said="starting")
-
-    def filled(self, keys: int, of: int) -> None:
-        """Keys put in so far."""
-        self.display.update(self.task, completed=keys, total=of, said=f"{keys:,} of {of:,} keys put in")
-
-    def measured(self, requests: int, errors: int) -> None:
-        """Answers so far."""
-        task = self.display.tasks[self.task]
-        done = requests if self.load.requests else min(task.elapsed or 0.0, self.load.seconds)
-        total = self.load.requests or self.load.seconds
-        said = f"{requests:,} answers, {errors:,} errors"
-        self.display.update(self.task, completed=done, total=total, said=said)
-
-
-@contextmanager
-def _scratch(parent: Path) -> Iterator[Path]:
-    try:
-        folder = Path(tempfile.mkdtemp(prefix="boathouse-bench-", dir=parent.absolute()))
-    except OSError as error:
-        raise Failed(
-            f"can't make a folder in {parent}: {error.strerror}; choose another by --data-dir"
-        ) from None
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    PUTS = "puts"
+    GETS = "gets"
+    RANGE_100K = "range-100k"
+    KEYS_1M = "keys-1m"
+    IDLE = "idle"
+    MOVES = "moves"
+    CHECK_PERF_S = "check-perf-s"
+    CHECK_PERF_M = "check-perf-m"
+    CHECK_PERF_L = "check-perf-l"
+    ALL = "all"
 
 
 def _tables(text: str) -> tuple[str, ...]:
@@ -81,11 +44,8 @@ def _tables(text: str) -> tuple[str, ...]:
 @takes_tls
 def bench(
     scenario: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--scenario",
-            help=f"One of {', '.join(scenarios.SCENARIOS)}, or all; may be given again. Default: --mix.",
-        ),
+        list[Scenario] | None,
+        typer.Option("--scenario", help="What is measured; may be given again. Default: --mix."),
     ] = None,
     mix: Annotated[
         str, typer.Option("--mix", help="Percent of put, get, range (100 keys), scan (all) and txn.")
@@ -120,16 +80,15 @@ def bench(
     data_dir: Annotated[
         Path, typer.Option(help="Where the systems keep their data meanwhile: on the disk to measure.")
     ] = Path(),
-    output: Annotated[Output, typer.Option("-o", "--output")] = Output.TABLE,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Measure throughput and latency of a closed-loop load, beside an echo server and etcd."""
+    from tools.bench.command import Asked
+    from tools.bench.command import bench as run_bench
+    from tools.bench.workload import BadMix, Workload, parse_mix
+
     if against not in (None, "etcd"):
         raise typer.BadParameter("only etcd is known", param_hint="--against")
-    names = list(scenarios.SCENARIOS) if scenario and ALL in scenario else scenario or []
-    for name in names:
-        if name not in scenarios.SCENARIOS:
-            known = ", ".join([*scenarios.SCENARIOS, ALL])
-            raise typer.BadParameter(f"unknown scenario {name!r}: one of {known}", param_hint="--scenario")
     try:
         shares = parse_mix(mix)
     except BadMix as error:
@@ -145,52 +104,21 @@ def bench(
         warmup_seconds=warmup,
         seed=seed,
     )
-    shape = scenarios.Shape(nodes, shards, replicas or min(nodes, 3))
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[said]}"),
-        TimeElapsedColumn(),
+    chosen = scenario or []
+    asked = Asked(
+        scenarios=[
+            each.value
+            for each in (Scenario if Scenario.ALL in chosen else chosen)
+            if each is not Scenario.ALL
+        ],
+        endpoints=tuple(part.strip() for part in (endpoints or "").split(",") if part.strip()),
+        nodes=nodes,
+        shards=shards,
+        replicas=replicas or min(nodes, 3),
+        with_tls=tls,
+        against_etcd=against == "etcd",
+        ceiling=ceiling,
+        rounds=rounds,
+        data_dir=data_dir,
     )
-    with (
-        _scratch(data_dir) as folder,
-        Progress(*columns, console=console, disable=not console.is_terminal) as display,
-    ):
-        setting = scenarios.Setting(
-            folder=folder,
-            shape=shape,
-            endpoints=tuple(part.strip() for part in (endpoints or "").split(",") if part.strip()),
-            tls=tls_options(),
-            certificates=make_set(folder / "certs", ("localhost", "127.0.0.1"), "bench") if tls else None,
-            against_etcd=against == "etcd",
-            ceiling=ceiling,
-            rounds=rounds,
-            progress=lambda name: Bar(display, name, workload),
-        )
-        try:
-            if names:
-                reports = [scenarios.SCENARIOS[name](setting, workload) for name in names]
-            else:
-                reports = [scenarios.load(setting, workload, _title(workload, shape, endpoints), shape)]
-        except (NotReady, LoadFailed) as error:
-            raise Failed(str(error)) from None
-    _print(reports, output)
-    if failed := sum(report.errors for report in reports):
-        raise Failed(f"{failed} requests failed")
-
-
-def _title(workload: Workload, shape: scenarios.Shape, endpoints: str | None) -> str:
-    mix = ", ".join(f"{share} % {work}" for work, share in workload.mix.items())
-    where = endpoints or f"{shape.nodes} nodes, {shape.shards} shards, {shape.replicas} replicas"
-    return f"{mix}; {workload.clients} clients, {workload.value_bytes} B values; {where}"
-
-
-def _print(reports: list[Report], output: Output) -> None:
-    if output is Output.JSON:
-        print_json({"machine": machine(), "scenarios": [report.to_json() for report in reports]})
-        return
-    typer.echo(", ".join(f"{name} {value}" for name, value in machine().items()))
-    for report in reports:
-        report.show(typer.echo)
-    sys.stdout.flush()
+    run_bench(asked, workload, output)

@@ -118,7 +118,7 @@ def test_the_servers_cpu_leaves_the_client_out() -> None:
     ("words", "said"),
     [
         (["--mix", "put=10"], "adds up to 10"),
-        (["--scenario", "nope"], "unknown scenario"),
+        (["--scenario", "nope"], "'nope' is not one of"),
         (["--against", "redis"], "only etcd is known"),
         (["--tables", "0"], "at least one table"),
     ],

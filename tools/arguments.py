@@ -1,0 +1,48 @@
+"""Arguments and options that several commands have: the same name, help and meaning everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from tools.output import Output
+
+DEFAULT_ENDPOINT: Final = "127.0.0.1:2379"
+TIMEOUT_S_MAX: Final = 86_400.0
+
+
+def _check_timeout(value: float) -> float:
+    if not 0.001 <= value <= TIMEOUT_S_MAX:  # written so that it is true for nan
+        raise typer.BadParameter(f"{value} is not in the range 0.001<=x<={TIMEOUT_S_MAX:g}")
+    return value
+
+
+FileArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="FILE", envvar="BOATHOUSE_FILE", help="Cluster file; without one, the built-in single node."
+    ),
+]
+TargetArgument = Annotated[
+    str, typer.Argument(help="n1, n1/coordinator, n1/shard-2, or shard-2 (all replicas).")
+]
+NodeOption = Annotated[str | None, typer.Option("--node", help="Only this node.")]
+EndpointOption = Annotated[
+    str,
+    typer.Option(
+        "--endpoint",
+        "-e",
+        envvar="BOATHOUSE_ENDPOINT",
+        help="host:port or unix:///path; several with commas between.",
+    ),
+]
+TimeoutOption = Annotated[
+    float,
+    typer.Option("--timeout", callback=_check_timeout, help="Seconds before the command gives up."),
+]
+OutputOption = Annotated[
+    Output,
+    typer.Option("-o", "--output", help="table or wide for people, json or yaml for programs."),
+]
