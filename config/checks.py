@@ -261,6 +261,19 @@ def _follows(cluster: ClusterConfig) -> Iterator[Problem]:
     for position, endpoint in enumerate(follows.endpoints):
         if not _ENDPOINT.fullmatch(endpoint):
             yield Problem(("follows", "endpoints", position), f"{endpoint!r} is not host:port")
+        elif follows.tls is None and not cluster.insecure and not is_loopback(host_of(endpoint)):
+            yield Problem(
+                ("follows", "endpoints", position),
+                f"{endpoint} is reached over a network, and there is no follows.tls; write it, or insecure: true to do"
+                " without",
+            )
+    if follows.tls is not None and (follows.tls.cert is None) != (follows.tls.key is None):
+        yield Problem(("follows", "tls"), "cert and key come together; write both, or neither")
+
+
+def host_of(endpoint: str) -> str:
+    """Of host:port."""
+    return endpoint.rpartition(":")[0].removeprefix("[").removesuffix("]")
 
 
 def _client_tls(cluster: ClusterConfig) -> Iterator[Problem]:

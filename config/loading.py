@@ -18,11 +18,13 @@ from config.models import (
     ClientTlsConfig,
     ClusterConfig,
     FollowsConfig,
+    FollowsTlsConfig,
     JwtConfig,
     LimitsConfig,
     NodeConfig,
     PeerTlsConfig,
     RaftConfig,
+    ReplicationConfig,
     StoreConfig,
     SupervisorConfig,
     TableConfig,
@@ -291,11 +293,13 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "auth": AuthConfig,
     "supervisor": SupervisorConfig,
     "follows": FollowsConfig,
+    "replication": ReplicationConfig,
     "watch": WatchConfig,
     "tls": TlsConfig,
 }
 _SUBSECTIONS: dict[tuple[str, str], type[BaseModel]] = {
     ("auth", "jwt"): JwtConfig,
+    ("follows", "tls"): FollowsTlsConfig,
     ("tls", "client"): ClientTlsConfig,
     ("tls", "peer"): PeerTlsConfig,
 }

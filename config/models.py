@@ -388,6 +388,28 @@ class SupervisorConfig(_Model):
     """Log files kept per process, the current one included."""
 
 
+class FollowsTlsConfig(_Model):
+    """TLS towards the leader cluster. In a path, {node} stands for the name of the node that reads the file. The files
+    are read again when they change."""
+
+    ca: AbsolutePath
+    """Authorities in PEM, any of which has to have signed the leader cluster's certificates."""
+    cert: AbsolutePath | None = None
+    """Certificate in PEM to show there, if it asks for one, with those between it and the root behind it."""
+    key: AbsolutePath | None = None
+    """Its private key in PEM, without a password. Nobody but its owner may be able to read the file."""
+    server_name: Annotated[str, Field(min_length=1)] | None = None
+    """What the leader cluster's certificates are issued to, where that is not the host of each endpoint."""
+
+    def of_node(self, name: str) -> FollowsTlsConfig:
+        """The same with a node's own paths."""
+        paths = {
+            field: None if path is None else _node_path(path, name)
+            for field, path in (("ca", self.ca), ("cert", self.cert), ("key", self.key))
+        }
+        return self.model_copy(update=paths)
+
+
 class FollowsConfig(_Model):
     """Makes this a follower cluster, which copies its leader cluster's tables and serves reads and watches of them."""
 
@@ -395,9 +417,33 @@ class FollowsConfig(_Model):
     """Name of the leader cluster."""
     endpoints: Annotated[list[str], Field(min_length=1)]
     """host:port of coordinators of the leader cluster."""
+    tls: FollowsTlsConfig | None = None
+    """How it is reached, for copying and for writes that are passed on; none = in the clear."""
+    token_file: AbsolutePath | None = None
+    """File with the token that the leader cluster asks for (its `replication.token_file`), on the first line. Nobody
+    but its owner may be able to read it. Read again when it changes."""
+
+    def of_node(self, name: str) -> FollowsConfig:
+        """The same with a node's own paths."""
+        tls = None if self.tls is None else self.tls.of_node(name)
+        token_file = None if self.token_file is None else _node_path(self.token_file, name)
+        return self.model_copy(update={"tls": tls, "token_file": token_file})
 
     def __str__(self) -> str:
         return f"cluster {self.cluster} at {', '.join(self.endpoints)}"
+
+
+class ReplicationConfig(_Model):
+    """What this cluster asks of those that follow it."""
+
+    token_file: AbsolutePath | None = None
+    """File with tokens, one a line: who copies has to show one of them. Nobody but its owner may be able to read it.
+    Read again when it changes, so a new token can be let in before the old one goes. Default: none is asked for."""
+
+    def of_node(self, name: str) -> ReplicationConfig:
+        """The same with a node's own path."""
+        path = None if self.token_file is None else _node_path(self.token_file, name)
+        return self.model_copy(update={"token_file": path})
 
 
 class ClientTlsConfig(_Model):
@@ -467,6 +513,7 @@ class ClusterConfig(_Model):
     auth: AuthConfig = AuthConfig()
     supervisor: SupervisorConfig = SupervisorConfig()
     follows: FollowsConfig | None = None
+    replication: ReplicationConfig = ReplicationConfig()
     tls: TlsConfig = TlsConfig()
     insecure: bool = False
     """Allows hosts other than loopback without `tls`: whoever reaches the ports reads and writes everything."""

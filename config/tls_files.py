@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import os
 import ssl
+from functools import partial
 from typing import TYPE_CHECKING
 
 from config.problems import KeyPath, Problem
+from config.token_files import BadTokenFile, read_tokens
 from proto.internal import curve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from config.models import ClientTlsConfig, ClusterConfig
+    from config.models import ClientTlsConfig, ClusterConfig, FollowsTlsConfig
 
 _CLIENT: KeyPath = ("tls", "client")
+_FOLLOWS: KeyPath = ("follows", "tls")
 _KEYS: KeyPath = ("tls", "peer", "keys")
+
+
+class TlsUnusable(Exception):
+    """The files can't be used. The text says why."""
 
 
 def problems(cluster: ClusterConfig, here: Iterable[str]) -> Iterator[Problem]:
@@ -26,7 +33,9 @@ def problems(cluster: ClusterConfig, here: Iterable[str]) -> Iterator[Problem]:
     for name in cluster.nodes:
         client = cluster.client_tls(name)
         if client is not None and (name in needed or _all_exist(client)):
-            found |= dict.fromkeys(_client_problems(client))
+            found |= dict.fromkeys(_tls_problems(_CLIENT, client, partial(context_of, client, ())))
+        if name in needed:
+            found |= dict.fromkeys(_between_clusters(cluster, name))
         if cluster.tls.peer is not None:
             found |= dict.fromkeys(_key_problems(cluster, cluster.tls.peer.keys, name, needed=name in needed))
     return iter(found)
@@ -57,6 +66,20 @@ def context_of(files: ClientTlsConfig, alpn: Iterable[str]) -> ssl.SSLContext:
     return context
 
 
+def check_usable(files: FollowsTlsConfig) -> None:
+    """Raises TlsUnusable if no handshake towards the leader cluster can be made with these files."""
+    for problem in _tls_problems(_FOLLOWS, files, partial(_following_context, files)):
+        raise TlsUnusable(problem.message)
+
+
+def _following_context(files: FollowsTlsConfig) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(files.ca)
+    if files.cert is not None:
+        context.load_cert_chain(files.cert, files.key, password=_no_password)
+    return context
+
+
 def _no_password() -> str:
     """OpenSSL would ask the terminal."""
     raise ValueError("the key needs a password; store it without one, in a file for its owner alone")
@@ -66,24 +89,48 @@ def _all_exist(files: ClientTlsConfig) -> bool:
     return os.path.exists(files.cert) and os.path.exists(files.key)
 
 
-def _client_problems(files: ClientTlsConfig) -> Iterator[Problem]:
+def _between_clusters(cluster: ClusterConfig, node: str) -> Iterator[Problem]:
+    """Of what a node needs to follow another cluster, and of what it asks of those that follow this one."""
+    replication = cluster.replication.of_node(node)
+    if replication.token_file is not None:
+        yield from _token_problems(("replication", "token_file"), replication.token_file)
+    if cluster.follows is None:
+        return
+    follows = cluster.follows.of_node(node)
+    if follows.token_file is not None:
+        yield from _token_problems(("follows", "token_file"), follows.token_file)
+    tls = follows.tls
+    if tls is not None:
+        yield from _tls_problems(_FOLLOWS, tls, partial(_following_context, tls))
+
+
+def _token_problems(at: KeyPath, path: Path) -> Iterator[Problem]:
+    try:
+        read_tokens(path)
+    except BadTokenFile as error:
+        yield Problem(at, str(error))
+
+
+def _tls_problems(
+    at: KeyPath, files: ClientTlsConfig | FollowsTlsConfig, make_context: Callable[[], object]
+) -> Iterator[Problem]:
     is_readable = True
     for key in ("cert", "key", "ca"):
         path: Path | None = getattr(files, key)
         if path is not None and (reason := _unreadable(path)):
             is_readable = False
-            yield Problem((*_CLIENT, key), f"{path} can't be read: {reason}")
+            yield Problem((*at, key), f"{path} can't be read: {reason}")
     if not is_readable:
         return
-    if reason := curve.exposure_of(files.key):
-        yield Problem((*_CLIENT, "key"), reason)
+    if files.key is not None and (reason := curve.exposure_of(files.key)):
+        yield Problem((*at, "key"), reason)
     if files.ca is not None and (reason := _no_authority(files.ca)):
-        yield Problem((*_CLIENT, "ca"), f"{files.ca} can't be used: {reason}")
+        yield Problem((*at, "ca"), f"{files.ca} can't be used: {reason}")
         return
     try:
-        context_of(files, ())
+        make_context()
     except (OSError, ValueError) as error:
-        yield Problem((*_CLIENT, "cert"), f"{files.cert} and {files.key} can't be used: {reason_of(error)}")
+        yield Problem((*at, "cert"), f"{files.cert} and {files.key} can't be used: {reason_of(error)}")
 
 
 def reason_of(error: Exception) -> str:

@@ -13,9 +13,10 @@ from config.process.async_child import beat_until, watch_for_the_end
 from config.process.child import fail, read_spec, refuse_optimized, set_up_logging
 from config.process.listeners import client_listeners
 from config.process.memory import give_back_large_blocks
+from config.tls_files import TlsUnusable
+from config.token_files import BadTokenFile
 from coordinator.auth.signed_tokens import BadTokenKey
 from coordinator.front.limits import DEFAULT
-from coordinator.front.server_tls import TlsUnusable
 from coordinator.server import Coordinator
 from proto.internal.curve import BadKeyFile
 
@@ -32,7 +33,7 @@ async def _serve(spec: ProcessSpec) -> None:
     sockets = {name: socket.socket(fileno=descriptor) for name, descriptor in spec.sockets.items()}
     try:
         coordinator = Coordinator(spec.cluster, spec.cluster.node(spec.node), sockets)
-    except (TlsUnusable, BadTokenKey, BadKeyFile) as error:
+    except (TlsUnusable, BadTokenKey, BadTokenFile, BadKeyFile) as error:
         fail(str(error))
     await coordinator.start()
     # What lives now lives to the end: the collector need not look at it again, and rarely at the rest, since calls

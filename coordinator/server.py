@@ -36,6 +36,7 @@ from coordinator.front.listener import Listener
 from coordinator.front.routes import Routes, make_routes
 from coordinator.front.server_tls import H2, HTTP1, ServerTls
 from coordinator.replication import report
+from coordinator.replication.gate import Gate
 from coordinator.replication.source import TableSource
 from coordinator.services.etcd_auth import EtcdAuth
 from coordinator.services.etcd_calls import EtcdCalls
@@ -140,8 +141,8 @@ class Coordinator:
         sockets: Mapping[str, socket.socket],
         limits: Limits = DEFAULT,
     ) -> None:
-        """Must be made on the running event loop. Nothing is accepted before start(). Raises TlsUnusable, BadTokenKey
-        or BadKeyFile.
+        """Must be made on the running event loop. Nothing is accepted before start(). Raises TlsUnusable,
+        BadTokenKey, BadTokenFile or BadKeyFile.
 
         sockets: by name (config/process/listeners.py), bound; they are closed in the end."""
         signed = None if cluster.auth.jwt is None else SignedTokens(cluster.auth.jwt)
@@ -172,9 +173,11 @@ class Coordinator:
         self._forwarder: Forwarder | None = None
         if cluster.follows is not None:
             # Here, because grpcio takes memory that only a follower cluster needs.
+            from coordinator.replication.channels import LeaderChannels
             from coordinator.replication.forward import Forwarder
 
-            self._forwarder = Forwarder(cluster.follows, self._driver)
+            channels = LeaderChannels(cluster.follows.of_node(node.name), loop.time)
+            self._forwarder = Forwarder(str(cluster.follows), channels, self._driver)
         self._calls = TableCalls(
             self._driver,
             self._catalog,
@@ -306,7 +309,11 @@ class Coordinator:
             Restore(calls, tables, authenticator),
             RegattaKV(calls, RegattaHeaders(replica_id=node.id), authenticator),
             RegattaReplication(
-                cluster.cluster, self._catalog, TableSource(self._driver, calls), authenticator
+                cluster.cluster,
+                Gate(cluster.replication.of_node(node.name), asyncio.get_running_loop().time),
+                self._catalog,
+                TableSource(self._driver, calls),
+                authenticator,
             ),
             RegattaTables(TableChanges(self._catalog, self._tables), self._topology, authenticator),
             RegattaCluster(self._catalog, statuses, cluster, self._topology, node),

@@ -647,6 +647,12 @@ class SnapshotUnavailable(BoathouseError):
     frame_code = 307
 
 
+class BadReplicationToken(BoathouseError):
+    """A follower cluster showed no token that this cluster knows; `detail` names the metadata that it belongs in."""
+
+    frame_code = 308
+
+
 def _concrete(base: type[BoathouseError]) -> dict[int, type[BoathouseError]]:
     found: dict[int, type[BoathouseError]] = {}
     for cls in base.__subclasses__():

@@ -119,6 +119,9 @@ ETCD: Final[Table] = {
     errors.InvalidAuthMgmt: Row(Code.INVALID_ARGUMENT, "etcdserver: invalid auth management"),
     errors.PasswordTooLong: Row(Code.INVALID_ARGUMENT, "etcdserver: a password has at most 72 bytes"),
     errors.SnapshotUnavailable: Row(Code.UNAVAILABLE, "etcdserver: unable to stream from table {detail}"),
+    errors.BadReplicationToken: Row(
+        Code.UNAUTHENTICATED, "etcdserver: this cluster asks who copies for a token, in the metadata {detail}"
+    ),
     errors.TableReplicated: Row(
         Code.FAILED_PRECONDITION, "etcdserver: table is replicated from another cluster: {detail}"
     ),
@@ -210,6 +213,9 @@ REGATTA: Final[Table] = {
         Code.INVALID_ARGUMENT, "invalid leaderIndex: leaderIndex must be greater than 0"
     ),
     errors.SnapshotUnavailable: Row(Code.UNAVAILABLE, "unable to stream from table {detail}"),
+    errors.BadReplicationToken: Row(
+        Code.UNAUTHENTICATED, "this cluster asks who copies for a token, in the metadata {detail}"
+    ),
     errors.TableReplicated: Row(
         Code.FAILED_PRECONDITION, "table is replicated from another cluster: {detail}"
     ),

@@ -7,12 +7,12 @@ and the last good ones stay. Connections that are open keep what they began with
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from config.tls_files import context_of, reason_of
+from config.changed_files import ChangedFiles
+from config.tls_files import TlsUnusable, context_of, reason_of
 from coordinator.front.certificates import common_name, is_valid_for
 from proto.internal.curve import exposure_of
 
@@ -27,13 +27,7 @@ H2: Final = "h2"
 HTTP1: Final = "http/1.1"
 """Names of protocols in ALPN."""
 
-LOOK_INTERVAL_S: Final = 1.0
-
 log = structlog.get_logger()
-
-
-class TlsUnusable(Exception):
-    """The files can't be used. The text says why."""
 
 
 class ServerTls:
@@ -46,9 +40,7 @@ class ServerTls:
         alone. Clients of gRPC offer h2 only."""
         self._files = files
         self._alpn = alpn
-        self._clock = clock
-        self._looked_at = clock()
-        self._signature = self._look()
+        self._changes = ChangedFiles((files.cert, files.key, files.ca), clock)
         try:
             self._context = self._load()
         except TlsUnusable as error:
@@ -56,13 +48,8 @@ class ServerTls:
 
     def context(self) -> ssl.SSLContext:
         """For a handshake that begins now."""
-        now = self._clock()
-        if now - self._looked_at >= LOOK_INTERVAL_S:
-            self._looked_at = now
-            signature = self._look()
-            if signature != self._signature:
-                self._signature = signature
-                self._replace()
+        if self._changes.changed():
+            self._replace()
         return self._context
 
     def _replace(self) -> None:
@@ -82,12 +69,6 @@ class ServerTls:
         except (OSError, ValueError) as error:
             raise TlsUnusable(f"{files.cert} and {files.key}: {reason_of(error)}") from None
 
-    def _look(self) -> tuple[tuple[int, int, int] | None, ...]:
-        """Something that differs whenever a file was written or replaced."""
-        return tuple(
-            _stamp(path) for path in (self._files.cert, self._files.key, self._files.ca) if path is not None
-        )
-
     def refusal(self, certificate: Certificate) -> str:
         """Why the client with this certificate is not let in; "" if it is."""
         files = self._files
@@ -96,11 +77,3 @@ class ServerTls:
         if files.allowed_hostname is not None and not is_valid_for(certificate, files.allowed_hostname):
             return "its certificate is not valid for allowed_hostname"
         return ""
-
-
-def _stamp(path: os.PathLike[str]) -> tuple[int, int, int] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size

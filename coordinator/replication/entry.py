@@ -8,7 +8,10 @@ import uvloop
 
 from config.process.async_child import beat_until, watch_for_the_end
 from config.process.child import fail, read_spec, refuse_optimized, set_up_logging
+from config.tls_files import TlsUnusable
+from config.token_files import BadTokenFile
 from coordinator.replication.replicator import Replicator
+from proto.internal.curve import BadKeyFile
 
 if TYPE_CHECKING:
     from config.process.spec import ProcessSpec
@@ -17,7 +20,10 @@ if TYPE_CHECKING:
 async def _replicate(spec: ProcessSpec) -> None:
     """Replicate until SIGTERM, or until the supervisor is gone."""
     stopping = watch_for_the_end()
-    replicator = Replicator(spec.cluster, spec.cluster.node(spec.node))
+    try:
+        replicator = Replicator(spec.cluster, spec.cluster.node(spec.node))
+    except (TlsUnusable, BadTokenFile, BadKeyFile) as error:
+        fail(str(error))
     replicator.start()
     await beat_until(stopping, replicator.check)
     await replicator.stop()

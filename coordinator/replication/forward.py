@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import grpc
 import grpc.aio
 
 from coordinator.api import outcomes
@@ -26,7 +25,7 @@ from proto.regatta import regatta_pb2 as regatta
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from config.models import FollowsConfig
+    from coordinator.replication.channels import LeaderChannels
     from coordinator.shards.driver import Driver
     from proto.catalog import TableEntry
 
@@ -58,20 +57,16 @@ _FORWARDED: Final[Mapping[int, tuple[str, Callable[[bytes], _Response]]]] = {
 class Forwarder:
     """close() it in the end."""
 
-    def __init__(self, follows: FollowsConfig, driver: Driver) -> None:
-        """Must be made on the running event loop. driver reaches the copies."""
-        options = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
-        self._follows = follows
+    def __init__(self, leader: str, channels: LeaderChannels, driver: Driver) -> None:
+        """leader: the leader cluster, in words; channels to it, which are closed in the end; driver reaches the
+        copies."""
+        self._leader = leader
+        self._channels = channels
         self._driver = driver
-        self._channels: list[Any] = [
-            grpc.aio.insecure_channel(endpoint, options=options) for endpoint in follows.endpoints
-        ]
-        self._at = 0
 
     async def close(self) -> None:
         """End all calls."""
-        for channel in self._channels:
-            await channel.close(None)
+        await self._channels.close()
 
     async def write(
         self,
@@ -86,7 +81,7 @@ class Forwarder:
         not here yet."""
         forwarded = _FORWARDED.get(method)
         if forwarded is None:
-            raise errors.TableReplicated(f"write to {self._follows}")
+            raise errors.TableReplicated(f"write to {self._leader}")
         path, parse = forwarded
         metadata = (("table", table.name), (METADATA_KEY, client_id or secrets.token_hex(16)))
         response = parse(await self._call(path, body, metadata, deadline))
@@ -108,19 +103,19 @@ class Forwarder:
         while True:
             left_s = deadline - self._driver.time()
             if left_s <= 0:
-                raise errors.TimedOut(f"{self._follows} did not answer in time")
-            at = self._at
+                raise errors.TimedOut(f"{self._leader} did not answer in time")
+            channel = self._channels.current()
             try:
-                call = self._channels[at].unary_unary(path)(body, metadata=metadata, timeout=left_s)
-                answer: bytes = await call
+                shown = (*metadata, *self._channels.metadata)
+                answer: bytes = await channel.unary_unary(path)(body, metadata=shown, timeout=left_s)
             except grpc.aio.AioRpcError as error:
                 code = Code[error.code().name]
                 if code is Code.UNAVAILABLE:
-                    self._at = (at + 1) % len(self._channels)
+                    self._channels.failed(channel)
                     await asyncio.sleep(min(PAUSE_S, left_s))
                     continue
                 refusal = outcomes.from_status(table, code, error.details() or "")
-                raise refusal or errors.TimedOut(f"{self._follows}: {code.name}: {error.details()}") from None
+                raise refusal or errors.TimedOut(f"{self._leader}: {code.name}: {error.details()}") from None
             return answer
 
     async def _wait_until_here(self, table: TableEntry, revision: int, deadline: float) -> None:

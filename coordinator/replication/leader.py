@@ -1,16 +1,17 @@
-"""The leader cluster, as its follower's replicator calls it: any of its coordinators, the next one after a failure."""
+"""The leader cluster, as its follower's replicator calls it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import grpc
 import grpc.aio
 
 from proto.regatta import replication_pb2 as replication
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable
+
+    from coordinator.replication.channels import LeaderChannels
 
 VERSION: Final = 1
 """Of the fields in replication.proto that are boathouse's own."""
@@ -18,12 +19,6 @@ VERSION: Final = 1
 METADATA_S: Final = 5.0
 REPLICATE_S: Final = 30.0
 """Of one stream, which the leader cluster ends after 5 seconds or as soon as its last message is taken."""
-
-OPTIONS: Final = (
-    ("grpc.max_receive_message_length", -1),  # a revision travels whole, however much it changed
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-)
 
 
 class LeaderFailed(Exception):
@@ -34,26 +29,21 @@ class LeaderFailed(Exception):
 
 
 class Leader:
-    """Calls replication.v1. close() it in the end."""
+    """Calls replication.v1, over any of its coordinators."""
 
-    def __init__(self, endpoints: Sequence[str]) -> None:
-        """Must be made on the running event loop."""
-        self._channels = [grpc.aio.insecure_channel(endpoint, options=OPTIONS) for endpoint in endpoints]
-        self._at = 0
-
-    async def close(self) -> None:
-        """End all calls."""
-        for channel in self._channels:
-            await channel.close(None)
+    def __init__(self, channels: LeaderChannels) -> None:
+        self._channels = channels
 
     async def metadata(self) -> replication.MetadataResponse:
         """Its name and all its tables. Raises LeaderFailed."""
-        channel: Any = self._channels[self._at]
+        channel = self._channels.current()
         get = channel.unary_unary(
             "/replication.v1.Metadata/Get", response_deserializer=replication.MetadataResponse.FromString
         )
         try:
-            response: replication.MetadataResponse = await get(b"", timeout=METADATA_S)
+            response: replication.MetadataResponse = await get(
+                b"", timeout=METADATA_S, metadata=self._channels.metadata
+            )
         except grpc.aio.AioRpcError as error:
             raise self._failed(channel, error) from None
         return response
@@ -85,9 +75,9 @@ class Leader:
     async def _stream(
         self, path: str, request: bytes, parse: Callable[[bytes], Any], timeout_s: float | None
     ) -> AsyncGenerator[Any]:
-        channel: Any = self._channels[self._at]
+        channel = self._channels.current()
         method = channel.unary_stream(path, response_deserializer=parse)
-        call = method(request, timeout=timeout_s)
+        call = method(request, timeout=timeout_s, metadata=self._channels.metadata)
         try:
             async for message in call:
                 yield message
@@ -96,10 +86,8 @@ class Leader:
         finally:
             call.cancel()
 
-    def _failed(self, channel: grpc.aio.Channel, error: grpc.aio.AioRpcError) -> LeaderFailed:
-        """Next time another coordinator is asked; unless another call has found that out already."""
-        if self._channels[self._at] is channel:
-            self._at = (self._at + 1) % len(self._channels)
+    def _failed(self, channel: Any, error: grpc.aio.AioRpcError) -> LeaderFailed:
+        self._channels.failed(channel)
         return LeaderFailed(error.code().name, error.details() or "")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import zmq
 
+from config.tls_files import peer_keys
 from config.topology import FileTopology
 from coordinator.catalog.cache import Catalog
 from coordinator.catalog.changes import TableChanges
@@ -48,7 +49,7 @@ class LocalCluster:
     """Over links to the replicas of all shards. close() it in the end."""
 
     def __init__(self, cluster: ClusterConfig, node: NodeConfig) -> None:
-        """Must be made on the running event loop."""
+        """Must be made on the running event loop. Raises BadKeyFile."""
         self._context = zmq.Context(io_threads=1)
         topology = FileTopology(cluster)
         limits = cluster.limits
@@ -57,6 +58,7 @@ class LocalCluster:
             asyncio.get_running_loop(),
             topology,
             local=NodeId(node.id),
+            keys=peer_keys(cluster, node.name),
             bounds=Bounds(calls_max=limits.pending_requests_max, bytes_max=limits.pending_bytes_max),
             budget=AnswerBudget(lambda: 0, bytes_max=limits.answer_bytes_max),
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from coordinator.replication.channels import LeaderChannels
 from coordinator.replication.copier import Copier
 from coordinator.replication.leader import Leader, LeaderFailed
 from coordinator.replication.lease import RENEW_S, Lease
@@ -38,12 +39,14 @@ class Replicator:
     """Must be made on the running event loop."""
 
     def __init__(self, cluster: ClusterConfig, node: NodeConfig) -> None:
+        """Raises TlsUnusable, BadTokenFile, BadKeyFile."""
         assert cluster.follows is not None
         self._follows = cluster.follows
         self._node = node.name
-        self._local = LocalCluster(cluster, node)
-        self._leader = Leader(cluster.follows.endpoints)
         self._loop = asyncio.get_running_loop()
+        self._channels = LeaderChannels(cluster.follows.of_node(node.name), self._loop.time)
+        self._leader = Leader(self._channels)
+        self._local = LocalCluster(cluster, node)
         self._rng = random.Random()
         self._lease = Lease()
         self._work: asyncio.Task[None] | None = None
@@ -68,7 +71,7 @@ class Replicator:
         if self._lease.is_held(self._loop.time()):
             with contextlib.suppress(errors.BoathouseError):
                 await self._local.swap_lease(b"", seen=self._lease.row_revision)
-        await self._leader.close()
+        await self._channels.close()
         self._local.close()
 
     # ---- whose turn it is -------------------------------------------------------------------------------------------

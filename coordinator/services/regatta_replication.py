@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from coordinator.api.call import Call, Handler
     from coordinator.auth.authenticator import Authenticator
     from coordinator.catalog.cache import Catalog
+    from coordinator.replication.gate import Gate
     from coordinator.replication.source import TableSource
     from proto.catalog import TableEntry
 
@@ -41,10 +42,11 @@ class RegattaReplication:
     """Metadata.Get, Log.Replicate, Snapshot.Stream."""
 
     def __init__(
-        self, cluster: str, catalog: Catalog, source: TableSource, authenticator: Authenticator
+        self, cluster: str, gate: Gate, catalog: Catalog, source: TableSource, authenticator: Authenticator
     ) -> None:
         """cluster: its name."""
         self._cluster = cluster
+        self._gate = gate
         self._catalog = catalog
         self._source = source
         self._authenticator = authenticator
@@ -62,6 +64,7 @@ class RegattaReplication:
         """All tables that are to be copied, by name, as they are now: a follower cluster deletes all others.
 
         Raises what a linearizable read may."""
+        self._gate.check(call)
         decode(replication.MetadataRequest.FromString, call.body)
         contents = await self._catalog.load(linearizable=True)
         response = replication.MetadataResponse(cluster=self._cluster)
@@ -80,6 +83,7 @@ class RegattaReplication:
 
     async def replicate(self, call: Call) -> None:
         """What the table has changed from an index on."""
+        self._gate.check(call)
         request = decode(replication.ReplicateRequest.FromString, call.body)
         if request.leader_index == 0:
             raise errors.NoLeaderIndex
@@ -130,6 +134,7 @@ class RegattaReplication:
 
     async def stream(self, call: Call) -> None:
         """All pairs of one revision."""
+        self._gate.check(call)
         request = decode(replication.SnapshotRequest.FromString, call.body)
         try:
             table = await self._source.find(request.table, table_id=_table_id(request))

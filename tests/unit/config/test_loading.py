@@ -252,12 +252,23 @@ BAD = {
         "f.yaml:4: supervisor.backoff_max_ms: 50 is below backoff_min_ms (100); raise it",
     ),
     "follows itself": (
-        "cluster: a\n" + ONE + "follows:\n  cluster: a\n  endpoints: [x:1]\n",
+        "cluster: a\n" + ONE + "follows:\n  cluster: a\n  endpoints: [localhost:1]\n",
         "f.yaml:5: follows.cluster: a cluster can't follow itself; name the leader cluster",
     ),
     "follows no address": (
-        ONE + "follows:\n  cluster: a\n  endpoints:\n    - x:1\n    - y\n",
+        ONE + "follows:\n  cluster: a\n  endpoints:\n    - localhost:1\n    - y\n",
         "f.yaml:7: follows.endpoints.1: 'y' is not host:port",
+    ),
+    "follows in the clear over a network": (
+        ONE + "follows:\n  cluster: a\n  endpoints: [127.0.0.1:1, 10.0.0.1:1]\n",
+        (
+            "f.yaml:5: follows.endpoints.1: 10.0.0.1:1 is reached over a network, and there is no follows.tls; write"
+            " it, or insecure: true to do without"
+        ),
+    ),
+    "follows with half a certificate": (
+        ONE + "follows:\n  cluster: a\n  endpoints: [localhost:1]\n  tls:\n    ca: a\n    cert: b\n",
+        "f.yaml:6: follows.tls: cert and key come together; write both, or neither",
     ),
     "follows nowhere": (
         ONE + "follows:\n  cluster: a\n  endpoints: []\n",

@@ -153,3 +153,33 @@ def test_a_key_with_a_password_is_refused_in_words(file: Path) -> None:
     path.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked))
     (complaint,) = complaints(file, "n1")
     assert "the key needs a password; store it without one" in complaint
+
+
+@pytest.fixture
+def following(file: Path) -> Path:
+    """As `file`, of a cluster that follows another one over TLS."""
+    folder = file.parent
+    (folder / "token").write_text("0123456789abcdef")
+    (folder / "token").chmod(0o600)
+    tls = f'{{ca: {folder}/ca.pem, cert: {folder}/n1.pem, key: "{folder}/{{node}}-key.pem"}}'
+    file.write_text(
+        f"nodes: {{n1: {{}}}}\nfollows:\n  cluster: a\n  endpoints: [10.0.0.1:1]\n  tls: {tls}\n"
+        f"  token_file: {folder}/token\n"
+    )
+    return file
+
+
+def test_what_a_cluster_needs_to_follow_another_is_looked_at(following: Path) -> None:
+    assert complaints(following) == []
+    (following.parent / "token").chmod(0o644)
+    (following.parent / "n1-key.pem").chmod(0o644)
+    assert complaints(following) == [
+        "cluster.yaml:5: follows.tls.key: n1-key.pem can be used by others than its owner; chmod 600 it",
+        "cluster.yaml:6: follows.token_file: token can be used by others than its owner; chmod 600 it",
+    ]
+    (following.parent / "n1-key.pem").write_text("x")
+    (following.parent / "token").unlink()
+    assert complaints(following)[1:] == [
+        "cluster.yaml:5: follows.tls.cert: n1.pem and n1-key.pem can't be used: not all of it is PEM",
+        "cluster.yaml:6: follows.token_file: token can't be read: No such file or directory",
+    ]

@@ -14,8 +14,9 @@ import pytest
 import trustme
 from structlog.testing import capture_logs
 
+from config.changed_files import LOOK_INTERVAL_S
+from config.tls_files import TlsUnusable
 from coordinator.front.certificates import is_valid_for
-from coordinator.front.server_tls import LOOK_INTERVAL_S, TlsUnusable
 from proto.methods import Kind
 from tests.unit.coordinator.running import in_loop
 from tests.unit.front.certificates import (

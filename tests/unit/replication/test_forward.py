@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from config.models import FollowsConfig
+from coordinator.replication.channels import LeaderChannels
 from coordinator.replication.forward import Forwarder
 from proto import errors
 from proto.catalog import TableEntry
@@ -45,7 +46,9 @@ class Copies:
 
 
 def forwarder(copies: Copies, *endpoints: str) -> Forwarder:
-    return Forwarder(FollowsConfig(cluster="harbour", endpoints=list(endpoints)), cast("Driver", copies))
+    follows = FollowsConfig(cluster="harbour", endpoints=list(endpoints))
+    channels = LeaderChannels(follows, asyncio.get_running_loop().time)
+    return Forwarder(str(follows), channels, cast("Driver", copies))
 
 
 async def put(one: Forwarder, time_s: float = 5.0, client_id: str | None = None) -> frames.Reply:
