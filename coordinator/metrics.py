@@ -18,7 +18,7 @@ from coordinator.front import compression, http1
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from coordinator.replication.report import Report
+    from coordinator.replication.report import CopyReport, Report
     from proto.catalog import TableEntry
     from proto.ids import ShardId
     from proto.internal import frames_pb2 as frames
@@ -226,11 +226,41 @@ REPLICATION: Final[Mapping[str, tuple[str, Callable[[Report], float]]]] = {
         "Since when one of them is not known to be level.",
         lambda report: report.lag_s,
     ),
+    "boathouse_replication_stalled_tables": (
+        "Tables that are neither level nor come nearer. Worth an alert above 0.",
+        lambda report: report.stalled,
+    ),
+    "boathouse_replication_refused_tables": (
+        "Tables of the leader cluster that can't be copied; boathouse status says why.",
+        lambda report: len(report.refused),
+    ),
+    "boathouse_replication_leader_reachable": (
+        "1 if the leader cluster says which tables it has, else 0.",
+        lambda report: not report.trouble,
+    ),
     "boathouse_replication_reported_timestamp_seconds": (
         "When the replicating node last said so. Worth an alert if it gets old: nobody replicates then.",
         lambda report: report.at_s,
     ),
 }
+
+
+COPY: Final[Mapping[str, tuple[str, Callable[[CopyReport], float]]]] = {
+    "boathouse_replication_table_revision": ("Where the copy ends.", lambda copy: copy.revision),
+    "boathouse_replication_table_lag_revisions": (
+        "How far the copy is behind, as last heard of the leader cluster.",
+        lambda copy: copy.lag_revisions,
+    ),
+    "boathouse_replication_table_lag_seconds": (
+        "Since when the copy is not known to be level.",
+        lambda copy: copy.lag_s,
+    ),
+    "boathouse_replication_table_backoff_seconds": (
+        "What is waited after a failure before the next try; 0 if none has failed.",
+        lambda copy: copy.backoff_s,
+    ),
+}
+"""Of the tables that are worst off (report.COPIES_MAX)."""
 
 
 class ReplicationMetrics(Collector):
@@ -241,13 +271,18 @@ class ReplicationMetrics(Collector):
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """The names alone."""
-        return [GaugeMetricFamily(name, "") for name in REPLICATION]
+        return [GaugeMetricFamily(name, "") for name in (*REPLICATION, *COPY)]
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """All gauges."""
         if self._report is not None:
             for name, (text, value) in REPLICATION.items():
                 yield GaugeMetricFamily(name, text, value=value(self._report))
+            for name, (text, copy_value) in COPY.items():
+                family = GaugeMetricFamily(name, text, labels=["table"])
+                for copy in self._report.copies:
+                    family.add_metric([copy.name], copy_value(copy))
+                yield family
 
 
 def page(

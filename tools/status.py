@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
+from config.process.names import REPLICATOR
 from tools.admin.cluster_source import ClusterSource
-from tools.admin.snapshot import DOWN, ELSEWHERE, Process, Replica, Snapshot
+from tools.admin.snapshot import DOWN, ELSEWHERE, Process, Replica, Replication, Snapshot
 from tools.failure import Failed
 from tools.output import Output, human_bytes, print_document, print_table
 
 if TYPE_CHECKING:
     from config import ClusterConfig
+    from coordinator.replication.report import CopyReport
 
+COPY_COLUMNS: Final = ["table", "revision", "behind", "lag", "does", "reason"]
 COLUMNS: Final = "node process state pid restarts cpu rss role leader revision".split()
 WIDE_COLUMNS: Final = "term commit applied queued database wal sync_p99 since log".split()
 UTC_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
@@ -37,6 +41,8 @@ def status(cluster: ClusterConfig, output: Output) -> None:
         for row in rows:
             if remark := row.remark():
                 typer.echo(f"{row.process.name}: {remark}")
+        if found.replication is not None:
+            _print_replication(found.replication, found.taken_at)
     if found.problems:
         raise Failed("\n".join(found.problems))
 
@@ -45,11 +51,40 @@ def _size(count: int | None) -> str | None:
     return None if count is None else human_bytes(count)
 
 
+def _print_replication(replication: Replication, now: float) -> None:
+    report = replication.report
+    if report is None:
+        why = "nobody replicates" if replication.answered else "no replica of shard 1 could be asked"
+        typer.echo(f"follows {replication.leader}: {why}")
+        return
+    typer.echo(f"follows {replication.leader}: {report.node} said {max(0.0, now - report.at_s):.0f} s ago")
+    if report.trouble:
+        typer.echo(f"which tables it has is not known: {report.trouble}")
+    print_table(COPY_COLUMNS, [_copy_cells(copy) for copy in report.copies])
+    if report.tables > len(report.copies):
+        typer.echo(f"and {report.tables - len(report.copies)} tables more, which are no worse off")
+    for name, why in sorted(report.refused.items()):
+        typer.echo(f"{name} is not copied: {why}")
+
+
+def _copy_cells(copy: CopyReport) -> dict[str, Any]:
+    does = f"{copy.does} {copy.backoff_s:.1f} s" if copy.backoff_s else copy.does
+    return {
+        "table": copy.name,
+        "revision": copy.revision,
+        "behind": copy.lag_revisions,
+        "lag": f"{copy.lag_s:.1f} s",
+        "does": f"{does}, STALLED" if copy.stalled else does,
+        "reason": copy.trouble,
+    }
+
+
 class _Row:
     """One process with its replica, if it is one and answers."""
 
     def __init__(self, snapshot: Snapshot, process: Process) -> None:
         self.process = process
+        self._replication = snapshot.replication
         self.leader: str | None = None
         self.replica: Replica | None = None
         number = process.name.shard
@@ -111,6 +146,9 @@ class _Row:
             "cpu_percent": process.cpu_percent,
             "rss_bytes": process.rss_bytes,
         }
+        if name.kind is REPLICATOR and self._replication is not None:
+            report = self._replication.report
+            document["replication"] = None if report is None else asdict(report)
         if name.kind.is_replica:
             document |= {"role": None, "leader": self.leader, "revision": None, "tables": {}}
         if replica is not None:

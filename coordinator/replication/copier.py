@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, assert_never
 
 import structlog
 
-from coordinator.replication.leader import LeaderFailed
+from coordinator.replication.leader import LeaderFailed, reason_of
+from coordinator.replication.report import CopyReport
 from coordinator.replication.tail import Follow, Rng, Tail, TakeSnapshot, Wait
 from proto import errors
 from proto.internal import frames_pb2 as frames
@@ -50,13 +51,32 @@ class Copier:
             except errors.Diverged as error:
                 self.tail.cannot_follow(error.detail)
             except (errors.BoathouseError, LeaderFailed) as error:
-                self._warn(error)
-                self.tail.failed()
+                self.tail.failed(reason_of(error))
+                self._warn()
 
-    def _warn(self, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {error}"
+    def report(self, now: float) -> CopyReport:
+        """How it goes."""
+        tail = self.tail
+        lag = tail.lag(now)
+        return CopyReport(
+            name=self._copy.name,
+            revision=tail.revision,
+            lag_revisions=lag.entries,
+            lag_s=round(lag.seconds, 1),
+            does=tail.does.value,
+            stalled=tail.is_stalled(now),
+            trouble=tail.trouble,
+            backoff_s=round(tail.backoff_s, 2),
+        )
+
+    def _warn(self) -> None:
+        tail = self.tail
         log.warning(
-            "replication is held up", table=self._copy.name, revision=self.tail.revision, reason=reason
+            "replication is held up",
+            table=self._copy.name,
+            revision=tail.revision,
+            reason=tail.trouble,
+            backoff_s=round(tail.backoff_s, 2),
         )
 
     async def _follow(self) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from coordinator.replication.channels import LeaderChannels
+    from proto import errors
 
 VERSION: Final = 1
 """Of the fields in replication.proto that are boathouse's own."""
@@ -26,6 +27,11 @@ class LeaderFailed(Exception):
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
+
+
+def reason_of(error: errors.BoathouseError | LeaderFailed) -> str:
+    """In words."""
+    return str(error) if isinstance(error, LeaderFailed) else f"{type(error).__name__}: {error.detail}"
 
 
 class Leader:

@@ -13,7 +13,7 @@ import structlog
 
 from coordinator.replication.channels import LeaderChannels
 from coordinator.replication.copier import Copier
-from coordinator.replication.leader import Leader, LeaderFailed
+from coordinator.replication.leader import Leader, LeaderFailed, reason_of
 from coordinator.replication.lease import RENEW_S, Lease
 from coordinator.replication.local import LocalCluster
 from coordinator.replication.plan import make_plan
@@ -21,7 +21,7 @@ from coordinator.replication.report import Report
 from proto import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from config import ClusterConfig, NodeConfig
     from coordinator.replication.plan import Plan
@@ -52,6 +52,9 @@ class Replicator:
         self._work: asyncio.Task[None] | None = None
         self._copiers: dict[TableEntry, tuple[Copier, asyncio.Task[None]]] = {}
         self._said: dict[str, float] = {}
+        self._trouble = ""
+        """Why the leader cluster's tables are not known; "" if they are."""
+        self._refused: Mapping[str, str] = {}
         self._runs: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -105,14 +108,11 @@ class Replicator:
 
     def _lease_value(self) -> bytes:
         now = self._loop.time()
-        lags = [copier.tail.lag(now) for copier, _ in self._copiers.values()]
-        return Report(
-            self._node,
-            round(time.time(), 1),
-            len(lags),
-            max((lag.entries for lag in lags), default=0),
-            round(max((lag.seconds for lag in lags), default=0.0), 1),
-        ).encode()
+        copies = [copier.report(now) for copier, _ in self._copiers.values()]
+        report = Report.of(
+            self._node, round(time.time(), 1), copies, trouble=self._trouble, refused=self._refused
+        )
+        return report.encode()
 
     async def _turn(self) -> None:
         held = self._lease.is_held(self._loop.time())
@@ -134,10 +134,10 @@ class Replicator:
         while True:
             try:
                 await self._reconcile()
+                self._trouble = ""
             except (errors.BoathouseError, LeaderFailed) as error:
-                self._say(
-                    "the tables of the leader cluster are not known", f"{type(error).__name__}: {error}"
-                )
+                self._trouble = reason_of(error)
+                self._say("the tables of the leader cluster are not known", self._trouble)
             self._raise_alarms()
             await asyncio.sleep(RECONCILE_S)
 
@@ -151,6 +151,7 @@ class Replicator:
             )
         contents = await self._local.contents()
         plan = make_plan(told.tables, contents.entries.values())
+        self._refused = plan.refuse
         for name, why in plan.refuse.items():
             self._say(f"table {name} is not replicated", why)
         await self._stop_copiers([copy for copy in self._copiers if copy not in plan.copy])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from coordinator.shards.router import NEAREST, Call
@@ -13,10 +13,37 @@ from proto.internal import frames_pb2 as frames
 from proto.methods import Access
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
     from coordinator.shards.driver import Driver
 
 LEASE_KEY: Final = b"lease"
 READ_S: Final = 1.0
+
+
+COPIES_MAX: Final = 100
+"""Told one by one: those that are worst off. The row is written every second, and lies in everybody's log."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyReport:
+    """Of one table's copy."""
+
+    name: str
+    revision: int
+    """Where it ends."""
+    lag_revisions: int
+    """What the leader cluster has beyond that, as last heard."""
+    lag_s: float
+    """Since when it is not known to be level."""
+    does: str
+    """tail.Does."""
+    stalled: bool
+    """Neither further nor level for so long that somebody should have a look."""
+    trouble: str
+    """Why the last step came to nothing; "" if it came to something."""
+    backoff_s: float
+    """What is waited before the next; 0 = nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,38 +59,74 @@ class Report:
     """Of the table that is furthest behind, as last heard of the leader cluster."""
     lag_s: float
     """Since when that, or another table, is not known to be level."""
+    stalled: int
+    """How many tables are."""
+    trouble: str
+    """Why it is not known which tables the leader cluster has; "" if it is."""
+    refused: Mapping[str, str]
+    """Tables of the leader cluster that are not copied, and why."""
+    copies: Sequence[CopyReport]
+    """The worst first; of many tables not all."""
+
+    @classmethod
+    def of(
+        cls,
+        node: str,
+        at_s: float,
+        copies: Iterable[CopyReport],
+        *,
+        trouble: str = "",
+        refused: Mapping[str, str] | None = None,
+    ) -> Report:
+        """Of all copies."""
+        worst = sorted(copies, key=lambda copy: (-copy.stalled, -copy.lag_s, -copy.lag_revisions, copy.name))
+        return cls(
+            node=node,
+            at_s=at_s,
+            tables=len(worst),
+            lag_revisions=max((copy.lag_revisions for copy in worst), default=0),
+            lag_s=max((copy.lag_s for copy in worst), default=0.0),
+            stalled=sum(copy.stalled for copy in worst),
+            trouble=trouble,
+            refused=refused or {},
+            copies=worst[:COPIES_MAX],
+        )
 
     def encode(self) -> bytes:
         """The row's value."""
-        words = {"node": self.node, "at_s": self.at_s, "tables": self.tables}
-        return json.dumps(words | {"lag_revisions": self.lag_revisions, "lag_s": self.lag_s}).encode()
+        return json.dumps(asdict(self)).encode()
 
 
 def parse(value: bytes) -> Report | None:
     """None if nobody holds the row, or if this version can't read it."""
     try:
         row: Any = json.loads(value)
-        return Report(
-            str(row["node"]),
-            float(row["at_s"]),
-            int(row["tables"]),
-            int(row["lag_revisions"]),
-            float(row["lag_s"]),
-        )
-    except (KeyError, TypeError, ValueError):
+        copies = [CopyReport(**copy) for copy in row.pop("copies")]
+        return Report(copies=copies, **row)
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
 
 
 async def read(driver: Driver) -> Report | None:
     """What the nearest replica knows. None if that is nothing, or nobody answers soon."""
     table = catalog.REPLICATION
-    body = etcd.RangeRequest(key=LEASE_KEY).SerializeToString()
+    body = question()
     deadline = driver.time() + READ_S
     call = Call(table.shard, NEAREST, Access.READ, frames.ETCD_RANGE, table.id, body, deadline=deadline)
     try:
         reply = await driver.ask(call)
     except errors.BoathouseError:
         return None
-    for row in etcd.RangeResponse.FromString(reply.body).kvs:
+    return in_answer(reply.body)
+
+
+def question() -> bytes:
+    """Of catalog.REPLICATION's shard, by ETCD_RANGE."""
+    return etcd.RangeRequest(key=LEASE_KEY).SerializeToString()
+
+
+def in_answer(body: bytes) -> Report | None:
+    """What is said in the answer to it."""
+    for row in etcd.RangeResponse.FromString(body).kvs:
         return parse(row.value)
     return None

@@ -10,6 +10,7 @@ another node meanwhile, needs no memory here.
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -18,8 +19,8 @@ WAIT_S_MAX: Final = 5.0
 """After failures, doubled from one to the next, and less by up to half, so that tables do not come all at once."""
 
 STALLED_S: Final = 30.0
-"""Without progress for so long, and not level with the leader cluster's table, is an alarm. A quiet leader cluster says
-so much oftener."""
+"""Neither further nor level with the leader cluster's table for so long is an alarm. A quiet leader cluster says so
+much oftener."""
 
 
 class Rng(Protocol):
@@ -51,6 +52,14 @@ class Wait:
 Step = Follow | TakeSnapshot | Wait
 
 
+class Does(enum.StrEnum):
+    """What a copy is about."""
+
+    FOLLOWS = "follows"
+    TAKES_SNAPSHOT = "takes a snapshot"
+    BACKS_OFF = "backs off"
+
+
 @dataclass(frozen=True, slots=True)
 class Lag:
     """How far a copy is behind."""
@@ -74,6 +83,10 @@ class Tail:
         self._failures = 0
         self._wait_s = 0.0
         self._snapshot_why = ""
+        self.backoff_s = 0.0
+        """What is waited after the last failure; 0 = all is well."""
+        self.trouble = ""
+        """Why the last step came to nothing; "" once one has come to something."""
 
     def next(self) -> Step:
         """What to do now."""
@@ -90,10 +103,11 @@ class Tail:
 
     def heard(self, through: int, newest: int, now: float) -> None:
         """The copy has everything up to `through`; the leader cluster's table stands at `newest`, or did just now."""
-        self._failures = 0
+        self._succeeded()
+        if through > self.revision or through >= newest:
+            self._progress_at = now
         self.revision = max(self.revision, through)
         self._newest = max(newest, self.revision)
-        self._progress_at = now
         if self.revision >= newest:
             self._level_at = now
 
@@ -108,18 +122,31 @@ class Tail:
     def replaced(self, revision: int, now: float) -> None:
         """The copy is what the snapshot was, of this revision."""
         self._snapshot_why = ""
-        self._failures = 0
+        self._succeeded()
         self.revision = revision
         self._newest = max(self._newest, revision)
         self._progress_at = now
 
-    def failed(self) -> None:
+    def failed(self, why: str) -> None:
         """The step came to nothing; it is tried again after a while."""
         self._failures += 1
         longest_s = min(WAIT_S_MAX, WAIT_S_MIN * 2 ** min(self._failures - 1, 10))
-        self._wait_s = longest_s * (0.5 + self._rng.random() / 2)
+        self._wait_s = self.backoff_s = longest_s * (0.5 + self._rng.random() / 2)
+        self.trouble = why
+
+    def _succeeded(self) -> None:
+        self._failures = 0
+        self.backoff_s = 0.0
+        self.trouble = ""
 
     # ---- how it goes ------------------------------------------------------------------------------------------------
+
+    @property
+    def does(self) -> Does:
+        """What the copy is about."""
+        if self._failures:
+            return Does.BACKS_OFF
+        return Does.TAKES_SNAPSHOT if self._snapshot_why else Does.FOLLOWS
 
     @property
     def is_level(self) -> bool:

@@ -130,8 +130,10 @@ def test_a_follower_cluster_comes_to_the_same_whatever_is_killed(leader: Cluster
     for table in ("default", "brief"):
         assert contents(follower, table) == contents(leader, table)
 
-    shown = {row["process"]: row["state"] for row in follower.cli_json("status") if row["node"] == "n1"}
-    assert shown["replicator"] == "running"
+    shown = {row["process"]: row for row in follower.cli_json("status") if row["node"] == "n1"}
+    assert shown["replicator"]["state"] == "running"
+    assert {copy["name"] for copy in shown["replicator"]["replication"]["copies"]} == {"default", "brief"}
+    assert f"follows cluster {leader.config.cluster} at" in follower.cli("status").stdout.decode()
     for node in follower.config.nodes:
         wait_until(
             lambda node=node: b"boathouse_replication_tables 2.0" in metrics(follower, node),  # type: ignore[misc]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 from config.process.names import ProcessName, processes_of
 from config.process.report import ProcessReport, State
-from proto.catalog import history_word
+from coordinator.replication import report
+from proto.catalog import REPLICATION, history_word
 from tools.admin.probe import Answered, ReplicaProbe
 from tools.admin.snapshot import (
     DOWN,
@@ -21,6 +22,7 @@ from tools.admin.snapshot import (
     Node,
     Process,
     Replica,
+    Replication,
     Snapshot,
     Table,
     make_shard,
@@ -95,7 +97,21 @@ class ClusterSource:
                 for shard in range(1, self._cluster.shards + 1)
             ],
             problems=list(problems.values()),
+            replication=self._replication(answers),
         )
+
+    def _replication(self, answers: Mapping[ProcessName, Answered]) -> Replication | None:
+        follows = self._cluster.follows
+        if follows is None:
+            return None
+        for name in sorted(
+            (name for name in answers if name.shard == REPLICATION.shard),
+            key=lambda name: answers[name].status.role != "leader",
+        ):
+            body = self._probe.read(name, REPLICATION, report.question(), timeout_s=REPLICA_TIMEOUT_S)
+            if body is not None:
+                return Replication(leader=str(follows), report=report.in_answer(body), answered=True)
+        return Replication(leader=str(follows), report=None, answered=False)
 
     # ---- supervisors and processes ----------------------------------------------------------------------------------
 

@@ -28,6 +28,9 @@ WAL_LARGE_BYTES: Final = 256 << 20
 """limits.cursor_wal_bytes_max: only a reader that stays keeps the write-ahead log from being used again."""
 CLOCK_OFF_MS: Final = 500
 CRASHED_LATELY_S: Final = 60.0
+REPORT_OLD_S: Final = 10.0
+"""Who replicates says so every second, and is replaced within five."""
+COPY_BEHIND_S: Final = 30.0
 
 ETCD_REMEDY: Final = (
     "etcdctl endpoint status --cluster; etcdctl endpoint health --cluster; then the member's own log"
@@ -66,6 +69,11 @@ class Code(enum.StrEnum):
     CLOCK_OFF = "clock-off"
     MIXED_BUILDS = "mixed-builds"
     ALARM = "alarm"
+    NOBODY_REPLICATES = "nobody-replicates"
+    LEADER_CLUSTER_UNKNOWN = "leader-cluster-unknown"
+    COPY_STALLED = "copy-stalled"
+    COPY_BEHIND = "copy-behind"
+    TABLE_NOT_COPIED = "table-not-copied"
     DISK_LOW = "disk-low"
     DISK_SLOW = "disk-slow"
     DISK_UNUSABLE = "disk-unusable"
@@ -190,6 +198,35 @@ RULES: Final[Mapping[Code, Rule]] = {
         "the others'.",
         "etcdctl alarm list; after compacting and defragmenting: etcdctl alarm disarm",
     ),
+    Code.NOBODY_REPLICATES: Rule(
+        _C,
+        "No node copies the leader cluster's tables, so what is read here gets old. A replicator that works says so "
+        "every second; when its node dies, another one takes over within five.",
+        "boathouse status {file}; boathouse logs n1/replicator {file}",
+    ),
+    Code.LEADER_CLUSTER_UNKNOWN: Rule(
+        _C,
+        "The leader cluster does not say which tables it has, so tables are neither made nor deleted here, and as a "
+        "rule none is copied and no write is passed on. It is asked again all the time.",
+        "boathouse logs {subject} {file}; then follows.endpoints, follows.tls and follows.token_file in the file",
+    ),
+    Code.COPY_STALLED: Rule(
+        _C,
+        "The copy is neither level nor comes nearer: reads of it here get older and older, and writes that are passed "
+        "on end without an answer, though they are made.",
+        "boathouse logs {subject} {file}",
+    ),
+    Code.COPY_BEHIND: Rule(
+        _W,
+        "The copy comes nearer, but was not level for a while: reads of it here are that old.",
+        "see whether boathouse_replication_table_lag_revisions falls; if not, the link or this cluster's disks are too "
+        "slow for what the leader cluster writes",
+    ),
+    Code.TABLE_NOT_COPIED: Rule(
+        _W,
+        "The leader cluster has the table, and this cluster does not copy it.",
+        "boathouse table list; boathouse logs {subject} {file}",
+    ),
     Code.DISK_LOW: Rule(
         _W,
         "Less than four times what must stay free (store.disk_free_bytes_min) is left; below that writes are refused.",
@@ -261,6 +298,7 @@ def diagnose(snapshot: Snapshot, *, file: str = "FILE") -> list[Finding]:
             for replica in shard.replicas
             for each in _of_replica(snapshot, shard, replica)
         ),
+        *_of_replication(snapshot),
     ]
     found = [finding(code, subject, says, file=file) for code, subject, says in seen]
     if snapshot.is_etcd:
@@ -354,6 +392,31 @@ def _of_replica(snapshot: Snapshot, shard: Shard, replica: Replica) -> Iterator[
             subject,
             f"the clock of {replica.node} is at least {abs(replica.clock_skew_ms)} ms {way} ours",
         )
+
+
+def _of_replication(snapshot: Snapshot) -> Iterator[Seen]:
+    replication = snapshot.replication
+    if replication is None or not replication.answered:
+        return  # who could not be asked has a finding of his own
+    report = replication.report
+    if report is None or snapshot.taken_at - report.at_s > REPORT_OLD_S:
+        last = "" if report is None else f"; {report.node} did {snapshot.taken_at - report.at_s:,.0f} s ago"
+        yield Code.NOBODY_REPLICATES, "replicator", f"nobody copies {replication.leader}{last}"
+        return
+    subject = f"{report.node}/replicator"
+    if report.trouble:
+        yield Code.LEADER_CLUSTER_UNKNOWN, subject, f"{replication.leader}: {report.trouble}"
+    for copy in report.copies:
+        because = f": {copy.trouble}" if copy.trouble else ""
+        where = (
+            f"at revision {copy.revision:,}, {copy.lag_revisions:,} behind, not level for {copy.lag_s:,.0f} s"
+        )
+        if copy.stalled:
+            yield Code.COPY_STALLED, subject, f"the copy of {copy.name} makes no progress {where}{because}"
+        elif copy.lag_s > COPY_BEHIND_S:
+            yield Code.COPY_BEHIND, subject, f"the copy of {copy.name} is {where}{because}"
+    for name, why in sorted(report.refused.items()):
+        yield Code.TABLE_NOT_COPIED, subject, f"table {name} is not copied: {why}"
 
 
 def _should_answer(snapshot: Snapshot, replica: Replica) -> bool:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from config import ClusterConfig
     from config.process.names import ProcessName
+    from proto.catalog import TableEntry
     from proto.internal.curve import PeerKeys
 
 GIVE_UP_S: Final = 3.0
@@ -59,12 +60,14 @@ class ReplicaProbe:
         self._keys = _keys_here(cluster)
         self._context: sockets.Context = zmq.Context()
         self._lines: dict[ProcessName, _Line] = {}
+        self._reading: dict[ProcessName, _Line] = {}
+        """Lines of their own: an answer to one question is none to another."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for line in self._lines.values():
+        for line in (*self._lines.values(), *self._reading.values()):
             line.socket.close()
         self._context.term()
 
@@ -92,6 +95,21 @@ class ReplicaProbe:
         for name in wanted:
             self._lines[name].is_late = name not in answers
         return answers
+
+    def read(self, name: ProcessName, table: TableEntry, body: bytes, *, timeout_s: float) -> bytes | None:
+        """What a replica answers to an etcd RangeRequest about one of boathouse's own tables, without asking its
+        leader. None if nothing in time, or a refusal."""
+        line = self._reading.get(name)
+        if line is None:
+            line = self._reading[name] = _open(self._context, self._cluster, name, self._keys)
+        line.call += 1
+        _send(line, frames.ETCD_RANGE, body, table_id=table.id)
+        deadline_s = time.monotonic() + timeout_s
+        while (remaining_ms := int((deadline_s - time.monotonic()) * 1000)) > 0:
+            if line.socket.poll(remaining_ms) and (reply := _reply_in(line.socket.recv(), line)):
+                return None if reply.error else reply.body
+        self._reading.pop(name).socket.close()
+        return None
 
     def _ask(self, name: ProcessName) -> None:
         line = self._lines.get(name)
@@ -177,8 +195,8 @@ def _open(
     return _Line(socket, cluster.group(name.shard))
 
 
-def _send(line: _Line, method: frames.Method.ValueType, body: bytes = b"") -> None:
-    request = frames.Request(call=line.call, method=method, body=body)
+def _send(line: _Line, method: frames.Method.ValueType, body: bytes = b"", table_id: int = 0) -> None:
+    request = frames.Request(call=line.call, method=method, table_id=table_id, body=body)
     line.socket.send(wire.encode(frames.Envelope(requests=[request]), line.group), zmq.NOBLOCK)
 
 

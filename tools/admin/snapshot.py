@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from config.process.names import ProcessName
+    from coordinator.replication.report import CopyReport, Report
 
 DOWN: Final = "down"
 """Of a process: no supervisor of its node is here, though it should be."""
@@ -164,6 +165,23 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Replication:
+    """How a follower cluster copies its leader cluster's tables."""
+
+    leader: str
+    """The leader cluster, and where it is."""
+    report: Report | None
+    """What the node that replicates said last; None if none has, or nobody could be asked."""
+    answered: bool
+    """Whether somebody could be asked."""
+
+    @property
+    def copies(self) -> Mapping[str, CopyReport]:
+        """By the table's name."""
+        return {} if self.report is None else {copy.name: copy for copy in self.report.copies}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """All of a cluster at one moment."""
 
@@ -179,6 +197,8 @@ class Snapshot:
     """A plain etcd cluster: one group, one keyspace."""
     alarms: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By node: what its API calls an alarm."""
+    replication: Replication | None = None
+    """None: it follows no other cluster, or that is not known."""
 
     @property
     def replicas(self) -> list[Replica]:

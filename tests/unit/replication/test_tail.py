@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from coordinator.replication.tail import STALLED_S, WAIT_S_MAX, Follow, Lag, Tail, TakeSnapshot, Wait
+from coordinator.replication.tail import STALLED_S, WAIT_S_MAX, Does, Follow, Lag, Tail, TakeSnapshot, Wait
 
 
 def tail() -> Tail:
@@ -24,7 +24,7 @@ def test_it_waits_longer_from_failure_to_failure_and_then_does_the_same_again() 
     one = tail()
     waits = []
     for _ in range(12):
-        one.failed()
+        one.failed("refused")
         step = one.next()
         assert isinstance(step, Wait)
         waits.append(step.seconds)
@@ -33,7 +33,7 @@ def test_it_waits_longer_from_failure_to_failure_and_then_does_the_same_again() 
     assert waits[2] > waits[0]
     assert all(WAIT_S_MAX / 2 <= wait <= WAIT_S_MAX for wait in waits[-3:])
     one.heard(6, 6, 1.0)
-    one.failed()
+    one.failed("refused")
     step = one.next()
     assert isinstance(step, Wait)
     assert step.seconds <= 0.1
@@ -43,7 +43,7 @@ def test_a_snapshot_is_tried_until_it_is_taken() -> None:
     one = tail()
     one.cannot_follow("USE_SNAPSHOT")
     assert one.next() == TakeSnapshot("USE_SNAPSHOT")
-    one.failed()
+    one.failed("refused")
     assert isinstance(one.next(), Wait)
     assert one.next() == TakeSnapshot("USE_SNAPSHOT")
     one.replaced(20, 3.0)
@@ -66,7 +66,7 @@ def test_lag_counts_revisions_and_the_time_since_it_was_level() -> None:
     assert one.lag(104.0) == Lag(20, 101.0)
     one.heard(30, 30, 105.0)
     assert one.lag(106.0) == Lag(0, 0.0)
-    one.failed()
+    one.failed("refused")
     assert one.lag(107.0) == Lag(0, 2.0)
 
 
@@ -79,3 +79,26 @@ def test_no_progress_for_long_is_an_alarm_and_a_quiet_leader_is_not() -> None:
     one.cannot_follow("USE_SNAPSHOT")
     one.part_taken(2 * STALLED_S)
     assert not one.is_stalled(3 * STALLED_S - 1)
+
+
+def test_it_says_what_it_is_about_and_why() -> None:
+    one = tail()
+    assert (one.does, one.trouble, one.backoff_s) == (Does.FOLLOWS, "", 0.0)
+    one.failed("refused")
+    assert (one.does, one.trouble) == (Does.BACKS_OFF, "refused")
+    assert one.backoff_s > 0
+    one.cannot_follow("USE_SNAPSHOT")
+    one.heard(6, 6, 1.0)
+    assert (one.does, one.trouble, one.backoff_s) == (Does.TAKES_SNAPSHOT, "", 0.0)
+
+
+def test_a_leader_that_only_repeats_itself_is_no_progress() -> None:
+    one = tail()
+    one.heard(6, 9, 0.0)
+    one.heard(6, 9, STALLED_S)
+    assert one.is_stalled(STALLED_S)
+    one.heard(7, 9, STALLED_S)
+    assert not one.is_stalled(STALLED_S)
+    one.heard(9, 9, STALLED_S)
+    one.heard(9, 9, 2 * STALLED_S)
+    assert not one.is_stalled(2 * STALLED_S)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.unit.tui.clusters import NODES, degraded, healthy, leaderless
-from tools.admin.diagnosis import RULES, Code, Severity, diagnose
+from tests.unit.tui.clusters import NODES, NOW, copied, copying, degraded, healthy, leaderless
+from tools.admin.diagnosis import COPY_BEHIND_S, REPORT_OLD_S, RULES, Code, Severity, diagnose
 from tools.admin.snapshot import make_shard
 
 if TYPE_CHECKING:
@@ -92,6 +92,34 @@ def test_what_a_replica_shows(changes: dict[str, Any], code: Code, subject: str)
 )
 def test_what_is_within_bounds_or_unknown_is_not_wrong(changes: dict[str, Any]) -> None:
     assert diagnose(with_replica(**changes)) == []
+
+
+def test_a_follower_cluster_that_is_level_has_nothing_wrong() -> None:
+    assert codes(copying(copied("default"), copied("users", 3, COPY_BEHIND_S))) == set()
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "code", "subject"),
+    [
+        (copying(copied("default", 9, 40.0, stalled=True)), Code.COPY_STALLED, "n2/replicator"),
+        (copying(copied("default", 9, COPY_BEHIND_S + 1)), Code.COPY_BEHIND, "n2/replicator"),
+        (copying(trouble="UNAVAILABLE: no route"), Code.LEADER_CLUSTER_UNKNOWN, "n2/replicator"),
+        (copying(refused={"t": "taken"}), Code.TABLE_NOT_COPIED, "n2/replicator"),
+        (copying(at_s=NOW - REPORT_OLD_S - 1), Code.NOBODY_REPLICATES, "replicator"),
+    ],
+)
+def test_what_a_follower_cluster_shows(snapshot: Snapshot, code: Code, subject: str) -> None:
+    assert codes(snapshot) == {(code, subject)}
+
+
+def test_a_follower_cluster_in_which_nobody_has_ever_replicated() -> None:
+    whole = copying()
+    assert whole.replication is not None
+    never = replace(whole, replication=replace(whole.replication, report=None))
+    assert codes(never) == {(Code.NOBODY_REPLICATES, "replicator")}
+    assert never.replication is not None
+    unknown = replace(never, replication=replace(never.replication, answered=False))
+    assert codes(unknown) == set()
 
 
 def test_remedies_name_the_subject_and_the_file() -> None:

@@ -4,13 +4,14 @@ to one, who counts what he is asked to do."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from config.process.names import ProcessName
+from coordinator.replication.report import CopyReport, Report
 from tools.admin.attachment import NotDone
 from tools.admin.etcd_client import Refused
 from tools.admin.keys import KeyPage, KeyRow
-from tools.admin.snapshot import Node, Process, Replica, Snapshot, Table, make_shard
+from tools.admin.snapshot import Node, Process, Replica, Replication, Snapshot, Table, make_shard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +57,19 @@ def healthy(*, shards: int = 4, seconds: float = 0.0) -> Snapshot:
             for shard in range(1, shards + 1)
         ],
     )
+
+
+def copying(*copies: CopyReport, at_s: float = NOW, **said: Any) -> Snapshot:
+    """Healthy, and follows another cluster, of which n2 says this."""
+    report = Report.of("n2", at_s, copies, **said)
+    replication = Replication(leader="cluster harbour at h:1", report=report, answered=True)
+    return replace(healthy(), replication=replication)
+
+
+def copied(name: str, behind: int = 0, lag_s: float = 0.0, **also: Any) -> CopyReport:
+    """A copy that follows."""
+    words: dict[str, Any] = {"does": "follows", "stalled": False, "trouble": "", "backoff_s": 0.0} | also
+    return CopyReport(name=name, revision=100, lag_revisions=behind, lag_s=lag_s, **words)
 
 
 def _replica(shard: int, node: str, seconds: float) -> Replica:

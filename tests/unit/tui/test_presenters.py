@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from config.process.names import ProcessName
-from tests.unit.tui.clusters import NODES, NOW, degraded, healthy, leaderless
+from tests.unit.tui.clusters import NODES, NOW, copied, copying, degraded, healthy, leaderless
 from tools.admin.snapshot import Replica, make_shard
 from tools.tui import units
 from tools.tui.frame import frame
@@ -276,3 +276,14 @@ def test_an_unknown_process_of_a_replica_is_no_error() -> None:
     assert (row.process, row.opens) == (None, None)
     assert processes(scene(bare), "").rows == []
     assert ProcessName.replica("n1", 1) not in {row.process for row in replicas(scene(bare), "").rows}
+
+
+def test_tables_of_a_follower_cluster_say_how_far_behind_they_are() -> None:
+    snapshot = copying(copied("default", 7, 1.25), copied("users", 9, 50.0, stalled=True))
+    page = tables(scene(snapshot))
+    default = told(page, "default")
+    assert (default["BEHIND"].text, default["LAG"].text, default["COPY"].text) == ("7", "1.2s", "follows")
+    users = told(page, "users")
+    assert (users["COPY"].text, users["COPY"].style) == ("X stalled", BAD)
+    assert told(page, "events")["LAG"].text == "-"
+    assert "LAG" not in {column.title for column in tables(scene(healthy())).columns}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tools.tui import units
-from tools.tui.page import BAD, DIM, GOOD, LEAD, Cell, Column, Page, Row
+from tools.tui.page import BAD, DIM, GOOD, LEAD, WARN, Cell, Column, Page, Row
 from tools.tui.place import Place, View
 from tools.tui.views import cells
 
@@ -28,11 +28,19 @@ COLUMNS: Final = (
 )
 
 
+COPY_COLUMNS: Final = (
+    Column("BEHIND", is_number=True),
+    Column("LAG", is_number=True),
+    Column("COPY", rank=2),
+)
+"""In a cluster that follows another one."""
+
+
 def tables(scene: Scene) -> Page:
     """Of the cluster, without boathouse's own."""
-    return Page(
-        "tables", COLUMNS, [_row(scene, table) for table in scene.snapshot.tables], "no table is known yet"
-    )
+    columns = COLUMNS if scene.snapshot.replication is None else (*COLUMNS, *COPY_COLUMNS)
+    rows = [_row(scene, table) for table in scene.snapshot.tables]
+    return Page("tables", columns, rows, "no table is known yet")
 
 
 def _row(scene: Scene, table: Table) -> Row:
@@ -51,7 +59,25 @@ def _row(scene: Scene, table: Table) -> Row:
             Cell(table.history or "-", DIM),
             cells.rate(scene.trend.now.revisions.get(table.name)),
             Cell(units.sparkline(list(points), SPARK_WIDTH), GOOD),
+            *_copy_cells(scene, table),
         ),
         opens=Place(View.KEYS, table.name),
         findings=scene.about(f"shard-{table.shard}"),
     )
+
+
+def _copy_cells(scene: Scene, table: Table) -> tuple[Cell, ...]:
+    replication = scene.snapshot.replication
+    if replication is None:
+        return ()
+    copy = replication.copies.get(table.name)
+    if copy is None:
+        return Cell("-", DIM, sort=-1.0), Cell("-", DIM, sort=-1.0), Cell("", DIM)
+    if copy.stalled:
+        return cells.number(copy.lag_revisions), _lag(copy.lag_s, BAD), Cell("X stalled", BAD)
+    style = WARN if copy.backoff_s or copy.lag_s else GOOD
+    return cells.number(copy.lag_revisions), _lag(copy.lag_s, style), Cell(copy.does, style)
+
+
+def _lag(lag_s: float, style: str) -> Cell:
+    return Cell(f"{lag_s:.1f}s", style, sort=lag_s)
