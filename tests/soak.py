@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 FOLDERS = [
     "tests/property",
     "tests/history",
+    "tests/simulation/test_following.py",
+    "tests/integration/test_replication.py",
     "tests/integration/test_crash_matrix.py",
     "tests/integration/test_random_faults.py",
 ]

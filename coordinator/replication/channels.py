@@ -17,10 +17,11 @@ from config.changed_files import ChangedFiles
 from config.checks import host_of, is_loopback
 from config.tls_files import TlsUnusable, check_usable
 from config.token_files import BadTokenFile, read_tokens
+from coordinator.replication.leader import LeaderFailed
 from coordinator.replication.token_key import TOKEN_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from config.models import FollowsConfig
 
@@ -75,6 +76,33 @@ class LeaderChannels:
         """A call over it came to nothing: the next one is used, unless another call has found that out already."""
         if self._channels[self._at] is channel:
             self._at = (self._at + 1) % len(self._channels)
+
+    async def unary(self, path: str, request: bytes, timeout_s: float) -> bytes:
+        """See leader.Calls."""
+        channel = self.current()
+        try:
+            answer: bytes = await channel.unary_unary(path)(
+                request, timeout=timeout_s, metadata=self._metadata
+            )
+        except grpc.aio.AioRpcError as error:
+            raise self._failure(channel, error) from None
+        return answer
+
+    async def stream(self, path: str, request: bytes, timeout_s: float | None) -> AsyncGenerator[bytes]:
+        """See leader.Calls."""
+        channel = self.current()
+        call = channel.unary_stream(path)(request, timeout=timeout_s, metadata=self._metadata)
+        try:
+            async for answer in call:
+                yield answer
+        except grpc.aio.AioRpcError as error:
+            raise self._failure(channel, error) from None
+        finally:
+            call.cancel()
+
+    def _failure(self, channel: Any, error: grpc.aio.AioRpcError) -> LeaderFailed:
+        self.failed(channel)
+        return LeaderFailed(error.code().name, error.details() or "")
 
     def _renew(self) -> None:
         try:

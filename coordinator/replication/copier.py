@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Protocol, assert_never
 
 import structlog
 
@@ -16,22 +15,32 @@ from proto.internal import frames_pb2 as frames
 from proto.regatta import replication_pb2 as replication
 
 if TYPE_CHECKING:
+    from coordinator.replication.copies import Copies
     from coordinator.replication.leader import Leader
-    from coordinator.replication.local import LocalCluster
     from proto.catalog import TableEntry
 
 log = structlog.get_logger()
 
 
+class Clock(Protocol):
+    """Time as it passes where this runs."""
+
+    def time(self) -> float:
+        """In seconds, from any beginning."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after so long."""
+
+
 class Copier:
     """One copy. run() ends only by being cancelled, or by a bug."""
 
-    def __init__(self, copy: TableEntry, leader: Leader, local: LocalCluster, rng: Rng) -> None:
+    def __init__(self, copy: TableEntry, leader: Leader, copies: Copies, rng: Rng, clock: Clock) -> None:
         self._copy = copy
         self._leader = leader
-        self._local = local
-        self._loop = asyncio.get_running_loop()
-        self.tail = Tail(rng, self._loop.time())
+        self._copies = copies
+        self._clock = clock
+        self.tail = Tail(rng, clock.time())
         self._compacted = 0
 
     async def run(self) -> None:
@@ -45,7 +54,7 @@ class Copier:
                     case TakeSnapshot():
                         await self._take_snapshot(step.why)
                     case Wait():
-                        await asyncio.sleep(step.seconds)
+                        await self._clock.sleep(step.seconds)
                     case _:
                         assert_never(step)
             except errors.Diverged as error:
@@ -82,7 +91,7 @@ class Copier:
     async def _follow(self) -> None:
         """One stream of changes, from where the copy ends."""
         tail, copy = self.tail, self._copy
-        status = await self._local.status(copy)
+        status = await self._copies.status(copy)
         tail.stands(status.revision)
         self._compacted = max(0, status.compacted_revision)
         stream = self._leader.replicate(copy.name, copy.origin, status.revision + 1)
@@ -97,13 +106,13 @@ class Copier:
     async def _take(self, message: replication.ReplicateResponse, began: frames.TableStatus) -> None:
         changes = frames.TableChanges.FromString(message.changes)
         if changes.through > self.tail.revision or changes.compacted > self._compacted:
-            revision = await self._local.apply(self._copy, message.changes)
+            revision = await self._copies.apply(self._copy, message.changes)
             self._compacted = changes.compacted
         else:
             revision = self.tail.revision
             if revision == began.revision == changes.through and changes.HasField("checksum"):
                 _check_same(began, changes)
-        self.tail.heard(revision, message.leader_index, self._loop.time())
+        self.tail.heard(revision, message.leader_index, self._clock.time())
 
     async def _take_snapshot(self, why: str) -> None:
         """All parts of one snapshot; the last one puts it in place."""
@@ -115,9 +124,9 @@ class Copier:
         stream = self._leader.snapshot(copy.name, copy.origin)
         async with aclosing(stream):
             async for chunk in stream:
-                revision = await self._local.take_part(copy, chunk.pairs)
-                self.tail.part_taken(self._loop.time())
-        self.tail.replaced(revision, self._loop.time())
+                revision = await self._copies.take_part(copy, chunk.pairs)
+                self.tail.part_taken(self._clock.time())
+        self.tail.replaced(revision, self._clock.time())
         log.info("a copy was replaced by a snapshot", table=copy.name, revision=revision)
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
-
-import grpc.aio
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from proto.regatta import replication_pb2 as replication
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    from coordinator.replication.channels import LeaderChannels
     from proto import errors
 
 VERSION: Final = 1
@@ -34,25 +32,26 @@ def reason_of(error: errors.BoathouseError | LeaderFailed) -> str:
     return str(error) if isinstance(error, LeaderFailed) else f"{type(error).__name__}: {error.detail}"
 
 
-class Leader:
-    """Calls replication.v1, over any of its coordinators."""
+class Calls(Protocol):
+    """Calls to whichever of its coordinators can be reached. Both raise LeaderFailed."""
 
-    def __init__(self, channels: LeaderChannels) -> None:
-        self._channels = channels
+    async def unary(self, path: str, request: bytes, timeout_s: float) -> bytes:
+        """The one answer."""
+
+    def stream(self, path: str, request: bytes, timeout_s: float | None) -> AsyncGenerator[bytes]:
+        """All answers; closing it ends the call."""
+
+
+class Leader:
+    """Calls replication.v1."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
 
     async def metadata(self) -> replication.MetadataResponse:
         """Its name and all its tables. Raises LeaderFailed."""
-        channel = self._channels.current()
-        get = channel.unary_unary(
-            "/replication.v1.Metadata/Get", response_deserializer=replication.MetadataResponse.FromString
-        )
-        try:
-            response: replication.MetadataResponse = await get(
-                b"", timeout=METADATA_S, metadata=self._channels.metadata
-            )
-        except grpc.aio.AioRpcError as error:
-            raise self._failed(channel, error) from None
-        return response
+        answer = await self._calls.unary("/replication.v1.Metadata/Get", b"", METADATA_S)
+        return replication.MetadataResponse.FromString(answer)
 
     def replicate(
         self, table: str, table_id: int, first: int
@@ -81,20 +80,9 @@ class Leader:
     async def _stream(
         self, path: str, request: bytes, parse: Callable[[bytes], Any], timeout_s: float | None
     ) -> AsyncGenerator[Any]:
-        channel = self._channels.current()
-        method = channel.unary_stream(path, response_deserializer=parse)
-        call = method(request, timeout=timeout_s, metadata=self._channels.metadata)
-        try:
-            async for message in call:
-                yield message
-        except grpc.aio.AioRpcError as error:
-            raise self._failed(channel, error) from None
-        finally:
-            call.cancel()
-
-    def _failed(self, channel: Any, error: grpc.aio.AioRpcError) -> LeaderFailed:
-        self._channels.failed(channel)
-        return LeaderFailed(error.code().name, error.details() or "")
+        async with aclosing(self._calls.stream(path, request, timeout_s)) as answers:
+            async for answer in answers:
+                yield parse(answer)
 
 
 def _boathouse(table_id: int) -> replication.Boathouse:

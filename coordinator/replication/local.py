@@ -1,4 +1,4 @@
-"""The follower cluster itself, as its replicator works on it: copies in their shards, the catalog, the lease row."""
+"""The follower cluster itself, as its replicator works on it: its catalog and the lease row; copies.py has the rest."""
 
 from __future__ import annotations
 
@@ -13,26 +13,23 @@ from config.topology import FileTopology
 from coordinator.catalog.cache import Catalog
 from coordinator.catalog.changes import TableChanges
 from coordinator.catalog.tables import Tables
+from coordinator.replication.copies import WRITE_S, Copies, Shards
 from coordinator.replication.report import LEASE_KEY
 from coordinator.shards.bounds import AnswerBudget, Bounds
 from coordinator.shards.driver import Driver
 from coordinator.shards.replica_status import ReplicaStatuses
 from coordinator.shards.request_ids import RequestIds
-from coordinator.shards.router import LEADER, Call
 from proto import catalog
 from proto.etcd import rpc_pb2 as etcd
 from proto.ids import NodeId
 from proto.internal import frames_pb2 as frames
 from proto.methods import Access
-from proto.varint import varint
 
 if TYPE_CHECKING:
     from config import ClusterConfig, NodeConfig
     from coordinator.catalog.tables import Contents
     from proto.catalog import TableEntry
 
-READ_S: Final = 5.0
-WRITE_S: Final = 10.0
 LEASE_S: Final = 1.0
 """For a look at the lease row, and for a try to write it."""
 
@@ -72,6 +69,8 @@ class LocalCluster:
         )
         self._catalog = Catalog(tables, promised=())
         self._changes = TableChanges(self._catalog, tables)
+        self._shards = Shards(self._driver, self._ids)
+        self.copies = Copies(self._shards)
 
     def close(self) -> None:
         """End all calls, and let go of everything."""
@@ -96,38 +95,18 @@ class LocalCluster:
 
         await self._changes.delete(name, is_ours)
 
-    async def status(self, copy: TableEntry) -> frames.TableStatus:
-        """Where a copy stands, by a linearizable read."""
-        reply = await self._ask(Access.READ, frames.TABLE_STATUS, copy, b"", READ_S)
-        return frames.TableStatus.FromString(reply.body)
-
-    async def apply(self, copy: TableEntry, changes: bytes) -> int:
-        """Have the copy's shard apply a frames.TableChanges, encoded as the leader cluster sent it; the revision at
-        which the copy stands then. Raises ReplicationRefused, and what a write may."""
-        reply = await self._ask(
-            Access.WRITE, frames.REPLICATE_CHANGES, copy, _beside_origin(copy, changes), WRITE_S
-        )
-        return reply.revision
-
-    async def take_part(self, copy: TableEntry, part: bytes) -> int:
-        """As apply(), of a part of a snapshot: a frames.TablePairs, encoded."""
-        reply = await self._ask(
-            Access.WRITE, frames.REPLICATE_SNAPSHOT, copy, _beside_origin(copy, part), WRITE_S
-        )
-        return reply.revision
-
     # ---- the lease row ----------------------------------------------------------------------------------------------
 
     async def make_lease_table(self) -> None:
         """No harm if it is there."""
         table = catalog.REPLICATION
         spec = frames.TableSpec(id=table.id, name=table.name, history=table.history)
-        await self._ask(Access.WRITE, frames.TABLE_CREATE, table, spec.SerializeToString(), WRITE_S)
+        await self._shards.ask(Access.WRITE, frames.TABLE_CREATE, table, spec.SerializeToString(), WRITE_S)
 
     async def read_lease(self) -> LeaseRow:
         """As it is now. Raises what a linearizable read may."""
         body = etcd.RangeRequest(key=LEASE_KEY).SerializeToString()
-        reply = await self._ask(Access.READ, frames.ETCD_RANGE, catalog.REPLICATION, body, LEASE_S)
+        reply = await self._shards.ask(Access.READ, frames.ETCD_RANGE, catalog.REPLICATION, body, LEASE_S)
         for row in etcd.RangeResponse.FromString(reply.body).kvs:
             return LeaseRow(row.value, row.mod_revision)
         return LeaseRow(b"", 0)
@@ -139,28 +118,5 @@ class LocalCluster:
         txn.compare.add(key=LEASE_KEY, target=etcd.Compare.MOD, mod_revision=seen)
         txn.success.add().request_put.CopyFrom(etcd.PutRequest(key=LEASE_KEY, value=value))
         body = txn.SerializeToString()
-        reply = await self._ask(Access.WRITE, frames.ETCD_TXN, catalog.REPLICATION, body, LEASE_S)
+        reply = await self._shards.ask(Access.WRITE, frames.ETCD_TXN, catalog.REPLICATION, body, LEASE_S)
         return reply.revision if etcd.TxnResponse.FromString(reply.body).succeeded else 0
-
-    async def _ask(
-        self, access: Access, method: frames.Method.ValueType, table: TableEntry, body: bytes, time_s: float
-    ) -> frames.Reply:
-        writes = access is Access.WRITE
-        return await self._driver.ask(
-            Call(
-                table.shard,
-                LEADER,
-                access,
-                method,
-                table.id,
-                body,
-                deadline=self._driver.time() + time_s,
-                request_id=self._ids.draw() if writes else b"",
-                linearizable=not writes,
-            )
-        )
-
-
-def _beside_origin(copy: TableEntry, message: bytes) -> bytes:
-    """A ReplicatedChanges or ReplicatedPairs around a message that is encoded already, and may be large."""
-    return b"".join((b"\x08", varint(copy.origin), b"\x12", varint(len(message)), message))

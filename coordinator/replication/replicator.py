@@ -35,6 +35,16 @@ ALARM_S: Final = 30.0
 log = structlog.get_logger()
 
 
+class _LoopClock:
+    """The event loop's."""
+
+    def time(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
 class Replicator:
     """Must be made on the running event loop."""
 
@@ -171,7 +181,7 @@ class Replicator:
     def _start_copiers(self, copies: Sequence[TableEntry]) -> None:
         for copy in copies:
             if copy not in self._copiers:
-                copier = Copier(copy, self._leader, self._local, self._rng)
+                copier = Copier(copy, self._leader, self._local.copies, self._rng, _LoopClock())
                 self._copiers[copy] = (copier, asyncio.create_task(copier.run()))
 
     async def _stop_copiers(self, copies: Sequence[TableEntry]) -> None:

@@ -4,7 +4,6 @@ Nothing is kept for anybody who copies: each question says from where on, and an
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
 from coordinator.auth.credentials import SYSTEM
@@ -83,4 +82,4 @@ class TableSource:
 
     def time(self) -> float:
         """The clock of deadlines."""
-        return asyncio.get_running_loop().time()
+        return self._driver.time()

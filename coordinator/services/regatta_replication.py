@@ -6,6 +6,7 @@ then waits for what is to come, for STREAM_S, and asks again. Everybody else get
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 import cramjam
@@ -143,20 +144,22 @@ class RegattaReplication:
             raise errors.SnapshotUnavailable(f"'{name}': table not found") from None
         await self._check_root(call, table)
         if request.HasField("boathouse"):
-            async for part in self._source.pairs(table, peer=call.peer):
-                await call.send(replication.SnapshotChunk(pairs=part).SerializeToString())
+            async with aclosing(self._source.pairs(table, peer=call.peer)) as parts:
+                async for part in parts:
+                    await call.send(replication.SnapshotChunk(pairs=part).SerializeToString())
         else:
             await self._stream_records(call, table, request.table)
 
     async def _stream_records(self, call: Call, table: TableEntry, name: bytes) -> None:
         compressor = cramjam.snappy.Compressor()
-        async for part in self._source.pairs(table, peer=call.peer):
-            told = frames.TablePairs.FromString(part)
-            compressor.compress(regatta_form.records(name, told))
-            data = bytes(compressor.finish() if told.last else compressor.flush())
-            for start in range(0, len(data), CHUNK_BYTES_MAX):
-                piece = data[start : start + CHUNK_BYTES_MAX]
-                await call.send(replication.SnapshotChunk(data=piece, len=len(piece)).SerializeToString())
+        async with aclosing(self._source.pairs(table, peer=call.peer)) as parts:
+            async for part in parts:
+                told = frames.TablePairs.FromString(part)
+                compressor.compress(regatta_form.records(name, told))
+                data = bytes(compressor.finish() if told.last else compressor.flush())
+                for start in range(0, len(data), CHUNK_BYTES_MAX):
+                    piece = data[start : start + CHUNK_BYTES_MAX]
+                    await call.send(replication.SnapshotChunk(data=piece, len=len(piece)).SerializeToString())
 
 
 class _Batch:

@@ -26,12 +26,12 @@ from shardworker.raft import EntryKind, LogIndex, MessageKind, Role
 from tests.simulation.violation import Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from shardworker.machine import Result
     from shardworker.raft import Entry, Membership, Raft, Ready
     from tests.simulation.host import Host
-    from tests.simulation.process import Process
+    from tests.simulation.process import Process, State
 
 _Fingerprint = tuple[int, int, int]
 """Term of the entry before, kind, checksum of the data."""
@@ -61,6 +61,8 @@ class Checkers:
         self.memberships: list[Membership] = []
         """Every membership that was ever in force."""
         self.checks = 0
+        self.reached: Callable[[Process, State], None] = lambda _process, _state: None
+        """Told of everything that a command has made of a table, once it is durable."""
 
     # ---- a step of the core -------------------------------------------------------------------------------------
 
@@ -78,6 +80,8 @@ class Checkers:
         for request_id, revision in process.effects:
             self._check_effect(process, request_id, revision)
         process.effects.clear()
+        for state in process.states:
+            self.reached(process, state)
         self._note_promises(host, core, ready)
 
     def _check_log_matching(self, core: Raft, entries: Iterable[Entry]) -> None:
@@ -167,7 +171,12 @@ class Checkers:
             revision = revisions.get(command.table_id, 0)
             if result.revision <= revision:
                 continue
+            if command.method == frames.REPLICATE_SNAPSHOT:
+                revisions[command.table_id] = result.revision
+                continue
             steps = 1
+            if command.method == frames.REPLICATE_CHANGES:
+                steps = len(frames.ReplicatedChanges.FromString(command.body).changes.revisions)
             if command.method == frames.LEASE_EXPIRE:
                 steps = len(frames.ExpiredLeases.FromString(command.body).leases)
             if result.revision > revision + steps and command.table_id in before:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from coordinator.shards.router import Call, Outgoing, Replica
+    from coordinator.shards.routing import ShardRoutes
     from proto import errors
     from proto.internal import frames_pb2 as frames
     from tests.simulation.cluster import Cluster
@@ -94,6 +95,20 @@ class Coordinator:
         call.waiter = Asked(call, sent, ended)
         self._router.submit(call, self.now_s())
         self._turn()
+
+    def cancel(self, call: Call) -> None:
+        """Nobody waits for it any more."""
+        self._router.cancel(call)
+        self._turn()
+
+    def close_cursor(self, shard: ShardId, node: NodeId, cursor: int) -> None:
+        """Nobody will read on."""
+        self._router.close_cursor(shard, node, cursor)
+        self._turn()
+
+    def routes(self, shard: ShardId) -> ShardRoutes:
+        """What is known about the shard's replicas."""
+        return self._router.routes(shard)
 
     # ---- what driver.py does ----------------------------------------------------------------------------------------
 

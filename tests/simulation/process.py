@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import apsw
 
@@ -22,7 +22,8 @@ from tests.simulation.world import MS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from shardworker.machine import Result, StateMachine
+    from shardworker.machine import Parsed, Result, StateMachine
+    from shardworker.machine.writer import Writer
     from shardworker.raft import Raft, Ready
     from shardworker.store import CrashPoint
     from tests.simulation.checkers import Checkers
@@ -140,12 +141,21 @@ def _watched_raft(base: type[Raft], process: Process, checkers: Checkers) -> typ
             if durable:
                 checkers.advanced(process, self, replace(ready, committed=ready.committed[:applied]))
             process.effects.clear()
+            process.states.clear()
 
     return WatchedRaft
 
 
 def _watched_machine(base: type[StateMachine], process: Process, checkers: Checkers) -> type[StateMachine]:
     class WatchedMachine(base):  # type: ignore[valid-type,misc]
+        def _run(self, index: int, request: Parsed, writers: dict[int, Writer]) -> Result:
+            result: Result = super()._run(index, request, writers)
+            table = self.tables.get(request.table_id)
+            if table is not None:
+                state = State(table.id, self.origin_of(table.id), table.revision, table.checksum)
+                process.states.append(state)
+            return result
+
         def apply(self, index: int, batch: frames.CommandBatch) -> list[Result]:
             before = {table.id: table.revision for table in self.table_status()}
             leases = set(self.leases.of_table(TABLE_ID))
@@ -156,6 +166,15 @@ def _watched_machine(base: type[StateMachine], process: Process, checkers: Check
             return results
 
     return WatchedMachine
+
+
+class State(NamedTuple):
+    """What a command has made of a table."""
+
+    table_id: int
+    origin: int
+    revision: int
+    checksum: int
 
 
 class Process:
@@ -171,6 +190,8 @@ class Process:
         self.led_term = -1
         self.effects: list[tuple[bytes, int]] = []
         """Request ids that took effect in the open turn, and their revisions."""
+        self.states: list[State] = []
+        """That the open turn's commands came to."""
         self._socket = _Socket()
         self._wake_us: int | None = None
         self._checkers = cluster.checkers

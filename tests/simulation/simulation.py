@@ -79,12 +79,12 @@ def run(
 ) -> Finding:
     """Simulate. A violation is part of the outcome, not raised. birth: arranges something before any process has
     taken its first step, while there is no shard yet."""
-    with _silence():
+    with silence():
         return _run(plan, build, write, scenario, birth)
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """The replicas' log lines cost more than the replicas; the trace says the same and more."""
     before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
@@ -108,7 +108,7 @@ def _run(
     violation: Violation | None = None
     operations = 0
     try:
-        _Simulation(cluster).run(scenario, birth)
+        Simulation(cluster).run(scenario, birth)
         operations = len(cluster.recorder.operations)
     except Violation as caught:
         violation = caught
@@ -133,7 +133,7 @@ def run_seed(seed: int, without: frozenset[str] = frozenset(), build: Build = PR
     return run(draw(seed).without(without), build)
 
 
-class _Simulation:
+class Simulation:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._world = cluster.world
@@ -144,7 +144,7 @@ class _Simulation:
             host.start()
         if birth is not None:
             birth(cluster)
-        self._create_table()
+        self.create_table()
         faults = Faults(cluster)
         for client in cluster.clients:
             client.start()
@@ -157,13 +157,14 @@ class _Simulation:
         world.note("heal")
         core = heal(cluster)
         if core:
-            self._check_liveness(core)
-            self._check_states(core)
+            self.check_liveness(core)
+            self.check_bounds()
+            self.check_states(core)
         else:
             cluster.count("no quorum left")
-        self._check_history(complete=bool(core))
+        self.check_history(complete=bool(core))
 
-    def _create_table(self) -> None:
+    def create_table(self) -> None:
         created: list[bool] = []
         self._cluster.clients[0].create_table(lambda: created.append(True))
         self._wait(20 * SECOND, lambda: bool(created), "no table was created before the first fault")
@@ -178,7 +179,7 @@ class _Simulation:
 
     # ---- liveness -----------------------------------------------------------------------------------------------
 
-    def _check_liveness(self, core: list[Host]) -> None:
+    def check_liveness(self, core: list[Host]) -> None:
         """Every client is served, then the clients stop and the members among the healed hosts agree."""
         clients = self._cluster.clients
         goals = [(client, client.completed + SERVED_MIN, client.written + SERVED_MIN) for client in clients]
@@ -197,6 +198,9 @@ class _Simulation:
         self._wait(CONVERGE_US_MAX, lambda: self._no_lease_is_left(core), "a lease does not end")
         self._wait(CONVERGE_US_MAX, lambda: self._converged(core), "the healed replicas do not converge")
         self._check_watchers(core)
+
+    def check_bounds(self) -> None:
+        """Calls that have ended take no room any more; all have."""
         for coordinator in self._cluster.coordinators:
             if coordinator.bounds.calls or coordinator.bounds.size_bytes:
                 raise Violation("bounds", f"{coordinator.address} counts calls that have ended")
@@ -238,7 +242,7 @@ class _Simulation:
 
     # ---- states -------------------------------------------------------------------------------------------------
 
-    def _check_states(self, core: list[Host]) -> None:
+    def check_states(self, core: list[Host]) -> None:
         """What the replicas hold is equal, row by row, sound, and has all that was ever applied."""
         processes = self._members(core)
         newest = max(self._cluster.checkers.committed, default=0)
@@ -301,7 +305,7 @@ class _Simulation:
 
     # ---- history ------------------------------------------------------------------------------------------------
 
-    def _check_history(self, *, complete: bool) -> None:
+    def check_history(self, *, complete: bool) -> None:
         history = self._cluster.recorder.history()
         if complete:
             self._add_final_reads(history)

@@ -1,0 +1,26 @@
+"""A leader and a follower cluster through faults of all kinds, on both sides and between them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+from tests.simulation.pair import draw, failure, run_pair
+
+SEEDS = 8
+START = int(os.environ.get("BOATHOUSE_SEED", "0")) * SEEDS
+
+
+def test_copies_are_what_their_origins_are_in_every_seed() -> None:
+    counts: Counter[str] = Counter()
+    for seed in range(START, START + SEEDS):
+        finding = run_pair(draw(seed))
+        assert finding.violation is None, failure(finding)
+        counts += finding.counts
+    for happened in ("way cut", "replicator killed", "kill", "table made", "copy replaced", "compared"):
+        assert counts[happened], f"no {happened} in {SEEDS} seeds"
+
+
+def test_a_seed_always_does_the_same() -> None:
+    first, second = (run_pair(draw(START + 3)) for _ in range(2))
+    assert first.digest == second.digest
