@@ -15,7 +15,7 @@ class Change(NamedTuple):
     pair: bytes | None
     """As it is stored: a KeyValue behind the tag and length of field 2. None = deleted."""
     prev: bytes | None
-    """The pair before, likewise; None if there was none, or it was compacted away."""
+    """The pair of the revision before, likewise; None if there was none, or it was compacted away."""
 
 
 class Revised(NamedTuple):

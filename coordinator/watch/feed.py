@@ -75,8 +75,19 @@ def part_of(told: frames.TableChanges) -> Part:
     """What a replica told. Raises HistoryGone."""
     if told.floor:
         raise HistoryGone(told.floor)
-    revised = [
-        Revised(each.revision, [Change(key.key, key.kv or None, key.prev or None) for key in each.keys])
-        for each in told.revisions
-    ]
+    revised = [Revised(each.revision, _changes(each)) for each in told.revisions]
     return Part(told.first, told.through, revised, told.prev, told.auth_version)
+
+
+def _changes(told: frames.RevisionChanges) -> list[Change]:
+    changes = [Change(key.key, key.kv or None, key.prev or None) for key in told.keys]
+    if len(changes) == 1:
+        return changes
+    # What a transaction changes twice has twice the same pair before, as in etcd: the one that readers could see. But a
+    # put that makes a key anew has none.
+    before: dict[bytes, bytes | None] = {}
+    for change in changes:
+        before.setdefault(change.key, change.prev)
+    if len(before) == len(changes):
+        return changes
+    return [change._replace(prev=change.prev and before[change.key]) for change in changes]
