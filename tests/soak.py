@@ -1,10 +1,10 @@
 """Long randomised runs: `python -m tests.soak --seconds 1800` (make soak SECONDS=1800).
 
 Most of the time goes to simulations with seeds never used before, in a few processes at once. The rest goes to rounds:
-a round is one pytest run of the other randomised tests, real clusters under random faults among them, with a fresh seed
-that Hypothesis takes by option and the tests' own programs from BOATHOUSE_SEED. The first round that fails ends the
-soak and leaves the one command that replays it; a simulation that fails leaves its own. What all of it came to is
-written into RELIABILITY.md.
+a round is one pytest run of the other randomised tests (real clusters under random faults, and programs that real etcd
+has to answer alike, among them), with a fresh seed that Hypothesis takes by option and the tests' own programs from
+BOATHOUSE_SEED. The first round that fails ends the soak and leaves the one command that replays it; a simulation that
+fails leaves its own. What all of it came to is written into RELIABILITY.md.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ FOLDERS = [
     "tests/integration/test_replication.py",
     "tests/integration/test_crash_matrix.py",
     "tests/integration/test_random_faults.py",
+    "tests/conformance/test_differential.py",
+    "tests/conformance/test_watch_differential.py",
+    "tests/conformance/test_auth_differential.py",
 ]
 TEST_TIMEOUT_S = 3600  # of one test: fresh examples are many more than the fixed ones
 

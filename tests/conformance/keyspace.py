@@ -7,7 +7,7 @@ ORIGIN + 1 for the first change after it. Numbers below ORIGIN / 2 (zero, negati
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 
 import grpc
 from google.protobuf import text_format
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from google.protobuf.message import Message
+
+M = TypeVar("M", bound="Message")
 
 ORIGIN: Final = 1_000_000
 """The base revision, in relative numbers. Far above what a program adds, far below what a shifted bound
@@ -34,6 +36,8 @@ REVISIONS: Final = {
     "min_create_revision",
     "max_create_revision",
     "rev",
+    "start_revision",
+    "compact_revision",
 }
 CALL_TIMEOUT_S: Final = 15.0
 
@@ -47,13 +51,36 @@ METHODS: Final[dict[type[Message], tuple[str, type[Message]]]] = {
     etcd.LeaseRevokeRequest: ("/etcdserverpb.Lease/LeaseRevoke", etcd.LeaseRevokeResponse),
     etcd.LeaseTimeToLiveRequest: ("/etcdserverpb.Lease/LeaseTimeToLive", etcd.LeaseTimeToLiveResponse),
     etcd.LeaseLeasesRequest: ("/etcdserverpb.Lease/LeaseLeases", etcd.LeaseLeasesResponse),
+    etcd.AuthEnableRequest: ("/etcdserverpb.Auth/AuthEnable", etcd.AuthEnableResponse),
+    etcd.AuthDisableRequest: ("/etcdserverpb.Auth/AuthDisable", etcd.AuthDisableResponse),
+    etcd.AuthStatusRequest: ("/etcdserverpb.Auth/AuthStatus", etcd.AuthStatusResponse),
+    etcd.AuthenticateRequest: ("/etcdserverpb.Auth/Authenticate", etcd.AuthenticateResponse),
+    etcd.AuthUserAddRequest: ("/etcdserverpb.Auth/UserAdd", etcd.AuthUserAddResponse),
+    etcd.AuthUserGetRequest: ("/etcdserverpb.Auth/UserGet", etcd.AuthUserGetResponse),
+    etcd.AuthUserListRequest: ("/etcdserverpb.Auth/UserList", etcd.AuthUserListResponse),
+    etcd.AuthUserDeleteRequest: ("/etcdserverpb.Auth/UserDelete", etcd.AuthUserDeleteResponse),
+    etcd.AuthUserChangePasswordRequest: (
+        "/etcdserverpb.Auth/UserChangePassword", etcd.AuthUserChangePasswordResponse,
+    ),
+    etcd.AuthUserGrantRoleRequest: ("/etcdserverpb.Auth/UserGrantRole", etcd.AuthUserGrantRoleResponse),
+    etcd.AuthUserRevokeRoleRequest: ("/etcdserverpb.Auth/UserRevokeRole", etcd.AuthUserRevokeRoleResponse),
+    etcd.AuthRoleAddRequest: ("/etcdserverpb.Auth/RoleAdd", etcd.AuthRoleAddResponse),
+    etcd.AuthRoleGetRequest: ("/etcdserverpb.Auth/RoleGet", etcd.AuthRoleGetResponse),
+    etcd.AuthRoleListRequest: ("/etcdserverpb.Auth/RoleList", etcd.AuthRoleListResponse),
+    etcd.AuthRoleDeleteRequest: ("/etcdserverpb.Auth/RoleDelete", etcd.AuthRoleDeleteResponse),
+    etcd.AuthRoleGrantPermissionRequest: (
+        "/etcdserverpb.Auth/RoleGrantPermission", etcd.AuthRoleGrantPermissionResponse,
+    ),
+    etcd.AuthRoleRevokePermissionRequest: (
+        "/etcdserverpb.Auth/RoleRevokePermission", etcd.AuthRoleRevokePermissionResponse,
+    ),
     lock.LockRequest: ("/v3lockpb.Lock/Lock", lock.LockResponse),
     lock.UnlockRequest: ("/v3lockpb.Lock/Unlock", lock.UnlockResponse),
     election.CampaignRequest: ("/v3electionpb.Election/Campaign", election.CampaignResponse),
     election.ProclaimRequest: ("/v3electionpb.Election/Proclaim", election.ProclaimResponse),
     election.LeaderRequest: ("/v3electionpb.Election/Leader", election.LeaderResponse),
     election.ResignRequest: ("/v3electionpb.Election/Resign", election.ResignResponse),
-}
+}  # fmt: skip
 
 EVERYTHING: Final = b"\0"
 
@@ -100,20 +127,29 @@ class Keyspace:
         self.call(etcd.CompactionRequest(revision=revision))
         self.base = revision
 
-    def call(self, request: Message, *, timeout_s: float = CALL_TIMEOUT_S) -> Answer:
-        """Send a request that speaks of relative revisions; the answer does so too."""
-        path, response = METHODS[type(request)]
+    def absolute(self, request: M) -> M:
+        """The request with the revisions of this keyspace."""
         absolute = type(request).FromString(request.SerializeToString())
         self._shift(absolute, out=True)
+        return absolute
+
+    def make_relative(self, message: Message) -> None:
+        """Take the revisions of this keyspace out of a response."""
+        self._shift(message, out=False)
+
+    def call(self, request: Message, *, timeout_s: float = CALL_TIMEOUT_S, token: str = "") -> Answer:
+        """Send a request that speaks of relative revisions; the answer does so too."""
+        path, response = METHODS[type(request)]
+        metadata = (*self.metadata, ("token", token)) if token else self.metadata
         try:
             stub = self.channel.unary_unary(path, None, None)
-            body = stub(absolute.SerializeToString(), timeout=timeout_s, metadata=self.metadata)
+            body = stub(self.absolute(request).SerializeToString(), timeout=timeout_s, metadata=metadata)
         except grpc.RpcError as error:
             call = cast("grpc.Call", error)
             return Answer(call.code().name, call.details() or "")
         message = response.FromString(body)
         message.header.cluster_id = message.header.member_id = message.header.raft_term = 0  # type: ignore[attr-defined]
-        self._shift(message, out=False)
+        self.make_relative(message)
         if isinstance(message, etcd.LeaseTimeToLiveResponse):
             message.keys.sort()  # etcd defines no order
         return Answer("OK", "", message)

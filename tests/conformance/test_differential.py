@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from proto.etcd import rpc_pb2 as etcd
 from tests.conformance.keyspace import EVERYTHING, ORIGIN, Answer, Keyspace
+from tests.conformance.lengths import scaled, seeds
 from tests.conformance.programs import Programmer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STEPS = 60
-SEEDS = range(12)
+SEEDS = seeds(12)
 
 
 def check_same(
@@ -32,7 +33,7 @@ def check_same(
     for number in range(steps):
         request = programmer.request()
         done.append(f"{type(request).__name__} {text_format.MessageToString(request, as_one_line=True)}")
-        wanted, given_ = _without_time(reference.call(request)), _without_time(subject.call(request))
+        wanted, given_ = without_time(reference.call(request)), without_time(subject.call(request))
         if wanted != given_:
             program = "\n".join(done)
             pytest.fail(f"after\n{program}\nthe answer should be\n  {wanted}\nand is\n  {given_}")
@@ -43,7 +44,7 @@ def check_same(
             assert reference.call(everything) == subject.call(everything), "\n".join(done)
 
 
-def _without_time(answer: Answer) -> Answer:
+def without_time(answer: Answer) -> Answer:
     """What is left of a lease, and which of them ends first, goes by when it was asked."""
     if isinstance(answer.message, etcd.LeaseTimeToLiveResponse):
         answer.message.TTL = min(answer.message.TTL, 0)
@@ -114,7 +115,7 @@ def test_a_cluster_answers_as_etcd_through_any_node(
 
 
 @settings(
-    max_examples=40,
+    max_examples=scaled(40),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

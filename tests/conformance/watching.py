@@ -11,6 +11,7 @@ import grpc
 from proto.etcd import rpc_pb2 as etcd
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
     from tests.conformance.keyspace import Keyspace
@@ -22,6 +23,7 @@ class WatchStream:
     """One call of Watch. It ends with the block."""
 
     def __init__(self, keyspace: Keyspace, *metadata: tuple[str, str]) -> None:
+        self.keyspace = keyspace
         self._said: queue.SimpleQueue[etcd.WatchRequest | None] = queue.SimpleQueue()
         self._heard: queue.SimpleQueue[etcd.WatchResponse | grpc.RpcError] = queue.SimpleQueue()
         stub = keyspace.channel.stream_stream(
@@ -46,6 +48,10 @@ class WatchStream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the call."""
         self._call.cancel()  # type: ignore[no-untyped-call]  # missing in grpc-stubs
         self.half_close()
         self._reader.join()
@@ -71,7 +77,15 @@ class WatchStream:
 
     def hear(self, timeout_s: float = HEAR_TIMEOUT_S) -> etcd.WatchResponse:
         """The next response, without what differs between systems. Raises the error that ended the stream."""
-        heard = self._heard.get(timeout=timeout_s)
+        return self._without_ids(self._heard.get(timeout=timeout_s))
+
+    def pending(self) -> Iterator[etcd.WatchResponse]:
+        """What has come and was not heard yet, as hear() gives it."""
+        while not self._heard.empty():
+            yield self._without_ids(self._heard.get())
+
+    @staticmethod
+    def _without_ids(heard: etcd.WatchResponse | grpc.RpcError) -> etcd.WatchResponse:
         if isinstance(heard, grpc.RpcError):
             raise heard
         header = heard.header

@@ -108,6 +108,8 @@ class Etcd:
     folder: Path
     members: int
     certificates: CertificateFiles | None = None
+    options: tuple[str, ...] = ()
+    """Further ones of its command line."""
     name: str = "etcd"
     endpoints: tuple[str, ...] = ()
     _commands: list[list[str]] = field(default_factory=list)
@@ -141,7 +143,7 @@ class Etcd:
             command += ["--listen-client-urls", client, "--advertise-client-urls", client]
             command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
             command += ["--initial-cluster", initial, "--log-level", "error", "--max-txn-ops", "128"]
-            command += ["--quota-backend-bytes", str(8 << 30)]
+            command += ["--quota-backend-bytes", str(8 << 30), *self.options]
             if (files := self.certificates) is not None:
                 command += ["--cert-file", str(files.server), "--key-file", str(files.server_key)]
                 command += ["--client-cert-auth", "--trusted-ca-file", str(files.ca)]
