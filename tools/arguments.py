@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
+from tools import completion
 from tools.output import Output
 
 DEFAULT_ENDPOINT: Final = "127.0.0.1:2379"
@@ -25,10 +26,22 @@ FileArgument = Annotated[
         metavar="FILE", envvar="BOATHOUSE_FILE", help="Cluster file; without one, the built-in single node."
     ),
 ]
+TARGET_HELP: Final = "n1, n1/coordinator, n1/shard-2, or shard-2 (all replicas)."
 TargetArgument = Annotated[
-    str, typer.Argument(help="n1, n1/coordinator, n1/shard-2, or shard-2 (all replicas).")
+    str, typer.Argument(help=TARGET_HELP, autocompletion=completion.target_names, metavar="TARGET")
 ]
-NodeOption = Annotated[str | None, typer.Option("--node", help="Only this node.")]
+NodeOption = Annotated[
+    str | None, typer.Option("--node", help="Only this node.", autocompletion=completion.node_names)
+]
+TableOption = Annotated[
+    str | None,
+    typer.Option(
+        "--table",
+        "-t",
+        help="Table; the server's default is `default`.",
+        autocompletion=completion.table_names,
+    ),
+]
 EndpointOption = Annotated[
     str,
     typer.Option(

@@ -5,6 +5,7 @@ Exit codes: tools/failure.py."""
 
 from __future__ import annotations
 
+import enum
 import sys
 from datetime import datetime  # noqa: TC003 (typer reads annotations when it runs)
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Annotated, ClassVar
 
 import typer
 
+from tools import completion as completion_of_shells
 from tools import streams
 from tools.arguments import (
     DEFAULT_ENDPOINT,
+    TARGET_HELP,
     EndpointOption,
     FileArgument,
     NodeOption,
@@ -22,6 +25,7 @@ from tools.arguments import (
     TargetArgument,
     TimeoutOption,
 )
+from tools.completion import node_names, target_names
 from tools.failure import Failed
 from tools.lazy import LazyGroup
 from tools.output import Output
@@ -40,6 +44,14 @@ class Boathouse(LazyGroup):
     }
 
 
+class Shell(enum.StrEnum):
+    """Those that complete our words."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+
+
 app = typer.Typer(
     cls=Boathouse,
     name="boathouse",
@@ -56,7 +68,8 @@ app = typer.Typer(
 def up(
     file: FileArgument = None,
     node: Annotated[
-        str | None, typer.Option("--node", help="Start this node alone, whatever its host.")
+        str | None,
+        typer.Option("--node", help="Start this node alone, whatever its host.", autocompletion=node_names),
     ] = None,
 ) -> None:
     """Start a cluster in the foreground; Ctrl-C stops it in order."""
@@ -137,7 +150,7 @@ def stop(target: TargetArgument, file: FileArgument = None, output: OutputOption
 @app.command()
 def restart(
     target: Annotated[
-        str | None, typer.Argument(help="n1, n1/coordinator, n1/shard-2, or shard-2 (all replicas).")
+        str | None, typer.Argument(help=TARGET_HELP, autocompletion=target_names, metavar="TARGET")
     ] = None,
     file: FileArgument = None,
     everything: Annotated[bool, typer.Option("--all", help="Every process of the cluster.")] = False,
@@ -223,6 +236,19 @@ def restore(
 
 
 @app.command()
+def completion(
+    shell: Annotated[Shell, typer.Argument(help="Which shell it is for.", metavar="bash|zsh|fish")],
+) -> None:
+    """Print what makes a shell complete commands, options, and names of tables, shards, nodes and processes.
+
+    bash: source <(boathouse completion bash), in ~/.bashrc. zsh: source <(boathouse completion zsh), in ~/.zshrc after
+    compinit. fish: boathouse completion fish > ~/.config/fish/completions/boathouse.fish."""
+    from tools.completion import script
+
+    typer.echo(script(shell))
+
+
+@app.command()
 def keygen(
     file: FileArgument = None,
     folder: Annotated[
@@ -250,6 +276,7 @@ def inspect(
 def main() -> None:
     """Entry point of the console script."""
     streams.repair()
+    completion_of_shells.prepare()
     if not __debug__:
         sys.exit("boathouse: python -O strips the assertions that guard the data; start without it")
     try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tools.arguments import DEFAULT_ENDPOINT, EndpointOption, OutputOption, TimeoutOption
+from tools.arguments import DEFAULT_ENDPOINT, EndpointOption, OutputOption, TableOption, TimeoutOption
 from tools.connection import given_connection
 from tools.failure import Failed
 from tools.lazy import command_group
@@ -29,9 +29,6 @@ INT64_MAX = 2**63 - 1
 
 KeyArgument = Annotated[str, typer.Argument(help="Key.")]
 TxnFileArgument = Annotated[Path | None, typer.Argument(metavar="FILE", help="Without one, stdin.")]
-TableOption = Annotated[
-    str | None, typer.Option("--table", "-t", help="Table; the server's default is `default`.")
-]
 
 
 HexOption = Annotated[bool, typer.Option("--hex", help="Keys and values are given and shown as hexadecimal.")]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from tools.arguments import FileArgument, OutputOption  # noqa: TC001 - typer reads annotations when it runs
+from tools.completion import node_names, shard_numbers
 from tools.failure import in_words
 from tools.lazy import command_group
 from tools.output import Output, print_document, print_table
@@ -36,9 +37,12 @@ def list_(file: FileArgument = None, output: OutputOption = Output.TABLE) -> Non
 
 @app.command("move-leader")
 def move_leader(
-    shard: Annotated[int, typer.Argument(help="Number of the shard.")],
+    shard: Annotated[int, typer.Argument(help="Number of the shard.", autocompletion=shard_numbers)],
     file: FileArgument = None,
-    to: Annotated[str | None, typer.Option("--to", help="Node to lead it; without one, the best.")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", help="Node to lead it; without one, the best.", autocompletion=node_names),
+    ] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Have another replica lead a shard."""

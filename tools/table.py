@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tools.arguments import DEFAULT_ENDPOINT, EndpointOption, OutputOption, TimeoutOption
+from tools.completion import table_names
 from tools.connection import given_connection
 from tools.failure import Failed
 from tools.lazy import command_group
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 app = command_group()
 
-NameArgument = Annotated[str, typer.Argument(help="Table.")]
+NewNameArgument = Annotated[str, typer.Argument(help="Table.")]
+NameArgument = Annotated[str, typer.Argument(help="Table.", autocompletion=table_names)]
 
 COLUMNS = ["name", "id", "shard", "type", "history", "owner"]
 WIDE_COLUMNS = ["keys", "revision", "leader", "shard_bytes"]
@@ -34,7 +36,7 @@ def _check_history(value: str) -> str:
 @app.command()
 @takes_tls
 def create(
-    name: NameArgument,
+    name: NewNameArgument,
     shard: Annotated[
         int | None, typer.Option("--shard", min=1, help="Where it lives. Default: where there is least.")
     ] = None,

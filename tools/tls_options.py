@@ -9,14 +9,14 @@ import inspect
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, Final, ParamSpec
 
 import typer
 
 from tools.failure import Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import grpc
 
@@ -69,6 +69,7 @@ _OPTIONS: Final = {
     "cert": "PEM file with the certificate to show to the server.",
     "key": "PEM file with the private key of --cert.",
 }
+_PARAMETERS: Final = frozenset(_PREFIX + name for name in _OPTIONS)
 NONE: Final = TlsOptions()
 _given: ContextVar[TlsOptions] = ContextVar("tls_options", default=NONE)
 
@@ -80,13 +81,18 @@ def takes_tls(command: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        _given.set(TlsOptions(**{name: kwargs.pop(_PREFIX + name) for name in _OPTIONS}))  # type: ignore[arg-type]
-        command(*args, **kwargs)
+        remember(kwargs)
+        command(*args, **{name: value for name, value in kwargs.items() if name not in _PARAMETERS})  # type: ignore[arg-type]
 
     shown = signature.replace(parameters=[*signature.parameters.values(), *known])
     run.__signature__ = shown  # type: ignore[attr-defined]  # what typer asks
     run.__annotations__ = {name: parameter.annotation for name, parameter in shown.parameters.items()}
     return run
+
+
+def remember(parameters: Mapping[str, Any]) -> None:
+    """What a command line gave, for tls_options(). Only what is named as @takes_tls names it is looked at."""
+    _given.set(TlsOptions(**{name: parameters.get(_PREFIX + name) for name in _OPTIONS}))
 
 
 def _parameter(name: str, text: str) -> inspect.Parameter:

@@ -17,6 +17,7 @@ import yaml
 from config.process.names import ProcessName
 from config.process.report import State
 from tests.integration.cluster import ROOT, Cluster, is_alive, run_cli
+from tests.tab import offered
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -294,6 +295,12 @@ def test_ctrl_c_has_its_own_exit_code(cluster: Cluster) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert (process.returncode, errors) == (130, b"")
+
+
+def test_tab_offers_the_tables_that_there_are(cluster: Cluster) -> None:
+    endpoint = cluster.endpoints[0]
+    assert offered("table", "describe", "", BOATHOUSE_ENDPOINT=endpoint) == ["default", "users"]
+    assert offered("kv", "get", "k", "--endpoint", endpoint, "--table", "u") == ["users"]
 
 
 # ---- processes ---------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ COMMANDS: Final = dict(all_commands())
 LEAVES: Final = {words: command for words, command in COMMANDS.items() if not hasattr(command, "commands")}
 
 WITHOUT_OUTPUT: Final = {
+    ("completion",),  # a script
     ("down",),  # a sentence a node
     ("keygen",),
     ("logs",),  # lines of others
