@@ -32,7 +32,7 @@ async def _serve(spec: ProcessSpec) -> None:
     stopping = watch_for_the_end()
     sockets = {name: socket.socket(fileno=descriptor) for name, descriptor in spec.sockets.items()}
     try:
-        coordinator = Coordinator(spec.cluster, spec.cluster.node(spec.node), sockets)
+        coordinator = Coordinator(spec.cluster, spec.cluster.node(spec.node), sockets, number=spec.number)
     except (TlsUnusable, BadTokenKey, BadTokenFile, BadKeyFile) as error:
         fail(str(error))
     await coordinator.start()

@@ -14,9 +14,9 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from config.process.listeners import client_listeners
+from config.process.names import ProcessName
 from config.tls_files import peer_keys
 from config.topology import FileTopology
-from coordinator import metrics
 from coordinator.api import outcomes
 from coordinator.api.call import Api
 from coordinator.api.headers import EtcdHeaders, RegattaHeaders
@@ -35,7 +35,9 @@ from coordinator.front.limits import DEFAULT
 from coordinator.front.listener import Listener
 from coordinator.front.routes import Routes, make_routes
 from coordinator.front.server_tls import H2, HTTP1, ServerTls
-from coordinator.replication import report
+from coordinator.metrics.figures import coordinator_figures
+from coordinator.metrics.scrape import Scrape
+from coordinator.metrics.siblings import Siblings
 from coordinator.replication.gate import Gate
 from coordinator.replication.source import TableSource
 from coordinator.services.etcd_auth import EtcdAuth
@@ -81,8 +83,6 @@ if TYPE_CHECKING:
     from coordinator.api.call import Handler, Route
     from coordinator.front.limits import Limits
     from coordinator.replication.forward import Forwarder
-    from coordinator.replication.report import Report
-    from proto.internal import frames_pb2 as frames
 
 REGATTA_MESSAGE_BYTES_MAX: Final = 4 << 20
 """Regatta's limit for a request."""
@@ -140,11 +140,14 @@ class Coordinator:
         node: NodeConfig,
         sockets: Mapping[str, socket.socket],
         limits: Limits = DEFAULT,
+        *,
+        number: int | None = None,
     ) -> None:
         """Must be made on the running event loop. Nothing is accepted before start(). Raises TlsUnusable,
         BadTokenKey, BadTokenFile or BadKeyFile.
 
-        sockets: by name (config/process/listeners.py), bound; they are closed in the end."""
+        sockets: by name (config/process/listeners.py), bound; they are closed in the end. number: among the node's
+        coordinators, if it has several."""
         signed = None if cluster.auth.jwt is None else SignedTokens(cluster.auth.jwt)
         self._cluster = cluster
         self._node = node
@@ -207,12 +210,19 @@ class Coordinator:
             Routes(routes, known_services=api_services() | GRPC_SERVICES, unserved=apis[ApiName.ETCD]),
             limits,
         )
+        me = ProcessName.coordinator(node.name, number)
+        self._siblings = Siblings(
+            cluster,
+            me,
+            lambda: coordinator_figures(
+                me.local, self._by_path, self._front, bounds, self._watched, self._catalog.tables
+            ),
+        )
+        scrape = Scrape(cluster, node.name, self._topology, self._driver, self._statuses, self._siblings)
         self._pages = http1.Pages(
             with_cors(
                 {
-                    ("GET", "/metrics"): metrics.page(
-                        self._ask_replicas, lambda: list(self._watched), self._ask_replication
-                    ),
+                    ("GET", "/metrics"): scrape.page,
                     ("GET", "/healthz"): http1.alive,
                     **EtcdPages(self._etcd, loop).pages,
                     **gateway_pages(self._by_path, loop),
@@ -327,15 +337,6 @@ class Coordinator:
             for path, handler in service.handlers.items()
         }
 
-    async def _ask_replicas(self) -> dict[ShardId, frames.ReplicaStatus | None]:
-        """How this node's replicas are, by shard."""
-        node = NodeId(self._node.id)
-        return await self._statuses.on(node, self._topology.shards_on(node))
-
-    async def _ask_replication(self) -> Report | None:
-        """How replication goes; None if this cluster follows no other, or nobody knows."""
-        return None if self._cluster.follows is None else await report.read(self._driver)
-
     @property
     def served(self) -> frozenset[str]:
         """The paths of all methods that are served."""
@@ -347,6 +348,7 @@ class Coordinator:
         """Accept. Calls are taken from now on; those that need the catalog wait until it is read."""
         for listener in self._listeners:
             await listener.start()
+        await self._siblings.start()
         self._bootstrap = asyncio.create_task(bootstrap(self._catalog, self._tables, self._cluster.tables))
         self._mending = asyncio.create_task(finish_deletions(self._catalog, self._tables))
         log.info("serving", endpoint=self._node.client_endpoint, node=self._node.name)
@@ -372,6 +374,7 @@ class Coordinator:
         for listener in self._listeners:
             listener.close()
         self._health.close()
+        self._siblings.close()
         self._pages.close()
         front = self._front
         front.announce_end()

@@ -41,6 +41,7 @@ from shardworker.transport import Transport
 
 if TYPE_CHECKING:
     from config import ProcessSpec
+    from proto.internal import frames_pb2 as frames
 
 log = structlog.get_logger()
 
@@ -116,6 +117,7 @@ class Worker:
             wall_clock_ms=lambda: time.time_ns() // 1_000_000,
             founders=founders,
             life=secrets.randbits(62) + 1,
+            tell_process=self._tell_process,
         )
         self._loop = Loop(
             replica,
@@ -150,6 +152,10 @@ class Worker:
         """End the loop soon. Safe in a signal handler."""
         self._loop.stop()
         self._transport.wake()
+
+    def _tell_process(self, status: frames.ReplicaStatus) -> None:
+        status.pid = os.getpid()
+        status.peers.extend(self._transport.traffic)
 
     def _read_stdin(self) -> None:
         if not os.read(sys.stdin.fileno(), 4096):

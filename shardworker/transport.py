@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import zmq
 
+from proto.internal import frames_pb2 as frames
 from proto.internal import sockets, wire
 from proto.internal.gatekeeper import Gatekeeper
+from shardworker.raft import NodeId
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from proto.internal import frames_pb2 as frames
     from proto.internal.curve import PeerKeys
-    from shardworker.raft import NodeId
 
 DRAIN_MESSAGES_MAX: Final = 512
 """Messages taken in one turn; bounds a turn's length. The rest waits in ZeroMQ's queue for the next turn."""
@@ -53,6 +53,7 @@ class Transport:
         self._router = sockets.listening(self._context)
         sockets.bind(self._router, binds, keys)
         self._peers: dict[NodeId, zmq.Socket[bytes]] = {}
+        self._traffic: dict[NodeId, frames.PeerTraffic] = {}
         self._monitors: dict[zmq.Socket[bytes], NodeId] = {}
         for node, endpoint in peers.items():
             self._peers[node] = self._connect(node, endpoint)
@@ -72,6 +73,7 @@ class Transport:
         self._closed = False
 
     def _connect(self, node: NodeId, endpoint: str) -> zmq.Socket[bytes]:
+        self._traffic[node] = frames.PeerTraffic(node=node)
         socket = sockets.to_peer(self._context)
         self._monitors[socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)] = node
         sockets.connect(socket, endpoint, self._keys, node)
@@ -138,6 +140,10 @@ class Transport:
             except wire.Unreadable as error:
                 self._refuse(identity, error)
                 continue
+            if envelope.raft:
+                traffic = self._traffic.get(NodeId(envelope.raft[0].sender))
+                if traffic is not None:
+                    traffic.received_bytes += len(payload)
             received.append((identity, envelope))
         return received
 
@@ -155,10 +161,19 @@ class Transport:
         socket = self._peers.get(node)
         if socket is None:
             return
+        traffic, payload = self._traffic[node], wire.encode(envelope, self._group)
         try:
-            socket.send(wire.encode(envelope, self._group), zmq.NOBLOCK)
+            socket.send(payload, zmq.NOBLOCK)
         except zmq.Again:
-            pass
+            traffic.lost_messages += 1
+        else:
+            traffic.sent_bytes += len(payload)
+
+    @property
+    def traffic(self) -> Iterable[frames.PeerTraffic]:
+        """With each peer, since the process began. What comes from one is counted as far as it carries Raft messages:
+        copies of the database are large, and travel apart from them."""
+        return self._traffic.values()
 
     def send_client(
         self, identity: bytes, envelope: frames.Envelope, attachments: Sequence[bytes] = ()

@@ -7,8 +7,10 @@ all of them, and a test calls them without any.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
+
+from coordinator.api.meter import CallMeter
 
 if TYPE_CHECKING:
     from coordinator.api import outcomes
@@ -52,6 +54,9 @@ class Call(Protocol):
 
     @property
     def identity(self) -> Identity: ...
+
+    table: str
+    """Name of the table that it is about, once its handler has found it: for figures."""
 
     def messages(self) -> AsyncIterator[bytes]:
         """The request messages of a client-streaming or bidirectional call; ends when the client has no more to say."""
@@ -100,3 +105,5 @@ class Route:
     handler: Handler
     timeout_s: float | None
     """A call's deadline, unless its client set an earlier one; None for a stream that may last."""
+    meter: CallMeter = field(default_factory=CallMeter, compare=False)
+    """Of its clients' calls."""

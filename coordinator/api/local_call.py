@@ -10,6 +10,7 @@ import contextlib
 from typing import TYPE_CHECKING, Final
 
 from coordinator.api.call import ANYBODY, StreamEnded
+from coordinator.api.meter import NO_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -41,6 +42,7 @@ class LocalCall:
         self.deadline = deadline
         self.peer = peer
         self.identity = identity
+        self.table = NO_TABLE
 
     async def messages(self) -> AsyncIterator[bytes]:
         """All requests, and then the end of what the client has to say."""
@@ -58,6 +60,12 @@ class LocalCall:
         if self._ended:
             raise StreamEnded
         await self._answers.put(message)
+
+    async def answer(self, route: Route) -> bytes:
+        """What a unary method answers. Raises what its handler raises."""
+        answer = await route.handler(self)
+        assert isinstance(answer, bytes), f"{route.path} is not unary"
+        return answer
 
     async def answers(self, route: Route) -> AsyncGenerator[bytes]:
         """What a streaming method answers, as it comes. Raises what its handler raises.
@@ -86,20 +94,3 @@ class LocalCall:
 
 async def _run(route: Route, call: LocalCall) -> bytes | None:
     return await route.handler(call)
-
-
-async def ask(
-    route: Route,
-    body: bytes,
-    *,
-    metadata: Metadata,
-    deadline: float,
-    peer: str,
-    identity: Identity = ANYBODY,
-) -> bytes:
-    """The answer of a unary method. Raises what its handler raises."""
-    answer = await route.handler(
-        LocalCall((body,), metadata=metadata, deadline=deadline, peer=peer, identity=identity)
-    )
-    assert isinstance(answer, bytes), f"{route.path} is not unary"
-    return answer

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import structlog
 
 from coordinator.api import outcomes
 from coordinator.api.call import StreamEnded
+from coordinator.api.meter import NO_TABLE
 from coordinator.front import grpc_wire
 from coordinator.front.compression import compress, decompress
 from coordinator.front.handler_task import HandlerTask
@@ -40,10 +42,10 @@ class GrpcCall:
     """A call from its headers to its status."""
 
     __slots__ = (
-        "__weakref__", "_all_said", "_answer_begun", "_client_deadline", "_encoding", "_headers", "_held",
+        "__weakref__", "_all_said", "_answer_begun", "_began_s", "_client_deadline", "_encoding", "_headers", "_held",
         "_messages", "_news", "_one_answer", "_reader", "_request_bytes", "_room", "_session", "_task",
         "_trailers", "body", "deadline", "deadline_slot", "identity", "is_ended", "metadata", "peer", "route",
-        "stream", "takes_one",
+        "stream", "table", "takes_one",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +54,8 @@ class GrpcCall:
         self._session = session
         self.stream = stream
         self.route = route
+        self.table = NO_TABLE
+        self._began_s = session.read_s
         self.metadata: Metadata = head.metadata
         self.peer = session.peer
         self.identity = session.identity
@@ -194,6 +198,7 @@ class GrpcCall:
             finally:
                 self._news = None
         message = messages.popleft()
+        self.route.meter.received += 1
         self._let_go_of_request(min(len(message[1]) + grpc_wire.PREFIX_BYTES, self._request_bytes))
         if self._held and not messages:
             held, self._held = self._held, 0
@@ -227,6 +232,7 @@ class GrpcCall:
             session.connection.send_head(stream, self._head())
         session.connection.send_data(stream, self._encoded(message))
         session.touch()
+        self.route.meter.sent += 1
         if session.is_over_queue(stream):
             stream.wants_room = True
             self._room = session.front.loop.create_future()
@@ -361,6 +367,8 @@ class GrpcCall:
         """Send a status, the last that the client hears of the call; a handler that still runs is cancelled."""
         session = self._session
         self._leave()
+        if code is not Code.OK:
+            self.route.meter.failed(code)
         if not self._answer_begun and code is not Code.OK:
             session.connection.send_head(
                 self.stream, self._with_trailers(grpc_wire.trailers_only(code, text))
@@ -376,19 +384,20 @@ class GrpcCall:
     def abandon(self, code: ErrorCode) -> None:
         """End the call and its stream without a word."""
         if not self.is_ended:
-            self._leave()
+            self.handle_gone()
             self._session.connection.reset(self.stream, code)
             self._session.touch()
-            self._cancel()
 
     def handle_gone(self) -> None:
         """The client has taken the call back, or is gone."""
         if not self.is_ended:
             self._leave()
+            self.route.meter.failed(Code.CANCELLED)
             self._cancel()
 
     def _leave(self) -> None:
         self.is_ended = True
+        self.route.meter.ended(self.table, perf_counter() - self._began_s)
         self.stream.call = None  # or each would keep the other until the garbage collector comes by
         if self.deadline_slot:
             self._session.front.deadlines.remove(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -34,6 +35,7 @@ class Front:
         self.room = AnswerRoom(limits)
         self.request_bytes = 0
         """Of all requests that no handler has taken."""
+        self._received_bytes = self._sent_bytes = 0  # on connections that are closed
         self.sessions: set[Session] = set()
         self._is_full_told = False
         self.greeting = 0
@@ -69,6 +71,8 @@ class Front:
     def leave(self, session: Session) -> None:
         """A connection is lost."""
         self.sessions.discard(session)
+        self._received_bytes += session.received_bytes
+        self._sent_bytes += session.sent_bytes
         self._is_full_told = False
         self.maybe_idle()
 
@@ -113,6 +117,27 @@ class Front:
         if self._idle is not None and not self._idle.done():
             if not any(session.connection.streams for session in self.sessions):
                 self._idle.set_result(None)
+
+    # ---- figures ----------------------------------------------------------------------------------------------------
+
+    def under_way(self) -> Counter[str]:
+        """Calls that have begun and not ended, by path."""
+        return Counter(
+            stream.call.route.path
+            for session in self.sessions
+            for stream in session.connection.streams.values()
+            if stream.call is not None
+        )
+
+    @property
+    def received_bytes(self) -> int:
+        """On all connections, from the first on."""
+        return self._received_bytes + sum(session.received_bytes for session in self.sessions)
+
+    @property
+    def sent_bytes(self) -> int:
+        """On all connections, from the first on."""
+        return self._sent_bytes + sum(session.sent_bytes for session in self.sessions)
 
     def close(self) -> None:
         """Hang up on everybody."""

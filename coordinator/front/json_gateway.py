@@ -7,16 +7,19 @@ since some clients take a chunk for a message.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
 from dataclasses import replace
 from http import HTTPStatus
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from google.protobuf import descriptor_pool, message_factory
 
 from coordinator.api import outcomes
-from coordinator.api.local_call import LocalCall, ask
+from coordinator.api.local_call import LocalCall
 from coordinator.front import json_text
 from coordinator.front.http1 import Request, Response
 from proto import errors
@@ -24,8 +27,7 @@ from proto.codes import Code
 from proto.methods import Kind
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 
     from google.protobuf.message import Message
 
@@ -143,10 +145,10 @@ class _Endpoint:
             return _failed(
                 *self._outcome(errors.MessageTooLarge(f"{len(body)} vs. {self._route.api.message_bytes_max}"))
             )
+        call = LocalCall((body,), metadata=_metadata(request), deadline=self._deadline(), peer=_PEER)
         try:
-            answer = await ask(
-                self._route, body, metadata=_metadata(request), deadline=self._deadline(), peer=_PEER
-            )
+            with self._measured(call):
+                answer = await call.answer(self._route)
         except Exception as error:
             return _failed(*self._outcome(error))
         return Response(headers=JSON, body=json_text.encode(self._to_value(answer)))
@@ -167,12 +169,38 @@ class _Endpoint:
             deadline=self._deadline(),
             peer=_PEER,
         )
-        answers = call.answers(self._route)
+        self._route.meter.received += len(messages)
+        answers = self._answers(call)
         try:
             first = await anext(answers, None)
         except Exception as error:
             return _failed_stream(*self._outcome(error))
         return Response(headers=JSON, body=self._lines(first, answers))
+
+    async def _answers(self, call: LocalCall) -> AsyncGenerator[bytes]:
+        with self._measured(call):
+            async with contextlib.aclosing(call.answers(self._route)) as answers:
+                async for answer in answers:
+                    self._route.meter.sent += 1
+                    yield answer
+
+    @contextlib.contextmanager
+    def _measured(self, call: LocalCall) -> Iterator[None]:
+        """Count a call as those over gRPC are counted."""
+        meter, began_s = self._route.meter, perf_counter()
+        try:
+            yield
+        except errors.BoathouseError as error:
+            meter.failed(outcomes.to_status(self._route.api.outcomes, error).code)
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            meter.failed(Code.CANCELLED)
+            raise
+        except BaseException:
+            meter.failed(Code.INTERNAL)
+            raise
+        finally:
+            meter.ended(call.table, perf_counter() - began_s)
 
     async def _lines(self, first: bytes | None, answers: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         try:

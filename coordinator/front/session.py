@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import struct
+from time import perf_counter
 from typing import TYPE_CHECKING, Final, cast
 
 import structlog
@@ -68,6 +69,9 @@ class Session(asyncio.Protocol):
         self.is_reading = True
         self._request_bytes = 0
         self._began_at = self.heard_at = self._clock()
+        self.read_s = perf_counter()
+        """When it was last heard of, on a finer clock than the loop's: calls are measured by it."""
+        self.received_bytes = self.sent_bytes = 0
         self._asked_at: float | None = None  # for a sign of life
         self._full_since: float | None = None  # the socket takes nothing
         self._hung_up_at: float | None = None
@@ -90,6 +94,8 @@ class Session(asyncio.Protocol):
         if self._hung_up_at is not None:
             return
         now = self.heard_at = self._clock()
+        self.read_s = perf_counter()
+        self.received_bytes += len(data)
         events = self.connection.receive(data, now)
         if events:
             self._handle(events, now)
@@ -214,7 +220,9 @@ class Session(asyncio.Protocol):
         if transport is None or self._hung_up_at is not None:
             return
         if self.connection.has_output:
-            transport.write(self.connection.take())
+            output = self.connection.take()
+            self.sent_bytes += len(output)
+            transport.write(output)
         limits = self.front.limits
         if self._full_since is None:
             self._make_room(limits.write_buffer_bytes)

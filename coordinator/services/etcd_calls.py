@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from coordinator.api.local_call import LocalCall, ask
+from coordinator.api.local_call import LocalCall
 from proto.etcd import rpc_pb2 as etcd
 
 if TYPE_CHECKING:
@@ -92,15 +92,17 @@ class EtcdCalls:
         parse: Callable[[bytes], R],
         deadline: float | None = None,
     ) -> R:
-        answer = await ask(
-            self._routes[path],
-            request.SerializeToString(),
+        local = LocalCall(
+            (request.SerializeToString(),),
             metadata=call.metadata,
             deadline=call.deadline if deadline is None else deadline,
             peer=call.peer,
             identity=call.identity,
         )
-        return parse(answer)
+        try:
+            return parse(await local.answer(self._routes[path]))
+        finally:
+            call.table = local.table
 
 
 async def _until_canceled(answers: AsyncGenerator[bytes]) -> AsyncGenerator[etcd.WatchResponse]:

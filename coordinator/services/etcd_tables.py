@@ -38,6 +38,7 @@ class EtcdTables:
         table = await self._calls.find_table(
             call.metadata.get(TABLE_KEY, DEFAULT_TABLE), self.step_deadline(call), body_bytes=len(call.body)
         )
+        call.table = table.name
         if call.metadata.get(HAS_LEADER_KEY) == "true" and not self._calls.leader_believed(table):
             raise errors.NoLeader(f"shard {table.shard}")
         return table

@@ -42,7 +42,7 @@ class RegattaKV:
         """Serializable unless the request says linearizable."""
         request = decode(regatta.RangeRequest.FromString, call.body)
         shape.check_range(request)
-        table = await self._find_table(request.table, call.deadline, call.body)
+        table = await self._find_table(call, request.table, call.deadline)
         shape.check_range_lengths(request)
         table, reply = await self._calls.read(
             table,
@@ -58,7 +58,7 @@ class RegattaKV:
         """One key."""
         request = decode(regatta.PutRequest.FromString, call.body)
         shape.check_put(request)
-        table = await self._find_table(request.table, call.deadline, call.body)
+        table = await self._find_table(call, request.table, call.deadline)
         shape.check_put_lengths(request)
         return await self._write(table, frames.REGATTA_PUT, call)
 
@@ -66,7 +66,7 @@ class RegattaKV:
         """A key or a range of them."""
         request = decode(regatta.DeleteRangeRequest.FromString, call.body)
         shape.check_delete_range(request)
-        table = await self._find_table(request.table, call.deadline, call.body)
+        table = await self._find_table(call, request.table, call.deadline)
         shape.check_delete_range_lengths(request)
         return await self._write(table, frames.REGATTA_DELETE_RANGE, call)
 
@@ -74,7 +74,7 @@ class RegattaKV:
         """A transaction of ranges only is a linearizable read."""
         request = decode(regatta.TxnRequest.FromString, call.body)
         shape.check_txn(request)
-        table = await self._find_table(request.table, call.deadline, call.body)
+        table = await self._find_table(call, request.table, call.deadline)
         shape.check_txn_lengths(request)
         if not shape.is_read_only(request):
             return await self._write(table, frames.REGATTA_TXN, call)
@@ -95,7 +95,7 @@ class RegattaKV:
         request = decode(regatta.RangeRequest.FromString, call.body)
         shape.check_range(request)
         deadline = self._calls.step_deadline(call.deadline)
-        table = await self._find_table(request.table, deadline, call.body)
+        table = await self._find_table(call, request.table, deadline)
         stream = await self._calls.start(
             table,
             frames.REGATTA_ITERATE,
@@ -110,11 +110,13 @@ class RegattaKV:
         finally:
             stream.close()  # the client may have gone, or a part failed
 
-    async def _find_table(self, name: bytes, deadline: float, body: bytes) -> TableEntry:
+    async def _find_table(self, call: Call, name: bytes, deadline: float) -> TableEntry:
         try:
-            return await self._calls.find_table(name.decode(), deadline, body_bytes=len(body))
+            table = await self._calls.find_table(name.decode(), deadline, body_bytes=len(call.body))
         except UnicodeDecodeError:
             raise errors.TableNotFound(repr(name)) from None
+        call.table = table.name
+        return table
 
     async def _write(self, table: TableEntry, method: frames.Method.ValueType, call: Call) -> bytes:
         table, reply = await self._calls.write(

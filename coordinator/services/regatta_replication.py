@@ -89,6 +89,7 @@ class RegattaReplication:
         if request.leader_index == 0:
             raise errors.NoLeaderIndex
         table = await self._source.find(request.table, table_id=_table_id(request))
+        call.table = table.name
         await self._check_root(call, table)
         newest = await self._source.revision(table)
         if newest + 1 < request.leader_index:
@@ -142,6 +143,7 @@ class RegattaReplication:
         except errors.TableNotFound:
             name = request.table.decode(errors="replace")
             raise errors.SnapshotUnavailable(f"'{name}': table not found") from None
+        call.table = table.name
         await self._check_root(call, table)
         if request.HasField("boathouse"):
             async with aclosing(self._source.pairs(table, peer=call.peer)) as parts:

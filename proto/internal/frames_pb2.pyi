@@ -1488,6 +1488,67 @@ class ReplicaStatus(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class DurationsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___Histogram: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___Histogram | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class CommandsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ReadsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SHARD_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
     TERM_FIELD_NUMBER: _builtins.int
@@ -1506,6 +1567,11 @@ class ReplicaStatus(_message.Message):
     LEARNERS_FIELD_NUMBER: _builtins.int
     STATISTICS_FIELD_NUMBER: _builtins.int
     HIGHEST_TABLE_ID_FIELD_NUMBER: _builtins.int
+    PID_FIELD_NUMBER: _builtins.int
+    DURATIONS_FIELD_NUMBER: _builtins.int
+    COMMANDS_FIELD_NUMBER: _builtins.int
+    READS_FIELD_NUMBER: _builtins.int
+    PEERS_FIELD_NUMBER: _builtins.int
     shard: _builtins.int
     node: _builtins.int
     term: _builtins.int
@@ -1524,6 +1590,8 @@ class ReplicaStatus(_message.Message):
     """not empty: this replica stopped serving, and why"""
     highest_table_id: _builtins.int
     """of all tables that it holds or that were deleted: a new one needs a higher id"""
+    pid: _builtins.int
+    """of its process"""
     @_builtins.property
     def tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableStatus]: ...
     @_builtins.property
@@ -1534,6 +1602,20 @@ class ReplicaStatus(_message.Message):
     def statistics(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """of the replica's parts, by name"""
 
+    @_builtins.property
+    def durations(self) -> _containers.MessageMap[_builtins.str, Global___Histogram]:
+        """by what was measured; all below is counted since the process began"""
+
+    @_builtins.property
+    def commands(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
+        """applied, by Method"""
+
+    @_builtins.property
+    def reads(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
+        """answered, by Method"""
+
+    @_builtins.property
+    def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerTraffic]: ...
     def __init__(
         self,
         *,
@@ -1555,14 +1637,75 @@ class ReplicaStatus(_message.Message):
         learners: _abc.Iterable[_builtins.int] | None = ...,
         statistics: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         highest_table_id: _builtins.int = ...,
+        pid: _builtins.int = ...,
+        durations: _abc.Mapping[_builtins.str, Global___Histogram] | None = ...,
+        commands: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
+        reads: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
+        peers: _abc.Iterable[Global___PeerTraffic] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "commit_index", b"commit_index", "database_bytes", b"database_bytes", "database_in_use_bytes", b"database_in_use_bytes", "fault", b"fault", "first_index", b"first_index", "highest_table_id", b"highest_table_id", "last_index", b"last_index", "leader", b"leader", "learners", b"learners", "no_space", b"no_space", "node", b"node", "role", b"role", "shard", b"shard", "statistics", b"statistics", "tables", b"tables", "term", b"term", "voters", b"voters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "commands", b"commands", "commit_index", b"commit_index", "database_bytes", b"database_bytes", "database_in_use_bytes", b"database_in_use_bytes", "durations", b"durations", "fault", b"fault", "first_index", b"first_index", "highest_table_id", b"highest_table_id", "last_index", b"last_index", "leader", b"leader", "learners", b"learners", "no_space", b"no_space", "node", b"node", "peers", b"peers", "pid", b"pid", "reads", b"reads", "role", b"role", "shard", b"shard", "statistics", b"statistics", "tables", b"tables", "term", b"term", "voters", b"voters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReplicaStatus: _TypeAlias = ReplicaStatus  # noqa: Y015
+
+@_typing.final
+class Histogram(_message.Message):
+    """How many durations fell into each range. Who reads it knows the ranges (proto/histogram.py)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTS_FIELD_NUMBER: _builtins.int
+    SUM_S_FIELD_NUMBER: _builtins.int
+    sum_s: _builtins.float
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        counts: _abc.Iterable[_builtins.int] | None = ...,
+        sum_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "sum_s", b"sum_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Histogram: _TypeAlias = Histogram  # noqa: Y015
+
+@_typing.final
+class PeerTraffic(_message.Message):
+    """What a replica has exchanged with the one on another node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    SENT_BYTES_FIELD_NUMBER: _builtins.int
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    LOST_MESSAGES_FIELD_NUMBER: _builtins.int
+    node: _builtins.int
+    sent_bytes: _builtins.int
+    received_bytes: _builtins.int
+    lost_messages: _builtins.int
+    """its queue was full"""
+    def __init__(
+        self,
+        *,
+        node: _builtins.int = ...,
+        sent_bytes: _builtins.int = ...,
+        received_bytes: _builtins.int = ...,
+        lost_messages: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lost_messages", b"lost_messages", "node", b"node", "received_bytes", b"received_bytes", "sent_bytes", b"sent_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeerTraffic: _TypeAlias = PeerTraffic  # noqa: Y015
 
 @_typing.final
 class RaftEntry(_message.Message):

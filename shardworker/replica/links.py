@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from proto.internal import frames_pb2 as frames
+from shardworker.raft import NO_NODE
 from shardworker.replica.part import Part
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from shardworker.replica.part import ReplicaContext
 
 LINKS_MAX: Final = 256
@@ -28,6 +31,8 @@ class Links(Part):
         self._outgoing = context.outgoing
         self._links: dict[bytes, None] = {}
         self._announced = (context.core.term, context.core.leader)
+        self._last_leader = context.core.leader
+        self._leader_changes = 0
 
     def handle(self, identity: bytes, envelope: frames.Envelope) -> None:
         if envelope.HasField("hello"):
@@ -56,12 +61,18 @@ class Links(Part):
         if now == self._announced:
             return
         self._announced = now
+        if now[1] not in (NO_NODE, self._last_leader):
+            self._last_leader = now[1]
+            self._leader_changes += 1
         log.info("leadership", shard=self._shard, node=self._node, term=now[0], leader=now[1])
         for identity in self._links:
             self._outgoing.announce(identity, self._state())
 
     def end_turn(self) -> None:
         self.announce()
+
+    def statistics(self) -> Mapping[str, int]:
+        return {"leader_changes": self._leader_changes}
 
     def _state(self) -> frames.ReplicaState:
         return frames.ReplicaState(

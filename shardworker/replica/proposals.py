@@ -121,6 +121,7 @@ class Proposals(Part):
         self._outgoing = context.outgoing
         self._wall_clock_ms = wall_clock_ms
         self._last_time_ms = 0
+        self._failed_count = 0
         self._queue = WriteQueue(
             requests_max=limits.pending_requests_max,
             bytes_max=limits.pending_bytes_max,
@@ -157,6 +158,7 @@ class Proposals(Part):
         lost = errors.LeaderLost(f"not proposed: {reason.value}")
         for command in batch.commands:
             for waiter in self.resolve(command.request_id):
+                self._failed_count += 1
                 self._outgoing.refuse(waiter.identity, waiter.call, lost)
 
     def batch(self, entry: Entry) -> frames.CommandBatch:
@@ -178,6 +180,7 @@ class Proposals(Part):
         self._own_batches.clear()
         lost = errors.LeaderLost(why)
         for waiter in self._queue.abandon():
+            self._failed_count += 1
             self._outgoing.refuse(waiter.identity, waiter.call, lost)
 
     def drained(self) -> bool:
@@ -185,4 +188,8 @@ class Proposals(Part):
 
     def statistics(self) -> Mapping[str, int]:
         # The node's own clock beside the figures, so that whoever compares nodes sees one that is off.
-        return {"writes_waiting": self._queue.waiting_count, "wall_clock_ms": self._wall_clock_ms()}
+        return {
+            "writes_waiting": self._queue.waiting_count,
+            "writes_failed": self._failed_count,
+            "wall_clock_ms": self._wall_clock_ms(),
+        }

@@ -13,7 +13,7 @@ see the newest committed turn, which is never older than what they were promised
 from __future__ import annotations
 
 import itertools
-from collections import deque
+from collections import Counter, deque
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -73,7 +73,9 @@ class Reads(Part):
         self._confirmed: list[tuple[LogIndex, list[_Read]]] = []
         self._due: dict[bytes, deque[_Read]] = {}
         self._waiting_count = 0
-        self._served_count = 0
+        self._failed_count = 0
+        self.served: Counter[int] = Counter()
+        """Since the process began, by method."""
 
     def admit(self, identity: bytes, request: frames.Request) -> None:
         """Take a read. Raises QueueFull."""
@@ -120,8 +122,9 @@ class Reads(Part):
         for identity, queue in list(self._due.items()):
             while queue and self._outgoing.has_room(identity):
                 self._waiting_count -= 1
-                self._served_count += 1
-                self._serve(queue.popleft())
+                read = queue.popleft()
+                self.served[read.request.method] += 1
+                self._serve(read)
             del self._due[identity]
             if queue:
                 self._due[identity] = queue  # behind the others: next turn they come first
@@ -174,6 +177,7 @@ class Reads(Part):
     def _refuse(self, reads: Iterable[_Read], error: errors.BoathouseError) -> None:
         for identity, request, _ in reads:
             self._waiting_count -= 1
+            self._failed_count += 1
             self._outgoing.refuse(identity, request.call, error)
 
     def tick(self) -> None:
@@ -186,4 +190,8 @@ class Reads(Part):
         return not self._waiting_count
 
     def statistics(self) -> Mapping[str, int]:
-        return {"reads_waiting": self._waiting_count, "reads_served": self._served_count}
+        return {
+            "reads_waiting": self._waiting_count,
+            "reads_served": self.served.total(),
+            "reads_failed": self._failed_count,
+        }

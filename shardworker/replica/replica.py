@@ -25,6 +25,7 @@ from shardworker import raft_frames
 from shardworker.machine import Result
 from shardworker.raft import EntryKind, MessageKind, NodeId
 from shardworker.replica.admission import Admission
+from shardworker.replica.applied import Applied
 from shardworker.replica.auto_compaction import AutoCompaction
 from shardworker.replica.census import Census
 from shardworker.replica.cursors import Cursors
@@ -92,11 +93,13 @@ class Replica:
         wall_clock_ms: Callable[[], int],
         founders: Membership | None,
         life: int,
+        tell_process: Callable[[frames.ReplicaStatus], None] = lambda status: None,
     ) -> None:
         """Wire the parts; nothing runs until turn().
 
         founders: whom a new shard begins with (census.py), None for a replica that a leader tells. life: a number above
-        0 that no earlier process of this replica had."""
+        0 that no earlier process of this replica had. tell_process: adds to a status what the process around the
+        replica knows."""
         self._shard = shard
         self._node = node
         self._core = core
@@ -141,7 +144,8 @@ class Replica:
         self._links = Links(context)
         self._slow_disk = SlowDisk(context, self._leadership, self._disk_space)
         self._messages_refused = 0
-        self._commands_applied = 0
+        self._applied = Applied()
+        self._tell_process = tell_process
         self._parts = Parts(
             [
                 self._proposals,
@@ -303,6 +307,7 @@ class Replica:
     ) -> tuple[int, list[tuple[frames.Command, Result]]]:
         """How many entries were applied, and what came of their commands."""
         results: list[tuple[frames.Command, Result]] = []
+        began_s = self._store.steady_s()
         count = answer_bytes = rows = 0
         for entry in committed:
             if entry.kind is EntryKind.MEMBERSHIP:
@@ -311,7 +316,6 @@ class Replica:
                 batch = self._proposals.batch(entry)
                 applied = self._machine.apply(entry.index, batch)
                 results.extend(zip(batch.commands, applied, strict=True))
-                self._commands_applied += len(applied)
                 answer_bytes += sum([len(result.body) for result in applied])
                 rows += self._machine.rows_visited
             self._integrity.applied(entry.index)
@@ -319,6 +323,7 @@ class Replica:
             if answer_bytes >= APPLY_ANSWER_BYTES_MAX or rows >= APPLY_ROWS_MAX:
                 break
         if count:
+            self._applied.turn([command for command, _ in results], self._store.steady_s() - began_s)
             turn.set_applied(committed[count - 1].index, committed[count - 1].term)
         return count, results
 
@@ -380,8 +385,12 @@ class Replica:
         for part in self._parts:
             status.statistics.update(part.statistics())
         status.statistics["raft_messages_refused"] = self._messages_refused
-        status.statistics["commands_applied"] = self._commands_applied
         status.statistics["wal_bytes"] = self._store.wal_bytes
+        status.reads.update(self._reads.served)
+        for name, histogram in self._store.durations().items():
+            status.durations[name].CopyFrom(histogram.to_frame())
+        self._applied.tell(status)
+        self._tell_process(status)
         return status
 
     def drain(self) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import apsw
 
 from proto.errors import Corrupt
+from proto.histogram import DISK_BOUNDS_S, Histogram
 from shardworker.raft.types import LogIndex, Membership, SnapshotMeta, Term
 from shardworker.store import database
 from shardworker.store.checkpoint import BackgroundCheckpointer, InlineCheckpointer
@@ -57,6 +58,10 @@ class Journal:
         """Why no turn is taken any more."""
         self.sync_seconds: deque[float] = deque(maxlen=SYNCS_KEPT_MAX)
         """How long the last synced commits took, for whoever takes them away."""
+        self.syncs = Histogram(DISK_BOUNDS_S)
+        """The same of all that there were."""
+        self.commits = Histogram(DISK_BOUNDS_S)
+        """Of all commits, synced or not."""
         self._context = context
         self._lifetime = lifetime
         self._sync = True
@@ -154,8 +159,11 @@ class Journal:
         """End the open transaction; sync: as it was begun."""
         began_s = self._context.files.steady_s()
         self._execute("COMMIT")
+        seconds = self._context.files.steady_s() - began_s
+        self.commits.observe(seconds)
         if sync:
-            self.sync_seconds.append(self._context.files.steady_s() - began_s)
+            self.sync_seconds.append(seconds)
+            self.syncs.observe(seconds)
 
     def committed(
         self, state: ReplicaState | None, membership: Membership | None, *, is_rebuilt: bool

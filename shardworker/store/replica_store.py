@@ -30,6 +30,7 @@ from shardworker.store.turn import Turn
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from proto.histogram import Histogram
     from shardworker.raft.types import HardState, Membership
     from shardworker.store.crash_points import CrashPoints
     from shardworker.store.files import Files
@@ -154,6 +155,14 @@ class ReplicaStore:
         taken = list(times)
         times.clear()
         return taken
+
+    def durations(self) -> dict[str, Histogram]:
+        """How long the commits of this process took, by kind."""
+        return {"wal_fsync": self._journal.syncs, "commit": self._journal.commits}
+
+    def steady_s(self) -> float:
+        """Seconds of the clock that they are measured by, which only goes forward."""
+        return self._context.files.steady_s()
 
     @property
     def crash_points(self) -> CrashPoints:

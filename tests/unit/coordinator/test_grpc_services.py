@@ -46,6 +46,7 @@ class DirectCall:
     deadline: float = math.inf
     peer: str = "test"
     identity: Identity = ANYBODY
+    table: str = ""
 
     async def messages(self) -> AsyncIterator[bytes]:
         for request in self.requests:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import generate_latest
-
-from coordinator.metrics import ReplicationMetrics
+from coordinator.metrics.replication import replication_families
 from coordinator.replication.report import COPIES_MAX, CopyReport, Report, parse
 
 
@@ -45,22 +42,21 @@ def test_of_many_tables_the_worst_are_told_and_all_are_counted() -> None:
 
 
 def test_metrics_say_how_far_behind_and_when_that_was() -> None:
-    registry = CollectorRegistry()
-    registry.register(ReplicationMetrics(REPORT))
-    lines = generate_latest(registry).decode().splitlines()
-    assert [line for line in lines if not line.startswith("#")] == [
-        "boathouse_replication_tables 3.0",
-        "boathouse_replication_lag_revisions 40.0",
-        "boathouse_replication_lag_seconds 2.5",
-        "boathouse_replication_stalled_tables 0.0",
-        "boathouse_replication_refused_tables 1.0",
-        "boathouse_replication_leader_reachable 1.0",
-        "boathouse_replication_reported_timestamp_seconds 1.7e+09",
-        *(f'boathouse_replication_table_revision{{table="{name}"}} 10.0' for name in "cba"),
-        *(f'boathouse_replication_table_lag_revisions{{table="{name}"}} {n}' for name, n in CBA_BEHIND),
-        *(f'boathouse_replication_table_lag_seconds{{table="{name}"}} {n}' for name, n in CBA_SECONDS),
-        *(f'boathouse_replication_table_backoff_seconds{{table="{name}"}} 0.5' for name in "cba"),
+    samples = [sample for family in replication_families(REPORT) for sample in family.samples]
+    assert [
+        (sample.name.removeprefix("boathouse_replication_"), *sample.labels.values(), sample.value)
+        for sample in samples
+    ] == [
+        ("tables", 3),
+        ("lag_revisions", 40),
+        ("lag_seconds", 2.5),
+        ("stalled_tables", 0),
+        ("refused_tables", 1),
+        ("leader_reachable", 1),
+        ("reported_timestamp_seconds", 1_700_000_000.0),
+        *(("table_revision", name, 10) for name in "cba"),
+        *(("table_lag_revisions", name, behind) for name, behind in CBA_BEHIND),
+        *(("table_lag_seconds", name, seconds) for name, seconds in CBA_SECONDS),
+        *(("table_backoff_seconds", name, 0.5) for name in "cba"),
     ]
-    registry = CollectorRegistry()
-    registry.register(ReplicationMetrics(None))
-    assert generate_latest(registry) == b""
+    assert list(replication_families(None)) == []

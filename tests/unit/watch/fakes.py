@@ -141,6 +141,7 @@ class FakeCall:
     deadline = float("inf")
     peer = "test"
     identity = ANYBODY
+    table = ""
 
     def __init__(self, **metadata: str) -> None:
         self.metadata = metadata

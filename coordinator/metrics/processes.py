@@ -1,0 +1,56 @@
+"""What the operating system knows of a node's processes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from coordinator.metrics.families import counter, gauge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from prometheus_client import Metric
+
+
+def process_families(pids: Mapping[str, int]) -> Iterator[Metric]:
+    """pids: by what the processes are called within their node. One that has gone has no samples."""
+    living = [([name], process) for name, pid in pids.items() if (process := _find(pid)) is not None]
+    labels = ["process"]
+    yield counter(
+        "boathouse_process_cpu_seconds_total",
+        "CPU time that the process has used.",
+        labels,
+        ((name, process["cpu_times"].user + process["cpu_times"].system) for name, process in living),
+    )
+    yield gauge(
+        "boathouse_process_resident_memory_bytes",
+        "Memory of the process that is in RAM.",
+        labels,
+        ((name, process["memory_info"].rss) for name, process in living),
+    )
+    yield gauge(
+        "boathouse_process_open_fds",
+        "Descriptors that the process has open.",
+        labels,
+        ((name, process["num_fds"]) for name, process in living),
+    )
+    yield gauge(
+        "boathouse_process_start_time_seconds",
+        "When the process began, in Unix time.",
+        labels,
+        ((name, process["create_time"]) for name, process in living),
+    )
+
+
+def _find(pid: int) -> dict[str, Any] | None:
+    # Here, because a coordinator of which nobody reads metrics can do without its memory.
+    import psutil
+
+    try:
+        found: dict[str, Any] = psutil.Process(pid).as_dict(
+            ["cpu_times", "memory_info", "num_fds", "create_time"]
+        )
+    except psutil.Error:
+        return None
+    # What we may not look at, though it lives, is there as None.
+    return None if None in found.values() else found

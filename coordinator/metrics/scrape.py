@@ -1,0 +1,98 @@
+"""All that `/metrics` tells, gathered at one moment."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import itertools
+import os
+from typing import TYPE_CHECKING
+
+from config.process.names import ProcessName
+from coordinator.metrics.calls import call_families, coordinator_families, watch_families
+from coordinator.metrics.families import gauge
+from coordinator.metrics.page import page
+from coordinator.metrics.processes import process_families
+from coordinator.metrics.replicas import replica_families
+from coordinator.metrics.replication import replication_families
+from coordinator.replication import report
+from coordinator.services.etcd_maintenance import VERSION
+from proto.ids import NodeId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from config import ClusterConfig
+    from config.topology import Topology
+    from coordinator.front import http1
+    from coordinator.metrics.page import Families
+    from coordinator.metrics.replicas import Statuses
+    from coordinator.metrics.siblings import Siblings
+    from coordinator.replication.report import Report
+    from coordinator.shards.driver import Driver
+    from coordinator.shards.replica_status import ReplicaStatuses
+    from proto.internal import figures_pb2 as figures
+
+
+class Scrape:
+    """What one node tells: its coordinators, its replicas, and how their processes are."""
+
+    def __init__(
+        self,
+        cluster: ClusterConfig,
+        node: str,
+        topology: Topology,
+        driver: Driver,
+        statuses: ReplicaStatuses,
+        siblings: Siblings,
+    ) -> None:
+        self._cluster = cluster
+        self._node = node
+        self._topology = topology
+        self._driver = driver
+        self._statuses = statuses
+        self._siblings = siblings
+
+    @property
+    def page(self) -> http1.Page:
+        """/metrics."""
+        return page(self._gather)
+
+    async def _gather(self) -> Callable[[], Families]:
+        here = NodeId(self._cluster.node(self._node).id)
+        statuses, coordinators, replication = await asyncio.gather(
+            self._statuses.on(here, self._topology.shards_on(here)),
+            self._siblings.ask(),
+            self._ask_replication(),
+        )
+        return lambda: self._families(statuses, coordinators, replication)
+
+    async def _ask_replication(self) -> Report | None:
+        """How replication goes; None if this cluster follows no other, or nobody knows."""
+        return None if self._cluster.follows is None else await report.read(self._driver)
+
+    def _families(
+        self, statuses: Statuses, coordinators: list[figures.CoordinatorFigures], replication: Report | None
+    ) -> Families:
+        pids = {"supervisor": os.getppid()} | {each.process: each.pid for each in coordinators}
+        for shard, status in statuses.items():
+            if status is not None:
+                pids[ProcessName.replica(self._node, shard).local] = status.pid
+        return itertools.chain(
+            replica_families(statuses, self._cluster.member_id),
+            call_families(coordinators),
+            coordinator_families(coordinators),
+            watch_families(coordinators),
+            replication_families(replication),
+            process_families(pids),
+            self._versions(),
+        )
+
+    def _versions(self) -> Families:
+        member = f"{self._cluster.member_id(self._node):x}"
+        build = importlib.metadata.version("boathouse")
+        yield gauge("boathouse_build_info", "This build.", ["version"], [([build], 1)])
+        yield gauge("etcd_server_id", "This node, as etcd's API names it.", ["server_id"], [([member], 1)])
+        yield gauge(
+            "etcd_server_version", "What etcd's clients take it for.", ["server_version"], [([VERSION], 1)]
+        )
