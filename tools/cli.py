@@ -36,6 +36,7 @@ class Boathouse(LazyGroup):
 
     modules: ClassVar = {
         "kv": ("tools.kv", "Read and write keys through the etcd API."),
+        "shell": ("tools.shell.cli", "Type kv commands one after the other, on a terminal or from a pipe."),
         "table": ("tools.table", "Tables of a running cluster."),
         "shard": ("tools.shard", "Shards of a running cluster."),
         "tls": ("tools.tls", "Certificates for clients and servers."),

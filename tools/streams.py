@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from typing import Final
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final
 
 from tools.failure import Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 # Opened the wrong way round, so that using a stream that was closed fails as it would have, and stays an error.
 _STREAMS: Final = (("stdin", "r", os.O_WRONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_RDWR))
@@ -35,8 +40,24 @@ def give_up_stdout() -> None:
     os.close(nowhere)
 
 
+_given: ContextVar[Callable[[], bytes] | None] = ContextVar("given_stdin", default=None)
+
+
+@contextlib.contextmanager
+def given_stdin(content: Callable[[], bytes]) -> Iterator[None]:
+    """Within the block, a command that reads its standard input gets this instead."""
+    token = _given.set(content)
+    try:
+        yield
+    finally:
+        _given.reset(token)
+
+
 def read_stdin() -> bytes:
     """All of it. Raises Failed if it can't be read."""
+    content = _given.get()
+    if content is not None:
+        return content()
     try:
         return sys.stdin.buffer.read()
     except OSError as error:
