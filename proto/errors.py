@@ -292,6 +292,70 @@ class TransferTooSlow(BoathouseError):
     definite = False
 
 
+# ---- who belongs to a shard ----------------------------------------------------------------------------------
+
+
+class MembershipError(BoathouseError):
+    """The membership cannot be changed in this way."""
+
+    frame_code = 400
+
+
+class MemberExists(MembershipError):
+    """There is such a member already, and it is another one."""
+
+    frame_code = 401
+
+
+class PeerUrlExists(MembershipError):
+    """Another member is reached at this address."""
+
+    frame_code = 402
+
+
+class NotEnoughStarted(MembershipError):
+    """Of the voters that there would be, too few have answered lately: the shard would lose its quorum."""
+
+    frame_code = 403
+
+
+class BadMemberUrls(InvalidRequest):
+    """A member is added without a usable peer URL."""
+
+    frame_code = 404
+
+
+class MemberNotFound(MembershipError):
+    """There is no such member, or there is none any more."""
+
+    frame_code = 405
+
+
+class MemberNotLearner(MembershipError):
+    """It votes already."""
+
+    frame_code = 406
+
+
+class LearnerNotReady(MembershipError):
+    """The learner lacks too much of what the leader has."""
+
+    frame_code = 407
+
+
+class TooManyLearners(MembershipError):
+    """There is a learner already."""
+
+    frame_code = 408
+
+
+class ChangeUnderWay(MembershipError):
+    """Another change has to take effect first; nothing was proposed."""
+
+    frame_code = 409
+    retry = Retry.CALLER
+
+
 # ---- too busy, too full ------------------------------------------------------------------------------------
 
 

@@ -114,6 +114,7 @@ COMMANDS: Final[dict[int, Command]] = {
     frames.CURSOR_NEXT: Command(access=Access.REPLICA),
     frames.CURSOR_CLOSE: Command(access=Access.REPLICA),
     frames.TRANSFER_LEADER: Command(access=Access.LEADER),
+    frames.CHANGE_MEMBERSHIP: Command(access=Access.LEADER),
     frames.RAISE_LEVEL: Command(access=Access.INTERNAL),
     frames.TABLE_CHANGES: Command(access=Access.REPLICA),
     frames.AUTH_ENABLE: Command(access=Access.WRITE),

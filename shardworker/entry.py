@@ -124,7 +124,7 @@ class Worker:
             self._transport,
             _SteadyClock(),
             tick_s=cluster.raft.tick_ms / 1000,
-            alone=len(holders) == 1,
+            alone=lambda: replica.is_alone,
             beat=lambda: emit("beat"),
         )
         if core.membership.voters == {node}:

@@ -61,10 +61,10 @@ class Loop:
         clock: Clock,
         *,
         tick_s: float,
-        alone: bool,
+        alone: Callable[[], bool],
         beat: Callable[[], None],
     ) -> None:
-        """alone: nobody but clients talks to this replica, so the loop can sleep over what it would only hold."""
+        """alone: whether nobody but clients talks to it, so the loop can sleep over what it would only hold."""
         now = clock.now()
         self._replica = replica
         self._transport = transport
@@ -104,7 +104,7 @@ class Loop:
         """Wait for something to do, and do it."""
         owes_commit = self._replica.owes_commit()
         received = self._transport.receive(
-            self.wait_s(), pace_until=self._pace.next_batch if self._alone else 0.0
+            self.wait_s(), pace_until=self._pace.next_batch if self._alone() else 0.0
         )
         if owes_commit and not received:
             self._replica.announce_commit()

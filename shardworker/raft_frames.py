@@ -28,6 +28,7 @@ def encode_membership(membership: Membership) -> frames.Membership:
         learners=sorted(membership.learners),
         learners_next=sorted(membership.learners_next),
         auto_leave=membership.auto_leave,
+        directory=[frames.MemberRecord(node=node, record=record) for node, record in membership.directory],
     )
 
 
@@ -39,6 +40,7 @@ def decode_membership(frame: frames.Membership) -> Membership:
         learners=frozenset(NodeId(node) for node in frame.learners),
         learners_next=frozenset(NodeId(node) for node in frame.learners_next),
         auto_leave=frame.auto_leave,
+        directory=tuple((NodeId(entry.node), entry.record) for entry in frame.directory),
     )
 
 

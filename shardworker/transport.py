@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 import zmq
@@ -34,6 +34,12 @@ STRANGERS_MAX: Final = 256
 log = structlog.get_logger()
 
 
+class _Peer(NamedTuple):
+    socket: zmq.Socket[bytes]
+    monitor: zmq.Socket[bytes]
+    endpoint: str
+
+
 class Transport:
     """The sockets of one worker. All calls come from one thread, except wake()."""
 
@@ -52,11 +58,9 @@ class Transport:
         self._gatekeeper = None if keys is None else Gatekeeper(self._context, keys, _tell_refused)
         self._router = sockets.listening(self._context)
         sockets.bind(self._router, binds, keys)
-        self._peers: dict[NodeId, zmq.Socket[bytes]] = {}
+        self._peers: dict[NodeId, _Peer] = {}
         self._traffic: dict[NodeId, frames.PeerTraffic] = {}
         self._monitors: dict[zmq.Socket[bytes], NodeId] = {}
-        for node, endpoint in peers.items():
-            self._peers[node] = self._connect(node, endpoint)
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -65,19 +69,44 @@ class Transport:
         self._poller.register(self._wake_read, zmq.POLLIN)
         if self._gatekeeper is not None:
             self._poller.register(self._gatekeeper.socket, zmq.POLLIN)
-        for monitor in self._monitors:
-            self._poller.register(monitor, zmq.POLLIN)
         self._disconnected: list[NodeId] = []
         self._watched: dict[int, Callable[[], None]] = {}
         self._strangers: dict[bytes, None] = {}
         self._closed = False
+        self.know_peers(peers)
 
-    def _connect(self, node: NodeId, endpoint: str) -> zmq.Socket[bytes]:
-        self._traffic[node] = frames.PeerTraffic(node=node)
+    def know_peers(self, endpoints: Mapping[NodeId, str]) -> None:
+        """Have a connection to each of these peers, where it is now, and no others."""
+        for node, peer in list(self._peers.items()):
+            if endpoints.get(node) != peer.endpoint:
+                del self._peers[node]
+                self._disconnect(peer)
+        for node, endpoint in endpoints.items():
+            if node not in self._peers:
+                self._connect(node, endpoint)
+
+    def _connect(self, node: NodeId, endpoint: str) -> None:
+        if self._keys is not None and node not in self._keys.public_of:
+            log.error(
+                "a member of the shard is not reached: its public key is not among this node's; put it there, and "
+                "restart this process",
+                node=node,
+            )
+            return
+        self._traffic.setdefault(node, frames.PeerTraffic(node=node))
         socket = sockets.to_peer(self._context)
-        self._monitors[socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)] = node
+        monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._monitors[monitor] = node
+        self._poller.register(monitor, zmq.POLLIN)
         sockets.connect(socket, endpoint, self._keys, node)
-        return socket
+        self._peers[node] = _Peer(socket, monitor, endpoint)
+
+    def _disconnect(self, peer: _Peer) -> None:
+        self._poller.unregister(peer.monitor)
+        del self._monitors[peer.monitor]
+        peer.socket.disable_monitor()
+        peer.monitor.close(linger=0)  # an open one keeps term() waiting for ever
+        peer.socket.close()
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """Call back from receive() when fd is readable (the supervisor's pipe)."""
@@ -158,12 +187,12 @@ class Transport:
 
     def send_peer(self, node: NodeId, envelope: frames.Envelope) -> None:
         """Send to a peer if its connection takes it now; otherwise the envelope is lost, which Raft allows for."""
-        socket = self._peers.get(node)
-        if socket is None:
+        peer = self._peers.get(node)
+        if peer is None:
             return
         traffic, payload = self._traffic[node], wire.encode(envelope, self._group)
         try:
-            socket.send(payload, zmq.NOBLOCK)
+            peer.socket.send(payload, zmq.NOBLOCK)
         except zmq.Again:
             traffic.lost_messages += 1
         else:
@@ -194,11 +223,8 @@ class Transport:
 
     def close(self) -> None:
         """Deliver what is queued for coordinators, for a moment, and release the sockets."""
-        for socket in self._peers.values():
-            socket.disable_monitor()
-            socket.close()
-        for monitor in self._monitors:
-            monitor.close(linger=0)  # an open one keeps term() waiting for ever
+        for peer in self._peers.values():
+            self._disconnect(peer)
         self._router.close()
         if self._gatekeeper is not None:
             self._gatekeeper.close()

@@ -67,6 +67,24 @@ ETCD: Final[Table] = {
     ),
     errors.NoDowngrade: Row(Code.FAILED_PRECONDITION, "etcdserver: no inflight downgrade job"),
     errors.UnknownAction: Row(Code.UNKNOWN, "etcdserver: unknown method"),
+    errors.MembershipError: Row(
+        Code.FAILED_PRECONDITION, "etcdserver: the membership cannot be changed so: {detail}"
+    ),
+    errors.MemberExists: Row(Code.FAILED_PRECONDITION, "etcdserver: member ID already exist"),
+    errors.PeerUrlExists: Row(Code.FAILED_PRECONDITION, "etcdserver: Peer URLs already exists"),
+    # The one that etcd lists as FAILED_PRECONDITION and sends as UNKNOWN.
+    errors.NotEnoughStarted: Row(
+        Code.UNKNOWN, "etcdserver: re-configuration failed due to not enough started members"
+    ),
+    errors.BadMemberUrls: Row(Code.INVALID_ARGUMENT, "etcdserver: given member URLs are invalid"),
+    errors.MemberNotFound: Row(Code.NOT_FOUND, "etcdserver: member not found"),
+    errors.MemberNotLearner: Row(Code.FAILED_PRECONDITION, "etcdserver: can only promote a learner member"),
+    errors.LearnerNotReady: Row(
+        Code.FAILED_PRECONDITION,
+        "etcdserver: can only promote a learner member which is in sync with leader",
+    ),
+    errors.TooManyLearners: Row(Code.FAILED_PRECONDITION, "etcdserver: too many learner members in cluster"),
+    errors.ChangeUnderWay: Row(Code.UNAVAILABLE, "etcdserver: another change of the membership is under way"),
     errors.CorruptAlarm: Row(Code.DATA_LOSS, "etcdserver: corrupt cluster"),
     errors.QueueFull: Row(Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests"),
     errors.NoSpace: Row(Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded"),
@@ -188,6 +206,7 @@ REGATTA: Final[Table] = {
     errors.NoSuccessor: Row(Code.FAILED_PRECONDITION, "no other replica can take over"),
     errors.BadTransferee: Row(Code.FAILED_PRECONDITION, "no voter of the shard"),
     errors.TransferTooSlow: Row(Code.UNAVAILABLE, "leader transfer took too long"),
+    errors.MembershipError: Row(Code.FAILED_PRECONDITION, "the membership cannot be changed so: {detail}"),
     errors.CorruptAlarm: Row(Code.DATA_LOSS, "the table is marked as corrupt"),
     errors.QuotaExceeded: Row(Code.RESOURCE_EXHAUSTED, "database space exceeded"),
     errors.QueueFull: Row(Code.RESOURCE_EXHAUSTED, "system is too busy try again later"),

@@ -114,6 +114,8 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     """body: ReplicatedPairs"""
     TABLE_PAIRS: _Method.ValueType  # 132
     """opens a cursor; each part of the answer is a TablePairs"""
+    CHANGE_MEMBERSHIP: _Method.ValueType  # 140
+    """body: ChangeMembership; answered by the Membership once the change is applied"""
 
 class Method(_Method, metaclass=_MethodEnumTypeWrapper):
     """Which operation a Request or a Command carries. The body is the request message of that API, as it came."""
@@ -203,6 +205,8 @@ REPLICATE_SNAPSHOT: Method.ValueType  # 131
 """body: ReplicatedPairs"""
 TABLE_PAIRS: Method.ValueType  # 132
 """opens a cursor; each part of the answer is a TablePairs"""
+CHANGE_MEMBERSHIP: Method.ValueType  # 140
+"""body: ChangeMembership; answered by the Membership once the change is applied"""
 Global___Method: _TypeAlias = Method  # noqa: Y015
 
 @_typing.final
@@ -946,11 +950,19 @@ class ReplicaState(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     TERM_FIELD_NUMBER: _builtins.int
     LEADER_FIELD_NUMBER: _builtins.int
+    MEMBERSHIP_FIELD_NUMBER: _builtins.int
+    APPLIED_INDEX_FIELD_NUMBER: _builtins.int
     shard: _builtins.int
     node: _builtins.int
     term: _builtins.int
     leader: _builtins.int
     """node id, 0 = none known"""
+    applied_index: _builtins.int
+    """by which that was so: of two, the one with the higher index is newer"""
+    @_builtins.property
+    def membership(self) -> Global___Membership:
+        """as this replica has applied it; not there while it knows none"""
+
     def __init__(
         self,
         *,
@@ -958,10 +970,12 @@ class ReplicaState(_message.Message):
         node: _builtins.int = ...,
         term: _builtins.int = ...,
         leader: _builtins.int = ...,
+        membership: Global___Membership | None = ...,
+        applied_index: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["membership", b"membership"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leader", b"leader", "node", b"node", "shard", b"shard", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "leader", b"leader", "membership", b"membership", "node", b"node", "shard", b"shard", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1572,6 +1586,8 @@ class ReplicaStatus(_message.Message):
     COMMANDS_FIELD_NUMBER: _builtins.int
     READS_FIELD_NUMBER: _builtins.int
     PEERS_FIELD_NUMBER: _builtins.int
+    MEMBERSHIP_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
     shard: _builtins.int
     node: _builtins.int
     term: _builtins.int
@@ -1616,6 +1632,12 @@ class ReplicaStatus(_message.Message):
 
     @_builtins.property
     def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerTraffic]: ...
+    @_builtins.property
+    def membership(self) -> Global___Membership: ...
+    @_builtins.property
+    def progress(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerProgress]:
+        """of a leader: how far it has brought each other member"""
+
     def __init__(
         self,
         *,
@@ -1642,10 +1664,12 @@ class ReplicaStatus(_message.Message):
         commands: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
         reads: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
         peers: _abc.Iterable[Global___PeerTraffic] | None = ...,
+        membership: Global___Membership | None = ...,
+        progress: _abc.Iterable[Global___PeerProgress] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["membership", b"membership"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "commands", b"commands", "commit_index", b"commit_index", "database_bytes", b"database_bytes", "database_in_use_bytes", b"database_in_use_bytes", "durations", b"durations", "fault", b"fault", "first_index", b"first_index", "highest_table_id", b"highest_table_id", "last_index", b"last_index", "leader", b"leader", "learners", b"learners", "no_space", b"no_space", "node", b"node", "peers", b"peers", "pid", b"pid", "reads", b"reads", "role", b"role", "shard", b"shard", "statistics", b"statistics", "tables", b"tables", "term", b"term", "voters", b"voters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "commands", b"commands", "commit_index", b"commit_index", "database_bytes", b"database_bytes", "database_in_use_bytes", b"database_in_use_bytes", "durations", b"durations", "fault", b"fault", "first_index", b"first_index", "highest_table_id", b"highest_table_id", "last_index", b"last_index", "leader", b"leader", "learners", b"learners", "membership", b"membership", "no_space", b"no_space", "node", b"node", "peers", b"peers", "pid", b"pid", "progress", b"progress", "reads", b"reads", "role", b"role", "shard", b"shard", "statistics", b"statistics", "tables", b"tables", "term", b"term", "voters", b"voters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1708,6 +1732,37 @@ class PeerTraffic(_message.Message):
 Global___PeerTraffic: _TypeAlias = PeerTraffic  # noqa: Y015
 
 @_typing.final
+class PeerProgress(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    MATCH_INDEX_FIELD_NUMBER: _builtins.int
+    ACTIVE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    node: _builtins.int
+    match_index: _builtins.int
+    """everything up to here is durable there"""
+    active: _builtins.bool
+    """it has answered within an election timeout"""
+    state: _builtins.str
+    """probe, replicate or snapshot"""
+    def __init__(
+        self,
+        *,
+        node: _builtins.int = ...,
+        match_index: _builtins.int = ...,
+        active: _builtins.bool = ...,
+        state: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "match_index", b"match_index", "node", b"node", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeerProgress: _TypeAlias = PeerProgress  # noqa: Y015
+
+@_typing.final
 class RaftEntry(_message.Message):
     """---- Raft -------------------------------------------------------------------------------------------------------"""
 
@@ -1747,6 +1802,7 @@ class Membership(_message.Message):
     LEARNERS_FIELD_NUMBER: _builtins.int
     LEARNERS_NEXT_FIELD_NUMBER: _builtins.int
     AUTO_LEAVE_FIELD_NUMBER: _builtins.int
+    DIRECTORY_FIELD_NUMBER: _builtins.int
     auto_leave: _builtins.bool
     @_builtins.property
     def voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
@@ -1758,6 +1814,10 @@ class Membership(_message.Message):
     def learners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
     def learners_next(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def directory(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberRecord]:
+        """ascending; of members that the cluster file founded the shard with, perhaps none"""
+
     def __init__(
         self,
         *,
@@ -1766,14 +1826,153 @@ class Membership(_message.Message):
         learners: _abc.Iterable[_builtins.int] | None = ...,
         learners_next: _abc.Iterable[_builtins.int] | None = ...,
         auto_leave: _builtins.bool = ...,
+        directory: _abc.Iterable[Global___MemberRecord] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_leave", b"auto_leave", "learners", b"learners", "learners_next", b"learners_next", "voters", b"voters", "voters_outgoing", b"voters_outgoing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_leave", b"auto_leave", "directory", b"directory", "learners", b"learners", "learners_next", b"learners_next", "voters", b"voters", "voters_outgoing", b"voters_outgoing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Membership: _TypeAlias = Membership  # noqa: Y015
+
+@_typing.final
+class MemberRecord(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
+    node: _builtins.int
+    record: _builtins.bytes
+    """a NodeRecord, as it was proposed"""
+    def __init__(
+        self,
+        *,
+        node: _builtins.int = ...,
+        record: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "record", b"record"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberRecord: _TypeAlias = MemberRecord  # noqa: Y015
+
+@_typing.final
+class NodeRecord(_message.Message):
+    """Who a member is and where it is reached, as its shard's log tells every replica."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PEER_URLS_FIELD_NUMBER: _builtins.int
+    CLIENT_URLS_FIELD_NUMBER: _builtins.int
+    PROMOTE_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.int
+    """as the etcd API knows it"""
+    name: _builtins.str
+    """empty until the node has started"""
+    promote: _builtins.bool
+    """a learner that gets its vote from the leader itself, once it is within reach"""
+    @_builtins.property
+    def peer_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of the first, host and port are where its replicas begin to listen: shard s at"""
+
+    @_builtins.property
+    def client_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """port + s - 1
+        empty until the node has started
+        """
+
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.int = ...,
+        name: _builtins.str = ...,
+        peer_urls: _abc.Iterable[_builtins.str] | None = ...,
+        client_urls: _abc.Iterable[_builtins.str] | None = ...,
+        promote: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_urls", b"client_urls", "member_id", b"member_id", "name", b"name", "peer_urls", b"peer_urls", "promote", b"promote"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeRecord: _TypeAlias = NodeRecord  # noqa: Y015
+
+@_typing.final
+class ChangeMembership(_message.Message):
+    """Steps that take effect together. What is so already is done: a change can be repeated."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEPS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___MembershipStep]: ...
+    def __init__(
+        self,
+        *,
+        steps: _abc.Iterable[Global___MembershipStep] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeMembership: _TypeAlias = ChangeMembership  # noqa: Y015
+
+@_typing.final
+class MembershipStep(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MembershipStep._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        NONE: MembershipStep._Kind.ValueType  # 0
+        ADD_VOTER: MembershipStep._Kind.ValueType  # 1
+        """a learner that is within reach gets its vote"""
+        ADD_LEARNER: MembershipStep._Kind.ValueType  # 2
+        REMOVE: MembershipStep._Kind.ValueType  # 3
+        UPDATE: MembershipStep._Kind.ValueType  # 4
+        """only tell where it is"""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
+    NONE: MembershipStep.Kind.ValueType  # 0
+    ADD_VOTER: MembershipStep.Kind.ValueType  # 1
+    """a learner that is within reach gets its vote"""
+    ADD_LEARNER: MembershipStep.Kind.ValueType  # 2
+    REMOVE: MembershipStep.Kind.ValueType  # 3
+    UPDATE: MembershipStep.Kind.ValueType  # 4
+    """only tell where it is"""
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
+    kind: Global___MembershipStep.Kind.ValueType
+    node: _builtins.int
+    @_builtins.property
+    def record(self) -> Global___NodeRecord: ...
+    def __init__(
+        self,
+        *,
+        kind: Global___MembershipStep.Kind.ValueType = ...,
+        node: _builtins.int = ...,
+        record: Global___NodeRecord | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "node", b"node", "record", b"record"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MembershipStep: _TypeAlias = MembershipStep  # noqa: Y015
 
 @_typing.final
 class SnapshotMeta(_message.Message):

@@ -34,6 +34,7 @@ from shardworker.raft.membership import InvalidChange, decode_change, next_membe
 from shardworker.raft.progress import PeerState
 from shardworker.raft.types import (
     NO_NODE,
+    SILENT_TICKS_MAX,
     Accepted,
     Entry,
     EntryKind,
@@ -116,6 +117,8 @@ class Raft(Elections, Follower):
 
     def _tick_leader(self) -> None:
         self._heartbeat_elapsed += 1
+        for _, progress in self._peers:
+            progress.silent_ticks += 1
         if self.owes_commit:
             self.announce_commit()
         if self._election_elapsed >= self.settings.election_ticks:
@@ -472,11 +475,12 @@ class Raft(Elections, Follower):
     def _peer_status(self, node: NodeId) -> PeerStatus:
         progress = self._progress[node]
         if node == self.node:
-            return PeerStatus(self._match[node], LogIndex(self.log.last_index + 1), "replicate", 0, True)
+            return PeerStatus(self._match[node], LogIndex(self.log.last_index + 1), "replicate", 0, True, 0)
         return PeerStatus(
             progress.match,
             progress.next,
             progress.state.value,
             len(progress.inflights),
             progress.recent_active,
+            min(progress.silent_ticks, SILENT_TICKS_MAX),
         )

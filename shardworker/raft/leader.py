@@ -132,7 +132,7 @@ class Leader(ReplicaState):
     # ---- replies -------------------------------------------------------------------------------------------
 
     def _handle_append_reply(self, message: Message, progress: Progress) -> None:
-        progress.recent_active = True
+        progress.heard()
         if message.reject:
             self._handle_append_rejected(message, progress)
             return
@@ -184,7 +184,7 @@ class Leader(ReplicaState):
             self._maybe_send_snapshot(peer, progress)
 
     def _handle_heartbeat_reply(self, message: Message, progress: Progress) -> None:
-        progress.recent_active = True
+        progress.heard()
         if progress.retry_due:
             progress.retry_due = False
             if progress.state is PeerState.PROBE or progress.match < self.log.last_index:

@@ -32,6 +32,8 @@ class StepKind(IntEnum):
     ADD_LEARNER = 2
     """Also demotes a voter."""
     REMOVE = 3
+    UPDATE = 4
+    """Only tells where a member is."""
 
 
 class Transition(IntEnum):
@@ -48,6 +50,8 @@ class Transition(IntEnum):
 class Step:
     kind: StepKind
     node: NodeId
+    record: bytes = b""
+    """Where the node is, for Membership.directory; empty = as the group knows already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,28 +72,39 @@ class InvalidChange:
 LEAVE_JOINT = MembershipChange()
 
 _HEADER = struct.Struct(">BB")
-_STEP = struct.Struct(">BQ")
+_STEP = struct.Struct(">BQH")
+RECORD_BYTES_MAX = (1 << 16) - 1
 _VERSION = 1
 
 
 def encode_change(change: MembershipChange) -> bytes:
-    """The entry data of a change: version, transition, then (kind, node) per step, big-endian."""
+    """The entry data of a change: version, transition, then (kind, node, length of the record, record) per step,
+    big-endian."""
     parts = [_HEADER.pack(_VERSION, change.transition)]
-    parts += [_STEP.pack(step.kind, step.node) for step in change.steps]
+    for step in change.steps:
+        parts += [_STEP.pack(step.kind, step.node, len(step.record)), step.record]
     return b"".join(parts)
 
 
 def decode_change(data: bytes) -> MembershipChange:
     """Reads back encode_change. ValueError on anything else: the log is not ours or damaged."""
-    if len(data) < _HEADER.size or (len(data) - _HEADER.size) % _STEP.size:
+    if len(data) < _HEADER.size:
         raise ValueError(f"a membership change of {len(data)} bytes")
     version, transition = _HEADER.unpack_from(data)
     if version != _VERSION:
         raise ValueError(f"membership change version {version}")
-    steps = tuple(
-        Step(StepKind(kind), NodeId(node)) for kind, node in _STEP.iter_unpack(data[_HEADER.size :])
-    )
-    return MembershipChange(steps, Transition(transition))
+    steps: list[Step] = []
+    at = _HEADER.size
+    while at < len(data):
+        if at + _STEP.size > len(data):
+            raise ValueError(f"a membership change of {len(data)} bytes")
+        kind, node, record_bytes = _STEP.unpack_from(data, at)
+        at += _STEP.size
+        if at + record_bytes > len(data):
+            raise ValueError(f"a membership change of {len(data)} bytes")
+        steps.append(Step(StepKind(kind), NodeId(node), data[at : at + record_bytes]))
+        at += record_bytes
+    return MembershipChange(tuple(steps), Transition(transition))
 
 
 def next_membership(current: Membership, change: MembershipChange) -> Membership | InvalidChange:
@@ -104,9 +119,10 @@ def next_membership(current: Membership, change: MembershipChange) -> Membership
     if not stepped.voters:
         return InvalidChange("no voter would be left")
     simple = len(stepped.voters ^ current.voters) <= 1
-    if change.transition is Transition.AUTO and simple:
-        return stepped
-    return _enter_joint(current, stepped, auto_leave=change.transition is not Transition.JOINT)
+    if change.transition is not Transition.AUTO or not simple:
+        stepped = _enter_joint(current, stepped, auto_leave=change.transition is not Transition.JOINT)
+    told = dict(current.directory) | {step.node: step.record for step in change.steps if step.record}
+    return _with_directory(stepped, told)
 
 
 def _take_steps(current: Membership, steps: tuple[Step, ...]) -> Membership | InvalidChange:
@@ -114,6 +130,10 @@ def _take_steps(current: Membership, steps: tuple[Step, ...]) -> Membership | In
     for step in steps:
         if step.node <= 0:
             return InvalidChange("nodes are numbered from 1")
+        if step.kind is StepKind.UPDATE:
+            if step.node not in voters | learners:
+                return InvalidChange(f"node {step.node} is no member")
+            continue
         voters.discard(step.node)
         learners.discard(step.node)
         if step.kind is StepKind.ADD_VOTER:
@@ -139,4 +159,11 @@ def _enter_joint(current: Membership, target: Membership, *, auto_leave: bool) -
 def _leave_joint(current: Membership) -> Membership | InvalidChange:
     if not current.is_joint:
         return InvalidChange("the membership is not joint")
-    return Membership(voters=current.voters, learners=current.learners | current.learners_next)
+    left = Membership(voters=current.voters, learners=current.learners | current.learners_next)
+    return _with_directory(left, dict(current.directory))
+
+
+def _with_directory(membership: Membership, told: dict[NodeId, bytes]) -> Membership:
+    """Who has left is forgotten."""
+    nodes = membership.nodes()
+    return replace(membership, directory=tuple((node, told[node]) for node in nodes if node in told))

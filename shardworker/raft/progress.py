@@ -15,7 +15,7 @@ from collections import deque
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from shardworker.raft.types import LogIndex
+from shardworker.raft.types import SILENT_TICKS_MAX, LogIndex
 
 if TYPE_CHECKING:
     from shardworker.raft.types import Settings
@@ -71,6 +71,7 @@ class Progress:
         "recent_active",
         "retry_due",
         "sent_commit",
+        "silent_ticks",
         "state",
         "wants_empty",
     )
@@ -88,6 +89,8 @@ class Progress:
         self.pending_snapshot = LogIndex(0)
         self.recent_active = recent_active
         """Heard from since the last quorum check."""
+        self.silent_ticks = SILENT_TICKS_MAX
+        """Since it was last heard from."""
         self.sent_commit = LogIndex(0)
         """The commit index the peer was last told; may have been lost on the way, heartbeats repeat it."""
         self.retry_due = False
@@ -96,6 +99,11 @@ class Progress:
         self.wants_empty = False
         """Send an append even without entries, to find out whether earlier ones were lost."""
         self.inflights = Inflights(settings.inflight_appends_max, settings.inflight_bytes_max)
+
+    def heard(self) -> None:
+        """It has answered."""
+        self.recent_active = True
+        self.silent_ticks = 0
 
     def become_probe(self) -> None:
         """Start again from what is known, or from the snapshot it was just given."""

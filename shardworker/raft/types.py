@@ -72,6 +72,9 @@ class Membership:
     """Voters of the outgoing half that become learners when the joint membership is left."""
     auto_leave: bool = False
     """The leader itself proposes to leave the joint membership once it is applied."""
+    directory: tuple[tuple[NodeId, bytes], ...] = ()
+    """What the group was told of where members are, ascending; opaque to the core. Of a member that is not in it
+    the group was told nothing."""
 
     @property
     def is_joint(self) -> bool:
@@ -194,6 +197,10 @@ class Role(Enum):
     LEADER = "leader"
 
 
+SILENT_TICKS_MAX = 1 << 30
+"""Of a peer that has not answered this leader yet."""
+
+
 class Reason(Enum):
     """Why the core refused; the command was certainly not proposed."""
 
@@ -266,6 +273,8 @@ class PeerStatus:
     """probe, replicate or snapshot."""
     inflight: int
     recent_active: bool
+    silent_ticks: int
+    """Since it last answered; SILENT_TICKS_MAX if it never has."""
 
 
 @dataclass(frozen=True, slots=True)

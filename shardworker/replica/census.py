@@ -19,6 +19,11 @@ A voter that began while this replica was already asking had promised nothing be
 Otherwise the second of two voters of a new shard could not follow the first while the third is away. A voter remembers
 those whose word it began by (`beside`).
 
+A shard whose members have changed since is not the one that the cluster file founded. A replica that hears so, or that
+no file named, is told by a leader who belongs to it: with a snapshot. If that says that this replica votes, it has lost
+its disk, and asks those that the snapshot names, before it takes the snapshot; if it says that it learns, it has
+promised nothing. It votes for nobody before.
+
 What remains: a voter that has never begun, and one whose disk was lost, can begin a shard anew while the only replica
 that holds its data is away. That takes a majority that has never begun, or has forgotten it, and a silent third.
 """
@@ -83,6 +88,11 @@ class Rebuild:
 
 
 @dataclass(frozen=True, slots=True)
+class BeTold:
+    """The shard's members are others by now: a leader tells who."""
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """Not enough is known."""
 
@@ -92,7 +102,7 @@ class Wait:
 
 def judge(
     voters: frozenset[NodeId], answers: dict[NodeId, Answer], *, patience_over: bool
-) -> Begin | Rebuild | Wait:
+) -> Begin | Rebuild | BeTold | Wait:
     """What a voter on an empty disk is to do, given the answers of the others.
 
     patience_over: whether those that are silent were given time to speak."""
@@ -101,9 +111,7 @@ def judge(
     has_data = any(answer.last_index for answer in answers.values())
     newest = max((answer.term for answer in answers.values()), default=Term(0))
     if any(answer.voters not in (voters, frozenset()) for answer in answers.values()):
-        return Wait(
-            "the shard's members are not those of the cluster file: remove this replica and add it again"
-        )
+        return BeTold()
     if not has_data and len(answers) == len(voters) - 1:
         return Begin(newest)
     if not has_data and not begun:
@@ -139,6 +147,8 @@ class Census(Part):
         self._core = context.core
         self._store = store = context.store
         self._founders = founders
+        self._voters = frozenset[NodeId]() if founders is None else founders.voters
+        """Whose word counts while it waits."""
         self._life = life
         self._send = context.outgoing.send_peer
         self._patience_ticks = 2 * context.cluster.raft.election_ticks
@@ -153,6 +163,7 @@ class Census(Part):
         # Who had no vote has promised nothing: a leader tells it everything.
         self.waits = is_new and founders is not None and node in founders.voters
         """Whether this replica does not know yet what to do: it hears and says nothing else."""
+        self._has_to_be_told = is_new and not self.waits
 
     @property
     def fault(self) -> errors.BoathouseError | None:
@@ -165,7 +176,7 @@ class Census(Part):
 
     @property
     def votes(self) -> bool:
-        return not self.waits
+        return not self.waits and bool(self._core.membership.nodes())
 
     def ticks_until_action(self) -> int:
         return 1 if self.waits else NEVER_TICKS
@@ -220,11 +231,14 @@ class Census(Part):
         """Act on what is known. Raises RebuildBegun."""
         if not self.waits:
             return
-        assert self._founders is not None
         patience_over = self._ticks >= self._patience_ticks
-        match judge(self._founders.voters, self._answers, patience_over=patience_over):
+        match judge(self._voters, self._answers, patience_over=patience_over):
             case Begin(term):
-                self._begin(self._founders, term)
+                self._begin(self._voters, term)
+            case BeTold() if self._has_to_be_told:
+                self._reason = "the others do not agree on who votes"
+            case BeTold():
+                self.waits, self._has_to_be_told = False, True
             case Rebuild(until, term):
                 reason = "its disk was empty though its shard has data"
                 # It votes for nobody else in that term.
@@ -233,7 +247,21 @@ class Census(Part):
             case Wait(reason):
                 self._reason = reason
 
-    def _begin(self, founders: Membership, term: Term) -> None:
+    def may_install(self, membership: Membership) -> bool:
+        """Whether this replica may become what a snapshot of the leader's holds. If not, it asks first what it has
+        promised, to those whom the snapshot names."""
+        if self._has_to_be_told and not self.waits and self._node in membership.voters:
+            self._voters, self._answers, self.waits = membership.voters, {}, True
+        return not self.waits
+
+    def installed(self) -> None:
+        self._has_to_be_told = False
+
+    def _begin(self, voters: frozenset[NodeId], term: Term) -> None:
+        if self._founders is None or voters != self._founders.voters:
+            self._reason = "the others hold nothing"  # though one of them leads: it is about to tell more
+            return
+        founders = self._founders
         promised = HardState(term, self._node if term else NO_NODE, LogIndex(0))
         try:
             with self._store.turn(sync=True) as turn:
@@ -247,8 +275,7 @@ class Census(Part):
         self.waits = False
 
     def _others(self) -> frozenset[NodeId]:
-        assert self._founders is not None
-        return self._founders.voters - {self._node}
+        return self._voters - {self._node}
 
     def _ask(self, nodes: Collection[NodeId]) -> None:
         for node in sorted(nodes):

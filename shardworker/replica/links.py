@@ -1,4 +1,5 @@
-"""The coordinators that have said hello: they hear who leads, and say what they have taken of their answers."""
+"""The coordinators that have said hello: they hear who leads and who is a member, and say what they have taken of their
+answers."""
 
 from __future__ import annotations
 
@@ -7,12 +8,14 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from proto.internal import frames_pb2 as frames
+from shardworker import raft_frames
 from shardworker.raft import NO_NODE
 from shardworker.replica.part import Part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from shardworker.raft import Membership, NodeId, Term
     from shardworker.replica.part import ReplicaContext
 
 LINKS_MAX: Final = 256
@@ -30,7 +33,7 @@ class Links(Part):
         self._core = context.core
         self._outgoing = context.outgoing
         self._links: dict[bytes, None] = {}
-        self._announced = (context.core.term, context.core.leader)
+        self._announced = self._news()
         self._last_leader = context.core.leader
         self._leader_changes = 0
 
@@ -55,16 +58,17 @@ class Links(Part):
         self._outgoing.tick()
 
     def announce(self) -> None:
-        """Say who leads, if that has changed; at once. Calls wait for it, and no answer depends on it: it does not wait
-        for the sync of a turn, and what a crash takes back is forgotten with the connection."""
-        now = (self._core.term, self._core.leader)
-        if now == self._announced:
+        """Say who leads and who is a member, if that has changed; at once. Calls wait for it, and no answer depends on
+        it: it does not wait for the sync of a turn, and what a crash takes back is forgotten with the connection."""
+        before, now = self._announced, self._news()
+        if now == before:
             return
         self._announced = now
         if now[1] not in (NO_NODE, self._last_leader):
             self._last_leader = now[1]
             self._leader_changes += 1
-        log.info("leadership", shard=self._shard, node=self._node, term=now[0], leader=now[1])
+        if now[:2] != before[:2]:
+            log.info("leadership", shard=self._shard, node=self._node, term=now[0], leader=now[1])
         for identity in self._links:
             self._outgoing.announce(identity, self._state())
 
@@ -74,7 +78,19 @@ class Links(Part):
     def statistics(self) -> Mapping[str, int]:
         return {"leader_changes": self._leader_changes}
 
+    def _news(self) -> tuple[Term, NodeId, Membership]:
+        core = self._core
+        return core.term, core.leader, core.membership
+
     def _state(self) -> frames.ReplicaState:
-        return frames.ReplicaState(
-            shard=self._shard, node=self._node, term=self._core.term, leader=self._core.leader
+        core = self._core
+        state = frames.ReplicaState(
+            shard=self._shard,
+            node=self._node,
+            term=core.term,
+            leader=core.leader,
+            applied_index=core.log.applied,
         )
+        if core.membership.nodes():
+            state.membership.CopyFrom(raft_frames.encode_membership(core.membership))
+        return state

@@ -15,7 +15,7 @@ from shardworker import raft_frames
 from shardworker.machine import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from proto import errors
     from shardworker.raft import Message, NodeId, Raft
@@ -42,6 +42,9 @@ class Outbox(Protocol):
         self, identity: bytes, envelope: frames.Envelope, attachments: Sequence[bytes] = ()
     ) -> None:
         """Send to the coordinator behind this link; attachments are what Reply.attachment counts."""
+
+    def know_peers(self, endpoints: Mapping[NodeId, str]) -> None:
+        """These are the shard's replicas on other nodes, and where they are: no others need a connection."""
 
 
 class _Gathered:

@@ -40,6 +40,7 @@ from shardworker.replica.levels import Levels
 from shardworker.replica.links import Links
 from shardworker.replica.logins import Logins
 from shardworker.replica.long_reads import LongReads
+from shardworker.replica.members import Members
 from shardworker.replica.outgoing import Outgoing
 from shardworker.replica.part import Parts, ReplicaContext
 from shardworker.replica.proposals import Proposals
@@ -142,6 +143,7 @@ class Replica:
         self._quotas = Quotas(context, self._proposals)
         self._census = Census(context, founders, life)
         self._links = Links(context)
+        self._members = Members(context, outbox)
         self._slow_disk = SlowDisk(context, self._leadership, self._disk_space)
         self._messages_refused = 0
         self._applied = Applied()
@@ -154,6 +156,7 @@ class Replica:
                 self._cursors,
                 Feed(context, self._long_reads),
                 self._leadership,
+                self._members,
                 self._disk_space,
                 self._sweep,
                 self._snapshots,
@@ -238,9 +241,15 @@ class Replica:
 
     # ---- the turn ---------------------------------------------------------------------------------------------------
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether nobody but clients talks to it."""
+        return self._core.membership.nodes() == (self._node,)
+
     def has_work(self) -> bool:
         """Whether turn() would do something now."""
-        return self._parts.has_work() or (self._disk_space.may_write and self._core.has_ready())
+        may_advance = self._disk_space.may_write and not self._census.waits
+        return self._parts.has_work() or (may_advance and self._core.has_ready())
 
     def turn(self) -> None:
         """Do everything that is possible now, then send what came of it."""
@@ -250,7 +259,7 @@ class Replica:
         self._links.announce()
         self._proposals.propose()
         self._reads.ask()
-        for _ in range(READYS_PER_TURN_MAX):
+        for _ in range(0 if self._census.waits else READYS_PER_TURN_MAX):
             if not self._core.has_ready() or not self._advance():
                 break
         self._serve_reads()
@@ -263,6 +272,9 @@ class Replica:
         """Carry out one Ready. False if the turn should end: the disk is full and it must come again, or so much
         was applied that answers and heartbeats should leave first."""
         ready = self._core.ready()
+        if ready.snapshot is not None and not self._census.may_install(ready.snapshot.membership):
+            self._core.advance(ready, durable=False)
+            return False
         self._send(ready.early_messages)
         self._reads.confirm(ready.reads)
         results: list[tuple[frames.Command, Result]] = []
@@ -382,6 +394,7 @@ class Replica:
             voters=sorted(core.membership.voters),
             learners=sorted(core.membership.learners),
         )
+        self._members.describe(status)
         for part in self._parts:
             status.statistics.update(part.statistics())
         status.statistics["raft_messages_refused"] = self._messages_refused

@@ -164,6 +164,7 @@ def encode_membership(membership: Membership) -> bytes:
         "learners": sorted(membership.learners),
         "learners_next": sorted(membership.learners_next),
         "auto_leave": membership.auto_leave,
+        "directory": [[node, record.hex()] for node, record in membership.directory],
     }
     return json.dumps(fields, sort_keys=True).encode()
 
@@ -176,6 +177,7 @@ def decode_membership(data: bytes) -> Membership:
         learners=frozenset(map(NodeId, fields["learners"])),
         learners_next=frozenset(map(NodeId, fields["learners_next"])),
         auto_leave=bool(fields["auto_leave"]),
+        directory=tuple((NodeId(node), bytes.fromhex(record)) for node, record in fields["directory"]),
     )
 
 

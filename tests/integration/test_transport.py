@@ -122,3 +122,16 @@ def test_answers_for_a_coordinator_that_reads_nothing_are_dropped_and_logged() -
 
     wait_until(is_gone, timeout_s=10, what="the connection's end")
     transport.close()
+
+
+def test_a_peer_that_moves_is_found_where_it_is_now_and_one_that_left_is_not() -> None:
+    first, second = free_ports(2)
+    with Transports(first, {PEER: f"tcp://127.0.0.1:{first}"}) as both:
+        wait_until(both.arrives, timeout_s=10, what="a first envelope")
+        both.far.close()
+        both.far = Transport(binds=(f"tcp://127.0.0.1:{second}",), peers={}, group=1)
+        both.near.know_peers({PEER: f"tcp://127.0.0.1:{second}"})
+        wait_until(both.arrives, timeout_s=10, what="an envelope at the new place")
+        both.near.know_peers({})
+        both.far.receive(0.05)
+        assert not both.arrives()

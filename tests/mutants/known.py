@@ -16,9 +16,10 @@ from coordinator.shards import router
 from coordinator.shards.router import Router
 from proto import errors
 from proto.internal import frames_pb2 as frames
-from shardworker.machine import StateMachine, window
+from shardworker import raft_frames
+from shardworker.machine import Result, StateMachine, window
 from shardworker.machine.registry import REGISTRY
-from shardworker.raft import NodeId, Role, Term
+from shardworker.raft import LogIndex, Membership, NodeId, Role, Term, decode_change, next_membership
 from shardworker.replica import census, feed
 from shardworker.replica import replica as replica_module
 from shardworker.replica.admission import Admission
@@ -26,6 +27,7 @@ from shardworker.replica.disk_space import DiskSpace, Space
 from shardworker.replica.feed import Feed
 from shardworker.replica.leases import LeaseClock
 from shardworker.replica.levels import Levels
+from shardworker.replica.members import Members
 from shardworker.replica.replica import Replica
 from shardworker.store import ReplicaStore, Turn, folder
 from tests.mutants import scenarios
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
 
     from coordinator.shards.router import Call
     from coordinator.shards.router import Replica as RoutedReplica
-    from shardworker.machine import Change, Parsed, Result
+    from shardworker.machine import Change, Parsed
     from shardworker.machine.window import Remembered
     from tests.simulation.simulation import Scenario
 
@@ -133,7 +135,7 @@ class JoinsWithoutAsking(Replica):
     def __init__(self, **parts: Any) -> None:
         super().__init__(**parts)
         if self._census.waits:
-            self._census._begin(parts["founders"], Term(0))
+            self._census._begin(parts["founders"].voters, Term(0))
 
 
 class DeafInTheCensus(Replica):
@@ -189,6 +191,21 @@ class CountsOn(LeaseClock):
         self._deadlines.restart = lambda grace_ticks: None  # type: ignore[method-assign]
 
 
+class SaysDoneAtOnce(Members):
+    """A change of membership is answered as made when it is proposed."""
+
+    def _answer(self, waiting: Any) -> bool:
+        membership = self._core.membership
+        if self._core.log.applied < waiting.applied_at:
+            (entry,) = self._core.log.entries(waiting.applied_at, LogIndex(waiting.applied_at + 1), 1 << 20)
+            after = next_membership(membership, decode_change(entry.data))
+            if isinstance(after, Membership):
+                membership = after
+        body = raft_frames.encode_membership(membership).SerializeToString()
+        self._outgoing.answer(waiting.identity, waiting.call, Result(0, body))
+        return True
+
+
 class TakesRenewalsOnTrust(Admission):
     """A keep-alive is answered by whoever takes himself for the leader."""
 
@@ -216,7 +233,7 @@ def _never_happened(_call: Call) -> errors.BoathouseError:
 
 def _judge_by_one(
     voters: frozenset[NodeId], answers: dict[NodeId, census.Answer], *, patience_over: bool
-) -> census.Begin | census.Rebuild | census.Wait:
+) -> census.Begin | census.Rebuild | census.BeTold | census.Wait:
     """Takes the first answer of a replica with data for all that is to be known."""
     for answer in answers.values():
         if answer.last_index and not answer.waits:
@@ -229,7 +246,7 @@ _judge = census.judge
 
 def _judge_by_logs(
     voters: frozenset[NodeId], answers: dict[NodeId, census.Answer], *, patience_over: bool
-) -> census.Begin | census.Rebuild | census.Wait:
+) -> census.Begin | census.Rebuild | census.BeTold | census.Wait:
     """Takes a voter that has begun for a new one, if its log is empty: found by a reader in boathouse."""
     empty = {
         node: replace(answer, waits=True, voters=frozenset()) if not answer.last_index else answer
@@ -240,7 +257,7 @@ def _judge_by_logs(
 
 def _judge_by_beginnings(
     voters: frozenset[NodeId], answers: dict[NodeId, census.Answer], *, patience_over: bool
-) -> census.Begin | census.Rebuild | census.Wait:
+) -> census.Begin | census.Rebuild | census.BeTold | census.Wait:
     """Does not ask when the others have begun."""
     late = {node: replace(answer, beside=False) for node, answer in answers.items()}
     return _judge(voters, late, patience_over=patience_over)
@@ -410,7 +427,17 @@ MUTANTS = (
         kinds=(),
         seen_by=("one-leader", "leader-completeness", "applied-in-order", "equal-state", *_HISTORY),
         spares=2,
+        learners=2,
         scenario=scenarios.two_changes,
+    ),
+    Mutant(
+        "a change of membership said to be made when it is proposed",
+        Build(),
+        kinds=("membership", "partition", "delay"),
+        seen_by=("membership-made",),
+        spares=2,
+        intensity=1.0,
+        patches=((replica_module, "Members", SaysDoneAtOnce),),
     ),
     Mutant(
         "a voter on an empty disk taking part at once",

@@ -252,7 +252,7 @@ class Checkers:
         for process in processes:
             log = process.core.log
             lo, hi = LogIndex(log.applied + 1), LogIndex(log.last_index + 1)
-            if lo < hi:
+            if lo < hi and log.pending_snapshot is None:  # else it holds none
                 entries = log.entries(lo, hi, 1 << 30)
                 found += [entry for entry in entries if entry.kind is EntryKind.MEMBERSHIP]
         return found

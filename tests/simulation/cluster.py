@@ -14,6 +14,7 @@ from tests.simulation.coordinator import Coordinator
 from tests.simulation.host import Host
 from tests.simulation.lessees import Ledger, Lessee
 from tests.simulation.network import Network
+from tests.simulation.operator import Operator
 from tests.simulation.world import MS
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Cluster:
         self.pairs_before: dict[tuple[int, bytes], kv_pb2.KeyValue] = {}
         """By the revision and key that replaced them."""
         self.network.lost = self._lost
+        self.operator = Operator(self)
 
     def _lost(self, sender: str, to: str) -> None:
         """A connection that has lost something is broken; its ends notice a little later."""

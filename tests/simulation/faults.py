@@ -206,13 +206,17 @@ class Faults:
 
     def _lose_disk(self, rng: Random) -> None:
         """All that a replica has promised is gone, and it starts again under its old name. One replica at a time."""
-        host, voters = self._host(rng), self._cluster.plan.voters
+        host = self._host(rng)
+        if any(other.has_lost for other in self._cluster.hosts):
+            return
+        memberships = possible_memberships(self._cluster)
+        votes = any(membership.is_voter(NodeId(host.number)) for membership in memberships)
         # With fewer than three voters, one disk is not a minority.
-        if voters < 3 or host.number > voters or any(other.has_lost for other in self._cluster.hosts):
+        if not votes or any(len(membership.voters) < 3 for membership in memberships):
             return
         self._cluster.count("lost-disk")
         host.lose_disk()
-        if self._cluster.plan.voters > FORGET_ABOVE_VOTERS:
+        if max(len(membership.voters) for membership in memberships) > FORGET_ABOVE_VOTERS:
             self._cluster.network.forget(host.address)
         self._restart_later(host)
 
@@ -251,7 +255,7 @@ class Faults:
             rng.choice(list(StepKind)),
             rng.choice(self._cluster.hosts),
         )
-        joint = rng.random()
+        joint, bold = rng.random(), rng.random()
         if leader is None:
             return
         steps = [Step(kind, NodeId(node.number))]
@@ -262,16 +266,17 @@ class Faults:
         voters = leader.core.membership.voters
         if kind is not StepKind.ADD_VOTER and len(voters) < 3 and len(steps) == 1:
             return
-        transition = Transition.JOINT_AUTO_LEAVE if len(steps) > 1 else Transition.AUTO
-        self._propose(MembershipChange(tuple(steps), transition))
-
-    def _propose(self, change: MembershipChange) -> None:
-        leader = self._cluster.leader()
-        if leader is None:
-            return
-        outcome = leader.core.propose_membership(change)
-        self._world.note(f"operator {leader}: {change} {outcome}")
         self._cluster.count("membership")
+        if bold < 0.5:
+            return self._cluster.operator.ask(*steps)
+        # Past the rules of who may ask: whatever the core takes must be safe. But who joins learns first, since a voter
+        # on an empty disk takes itself for one that has lost it.
+        members = leader.core.membership.nodes()
+        if any(step.kind is StepKind.ADD_VOTER and step.node not in members for step in steps):
+            return
+        transition = Transition.JOINT_AUTO_LEAVE if len(steps) > 1 else Transition.AUTO
+        outcome = leader.core.propose_membership(MembershipChange(tuple(steps), transition))
+        self._world.note(f"operator {leader}: {steps} {outcome}")
         leader.wake(1)
 
     def _operate(self) -> None:
@@ -287,16 +292,16 @@ class Faults:
             node = NodeId(host.number)
             if host.refuses is not None:
                 if node in membership.nodes():
-                    self._propose(MembershipChange((Step(StepKind.REMOVE, node),)))
+                    self._cluster.operator.ask(Step(StepKind.REMOVE, node))
                 elif self._is_out(leader.core.log.applied, node):
                     self._cluster.count("replaced")
                     host.replace()
                     host.start()
             elif host.disks > 1 and host.begins_with is None and host.process is not None:
                 if node not in membership.nodes():
-                    self._propose(MembershipChange((Step(StepKind.ADD_LEARNER, node),)))
-                elif node in membership.learners and leader.core.log.last_index - host.process.applied < 20:
-                    self._propose(MembershipChange((Step(StepKind.ADD_VOTER, node),)))
+                    self._cluster.operator.ask(Step(StepKind.ADD_LEARNER, node))
+                elif node in membership.learners:
+                    self._cluster.operator.ask(Step(StepKind.ADD_VOTER, node))
 
     def _is_out(self, applied: int, node: NodeId) -> bool:
         """Whether a majority of the others has applied the removal, and nobody has its return in a log."""

@@ -70,8 +70,8 @@ def draw(seed: int) -> Plan:
     share = rng.choice((0.3, 0.5, 0.5, 0.8, 1.0))
     kinds = frozenset(kind for kind in KINDS if rng.random() < share)
     if "lost-disk" in kinds:
-        # Who has lost its disk goes by the members of the cluster file; and only one may be without data at a time.
-        kinds -= rng.choice((frozenset({"lost-disk"}), frozenset({"membership", "bit-flip"})))
+        # Only one may be without data at a time.
+        kinds -= rng.choice((frozenset({"lost-disk"}), frozenset({"bit-flip"})))
     spares = rng.choices((0, 1, 2), (4, 4, 2))[0]
     return Plan(
         seed=seed,

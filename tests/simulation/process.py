@@ -20,7 +20,7 @@ from tests.simulation.disk import PowerCut
 from tests.simulation.world import MS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from shardworker.machine import Parsed, Result, StateMachine
     from shardworker.machine.writer import Writer
@@ -125,6 +125,9 @@ class _Outbox:
     def send_peer(self, node: NodeId, envelope: frames.Envelope) -> None:
         envelope.group = self._group
         self._host.cluster.network.send(self._host.address, f"n{node}", envelope.SerializeToString())
+
+    def know_peers(self, endpoints: Mapping[NodeId, str]) -> None:
+        """The network knows everybody."""
 
     def send_client(
         self, identity: bytes, envelope: frames.Envelope, attachments: Sequence[bytes] = ()
@@ -252,7 +255,7 @@ class Process:
             self._socket,
             _Clock(host),
             tick_s=config.raft.tick_ms / 1000,
-            alone=founders is not None and founders.voters == {NodeId(host.number)},
+            alone=lambda: self.replica.is_alone,
             beat=lambda: None,
         )
         if self.core.membership.voters == {NodeId(host.number)}:

@@ -22,7 +22,7 @@ from shardworker.raft.quorum import groups_of
 from tests.property.raft.test_quorum import majorities
 
 NODES = st.integers(1, 6).map(NodeId)
-STEPS = st.builds(Step, st.sampled_from(StepKind), NODES)
+STEPS = st.builds(Step, st.sampled_from(StepKind), NODES, st.binary(max_size=3))
 CHANGES = st.builds(MembershipChange, st.lists(STEPS, max_size=4).map(tuple), st.sampled_from(Transition))
 
 
@@ -34,6 +34,8 @@ def assert_well_formed(membership: Membership) -> None:
     if not membership.is_joint:
         assert not membership.learners_next
         assert not membership.auto_leave
+    told = [node for node, _ in membership.directory]
+    assert told == sorted(set(told) & set(membership.nodes()))
 
 
 def assert_overlap(before: Membership, after: Membership) -> None:

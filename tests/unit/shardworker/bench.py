@@ -91,7 +91,7 @@ class Bench:
         without being told otherwise. registry: what its build can carry out."""
         self._table = table
         nodes = {f"n{node}": {"host": f"127.0.0.{node}"} for node in membership.nodes()}
-        self.cluster = ClusterConfig.model_validate({"cluster": "bench", "nodes": nodes, **settings})
+        self.cluster = ClusterConfig.model_validate({"cluster": "bench", "nodes": nodes} | settings)
         self.other_clients: set[bytes] = set()
         self.disk = Disk()
         files: Any = self.disk
@@ -113,6 +113,7 @@ class Bench:
         self.level_questions: list[NodeId] = []
         self.sync_reports: list[tuple[NodeId, frames.SyncReport]] = []
         self.states: list[frames.ReplicaState] = []
+        self.endpoints: dict[NodeId, str] = {}
         self.replies: dict[int, frames.Reply] = {}
         self.largest_answers_bytes = 0
         self._calls = 0
@@ -149,6 +150,9 @@ class Bench:
             if reply.attachment:
                 reply.body = attachments[reply.attachment - 1]
             self.replies[reply.call] = reply
+
+    def know_peers(self, endpoints: Mapping[NodeId, str]) -> None:
+        self.endpoints = dict(endpoints)
 
     # ---- what arrives
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardworker.raft import LogIndex, NodeId, Term
-from shardworker.replica.census import Answer, Begin, Rebuild, Wait, judge
+from shardworker.replica.census import Answer, Begin, BeTold, Rebuild, Wait, judge
 
 ME = NodeId(1)
 THREE = frozenset(map(NodeId, (1, 2, 3)))
@@ -81,10 +81,8 @@ def test_one_that_is_being_rebuilt_knows_its_promises_but_no_members() -> None:
     assert judge_three(holds(7, 2), rebuilding) == Rebuild(LogIndex(9), Term(4))
 
 
-def test_other_members_than_those_of_the_file_are_for_a_person() -> None:
-    verdict = judge_three(holds(7, 2, THREE - {ME}), holds(7, 2))
-    assert isinstance(verdict, Wait)
-    assert "remove this replica and add it again" in verdict.reason
+def test_a_shard_that_has_other_members_by_now_has_to_tell() -> None:
+    assert judge_three(holds(7, 2, THREE - {ME}), holds(7, 2)) == BeTold()
 
 
 @st.composite

@@ -36,7 +36,7 @@ class Around:
             self,
             self,
             tick_s=TICK_S,
-            alone=alone,
+            alone=lambda: alone,
             beat=lambda: self.beats.append(self.time),
         )
 

@@ -11,7 +11,7 @@ from shardworker.machine import Result
 from shardworker.replica.outgoing import Outgoing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from shardworker.raft import NodeId
 
@@ -37,6 +37,9 @@ class Sent:
         self, identity: bytes, envelope: frames.Envelope, attachments: Sequence[bytes] = ()
     ) -> None:
         self.envelopes.append(envelope)
+
+    def know_peers(self, endpoints: Mapping[NodeId, str]) -> None:
+        raise AssertionError("it knows them")
 
 
 def test_a_refusal_takes_back_nothing_that_was_announced_in_its_turn() -> None:

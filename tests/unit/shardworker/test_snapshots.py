@@ -17,7 +17,7 @@ from tests.unit.raft.lab import give, lead, message, of_kind, replica_with
 from tests.unit.store.replicas import open_replica, put
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from proto.internal import frames_pb2 as frames
@@ -73,6 +73,9 @@ class Side:
 
     def send_peer(self, node: NodeId, envelope: frames.Envelope) -> None:
         self.sent.append(envelope)
+
+    def know_peers(self, endpoints: Mapping[NodeId, str]) -> None:
+        raise AssertionError("it knows them")
 
     def send_client(
         self, identity: bytes, envelope: frames.Envelope, attachments: Sequence[bytes] = ()

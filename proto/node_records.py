@@ -1,0 +1,36 @@
+"""Where a member is, out of the record that its shard's log keeps of it (frames.NodeRecord)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from proto.internal import frames_pb2 as frames
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def in_record(record: bytes) -> frames.NodeRecord:
+    """The record that a membership keeps. Raises DecodeError."""
+    return frames.NodeRecord.FromString(record)
+
+
+def peer_host_and_port(urls: Sequence[str]) -> tuple[str, int]:
+    """Where a node's replicas begin to listen, by the first of its peer URLs. Raises ValueError."""
+    if not urls:
+        raise ValueError("no peer URL")
+    parts = urlsplit(urls[0])
+    if parts.scheme not in ("http", "https") or not parts.hostname or not parts.port:
+        raise ValueError(f"{urls[0]} is no http://HOST:PORT")
+    return parts.hostname, parts.port
+
+
+def endpoint_of(record: frames.NodeRecord, shard: int) -> str:
+    """The ZeroMQ endpoint of a node's replica of a shard; empty if the record names none."""
+    try:
+        host, port = peer_host_and_port(record.peer_urls)
+    except ValueError:
+        return ""
+    shown = "127.0.0.1" if host.lower() == "localhost" else host
+    return f"tcp://{f'[{shown}]' if ':' in shown else shown}:{port + shard - 1}"
