@@ -434,11 +434,16 @@ class FollowsConfig(_Model):
 
 
 class ReplicationConfig(_Model):
-    """What this cluster asks of those that follow it."""
+    """What this cluster asks of those that follow it, and does for them."""
 
     token_file: AbsolutePath | None = None
     """File with tokens, one a line: who copies has to show one of them. Nobody but its owner may be able to read it.
     Read again when it changes, so a new token can be let in before the old one goes. Default: none is asked for."""
+
+    keep_bytes: Annotated[int, PlainValidator(_check_quota)] = 256 << 20
+    """History of a table that is compacted, and that a follower cluster has not copied yet, is kept until so much was
+    written to the table since that cluster last came further: bytes, also as 1GiB; 0 or none = nothing is kept, and who
+    is behind takes a snapshot. Not where history is none. A disk or a table that is full keeps nothing either."""
 
     def of_node(self, name: str) -> ReplicationConfig:
         """The same with a node's own path."""

@@ -167,7 +167,7 @@ class Coordinator:
             bounds=bounds,
             budget=budget,
         )
-        ids = RequestIds(secrets.token_bytes(8))
+        ids = self._ids = RequestIds(secrets.token_bytes(8))
         self._statuses = ReplicaStatuses(self._driver)
         self._tables = Tables(
             self._driver, self._statuses, ids, shards=self._topology.shards(), named=cluster.tables
@@ -322,7 +322,7 @@ class Coordinator:
                 cluster.cluster,
                 Gate(cluster.replication.of_node(node.name), asyncio.get_running_loop().time),
                 self._catalog,
-                TableSource(self._driver, calls),
+                TableSource(self._driver, calls, self._ids),
                 authenticator,
             ),
             RegattaTables(TableChanges(self._catalog, self._tables), self._topology, authenticator),

@@ -155,6 +155,7 @@ COMMANDS: Final[dict[int, Command]] = {
     frames.REPLICATE_CHANGES: Command(access=Access.WRITE),
     frames.REPLICATE_SNAPSHOT: Command(access=Access.WRITE),
     frames.TABLE_PAIRS: Command(access=Access.READ),
+    frames.FOLLOWER_POSITION: Command(access=Access.WRITE),
 }
 
 

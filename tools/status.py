@@ -43,6 +43,7 @@ def status(cluster: ClusterConfig, output: Output) -> None:
                 typer.echo(f"{row.process.name}: {remark}")
         if found.replication is not None:
             _print_replication(found.replication, found.taken_at)
+        _print_followers(found)
     if found.problems:
         raise Failed("\n".join(found.problems))
 
@@ -65,6 +66,17 @@ def _print_replication(replication: Replication, now: float) -> None:
         typer.echo(f"and {report.tables - len(report.copies)} tables more, which are no worse off")
     for name, why in sorted(report.refused.items()):
         typer.echo(f"{name} is not copied: {why}")
+
+
+def _print_followers(snapshot: Snapshot) -> None:
+    """What clusters that follow this one have said of themselves, every few seconds."""
+    rows = [
+        {"table": table.name, "follower": name, "has": revision, "lacks": max(0, table.revision - revision)}
+        for table in snapshot.tables
+        for name, revision in table.followers.items()
+    ]
+    if rows:
+        print_table(["table", "follower", "has", "lacks"], rows)
 
 
 def _copy_cells(copy: CopyReport) -> dict[str, Any]:

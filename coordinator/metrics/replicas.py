@@ -241,6 +241,16 @@ def _tables(answers: Sequence[frames.ReplicaStatus]) -> Iterator[Metric]:
     for name, (text, value) in TABLE.items():
         samples = (([str(shard), table.name], value(table)) for shard, table in tables)
         yield gauge(name, text, ["shard", "table"], samples)
+    yield gauge(
+        "boathouse_table_follower_lag_revisions",
+        "What a cluster that follows this one lacked of the table when it last came further.",
+        ["shard", "table", "follower"],
+        (
+            ([str(shard), table.name, one.follower], max(0, table.revision - one.revision))
+            for shard, table in tables
+            for one in table.followers
+        ),
+    )
     # By Regatta's name and labels.
     yield gauge(
         "regatta_applied_index",

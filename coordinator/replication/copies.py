@@ -4,45 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from coordinator.shards.router import LEADER, Call
 from proto.internal import frames_pb2 as frames
 from proto.methods import Access
 from proto.varint import varint
 
 if TYPE_CHECKING:
-    from coordinator.shards.driver import Driver
-    from coordinator.shards.request_ids import RequestIds
+    from coordinator.replication.shards import Shards
     from proto.catalog import TableEntry
 
 READ_S: Final = 5.0
 WRITE_S: Final = 10.0
-
-
-class Shards:
-    """Calls to the leaders of this cluster's shards, by the replicator itself."""
-
-    def __init__(self, driver: Driver, ids: RequestIds) -> None:
-        self._driver = driver
-        self._ids = ids
-
-    async def ask(
-        self, access: Access, method: frames.Method.ValueType, table: TableEntry, body: bytes, time_s: float
-    ) -> frames.Reply:
-        """A write under an id of its own, or a linearizable read. Raises what those may."""
-        writes = access is Access.WRITE
-        return await self._driver.ask(
-            Call(
-                table.shard,
-                LEADER,
-                access,
-                method,
-                table.id,
-                body,
-                deadline=self._driver.time() + time_s,
-                request_id=self._ids.draw() if writes else b"",
-                linearizable=not writes,
-            )
-        )
 
 
 class Copies:

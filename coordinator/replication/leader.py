@@ -45,7 +45,9 @@ class Calls(Protocol):
 class Leader:
     """Calls replication.v1."""
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, follower: str, calls: Calls) -> None:
+        """follower: this cluster's name."""
+        self._follower = follower
         self._calls = calls
 
     async def metadata(self) -> replication.MetadataResponse:
@@ -58,7 +60,7 @@ class Leader:
     ) -> AsyncGenerator[replication.ReplicateResponse]:
         """What the table changed from this revision on. Raises LeaderFailed."""
         request = replication.ReplicateRequest(
-            table=table.encode(), leader_index=first, boathouse=_boathouse(table_id)
+            table=table.encode(), leader_index=first, boathouse=self._boathouse(table_id)
         )
         return self._stream(
             "/replication.v1.Log/Replicate",
@@ -69,7 +71,7 @@ class Leader:
 
     def snapshot(self, table: str, table_id: int) -> AsyncGenerator[replication.SnapshotChunk]:
         """All of the table's pairs. Raises LeaderFailed."""
-        request = replication.SnapshotRequest(table=table.encode(), boathouse=_boathouse(table_id))
+        request = replication.SnapshotRequest(table=table.encode(), boathouse=self._boathouse(table_id))
         return self._stream(
             "/replication.v1.Snapshot/Stream",
             request.SerializeToString(),
@@ -84,6 +86,5 @@ class Leader:
             async for answer in answers:
                 yield parse(answer)
 
-
-def _boathouse(table_id: int) -> replication.Boathouse:
-    return replication.Boathouse(version=VERSION, table_id=table_id)
+    def _boathouse(self, table_id: int) -> replication.Boathouse:
+        return replication.Boathouse(version=VERSION, table_id=table_id, follower=self._follower)

@@ -13,8 +13,9 @@ from config.topology import FileTopology
 from coordinator.catalog.cache import Catalog
 from coordinator.catalog.changes import TableChanges
 from coordinator.catalog.tables import Tables
-from coordinator.replication.copies import WRITE_S, Copies, Shards
+from coordinator.replication.copies import WRITE_S, Copies
 from coordinator.replication.report import LEASE_KEY
+from coordinator.replication.shards import Shards
 from coordinator.shards.bounds import AnswerBudget, Bounds
 from coordinator.shards.driver import Driver
 from coordinator.shards.replica_status import ReplicaStatuses

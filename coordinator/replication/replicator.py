@@ -55,7 +55,7 @@ class Replicator:
         self._node = node.name
         self._loop = asyncio.get_running_loop()
         self._channels = LeaderChannels(cluster.follows.of_node(node.name), self._loop.time)
-        self._leader = Leader(self._channels)
+        self._leader = Leader(cluster.cluster, self._channels)
         self._local = LocalCluster(cluster, node)
         self._rng = random.Random()
         self._lease = Lease()

@@ -1,23 +1,34 @@
 """What a table's shard tells whoever copies the table: its changes in order, and its pairs at one revision.
 
-Nothing is kept for anybody who copies: each question says from where on, and any replica answers it."""
+Each question says from where on, and any replica answers it. The shard is told how far a follower cluster is, and so
+keeps for a while what that cluster does not have yet."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import structlog
 
 from coordinator.auth.credentials import SYSTEM
+from coordinator.replication.shards import Shards
 from coordinator.shards.changes import ask_for_changes
 from proto import errors
 from proto.internal import frames_pb2 as frames
+from proto.methods import Access
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from coordinator.api import call as api
     from coordinator.shards.driver import Driver
+    from coordinator.shards.request_ids import RequestIds
     from coordinator.shards.table_calls import TableCalls
     from proto.catalog import TableEntry
+
+
+NOTE_S: Final = 2.0
+
+log = structlog.get_logger()
 
 
 class Told(NamedTuple):
@@ -33,9 +44,12 @@ class Told(NamedTuple):
 class TableSource:
     """The tables of this cluster, for those who copy them."""
 
-    def __init__(self, driver: Driver, calls: TableCalls) -> None:
+    def __init__(self, driver: Driver, calls: TableCalls, ids: RequestIds) -> None:
         self._driver = driver
         self._calls = calls
+        self._shards = Shards(driver, ids)
+        self._positions: dict[tuple[str, str], tuple[int, int]] = {}
+        """As last told to the shard: by table and follower cluster, the table's id and the revision."""
 
     async def find(self, name: bytes, *, table_id: int = 0) -> TableEntry:
         """The table of that name, and if table_id is not 0 that very table. Raises TableNotFound."""
@@ -57,6 +71,27 @@ class TableSource:
     async def revision(self, table: TableEntry) -> int:
         """Where the table stands, by a linearizable read. Raises TableNotFound, NoLeader, ReadTimedOut."""
         return await self._calls.revision(table, who=SYSTEM)
+
+    async def note_position(self, table: TableEntry, follower: str, revision: int) -> None:
+        """Have what comes after this revision kept for that cluster. It is no harm if that fails: the cluster says it
+        again, and if it comes too late it takes a snapshot. Raises InvalidRequest."""
+        if self._positions.get((table.name, follower)) == (table.id, revision):
+            return
+        position = frames.FollowerPosition(table_id=table.id, follower=follower, revision=revision)
+        body = position.SerializeToString()
+        try:
+            await self._shards.ask(Access.WRITE, frames.FOLLOWER_POSITION, table, body, NOTE_S)
+        except errors.InvalidRequest:
+            raise
+        except errors.BoathouseError as error:
+            log.warning(
+                "the position of a follower cluster was not noted",
+                table=table.name,
+                follower=follower,
+                reason=f"{type(error).__name__}: {error.detail}",
+            )
+        else:
+            self._positions[table.name, follower] = table.id, revision
 
     async def changes(self, table: TableEntry, first: int, *, wait_s: float) -> Told:
         """Everything that changed from this revision on, or its beginning; waits for so long while there is nothing.

@@ -95,6 +95,9 @@ class RegattaReplication:
         if newest + 1 < request.leader_index:
             await call.send(_error(replication.LEADER_BEHIND))
         elif request.HasField("boathouse"):
+            if request.boathouse.follower:
+                follower, revision = request.boathouse.follower, request.leader_index - 1
+                await self._source.note_position(table, follower, revision)
             await self._replicate_changes(call, table, request.leader_index)
         else:
             await self._replicate_commands(call, table, request, newest)

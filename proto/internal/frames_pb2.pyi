@@ -116,6 +116,8 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     """opens a cursor; each part of the answer is a TablePairs"""
     CHANGE_MEMBERSHIP: _Method.ValueType  # 140
     """body: ChangeMembership; answered by the Membership once the change is applied"""
+    FOLLOWER_POSITION: _Method.ValueType  # 160
+    """body: FollowerPosition"""
 
 class Method(_Method, metaclass=_MethodEnumTypeWrapper):
     """Which operation a Request or a Command carries. The body is the request message of that API, as it came."""
@@ -207,6 +209,8 @@ TABLE_PAIRS: Method.ValueType  # 132
 """opens a cursor; each part of the answer is a TablePairs"""
 CHANGE_MEMBERSHIP: Method.ValueType  # 140
 """body: ChangeMembership; answered by the Membership once the change is applied"""
+FOLLOWER_POSITION: Method.ValueType  # 160
+"""body: FollowerPosition"""
 Global___Method: _TypeAlias = Method  # noqa: Y015
 
 @_typing.final
@@ -943,6 +947,35 @@ class ReplicatedPairs(_message.Message):
 Global___ReplicatedPairs: _TypeAlias = ReplicatedPairs  # noqa: Y015
 
 @_typing.final
+class FollowerPosition(_message.Message):
+    """How far a follower cluster has copied a table: what it has not, is kept for it for a while."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLE_ID_FIELD_NUMBER: _builtins.int
+    FOLLOWER_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    table_id: _builtins.int
+    follower: _builtins.str
+    """the cluster's name"""
+    revision: _builtins.int
+    """it has everything up to here"""
+    def __init__(
+        self,
+        *,
+        table_id: _builtins.int = ...,
+        follower: _builtins.str = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follower", b"follower", "revision", b"revision", "table_id", b"table_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FollowerPosition: _TypeAlias = FollowerPosition  # noqa: Y015
+
+@_typing.final
 class ReplicaState(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1222,6 +1255,7 @@ class TableStatus(_message.Message):
     FULL_FIELD_NUMBER: _builtins.int
     ALARMS_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    FOLLOWERS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     name: _builtins.str
     revision: _builtins.int
@@ -1243,6 +1277,8 @@ class TableStatus(_message.Message):
     def alarms(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableAlarm]:
         """raised by hand, by (member, alarm)"""
 
+    @_builtins.property
+    def followers(self) -> _containers.RepeatedCompositeFieldContainer[Global___FollowerPosition]: ...
     def __init__(
         self,
         *,
@@ -1258,10 +1294,11 @@ class TableStatus(_message.Message):
         full: _builtins.bool = ...,
         alarms: _abc.Iterable[Global___TableAlarm] | None = ...,
         origin: _builtins.int = ...,
+        followers: _abc.Iterable[Global___FollowerPosition] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "checksum", b"checksum", "compacted_revision", b"compacted_revision", "full", b"full", "history", b"history", "id", b"id", "keys", b"keys", "name", b"name", "origin", b"origin", "quota_bytes", b"quota_bytes", "revision", b"revision", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "checksum", b"checksum", "compacted_revision", b"compacted_revision", "followers", b"followers", "full", b"full", "history", b"history", "id", b"id", "keys", b"keys", "name", b"name", "origin", b"origin", "quota_bytes", b"quota_bytes", "revision", b"revision", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

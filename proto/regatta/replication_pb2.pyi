@@ -133,19 +133,23 @@ class Boathouse(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     TABLE_ID_FIELD_NUMBER: _builtins.int
+    FOLLOWER_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """of the fields from 90 on: 1"""
     table_id: _builtins.int
     """it copies this table, and no later one of the same name"""
+    follower: _builtins.str
+    """its cluster's name"""
     def __init__(
         self,
         *,
         version: _builtins.int = ...,
         table_id: _builtins.int = ...,
+        follower: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["table_id", b"table_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follower", b"follower", "table_id", b"table_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

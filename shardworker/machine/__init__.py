@@ -1,7 +1,7 @@
 """The replicated state machine: multi-version key-value tables of both APIs over SQLite. See DESIGN.md."""
 
 from shardworker.machine.auth import NOBODY, SYSTEM, Who
-from shardworker.machine.changes import Change, Edit, HistoryLimits, Listen, history
+from shardworker.machine.changes import Change, Edit, HistoryLimits, Listen, history, oldest
 from shardworker.machine.handler import Result, TooNew
 from shardworker.machine.machine import FORMAT, Parsed, StateMachine
 from shardworker.machine.registry import REGISTRY, Registry
@@ -24,4 +24,5 @@ __all__ = [
     "Who",
     "WindowLimits",
     "history",
+    "oldest",
 ]

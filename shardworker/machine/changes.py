@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proto import errors
 from shardworker.machine.snapshot import snapshot
+from shardworker.machine.sweep import whole_from
 from shardworker.machine.tables import SUB_BITS, load_table
 
 if TYPE_CHECKING:
@@ -138,6 +139,11 @@ class Recorder:
         return taken
 
 
+def oldest(table: TableState, *, exact: bool) -> int:
+    """The first revision that history() can tell; see there."""
+    return whole_from(table) if exact else table.floor
+
+
 def history(
     connection: apsw.Connection,
     table_id: int,
@@ -145,18 +151,20 @@ def history(
     limits: HistoryLimits | None = None,
     *,
     previous: bool = False,
+    exact: bool = False,
 ) -> Generator[Change, None, None]:
     """The changes of one table from this revision on, up to the newest at the moment of the first one.
 
     `connection` is in a read transaction from then until the iterator ends or is closed, so it must be a reader's own,
-    and whoever holds one for long keeps the WAL from being reused. Raises TableNotFound; Compacted if the revision lies
-    below what can still be read. A revision that does not exist yet is no error: there is nothing to tell."""
+    and whoever holds one for long keeps the WAL from being reused. exact: for who copies the table, which is told of
+    what nobody may read any more as long as every single edit is there. Raises TableNotFound; Compacted if the revision
+    lies below what can be told. A revision that does not exist yet is no error: there is nothing to tell."""
     limits = limits or HistoryLimits()
     with snapshot(connection):
         table = load_table(connection, table_id)
         if table is None:
             raise errors.TableNotFound
-        if from_revision < table.floor:
+        if from_revision < oldest(table, exact=exact):
             raise errors.Compacted
         first = max(0, from_revision) << SUB_BITS
         rows: Any = connection.execute(table.sql.history[previous], (first,))

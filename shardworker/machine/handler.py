@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from shardworker.machine.auth import Caller
     from shardworker.machine.auth_writer import AuthWriter
     from shardworker.machine.dead_tables import DeadTables
+    from shardworker.machine.replication.followers import Followers
     from shardworker.machine.table_cache import TableCache
     from shardworker.machine.tables import TableState
     from shardworker.machine.view import View
@@ -52,6 +53,9 @@ class Shard(Protocol):
     def drop_table(self, table_id: int) -> None:
         """Ends a table, if there is one, and its id for good: no table gets it again. What belongs to it is freed
         later."""
+
+    @property
+    def followers(self) -> Followers: ...
 
     def raise_level(self, level: int) -> None:
         """The shard's machine level is at least this from now on. Raises TooNew."""

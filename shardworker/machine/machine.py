@@ -34,10 +34,11 @@ from shardworker.machine.leases import Leases
 from shardworker.machine.level import MachineLevel
 from shardworker.machine.registry import REGISTRY, Registry
 from shardworker.machine.replication import snapshot as replication_snapshot
+from shardworker.machine.replication.followers import Followers
 from shardworker.machine.replication.origins import Origins
 from shardworker.machine.snapshot import snapshot
 from shardworker.machine.table_cache import TableCache
-from shardworker.machine.tables import TableState, create_schema, load_table, table_sql
+from shardworker.machine.tables import REVISION_MAX, TableState, create_schema, load_table, table_sql
 from shardworker.machine.view import View
 from shardworker.machine.window import FINGERPRINT_BYTES, Remembered, ResultWindow, WindowLimits
 from shardworker.machine.writer import Writer
@@ -96,6 +97,9 @@ class StateMachine:
         self._registry = registry
         self._window_limits = window_limits or WindowLimits()
         self._last_swept = 0
+        self.keep_bytes = 0
+        """What may be written to a table before history that nobody can read is removed although a cluster that follows
+        the table has not copied it. This replica's own."""
         self._recorder = Recorder()
         self._entry = EntryBudget(ENTRY_ANSWERS_BYTES_MAX)
         self._writers: dict[int, Writer] = {}
@@ -108,6 +112,7 @@ class StateMachine:
         create_schema(self._connection)
         replication_snapshot.create_schema(self._connection)
         self._origins = Origins(self._connection)
+        self.followers = Followers(self._connection)
         self._window = ResultWindow(self._connection, self._window_limits)
         self.auth = AuthStore(self._connection)
         self.tables = TableCache(self._connection)
@@ -139,6 +144,7 @@ class StateMachine:
         self.leases.committed()
         self._window.committed()
         self._origins.committed()
+        self.followers.committed()
         self._recorder.committed()
 
     def rollback(self) -> None:
@@ -151,6 +157,7 @@ class StateMachine:
         self.leases.rollback()
         self._window.rollback()
         self._origins.rollback()
+        self.followers.rollback()
         self._recorder.rollback()
 
     def reload(self, connection: apsw.Connection | None = None) -> None:
@@ -322,6 +329,7 @@ class StateMachine:
             self.auth.drop_table(table_id)
             self.leases.drop_table(table_id)
             self._origins.remove(table_id)
+            self.followers.drop_table(table_id)
             replication_snapshot.give_up(self._connection, table_id)
         self.dead_tables.add(table_id)
 
@@ -468,7 +476,7 @@ class StateMachine:
 
         Visits at most rows_max rows of one table, each a few microseconds. Tables take turns, because one that keeps a
         number of revisions is never done while it is written."""
-        waiting = [table.id for table in self.tables if not sweep.is_swept(table)] + self.dead_tables.unfreed
+        waiting = [table.id for table in self.tables if not self._is_swept(table)] + self.dead_tables.unfreed
         if not waiting:
             return 0
         self._last_swept = min(waiting, key=lambda table_id: (table_id <= self._last_swept, table_id))
@@ -476,12 +484,25 @@ class StateMachine:
         if table is None:
             return self.dead_tables.free(self._last_swept, rows_max)
         self.tables.keep(table)
-        return sweep.sweep(self._connection, table, rows_max)
+        return sweep.sweep(self._connection, table, rows_max, self._sweep_limit(table))
+
+    def _sweep_limit(self, table: TableState) -> int:
+        """No revision after this one is swept. A table that is full needs its space more than anybody its past."""
+        held = None if table.full else self.followers.held_at(table, self.keep_bytes)
+        return REVISION_MAX if held is None else held
+
+    def _is_swept(self, table: TableState) -> bool:
+        return sweep.is_swept(table, self._sweep_limit(table))
+
+    @property
+    def tables_held(self) -> int:
+        """Tables whose history is not swept because somebody has to copy it yet."""
+        return sum(self._sweep_limit(table) < table.floor for table in self.tables)
 
     @property
     def is_compacting(self) -> bool:
         """Whether compaction_step would find something to do."""
-        return bool(self.dead_tables.unfreed) or not all(sweep.is_swept(table) for table in self.tables)
+        return bool(self.dead_tables.unfreed) or not all(map(self._is_swept, self.tables))
 
     def sweep_awaited(self, command: frames.Command) -> int | None:
         """The revision up to which a table's history has to be physically gone before this command is answered: etcd's
@@ -494,13 +515,13 @@ class StateMachine:
         asked = None if request.error is not None else handler.awaits_sweep(request.op)
         if asked is None:
             return None
-        revision = min(asked, table.floor)
+        revision = min(asked, table.floor, self._sweep_limit(table))
         return None if sweep.is_swept_to(table, revision) else revision
 
     def is_swept(self, table_id: int, revision: int) -> bool:
         """Whether what a compaction at this revision made unreachable is physically gone."""
         table = self.tables.get(table_id)
-        return table is None or sweep.is_swept_to(table, revision)
+        return table is None or sweep.is_swept_to(table, min(revision, self._sweep_limit(table)))
 
     @property
     def time_ms(self) -> int:
@@ -508,7 +529,10 @@ class StateMachine:
         return self._window.time_ms
 
     def table_status(self) -> list[frames.TableStatus]:
-        return [table_status(table, self._origins.of(table.id)) for table in self.tables]
+        return [
+            table_status(table, self._origins.of(table.id), self.followers.of(table.id))
+            for table in self.tables
+        ]
 
     @property
     def highest_table_id(self) -> int:
@@ -531,6 +555,8 @@ class StateMachine:
                 int(table.full),
             )
             parts += [part for alarm in table.alarms for part in alarm]
+            for position in self.followers.of(table.id).values():
+                parts += position
         for part in parts:
             total = ((total ^ (part & _UNSIGNED_64)) * 0x100000001B3) & _UNSIGNED_64
         return total

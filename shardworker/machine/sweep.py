@@ -1,4 +1,5 @@
-"""Physical removal of what lies below a table's floor, a few rows at a time.
+"""Physical removal of what lies below a table's floor, a few rows at a time; not of what is held for a cluster that
+follows the table (replication/followers.py).
 
 Rows are visited in the order of their ids, up to the floor. A row at or below the floor makes the one before it (of
 the same key) unreachable, so that one goes. A tombstone goes too once its revision is below the floor: everything
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def is_swept(table: TableState) -> bool:
-    floor = table.floor
-    return floor < 0 or (table.swept_floor == floor and table.swept_id >= (floor + 1) << SUB_BITS)
+def is_swept(table: TableState, limit: int) -> bool:
+    """Whether a walk up to the floor, or to `limit` if that is lower, has nothing left to do."""
+    end = min(table.floor, limit)
+    return end < 0 or is_swept_to(table, end)
 
 
 def is_swept_to(table: TableState, revision: int) -> bool:
@@ -33,26 +35,32 @@ def is_swept_to(table: TableState, revision: int) -> bool:
     return table.swept_floor >= revision and table.swept_id >= (revision + 1) << SUB_BITS
 
 
-def sweep(connection: apsw.Connection, table: TableState, rows_max: int) -> int:
-    """Visits at most rows_max rows and returns how many; 0 = nothing left. Saves the table's progress."""
-    floor = table.floor
-    if is_swept(table):
+def whole_from(table: TableState) -> int:
+    """Of this revision and all after it every single edit is still there, whatever may be read."""
+    if table.history == 0:
+        return table.floor + 1  # what is replaced is gone with the command that replaced it
+    return -(-table.swept_id >> SUB_BITS)
+
+
+def sweep(connection: apsw.Connection, table: TableState, rows_max: int, limit: int) -> int:
+    """Visits at most rows_max rows, none after `limit`, and returns how many; 0 = nothing left. Saves the table's
+    progress."""
+    if is_swept(table, limit):
         return 0
+    floor = min(table.floor, limit)
     start = table.swept_id
     if floor > table.swept_floor >= 0:
         start = min(start, table.swept_floor << SUB_BITS)
-    visited, table.swept_id = (
-        _sweep_tombstones(connection, table, start, rows_max)
-        if table.history == 0
-        else _sweep_all(connection, table, start, rows_max)
-    )
+    walk = _sweep_tombstones if table.history == 0 else _sweep_all
+    visited, table.swept_id = walk(connection, table, start, rows_max, floor)
     table.swept_floor = floor
     save_table(connection, table)
     return visited
 
 
-def _sweep_all(connection: apsw.Connection, table: TableState, start: int, rows_max: int) -> tuple[int, int]:
-    floor = table.floor
+def _sweep_all(
+    connection: apsw.Connection, table: TableState, start: int, rows_max: int, floor: int
+) -> tuple[int, int]:
     end = (floor + 1) << SUB_BITS
     rows: list[Any] = connection.execute(table.sql.sweep, (start, end, rows_max)).fetchall()
     gone = [prev for _, _, _, prev in rows if prev is not None]
@@ -64,12 +72,11 @@ def _sweep_all(connection: apsw.Connection, table: TableState, start: int, rows_
 
 
 def _sweep_tombstones(
-    connection: apsw.Connection, table: TableState, start: int, rows_max: int
+    connection: apsw.Connection, table: TableState, start: int, rows_max: int, floor: int
 ) -> tuple[int, int]:
     """Without history each put removes what it replaces; only tombstones are left to do.
 
     The walk looks at a bounded number of revisions, since few of them may have one."""
-    floor = table.floor
     end = min((floor + 1) << SUB_BITS, start + (rows_max << SUB_BITS))
     rows: list[Any] = connection.execute(table.sql.sweep_tombstones, (start, end, rows_max)).fetchall()
     buried = [(key, id_) for id_, key in rows if id_ >> SUB_BITS < floor]

@@ -389,6 +389,9 @@ class Writer(View):
         table.keys = keys
         if facts is not None:
             table.revision, table.compacted = facts.revision, facts.compacted
+            # What had been superseded below the floor did not come, as if it had been swept here.
+            if table.compacted > table.swept_floor:
+                table.swept_floor, table.swept_id = table.compacted, (table.compacted + 1) << SUB_BITS
         if self._listen is not None and changes:
             self._recorder.add_unkept(table)
 

@@ -8,7 +8,7 @@ what happened lately, once for each table that is followed, within bounds.
     from > revision        wait, for as long as the request says
     from in what is kept   answer from memory; to a follower also what was compacted meanwhile
     from >= floor          read the table's log, on a thread
-    from < floor           say where the floor is
+    from < floor           say where the floor is; or read the log to who copies the table, while it is whole
 
 A replica tells what it has applied, whether it leads or not.
 """
@@ -24,7 +24,7 @@ from google.protobuf.message import DecodeError
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
-from shardworker.machine import Listen, Result, history
+from shardworker.machine import Listen, Result, history, oldest
 from shardworker.machine.snapshot import snapshot
 from shardworker.machine.tables import REVISION_MAX, load_table
 from shardworker.replica.part import Part
@@ -124,7 +124,7 @@ class Feed(Part):
             # compacted at once.
             self._follow(table, prev=asked.prev)
         if not asked.wait_ms:
-            if 0 < asked.from_revision < table.floor + asked.exact:
+            if 0 < asked.from_revision < oldest(table, exact=asked.exact):
                 self._answer(identity, request.call, table, _floor(first, table.floor))
             else:
                 self._tell(
@@ -179,7 +179,8 @@ class Feed(Part):
     ) -> None:
         """Answer with what there is from this revision on. Raises QueueFull.
 
-        exact: every single edit or the floor, for at the floor itself the log no longer has all (changes.py).
+        exact: every single edit or the floor. The log may no longer have all of them at the floor itself, and may have
+        them far below it (sweep.py).
         prev_above: pairs before are told of higher revisions only; a follower is told of all that are known."""
         followed = self._followed.get(table.id)
         if first > table.revision:
@@ -193,7 +194,7 @@ class Feed(Part):
         elif first < table.floor and followed is not None and first > followed.since:
             # Nobody had asked for the pairs before, and now they are gone.
             self._answer(identity, call, table, _from_memory(followed.kept, first, REVISION_MAX, prev=True))
-        elif first < table.floor + exact:
+        elif first < oldest(table, exact=exact):
             self._answer(identity, call, table, _floor(first, table.floor))
         else:
             self._long_reads.submit(
@@ -372,11 +373,11 @@ def _from_log(
         table = load_table(connection, table_id)
         if table is None:
             raise errors.TableNotFound
-        if first < table.floor + exact:
+        if first < oldest(table, exact=exact):
             return _floor(first, table.floor)
         told = frames.TableChanges(first=first, prev=prev, compacted=max(0, table.compacted))
         size_bytes = 0
-        for change in history(connection, table_id, first, previous=prev):
+        for change in history(connection, table_id, first, previous=prev, exact=exact):
             if not told.revisions or told.revisions[-1].revision != change.revision:
                 told.revisions.add(revision=change.revision)
             # As in etcd, where a pair before is read at the revision before: that must not be compacted.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from shardworker.machine import Result
+    from shardworker.replica.disk_space import DiskSpace
     from shardworker.replica.part import ReplicaContext
     from shardworker.replica.proposals import Waiter
 
@@ -40,11 +41,14 @@ class _Owed(NamedTuple):
 class HistorySweep(Part):
     """The sweep of one replica's tables."""
 
-    def __init__(self, context: ReplicaContext) -> None:
+    def __init__(self, context: ReplicaContext, disk_space: DiskSpace) -> None:
         self._shard = context.shard
         self._store = context.store
         self._machine = context.machine
         self._outgoing = context.outgoing
+        self._disk_space = disk_space
+        self._keep_bytes = context.cluster.replication.keep_bytes
+        self._machine.keep_bytes = self._keep_bytes
         self._rows_max = context.cluster.store.compaction_rows_max
         self._is_due = True
         self._refused = False
@@ -67,6 +71,7 @@ class HistorySweep(Part):
 
     def tick(self) -> None:
         self._refused = False
+        self._machine.keep_bytes = 0 if self._disk_space.is_short else self._keep_bytes
         self._goes_on = self._is_due = self._machine.is_compacting
 
     def has_work(self) -> bool:
@@ -107,6 +112,7 @@ class HistorySweep(Part):
 
     def statistics(self) -> Mapping[str, int]:
         return {
+            "tables_history_held": self._machine.tables_held,
             "compactions_waiting": len(self._owed),
             "dead_tables_unfreed": len(self._machine.dead_tables.unfreed),
         }

@@ -136,7 +136,7 @@ class Replica:
         self._reads = Reads(context, self._long_reads, self._logins, openers)
         self._leadership = Leadership(context)
         self._disk_space = DiskSpace(context, self._leadership)
-        self._sweep = HistorySweep(context)
+        self._sweep = HistorySweep(context, self._disk_space)
         self._snapshots = Snapshots(context)
         self._integrity = Integrity(context, stop_serving=self._abandon)
         self._levels = Levels(context, self._proposals)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from proto.internal import frames_pb2 as frames
 
+KEEP_BYTES = 200_000
 EVERYTHING = etcd.RangeRequest(key=b"\0", range_end=b"\0")
 
 
@@ -37,7 +38,7 @@ def leader(tmp_path: Path) -> Iterator[Cluster]:
         nodes=1,
         shards=example.shards,
         tables={"default": {}, "brief": {"history": "none"}},
-        settings={"cluster": example.cluster},
+        settings={"cluster": example.cluster, "replication": {"keep_bytes": KEEP_BYTES}},
     ) as cluster:
         yield cluster
 
@@ -102,6 +103,25 @@ def metrics(cluster: Cluster, node: str) -> list[bytes]:
         return bytes(page.read()).splitlines()
 
 
+def logs(cluster: Cluster) -> str:
+    """What the replicators have said."""
+    return "".join(
+        (cluster.config.node_dir(node) / "logs" / "replicator.log").read_text()
+        for node in cluster.config.nodes
+    )
+
+
+def fill_and_compact(cluster: Cluster, size_bytes: int) -> int:
+    """The revision that the table is compacted at, its newest."""
+    with cluster.client(table="default") as client:
+        for _ in range(size_bytes // 10_000):
+            newest = client.put(etcd.PutRequest(key=b"unseen", value=b"v" * 10_000)).header.revision
+    with grpc.insecure_channel(cluster.endpoint("n1")) as channel:
+        kv: Any = stub(channel, etcd, "KV")
+        kv.Compact(etcd.CompactionRequest(revision=newest), metadata=[("table", "default")], timeout=10)
+    return newest
+
+
 def test_a_follower_cluster_comes_to_the_same_whatever_is_killed(leader: Cluster, follower: Cluster) -> None:
     written = threading.Event()
 
@@ -141,19 +161,22 @@ def test_a_follower_cluster_comes_to_the_same_whatever_is_killed(leader: Cluster
             what="the metrics to say what is replicated",
         )
 
-    # What was compacted meanwhile comes as a snapshot.
-    for name in replicators:
-        NodeControl(follower.config, name.node).operate("stop", [name.local], timeout_s=20)
-    with leader.client(table="default") as client:
-        newest = client.put(etcd.PutRequest(key=b"unseen")).header.revision
-    with grpc.insecure_channel(leader.endpoint("n1")) as channel:
-        kv: Any = stub(channel, etcd, "KV")
-        kv.Compact(etcd.CompactionRequest(revision=newest), metadata=[("table", "default")], timeout=10)
-    for name in replicators:
-        NodeControl(follower.config, name.node).operate("start", [name.local], timeout_s=20)
-    wait_level(leader, follower)
-    assert tables(follower)["default"].compacted_revision == newest
-    assert contents(follower, "default") == contents(leader, "default")
+    # What is compacted meanwhile is kept for the follower cluster, up to a bound; beyond that a snapshot comes.
+    kept_bytes = {False: KEEP_BYTES // 4, True: 2 * KEEP_BYTES}
+    for by_snapshot, size_bytes in kept_bytes.items():
+        for name in replicators:
+            NodeControl(follower.config, name.node).operate("stop", [name.local], timeout_s=20)
+        replaced = logs(follower).count("was replaced by a snapshot")
+        newest = fill_and_compact(leader, size_bytes)
+        for shard in (1, 2):
+            leader.kill(leader.leader(shard))  # and with it what its replica remembers of the last changes
+        for name in replicators:
+            NodeControl(follower.config, name.node).operate("start", [name.local], timeout_s=20)
+        wait_level(leader, follower)
+        assert (logs(follower).count("was replaced by a snapshot") > replaced) is by_snapshot
+        assert tables(follower)["default"].compacted_revision == newest
+        assert contents(follower, "default") == contents(leader, "default")
+    assert "island" in leader.cli("status").stdout.decode()
 
     # A single put with nothing behind it is there within a second, for who watches there, at the leader's revision.
     with grpc.insecure_channel(follower.endpoint("n2")) as channel, leader.client(table="default") as client:

@@ -22,8 +22,8 @@ from tests.simulation.tasks import WorldClock
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from coordinator.replication.copies import Shards
     from coordinator.replication.plan import Plan as TablesPlan
+    from coordinator.replication.shards import Shards
     from proto.catalog import TableEntry
     from shardworker.machine.replication.apply import Changes
     from tests.simulation.pair import Pair

@@ -136,6 +136,8 @@ def _config(plan: Plan) -> ClusterConfig:
                 "append_bytes_max": plan.append_bytes_max,
                 "inflight_appends_max": 8,
             },
+            # Of every other seed little is kept for who follows, so that snapshots are taken, too.
+            "replication": {"keep_bytes": 1_500 if plan.seed % 2 else 256 << 20},
             "store": {
                 "checkpoint_wal_bytes": 48 << 10,
                 "snapshot_chunk_bytes": 16 << 10,

@@ -21,10 +21,11 @@ from coordinator.api import outcomes
 from coordinator.api.call import ANYBODY
 from coordinator.auth.credentials import NOBODY
 from coordinator.replication.copier import Copier
-from coordinator.replication.copies import Copies, Shards
+from coordinator.replication.copies import Copies
 from coordinator.replication.gate import Gate
 from coordinator.replication.leader import Leader, LeaderFailed
 from coordinator.replication.plan import make_plan
+from coordinator.replication.shards import Shards
 from coordinator.replication.source import TableSource
 from coordinator.services.regatta_replication import RegattaReplication
 from coordinator.shards.request_ids import RequestIds
@@ -320,7 +321,11 @@ class LeaderCluster:
         )
         gate = Gate(ReplicationConfig(), self.clock.time)
         return RegattaReplication(
-            "sim", gate, catalog, source(driver, calls), cast("Authenticator", Nobody())
+            "sim",
+            gate,
+            catalog,
+            source(driver, calls, RequestIds(self._rng.randbytes(8))),
+            cast("Authenticator", Nobody()),
         ).handlers
 
     def start(self) -> None:
@@ -375,7 +380,7 @@ class SimulatedReplicator:
         self._rng = follower.cluster.world.stream(f"replicator-{coordinator.address}")
         driver = cast("Driver", CoordinatorDriver(coordinator))
         self._shards = Shards(driver, RequestIds(self._rng.randbytes(8)))
-        self._leader = Leader(calls)
+        self._leader = Leader("follower", calls)
         self._work: Task | None = None
         self._copiers: dict[TableEntry, Task] = {}
 

@@ -235,4 +235,5 @@ def _table(shard: int, table: frames.TableStatus) -> Table:
         keys=table.keys,
         compacted_revision=table.compacted_revision if table.compacted_revision >= 0 else None,
         history=str(history_word(table.history)),
+        followers={follower.follower: follower.revision for follower in table.followers},
     )

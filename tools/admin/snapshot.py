@@ -117,6 +117,8 @@ class Table:
     """None: never compacted, or not told."""
     history: str = ""
     """all, none, or a number of revisions; "" if not told."""
+    followers: Mapping[str, int] = field(default_factory=dict)
+    """The revision up to which each follower cluster has copied it, as it last said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,11 @@ from shardworker.machine.replication.origins import read_origin
 from shardworker.machine.tables import REVISION_MAX, TableState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from shardworker.machine.auth import Caller
     from shardworker.machine.handler import Shard
+    from shardworker.machine.replication.followers import Position
     from shardworker.machine.view import View
     from shardworker.machine.writer import Writer
 
@@ -26,8 +29,10 @@ NAME_BYTES_MAX: Final = 1024
 """Of a table. What may be in a name is the coordinator's business; here it only has to fit into a row."""
 
 
-def table_status(table: TableState, origin: int) -> frames.TableStatus:
-    """origin: the leader cluster's table that it copies; 0 = none."""
+def table_status(
+    table: TableState, origin: int, followers: Mapping[str, Position] | None = None
+) -> frames.TableStatus:
+    """origin: the leader cluster's table that it copies; 0 = none. followers: clusters that copy it."""
     alarms = [frames.TableAlarm(member=member, alarm=alarm) for member, alarm in table.alarms]
     return frames.TableStatus(
         id=table.id,
@@ -42,6 +47,10 @@ def table_status(table: TableState, origin: int) -> frames.TableStatus:
         full=table.full,
         alarms=alarms,
         origin=origin,
+        followers=[
+            frames.FollowerPosition(table_id=table.id, follower=name, revision=position.revision)
+            for name, position in sorted((followers or {}).items())
+        ],
     )
 
 

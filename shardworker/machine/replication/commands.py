@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from proto import errors
 from proto.internal import frames_pb2 as frames
-from shardworker.machine.handler import Handler
+from shardworker.machine.handler import Handler, Result
 from shardworker.machine.replication import apply, snapshot
+
+if TYPE_CHECKING:
+    from shardworker.machine.handler import Shard
+
+
+def _note_position(shard: Shard, op: frames.FollowerPosition) -> Result:
+    table = shard.tables.get(op.table_id)
+    if table is None:
+        raise errors.TableNotFound
+    shard.followers.note(table, op.follower, op.revision)
+    return Result(table.revision, b"")
+
 
 HANDLERS: dict[int, Handler[Any]] = {
     frames.REPLICATE_CHANGES: Handler(
@@ -18,5 +31,6 @@ HANDLERS: dict[int, Handler[Any]] = {
     frames.REPLICATE_SNAPSHOT: Handler(
         parse=snapshot.read_part, write=snapshot.take_part, origin_of=lambda op: int(op.origin)
     ),
+    frames.FOLLOWER_POSITION: Handler(parse=frames.FollowerPosition.FromString, on_shard=_note_position),
     frames.TABLE_PAIRS: Handler(parse=lambda body: None, parts=snapshot.pair_parts),
 }

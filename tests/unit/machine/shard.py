@@ -52,6 +52,7 @@ _METHODS: dict[type[Message], int] = {
     restore_pb2.LoadRequest: frames.TABLE_LOAD,
     frames.ReplicatedChanges: frames.REPLICATE_CHANGES,
     frames.ReplicatedPairs: frames.REPLICATE_SNAPSHOT,
+    frames.FollowerPosition: frames.FOLLOWER_POSITION,
 }
 
 _READS = (rpc_pb2.RangeRequest, regatta_pb2.RangeRequest)

@@ -200,7 +200,7 @@ REGATTA_MESSAGES = """
     replication.v1.SnapshotChunk  data=1:bytes len=2:uint64 index=3:uint64 pairs=90:bytes
     replication.v1.ReplicateResponse  commands_response=1:ReplicateCommandsResponse/response
         error_response=2:ReplicateErrResponse/response leader_index=8:uint64 changes=90:bytes
-    replication.v1.Boathouse  version=1:uint32 table_id=2:uint64
+    replication.v1.Boathouse  version=1:uint32 table_id=2:uint64 follower=3:string
 """
 
 REGATTA_ENUMS = """

@@ -112,3 +112,23 @@ def test_compactions_that_wait_are_bounded(tmp_path: Path) -> None:
     bench.work()
     bench.answer(first)
     bench.store.close()
+
+
+def test_what_a_follower_lacks_is_kept_from_the_first_step_of_a_life_on(tmp_path: Path) -> None:
+    bench = bench_with_versions(tmp_path, 1)
+    position = frames.FollowerPosition(table_id=TABLE, follower="island", revision=5)
+    bench.write(frames.FOLLOWER_POSITION, position.SerializeToString())
+    compact(bench, 25, physical=False)
+    bench.store.close()
+    again = Bench(tmp_path, members(1))
+    again.core.campaign()
+    for _ in range(10):
+        again.replica.turn()
+    assert bench_rows_from(again) == 5
+    assert again.replica._sweep.statistics()["tables_history_held"] == 1
+
+
+def bench_rows_from(bench: Bench) -> int:
+    """The oldest revision that a row is of."""
+    oldest = bench.store.connection.execute(f"SELECT min(id) >> 24 FROM t{TABLE}_rev").get  # noqa: S608 - a number
+    return int(oldest)
