@@ -111,6 +111,13 @@ def logs(cluster: Cluster) -> str:
     )
 
 
+def reported(cluster: Cluster) -> set[str]:
+    """The tables whose copies `boathouse status` tells of."""
+    rows = [row for row in cluster.cli_json("status") if row["process"] == "replicator"]
+    assert all(row["state"] == "running" for row in rows)
+    return {copy["name"] for copy in (rows[0]["replication"] or {"copies": []})["copies"]}
+
+
 def fill_and_compact(cluster: Cluster, size_bytes: int) -> int:
     """The revision that the table is compacted at, its newest."""
     with cluster.client(table="default") as client:
@@ -150,9 +157,8 @@ def test_a_follower_cluster_comes_to_the_same_whatever_is_killed(leader: Cluster
     for table in ("default", "brief"):
         assert contents(follower, table) == contents(leader, table)
 
-    shown = {row["process"]: row for row in follower.cli_json("status") if row["node"] == "n1"}
-    assert shown["replicator"]["state"] == "running"
-    assert {copy["name"] for copy in shown["replicator"]["replication"]["copies"]} == {"default", "brief"}
+    # Who replicates says so once a second.
+    wait_until(lambda: reported(follower) == {"default", "brief"}, timeout_s=10, what="the report")
     assert f"follows cluster {leader.config.cluster} at" in follower.cli("status").stdout.decode()
     for node in follower.config.nodes:
         wait_until(
