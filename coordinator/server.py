@@ -222,7 +222,7 @@ class Coordinator:
         self._pages = http1.Pages(
             with_cors(
                 {
-                    ("GET", "/metrics"): scrape.page,
+                    **scrape.pages,
                     ("GET", "/healthz"): http1.alive,
                     **EtcdPages(self._etcd, loop).pages,
                     **gateway_pages(self._by_path, loop),

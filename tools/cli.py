@@ -29,6 +29,7 @@ from tools.completion import node_names, target_names
 from tools.failure import Failed
 from tools.lazy import LazyGroup
 from tools.output import Output
+from tools.tls_options import takes_tls
 
 
 class Boathouse(LazyGroup):
@@ -107,6 +108,7 @@ def doctor(file: FileArgument = None, output: OutputOption = Output.TABLE) -> No
 
 
 @app.command()
+@takes_tls
 def top(
     file: FileArgument = None,
     endpoints: Annotated[
@@ -149,6 +151,7 @@ def stop(target: TargetArgument, file: FileArgument = None, output: OutputOption
 
 
 @app.command()
+@takes_tls
 def restart(
     target: Annotated[
         str | None, typer.Argument(help=TARGET_HELP, autocompletion=target_names, metavar="TARGET")

@@ -13,6 +13,8 @@ from tools.tls_options import tls_options
 if TYPE_CHECKING:
     import grpc
 
+    from tools.admin.reach import Reach
+
 TOKEN_VARIABLE: Final = "BOATHOUSE_TOKEN"  # noqa: S105
 """Of the environment: what a table with authentication enabled asks for."""
 
@@ -26,22 +28,36 @@ class Connection:
     token: str
 
 
-def given_connection(endpoint: str) -> Connection:
-    """What --endpoint and the options of TLS say, with the token in the environment: on the command line everybody on
-    this machine could read it."""
+def given_connection(endpoint: str, *, option: str = "--endpoint") -> Connection:
+    """What --endpoint, or an option of another name, and those of TLS say, with the token in the environment: on the
+    command line everybody on this machine could read it."""
     from tools.endpoints import parse_endpoints
 
     tls = tls_options()
     try:
         endpoints = parse_endpoints(endpoint)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--endpoint") from None
+        raise typer.BadParameter(str(error), param_hint=option) from None
     if endpoints.scheme in ("http", "unix") and tls.given:
         raise typer.BadParameter(
-            f"{endpoints.scheme}:// is without TLS; write https://, or no scheme", param_hint="--endpoint"
+            f"{endpoints.scheme}:// is without TLS; write https://, or no scheme", param_hint=option
         )
     is_secure = endpoints.scheme == "https" or tls.given
+    return Connection(endpoints.addresses, tls.credentials() if is_secure else None, _token())
+
+
+def given_reach(*, is_secure: bool) -> Reach:
+    """The same for a command that finds the coordinators elsewhere. is_secure: they are known to speak TLS."""
+    from tools.admin.reach import Reach
+
+    tls = tls_options()
+    if not (is_secure or tls.given):
+        return Reach(token=_token())
+    return Reach(tls.credentials(), tls.context(), _token())
+
+
+def _token() -> str:
     token = os.environ.get(TOKEN_VARIABLE, "")
     if not (token.isascii() and token.isprintable()):
         raise typer.BadParameter(f"{TOKEN_VARIABLE} holds no token: it is not printable ASCII")
-    return Connection(endpoints.addresses, tls.credentials() if is_secure else None, token)
+    return token

@@ -11,6 +11,7 @@ from config.process.report import ProcessReport, State
 from tools.admin.operate import ControlOperator, restartable, rolling_restart
 from tools.admin.rolling import RestartStuck
 from tools.admin.targets import everything
+from tools.connection import given_reach
 from tools.failure import Failed, in_words
 from tools.output import Output, print_document
 from tools.target import targeted
@@ -71,7 +72,7 @@ def _restart(
             typer.echo(_sentence(report))
 
     began = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    with Canary(cluster) as canary:
+    with Canary(cluster, given_reach(is_secure=cluster.tls.client is not None)) as canary:
         try:
             rolling.run(names, on_done)
         except RestartStuck as error:

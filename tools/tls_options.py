@@ -16,6 +16,7 @@ import typer
 from tools.failure import Failed
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Mapping
 
     import grpc
@@ -44,10 +45,26 @@ class TlsOptions:
         """What a secure gRPC channel is made with. Raises Failed if a file can't be read."""
         import grpc
 
-        if (self.cert is None) != (self.key is None):
-            raise typer.BadParameter("--cert and --key come together", param_hint="--cert")
+        self._check()
         root, chain, key = (_read(path) for path in (self.cacert, self.cert, self.key))
         return grpc.ssl_channel_credentials(root, key, chain)
+
+    def context(self) -> ssl.SSLContext:
+        """What an HTTPS connection is made with. Raises Failed if a file can't be read."""
+        import ssl
+
+        self._check()
+        try:
+            context = ssl.create_default_context(cafile=self.cacert)
+            if self.cert is not None:
+                context.load_cert_chain(self.cert, self.key)
+        except OSError as error:  # ssl.SSLError is one
+            raise Failed(f"the files of --cacert, --cert and --key can't be used: {error}") from None
+        return context
+
+    def _check(self) -> None:
+        if (self.cert is None) != (self.key is None):
+            raise typer.BadParameter("--cert and --key come together", param_hint="--cert")
 
 
 def _read(path: Path | None) -> bytes | None:

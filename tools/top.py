@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from tools.admin.attachment import ClusterAttachment, EtcdAttachment
-from tools.endpoints import parse_endpoints
+from tools.admin.reach import Reach
+from tools.connection import given_connection, given_reach
 from tools.failure import Failed
 
 if TYPE_CHECKING:
@@ -38,13 +39,15 @@ def _attached(file: Path | None, endpoints: str | None) -> ClusterAttachment | E
     if endpoints is not None:
         if file is not None:
             raise typer.BadParameter("a cluster file or endpoints, not both", param_hint="--endpoints")
-        try:
-            return EtcdAttachment(parse_endpoints(endpoints).addresses)
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--endpoints") from None
+        connection = given_connection(endpoints, option="--endpoints")
+        return EtcdAttachment(
+            connection.addresses, Reach(credentials=connection.credentials, token=connection.token)
+        )
     from tools.cluster_file import read_cluster
 
-    return ClusterAttachment(read_cluster(file), str(file) if file is not None else "")
+    cluster = read_cluster(file)
+    reach = given_reach(is_secure=cluster.tls.client is not None)
+    return ClusterAttachment(cluster, str(file) if file is not None else "", reach)
 
 
 def _show_once(attachment: Attachment, refresh_s: float) -> None:

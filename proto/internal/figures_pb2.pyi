@@ -22,6 +22,28 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class NodeFigures(_message.Message):
+    """All of a node, for boathouse's own tools, as a page beside /metrics."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COORDINATORS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def coordinators(self) -> _containers.RepeatedCompositeFieldContainer[Global___CoordinatorFigures]: ...
+    def __init__(
+        self,
+        *,
+        coordinators: _abc.Iterable[Global___CoordinatorFigures] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinators", b"coordinators"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeFigures: _TypeAlias = NodeFigures  # noqa: Y015
+
+@_typing.final
 class CoordinatorFigures(_message.Message):
     """Counted since the process began, if nothing else is said."""
 

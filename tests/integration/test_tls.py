@@ -19,6 +19,8 @@ from proto.internal import sockets, wire
 from tests.integration.cluster import Cluster, run_cli
 from tests.waiting import wait_until
 from tools.admin.certificates import CertificateFiles
+from tools.admin.cluster_source import ClusterSource
+from tools.admin.reach import Reach
 from tools.bench.systems import etcd_program
 
 if TYPE_CHECKING:
@@ -64,6 +66,12 @@ class SecureCluster(Cluster):
         assert done.returncode == 0, f"{words}: {done.stderr.decode()}\n{self.describe()}"
         return done.stdout.decode()
 
+    def client_context(self) -> ssl.SSLContext:
+        """Of a client that has a certificate."""
+        context = ssl.create_default_context(cafile=self.certs.ca)
+        context.load_cert_chain(self.certs.client, self.certs.client_key)
+        return context
+
     @property
     def secrets(self) -> list[bytes]:
         """A line of every secret file that nobody but its reader may ever see."""
@@ -91,6 +99,26 @@ def as_client(cluster: SecureCluster, monkeypatch: pytest.MonkeyPatch) -> Secure
     ):
         monkeypatch.setenv(f"BOATHOUSE_{name}", str(path))
     return cluster
+
+
+def test_top_and_restart_look_at_it_as_a_client(as_client: SecureCluster) -> None:
+    as_client.said("put", "seen", "by top")
+    by_file = run_cli("top", str(as_client.file), "--once")
+    assert by_file.returncode == 0, by_file.stderr.decode()
+    endpoint = as_client.config.node("n1").client_endpoint
+    by_endpoint = run_cli("top", "--endpoints", f"https://{endpoint}", "--once")
+    assert by_endpoint.returncode == 0, by_endpoint.stderr.decode()
+    assert b"shards 1/1 have a leader" in by_file.stdout
+    assert b"shards 1/1 have a leader" in by_endpoint.stdout
+    with ClusterSource(
+        as_client.config, supervisor_timeout_s=5, reach=Reach(tls=as_client.client_context())
+    ) as source:
+        called = {(series.method, series.table) for series in source.poll().calls}
+    assert ("/etcdserverpb.KV/Put", "default") in called
+    done = run_cli("restart", "n2/coordinator", str(as_client.file), "-o", "json")
+    assert done.returncode == 0, done.stderr.decode()
+    sighting = json.loads(done.stdout)["clients"]
+    assert (sighting["failed"], sighting["coordinators"]) == (0, ["n1", "n2", "n3"])
 
 
 def test_etcdctl_puts_gets_and_watches(cluster: SecureCluster) -> None:

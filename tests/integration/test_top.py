@@ -18,6 +18,7 @@ from tests.integration.cluster import BOATHOUSE, ROOT, Cluster
 from tests.waiting import wait_until
 from tools.admin.attachment import ClusterAttachment, EtcdAttachment
 from tools.admin.quorum import Verb
+from tools.admin.reach import IN_THE_CLEAR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +54,7 @@ def test_one_frame_without_a_terminal(cluster: Cluster) -> None:
 
 
 def test_the_doctor_finds_a_stopped_replica_and_an_operator_mends_it(cluster: Cluster) -> None:
-    with ClusterAttachment(cluster.config, str(cluster.file)) as attached:
+    with ClusterAttachment(cluster.config, str(cluster.file), IN_THE_CLEAR) as attached:
         leader = attached.poll().shards[0].leader
         assert leader is not None
         target = next(name for name in ("n1", "n2", "n3") if name != leader)
@@ -75,7 +76,7 @@ def test_keys_are_read_through_any_endpoint_that_answers(cluster: Cluster) -> No
     for value in ("first", "second"):
         assert cluster.cli("kv", "put", "greeting", value).returncode == 0
     dead, alive = "127.0.0.1:1", cluster.config.node("n1").client_endpoint
-    with EtcdAttachment([dead, alive]) as attached:
+    with EtcdAttachment([dead, alive], IN_THE_CLEAR) as attached:
         table = attached.table("default")
         wait_until(
             lambda: len(table.history(b"greeting")) == 2, timeout_s=10, what="both revisions on this node"

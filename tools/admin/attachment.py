@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from config import ClusterConfig
     from config.process.names import ProcessName
     from tools.admin.keys import KeyPage, KeyRow
+    from tools.admin.reach import Reach
     from tools.admin.snapshot import Snapshot
 
 SUPERVISOR_TIMEOUT_S: Final = 0.5
@@ -62,11 +63,12 @@ class Attachment(Protocol):
 class ClusterAttachment:
     """By the cluster file. Use as a context manager."""
 
-    def __init__(self, cluster: ClusterConfig, file: str) -> None:
+    def __init__(self, cluster: ClusterConfig, file: str, reach: Reach) -> None:
         self.file = file
         self.can_act = True
         self._cluster = cluster
-        self._source = ClusterSource(cluster, supervisor_timeout_s=SUPERVISOR_TIMEOUT_S)
+        self._reach = reach
+        self._source = ClusterSource(cluster, supervisor_timeout_s=SUPERVISOR_TIMEOUT_S, reach=reach)
 
     def __enter__(self) -> Self:
         self._source.__enter__()
@@ -79,7 +81,8 @@ class ClusterAttachment:
         return self._source.poll()
 
     def table(self, name: str) -> TableReader:
-        return KeyReader([node.client_endpoint for node in self._cluster.nodes.values()], name)
+        endpoints = [node.client_endpoint for node in self._cluster.nodes.values()]
+        return KeyReader(endpoints, name, self._reach)
 
     def act(self, verb: Verb, name: ProcessName, leader: str | None) -> str:
         try:
@@ -119,11 +122,12 @@ class ClusterAttachment:
 class EtcdAttachment:
     """By endpoints, over etcd's API. Use as a context manager."""
 
-    def __init__(self, endpoints: Sequence[str]) -> None:
+    def __init__(self, endpoints: Sequence[str], reach: Reach) -> None:
         self.file = "FILE"
         self.can_act = False
         self._endpoints = endpoints
-        self._source = EtcdSource(endpoints)
+        self._reach = reach
+        self._source = EtcdSource(endpoints, reach)
 
     def __enter__(self) -> Self:
         return self
@@ -135,7 +139,7 @@ class EtcdAttachment:
         return self._source.poll()
 
     def table(self, name: str) -> TableReader:
-        return KeyReader(self._endpoints, None if name == ETCD_TABLE else name)
+        return KeyReader(self._endpoints, None if name == ETCD_TABLE else name, self._reach)
 
     def act(self, verb: Verb, name: ProcessName, leader: str | None) -> str:
         raise NotDone("processes can be acted on by a cluster file only")

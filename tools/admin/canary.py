@@ -13,18 +13,19 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import grpc
 
 from proto import catalog
 from proto.etcd import rpc_pb2 as rpc
-from tools.client import channel_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from config import ClusterConfig
+    from tools.admin.reach import Reach
 
 KEY: Final = b"\0boathouse/canary"
 CALL_TIMEOUT_S: Final = 10.0
@@ -101,6 +102,7 @@ class _Probed:
 
     node: str
     channel: grpc.Channel
+    login: tuple[tuple[str, str], ...]
     tables: Mapping[int, str]
     """A table of each shard."""
     tally: _Tally = field(default_factory=_Tally)
@@ -109,7 +111,7 @@ class _Probed:
         """One call. Why it failed, or ""."""
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(_KV + method, None, None)
         try:
-            call(body, timeout=timeout_s, metadata=(("table", table),))
+            call(body, timeout=timeout_s, metadata=(*self.login, ("table", table)))
         except grpc.RpcError as error:
             return f"{self.node}, table {table}: {error.details()} ({error.code().name})"
         return ""
@@ -134,8 +136,9 @@ class _Probed:
 class Canary:
     """Watches from when it is entered until it is left; `sighting` then says what it saw."""
 
-    def __init__(self, cluster: ClusterConfig) -> None:
+    def __init__(self, cluster: ClusterConfig, reach: Reach) -> None:
         self._cluster = cluster
+        self._reach = reach
         self._probed: list[_Probed] = []
         self._not_probed: list[str] = []
         self._threads: list[threading.Thread] = []
@@ -145,7 +148,7 @@ class Canary:
         nodes = self._cluster.nodes
         with ThreadPoolExecutor(len(nodes)) as pool:
             endpoints = [node.client_endpoint for node in nodes.values()]
-            for probed, left_out in pool.map(_prepare, nodes, endpoints):
+            for probed, left_out in pool.map(partial(_prepare, self._reach), nodes, endpoints):
                 self._not_probed += left_out
                 self._probed.append(probed)
         for probed in self._probed:
@@ -180,11 +183,11 @@ class Canary:
         )
 
 
-def _prepare(node: str, endpoint: str) -> tuple[_Probed, list[str]]:
+def _prepare(reach: Reach, node: str, endpoint: str) -> tuple[_Probed, list[str]]:
     """A coordinator and the tables that can be probed through it, and what can't be and why."""
-    probed = _Probed(node, grpc.insecure_channel(endpoint, options=channel_options(endpoint)), {})
+    probed = _Probed(node, reach.channel(endpoint), reach.login, {})
     try:
-        tables = _table_of_each_shard(probed.channel)
+        tables = _table_of_each_shard(probed)
     except grpc.RpcError as error:
         return probed, [f"{node}: {error.details()} ({error.code().name})"]
     failures = {
@@ -194,13 +197,12 @@ def _prepare(node: str, endpoint: str) -> tuple[_Probed, list[str]]:
     return probed, [why for why in failures.values() if why]
 
 
-def _table_of_each_shard(channel: grpc.Channel) -> dict[int, str]:
+def _table_of_each_shard(probed: _Probed) -> dict[int, str]:
     """By shard, the oldest table that clients may write. Raises grpc.RpcError."""
-    call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_KV + "Range", None, None)
+    call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = probed.channel.unary_unary(_KV + "Range", None, None)
     request = rpc.RangeRequest(key=catalog.TABLES_PREFIX, range_end=catalog.TABLES_END)
-    body = call(
-        request.SerializeToString(), timeout=PREPARE_TIMEOUT_S, metadata=(("table", catalog.CATALOG_NAME),)
-    )
+    metadata = (*probed.login, ("table", catalog.CATALOG_NAME))
+    body = call(request.SerializeToString(), timeout=PREPARE_TIMEOUT_S, metadata=metadata)
     entries = [catalog.parse_row(kv.key, kv.value) for kv in rpc.RangeResponse.FromString(body).kvs]
     oldest: dict[int, catalog.TableEntry] = {}
     for entry in sorted(entries, key=lambda entry: entry.id):

@@ -14,6 +14,7 @@ from config.process.names import ProcessName, processes_of
 from config.process.report import ProcessReport, State
 from coordinator.replication import report
 from proto.catalog import REPLICATION, history_word
+from tools.admin.call_probe import CallProbe
 from tools.admin.probe import Answered, ReplicaProbe
 from tools.admin.snapshot import (
     DOWN,
@@ -35,8 +36,11 @@ if TYPE_CHECKING:
 
     from config import ClusterConfig, NodeConfig
     from proto.internal import frames_pb2 as frames
+    from tools.admin.reach import Reach
 
 REPLICA_TIMEOUT_S: Final = 1.0
+COORDINATOR_TIMEOUT_S: Final = 0.2
+"""After the replicas have answered: who is asked for figures has had the same time."""
 QUEUES: Final = ("writes_waiting", "reads_waiting", "long_reads_waiting")
 """Statistics of a replica's parts that count requests in it."""
 
@@ -44,9 +48,14 @@ QUEUES: Final = ("writes_waiting", "reads_waiting", "long_reads_waiting")
 class ClusterSource:
     """One cluster, again and again. Use as a context manager, from one thread at a time."""
 
-    def __init__(self, cluster: ClusterConfig, *, supervisor_timeout_s: float) -> None:
-        """supervisor_timeout_s: a supervisor that has not answered by then is shown as it was."""
+    def __init__(
+        self, cluster: ClusterConfig, *, supervisor_timeout_s: float, reach: Reach | None = None
+    ) -> None:
+        """supervisor_timeout_s: a supervisor that has not answered by then is shown as it was. reach: of coordinators,
+        to be asked for what they have counted; None: nobody wants to know."""
         self._cluster = cluster
+        self._reach = reach
+        self._calls: CallProbe | None = None
         self._supervisor_timeout_s = supervisor_timeout_s
         self._names = [name for node in cluster.nodes for name in processes_of(cluster, node)]
         self._usage = Usage()
@@ -57,6 +66,8 @@ class ClusterSource:
         with ExitStack() as stack:
             self._supervisors = stack.enter_context(Supervisors(self._cluster))
             self._probe = stack.enter_context(ReplicaProbe(self._cluster))
+            if self._reach is not None:
+                self._calls = stack.enter_context(CallProbe(self._cluster, self._reach))
             self._stack = stack.pop_all()
         return self
 
@@ -75,7 +86,10 @@ class ClusterSource:
             for name in self._names
             if name.shard is not None and (name not in reports or reports[name].state is State.RUNNING)
         ]
+        if self._calls is not None:
+            self._calls.begin()
         answers = self._probe.ask(names, timeout_s=REPLICA_TIMEOUT_S)
+        calls = {} if self._calls is None else self._calls.take(COORDINATOR_TIMEOUT_S)
         used = self._usage.measured()
         taken_at = time.time()
         self._take(answers)
@@ -98,6 +112,7 @@ class ClusterSource:
             ],
             problems=list(problems.values()),
             replication=self._replication(answers),
+            calls=calls,
         )
 
     def _replication(self, answers: Mapping[ProcessName, Answered]) -> Replication | None:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
 import grpc
 
 from proto.etcd import rpc_pb2 as rpc
-from tools.client import channel_options
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
+
+    from tools.admin.reach import Reach
 
 A = TypeVar("A", bound="Message")
 
@@ -39,8 +40,9 @@ class Pending(Generic[A]):
 class EtcdClient:
     """Channels to any number of endpoints, made as they are needed. Use as a context manager."""
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, reach: Reach) -> None:
         self._timeout_s = timeout_s
+        self._reach = reach
         self._channels: dict[str, grpc.Channel] = {}
 
     def __enter__(self) -> Self:
@@ -72,11 +74,9 @@ class EtcdClient:
     ) -> Pending[A]:
         channel = self._channels.get(endpoint)
         if channel is None:
-            channel = self._channels[endpoint] = grpc.insecure_channel(
-                endpoint, options=channel_options(endpoint)
-            )
+            channel = self._channels[endpoint] = self._reach.channel(endpoint)
         call: grpc.UnaryUnaryMultiCallable[Message, A] = channel.unary_unary(
             f"/etcdserverpb.{method}", type(request).SerializeToString, answer.FromString
         )
-        metadata = ((TABLE_METADATA, table),) if table is not None else ()
+        metadata = self._reach.login + (((TABLE_METADATA, table),) if table is not None else ())
         return Pending(endpoint, call.future(request, timeout=self._timeout_s, metadata=metadata))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from tools.admin.etcd_client import Pending
+    from tools.admin.reach import Reach
 
     A = TypeVar("A", bound=Message)
 
@@ -42,10 +43,10 @@ class _Member:
 class EtcdSource:
     """One cluster, again and again. Use as a context manager."""
 
-    def __init__(self, endpoints: Sequence[str]) -> None:
+    def __init__(self, endpoints: Sequence[str], reach: Reach) -> None:
         """endpoints: host:port of some members; the others are found through them."""
         self._endpoints = list(endpoints)
-        self._client = EtcdClient(TIMEOUT_S)
+        self._client = EtcdClient(TIMEOUT_S, reach)
         self._members: list[_Member] = []
         self._entries: list[catalog.TableEntry] | None = None
         """Of boathouse's catalog; None for etcd."""

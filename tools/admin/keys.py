@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from proto.etcd import kv_pb2
+    from tools.admin.reach import Reach
 
 TIMEOUT_S: Final = 2.0
 PAGE_KEYS: Final = 200
@@ -47,8 +48,9 @@ class KeyPage:
 class KeyReader:
     """One table. Every method raises Refused if no endpoint answers well, with the words of the last."""
 
-    def __init__(self, endpoints: Sequence[str], table: str | None) -> None:
+    def __init__(self, endpoints: Sequence[str], table: str | None, reach: Reach) -> None:
         """table: None for etcd's one keyspace."""
+        self._reach = reach
         self._endpoints = deque(endpoints)
         self._table = table
 
@@ -83,7 +85,7 @@ class KeyReader:
         return rows
 
     def _range(self, request: rpc.RangeRequest) -> rpc.RangeResponse:
-        with EtcdClient(TIMEOUT_S) as client:
+        with EtcdClient(TIMEOUT_S, self._reach) as client:
             for position in range(len(self._endpoints)):
                 try:
                     return client.range(self._endpoints[0], request, self._table).result()

@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from proto.histogram import CALL_BOUNDS_S
 
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator, Mapping, Sequence
+
+    from tools.admin.call_probe import Series
     from tools.admin.snapshot import Replica, Shard, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """Calls that ended between two looks."""
+
+    counts: Sequence[int]
+    """By range of their duration (proto/histogram.py)."""
+    seconds: float
+    """From look to look."""
+
+    @property
+    def per_s(self) -> float:
+        """How many a second."""
+        return sum(self.counts) / self.seconds
+
+    @property
+    def p99_s(self) -> float | None:
+        """What 99 of 100 took at most, as far as ranges tell: within one, durations are taken to lie evenly. None if
+        there were no calls."""
+        total = sum(self.counts)
+        if not total:
+            return None
+        left, lower = 0.99 * total, 0.0
+        for count, upper in zip(self.counts, CALL_BOUNDS_S, strict=False):
+            if count and left <= count:
+                return lower + (upper - lower) * left / count
+            left, lower = left - count, upper
+        return lower  # longer than all bounds: at least so long
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +53,21 @@ class Rates:
     """Reads that its replicas served, by shard."""
     revisions: Mapping[str, float]
     """Changes of a table, by table."""
+    calls: Mapping[tuple[str, str], Called] = field(default_factory=dict)
+    """Of clients, by method and table."""
 
     def operations(self, shard: int) -> float | None:
         """Writes and reads of a shard."""
         if shard not in self.writes and shard not in self.reads:
             return None
         return self.writes.get(shard, 0.0) + self.reads.get(shard, 0.0)
+
+    def called(self, tables: Container[str]) -> Called | None:
+        """Calls about any of these tables together; None if nothing is known of any."""
+        known = [called for (_, table), called in self.calls.items() if table in tables]
+        if not known:
+            return None
+        return Called(_sum([called.counts for called in known]), known[0].seconds)
 
     @property
     def all_operations(self) -> float | None:
@@ -68,7 +109,32 @@ def rates(before: Snapshot, after: Snapshot) -> Rates:
             grown = _grown(known.get(table.name), table.revision)
             if grown is not None:
                 revisions[table.name] = grown / seconds
-    return Rates(writes, reads, revisions)
+    return Rates(writes, reads, revisions, _calls(before.calls, after.calls, seconds))
+
+
+def _calls(
+    before: Mapping[Series, Sequence[int]], after: Mapping[Series, Sequence[int]], seconds: float
+) -> dict[tuple[str, str], Called]:
+    ended: dict[tuple[str, str], list[Sequence[int]]] = {}
+    for series, counts in _growth(before, after):
+        ended.setdefault((series.method, series.table), []).append(counts)
+    return {key: Called(_sum(counts), seconds) for key, counts in sorted(ended.items())}
+
+
+def _growth(
+    before: Mapping[Series, Sequence[int]], after: Mapping[Series, Sequence[int]]
+) -> Iterator[tuple[Series, Sequence[int]]]:
+    known = {series.process for series in before}
+    for series, counts in after.items():
+        # Of a process that was looked at, what was not there had not begun.
+        earlier = before.get(series, [0] * len(counts) if series.process in known else ())
+        grown = [new - old for new, old in zip(counts, earlier, strict=False)]
+        if grown and min(grown) >= 0:
+            yield series, grown
+
+
+def _sum(counts: Sequence[Sequence[int]]) -> list[int]:
+    return [sum(column) for column in zip(*counts, strict=True)]
 
 
 def _pairs(before: Shard, after: Shard) -> list[tuple[Replica, Replica]]:

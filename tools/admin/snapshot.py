@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from config.process.names import ProcessName
     from coordinator.replication.report import CopyReport, Report
+    from tools.admin.call_probe import Series
 
 DOWN: Final = "down"
 """Of a process: no supervisor of its node is here, though it should be."""
@@ -199,6 +200,8 @@ class Snapshot:
     """A plain etcd cluster: one group, one keyspace."""
     alarms: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By node: what its API calls an alarm."""
+    calls: Mapping[Series, Sequence[int]] = field(default_factory=dict)
+    """What coordinators have counted since they began: their calls by range of duration (proto/histogram.py)."""
     replication: Replication | None = None
     """None: it follows no other cluster, or that is not known."""
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tools.admin.quorum import Effect
 
 HELP = """\
-1 … 6   overview, processes, shards, replicas, tables, findings
+1 … 7   overview, processes, shards, replicas, tables, findings, calls
 Enter   look into what is selected
 Esc     back, or take the filter away
 /       filter

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tools.tui.page import Page, Row
 from tools.tui.place import Place, View
 from tools.tui.scene import Scene, Trend
+from tools.tui.views.calls import calls
 from tools.tui.views.findings import findings
 from tools.tui.views.keys import history, keys
 from tools.tui.views.log import log
@@ -154,6 +155,8 @@ def _whole(scene: Scene, place: Place, details: Details) -> Page:
             return tables(scene)
         case View.FINDINGS:
             return findings(scene)
+        case View.CALLS:
+            return calls(scene)
         case View.LOG:
             return _or_problem(log(place.subject, details.lines), details)
         case View.KEYS:

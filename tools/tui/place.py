@@ -15,6 +15,7 @@ class View(enum.StrEnum):
     REPLICAS = "replicas"
     TABLES = "tables"
     FINDINGS = "findings"
+    CALLS = "calls"
     KEYS = "keys"
     HISTORY = "history"
     LOG = "log"
@@ -32,5 +33,13 @@ class Place:
     """Of HISTORY: the key. Of KEYS: where the page begins."""
 
 
-TOP_VIEWS = (View.OVERVIEW, View.PROCESSES, View.SHARDS, View.REPLICAS, View.TABLES, View.FINDINGS)
-"""Those about the whole cluster; the keys 1 to 6 lead there."""
+TOP_VIEWS = (
+    View.OVERVIEW,
+    View.PROCESSES,
+    View.SHARDS,
+    View.REPLICAS,
+    View.TABLES,
+    View.FINDINGS,
+    View.CALLS,
+)
+"""Those about the whole cluster; the keys 1 to 7 lead there."""

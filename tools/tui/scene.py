@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from tools.admin.diagnosis import Severity, diagnose
-from tools.admin.rates import Rates, rates
+from tools.admin.rates import Called, Rates, rates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +37,14 @@ class Trend:
     """The leader's sync p99, in microseconds."""
     tables: dict[str, Points] = field(default_factory=dict)
     """Revisions per second."""
+    shard_p99: dict[int, Points] = field(default_factory=dict)
+    """Of clients' calls about its tables, in microseconds."""
+    table_p99: dict[str, Points] = field(default_factory=dict)
+    """Likewise."""
+    calls: dict[tuple[str, str], Points] = field(default_factory=dict)
+    """Calls per second, by method and table."""
+    call_p99: dict[tuple[str, str], Points] = field(default_factory=dict)
+    """Of these, in microseconds."""
     now: Rates = field(default_factory=lambda: Rates({}, {}, {}))
 
     def observe(self, before: Snapshot | None, after: Snapshot) -> None:
@@ -50,8 +58,21 @@ class Trend:
             leading = shard.leading
             sync_us = leading.sync_p99_us if leading is not None else None
             self.syncs.setdefault(shard.number, _points()).append(sync_us)
+            called = now.called({table.name for table in shard.tables})
+            self.shard_p99.setdefault(shard.number, _points()).append(p99_us(called))
         for table in after.tables:
             self.tables.setdefault(table.name, _points()).append(now.revisions.get(table.name))
+            self.table_p99.setdefault(table.name, _points()).append(p99_us(now.called({table.name})))
+        for key in self.calls.keys() | now.calls.keys():
+            made = now.calls.get(key)
+            self.calls.setdefault(key, _points()).append(made.per_s if made is not None else None)
+            self.call_p99.setdefault(key, _points()).append(p99_us(made))
+
+
+def p99_us(called: Called | None) -> float | None:
+    """In microseconds; None if it is not known."""
+    seconds = called.p99_s if called is not None else None
+    return None if seconds is None else seconds * 1e6
 
 
 @dataclass(frozen=True, slots=True)

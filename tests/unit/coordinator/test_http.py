@@ -107,7 +107,8 @@ async def test_alive_and_lost(tmp_path: Path) -> None:
         endpoint = cluster.cluster.node("n1").http_endpoint
         assert await get(endpoint, "/healthz") == (200, "")
         status, text = await get(endpoint, "/")
-        assert (status, text.split(", ")[:2]) == (404, ["no such page; there are /metrics", "/healthz"])
+        assert status == 404
+        assert text.split(", ")[:3] == ["no such page; there are /metrics", "/metrics/figures", "/healthz"]
 
 
 @in_loop

@@ -15,6 +15,7 @@ from proto.etcd import rpc_pb2 as rpc
 from proto.ids import ShardId
 from tests.waiting import free_ports, wait_until
 from tools.admin.canary import Canary
+from tools.admin.reach import IN_THE_CLEAR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,7 +85,7 @@ def test_it_writes_and_reads_the_oldest_table_of_each_shard(
     coordinator: tuple[Coordinator, ClusterConfig],
 ) -> None:
     made, cluster = coordinator
-    with Canary(cluster) as canary:
+    with Canary(cluster, IN_THE_CLEAR) as canary:
         wait_until(_more(canary), timeout_s=10, what="probes")
     seen = canary.sighting()
     assert made.asked == {("default", "Txn"), ("default", "Range"), ("users", "Txn"), ("users", "Range")}
@@ -98,7 +99,7 @@ def test_it_writes_and_reads_the_oldest_table_of_each_shard(
 
 def test_every_failure_counts(coordinator: tuple[Coordinator, ClusterConfig]) -> None:
     made, cluster = coordinator
-    with Canary(cluster) as canary:
+    with Canary(cluster, IN_THE_CLEAR) as canary:
         made.failing = {"users"}
         wait_until(_more(canary), timeout_s=10, what="probes")
     seen = canary.sighting()
@@ -110,7 +111,7 @@ def test_every_failure_counts(coordinator: tuple[Coordinator, ClusterConfig]) ->
 def test_what_fails_before_is_left_out_and_named(coordinator: tuple[Coordinator, ClusterConfig]) -> None:
     made, cluster = coordinator
     made.failing = {"users"}
-    with Canary(cluster) as canary:
+    with Canary(cluster, IN_THE_CLEAR) as canary:
         wait_until(_more(canary), timeout_s=10, what="probes")
     seen = canary.sighting()
     assert (seen.failed, seen.shards) == (0, (1,))
@@ -120,6 +121,6 @@ def test_what_fails_before_is_left_out_and_named(coordinator: tuple[Coordinator,
 def test_without_a_probe_nothing_is_claimed() -> None:
     here, http, peer = free_ports(3)
     node = {"client_port": here, "http_port": http, "peer_port": peer}
-    with Canary(ClusterConfig.model_validate({"nodes": {"n1": node}, "shards": 1})) as canary:
+    with Canary(ClusterConfig.model_validate({"nodes": {"n1": node}, "shards": 1}), IN_THE_CLEAR) as canary:
         pass
     assert str(canary.sighting()).startswith("what clients saw is not known: nothing could be probed (n1: ")

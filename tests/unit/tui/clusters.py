@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from config.process.names import ProcessName
 from coordinator.replication.report import CopyReport, Report
+from proto.histogram import CALL_BOUNDS_S
 from tools.admin.attachment import NotDone
+from tools.admin.call_probe import Series
 from tools.admin.etcd_client import Refused
 from tools.admin.keys import KeyPage, KeyRow
 from tools.admin.snapshot import Node, Process, Replica, Replication, Snapshot, Table, make_shard
@@ -56,7 +58,19 @@ def healthy(*, shards: int = 4, seconds: float = 0.0) -> Snapshot:
             make_shard(shard, [_replica(shard, node, seconds) for node in NODES], NODES)
             for shard in range(1, shards + 1)
         ],
+        calls=_calls(seconds),
     )
+
+
+def _calls(seconds: float) -> dict[Series, Sequence[int]]:
+    """Of clients of each table through n1: 100 writes and 500 reads in a second, some of them slow."""
+    counted: dict[Series, Sequence[int]] = {}
+    for number, (table, _) in TABLES.items():
+        for method, place, rate in (("Put", 5 + number, 100), ("Range", 2 + number, 500)):
+            counts = [0] * (len(CALL_BOUNDS_S) + 1)
+            counts[place], counts[place + 2] = int(0.98 * rate * seconds), int(0.02 * rate * seconds)
+            counted[Series("n1/coordinator", f"/etcdserverpb.KV/{method}", table)] = counts
+    return counted
 
 
 def copying(*copies: CopyReport, at_s: float = NOW, **said: Any) -> Snapshot:

@@ -18,6 +18,7 @@ from tools.tui.page import BAD, DIM, WARN, Cell, Column, Page, Row, fit, lines
 from tools.tui.place import Place, View
 from tools.tui.scene import POINTS, Scene, Trend, coverage
 from tools.tui.views import cells
+from tools.tui.views.calls import calls
 from tools.tui.views.keys import readable, shown
 from tools.tui.views.nodes import overview
 from tools.tui.views.processes import processes
@@ -287,3 +288,41 @@ def test_tables_of_a_follower_cluster_say_how_far_behind_they_are() -> None:
     assert (users["COPY"].text, users["COPY"].style) == ("X stalled", BAD)
     assert told(page, "events")["LAG"].text == "-"
     assert "LAG" not in {column.title for column in tables(scene(healthy())).columns}
+
+
+# ---- calls of clients ------------------------------------------------------------------------------------------------
+
+
+def looked_twice() -> Scene:
+    model = Model(file="demo.yaml")
+    for seconds in (0.0, 2.0):
+        model.observe(healthy(seconds=seconds))
+    made = model.scene(NOW + 2)
+    assert made is not None
+    return made
+
+
+def test_calls_are_shown_by_method_and_table_and_shard() -> None:
+    seen = looked_twice()
+    page = calls(seen)
+    assert [row.key for row in page.rows] == [
+        f"/etcdserverpb.KV/{method} {table}"
+        for method in ("Put", "Range")
+        for table in ("default", "events", "users")
+    ]
+    row = told(page, "/etcdserverpb.KV/Put default")
+    assert (row["METHOD"].text, row["CALLS/S"].text) == ("KV.Put", "100")
+    assert row["P99"].text == "37.5ms", "halfway into the range of the slow ones"
+    assert told(tables(seen), "default")["CALLS/S"].text == "600"
+    shard = {
+        column.title: cell.text
+        for column, cell in zip(shards(seen).columns, shards(seen).rows[0].cells, strict=True)
+        if column.title == "P99"
+    }
+    assert shard == {"P99": told(tables(seen), "default")["P99"].text}
+
+
+def test_who_was_not_asked_has_no_percentile() -> None:
+    seen = scene(healthy())
+    assert calls(seen).rows == []
+    assert told(tables(seen), "default")["P99"].text == "-"

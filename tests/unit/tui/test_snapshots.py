@@ -56,3 +56,18 @@ def test_explanation(snap_compare: Callable[..., bool]) -> None:
         await pilot.press("3", "down", "e")
 
     assert snap_compare(screen(leaderless()), terminal_size=SIZES["small"], run_before=go)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("key", ["3", "7"], ids=["shards", "calls"])
+def test_latency_of_calls(snap_compare: Callable[..., bool], key: str, size: str) -> None:
+    looks = [healthy(seconds=seconds) for seconds in (0.0, 0.5)]
+    app = Top(Attached(looks), refresh_s=3_600, read_only=False, clock=lambda: NOW + 1)
+
+    async def go(pilot: Pilot[None]) -> None:
+        await looked(pilot)
+        app._tick()
+        await looked(pilot)
+        await pilot.press(key)
+
+    assert snap_compare(app, terminal_size=SIZES[size], run_before=go)

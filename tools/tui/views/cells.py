@@ -48,7 +48,7 @@ def size(value: int | None, style: str = PLAIN) -> Cell:
     return _figure(value, units.size, style)
 
 
-def sync_time(value_us: int | None, style: str = PLAIN) -> Cell:
+def duration(value_us: float | None, style: str = PLAIN) -> Cell:
     """Microseconds, shown as milliseconds."""
     return _figure(value_us, units.milliseconds, style)
 

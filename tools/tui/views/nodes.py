@@ -77,7 +77,7 @@ def _row(scene: Scene, node: Node) -> Row:
             cells.size(None if rss is None else int(rss)),
             cells.size(None if data is None else int(data)),
             cells.size(free),
-            cells.sync_time(slowest),
+            cells.duration(slowest),
         ),
         opens=Place(View.PROCESSES if processes else View.REPLICAS, node.name),
         findings=findings,

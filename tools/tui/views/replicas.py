@@ -63,7 +63,7 @@ def _row(scene: Scene, shard: Shard, replica: Replica) -> Row:
             cells.number(replica.applied_index, style),
             cells.trails(shard, replica),
             cells.number(replica.queued, style),
-            cells.sync_time(replica.sync_p99_us, sync_style),
+            cells.duration(replica.sync_p99_us, sync_style),
             cells.size(replica.database_bytes, style),
             cells.size(replica.wal_bytes, WARN if (replica.wal_bytes or 0) > WAL_LARGE_BYTES else style),
             cells.number(process.restarts if process is not None else None),

@@ -26,8 +26,10 @@ COLUMNS: Final = (
     Column("QUEUE", is_number=True),
     Column("OPS/S", is_number=True),
     Column("LATELY", rank=2),
-    Column("SYNC P99", is_number=True),
-    Column("LATELY", rank=4),
+    Column("P99", is_number=True),
+    Column("LATELY", rank=3),
+    Column("SYNC P99", rank=2, is_number=True),
+    Column("LATELY", rank=5),
     Column("DATA", rank=2, is_number=True),
     Column("TABLES", rank=3, takes_rest=True),
 )
@@ -55,7 +57,9 @@ def _row(scene: Scene, shard: Shard) -> Row:
     leader = Cell("none", BAD) if shard.leader is None else Cell(shard.leader, LEAD)
     if shard.leader is not None and leading is None:
         leader = Cell(f"{shard.leader}?", WARN)
-    ops, syncs = scene.trend.shards.get(shard.number, ()), scene.trend.syncs.get(shard.number, ())
+    trend = scene.trend
+    ops, syncs = trend.shards.get(shard.number, ()), trend.syncs.get(shard.number, ())
+    latencies = list(trend.shard_p99.get(shard.number, ()))
     return Row(
         key=subject,
         cells=(
@@ -69,7 +73,9 @@ def _row(scene: Scene, shard: Shard) -> Row:
             cells.number(cells.total([replica.queued for replica in answering])),
             cells.rate(scene.trend.now.operations(shard.number)),
             Cell(units.sparkline(list(ops), SPARK_WIDTH), GOOD),
-            cells.sync_time(leading.sync_p99_us if leading is not None else None),
+            cells.duration(latencies[-1] if latencies else None),
+            Cell(units.sparkline(latencies, SPARK_WIDTH), GOOD),
+            cells.duration(leading.sync_p99_us if leading is not None else None),
             Cell(units.sparkline(list(syncs), SPARK_WIDTH), DIM),
             cells.size(data),
             Cell(" ".join(table.name for table in shard.tables), DIM),

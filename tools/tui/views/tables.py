@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from tools.tui import units
 from tools.tui.page import BAD, DIM, GOOD, LEAD, WARN, Cell, Column, Page, Row
 from tools.tui.place import Place, View
+from tools.tui.scene import p99_us
 from tools.tui.views import cells
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ COLUMNS: Final = (
     Column("COMPACTED", rank=3, is_number=True),
     Column("HISTORY", rank=2),
     Column("CHANGES/S", is_number=True),
+    Column("LATELY", rank=3),
+    Column("CALLS/S", rank=2, is_number=True),
+    Column("P99", is_number=True),
     Column("LATELY", rank=2),
 )
 
@@ -47,6 +51,8 @@ def _row(scene: Scene, table: Table) -> Row:
     shard = scene.snapshot.shard(table.shard)
     leader = shard.leader if shard is not None else None
     points = scene.trend.tables.get(table.name, ())
+    called = scene.trend.now.called({table.name})
+    latencies = scene.trend.table_p99.get(table.name, ())
     return Row(
         key=table.name,
         cells=(
@@ -59,6 +65,9 @@ def _row(scene: Scene, table: Table) -> Row:
             Cell(table.history or "-", DIM),
             cells.rate(scene.trend.now.revisions.get(table.name)),
             Cell(units.sparkline(list(points), SPARK_WIDTH), GOOD),
+            cells.rate(called.per_s if called is not None else None),
+            cells.duration(p99_us(called)),
+            Cell(units.sparkline(list(latencies), SPARK_WIDTH), GOOD),
             *_copy_cells(scene, table),
         ),
         opens=Place(View.KEYS, table.name),

@@ -1,0 +1,37 @@
+"""How the coordinators of a cluster are reached, apart from where they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from tools.client import open_channel
+
+if TYPE_CHECKING:
+    import ssl
+
+    import grpc
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What the user has said of it, or his environment."""
+
+    credentials: grpc.ChannelCredentials | None = None
+    """None: in the clear."""
+    tls: ssl.SSLContext | None = None
+    """The same for HTTP pages."""
+    token: str = ""
+    """Of a table's user; "" for none."""
+
+    def channel(self, endpoint: str) -> grpc.Channel:
+        """A new channel; whoever opens it closes it."""
+        return open_channel(endpoint, self.credentials)
+
+    @property
+    def login(self) -> tuple[tuple[str, str], ...]:
+        """Metadata of every call."""
+        return (("authorization", self.token),) if self.token else ()
+
+
+IN_THE_CLEAR: Final = Reach()
