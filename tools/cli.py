@@ -42,6 +42,7 @@ class Boathouse(LazyGroup):
         "shard": ("tools.shard", "Shards of a running cluster."),
         "tls": ("tools.tls", "Certificates for clients and servers."),
         "snapshot": ("tools.snapshot", "Files of tables, as `etcdctl snapshot save` makes them."),
+        "debug": ("tools.debug", "What helps whoever looks into a problem."),
         "bench": ("tools.bench.cli", "Measure a cluster against its ceiling and against etcd."),
     }
 

@@ -2,47 +2,52 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import typer
 
 from tools.admin.checks import check
-from tools.admin.cluster_source import ClusterSource
 from tools.admin.diagnosis import diagnose
 from tools.failure import Failed
 from tools.output import Output, print_document
+from tools.progress import working
+from tools.status import look
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from config import ClusterConfig
     from tools.admin.diagnosis import Finding
-
-SUPERVISOR_TIMEOUT_S: Final = 7.0
+    from tools.admin.snapshot import Snapshot
 
 
 def doctor(cluster: ClusterConfig, file: Path | None, output: Output) -> None:
     """Print what is wrong, what it means and what mends it, the worst first. Raises Failed if anything is."""
-    name = str(file) if file is not None else ""
-    with ClusterSource(cluster, supervisor_timeout_s=SUPERVISOR_TIMEOUT_S) as source:
-        snapshot = source.poll()
-    findings = [*diagnose(snapshot, file=name), *check(cluster, snapshot, file=name)]
-    findings.sort(key=lambda finding: -finding.severity)
+    with working("looking at the cluster, its disks and ports"):
+        found = findings(cluster, file, look(cluster))
     if output.is_document:
-        print_document([_document(finding) for finding in findings], output)
+        print_document([document(finding) for finding in found], output)
     else:
-        for finding in findings:
+        for finding in found:
             code = f" ({finding.code.value}, {finding.subject})" if output is Output.WIDE else ""
             typer.echo(f"{finding.severity.name.lower()}: {finding.says}{code}")
             typer.echo(f"    {finding.meaning}")
             typer.echo(f"    mend: {finding.remedy}")
-    if findings:
-        raise Failed(f"{len(findings)} {'thing is' if len(findings) == 1 else 'things are'} wrong")
+    if found:
+        raise Failed(f"{len(found)} {'thing is' if len(found) == 1 else 'things are'} wrong")
     if not output.is_document:
         typer.echo(f"cluster {cluster.cluster}: nothing is wrong")
 
 
-def _document(finding: Finding) -> dict[str, str]:
+def findings(cluster: ClusterConfig, file: Path | None, snapshot: Snapshot) -> list[Finding]:
+    """What is wrong, the worst first. file: whose name remedies give."""
+    name = str(file) if file is not None else ""
+    found = [*diagnose(snapshot, file=name), *check(cluster, snapshot, file=name)]
+    return sorted(found, key=lambda finding: -finding.severity)
+
+
+def document(finding: Finding) -> dict[str, str]:
+    """A finding, for programs."""
     return {
         "code": finding.code.value,
         "severity": finding.severity.name.lower(),

@@ -11,6 +11,7 @@ import typer
 
 from tools.failure import Failed
 from tools.output import Output, human_bytes, print_document, print_table
+from tools.progress import working
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,11 +33,12 @@ def inspect(path: Path, output: Output) -> None:
 
 def read_inspection(path: Path) -> dict[str, Any]:
     """What shardworker.inspection finds, with its fields. Raises Failed if there is no database."""
-    reader = subprocess.run(  # noqa: S603 -- this interpreter, our own module
-        [sys.executable, "-P", "-m", "shardworker.inspection", str(path)],
-        capture_output=True,
-        check=False,
-    )
+    with working(f"reading {path}"):
+        reader = subprocess.run(  # noqa: S603 -- this interpreter, our own module
+            [sys.executable, "-P", "-m", "shardworker.inspection", str(path)],
+            capture_output=True,
+            check=False,
+        )
     if reader.returncode != 0:
         raise Failed(f"{path} cannot be inspected: {reader.stderr.decode(errors='replace').strip()[-500:]}")
     found: dict[str, Any] = json.loads(reader.stdout)

@@ -14,9 +14,12 @@ from tools.admin.targets import everything
 from tools.connection import given_reach
 from tools.failure import Failed, in_words
 from tools.output import Output, print_document
+from tools.progress import working
 from tools.target import targeted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from config import ClusterConfig
     from config.process.names import ProcessName
     from tools.admin.rolling import RollingRestart, Step
@@ -24,16 +27,26 @@ if TYPE_CHECKING:
 
 def start(cluster: ClusterConfig, target: str, output: Output) -> None:
     """Start what a TARGET names. Raises Failed if a process does not run then."""
-    with in_words():
-        reports = [ControlOperator(cluster).start(name) for name in targeted(cluster, target)]
+    reports = _each(targeted(cluster, target), ControlOperator(cluster).start, "starting")
     _show(reports, output, State.RUNNING)
 
 
 def stop(cluster: ClusterConfig, target: str, output: Output) -> None:
     """Stop what a TARGET names. Raises Failed if a process is not down then."""
-    with in_words():
-        reports = [ControlOperator(cluster).stop(name) for name in targeted(cluster, target)]
+    reports = _each(targeted(cluster, target), ControlOperator(cluster).stop, "stopping")
     _show(reports, output, State.STOPPED)
+
+
+def _each(
+    names: list[ProcessName], act: Callable[[ProcessName], ProcessReport], what: str
+) -> list[ProcessReport]:
+    """One after the other."""
+    reports = []
+    with in_words(), working(what) as say:
+        for name in names:
+            say(f"{what} {name}")
+            reports.append(act(name))
+    return reports
 
 
 def restart(
@@ -68,11 +81,13 @@ def _restart(
 
     def on_done(report: ProcessReport) -> None:
         done.append(report)
+        say(f"restarting: {len(done)} of {len(names)} are done")
         if not output.is_document:
             typer.echo(_sentence(report))
 
     began = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    with Canary(cluster, given_reach(is_secure=cluster.tls.client is not None)) as canary:
+    reach = given_reach(is_secure=cluster.tls.client is not None)
+    with working(f"restarting: 0 of {len(names)} are done") as say, Canary(cluster, reach) as canary:
         try:
             rolling.run(names, on_done)
         except RestartStuck as error:

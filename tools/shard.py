@@ -11,6 +11,7 @@ from tools.completion import node_names, shard_numbers
 from tools.failure import in_words
 from tools.lazy import command_group
 from tools.output import Output, print_document, print_table
+from tools.progress import working
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,10 +30,10 @@ def list_(file: FileArgument = None, output: OutputOption = Output.TABLE) -> Non
     """List the shards: who leads each, and how far its replicas are."""
     from tools.admin.operate import shard_views
 
-    documents = [_document(each) for each in shard_views(_read(file))]
+    documents = [document(each) for each in shard_views(_read(file))]
     if output.is_document:
         return print_document(documents, output)
-    print_table(output.columns(COLUMNS, WIDE_COLUMNS), [_row(document) for document in documents])
+    print_table(output.columns(COLUMNS, WIDE_COLUMNS), [_row(each) for each in documents])
 
 
 @app.command("move-leader")
@@ -56,7 +57,7 @@ def move_leader(
         raise typer.BadParameter(
             f"{to} has no replica of shard {shard}; {', '.join(holders)} have", param_hint="--to"
         )
-    with in_words():
+    with in_words(), working(f"moving the leader of shard {shard}"):
         move = run_move(cluster, shard, to)
     if output.is_document:
         return print_document({"shard": move.shard, "from": move.source, "to": move.target}, output)
@@ -83,7 +84,7 @@ def balance(
         typer.echo("the leaders are spread as evenly as they can be")
     for move in moves:
         if not dry_run:
-            with in_words():
+            with in_words(), working(f"moving the leader of shard {move.shard} to {move.target}"):
                 run_move(cluster, move.shard, move.target)
         if not output.is_document:
             typer.echo(f"shard {move.shard}: {move.source} -> {move.target}")
@@ -99,7 +100,8 @@ def _read(file: Path | None) -> ClusterConfig:
     return read_cluster(file)
 
 
-def _document(shard: ShardView) -> dict[str, Any]:
+def document(shard: ShardView) -> dict[str, Any]:
+    """A shard, for programs."""
     leader = shard.leader
     return {
         "shard": shard.shard,

@@ -15,6 +15,7 @@ from tools.arguments import OutputOption  # noqa: TC001 - typer reads annotation
 from tools.failure import Failed
 from tools.lazy import command_group
 from tools.output import Output, human_bytes, print_document
+from tools.progress import working
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,15 +54,22 @@ def restore(file: Path, table: str, endpoint: str, timeout_s: float) -> None:
     from tools.kv import open_client
 
     revision = 0
-    with _reader(file, LOAD_BYTES) as (_, pieces), open_client(endpoint, table, timeout_s) as client:
+    loaded_bytes = 0
+    with (
+        working(f"reading {file}") as say,
+        _reader(file, LOAD_BYTES) as (_, pieces),
+        open_client(endpoint, table, timeout_s) as client,
+    ):
         for piece in pieces:
             revision = client.load(piece).revision
+            loaded_bytes += piece.ByteSize()
+            say(f"restored {human_bytes(loaded_bytes)} into table {table}")
     typer.echo(f"table {table} is at revision {revision}, as the one in {file}")
 
 
 def read_snapshot(file: Path) -> dict[str, Any]:
     """What shardworker.table_file finds, with its fields. Raises Failed if the file is not sound."""
-    with _reader(file) as (found, _):
+    with working(f"reading {file}"), _reader(file) as (found, _):
         return found
 
 

@@ -29,13 +29,12 @@ SUPERVISOR_TIMEOUT_S: Final = 7.0
 def status(cluster: ClusterConfig, output: Output) -> None:
     """Print every process of the cluster. Raises Failed if no supervisor of it answers here, or after the rest is
     printed, if one of them does not."""
-    with ClusterSource(cluster, supervisor_timeout_s=SUPERVISOR_TIMEOUT_S) as source:
-        found = source.poll()
+    found = look(cluster)
     if {process.state for process in found.processes} <= {DOWN, ELSEWHERE}:
         raise Failed(f"cluster {cluster.cluster} is not up here (data in {cluster.data_dir})")
     rows = [_Row(found, process) for process in found.processes]
     if output.is_document:
-        print_document([row.document() for row in rows], output)
+        print_document(documents(found), output)
     else:
         print_table(output.columns(COLUMNS, WIDE_COLUMNS), [row.cells() for row in rows])
         for row in rows:
@@ -46,6 +45,17 @@ def status(cluster: ClusterConfig, output: Output) -> None:
         _print_followers(found)
     if found.problems:
         raise Failed("\n".join(found.problems))
+
+
+def look(cluster: ClusterConfig) -> Snapshot:
+    """All of the cluster now."""
+    with ClusterSource(cluster, supervisor_timeout_s=SUPERVISOR_TIMEOUT_S) as source:
+        return source.poll()
+
+
+def documents(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Every process, for programs."""
+    return [_Row(snapshot, process).document() for process in snapshot.processes]
 
 
 def _size(count: int | None) -> str | None:
