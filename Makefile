@@ -30,8 +30,10 @@ lint: $(STAMP) ## style, spelling, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+# As many tests at once as there are cores; those that time what they see have the machine to themselves.
 test: lint ## everything CI runs
-	$(BIN)/pytest
+	$(BIN)/pytest -q -m "not alone and not long" --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest -q -m "alone and not long"
 
 format: $(STAMP) ## rewrite the source in the house format
 	$(BIN)/ruff check --fix-only .
@@ -42,6 +44,7 @@ proto: $(STAMP) ## regenerate the protobuf code
 
 conformance: $(STAMP) ## hold the front end against h2spec and grpc-go's client; needs Go
 	$(BIN)/pytest -q tests/conformance/foreign
+	$(BIN)/pytest -q -m long
 
 bench: $(STAMP) ## measure a three-node cluster against its ceiling and etcd
 	$(BIN)/boathouse bench --against etcd

@@ -139,6 +139,7 @@ def test_errors_read_as_from_etcd(run: Callable[..., subprocess.CompletedProcess
     assert too_large.returncode != 0
 
 
+@pytest.mark.long
 def test_check_perf_passes_at_the_small_load(run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     """A minute of 150 writes a second."""
     done = run("check", "perf", "--load=s", timeout_s=150)

@@ -122,6 +122,9 @@ def test_a_paused_leader_is_replaced_and_steps_down_when_it_wakes(cluster: Clust
     check_unharmed(load)
 
 
+pytestmark = pytest.mark.alone
+
+
 def test_a_paused_node_stops_only_its_own_clients(cluster: Cluster) -> None:
     names = [
         ProcessName.coordinator("n2"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+import pytest
+
 from proto.etcd import rpc_pb2 as etcd
 from tests.conformance.keyspace import Keyspace
 from tests.conformance.test_lease import Leases
@@ -18,6 +20,8 @@ SHARD: Final = 1
 TTL_S: Final = 2
 LATE_S_MAX: Final = 6.0
 """An election timeout if its leader is new, and a moment that a busy machine may take."""
+
+pytestmark = pytest.mark.alone
 
 
 def test_a_lease_outlives_the_leaders_that_keep_it(tmp_path: Path) -> None:

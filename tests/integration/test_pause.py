@@ -6,6 +6,7 @@ import itertools
 import signal
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import zmq
 
 from proto.internal import frames_pb2 as frames
@@ -16,6 +17,8 @@ from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.alone
 
 LEADER, FOLLOWER = NodeId(2), NodeId(1)
 PAUSE_HEARTBEATS = 40

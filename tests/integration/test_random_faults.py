@@ -9,10 +9,14 @@ import os
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from tests.integration.clients import Load
 from tests.integration.proxied import TABLES, ProxiedCluster
 from tests.integration.proxy import FaultProxy
 from tests.integration.random_faults import RandomFaults
+
+pytestmark = pytest.mark.alone
 
 FRESH: Final = os.environ.get("BOATHOUSE_EXAMPLES") == "fresh"
 SEED: Final = int(os.environ.get("BOATHOUSE_SEED", "3"))

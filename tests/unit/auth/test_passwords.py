@@ -63,9 +63,9 @@ def test_an_unknown_user_costs_what_a_known_one_does() -> None:
         hash_ = await checked.hash("right")
 
         async def seconds(hash_: str) -> float:
-            begun = time.perf_counter()
+            begun = time.process_time()
             assert not await checked.matches("wrong", hash_)
-            return time.perf_counter() - begun
+            return time.process_time() - begun
 
         known = min([await seconds(hash_) for _ in range(5)])
         unknown = min([await seconds("") for _ in range(5)])
@@ -78,10 +78,10 @@ def test_a_password_that_was_right_costs_once() -> None:
     async def test(checked: Passwords) -> None:
         hash_ = await checked.hash("right")
         assert await checked.matches("right", hash_)
-        begun = time.perf_counter()
+        begun = time.process_time()
         for _ in range(100):
             assert await checked.matches("right", hash_)
-        assert time.perf_counter() - begun < 0.05, "a hundred real checks take a tenth of a second at least"
+        assert time.process_time() - begun < 0.05, "a hundred real checks take a tenth of a second at least"
         other = await checked.hash("right")
         assert other != hash_
         assert not await checked.matches("wrong", hash_)
