@@ -183,11 +183,14 @@ class StateMachine:
         self._fetch(parsed, writers)
         results: list[Result] = []
         fresh: dict[bytes, Remembered] = {}
+        known_ids = self._window.known([command.request_id for command in commands])
         for command, request in zip(commands, parsed, strict=True):
             request_id = command.request_id
             assert len(request_id) == REQUEST_ID_BYTES, "a command without a proper id was proposed"
             fingerprint = _fingerprint(command)
-            known = fresh.get(request_id) or self._remembered(request_id)
+            known = fresh.get(request_id)
+            if known is None and request_id in known_ids:
+                known = self._remembered(request_id)
             if known is None:
                 result = self._run(index, request, writers)
                 fresh[request_id] = Remembered(fingerprint, result)

@@ -8,6 +8,9 @@ applied the index that was committed when it arrived (Raft thesis 6.4). All read
 may be stale is due at once, and sees the state as it is. What is due is read when its answer may leave: an answer is
 never made to wait in memory, and none is made for who has given up. Long ones run beside the loop (long_reads.py): they
 see the newest committed turn, which is never older than what they were promised.
+
+What is asked for more than once in a turn is read once: all of it sees the same state, and hot keys are what clients
+read at the same moment.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from proto.internal import frames_pb2 as frames
-    from shardworker.machine import Parsed, Result
+    from shardworker.machine import Parsed, Result, Who
     from shardworker.raft import ReadState
     from shardworker.replica.logins import Logins
     from shardworker.replica.long_reads import LongReads
@@ -37,6 +40,15 @@ class _Read(NamedTuple):
     identity: bytes
     request: frames.Request
     since_ticks: int
+
+
+class _Question(NamedTuple):
+    """All that the answer of a read depends on, besides the state that it is read from."""
+
+    method: int
+    table_id: int
+    body: bytes
+    who: Who
 
 
 def _withdraw(reads: list[_Read] | deque[_Read]) -> list[_Read]:
@@ -72,6 +84,7 @@ class Reads(Part):
         self._asked: dict[int, list[_Read]] = {}
         self._confirmed: list[tuple[LogIndex, list[_Read]]] = []
         self._due: dict[bytes, deque[_Read]] = {}
+        self._results: dict[_Question, Result] = {}
         self._waiting_count = 0
         self._failed_count = 0
         self.served: Counter[int] = Counter()
@@ -128,6 +141,7 @@ class Reads(Part):
             del self._due[identity]
             if queue:
                 self._due[identity] = queue  # behind the others: next turn they come first
+        self._results.clear()
 
     def _make_due(self, read: _Read) -> None:
         queue = self._due.get(read.identity)
@@ -145,15 +159,18 @@ class Reads(Part):
                 opener(identity, request)
                 return
             who = self._logins.identify(request)
-            parsed = self._machine.parse(request.method, request.table_id, request.body, who)
-            if self._machine.is_heavy(parsed):
-                answer = partial(self._outgoing.answer, identity, request.call)
-                self._long_reads.submit(identity, partial(self._read_beside, parsed), answer)
-                return
+            question = _Question(request.method, request.table_id, request.body, who)
+            result = self._results.get(question)
+            if result is None:
+                parsed = self._machine.parse(*question)
+                if self._machine.is_heavy(parsed):
+                    answer = partial(self._outgoing.answer, identity, request.call)
+                    self._long_reads.submit(identity, partial(self._read_beside, parsed), answer)
+                    return
+                result = self._results[question] = self._machine.read(self._store.connection, parsed)
         except errors.BoathouseError as error:
             self._outgoing.refuse(identity, request.call, error)
             return
-        result = self._machine.read(self._store.connection, parsed)
         self._outgoing.answer(identity, request.call, result)
 
     def _read_beside(self, request: Parsed) -> Result:

@@ -15,7 +15,7 @@ from shardworker.raft import MessageKind
 from shardworker.replica import logins
 from tests.unit.raft.lab import message
 from tests.unit.raft.replica import members
-from tests.unit.shardworker.bench import TABLE, Bench, everything, iteration
+from tests.unit.shardworker.bench import CLIENT, TABLE, Bench, everything, iteration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,6 +98,20 @@ def door(tmp_path: Path) -> Iterator[Door]:
     bench.set_up()
     yield bench
     bench.store.close()
+
+
+def test_what_one_user_is_told_in_a_turn_is_no_answer_to_another(door: Door) -> None:
+    door.put(b"q", user="root")
+    body = etcd.RangeRequest(key=b"q").SerializeToString()
+    envelope = frames.Envelope()
+    for call, who in ((901, "root"), (902, "u"), (903, "root")):
+        envelope.requests.add(call=call, method=frames.ETCD_RANGE, table_id=TABLE, body=body, user=who)
+    door.replica.handle(CLIENT, envelope)
+    door.replica.turn()
+    assert b"v" in door.answer(901).body
+    assert door.answer(903).body == door.answer(901).body
+    with pytest.raises(errors.PermissionDenied):
+        door.answer(902)
 
 
 def test_a_token_stands_for_its_user(door: Door) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
+from shardworker.machine import StateMachine
 from shardworker.replica.outgoing import WINDOW_PATIENCE_TICKS
 from tests.unit.raft.replica import members
 from tests.unit.shardworker.bench import CLIENT, KEYS, TABLE, VALUE, Bench, everything
@@ -16,6 +17,8 @@ from tests.unit.shardworker.bench import CLIENT, KEYS, TABLE, VALUE, Bench, ever
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from shardworker.machine import Parsed, Result
 
 TURN_VALUES: Final = 3
 LINK_VALUES: Final = 6
@@ -90,6 +93,30 @@ def test_a_coordinator_that_takes_nothing_holds_up_no_other_one(metered: Bench) 
     metered.replica.handle(b"another", envelope)
     metered.work()
     assert 1 in metered.replies
+
+
+def test_what_is_asked_twice_in_a_turn_is_read_once(alone: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bodies: list[bytes] = []
+    read = StateMachine.read
+
+    def counting(self: StateMachine, connection: Any, request: Parsed) -> Result:
+        result = read(self, connection, request)
+        bodies.append(result.body)
+        return result
+
+    monkeypatch.setattr(StateMachine, "read", counting)
+    alone.replica.handle(CLIENT, gets(3 * KEYS))
+    alone.replica.turn()
+    assert len(bodies) == KEYS
+    told = [alone.replies[1_000 + number].body for number in range(3 * KEYS)]
+    assert told == 3 * bodies
+
+
+def test_the_next_turn_reads_anew(alone: Bench) -> None:
+    body = etcd.RangeRequest(key=b"0").SerializeToString()
+    for value in (b"one", b"two"):
+        alone.write(frames.ETCD_PUT, etcd.PutRequest(key=b"0", value=value).SerializeToString())
+        assert value in alone.answer(alone.ask(frames.ETCD_RANGE, body)).body
 
 
 def test_what_a_coordinator_that_has_gone_waits_for_is_dropped(metered: Bench) -> None:
