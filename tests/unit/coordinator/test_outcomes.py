@@ -74,7 +74,7 @@ MAINTENANCE = {errors.TransferTooSlow, errors.UnknownAction}
 """Of etcd's Maintenance, which are no writes."""
 
 
-@pytest.mark.parametrize("error_class", sorted(CONCURRENCY, key=lambda one: one.__name__))
+@pytest.mark.parametrize("error_class", sorted(CONCURRENCY, key=repr))
 def test_errors_of_locks_and_elections_leave_as_etcds_do(error_class: type[errors.BoathouseError]) -> None:
     assert outcomes.to_status(outcomes.ETCD_CONCURRENCY, error_class()).code.name == "UNKNOWN"
     assert outcomes.to_status(outcomes.ETCD_CONCURRENCY, errors.LeaseNotFound()) == (
