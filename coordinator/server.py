@@ -63,6 +63,7 @@ from coordinator.shards.driver import Driver
 from coordinator.shards.replica_status import ReplicaStatuses
 from coordinator.shards.request_ids import RequestIds
 from coordinator.shards.table_calls import TableCalls
+from coordinator.shards.vigil import LeaderVigil
 from coordinator.watch.feed import ShardFeed
 from coordinator.watch.tables import WatchedTables
 from proto import errors
@@ -285,16 +286,14 @@ class Coordinator:
         cluster, node, calls = self._cluster, self._node, self._calls
         limits, statuses = cluster.limits, self._statuses
         tables = EtcdTables(
-            calls, EtcdHeaders(cluster_id=cluster.cluster_id, member_id=cluster.member_id(node.id))
+            calls,
+            EtcdHeaders(cluster_id=cluster.cluster_id, member_id=cluster.member_id(node.id)),
+            self._vigil(),
         )
         self._watched = WatchedTables(
             ShardFeed(self._driver, calls),
             lambda table: lambda revision: tables.header(table, revision=revision, term=0),
             random.Random(),
-            leader_patience_s=LEADER_PATIENCE_ELECTIONS
-            * cluster.raft.election_ticks
-            * cluster.raft.tick_ms
-            / 1000,
         )
         authenticator = self._authenticator
         services = (
@@ -336,6 +335,11 @@ class Coordinator:
             for service in services
             for path, handler in service.handlers.items()
         }
+
+    def _vigil(self) -> LeaderVigil:
+        raft = self._cluster.raft
+        patience_ms = LEADER_PATIENCE_ELECTIONS * raft.election_ticks * raft.tick_ms
+        return LeaderVigil(self._calls.is_led, patience_s=patience_ms / 1000)
 
     @property
     def served(self) -> frozenset[str]:

@@ -74,6 +74,10 @@ class EtcdLease:
     async def keep_alive(self, call: Call) -> None:
         """One answer for each request, in order, until the client has no more of them. Raises NoLeader."""
         table = await self._tables.find(call)
+        async with self._tables.while_led(call, table):
+            await self._answer_all(call, table)
+
+    async def _answer_all(self, call: Call, table: TableEntry) -> None:
         answers: _Answers = asyncio.Queue(KEEP_ALIVES_MAX)
         asked: set[asyncio.Task[bytes]] = set()
         asking = asyncio.create_task(self._ask_all(call, table, answers, asked))

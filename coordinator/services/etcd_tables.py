@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import TYPE_CHECKING, Final
 
 from proto import errors
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from coordinator.api.call import Call
     from coordinator.api.headers import EtcdHeaders
     from coordinator.shards.table_calls import TableCalls
+    from coordinator.shards.vigil import LeaderVigil
     from proto.catalog import TableEntry
     from proto.internal import frames_pb2 as frames
 
@@ -23,8 +27,9 @@ DEFAULT_TABLE: Final = "default"
 class EtcdTables:
     """Which table an etcd call means, and the header that its answer gets."""
 
-    def __init__(self, calls: TableCalls, headers: EtcdHeaders) -> None:
+    def __init__(self, calls: TableCalls, headers: EtcdHeaders, vigil: LeaderVigil) -> None:
         self._calls = calls
+        self._vigil = vigil
         self._headers = headers
 
     def step_deadline(self, call: Call) -> float:
@@ -39,9 +44,13 @@ class EtcdTables:
             call.metadata.get(TABLE_KEY, DEFAULT_TABLE), self.step_deadline(call), body_bytes=len(call.body)
         )
         call.table = table.name
-        if call.metadata.get(HAS_LEADER_KEY) == "true" and not self._calls.leader_believed(table):
+        if _insists_on_leader(call) and not self._calls.is_led(table):
             raise errors.NoLeader(f"shard {table.shard}")
         return table
+
+    def while_led(self, call: Call, table: TableEntry) -> AbstractAsyncContextManager[None]:
+        """What a stream does; one that insists on a leader ends by NoLeader once there has been none for too long."""
+        return self._vigil.while_led(table) if _insists_on_leader(call) else contextlib.nullcontext()
 
     def term_shown(self, table: TableEntry, term: int) -> int:
         """The term as clients may see it: it never goes down."""
@@ -54,3 +63,7 @@ class EtcdTables:
     def with_header(self, table: TableEntry, reply: frames.Reply) -> bytes:
         """The whole answer to a call that a worker answered."""
         return self.header(table, revision=reply.revision, term=reply.term) + reply.body
+
+
+def _insists_on_leader(call: Call) -> bool:
+    return call.metadata.get(HAS_LEADER_KEY) == "true"

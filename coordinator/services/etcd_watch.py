@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 
 from coordinator.api import outcomes
 from coordinator.services.decoding import decode
-from coordinator.services.etcd_tables import HAS_LEADER_KEY
 from coordinator.services.watch_user import WatchUser, why_forbidden
 from coordinator.watch import responses
 from coordinator.watch.hub import OPEN_END, Interest, State, Watcher
@@ -81,10 +80,10 @@ class EtcdWatch:
             lambda: self._tables.step_deadline(call),
         )
         stream = _Stream(call, self._watched.budget, user, progress_interval_s=interval_s)
-        needs_leader = call.metadata.get(HAS_LEADER_KEY) == "true"
-        with self._watched.watching(table, stream.fail, stream.recheck, needs_leader=needs_leader) as watched:
+        with self._watched.watching(table, stream.fail, stream.recheck) as watched:
             try:
-                await stream.run(watched)
+                async with self._tables.while_led(call, table):
+                    await stream.run(watched)
             finally:
                 stream.close()
 

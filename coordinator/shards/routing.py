@@ -60,6 +60,15 @@ class ShardRoutes:
         ]
         return max(claims)[1] if claims else None
 
+    @property
+    def is_led(self) -> bool:
+        """Whether the replica here knows a leader, or any if there is none here.
+
+        As with a member of etcd: what a replica that is cut off last said counts for as long as its link seems to be
+        up, and the one here is the first to notice."""
+        here = self._beliefs.get(self._local)
+        return (here.leader if here is not None else self.leader_believed) is not None
+
     def is_connected(self, node: NodeId) -> bool:
         """Whether the link to this node's replica is up."""
         return node in self._connected

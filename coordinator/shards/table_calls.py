@@ -97,6 +97,10 @@ class TableCalls:
         """The leader of the table's shard as last heard."""
         return self._driver.routes(table.shard).leader_believed
 
+    def is_led(self, table: TableEntry) -> bool:
+        """Whether the table's shard has a leader as far as a client of this node is told."""
+        return self._driver.routes(table.shard).is_led
+
     def nearest(self, table: TableEntry) -> NodeId | None:
         """The node whose replica answers what may be stale: this one if it has one."""
         return self._driver.routes(table.shard).nearest()

@@ -45,9 +45,6 @@ class Feed(Protocol):
 
         Raises TableNotFound, NoLeader, and what else a linearizable read may end with."""
 
-    def has_leader(self, table: TableEntry) -> bool:
-        """Whether a leader of the table's shard is known."""
-
 
 class ShardFeed:
     """The feed of a coordinator: from the nearest replica, which tells what it has applied."""
@@ -66,9 +63,6 @@ class ShardFeed:
 
     async def revision(self, table: TableEntry) -> int:
         return await self._calls.revision(table, who=NOBODY)
-
-    def has_leader(self, table: TableEntry) -> bool:
-        return self._calls.leader_believed(table) is not None
 
 
 def part_of(told: frames.TableChanges) -> Part:

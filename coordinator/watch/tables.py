@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -39,8 +39,6 @@ REACH_TIMEOUT_S: Final = 2.0
 """How long a request waits for the nearest replica to apply what the leader has. One that lags more is told of its own
 state, as by a member of etcd that lags."""
 
-LEADER_CHECK_S: Final = 0.5
-
 BYTES_MAX: Final = 256 << 20
 """Of all that waits for watch clients to read it."""
 
@@ -55,24 +53,14 @@ Raises if that can't be found out now."""
 log = structlog.get_logger()
 
 
-class _Demands(NamedTuple):
-    """What a stream wants to be asked and told."""
-
-    recheck: Recheck
-    needs_leader: bool
-
-
 class WatchedTable:
     """One table, for as long as somebody watches it."""
 
-    def __init__(
-        self, table: TableEntry, feed: Feed, header: Header, random: Random, *, leader_patience_s: float
-    ) -> None:
-        """header: how responses begin. leader_patience_s: how long the table's shard may have no leader before streams
-        that insist on one end."""
+    def __init__(self, table: TableEntry, feed: Feed, header: Header, random: Random) -> None:
+        """header: how responses begin."""
         self.table = table
         self.header = header
-        self._streams: dict[Fail, _Demands] = {}
+        self._streams: dict[Fail, Recheck] = {}
         """By how each stream is ended."""
         self.auth_version = 0
         """The newest that was heard of (frames.TableChanges): a new watcher is looked at by this one or a later one."""
@@ -81,7 +69,6 @@ class WatchedTable:
         self._rechecking = asyncio.Lock()
         self._feed = feed
         self._random = random
-        self._leader_patience_s = leader_patience_s
         self._hub: Hub | None = None
         self._begun = asyncio.Event()
         self._wanted = asyncio.Event()
@@ -91,14 +78,13 @@ class WatchedTable:
         self._tasks = [
             asyncio.create_task(self._follow(), name=f"follow {table.name}"),
             asyncio.create_task(self._read_past(), name=f"past of {table.name}"),
-            asyncio.create_task(self._watch_leader(), name=f"leader of {table.name}"),
         ]
         for task in self._tasks:
             task.add_done_callback(self._handle_task_ended)
 
-    def enter(self, fail: Fail, recheck: Recheck, *, needs_leader: bool) -> None:
-        """A stream watches from now on; fail is how it is ended, if nobody leads for too long or for another reason."""
-        self._streams[fail] = _Demands(recheck, needs_leader)
+    def enter(self, fail: Fail, recheck: Recheck) -> None:
+        """A stream watches from now on; fail is how it is ended if it can't be told any more."""
+        self._streams[fail] = recheck
 
     def leave(self, fail: Fail) -> bool:
         """It has ended. Returns whether it was the last one."""
@@ -214,8 +200,8 @@ class WatchedTable:
         self.auth_version = max(self.auth_version, auth_version)
         async with self._rechecking:
             if auth_version % 2:
-                for demands in list(self._streams.values()):
-                    await demands.recheck(auth_version)
+                for recheck in list(self._streams.values()):
+                    await recheck(auth_version)
             self._heeded_version = max(self._heeded_version, auth_version)
 
     def _tell_reached(self, revision: int) -> None:
@@ -280,18 +266,6 @@ class WatchedTable:
         await asyncio.sleep(delay_s)
         return min(2 * delay_s, RETRY_MAX_S)
 
-    # ---- the leader -------------------------------------------------------------------------------------------------
-
-    async def _watch_leader(self) -> None:
-        leaderless_s = 0.0
-        while True:
-            await asyncio.sleep(LEADER_CHECK_S)
-            leaderless_s = 0.0 if self._feed.has_leader(self.table) else leaderless_s + LEADER_CHECK_S
-            if leaderless_s >= self._leader_patience_s:
-                for fail, demands in list(self._streams.items()):
-                    if demands.needs_leader:
-                        fail(errors.NoLeader(f"shard {self.table.shard}"))
-
     # ---- figures ----------------------------------------------------------------------------------------------------
 
     @property
@@ -312,37 +286,22 @@ class WatchedTable:
 class WatchedTables:
     """All of a coordinator."""
 
-    def __init__(
-        self,
-        feed: Feed,
-        header_of: Callable[[TableEntry], Header],
-        random: Random,
-        *,
-        leader_patience_s: float,
-    ) -> None:
-        """header_of: how the responses of a table begin. leader_patience_s: see WatchedTable."""
+    def __init__(self, feed: Feed, header_of: Callable[[TableEntry], Header], random: Random) -> None:
+        """header_of: how the responses of a table begin."""
         self.budget = Budget(BYTES_MAX)
         self._feed = feed
         self._header_of = header_of
         self._random = random
-        self._leader_patience_s = leader_patience_s
         self._tables: dict[int, WatchedTable] = {}
 
     @contextlib.contextmanager
-    def watching(
-        self, table: TableEntry, fail: Fail, recheck: Recheck, *, needs_leader: bool
-    ) -> Iterator[WatchedTable]:
+    def watching(self, table: TableEntry, fail: Fail, recheck: Recheck) -> Iterator[WatchedTable]:
         """The table, which is followed for as long as any stream watches it. The others: see WatchedTable.enter."""
         watched = self._tables.get(table.id)
         if watched is None:
-            watched = self._tables[table.id] = WatchedTable(
-                table,
-                self._feed,
-                self._header_of(table),
-                self._random,
-                leader_patience_s=self._leader_patience_s,
-            )
-        watched.enter(fail, recheck, needs_leader=needs_leader)
+            watched = WatchedTable(table, self._feed, self._header_of(table), self._random)
+            self._tables[table.id] = watched
+        watched.enter(fail, recheck)
         try:
             yield watched
         finally:

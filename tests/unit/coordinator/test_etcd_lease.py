@@ -15,7 +15,7 @@ from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from tests.stubs import stub
-from tests.unit.coordinator.running import Running, in_loop, refused, running
+from tests.unit.coordinator.running import Running, in_loop, make_config, refused, running
 from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
@@ -149,6 +149,28 @@ async def test_without_a_leader_a_stream_ends_and_says_so(tmp_path: Path) -> Non
         assert (ended.value.code().name, ended.value.details()) == NO_LEADER
         time_to_live = lease(cluster).LeaseTimeToLive(etcd.LeaseTimeToLiveRequest(ID=7))
         assert await refused(time_to_live) == NO_LEADER
+
+
+@in_loop
+async def test_an_idle_stream_that_insists_on_a_leader_ends_without_one(tmp_path: Path) -> None:
+    config = make_config(tmp_path, nodes=3, shards=1)
+    raft = config.raft.model_copy(update={"tick_ms": 10})
+    async with running(tmp_path, config=config.model_copy(update={"raft": raft})) as cluster:
+        cluster.workers[1, 1].script[frames.LEASE_KEEP_ALIVE] = renewed
+        insists, stays = (
+            lease(cluster).LeaseKeepAlive(metadata=metadata) for metadata in ((("hasleader", "true"),), ())
+        )
+        for stream in (insists, stays):
+            await stream.write(etcd.LeaseKeepAliveRequest(ID=2))
+            assert (await stream.read()).TTL == TTL_S
+        cluster.elect(1, 0, term=4)
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await insists.read()
+        assert (ended.value.code().name, ended.value.details()) == NO_LEADER
+        cluster.elect(1, 1, term=5)
+        await stays.write(etcd.LeaseKeepAliveRequest(ID=4))
+        assert (await stays.read()).TTL == TTL_S
+        stays.cancel()
 
 
 @in_loop

@@ -60,6 +60,21 @@ def test_a_leader_out_of_reach_is_waited_for() -> None:
     assert routes.leader == 2
 
 
+def test_the_replica_here_is_the_first_to_know_that_nobody_leads() -> None:
+    routes = connected(local=N1)
+    assert not routes.is_led
+    for node in (N1, N2, N3):
+        routes.handle_belief(node, term=1, leader=2)
+    assert routes.is_led
+    # Both others are cut off; what they last said is still believed of them.
+    routes.handle_belief(N1, term=1, leader=0)
+    assert routes.leader_believed == 2
+    assert not routes.is_led
+    # A node whose own replica is down hears it from the others.
+    routes.handle_disconnected(N1)
+    assert routes.is_led
+
+
 def test_what_a_lost_replica_believed_is_forgotten() -> None:
     routes = connected()
     routes.handle_belief(N2, term=9, leader=2)

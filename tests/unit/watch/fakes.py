@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from random import Random
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,6 +12,7 @@ from coordinator.api.headers import EtcdHeaders
 from coordinator.auth.authenticator import Rights
 from coordinator.auth.credentials import Credentials
 from coordinator.services.etcd_watch import EtcdWatch
+from coordinator.shards.vigil import LeaderVigil
 from coordinator.watch.changes import Change, Part, Revised
 from coordinator.watch.feed import HistoryGone
 from coordinator.watch.tables import WatchedTables
@@ -23,6 +25,7 @@ from proto.spans import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
 TABLE = TableEntry("t", 10_001, ShardId(1))
 HEADERS = EtcdHeaders(cluster_id=1, member_id=2)
@@ -97,13 +100,15 @@ class FakeFeed:
             raise errors.NoLeader("nobody leads")
         return self.latest
 
-    def has_leader(self, table: TableEntry) -> bool:
-        assert table == TABLE
-        return self.led
-
 
 class FakeTables:
-    """Every call means the one table."""
+    """Every call means the one table, and insists on a leader if its metadata has anything about it."""
+
+    def __init__(self, vigil: LeaderVigil) -> None:
+        self._vigil = vigil
+
+    def while_led(self, call: FakeCall, table: TableEntry) -> AbstractAsyncContextManager[None]:
+        return self._vigil.while_led(table) if "hasleader" in call.metadata else nullcontext()
 
     async def find(self, _call: object) -> TableEntry:
         return TABLE
@@ -188,9 +193,9 @@ class Bench:
             self.feed,
             lambda _table: lambda revision: HEADERS.encode(revision=revision, term=3),
             Random(1),
-            leader_patience_s=leader_patience_s,
         )
-        tables: Any = FakeTables()
+        vigil = LeaderVigil(lambda _table: self.feed.led, patience_s=leader_patience_s)
+        tables: Any = FakeTables(vigil)
         self.authenticator = FakeAuthenticator(self.feed)
         authenticator: Any = self.authenticator
         self._service = EtcdWatch(
