@@ -1,6 +1,7 @@
 """Random programs of users: who may do what changes all the time, and everybody tries everything.
 
-Left out is what etcd leaves to the order in which things were granted: ranges and permissions that are inverted."""
+Left out is what etcd leaves to the order in which things were granted: ranges and permissions that are inverted, and
+several permissions of one role that begin with the same key."""
 
 from __future__ import annotations
 
@@ -20,15 +21,13 @@ ROOT: Final = "root"
 USERS: Final = (ROOT, "u", "v")
 ROLES: Final = (ROOT, "r", "s")
 PASSWORDS: Final = ("p", "q")
-SPANS: Final = (
-    (b"a", b""),
-    (b"a", b"b"),
-    (b"a", b"c"),
-    (b"b", b"c"),
-    (b"b", b""),
-    (b"b", EVERYTHING),
-    (EVERYTHING, EVERYTHING),
-)
+ENDS: Final = {
+    b"a": (b"", b"b", b"c"),
+    b"b": (b"", b"c", EVERYTHING),
+    EVERYTHING: (EVERYTHING,),
+}
+"""Of the permissions that begin with a key. A program knows only one of each key: of several with the same key etcd
+replaces the first alone, and grants the others again."""
 
 NOBODY: Final = ""
 STRANGER: Final = "whose token is none"
@@ -47,6 +46,7 @@ class AuthProgrammer:
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self._keys = Programmer(rng)
+        self._spans = [(key, rng.choice(ends)) for key, ends in ENDS.items()]
         self._first = list(reversed(self._beginning())) if not self._keys.one_in(4) else []
 
     @property
@@ -72,7 +72,7 @@ class AuthProgrammer:
         return [Step(NOBODY, request) for request in requests]
 
     def _grant(self) -> etcd.AuthRoleGrantPermissionRequest:
-        key, end = self.rng.choice(SPANS)
+        key, end = self.rng.choice(self._spans)
         accesses = (auth_pb2.Permission.READ, auth_pb2.Permission.WRITE, auth_pb2.Permission.READWRITE)
         perm = auth_pb2.Permission(permType=self.rng.choice(accesses), key=key, range_end=end)
         role = self.rng.choice(ROLES)
@@ -122,7 +122,7 @@ class AuthProgrammer:
             return etcd.AuthRoleDeleteRequest(role=role)
         if draw < 95:
             return self._grant()
-        key, end = choice(SPANS)
+        key, end = choice(self._spans)
         return etcd.AuthRoleRevokePermissionRequest(role=role, key=key, range_end=end)
 
     def _look(self) -> Message:
@@ -148,9 +148,12 @@ class AuthProgrammer:
 
 def is_roots(request: Message) -> bool:
     """Whether etcd 3.5.1 allows others what later ones, and boathouse, refuse them: to compact, to grant leases, and
-    what hides in a transaction within a transaction."""
+    what hides in a transaction within a transaction, or goes with a put in one."""
     if isinstance(request, etcd.TxnRequest):
-        return any(op.HasField("request_txn") for op in (*request.success, *request.failure))
+        return any(
+            op.HasField("request_txn") or op.request_put.prev_kv or op.request_put.lease
+            for op in (*request.success, *request.failure)
+        )
     return isinstance(request, etcd.CompactionRequest | etcd.LeaseGrantRequest | etcd.LeaseRevokeRequest)
 
 

@@ -27,6 +27,9 @@ ORIGIN: Final = 1_000_000
 """The base revision, in relative numbers. Far above what a program adds, far below what a shifted bound
 reaches."""
 
+PAST_MAX: Final = 20
+"""Programs ask for no revision further back than this: a keyspace begins above it, so that none is negative."""
+
 REVISIONS: Final = {
     "revision",
     "create_revision",
@@ -121,9 +124,11 @@ class Keyspace:
         self.base = ORIGIN
         for lease in self.call(etcd.LeaseLeasesRequest()).message.leases:
             self.call(etcd.LeaseRevokeRequest(ID=lease.ID))
-        self.call(etcd.PutRequest(key=b"reset"))
-        emptied = self.call(etcd.DeleteRangeRequest(key=EVERYTHING, range_end=EVERYTHING))
-        revision = emptied.message.header.revision
+        revision = 0
+        while revision < PAST_MAX:
+            self.call(etcd.PutRequest(key=b"reset"))
+            emptied = self.call(etcd.DeleteRangeRequest(key=EVERYTHING, range_end=EVERYTHING))
+            revision = emptied.message.header.revision
         self.call(etcd.CompactionRequest(revision=revision))
         self.base = revision
 

@@ -191,7 +191,8 @@ def _list_roles(caller: Caller, op: object) -> bytes:
 
 
 def _grant_permission(writer: AuthWriter, op: rpc_pb2.AuthRoleGrantPermissionRequest) -> bytes:
-    """One permission for each span: a second one takes the place of the first."""
+    """One permission for each span: a second one takes the place of the first. It is a new revision even if it is the
+    same, as in etcd."""
     if not op.HasField("perm"):
         raise errors.PermissionNotGiven
     auth, perm = writer.auth, op.perm
@@ -201,8 +202,6 @@ def _grant_permission(writer: AuthWriter, op: rpc_pb2.AuthRoleGrantPermissionReq
         raise errors.InvalidRequest(f"there is no permission of type {perm.permType}")
     role = _role(auth, op.name)
     granted = Permission(Access(perm.permType), perm.key, perm.range_end)
-    if granted in role:
-        return b""
     others = (held for held in role if (held.key, held.end) != (perm.key, perm.range_end))
     writer.set_roles({**auth.roles, op.name: _sorted((*others, granted))})
     return b""

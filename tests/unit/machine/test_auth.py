@@ -193,13 +193,13 @@ def test_the_revision_counts_what_has_an_effect(realm: Realm) -> None:
     assert realm.revision == 3
     realm.grant("r", READ, b"a")
     assert realm.revision == 5
-    realm.grant("r", READ, b"a")
-    assert realm.revision == 5
-    realm.ok(etcd.AuthDisableRequest())
-    realm.ok(etcd.AuthDisableRequest())
+    realm.grant("r", READ, b"a")  # the one thing that has none and counts, as in etcd
     assert realm.revision == 6
+    realm.ok(etcd.AuthDisableRequest())
+    realm.ok(etcd.AuthDisableRequest())
+    assert realm.revision == 7
     status = etcd.AuthStatusResponse.FromString(realm.ok(etcd.AuthStatusRequest()))
-    assert (status.enabled, status.authRevision) == (False, 6)
+    assert (status.enabled, status.authRevision) == (False, 7)
 
 
 def test_the_version_tells_every_change_apart(realm: Realm) -> None:
