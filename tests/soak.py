@@ -37,6 +37,7 @@ FOLDERS = [
     "tests/integration/test_replication.py",
     "tests/integration/test_crash_matrix.py",
     "tests/integration/test_random_faults.py",
+    "tests/integration/test_hostile.py",
     "tests/conformance/test_differential.py",
     "tests/conformance/test_watch_differential.py",
     "tests/conformance/test_auth_differential.py",

@@ -165,6 +165,11 @@ ETCD_ADMIN: Final[Table] = {
 ETCD_CONCURRENCY: Final[Table] = {
     # etcd's Lock and Election run over a client inside the server, and whatever that client reports leaves as UNKNOWN.
     **{error: Row(Code.UNKNOWN, row.text) for error, row in ETCD.items()},
+    # But for what the server says before anything is run.
+    **{
+        error: ETCD[error]
+        for error in (errors.MalformedRequest, errors.MessageTooLarge, errors.MethodNotServed)
+    },
     errors.SessionExpired: Row(Code.UNKNOWN, "mutex: session is expired"),
     errors.NoElectionLeader: Row(Code.UNKNOWN, "election: no leader"),
     errors.NotElectionLeader: Row(Code.UNKNOWN, "election: not leader"),

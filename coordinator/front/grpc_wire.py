@@ -230,9 +230,12 @@ def percent_encoded(text: str) -> bytes:
     raw = text.encode("utf-8", "replace")
     if len(raw) > TEXT_BYTES_MAX:
         raw = raw[:TEXT_BYTES_MAX].decode("utf-8", "ignore").encode()
-    if _PLAIN.issuperset(raw):
-        return raw
-    return b"".join(bytes((byte,)) if byte in _PLAIN else b"%%%02X" % byte for byte in raw)
+    if not _PLAIN.issuperset(raw):
+        raw = b"".join(bytes((byte,)) if byte in _PLAIN else b"%%%02X" % byte for byte in raw)
+    # A field with a space at either end makes the whole answer malformed (RFC 9113, 8.2.1).
+    if raw.startswith(b" "):
+        raw = b"%20" + raw[1:]
+    return raw[:-1] + b"%20" if raw.endswith(b" ") else raw
 
 
 def _status(code: Code, text: str) -> bytes:

@@ -19,4 +19,4 @@ def decode(from_string: Callable[[bytes], M], body: bytes) -> M:
     try:
         return from_string(body)
     except DecodeError as error:
-        raise errors.MalformedRequest(str(error)) from None
+        raise errors.MalformedRequest(str(error) or "it is no message of this method") from None

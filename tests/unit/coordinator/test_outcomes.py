@@ -62,7 +62,7 @@ ETCD_ONLY = {
     errors.ChangeUnderWay,
 }
 
-CONCURRENCY = {
+CONCURRENCY: set[type[errors.BoathouseError]] = {
     errors.SessionExpired,
     errors.NoElectionLeader,
     errors.NotElectionLeader,
@@ -81,6 +81,9 @@ def test_errors_of_locks_and_elections_leave_as_etcds_do(error_class: type[error
         Code.UNKNOWN,
         "etcdserver: requested lease not found",
     )
+    malformed = errors.MalformedRequest("cut off")
+    status = outcomes.to_status(outcomes.ETCD_CONCURRENCY, malformed)
+    assert status.code == Code.INTERNAL, "as of any method"
 
 
 @pytest.mark.parametrize("error_class", [one for one in ALL if one not in CONCURRENCY])

@@ -149,3 +149,18 @@ def test_what_is_a_call(content_type: bytes, is_call: bool) -> None:
     assert (refusal is None) == is_call
     if refusal is not None:
         assert refusal.http_status == 415
+
+
+@pytest.mark.parametrize(
+    ("text", "carried"),
+    [
+        ("plain", b"plain"),
+        ("ends: ", b"ends:%20"),
+        (" begins", b"%20begins"),
+        (" ", b"%20"),
+        ("100% ü ", b"100%25 %C3%BC%20"),
+    ],
+)
+def test_a_text_neither_begins_nor_ends_with_a_space(text: str, carried: bytes) -> None:
+    """RFC 9113, 8.2.1: a reader takes an answer with such a field for malformed."""
+    assert grpc_wire.percent_encoded(text) == carried
