@@ -717,6 +717,60 @@ class BadReplicationToken(BoathouseError):
     frame_code = 308
 
 
+class RestoreRefused(InvalidRequest):
+    """What should be restored no table can have held, or its backup says otherwise; the table is as it was."""
+
+    frame_code = 370
+
+
+class RestoreInterrupted(BoathouseError):
+    """What came is not the rest of what is being restored; the table is as it was, and has to be restored anew."""
+
+    frame_code = 371
+
+
+class BackupOutdated(BoathouseError):
+    """What has changed since an earlier backup can't be told any more; `detail` says why. A full one can be made."""
+
+    frame_code = 372
+
+
+class NoRestoreInfo(InvalidRequest):
+    """A restore began with something else than the name of its table."""
+
+    frame_code = 373
+
+
+class NoRestoreChunk(InvalidRequest):
+    """Something else than a piece of the backup came in the middle of it."""
+
+    frame_code = 374
+
+
+class BearerMissing(BoathouseError):
+    """The API of who runs the cluster needs a token, as `authorization: Bearer TOKEN`; none was shown."""
+
+    frame_code = 375
+
+
+class BadAuthorization(BearerMissing):
+    """What was shown is no scheme with a token behind it."""
+
+    frame_code = 376
+
+
+class WrongBearer(BearerMissing):
+    """The token that was shown is another one."""
+
+    frame_code = 377
+
+
+class Unguarded(BearerMissing):
+    """Others can reach this cluster, and nothing tells who may run it; `detail` says what to write where."""
+
+    frame_code = 378
+
+
 def _concrete(base: type[BoathouseError]) -> dict[int, type[BoathouseError]]:
     found: dict[int, type[BoathouseError]] = {}
     for cls in base.__subclasses__():

@@ -156,6 +156,10 @@ COMMANDS: Final[dict[int, Command]] = {
     frames.REPLICATE_SNAPSHOT: Command(access=Access.WRITE),
     frames.TABLE_PAIRS: Command(access=Access.READ),
     frames.FOLLOWER_POSITION: Command(access=Access.WRITE),
+    frames.TABLE_BACKUP: Command(access=Access.READ),
+    frames.LEASES_LEFT: Command(access=Access.PROVEN_LEADER),
+    frames.TABLE_RESTORE: Command(access=Access.WRITE),
+    frames.COPY_RESET: Command(access=Access.WRITE),
 }
 
 
@@ -369,6 +373,15 @@ METHODS: Final[dict[str, Method]] = {
     "/regatta.v1.Tables/Create": Method(api=_T, access=Access.COORDINATOR, permission=Permission.ROOT),
     "/regatta.v1.Tables/Delete": Method(api=_T, access=Access.COORDINATOR, permission=Permission.ROOT),
     "/regatta.v1.Tables/List": Method(api=_R, access=Access.COORDINATOR, permission=Permission.USER),
+    "/maintenance.v1.Maintenance/Backup": Method(
+        api=_R, access=Access.COORDINATOR, kind=Kind.SERVER_STREAM, permission=Permission.ROOT
+    ),
+    "/maintenance.v1.Maintenance/Restore": Method(
+        api=_R, access=Access.COORDINATOR, kind=Kind.CLIENT_STREAM, permission=Permission.ROOT
+    ),
+    "/maintenance.v1.Maintenance/Reset": Method(
+        api=_R, access=Access.COORDINATOR, permission=Permission.ROOT
+    ),
     "/boathouse.v1.Restore/Load": Method(
         api=ApiName.BOATHOUSE, access=Access.WRITE, permission=Permission.ROOT
     ),

@@ -1,9 +1,10 @@
 """A table in a file: what `etcdctl snapshot save` gets of a table, and what it can be restored from.
 
 The file is a SQLite database, and behind it the SHA-256 of all its bytes, which whoever sends it appends. `meta` holds
-one row of facts, `changes` every change that could be read when the file was made, as the state machine stores them:
-their order is their ids', and a key's newest change up to a revision is what the key was then. So nothing else is
-needed, and nothing in it is a replica's own. FORMAT is the file's, and a reader knows one.
+one row of facts, with the table's leases, users and roles; `changes` every change that could be read when the file was
+made, as the state machine stores them: their order is their ids', and a key's newest change up to a revision is what
+the key was then. So nothing else is needed, and nothing in it is a replica's own. FORMAT is the file's, and a reader
+knows one.
 
 `python -m shardworker.table_file FILE` checks a file and prints what is in it, as one JSON document.
 """
@@ -15,6 +16,7 @@ import dataclasses
 import hashlib
 import json
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,12 +27,14 @@ from proto import errors
 from proto.boathouse import restore_pb2 as restore
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import Result
+from shardworker.machine.auth_store import Kind
 from shardworker.machine.tables import CHANGE_BYTES, SUB_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""1 had no extras."""
 APPLICATION_ID: Final = 0x62687466
 """bhtf in ASCII: a boathouse table's file."""
 PAGE_BYTES: Final = 4_096
@@ -46,7 +50,8 @@ CREATE TABLE meta (
     compacted INTEGER NOT NULL,    -- -1 = never
     history INTEGER NOT NULL,
     keys INTEGER NOT NULL,         -- that exist at the revision
-    changes INTEGER NOT NULL       -- rows of the next
+    changes INTEGER NOT NULL,      -- rows of the next
+    extras BLOB NOT NULL           -- boathouse.internal.TableExtras: leases, users and roles
 ) STRICT;
 CREATE TABLE changes (
     id INTEGER PRIMARY KEY,        -- revision << 24 | place within it
@@ -115,8 +120,11 @@ def _create(file: Path) -> apsw.Connection:
 def _add(database: apsw.Connection, piece: frames.TablePiece) -> None:
     if piece.HasField("header"):
         header = piece.header
-        row = (header.name, header.revision, header.compacted_revision, header.history, header.keys)
-        database.execute("INSERT INTO meta VALUES (1, ?, ?, ?, ?, ?, 0)", row)
+        row = (
+            header.name, header.revision, header.compacted_revision, header.history, header.keys,
+            header.extras.SerializeToString(),
+        )  # fmt: skip
+        database.execute("INSERT INTO meta VALUES (1, ?, ?, ?, ?, ?, 0, ?)", row)
     database.executemany(
         "INSERT INTO changes VALUES (?, ?, ?)",
         [(change.id, change.key, change.kv or None) for change in piece.changes],
@@ -145,6 +153,9 @@ class Contents:
     """-1 = all revisions, 0 = only the newest, n = the newest n."""
     keys: int
     changes: int
+    leases: int
+    users: int
+    roles: int
     size_bytes: int
     sha256: str
 
@@ -187,21 +198,28 @@ def _read(database: apsw.Connection, file: Path, sha256: str) -> Contents:
     if version != FORMAT:
         raise Unsound(f"{file} has format {version}; this version reads format {FORMAT}")
     row: Any = database.execute(
-        "SELECT name, revision, compacted, history, keys, changes FROM meta"
+        "SELECT name, revision, compacted, history, keys, changes, extras FROM meta"
     ).fetchone()
     if row is None:
         raise Unsound(f"{file} was not finished")
-    name, revision, compacted, history, keys, changes = row
+    name, revision, compacted, history, keys, changes, extras = row
     count, first, last = database.execute("SELECT count(*), min(id), max(id) FROM changes").get
     if count != changes or (count and not (1 << SUB_BITS <= first and last >> SUB_BITS <= revision)):
         raise Unsound(f"{file} contradicts itself: it tells of {changes} changes up to revision {revision}")
-    return Contents(version, name, revision, compacted, history, keys, changes, file.stat().st_size, sha256)
+    held = frames.TableExtras.FromString(extras)
+    kinds = Counter(row.kind for row in held.auth)
+    return Contents(
+        version, name, revision, compacted, history, keys, changes, len(held.leases), kinds[Kind.USER],
+        kinds[Kind.ROLE], file.stat().st_size, sha256,
+    )  # fmt: skip
 
 
 def load_requests(file: Path, piece_bytes: int) -> Iterator[restore.LoadRequest]:
     """What makes a new table of a checked file: pieces of about piece_bytes, which cut no revision."""
     with contextlib.closing(_open(file)) as database:
-        revision, compacted, keys = database.execute("SELECT revision, compacted, keys FROM meta").get
+        revision, compacted, keys, extras = database.execute(
+            "SELECT revision, compacted, keys, extras FROM meta"
+        ).get
         piece, size_bytes, last = restore.LoadRequest(), 0, 0
         for id_, key, kv in database.execute("SELECT id, key, kv FROM changes ORDER BY id"):
             if size_bytes >= piece_bytes and id_ >> SUB_BITS != last >> SUB_BITS:
@@ -210,7 +228,7 @@ def load_requests(file: Path, piece_bytes: int) -> Iterator[restore.LoadRequest]
             piece.changes.add(id=id_, key=key, kv=kv or b"")
             size_bytes += len(key) + len(kv or b"") + CHANGE_BYTES
             last = id_
-        facts = restore.Facts(revision=revision, compacted_revision=compacted, keys=keys)
+        facts = restore.Facts(revision=revision, compacted_revision=compacted, keys=keys, extras=extras)
         piece.facts.CopyFrom(facts)
         yield piece
 

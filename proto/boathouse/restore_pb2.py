@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dproto/boathouse/restore.proto\x12\x0c\x62oathouse.v1\"g\n\x0bLoadRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x03\x12%\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x14.boathouse.v1.Change\x12\"\n\x05\x66\x61\x63ts\x18\x03 \x01(\x0b\x32\x13.boathouse.v1.Facts\"-\n\x06\x43hange\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12\n\n\x02kv\x18\x03 \x01(\x0c\"C\n\x05\x46\x61\x63ts\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x1a\n\x12\x63ompacted_revision\x18\x02 \x01(\x03\x12\x0c\n\x04keys\x18\x03 \x01(\x04\" \n\x0cLoadResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x32H\n\x07Restore\x12=\n\x04Load\x12\x19.boathouse.v1.LoadRequest\x1a\x1a.boathouse.v1.LoadResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dproto/boathouse/restore.proto\x12\x0c\x62oathouse.v1\"g\n\x0bLoadRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x03\x12%\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x14.boathouse.v1.Change\x12\"\n\x05\x66\x61\x63ts\x18\x03 \x01(\x0b\x32\x13.boathouse.v1.Facts\"-\n\x06\x43hange\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12\n\n\x02kv\x18\x03 \x01(\x0c\"S\n\x05\x46\x61\x63ts\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x1a\n\x12\x63ompacted_revision\x18\x02 \x01(\x03\x12\x0c\n\x04keys\x18\x03 \x01(\x04\x12\x0e\n\x06\x65xtras\x18\x04 \x01(\x0c\" \n\x0cLoadResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x32H\n\x07Restore\x12=\n\x04Load\x12\x19.boathouse.v1.LoadRequest\x1a\x1a.boathouse.v1.LoadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,9 +36,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHANGE']._serialized_start=152
   _globals['_CHANGE']._serialized_end=197
   _globals['_FACTS']._serialized_start=199
-  _globals['_FACTS']._serialized_end=266
-  _globals['_LOADRESPONSE']._serialized_start=268
-  _globals['_LOADRESPONSE']._serialized_end=300
-  _globals['_RESTORE']._serialized_start=302
-  _globals['_RESTORE']._serialized_end=374
+  _globals['_FACTS']._serialized_end=282
+  _globals['_LOADRESPONSE']._serialized_start=284
+  _globals['_LOADRESPONSE']._serialized_end=316
+  _globals['_RESTORE']._serialized_start=318
+  _globals['_RESTORE']._serialized_end=390
 # @@protoc_insertion_point(module_scope)

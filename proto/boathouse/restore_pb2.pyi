@@ -84,20 +84,24 @@ class Facts(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     COMPACTED_REVISION_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
+    EXTRAS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     compacted_revision: _builtins.int
     """-1 = never compacted"""
     keys: _builtins.int
+    extras: _builtins.bytes
+    """boathouse.internal.TableExtras: leases, users and roles"""
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
         compacted_revision: _builtins.int = ...,
         keys: _builtins.int = ...,
+        extras: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compacted_revision", b"compacted_revision", "keys", b"keys", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compacted_revision", b"compacted_revision", "extras", b"extras", "keys", b"keys", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

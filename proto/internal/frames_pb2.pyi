@@ -101,7 +101,7 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     ETCD_HASH_KV: _Method.ValueType  # 103
     """body: HashKVRequest; answered in parts, of which the last has the hash"""
     ETCD_SNAPSHOT: _Method.ValueType  # 105
-    """answered in SnapshotParts, the first ones without data"""
+    """body: LeasesLeft; answered in SnapshotParts, the first ones without data"""
     ETCD_RANGE_STREAM: _Method.ValueType  # 106
     """body: RangeRequest; answered in parts, of which the last has more and count"""
     TABLE_LOAD: _Method.ValueType  # 107
@@ -118,6 +118,14 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     """body: ChangeMembership; answered by the Membership once the change is applied"""
     FOLLOWER_POSITION: _Method.ValueType  # 160
     """body: FollowerPosition"""
+    TABLE_RESTORE: _Method.ValueType  # 170
+    """body: RestoredPart; answered by a RestoredTable"""
+    TABLE_BACKUP: _Method.ValueType  # 171
+    """body: BackupAsked; opens a cursor; each part of the answer is a BackupPart"""
+    LEASES_LEFT: _Method.ValueType  # 172
+    """answered by a LeasesLeft"""
+    COPY_RESET: _Method.ValueType  # 173
+    """body: CopyReset; the copy no longer counts as what its origin was"""
 
 class Method(_Method, metaclass=_MethodEnumTypeWrapper):
     """Which operation a Request or a Command carries. The body is the request message of that API, as it came."""
@@ -194,7 +202,7 @@ TABLE_FREED: Method.ValueType  # 102
 ETCD_HASH_KV: Method.ValueType  # 103
 """body: HashKVRequest; answered in parts, of which the last has the hash"""
 ETCD_SNAPSHOT: Method.ValueType  # 105
-"""answered in SnapshotParts, the first ones without data"""
+"""body: LeasesLeft; answered in SnapshotParts, the first ones without data"""
 ETCD_RANGE_STREAM: Method.ValueType  # 106
 """body: RangeRequest; answered in parts, of which the last has more and count"""
 TABLE_LOAD: Method.ValueType  # 107
@@ -211,6 +219,14 @@ CHANGE_MEMBERSHIP: Method.ValueType  # 140
 """body: ChangeMembership; answered by the Membership once the change is applied"""
 FOLLOWER_POSITION: Method.ValueType  # 160
 """body: FollowerPosition"""
+TABLE_RESTORE: Method.ValueType  # 170
+"""body: RestoredPart; answered by a RestoredTable"""
+TABLE_BACKUP: Method.ValueType  # 171
+"""body: BackupAsked; opens a cursor; each part of the answer is a BackupPart"""
+LEASES_LEFT: Method.ValueType  # 172
+"""answered by a LeasesLeft"""
+COPY_RESET: Method.ValueType  # 173
+"""body: CopyReset; the copy no longer counts as what its origin was"""
 Global___Method: _TypeAlias = Method  # noqa: Y015
 
 @_typing.final
@@ -976,6 +992,348 @@ class FollowerPosition(_message.Message):
 Global___FollowerPosition: _TypeAlias = FollowerPosition  # noqa: Y015
 
 @_typing.final
+class CopyReset(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    origin: _builtins.int
+    """the table's id in the leader cluster"""
+    def __init__(
+        self,
+        *,
+        origin: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["origin", b"origin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CopyReset: _TypeAlias = CopyReset  # noqa: Y015
+
+@_typing.final
+class BackupAsked(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEFT_FIELD_NUMBER: _builtins.int
+    FACTS_ONLY_FIELD_NUMBER: _builtins.int
+    facts_only: _builtins.bool
+    @_builtins.property
+    def left(self) -> Global___LeasesLeft: ...
+    def __init__(
+        self,
+        *,
+        left: Global___LeasesLeft | None = ...,
+        facts_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["left", b"left"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["facts_only", b"facts_only", "left", b"left"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupAsked: _TypeAlias = BackupAsked  # noqa: Y015
+
+@_typing.final
+class BackupPart(_message.Message):
+    """A part of a backup: a table's facts, or its newest pairs in the order of keys, or neither while it is being made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACTS_FIELD_NUMBER: _builtins.int
+    PAIRS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def facts(self) -> Global___TableFacts: ...
+    @_builtins.property
+    def pairs(self) -> Global___TablePairs: ...
+    def __init__(
+        self,
+        *,
+        facts: Global___TableFacts | None = ...,
+        pairs: Global___TablePairs | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts", "pairs", b"pairs"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts", "pairs", b"pairs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupPart: _TypeAlias = BackupPart  # noqa: Y015
+
+@_typing.final
+class TableFacts(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    EXTRAS_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    checksum: _builtins.int
+    """rolling, at that revision"""
+    keys: _builtins.int
+    @_builtins.property
+    def extras(self) -> Global___TableExtras: ...
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        checksum: _builtins.int = ...,
+        keys: _builtins.int = ...,
+        extras: Global___TableExtras | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["extras", b"extras"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "extras", b"extras", "keys", b"keys", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TableFacts: _TypeAlias = TableFacts  # noqa: Y015
+
+@_typing.final
+class TableExtras(_message.Message):
+    """What a table holds beside its pairs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASES_FIELD_NUMBER: _builtins.int
+    AUTH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeptLease]:
+        """ascending"""
+
+    @_builtins.property
+    def auth(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuthRow]:
+        """users, roles and the switch, as they are stored; no tokens"""
+
+    def __init__(
+        self,
+        *,
+        leases: _abc.Iterable[Global___KeptLease] | None = ...,
+        auth: _abc.Iterable[Global___AuthRow] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth", "leases", b"leases"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TableExtras: _TypeAlias = TableExtras  # noqa: Y015
+
+@_typing.final
+class KeptLease(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TTL_S_FIELD_NUMBER: _builtins.int
+    LEFT_S_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    ttl_s: _builtins.int
+    """as granted"""
+    left_s: _builtins.int
+    """of that, when it was last counted"""
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        ttl_s: _builtins.int = ...,
+        left_s: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "left_s", b"left_s", "ttl_s", b"ttl_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeptLease: _TypeAlias = KeptLease  # noqa: Y015
+
+@_typing.final
+class AuthRow(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    kind: _builtins.int
+    """shardworker/machine/auth_store.py"""
+    name: _builtins.bytes
+    data: _builtins.str
+    def __init__(
+        self,
+        *,
+        kind: _builtins.int = ...,
+        name: _builtins.bytes = ...,
+        data: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "kind", b"kind", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuthRow: _TypeAlias = AuthRow  # noqa: Y015
+
+@_typing.final
+class LeasesLeft(_message.Message):
+    """How long leases live on as their leader counts. One that is missing is taken to have been renewed just now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseLeft]: ...
+    def __init__(
+        self,
+        *,
+        leases: _abc.Iterable[Global___LeaseLeft] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leases", b"leases"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeasesLeft: _TypeAlias = LeasesLeft  # noqa: Y015
+
+@_typing.final
+class LeaseLeft(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    LEFT_S_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    left_s: _builtins.int
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        left_s: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "left_s", b"left_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseLeft: _TypeAlias = LeaseLeft  # noqa: Y015
+
+@_typing.final
+class RestoredPart(_message.Message):
+    """Builds up what a table is to hold beside it; the end puts it in the place of what the table holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    BEGIN_FIELD_NUMBER: _builtins.int
+    GIVE_UP_FIELD_NUMBER: _builtins.int
+    PAIRS_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    CRC_FIELD_NUMBER: _builtins.int
+    EDITS_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    attempt: _builtins.int
+    """a part of any other than the one that began last is refused"""
+    begin: _builtins.bool
+    """has no pairs, and gives up what others have begun"""
+    give_up: _builtins.bool
+    """likewise, and nothing follows"""
+    pairs: _builtins.bytes
+    """as stored, one behind the other, of ascending keys that no part had before"""
+    crc: _builtins.int
+    """CRC-32 of `pairs`"""
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """of the change that put each"""
+
+    @_builtins.property
+    def edits(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredChange]:
+        """of what the parts before have brought, in order"""
+
+    @_builtins.property
+    def end(self) -> Global___RestoredEnd: ...
+    def __init__(
+        self,
+        *,
+        attempt: _builtins.int = ...,
+        begin: _builtins.bool = ...,
+        give_up: _builtins.bool = ...,
+        pairs: _builtins.bytes = ...,
+        ids: _abc.Iterable[_builtins.int] | None = ...,
+        crc: _builtins.int = ...,
+        edits: _abc.Iterable[Global___StoredChange] | None = ...,
+        end: Global___RestoredEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "begin", b"begin", "crc", b"crc", "edits", b"edits", "end", b"end", "give_up", b"give_up", "ids", b"ids", "pairs", b"pairs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoredPart: _TypeAlias = RestoredPart  # noqa: Y015
+
+@_typing.final
+class RestoredEnd(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTS_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    FRESH_REVISION_FIELD_NUMBER: _builtins.int
+    EXTRAS_FIELD_NUMBER: _builtins.int
+    parts: _builtins.int
+    """with pairs or edits"""
+    keys: _builtins.int
+    """that they should come to, if that is known"""
+    revision: _builtins.int
+    """the table's is not less afterwards"""
+    fresh_revision: _builtins.int
+    """not 0: the pairs have new revisions from here on, which nothing else may have"""
+    @_builtins.property
+    def extras(self) -> Global___TableExtras:
+        """none: leases end, and users stay as they are"""
+
+    def __init__(
+        self,
+        *,
+        parts: _builtins.int = ...,
+        keys: _builtins.int | None = ...,
+        revision: _builtins.int = ...,
+        fresh_revision: _builtins.int = ...,
+        extras: Global___TableExtras | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_keys", b"_keys", "extras", b"extras", "keys", b"keys"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keys", b"_keys", "extras", b"extras", "fresh_revision", b"fresh_revision", "keys", b"keys", "parts", b"parts", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__keys: _TypeAlias = _typing.Literal["keys"]  # noqa: Y015
+    _WhichOneofArgType__keys: _TypeAlias = _typing.Literal["_keys", b"_keys"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__keys) -> _WhichOneofReturnType__keys | None: ...
+
+Global___RestoredEnd: _TypeAlias = RestoredEnd  # noqa: Y015
+
+@_typing.final
+class RestoredTable(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    keys: _builtins.int
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        keys: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoredTable: _TypeAlias = RestoredTable  # noqa: Y015
+
+@_typing.final
 class ReplicaState(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1396,6 +1754,7 @@ class TableHeader(_message.Message):
     COMPACTED_REVISION_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
+    EXTRAS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     revision: _builtins.int
     compacted_revision: _builtins.int
@@ -1403,6 +1762,8 @@ class TableHeader(_message.Message):
     history: _builtins.int
     keys: _builtins.int
     """that exist at `revision`"""
+    @_builtins.property
+    def extras(self) -> Global___TableExtras: ...
     def __init__(
         self,
         *,
@@ -1411,10 +1772,11 @@ class TableHeader(_message.Message):
         compacted_revision: _builtins.int = ...,
         history: _builtins.int = ...,
         keys: _builtins.int = ...,
+        extras: Global___TableExtras | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["extras", b"extras"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compacted_revision", b"compacted_revision", "history", b"history", "keys", b"keys", "name", b"name", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compacted_revision", b"compacted_revision", "extras", b"extras", "history", b"history", "keys", b"keys", "name", b"name", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

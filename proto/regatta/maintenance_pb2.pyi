@@ -22,19 +22,100 @@ class BackupRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TABLE_FIELD_NUMBER: _builtins.int
+    BOATHOUSE_FIELD_NUMBER: _builtins.int
     table: _builtins.bytes
+    @_builtins.property
+    def boathouse(self) -> Global___BackupOptions:
+        """then Facts come first, and records hold all of a pair"""
+
     def __init__(
         self,
         *,
         table: _builtins.bytes = ...,
+        boathouse: Global___BackupOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["boathouse", b"boathouse"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["table", b"table"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boathouse", b"boathouse", "table", b"table"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BackupRequest: _TypeAlias = BackupRequest  # noqa: Y015
+
+@_typing.final
+class BackupOptions(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """of the fields from 170 on: 1"""
+    @_builtins.property
+    def since(self) -> Global___Facts:
+        """of an earlier backup: only what has changed since, in order"""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        since: Global___Facts | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupOptions: _TypeAlias = BackupOptions  # noqa: Y015
+
+@_typing.final
+class Facts(_message.Message):
+    """What a table was when its backup was taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    TABLE_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    LOCAL_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    EXTRAS_FIELD_NUMBER: _builtins.int
+    cluster: _builtins.str
+    table_id: _builtins.int
+    """one that was deleted and made again has another"""
+    revision: _builtins.int
+    checksum: _builtins.int
+    """rolling, over every change up to there"""
+    keys: _builtins.int
+    history: _builtins.int
+    """-1 = all, 0 = none, n = the newest n revisions"""
+    local: _builtins.bool
+    owner: _builtins.str
+    extras: _builtins.bytes
+    """boathouse.internal.TableExtras: leases, users and roles"""
+    def __init__(
+        self,
+        *,
+        cluster: _builtins.str = ...,
+        table_id: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        checksum: _builtins.int = ...,
+        keys: _builtins.int = ...,
+        history: _builtins.int = ...,
+        local: _builtins.bool = ...,
+        owner: _builtins.str = ...,
+        extras: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "cluster", b"cluster", "extras", b"extras", "history", b"history", "keys", b"keys", "local", b"local", "owner", b"owner", "revision", b"revision", "table_id", b"table_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Facts: _TypeAlias = Facts  # noqa: Y015
 
 @_typing.final
 class RestoreMessage(_message.Message):
@@ -67,15 +148,21 @@ class RestoreInfo(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TABLE_FIELD_NUMBER: _builtins.int
+    BOATHOUSE_FIELD_NUMBER: _builtins.int
     table: _builtins.bytes
+    @_builtins.property
+    def boathouse(self) -> Global___Facts:
+        """what the records that follow are to come to"""
+
     def __init__(
         self,
         *,
         table: _builtins.bytes = ...,
+        boathouse: Global___Facts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["boathouse", b"boathouse"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["table", b"table"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boathouse", b"boathouse", "table", b"table"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -85,12 +172,22 @@ Global___RestoreInfo: _TypeAlias = RestoreInfo  # noqa: Y015
 class RestoreResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    REVISION_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Only for who has sent Facts.
+    of the table now
+    """
+    keys: _builtins.int
     def __init__(
         self,
+        *,
+        revision: _builtins.int = ...,
+        keys: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

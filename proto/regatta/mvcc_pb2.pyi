@@ -27,11 +27,19 @@ class KeyValue(_message.Message):
     CREATE_REVISION_FIELD_NUMBER: _builtins.int
     MOD_REVISION_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
     key: _builtins.bytes
     create_revision: _builtins.int
     """Regatta's own servers leave both revisions at 0"""
     mod_revision: _builtins.int
     value: _builtins.bytes
+    version: _builtins.int
+    """In a backup that boathouse asked for."""
+    lease: _builtins.int
+    id: _builtins.int
+    """mod_revision << 24 | place within it"""
     def __init__(
         self,
         *,
@@ -39,10 +47,13 @@ class KeyValue(_message.Message):
         create_revision: _builtins.int = ...,
         mod_revision: _builtins.int = ...,
         value: _builtins.bytes = ...,
+        version: _builtins.int = ...,
+        lease: _builtins.int = ...,
+        id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_revision", b"create_revision", "key", b"key", "mod_revision", b"mod_revision", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_revision", b"create_revision", "id", b"id", "key", b"key", "lease", b"lease", "mod_revision", b"mod_revision", "value", b"value", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -186,12 +186,23 @@ class SnapshotChunk(_message.Message):
     LEN_FIELD_NUMBER: _builtins.int
     INDEX_FIELD_NUMBER: _builtins.int
     PAIRS_FIELD_NUMBER: _builtins.int
+    FACTS_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     len: _builtins.int
     index: _builtins.int
     """Regatta's own servers never set it"""
     pairs: _builtins.bytes
     """instead of data: boathouse.internal.TablePairs"""
+    facts: _builtins.bytes
+    """In a backup that boathouse asked for.
+    instead of data, ahead of it: maintenance.v1.Facts
+    """
+    records: _builtins.int
+    """that have been sent with this chunk and those before, about"""
+    sha256: _builtins.bytes
+    """instead of data, behind it: of all data"""
     def __init__(
         self,
         *,
@@ -199,10 +210,13 @@ class SnapshotChunk(_message.Message):
         len: _builtins.int = ...,
         index: _builtins.int = ...,
         pairs: _builtins.bytes = ...,
+        facts: _builtins.bytes = ...,
+        records: _builtins.int = ...,
+        sha256: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "index", b"index", "len", b"len", "pairs", b"pairs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "facts", b"facts", "index", b"index", "len", b"len", "pairs", b"pairs", "records", b"records", "sha256", b"sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

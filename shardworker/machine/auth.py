@@ -93,6 +93,11 @@ class TableAuth:
     _rights: dict[str, Rights] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
+    def is_unused(self) -> bool:
+        """Whether nobody was ever given anything."""
+        return not (self.enabled or self.users or self.roles)
+
+    @property
     def version(self) -> int:
         """Rises with every change of who may do what, and is odd while authentication is enabled: to enable it is no
         new revision, to disable it is one."""

@@ -36,6 +36,10 @@ CREATE TABLE IF NOT EXISTS auth (
 """
 
 
+class UnsoundRow(Exception):
+    """A row from outside that can't be read; a sentence says why."""
+
+
 class Kind(enum.IntEnum):
     """What a row is about."""
 
@@ -180,24 +184,57 @@ class AuthStore:
         )
         found: dict[int, dict[Kind, dict[bytes, Any]]] = {}
         for table_id, kind, name, data, crc in rows:
-            if _crc(table_id, kind, name, data) != crc:
-                raise Corrupt(
-                    f"a row of users and roles of table id {table_id} fails its checksum;"
-                    " the disk returned other bytes than were written"
-                )
+            _check_row(table_id, kind, name, data, crc)
             self.checksum += crc
             found.setdefault(table_id, {}).setdefault(Kind(kind), {})[name] = json.loads(data)
         for table_id, kinds in found.items():
-            enabled, revision = kinds.get(Kind.STATE, {}).get(b"", (0, FIRST_REVISION))
-            self._auth[table_id] = replace(
-                AUTH_OFF,
-                enabled=bool(enabled),
-                revision=revision,
-                users={name.decode(): _user(*plain) for name, plain in kinds.get(Kind.USER, {}).items()},
-                roles={name.decode(): _role(plain) for name, plain in kinds.get(Kind.ROLE, {}).items()},
-            )
+            self._auth[table_id] = _table_auth(kinds)
             self._tokens[table_id] = kinds.get(Kind.TOKEN, {})
             self._guard(table_id)
+
+
+def read_rows(connection: apsw.Connection, table_id: int) -> list[tuple[Kind, bytes, str]]:
+    """What is stored of a table as this connection sees it: kind, name and data. Raises Corrupt."""
+    rows: Any = connection.execute(
+        "SELECT kind, name, data, crc FROM auth WHERE table_id = ? ORDER BY 1, 2", (table_id,)
+    )
+    found = []
+    for kind, name, data, crc in rows:
+        _check_row(table_id, kind, name, data, crc)
+        found.append((Kind(kind), name, data))
+    return found
+
+
+def auth_of(rows: Iterable[tuple[int, bytes, str]]) -> TableAuth | None:
+    """What such rows, of no tokens, say; None without rows. Raises UnsoundRow."""
+    found: dict[Kind, dict[bytes, Any]] = {}
+    try:
+        for kind, name, data in rows:
+            found.setdefault(Kind(kind), {})[name] = json.loads(data)
+        if Kind.TOKEN in found:
+            raise UnsoundRow("there are tokens among them")
+        return _table_auth(found) if found else None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UnsoundRow(str(error)) from None
+
+
+def _table_auth(kinds: Mapping[Kind, Mapping[bytes, Any]]) -> TableAuth:
+    enabled, revision = kinds.get(Kind.STATE, {}).get(b"", (0, FIRST_REVISION))
+    return replace(
+        AUTH_OFF,
+        enabled=bool(enabled),
+        revision=int(revision),
+        users={name.decode(): _user(*plain) for name, plain in kinds.get(Kind.USER, {}).items()},
+        roles={name.decode(): _role(plain) for name, plain in kinds.get(Kind.ROLE, {}).items()},
+    )
+
+
+def _check_row(table_id: int, kind: int, name: bytes, data: str, crc: int) -> None:
+    if _crc(table_id, kind, name, data) != crc:
+        raise Corrupt(
+            f"a row of users and roles of table id {table_id} fails its checksum;"
+            " the disk returned other bytes than were written"
+        )
 
 
 def _plain(held: User | tuple[Permission, ...]) -> Any:

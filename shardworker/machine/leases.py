@@ -61,6 +61,8 @@ class Leases:
         self._index = self._drawn = 0
         self._before_turn: dict[tuple[int, int], Lease | None] = {}
         self._changed: set[tuple[int, int]] = set()
+        self._left: dict[tuple[int, int], int] = {}
+        """Seconds, of leases that were granted with less than their whole time."""
         for table_id, *values, crc in connection.execute("SELECT * FROM leases"):
             self._enter(table_id, _checked(table_id, values, crc))
 
@@ -89,14 +91,16 @@ class Leases:
         """The commands of the log entry at this index follow."""
         self._index, self._drawn = index, 0
 
-    def grant(self, table_id: int, lease_id: int, ttl_s: int) -> Lease:
-        """Raises LeaseExists."""
+    def grant(self, table_id: int, lease_id: int, ttl_s: int, *, left_s: int | None = None) -> Lease:
+        """left_s: for who counts, if it is not to have its whole time. Raises LeaseExists."""
         if not lease_id:
             lease_id = self._draw_id(table_id)
         elif self.find(table_id, lease_id) is not None:
             raise errors.LeaseExists
         lease = Lease(lease_id, ttl_s, self._index)
         self._keep(table_id, lease_id)
+        if left_s is not None:
+            self._left[table_id, lease_id] = left_s
         self._save(table_id, lease)
         self._enter(table_id, lease)
         return lease
@@ -165,12 +169,23 @@ class Leases:
                 self._leave(table_id, lease_id)
             if before is not None:
                 self._enter(table_id, before)
+            self._left.pop((table_id, lease_id), None)
         self._before_turn.clear()
 
     def take_changed(self) -> set[tuple[int, int]]:
         """Tables and ids of the leases that came, ended or went, durably, since the last call."""
         taken, self._changed = self._changed, set()
         return taken
+
+    def take_left(self, key: tuple[int, int]) -> int | None:
+        """Seconds that were left of a lease (table, id) when it was granted; None for its whole time. Told once."""
+        return self._left.pop(key, None)
+
+
+def read_leases(connection: apsw.Connection, table_id: int) -> list[Lease]:
+    """Those of a table as this connection sees them, by id. Raises Corrupt."""
+    rows = connection.execute("SELECT * FROM leases WHERE table_id = ? ORDER BY id", (table_id,))
+    return [_checked(table_id, values, crc) for _, *values, crc in rows]
 
 
 def _crc(table_id: int, lease: Lease) -> int:

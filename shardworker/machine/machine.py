@@ -25,6 +25,7 @@ from shardworker.machine import quota, sweep
 from shardworker.machine.auth import NOBODY, Caller, Who
 from shardworker.machine.auth_store import AuthStore
 from shardworker.machine.auth_writer import AuthWriter
+from shardworker.machine.backup import restoring
 from shardworker.machine.budget import EntryBudget
 from shardworker.machine.changes import Change, Listen, Recorder
 from shardworker.machine.dead_tables import DeadTables
@@ -111,6 +112,7 @@ class StateMachine:
         self._level = MachineLevel(self._connection, self._registry.level)
         create_schema(self._connection)
         replication_snapshot.create_schema(self._connection)
+        restoring.create_schema(self._connection)
         self._origins = Origins(self._connection)
         self.followers = Followers(self._connection)
         self._window = ResultWindow(self._connection, self._window_limits)
@@ -238,7 +240,7 @@ class StateMachine:
             assert table is not None
             self.tables.touch(table)
             writer = writers[table_id] = Writer(
-                self._connection, table, self._entry, self._recorder, self.leases
+                self._connection, table, self._entry, self._recorder, self.leases, self.auth
             )
         return writer
 
@@ -334,6 +336,7 @@ class StateMachine:
             self._origins.remove(table_id)
             self.followers.drop_table(table_id)
             replication_snapshot.give_up(self._connection, table_id)
+            restoring.give_up(self._connection, table_id)
         self.dead_tables.add(table_id)
 
     def raise_level(self, level: int) -> None:

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from shardworker.machine.backup.extras import Extras
 
 OPEN_END = b"\0"
 """The range_end that means: no upper bound."""
@@ -182,6 +186,7 @@ class LoadFacts:
     revision: int
     compacted: int
     keys: int
+    extras: Extras
 
 
 @dataclass(slots=True)

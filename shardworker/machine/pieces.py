@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from proto.internal import frames_pb2 as frames
+from shardworker.machine.backup.extras import extras_of
 from shardworker.machine.tables import SUB_BITS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from shardworker.machine.view import View
 
@@ -21,8 +22,8 @@ PIECE_BYTES: Final = 4 << 20
 """A piece ends behind so many rows or bytes, whichever come first."""
 
 
-def pieces(view: View, op: None) -> Iterator[tuple[bytes, bool]]:
-    """TablePieces: the header, then all changes; the last piece is empty."""
+def pieces(view: View, left: Mapping[int, int]) -> Iterator[tuple[bytes, bool]]:
+    """TablePieces: the header, then all changes; the last piece is empty. left: seconds, by lease."""
     table = view.table
     header = frames.TableHeader(
         name=table.name,
@@ -30,6 +31,7 @@ def pieces(view: View, op: None) -> Iterator[tuple[bytes, bool]]:
         compacted_revision=table.floor,
         history=table.history,
         keys=table.keys,
+        extras=extras_of(view, left),
     )
     yield frames.TablePiece(header=header).SerializeToString(), True
     for piece in _changes(view):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from proto.methods import LEVEL
+from shardworker.machine.backup import commands as backup
 from shardworker.machine.etcd import auth_commands as auth
 from shardworker.machine.etcd import commands as etcd
 from shardworker.machine.internal import commands as internal
@@ -36,6 +37,7 @@ REGISTRY: Final = Registry(
         **auth.HANDLERS,
         **regatta.HANDLERS,
         **replication.HANDLERS,
+        **backup.HANDLERS,
     },
 )
 """This build's."""

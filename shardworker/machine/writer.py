@@ -18,6 +18,8 @@ from zlib import crc32
 import apsw
 
 from proto import errors
+from proto.checksums import rolled
+from proto.pairs import encode_pair
 from proto.varint import read_varint, varint, varint_bytes
 from shardworker.machine import budget, quota
 from shardworker.machine.changes import Edit, Listen
@@ -43,6 +45,8 @@ from shardworker.machine.view import View, pair_bytes, parse, span_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from shardworker.machine.auth import TableAuth
+    from shardworker.machine.auth_store import AuthStore
     from shardworker.machine.changes import Recorder
     from shardworker.machine.leases import Lease, Leases
 
@@ -56,9 +60,6 @@ the next steps. Part of the replicated behaviour."""
 FEW_KEYS = 16
 """Of a lease: so many are deleted one by one, which takes half as long for the one or two that most leases have. Part
 of the replicated behaviour: the checksum tells the two ways apart."""
-
-_UINT64_MASK = (1 << 64) - 1
-_FNV_PRIME = 0x100000001B3
 
 Path = tuple[bool, list[Operation], list["Path"]]
 """Which branch a transaction takes, its operations, and the paths of the transactions among them, in order."""
@@ -74,6 +75,7 @@ class Writer(View):
         entry: budget.EntryBudget,
         recorder: Recorder,
         leases: Leases,
+        auth: AuthStore,
     ):
         super().__init__(connection, table)
         self._execute_now = connection.execute
@@ -82,6 +84,7 @@ class Writer(View):
         self._entry = entry
         self._recorder = recorder
         self._leases = leases
+        self._auth = auth
         self._listen = recorder.listening(table.id)
         self._edits: list[Edit] = []
         self._replaced: list[int] = []
@@ -302,6 +305,24 @@ class Writer(View):
         """A lease under this id, or one that is not in use if it is 0. Raises LeaseExists."""
         return self._leases.grant(self.table.id, lease_id, ttl_s)
 
+    def grant_kept(self, lease_id: int, ttl_s: int, left_s: int) -> None:
+        """A lease that another table had, with what was left of it. Raises LeaseExists."""
+        self._leases.grant(self.table.id, lease_id, ttl_s, left_s=left_s)
+
+    def check_no_lease(self, lease_id: int) -> None:
+        """Raises LeaseExists if there is one of this id."""
+        if self._leases.find(self.table.id, lease_id) is not None:
+            raise errors.LeaseExists
+
+    def end_all_leases(self) -> None:
+        """None of them has keys any more."""
+        self._leases.drop_table(self.table.id)
+
+    def give_users(self, auth: TableAuth) -> None:
+        """The table has these users and roles from now on, unless it has some already."""
+        if self._auth.of(self.table.id).is_unused:
+            self._auth.replace(self.table.id, auth)
+
     def revoke(self, lease_id: int) -> None:
         """Ends a lease and deletes its keys. Raises LeaseNotFound, ShardBusy."""
         lease = self._leases.get(self.table.id, lease_id)
@@ -458,11 +479,13 @@ class Writer(View):
         self._replaced.clear()
         self._replaced_spans.clear()
 
-    def take_over(self, revision: int, checksum: int, keys: int) -> None:
-        """All rows were replaced by those of a snapshot at this revision; nothing older can be read."""
+    def take_over(self, revision: int, checksum: int, keys: int, rows_bytes: int | None = None) -> None:
+        """All rows were replaced by those of a snapshot at this revision; nothing older can be read. rows_bytes: what
+        they count, if that is known."""
         table = self.table
         table.revision, table.checksum, table.keys = revision, checksum, keys
-        rows_bytes: int | None = self.execute(self.sql.rows_bytes).get
+        if rows_bytes is None:
+            rows_bytes = self.execute(self.sql.rows_bytes).get
         table.written_bytes = table.freed_bytes + (rows_bytes or 0)
         table.swept_bytes = table.freed_bytes  # what a sweep had not come to yet is gone
         table.compacted = table.swept_floor = revision
@@ -547,27 +570,6 @@ class Writer(View):
     def _mix(self, id_: int, crc: int) -> None:
         table = self.table
         table.checksum = rolled(table.checksum, id_, crc)
-
-
-def rolled(checksum: int, id_: int, crc: int) -> int:
-    """A table's checksum after one more change: order and position matter, and it is cheap.
-
-    crc: of the pair as stored, or of a deleted key; of bytes that this code wrote itself, since a request's own
-    encoding is not canonical. It depends on what was changed and not on how, so that a copy comes to the same."""
-    return ((checksum ^ id_) * _FNV_PRIME ^ crc) * _FNV_PRIME & _UINT64_MASK
-
-
-def encode_pair(key: bytes, created: bytes, modified: bytes, version: int, value: bytes, lease: int) -> bytes:
-    """A pair as it is stored: field 2 of RangeResponse, tag and length included, holding an mvccpb.KeyValue.
-
-    created and modified are the revisions, encoded: a command has one for all of its puts."""
-    head = b"".join(
-        (b"\x0a", varint(len(key)), key, b"\x10", created, b"\x18", modified, b"\x20", varint(version))
-    )
-    if value:
-        head += b"\x2a" + varint(len(value))
-    tail = b"\x30" + varint(lease) if lease else b""
-    return b"".join((b"\x12", varint(len(head) + len(value) + len(tail)), head, value, tail))
 
 
 def may_fail_midway(op: Txn, table: TableState) -> bool:

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Final
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
-from shardworker import table_file
+from shardworker import spool, table_file
 from shardworker.machine import Result
 from shardworker.replica.part import Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
+    from pathlib import Path
 
     import apsw
 
@@ -43,6 +44,11 @@ class _Cursor:
     age_ticks: int = 0
     idle_ticks: int = 0
     busy: bool = False
+
+    @property
+    def holds_view(self) -> bool:
+        """Whether it is still in its read transaction; one whose answer is in a file is not."""
+        return self.busy or self.connection.in_transaction
 
 
 class Cursors(Part):
@@ -77,8 +83,21 @@ class Cursors(Part):
         self._open(identity, request, lambda parts: parts)
 
     def open_file(self, identity: bytes, request: frames.Request) -> None:
-        """As open(), for a table's pieces that are to be a file before they leave. Raises NoSpace if the disk has no
-        room for it."""
+        """As open(), for a table's pieces that are to be a table's file before they leave. Raises NoSpace if the disk
+        has no room for it."""
+        self._open_beside(identity, request, table_file.stream)
+
+    def open_spooled(self, identity: bytes, request: frames.Request) -> None:
+        """As open(), for parts that are to wait for their reader in a file. Raises NoSpace if the disk has no room for
+        it."""
+        self._open_beside(identity, request, spool.spooled)
+
+    def _open_beside(
+        self,
+        identity: bytes,
+        request: frames.Request,
+        made: Callable[[Generator[Result, None, None], Path], Generator[Result, None, None]],
+    ) -> None:
         table = self._machine.tables.get(request.table_id)
         room_bytes = self._store.free_bytes() - self._disk_reserve_bytes
         if table is not None and 2 * table.size_bytes > room_bytes:
@@ -86,7 +105,7 @@ class Cursors(Part):
                 f"the disk of node {self._node} has no room for a file of table {table.name}"
             )
         file = self._store.path / f"snapshot-of-table-{request.table_id}-{next(self._files)}.tmp"
-        self._open(identity, request, partial(table_file.stream, file=file))
+        self._open(identity, request, lambda parts: made(parts, file))
 
     def _open(
         self,
@@ -173,13 +192,15 @@ class Cursors(Part):
         for number, cursor in list(self._cursors.items()):
             cursor.age_ticks += 1
             cursor.idle_ticks += not cursor.busy
-            if cursor.age_ticks > self._age_ticks_max:
+            if cursor.age_ticks > self._age_ticks_max and cursor.holds_view:
                 self._close(number, f"it was open for {limits.cursor_lifetime_ms / 1000:g} s")
             elif cursor.idle_ticks > self._idle_ticks_max:
                 self._close(number, f"nobody read on for {limits.cursor_idle_ms / 1000:g} s")
         wal_bytes = self._store.wal_bytes
-        if self._cursors and wal_bytes > limits.cursor_wal_bytes_max:
-            self._close(next(iter(self._cursors)), f"the write-ahead log had grown to {wal_bytes} bytes")
+        if wal_bytes > limits.cursor_wal_bytes_max:
+            oldest = next((number for number, one in self._cursors.items() if one.holds_view), None)
+            if oldest is not None:
+                self._close(oldest, f"the write-ahead log had grown to {wal_bytes} bytes")
 
     def end_turn(self) -> None:
         """Close what reads a table that the turn has deleted."""

@@ -52,9 +52,11 @@ class Deadlines:
         """One tick has passed."""
         self.now += 1
 
-    def add(self, key: Key, ttl_ticks: int) -> None:
-        """Runs out after so many ticks from now. What was there under this key is gone."""
-        timer = self._timers[key] = _Timer(self.now, ttl_ticks, self._restarts)
+    def add(self, key: Key, ttl_ticks: int, left_ticks: int | None = None) -> None:
+        """Runs out after so many ticks from now, or after left_ticks until it is renewed. What was there under this key
+        is gone."""
+        since = self.now if left_ticks is None else self.now + left_ticks - ttl_ticks
+        timer = self._timers[key] = _Timer(since, ttl_ticks, self._restarts)
         heappush(self._heap, (timer.queued, key))
         self._maybe_clean()
 

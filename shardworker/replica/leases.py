@@ -101,6 +101,7 @@ class LeaseClock(Part):
             frames.LEASE_KEEP_ALIVE: self._keep_alive,
             frames.LEASE_TIME_TO_LIVE: self._time_to_live,
             frames.LEASE_LEASES: self._list,
+            frames.LEASES_LEFT: self._tell_left,
         }
 
     # ---- what there is ----------------------------------------------------------------------------------------------
@@ -114,7 +115,11 @@ class LeaseClock(Part):
 
     def _ttl_ticks(self, lease: Lease) -> int:
         """One that has ended, and has keys left, is due at once."""
-        return -(-lease.ttl_s * 1000 // self._tick_ms) + GRANULARITY_TICKS if lease.ttl_s else 0
+        return self._ticks(lease.ttl_s) if lease.ttl_s else 0
+
+    def _ticks(self, seconds: int) -> int:
+        """Not before so many seconds have passed."""
+        return -(-seconds * 1000 // self._tick_ms) + GRANULARITY_TICKS
 
     def installed(self) -> None:
         self._ending.clear()
@@ -134,7 +139,9 @@ class LeaseClock(Part):
             if lease is None:
                 self._deadlines.remove(key)
             else:
-                self._deadlines.add(key, self._ttl_ticks(lease))
+                left_s = self._machine.leases.take_left(key)
+                left_ticks = None if left_s is None else self._ticks(left_s)
+                self._deadlines.add(key, self._ttl_ticks(lease), left_ticks)
             for waiter in self._take_waiting(key):
                 self._answer_gone(waiter, key)
 
@@ -314,6 +321,15 @@ class LeaseClock(Part):
             self._long_reads.submit(identity, partial(_listed, table.revision, found), answer)
         else:
             answer(_listed(table.revision, found))
+
+    def _tell_left(self, identity: bytes, request: frames.Request) -> None:
+        """Of all leases of a table, for the cluster's own use."""
+        table = self._table(request)
+        answer = frames.LeasesLeft()
+        for lease in self._machine.leases.of_table(table.id).values():
+            if lease.ttl_s:
+                answer.leases.add(id=lease.id, left_s=self._remaining_s(table.id, lease))
+        self._outgoing.answer(identity, request.call, Result(table.revision, answer.SerializeToString()))
 
     # ---- the end, and figures ---------------------------------------------------------------------------------------
 

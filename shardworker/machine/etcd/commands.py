@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import pieces, quota, weight
+from shardworker.machine.backup.extras import read_left
 from shardworker.machine.etcd import codec, hashing
 from shardworker.machine.handler import Handler
 from shardworker.machine.ops import (
@@ -182,7 +183,7 @@ HANDLERS: dict[int, Handler[Any]] = {
     frames.ETCD_HASH_KV: Handler(
         check=_check_root, parse=rpc_pb2.HashKVRequest.FromString, parts=hashing.hash_parts
     ),
-    frames.ETCD_SNAPSHOT: Handler(check=_check_root, parse=lambda body: None, parts=pieces.pieces),
+    frames.ETCD_SNAPSHOT: Handler(check=_check_root, parse=read_left, parts=pieces.pieces),
     frames.ETCD_ALARM: Handler(
         check=_check_root, parse=_parse_alarm, write=_alarm, under_alarm=True, for_copies=True
     ),

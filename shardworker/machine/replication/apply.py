@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from proto import errors
+from proto.checksums import rolled
 from proto.internal import frames_pb2 as frames
 from shardworker.machine.ops import DeleteRange
 from shardworker.machine.tables import CHANGES_MAX, SUB_BITS
 from shardworker.machine.view import parse
-from shardworker.machine.writer import rolled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,6 +108,13 @@ def apply_changes(writer: Writer, op: Changes) -> bytes:
                 writer.put_stored(pair.key, pair.stored, pair.create_revision, pair.version, pair.lease)
     if op.compacted > table.compacted:
         table.compacted = min(op.compacted, writer.revision)
+    return b""
+
+
+def reset(writer: Writer, _op: frames.CopyReset) -> bytes:
+    """The copy goes on being read, and no longer passes for what its origin was at this revision: whoever compares the
+    two finds them apart, and replaces it by a snapshot."""
+    writer.table.checksum = rolled(writer.table.checksum, 1, 1)
     return b""
 
 

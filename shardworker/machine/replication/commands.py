@@ -32,5 +32,8 @@ HANDLERS: dict[int, Handler[Any]] = {
         parse=snapshot.read_part, write=snapshot.take_part, origin_of=lambda op: int(op.origin)
     ),
     frames.FOLLOWER_POSITION: Handler(parse=frames.FollowerPosition.FromString, on_shard=_note_position),
+    frames.COPY_RESET: Handler(
+        parse=frames.CopyReset.FromString, write=apply.reset, origin_of=lambda op: int(op.origin)
+    ),
     frames.TABLE_PAIRS: Handler(parse=lambda body: None, parts=snapshot.pair_parts),
 }

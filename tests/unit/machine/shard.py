@@ -53,6 +53,8 @@ _METHODS: dict[type[Message], int] = {
     frames.ReplicatedChanges: frames.REPLICATE_CHANGES,
     frames.ReplicatedPairs: frames.REPLICATE_SNAPSHOT,
     frames.FollowerPosition: frames.FOLLOWER_POSITION,
+    frames.RestoredPart: frames.TABLE_RESTORE,
+    frames.CopyReset: frames.COPY_RESET,
 }
 
 _READS = (rpc_pb2.RangeRequest, regatta_pb2.RangeRequest)

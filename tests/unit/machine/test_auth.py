@@ -616,7 +616,9 @@ def test_a_damaged_row_is_found(tmp_path: Path) -> None:
 OWN = {
     frames.TABLE_CREATE, frames.TABLE_DELETE, frames.TABLE_STATUS, frames.RAISE_LEVEL, frames.AUTH_LOOK_UP,
     frames.AUTH_LOG_IN, frames.AUTH_DROP_TOKENS, frames.LEASE_EXPIRE, frames.TABLE_QUOTA, frames.TABLE_FREED,
-    frames.REPLICATE_CHANGES, frames.REPLICATE_SNAPSHOT, frames.TABLE_PAIRS, frames.FOLLOWER_POSITION,
+    frames.FOLLOWER_POSITION,
+    frames.REPLICATE_CHANGES, frames.REPLICATE_SNAPSHOT, frames.TABLE_PAIRS, frames.COPY_RESET, frames.TABLE_BACKUP,
+    frames.TABLE_RESTORE,
 }  # fmt: skip
 """What no client can ask for: the coordinator and the leader do, for themselves."""
 

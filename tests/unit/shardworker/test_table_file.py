@@ -14,11 +14,13 @@ from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from shardworker import table_file
 from shardworker.machine import pieces
+from shardworker.machine.auth import SYSTEM
 from shardworker.machine.tables import SUB_BITS
+from tests.unit.machine.saving import give_users
 from tests.unit.machine.shard import TABLE, Shard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
     from shardworker.machine import Result
@@ -39,18 +41,25 @@ def changed() -> Shard:
     return shard
 
 
-def pieces_of(shard: Shard, table: int) -> Generator[Result, None, None]:
-    return shard.machine.iterate(shard.connection, shard.machine.parse(frames.ETCD_SNAPSHOT, table, b""))
+def pieces_of(
+    shard: Shard, table: int, left: Mapping[int, int] | None = None
+) -> Generator[Result, None, None]:
+    """left: seconds, by lease."""
+    told = frames.LeasesLeft()
+    for lease_id, left_s in (left or {}).items():
+        told.leases.add(id=lease_id, left_s=left_s)
+    request = shard.machine.parse(frames.ETCD_SNAPSHOT, table, told.SerializeToString(), SYSTEM)
+    return shard.machine.iterate(shard.connection, request)
 
 
-def parts_of(shard: Shard, file: Path) -> list[frames.SnapshotPart]:
-    made = table_file.stream(pieces_of(shard, TABLE), file)
+def parts_of(shard: Shard, file: Path, left: Mapping[int, int] | None = None) -> list[frames.SnapshotPart]:
+    made = table_file.stream(pieces_of(shard, TABLE, left), file)
     return [frames.SnapshotPart.FromString(result.body) for result in made]
 
 
-def save(shard: Shard, folder: Path) -> Path:
+def save(shard: Shard, folder: Path, left: Mapping[int, int] | None = None) -> Path:
     """As a client saves it."""
-    data = b"".join(part.data for part in parts_of(shard, folder / "making.tmp"))
+    data = b"".join(part.data for part in parts_of(shard, folder / "making.tmp", left))
     saved = folder / "saved"
     saved.write_bytes(data + hashlib.sha256(data).digest())
     return saved
@@ -172,7 +181,8 @@ def test_another_programs_file_is_not_taken_for_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ("PRAGMA user_version = 2", "has format 2; this version reads format 1"),
+        ("PRAGMA user_version = 1", "has format 1; this version reads format 2"),
+        ("PRAGMA user_version = 3", "has format 3; this version reads format 2"),
         ("DELETE FROM meta", "was not finished"),
         ("UPDATE meta SET revision = 3", "contradicts itself"),
         ("DELETE FROM changes WHERE id = (SELECT max(id) FROM changes)", "contradicts itself"),
@@ -216,6 +226,56 @@ def test_a_restored_table_is_the_same_at_every_revision(
     assert before == after
     assert new.put(b"k", b"3") == shard.put(b"k", b"3")
     assert everything(new, 0) == everything(shard, 0)
+
+
+def test_a_restored_table_has_its_leases_users_and_roles(tmp_path: Path) -> None:
+    shard, new = changed(), Shard()
+    shard.write(etcd.LeaseGrantRequest(ID=5, TTL=60))
+    shard.write(etcd.PutRequest(key=b"leased", value=b"v", lease=5))
+    give_users(shard)
+    saved = save(shard, tmp_path, left={5: 7})
+    contents = table_file.check(saved)
+    assert (contents.leases, contents.users, contents.roles) == (1, 2, 2)
+    load(saved, new, 1 << 20)
+    assert new.machine.auth.of(TABLE) == shard.machine.auth.of(TABLE)
+    assert new.machine.auth.guarded == {TABLE}
+    assert not new.machine.auth.tokens(TABLE), "nobody is logged in"
+    lease = new.machine.leases.get(TABLE, 5)
+    assert lease is not None
+    assert lease.ttl_s == 60
+    assert new.machine.leases.take_changed() == {(TABLE, 5)}
+    assert new.machine.leases.take_left((TABLE, 5)) == 7
+    assert new.machine.leases.take_left((TABLE, 5)) is None, "told once"
+    assert new.machine.lease_keys(new.connection, TABLE, 5) == [b"leased"]
+
+
+def test_a_lease_that_is_there_ends_a_restore_before_it_changes_anything(tmp_path: Path) -> None:
+    shard, new = changed(), Shard()
+    for one in (shard, new):
+        one.write(etcd.LeaseGrantRequest(ID=5, TTL=60))
+    (whole,) = table_file.load_requests(save(shard, tmp_path), 1 << 20)
+    assert isinstance(new.write(whole).error, errors.LeaseExists)
+    assert new.machine.table_status()[0].revision == 1
+
+
+@pytest.mark.parametrize(
+    "extras",
+    [
+        frames.TableExtras(leases=[frames.KeptLease(id=1, ttl_s=0)]),
+        frames.TableExtras(leases=[frames.KeptLease(id=1, ttl_s=5, left_s=6)]),
+        frames.TableExtras(leases=[frames.KeptLease(id=0, ttl_s=5, left_s=5)]),
+        frames.TableExtras(leases=[frames.KeptLease(id=1, ttl_s=5, left_s=5)] * 2),
+        frames.TableExtras(auth=[frames.AuthRow(kind=1, name=b"u", data="no JSON")]),
+        frames.TableExtras(auth=[frames.AuthRow(kind=1, name=b"u", data="[1]")]),
+        frames.TableExtras(auth=[frames.AuthRow(kind=3, name=b"t", data='"u"')]),
+        frames.TableExtras(auth=[frames.AuthRow(kind=9, name=b"u", data="[]")]),
+        frames.TableExtras(auth=[frames.AuthRow(kind=1, name=b"\xff", data='["", 0, []]')]),
+    ],
+)
+def test_leases_and_users_that_no_table_has_are_refused(extras: frames.TableExtras) -> None:
+    new = Shard()
+    facts = restore.Facts(revision=1, compacted_revision=-1, extras=extras.SerializeToString())
+    assert isinstance(new.write(restore.LoadRequest(facts=facts)).error, errors.InvalidRequest)
 
 
 def test_a_restored_table_is_counted_and_swept_as_any(tmp_path: Path) -> None:

@@ -1,0 +1,85 @@
+"""What a table holds beside its pairs, as a backup of it has that: leases, users and roles.
+
+Tokens are left out: who is logged in is no part of a table's past. What is left of a lease only the leader knows, so it
+comes with the question, and goes to the leader's clock with the answer; where nobody said, a lease has its whole time
+again, as after an election.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from proto import errors
+from proto.internal import frames_pb2 as frames
+from shardworker.machine.auth_store import Kind, UnsoundRow, auth_of, read_rows
+from shardworker.machine.leases import read_leases
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from shardworker.machine.auth import TableAuth
+    from shardworker.machine.view import View
+    from shardworker.machine.writer import Writer
+
+TTL_S_MAX: Final = 9_000_000_000
+"""etcd's longest lease."""
+
+
+class Extras(NamedTuple):
+    """A frames.TableExtras, read and found well-formed."""
+
+    leases: Sequence[tuple[int, int, int]]
+    """(id, seconds granted, seconds left)."""
+    auth: TableAuth | None
+
+
+def read_left(body: bytes) -> dict[int, int]:
+    """Seconds that are left, by lease. Raises DecodeError."""
+    return seconds_left(frames.LeasesLeft.FromString(body))
+
+
+def seconds_left(told: frames.LeasesLeft) -> dict[int, int]:
+    """By lease."""
+    return {lease.id: lease.left_s for lease in told.leases}
+
+
+def extras_of(view: View, left: Mapping[int, int]) -> frames.TableExtras:
+    """As the view sees them. Raises Corrupt."""
+    extras = frames.TableExtras()
+    for lease in read_leases(view.connection, view.table.id):
+        if lease.ttl_s:
+            left_s = min(left.get(lease.id, lease.ttl_s), lease.ttl_s)
+            extras.leases.add(id=lease.id, ttl_s=lease.ttl_s, left_s=left_s)
+    for kind, name, data in read_rows(view.connection, view.table.id):
+        if kind is not Kind.TOKEN:
+            extras.auth.add(kind=kind, name=name, data=data)
+    return extras
+
+
+def read_extras(told: frames.TableExtras) -> Extras:
+    """Raises InvalidRequest for what no table can have had."""
+    leases = [(lease.id, lease.ttl_s, lease.left_s) for lease in told.leases]
+    if len({id_ for id_, _, _ in leases}) < len(leases):
+        raise errors.InvalidRequest("a lease comes twice")
+    for id_, ttl_s, left_s in leases:
+        if not id_ or not 0 < ttl_s <= TTL_S_MAX or not 0 <= left_s <= ttl_s:
+            raise errors.InvalidRequest(f"lease {id_} can't have {left_s} of {ttl_s} seconds left")
+    try:
+        auth = auth_of((row.kind, row.name, row.data) for row in told.auth)
+    except UnsoundRow as error:
+        raise errors.InvalidRequest(f"the users and roles can't be read: {error}") from None
+    return Extras(leases, auth)
+
+
+def check_extras(writer: Writer, extras: Extras) -> None:
+    """Raises LeaseExists if the table has one of these leases, before any change."""
+    for lease_id, _, _ in extras.leases:
+        writer.check_no_lease(lease_id)
+
+
+def take_extras(writer: Writer, extras: Extras) -> None:
+    """The table, which has none of these leases, gets them; and these users, unless it has some."""
+    for lease_id, ttl_s, left_s in extras.leases:
+        writer.grant_kept(lease_id, ttl_s, left_s)
+    if extras.auth is not None:
+        writer.give_users(extras.auth)
