@@ -29,6 +29,7 @@ from config.models import (
     SupervisorConfig,
     TableConfig,
     TlsConfig,
+    TokensConfig,
     WatchConfig,
 )
 from config.problems import ConfigError, Inconsistent, KeyPath, Problem
@@ -291,6 +292,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "store": StoreConfig,
     "limits": LimitsConfig,
     "auth": AuthConfig,
+    "tokens": TokensConfig,
     "supervisor": SupervisorConfig,
     "follows": FollowsConfig,
     "replication": ReplicationConfig,

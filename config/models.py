@@ -365,6 +365,24 @@ class AuthConfig(_Model):
     """Of hashing a password: one more doubles the time. etcd's default."""
 
 
+class TokensConfig(_Model):
+    """What a client has to show as `authorization: Bearer TOKEN` for the APIs of who runs the cluster. Each is a file
+    with the token in it, which nobody but its owner may be able to read; whoever shows it may do everything there, in
+    every table. {node} stands for the name of the node that reads the file. Read when a process starts."""
+
+    maintenance: KeyFile | None = None
+    """For backup, restore and reset. Default: what each table asks of its users."""
+    tables: KeyFile | None = None
+    """For Regatta's API of tables: create, delete and list. Default: likewise."""
+
+    def of_node(self, name: str) -> TokensConfig:
+        """The same with a node's own paths."""
+        return TokensConfig(
+            maintenance=None if self.maintenance is None else _node_path(self.maintenance, name),
+            tables=None if self.tables is None else _node_path(self.tables, name),
+        )
+
+
 class SupervisorConfig(_Model):
     """How processes are kept alive."""
 
@@ -516,6 +534,7 @@ class ClusterConfig(_Model):
     limits: LimitsConfig = LimitsConfig()
     watch: WatchConfig = WatchConfig()
     auth: AuthConfig = AuthConfig()
+    tokens: TokensConfig = TokensConfig()
     supervisor: SupervisorConfig = SupervisorConfig()
     follows: FollowsConfig | None = None
     replication: ReplicationConfig = ReplicationConfig()

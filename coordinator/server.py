@@ -21,6 +21,7 @@ from coordinator.api import outcomes
 from coordinator.api.call import Api
 from coordinator.api.headers import EtcdHeaders, RegattaHeaders
 from coordinator.auth.authenticator import Authenticator
+from coordinator.auth.bearer import MAINTENANCE, TABLES, Bearers
 from coordinator.auth.guard import Guard
 from coordinator.auth.passwords import Passwords
 from coordinator.auth.signed_tokens import SignedTokens
@@ -55,6 +56,7 @@ from coordinator.services.health import Health
 from coordinator.services.reflection import Reflection
 from coordinator.services.regatta_cluster import RegattaCluster
 from coordinator.services.regatta_kv import RegattaKV
+from coordinator.services.regatta_maintenance import RegattaMaintenance
 from coordinator.services.regatta_replication import RegattaReplication
 from coordinator.services.regatta_tables import RegattaTables
 from coordinator.services.restore import Restore
@@ -296,6 +298,9 @@ class Coordinator:
             random.Random(),
         )
         authenticator = self._authenticator
+        source = TableSource(self._driver, calls, self._ids)
+        changes = TableChanges(self._catalog, self._tables)
+        bearers = Bearers(cluster, node)
         services = (
             EtcdKV(
                 calls,
@@ -321,17 +326,26 @@ class Coordinator:
                 cluster.cluster,
                 Gate(cluster.replication.of_node(node.name), asyncio.get_running_loop().time),
                 self._catalog,
-                TableSource(self._driver, calls, self._ids),
+                source,
                 authenticator,
             ),
-            RegattaTables(TableChanges(self._catalog, self._tables), self._topology, authenticator),
+            RegattaMaintenance(
+                cluster.cluster,
+                calls,
+                source,
+                changes,
+                authenticator,
+                follows=cluster.follows is not None,
+                is_guarded=bearers.is_guarded(MAINTENANCE),
+            ),
+            RegattaTables(changes, self._topology, authenticator, is_guarded=bearers.is_guarded(TABLES)),
             RegattaCluster(self._catalog, statuses, cluster, self._topology, node),
             EtcdLock(self._etcd, asyncio.get_running_loop()),
             EtcdElection(self._etcd, asyncio.get_running_loop()),
         )
         guard = Guard(tables, authenticator)
         return {
-            path: guard.guarded(path, handler)
+            path: bearers.guarded(path, guard.guarded(path, handler))
             for service in services
             for path, handler in service.handlers.items()
         }

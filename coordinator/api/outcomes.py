@@ -150,6 +150,10 @@ ETCD: Final[Table] = {
     errors.SnapshotInterrupted: Row(
         Code.FAILED_PRECONDITION, "etcdserver: snapshot was interrupted: {detail}"
     ),
+    errors.RestoreRefused: Row(Code.INVALID_ARGUMENT, "etcdserver: can't be restored: {detail}"),
+    errors.RestoreInterrupted: Row(Code.FAILED_PRECONDITION, "etcdserver: restore was interrupted: {detail}"),
+    errors.BackupOutdated: Row(Code.FAILED_PRECONDITION, "etcdserver: backup is outdated: {detail}"),
+    errors.BearerMissing: Row(Code.UNAUTHENTICATED, "etcdserver: no token of who runs the cluster"),
 }
 
 ETCD_ADMIN: Final[Table] = {
@@ -248,6 +252,15 @@ REGATTA: Final[Table] = {
     errors.ReplicationGap: Row(Code.FAILED_PRECONDITION, "changes are missing: {detail}"),
     errors.Diverged: Row(Code.FAILED_PRECONDITION, "copy has diverged: {detail}"),
     errors.SnapshotInterrupted: Row(Code.FAILED_PRECONDITION, "snapshot was interrupted: {detail}"),
+    errors.RestoreRefused: Row(Code.INVALID_ARGUMENT, "the backup can't be restored: {detail}"),
+    errors.RestoreInterrupted: Row(Code.FAILED_PRECONDITION, "the restore was interrupted: {detail}"),
+    errors.BackupOutdated: Row(Code.FAILED_PRECONDITION, "the earlier backup is outdated: {detail}"),
+    errors.NoRestoreInfo: Row(Code.INVALID_ARGUMENT, "first message should contain info"),
+    errors.NoRestoreChunk: Row(Code.INVALID_ARGUMENT, "chunk expected"),
+    errors.BearerMissing: Row(Code.UNAUTHENTICATED, "Request unauthenticated with bearer"),
+    errors.BadAuthorization: Row(Code.UNAUTHENTICATED, "Bad authorization string"),
+    errors.WrongBearer: Row(Code.UNAUTHENTICATED, "Invalid token"),
+    errors.Unguarded: Row(Code.UNAUTHENTICATED, "{detail}"),
 }
 
 REGATTA_TABLES: Final[Table] = {

@@ -106,7 +106,7 @@ class SignedTokens:
 
 
 def _private_key(path: Path, method: str) -> Any:
-    data = _read(path, is_secret=True)
+    data = read_key(path, is_secret=True)
     if method.startswith("HS"):
         secret = data.strip()
         if len(secret) < 32:
@@ -122,12 +122,13 @@ def _public_key(path: Path, method: str) -> Any:
     if method.startswith("HS"):
         raise BadTokenKey(f"auth.jwt.public_key: {method} has no public key; write private_key")
     try:
-        return load_pem_public_key(_read(path, is_secret=False))
+        return load_pem_public_key(read_key(path, is_secret=False))
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise BadTokenKey(f"{path} is no PEM file with a public key") from None
 
 
-def _read(path: Path, *, is_secret: bool) -> bytes:
+def read_key(path: Path, *, is_secret: bool) -> bytes:
+    """What a file holds. Raises BadTokenKey."""
     try:
         with path.open("rb") as file:
             if is_secret and stat.S_IMODE(path.stat().st_mode) & 0o077:

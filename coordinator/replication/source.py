@@ -101,11 +101,43 @@ class TableSource:
         reply = await ask_for_changes(self._driver, table, request)
         return Told(reply.body, frames.TableChanges.FromString(reply.body), reply.revision)
 
+    async def backup(self, table: TableEntry, *, peer: str) -> AsyncGenerator[frames.BackupPart]:
+        """The parts of a backup, not older than this call: the facts, then pairs."""
+        async for part in self._backup(table, peer=peer, facts_only=False):
+            yield part
+
+    async def facts(self, table: TableEntry, *, peer: str) -> frames.TableFacts:
+        """What a backup of now would begin with."""
+        async for part in self._backup(table, peer=peer, facts_only=True):
+            return part.facts
+        raise errors.InvariantBroken("a backup has no facts")
+
+    async def _backup(
+        self, table: TableEntry, *, peer: str, facts_only: bool
+    ) -> AsyncGenerator[frames.BackupPart]:
+        asked = frames.BackupAsked(left=await self._calls.leases_left(table), facts_only=facts_only)
+        body = asked.SerializeToString()
+        async for part in self._parts(table, frames.TABLE_BACKUP, body, peer=peer):
+            if part:  # else it is being made
+                yield frames.BackupPart.FromString(part)
+
+    async def reset(self, copy: TableEntry) -> None:
+        """The copy of the leader cluster's table is to be replaced by a snapshot. Raises what a write may."""
+        body = frames.CopyReset(origin=copy.origin).SerializeToString()
+        deadline = self._calls.step_deadline(float("inf"))
+        await self._calls.write_copy(copy, frames.COPY_RESET, body, deadline)
+
     async def pairs(self, table: TableEntry, *, peer: str) -> AsyncGenerator[bytes]:
         """The parts of a snapshot (frames.TablePairs, encoded), not older than this call."""
+        async for part in self._parts(table, frames.TABLE_PAIRS, b"", peer=peer):
+            yield part
+
+    async def _parts(
+        self, table: TableEntry, method: frames.Method.ValueType, body: bytes, *, peer: str
+    ) -> AsyncGenerator[bytes]:
         deadline = self._calls.step_deadline(float("inf"))
         stream = await self._calls.start(
-            table, frames.TABLE_PAIRS, b"", deadline, linearizable=True, peer=peer, who=SYSTEM
+            table, method, body, deadline, linearizable=True, peer=peer, who=SYSTEM
         )
         try:
             if stream.table.id != table.id:

@@ -221,7 +221,7 @@ class EtcdMaintenance:
         stream = await self._calls.start(
             table,
             frames.ETCD_SNAPSHOT,
-            b"",
+            (await self._leases_left(table)).SerializeToString(),
             deadline,
             linearizable=False,
             peer=call.peer,
@@ -241,6 +241,13 @@ class EtcdMaintenance:
         finally:
             stream.close()  # the client may have gone, or a part failed
         await call.send(etcd.SnapshotResponse(blob=digest.digest()).SerializeToString())
+
+    async def _leases_left(self, table: TableEntry) -> frames.LeasesLeft:
+        """As the leader counts. While there is none nobody does, and whoever leads next gives each its whole time."""
+        try:
+            return await self._calls.leases_left(table)
+        except (errors.NoLeader, errors.ReadTimedOut):
+            return frames.LeasesLeft()
 
     async def move_leader(self, call: Call) -> bytes:
         """Make another member lead the table's shard; answered when it does. Only the leader itself takes this."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from coordinator.auth.credentials import NOBODY, SYSTEM
 from coordinator.shards import request_ids
 from coordinator.shards.router import LEADER, NEAREST, Call
 from coordinator.shards.streams import PinnedStream
@@ -175,6 +176,12 @@ class TableCalls:
             raise errors.TableNotFound(f"another table is called {table.name} now")
         return reply.revision
 
+    async def leases_left(self, table: TableEntry) -> frames.LeasesLeft:
+        """How long the table's leases live on, as their leader counts. Raises what a linearizable read may."""
+        deadline = self.step_deadline(float("inf"))
+        _, reply = await self.read(table, frames.LEASES_LEFT, b"", deadline, linearizable=True, who=SYSTEM)
+        return frames.LeasesLeft.FromString(reply.body)
+
     async def ask_replica(
         self,
         table: TableEntry,
@@ -224,6 +231,12 @@ class TableCalls:
                 raise
             # Users or permissions changed while it was on its way. What is said now counts, under the next id as above.
             return await self._write(table, method, body, deadline, request_ids.following(request_id), who)
+
+    async def write_copy(
+        self, copy: TableEntry, method: frames.Method.ValueType, body: bytes, deadline: float
+    ) -> frames.Reply:
+        """What concerns a copy of the leader cluster's table itself, and is not for that cluster."""
+        return (await self._write(copy, method, body, deadline, self._ids.draw(), NOBODY)).reply
 
     async def _write(
         self,

@@ -179,7 +179,7 @@ def test_a_snapshot_is_saved_and_says_what_is_in_it(new_boathouse: str, tmp_path
         answer.count,
     )
     assert found["size_bytes"] > 40 * 100_000
-    words = ("restore", str(file), "--table", RESTORED_TABLE, "--endpoint", new_boathouse)
+    words = ("snapshot", "restore", str(file), "--table", RESTORED_TABLE, "--endpoint", new_boathouse)
     restored = subprocess.run(
         [sys.executable, "-m", "tools.cli", *words],
         capture_output=True,

@@ -41,7 +41,7 @@ async def test_every_method_of_the_table_is_served_and_no_other(tmp_path: Path) 
     [
         ("/etcdserverpb.Lease/Nope", "unknown method Nope for service etcdserverpb.Lease"),
         ("/etcdserverpb.KV/Nope", "unknown method Nope for service etcdserverpb.KV"),
-        ("/maintenance.v1.Maintenance/Reset", "unknown method Reset for service maintenance.v1.Maintenance"),
+        ("/maintenance.v1.Maintenance/Nope", "unknown method Nope for service maintenance.v1.Maintenance"),
         ("/nope.KV/Range", "unknown service nope.KV"),
     ],
 )

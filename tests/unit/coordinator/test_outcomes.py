@@ -20,6 +20,11 @@ REGATTA_ONLY = {
     errors.EmptyName,
     errors.TableExists,
     errors.InvalidSettings,
+    errors.NoRestoreInfo,
+    errors.NoRestoreChunk,
+    errors.BadAuthorization,
+    errors.WrongBearer,
+    errors.Unguarded,
 }
 ETCD_ONLY = {
     errors.KeyNotFound,

@@ -198,6 +198,15 @@ REGATTA_MESSAGES = """
     regatta.v1.DeleteTableRequest  name=1:string
     regatta.v1.TableInfo  name=1:string id=2:string config=5:Struct
     replication.v1.SnapshotChunk  data=1:bytes len=2:uint64 index=3:uint64 pairs=90:bytes
+        facts=170:bytes records=171:uint64 sha256=172:bytes
+    mvcc.v1.KeyValue  key=1:bytes create_revision=2:int64 mod_revision=3:int64 value=4:bytes
+        version=170:int64 lease=171:int64 id=172:uint64
+    maintenance.v1.BackupRequest  table=1:bytes boathouse=170:BackupOptions
+    maintenance.v1.RestoreMessage  info=1:RestoreInfo/data chunk=2:SnapshotChunk/data
+    maintenance.v1.RestoreInfo  table=1:bytes boathouse=170:Facts
+    maintenance.v1.RestoreResponse  revision=170:int64 keys=171:uint64
+    maintenance.v1.ResetRequest  table=1:bytes reset_all=2:bool
+    maintenance.v1.ResetResponse
     replication.v1.ReplicateResponse  commands_response=1:ReplicateCommandsResponse/response
         error_response=2:ReplicateErrResponse/response leader_index=8:uint64 changes=90:bytes
     replication.v1.Boathouse  version=1:uint32 table_id=2:uint64 follower=3:string
@@ -218,6 +227,7 @@ SCALARS = {
     FieldDescriptor.TYPE_INT64: "int64",
     FieldDescriptor.TYPE_UINT64: "uint64",
     FieldDescriptor.TYPE_UINT32: "uint32",
+    FieldDescriptor.TYPE_FIXED64: "fixed64",
 }
 
 

@@ -1,0 +1,173 @@
+"""A backup's bytes: one framed snappy stream, or several behind each other, of records, each an mvcc.Command behind its
+length. Pure.
+
+What is in a record is Regatta's: a key and its value. For whoever asks as boathouse does, it also has the pair's
+revisions, version, lease, and the place of the change that put it. A full backup puts every key once, in order; what
+has changed since is puts and deletions in the order in which they were made.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import cramjam
+from google.protobuf.message import DecodeError
+
+from proto import errors
+from proto.etcd import rpc_pb2 as etcd
+from proto.regatta import mvcc_pb2 as mvcc
+from proto.varint import delimited, varint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from proto.etcd.kv_pb2 import KeyValue
+    from proto.internal import frames_pb2 as frames
+
+SUB_BITS: Final = 24
+"""Of a change's id, the place within its revision."""
+
+RECORD_BYTES_MAX: Final = 64 << 20
+"""Far above what a request may have."""
+FRAME_BYTES_MAX: Final = 1 << 17
+"""Of the format at most 65,536 bytes of content, which snappy makes a sixth longer in the worst case."""
+
+STREAM_IDENTIFIER: Final = b"\xff\x06\x00\x00sNaPpY"
+LENGTH_BYTES: Final = 8
+
+_TABLE, _DELETE, _KV = b"\x0a", b"\x10\x01", b"\x1a"
+_KEY, _CREATED, _MODIFIED, _VALUE = b"\x0a", b"\x10", b"\x18", b"\x22"
+_VERSION, _LEASE, _ID = varint(170 << 3), varint(171 << 3), varint(172 << 3)
+
+
+# ---- making -------------------------------------------------------------------------------------------------------
+
+
+def puts(table: bytes, part: frames.TablePairs, *, full: bool) -> bytes:
+    """A put for each pair. full: with what only boathouse reads."""
+    head = delimited(_TABLE, table)
+    kvs = etcd.RangeResponse.FromString(part.pairs).kvs
+    if full:
+        return b"".join([_full_put(head, kv, id_) for kv, id_ in zip(kvs, part.ids, strict=True)])
+    return b"".join([_put(head, kv.key, kv.value) for kv in kvs])
+
+
+def _put(head: bytes, key: bytes, value: bytes, more: bytes = b"") -> bytes:
+    """more: the fields of the pair that neither Regatta's servers nor a key without value have."""
+    parts = [_KEY, varint(len(key)), key, more]
+    if value:
+        parts += (_VALUE, varint(len(value)), value)
+    kv = b"".join(parts)
+    length = varint(len(kv))
+    size = len(head) + 1 + len(length) + len(kv)
+    return b"".join((size.to_bytes(LENGTH_BYTES, "little"), head, _KV, length, kv))
+
+
+def _full_put(head: bytes, kv: KeyValue, id_: int) -> bytes:
+    more = [
+        _CREATED, varint(kv.create_revision), _MODIFIED, varint(kv.mod_revision),
+        _VERSION, varint(kv.version), _ID, varint(id_),
+    ]  # fmt: skip
+    if kv.lease:
+        more += (_LEASE, varint(kv.lease))
+    return _put(head, kv.key, kv.value, b"".join(more))
+
+
+def edits(table: bytes, revisions: Iterable[frames.RevisionChanges]) -> bytes:
+    """A put or a deletion for each change, with all that boathouse reads."""
+    head = delimited(_TABLE, table)
+    found = []
+    for revision in revisions:
+        for place, change in enumerate(revision.keys):
+            id_ = (revision.revision << SUB_BITS) + place
+            if change.kv:
+                (kv,) = etcd.RangeResponse.FromString(change.kv).kvs
+                found.append(_full_put(head, kv, id_))
+            else:
+                kv_bytes = b"".join((_KEY, varint(len(change.key)), change.key, _ID, varint(id_)))
+                command = head + _DELETE + delimited(_KV, kv_bytes)
+                found.append(len(command).to_bytes(LENGTH_BYTES, "little") + command)
+    return b"".join(found)
+
+
+class Compressor:
+    """One stream. An empty one has no bytes at all, as Regatta's."""
+
+    def __init__(self) -> None:
+        self._snappy = cramjam.snappy.Compressor()
+        self._has_begun = False
+
+    def feed(self, records: bytes) -> bytes:
+        """What can be sent by now."""
+        if not records:
+            return b""
+        self._has_begun = True
+        self._snappy.compress(records)
+        return bytes(self._snappy.flush())
+
+    def finish(self) -> bytes:
+        """The rest."""
+        return bytes(self._snappy.finish()) if self._has_begun else b""
+
+
+# ---- reading ------------------------------------------------------------------------------------------------------
+
+
+class RecordReader:
+    """From pieces of any size to commands. Raises RestoreRefused for what is no backup."""
+
+    def __init__(self) -> None:
+        self._frames = b""
+        self._records = b""
+        self._has_begun = False
+
+    def feed(self, data: bytes) -> Iterator[mvcc.Command]:
+        """The commands that are complete with this piece."""
+        self._frames += data
+        end = self._frames_end()
+        if not end:
+            return
+        whole, self._frames = self._frames[:end], self._frames[end:]
+        if self._has_begun:
+            whole = STREAM_IDENTIFIER + whole
+        self._has_begun = True
+        try:
+            self._records += bytes(cramjam.snappy.decompress(whole))
+        except cramjam.DecompressionError as error:
+            raise errors.RestoreRefused(f"the backup is damaged: {error}") from None
+        yield from self._take_records()
+
+    def _frames_end(self) -> int:
+        """Behind the last frame that is whole."""
+        data, at = self._frames, 0
+        if not self._has_begun and not data.startswith(STREAM_IDENTIFIER[: len(data)]):
+            raise errors.RestoreRefused("this is no backup: it does not begin as a stream of snappy does")
+        while at + 4 <= len(data):
+            length = int.from_bytes(data[at + 1 : at + 4], "little")
+            if length > FRAME_BYTES_MAX:
+                raise errors.RestoreRefused(f"the backup is damaged: a frame of {length} bytes")
+            if at + 4 + length > len(data):
+                break
+            at += 4 + length
+        return at
+
+    def _take_records(self) -> Iterator[mvcc.Command]:
+        data, at = self._records, 0
+        while at + LENGTH_BYTES <= len(data):
+            size = int.from_bytes(data[at : at + LENGTH_BYTES], "little")
+            if size > RECORD_BYTES_MAX:
+                raise errors.RestoreRefused(f"the backup is damaged: a record of {size} bytes")
+            end = at + LENGTH_BYTES + size
+            if end > len(data):
+                break
+            try:
+                yield mvcc.Command.FromString(data[at + LENGTH_BYTES : end])
+            except DecodeError:
+                raise errors.RestoreRefused("the backup is damaged: a record can't be read") from None
+            at = end
+        self._records = data[at:]
+
+    def end(self) -> None:
+        """Nothing follows. Raises RestoreRefused if that is in the middle of something."""
+        if self._frames or self._records:
+            raise errors.RestoreRefused("the backup is cut short")
