@@ -16,14 +16,11 @@ import typer
 from tools import completion as completion_of_shells
 from tools import streams
 from tools.arguments import (
-    DEFAULT_ENDPOINT,
     TARGET_HELP,
-    EndpointOption,
     FileArgument,
     NodeOption,
     OutputOption,
     TargetArgument,
-    TimeoutOption,
 )
 from tools.completion import node_names, target_names
 from tools.failure import Failed
@@ -41,6 +38,8 @@ class Boathouse(LazyGroup):
         "table": ("tools.table", "Tables of a running cluster."),
         "shard": ("tools.shard", "Shards of a running cluster."),
         "tls": ("tools.tls", "Certificates for clients and servers."),
+        "backup": ("tools.backup", "Save tables into a folder, each as it was at one moment."),
+        "restore": ("tools.restore", "Put saved tables in the place of what the cluster holds."),
         "snapshot": ("tools.snapshot", "Files of tables, as `etcdctl snapshot save` makes them."),
         "debug": ("tools.debug", "What helps whoever looks into a problem."),
         "bench": ("tools.bench.cli", "Measure a cluster against its ceiling and against etcd."),
@@ -222,22 +221,6 @@ def version(output: OutputOption = Output.TABLE) -> None:
     from tools.version import version as run_version
 
     run_version(output)
-
-
-@app.command()
-def restore(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What etcdctl has saved.")],
-    table: Annotated[str, typer.Option("--table", help="The table to fill; a new one, with nothing in it.")],
-    endpoint: EndpointOption = DEFAULT_ENDPOINT,
-    timeout: TimeoutOption = 10.0,
-) -> None:
-    """Fill a new table with what a snapshot holds: all of its past, at the same revisions.
-
-    Leases are not in it: pairs keep the ids of theirs, which nobody grants or revokes. Let nobody write to the table
-    until this has ended."""
-    from tools.snapshot import restore as run_restore
-
-    run_restore(file, table, endpoint, timeout)
 
 
 @app.command()

@@ -40,7 +40,7 @@ class Client:
     ) -> None:
         """Without credentials it speaks in the clear. token: of a table's user; empty = none."""
         self._timeout_s = timeout_s
-        self._login = [("authorization", token)] if token else []
+        self._login = [("authorization", f"Bearer {token}")] if token else []
         self._channels = {endpoint: open_channel(endpoint, credentials) for endpoint in endpoints}
 
     def __enter__(self) -> Self:

@@ -11,11 +11,12 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from tools.arguments import OutputOption  # noqa: TC001 - typer reads annotations when it runs
+from tools.arguments import DEFAULT_ENDPOINT, EndpointOption, OutputOption, TimeoutOption
 from tools.failure import Failed
 from tools.lazy import command_group
 from tools.output import Output, human_bytes, print_document
 from tools.progress import working
+from tools.tls_options import takes_tls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,11 +27,6 @@ LOAD_BYTES: Final = 1 << 20
 """Of one piece of a table that is restored, about."""
 
 app = command_group()
-
-
-@app.callback()
-def snapshot() -> None:
-    """A group, though it has only one command yet."""
 
 
 @app.command()
@@ -45,12 +41,32 @@ def verify(
         return
     size = human_bytes(found["size_bytes"])
     typer.echo(f"{file}: {size}, sound: table {found['table']} at revision {found['revision']}")
-    for name in ("keys", "changes", "compacted_revision", "history", "format", "sha256"):
+    for name in (
+        "keys",
+        "changes",
+        "leases",
+        "users",
+        "roles",
+        "compacted_revision",
+        "history",
+        "format",
+        "sha256",
+    ):
         typer.echo(f"  {name.replace('_', ' '):<18} {found[name]}")
 
 
-def restore(file: Path, table: str, endpoint: str, timeout_s: float) -> None:
-    """Fill a new table with what a snapshot holds. Raises Failed."""
+@app.command()
+@takes_tls
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What etcdctl has saved.")],
+    table: Annotated[str, typer.Option("--table", help="The table to fill; a new one, with nothing in it.")],
+    endpoint: EndpointOption = DEFAULT_ENDPOINT,
+    timeout: TimeoutOption = 10.0,
+) -> None:
+    """Fill a new table with what a snapshot holds: all of its past, at the same revisions, its leases with what was
+    left of them, its users and roles.
+
+    Let nobody write to the table until this has ended."""
     from tools.kv import open_client
 
     revision = 0
@@ -58,7 +74,7 @@ def restore(file: Path, table: str, endpoint: str, timeout_s: float) -> None:
     with (
         working(f"reading {file}") as say,
         _reader(file, LOAD_BYTES) as (_, pieces),
-        open_client(endpoint, table, timeout_s) as client,
+        open_client(endpoint, table, timeout) as client,
     ):
         for piece in pieces:
             revision = client.load(piece).revision

@@ -22,7 +22,7 @@ WITHOUT_OUTPUT: Final = {
     ("down",),  # a sentence a node
     ("keygen",),
     ("logs",),  # lines of others
-    ("restore",),
+    ("snapshot", "restore"),
     ("tls", "init"),
     ("top",),  # a terminal interface
     ("up",),
