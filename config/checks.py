@@ -94,11 +94,14 @@ def _names(cluster: ClusterConfig) -> Iterator[Problem]:
 
 
 def _placement(cluster: ClusterConfig) -> Iterator[Problem]:
-    nodes, replicas = len(cluster.nodes), cluster.replicas
+    nodes, replicas = sum(not node.joins for node in cluster.nodes.values()), cluster.replicas
+    joins = len(cluster.nodes) - nodes
     if not nodes:
-        yield Problem(("nodes",), "a cluster needs at least one node")
+        only = " that does not join it later" if joins else ""
+        yield Problem(("nodes",), f"a cluster needs at least one node{only}")
         return
-    if replicas > nodes:
+    # Of a cluster that has changed since, nodes that founded it may be gone.
+    if replicas > nodes and not joins:
         yield Problem(
             ("replicas",),
             f"{replicas} replicas of a shard need {replicas} nodes, and there {_are(nodes, 'node')}; "

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from config import members
 from config.models import (
     AuthConfig,
     ClientTlsConfig,
@@ -49,7 +50,7 @@ def load(path: Path | None) -> ClusterConfig:
     """The cluster that a file describes, or the built-in single node for None.
 
     Raises ConfigError with all problems found, one `file:line: key: what to do` per line."""
-    return _load(path)[0]
+    return _as_it_is(_load(path)[0])
 
 
 def load_draft(path: Path | None) -> ClusterConfig:
@@ -69,13 +70,18 @@ def load_with_files(path: Path | None, node: str | None) -> ClusterConfig:
     problems = list(tls_files.problems(cluster, local if node is None else [node]))
     if problems:
         raise ConfigError(str(path), [_with_line(problem, lines) for problem in problems])
-    return cluster
+    return _as_it_is(cluster)
 
 
 def parse(text: str, source: str) -> ClusterConfig:
     """As `load`, from the file's text."""
     document = _Document(source, text)
     return _validate(source, document.value, document.lines)
+
+
+def _as_it_is(cluster: ClusterConfig) -> ClusterConfig:
+    """With what the nodes of this machine have learned since."""
+    return members.with_members(cluster, members.newest_here(cluster))
 
 
 def _load(path: Path | None, *, is_draft: bool = False) -> tuple[ClusterConfig, dict[KeyPath, int]]:
@@ -216,6 +222,11 @@ def _syntax_problem(error: yaml.MarkedYAMLError) -> Problem:
 def _validate(source: str, value: object, lines: dict[KeyPath, int]) -> ClusterConfig:
     if not isinstance(value, dict):
         raise ConfigError(source, [Problem((), "must be a mapping with `nodes:` in it", 1)])
+    if "holders" in value:
+        problem = Problem(
+            ("holders",), "unknown key; who holds which shard is for the shards themselves to say"
+        )
+        raise ConfigError(source, [_with_line(problem, lines)])
     try:
         return ClusterConfig.model_validate(value)
     except ValidationError as error:

@@ -122,6 +122,8 @@ AbsolutePath = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
 Bytes = Annotated[int, Field(ge=1, lt=2**40)]
 SocketPath = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
 Quota = Annotated[int, PlainValidator(_check_quota)]
+NumberedKey = Annotated[int, Field(strict=False)]
+"""JSON has no other keys than text."""
 Milliseconds = Annotated[int, Field(ge=1, le=86_400_000)]
 
 
@@ -146,6 +148,9 @@ class NodeConfig(_Model):
     """A unix socket beside client_port, for clients on this host: etcdctl --endpoints unix:///run/boathouse/n1"""
     client_socket_mode: Literal["0600", "0660"] = "0600"
     """Of all unix sockets of the node's clients: "0600" lets in this user alone, "0660" its group too."""
+    joins: bool = False
+    """The node came, or comes, to a cluster that was there: it holds what `boathouse node add` or `etcdctl member add`
+    gives it, and nothing before. It needs an `id` that no other node ever had."""
     coordinators: Annotated[int, Field(ge=1, le=64)] = 1
     """Coordinator processes, which share client_port and http_port. One uses about one core; more use more."""
 
@@ -539,6 +544,8 @@ class ClusterConfig(_Model):
     follows: FollowsConfig | None = None
     replication: ReplicationConfig = ReplicationConfig()
     tls: TlsConfig = TlsConfig()
+    holders: dict[NumberedKey, dict[NumberedKey, str]] = {}
+    """Not for the file: who holds which shard by now (config/members.py)."""
     insecure: bool = False
     """Allows hosts other than loopback without `tls`: whoever reaches the ports reads and writes everything."""
 
@@ -581,10 +588,20 @@ class ClusterConfig(_Model):
                 return node
         raise KeyError(name_or_id)
 
+    def founders(self, shard: int) -> tuple[NodeConfig, ...]:
+        """The nodes that a shard began with, in placement order."""
+        by_id = sorted((node for node in self.nodes.values() if not node.joins), key=lambda node: node.id)
+        return placement.rotation(by_id, shard, min(self.replicas, len(by_id)))
+
+    def replica_ids(self, shard: int) -> tuple[int, ...]:
+        """The ids of the nodes that hold a shard; of some the file may say nothing."""
+        held = self.holders.get(shard)
+        return tuple(node.id for node in self.founders(shard)) if held is None else tuple(sorted(held))
+
     def replica_nodes(self, shard: int) -> tuple[NodeConfig, ...]:
-        """The nodes that hold a shard, in placement order."""
-        by_id = sorted(self.nodes.values(), key=lambda node: node.id)
-        return placement.rotation(by_id, shard, self.replicas)
+        """The nodes of the file that hold a shard, in placement order."""
+        by_id = {node.id: node for node in self.nodes.values()}
+        return tuple(by_id[node] for node in self.replica_ids(shard) if node in by_id)
 
     def shards_of(self, node: str | int) -> tuple[int, ...]:
         """The shards that have a replica on a node, ascending."""
@@ -607,10 +624,14 @@ class ClusterConfig(_Model):
 
     def worker_tcp(self, node: str | int, shard: int) -> str:
         """Where peers and coordinators of other nodes reach a replica."""
-        there = self.node(node)
+        number = self.nodes[node].id if isinstance(node, str) else node
+        host, _, port = self.holders.get(shard, {}).get(number, "").rpartition(":")
+        if not port:
+            there = self.node(node)
+            host, port = _in_url(there.host), str(there.peer_port)
         # ZeroMQ binds to addresses and interface names only, it does not look up "localhost".
-        host = "127.0.0.1" if there.host.lower() == "localhost" else there.host
-        return f"tcp://{_in_url(host)}:{there.peer_port + shard - 1}"
+        host = "127.0.0.1" if host.lower() == "localhost" else host
+        return f"tcp://{host}:{int(port) + shard - 1}"
 
     def worker_ipc(self, node: str | int, shard: int) -> str:
         """Where the coordinator of the same node reaches a replica."""
@@ -649,8 +670,14 @@ def _with_derived_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
             else node
             for position, (name, node) in enumerate(nodes.items(), start=1)
         }
-    filled.setdefault("replicas", 3 if isinstance(nodes, Mapping) and len(nodes) >= 3 else 1)
+    filled.setdefault("replicas", 3 if _founding_count(nodes) >= 3 else 1)
     return filled
+
+
+def _founding_count(nodes: object) -> int:
+    if not isinstance(nodes, Mapping):
+        return 0
+    return sum(not (isinstance(node, Mapping) and node.get("joins") is True) for node in nodes.values())
 
 
 def _digest(*parts: str) -> int:

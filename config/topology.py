@@ -1,7 +1,8 @@
 """Who is where: which nodes hold a replica of a shard, and where each is reached.
 
-Whoever needs to know asks a Topology, and nobody else asks the cluster file. Today its one source is that file, which
-does not change while a process runs; a source that changes tells so through `changes`.
+Whoever needs to know asks a Topology, and nobody else asks the cluster file. What that says, and what the node has
+learned before (config/members.py), is where a process begins. A replica needs no more: its shard's log tells the rest.
+A coordinator hears from replicas who their shard's members are, and passes on what changed through `changes`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from proto.ids import NodeId, ShardId
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from config.members import ShardMembers
     from config.models import ClusterConfig
 
 
@@ -40,9 +42,12 @@ class Topology(Protocol):
     def changes(self, notify: Callable[[ShardId], None]) -> None:
         """Have notify called for each shard whose replicas or their addresses have changed, from now on."""
 
+    def learn(self, shard: ShardId, members: ShardMembers) -> None:
+        """A replica has said who its shard's members are."""
+
 
 class FileTopology:
-    """What the cluster file says."""
+    """What the cluster file says, and the node has learned before."""
 
     def __init__(self, cluster: ClusterConfig) -> None:
         self._cluster = cluster
@@ -51,7 +56,7 @@ class FileTopology:
         return [ShardId(number) for number in range(1, self._cluster.shards + 1)]
 
     def replicas_of(self, shard: ShardId) -> Sequence[NodeId]:
-        return [NodeId(node.id) for node in self._cluster.replica_nodes(shard)]
+        return [NodeId(node) for node in self._cluster.replica_ids(shard)]
 
     def shards_on(self, node: NodeId) -> Sequence[ShardId]:
         return [ShardId(shard) for shard in self._cluster.shards_of(node)]
@@ -68,3 +73,50 @@ class FileTopology:
 
     def changes(self, notify: Callable[[ShardId], None]) -> None:
         """A file is read once."""
+
+    def learn(self, shard: ShardId, members: ShardMembers) -> None:
+        """It stays as it was."""
+
+
+class LearningTopology(FileTopology):
+    """Goes by what replicas say of their shards."""
+
+    def __init__(self, cluster: ClusterConfig) -> None:
+        super().__init__(cluster)
+        self._learned: dict[ShardId, ShardMembers] = {}
+        self._notify: list[Callable[[ShardId], None]] = []
+
+    def members_of(self, shard: ShardId) -> ShardMembers | None:
+        """What replicas have said last of who belongs to their shard; None before they have."""
+        return self._learned.get(shard)
+
+    def replicas_of(self, shard: ShardId) -> Sequence[NodeId]:
+        learned = self._learned.get(shard)
+        return (
+            super().replicas_of(shard)
+            if learned is None
+            else [NodeId(node) for node in sorted(learned.nodes)]
+        )
+
+    def shards_on(self, node: NodeId) -> Sequence[ShardId]:
+        return [shard for shard in self.shards() if node in self.replicas_of(shard)]
+
+    def address_of(self, node: NodeId, shard: ShardId, *, seen_from: NodeId | None = None) -> str:
+        learned = self._learned.get(shard)
+        at = "" if learned is None else learned.nodes.get(node, "")
+        if seen_from == node or not at:
+            return super().address_of(node, shard, seen_from=seen_from)
+        host, _, port = at.rpartition(":")
+        return f"tcp://{host}:{int(port) + shard - 1}"
+
+    def changes(self, notify: Callable[[ShardId], None]) -> None:
+        self._notify.append(notify)
+
+    def learn(self, shard: ShardId, members: ShardMembers) -> None:
+        before = self._learned.get(shard)
+        if before is not None and members.index < before.index:
+            return
+        self._learned[shard] = members
+        if before is None or dict(before.nodes) != dict(members.nodes):
+            for notify in self._notify:
+                notify(shard)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import uvloop
 
 from config.process.async_child import beat_until, watch_for_the_end
-from config.process.child import fail, read_spec, refuse_optimized, set_up_logging
+from config.process.child import emit, fail, read_spec, refuse_optimized, set_up_logging
 from config.process.listeners import client_listeners
 from config.process.memory import give_back_large_blocks
 from config.tls_files import TlsUnusable
@@ -32,7 +32,9 @@ async def _serve(spec: ProcessSpec) -> None:
     stopping = watch_for_the_end()
     sockets = {name: socket.socket(fileno=descriptor) for name, descriptor in spec.sockets.items()}
     try:
-        coordinator = Coordinator(spec.cluster, spec.cluster.node(spec.node), sockets, number=spec.number)
+        coordinator = Coordinator(
+            spec.cluster, spec.cluster.node(spec.node), sockets, number=spec.number, report=emit
+        )
     except (TlsUnusable, BadTokenKey, BadTokenFile, BadKeyFile) as error:
         fail(str(error))
     await coordinator.start()

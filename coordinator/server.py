@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from config.process.listeners import client_listeners
 from config.process.names import ProcessName
 from config.tls_files import peer_keys
-from config.topology import FileTopology
+from config.topology import LearningTopology
 from coordinator.api import outcomes
 from coordinator.api.call import Api
 from coordinator.api.headers import EtcdHeaders, RegattaHeaders
@@ -77,7 +77,7 @@ from proto.regatta import maintenance_pb2, regatta_pb2, replication_pb2
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from google.protobuf.descriptor import FileDescriptor
 
@@ -145,22 +145,25 @@ class Coordinator:
         limits: Limits = DEFAULT,
         *,
         number: int | None = None,
+        report: Callable[[str, Mapping[str, object]], None] = lambda _event, _details: None,
     ) -> None:
         """Must be made on the running event loop. Nothing is accepted before start(). Raises TlsUnusable,
         BadTokenKey, BadTokenFile or BadKeyFile.
 
         sockets: by name (config/process/listeners.py), bound; they are closed in the end. number: among the node's
-        coordinators, if it has several."""
+        coordinators, if it has several. report: tells the supervisor something (config/process/events.py)."""
         signed = None if cluster.auth.jwt is None else SignedTokens(cluster.auth.jwt)
         self._cluster = cluster
         self._node = node
         loop = asyncio.get_running_loop()
         self._context = zmq.Context(io_threads=1)
-        self._topology = FileTopology(cluster)
+        self._report = report
+        self._topology = LearningTopology(cluster)
         bounds = Bounds(
             calls_max=cluster.limits.pending_requests_max, bytes_max=cluster.limits.pending_bytes_max
         )
         budget = AnswerBudget(lambda: self._front.room.tally.bytes, bytes_max=cluster.limits.answer_bytes_max)
+        self._topology.changes(self._tell_members)
         self._driver = Driver(
             self._context,
             loop,
@@ -242,6 +245,12 @@ class Coordinator:
         ]
         self._bootstrap: asyncio.Task[None] | None = None
         self._mending: asyncio.Task[None] | None = None
+
+    def _tell_members(self, shard: ShardId) -> None:
+        """Tell the supervisor who holds a shard, as far as replicas have said it."""
+        members = self._topology.members_of(shard)
+        if members is not None:
+            self._report("members", {"shard": shard, "index": members.index, "nodes": dict(members.nodes)})
 
     def _listener(self, listener: ClientListener, sock: socket.socket) -> Listener:
         table = {} if listener.table is None else {TABLE_KEY: listener.table}

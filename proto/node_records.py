@@ -26,6 +26,17 @@ def peer_host_and_port(urls: Sequence[str]) -> tuple[str, int]:
     return parts.hostname, parts.port
 
 
+def members_of(membership: frames.Membership) -> dict[int, str]:
+    """By the ids of all members: host:port where a node's replicas begin to listen; empty if its shard was not told."""
+    known = {entry.node: in_record(entry.record) for entry in membership.directory}
+    everybody = {*membership.voters, *membership.voters_outgoing, *membership.learners}
+    return {node: _host_port(known[node]) if node in known else "" for node in sorted(everybody)}
+
+
+def _host_port(record: frames.NodeRecord) -> str:
+    return endpoint_of(record, 1).removeprefix("tcp://")
+
+
 def endpoint_of(record: frames.NodeRecord, shard: int) -> str:
     """The ZeroMQ endpoint of a node's replica of a shard; empty if the record names none."""
     try:

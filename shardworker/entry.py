@@ -64,16 +64,18 @@ class Worker:
         cluster, shard = spec.cluster, ShardId(spec.shard)
         node = NodeId(cluster.node(spec.node).id)
         topology, here = FileTopology(cluster), ids.NodeId(node)
-        holders = topology.replicas_of(shard)
-        founders = Membership(voters=frozenset(NodeId(holder) for holder in holders))
+        # Who belongs to a shard that has changed since it was founded, or whom a later node joins, a leader tells.
+        has_changed = shard in cluster.holders or cluster.node(spec.node).joins
+        founders = None if has_changed else Membership(frozenset(map(NodeId, topology.replicas_of(shard))))
         self._store = ReplicaStore.open(
             cluster.replica_dir(spec.node, shard),
             Identity(cluster_id=cluster.cluster_id, node=node, shard=shard),
             store_settings(cluster),
             crash_points=from_environment(os.environ),
-            alone=is_alone(node, founders),
+            alone=founders is not None and is_alone(node, founders),
         )
-        begin_alone(self._store, founders)
+        if founders is not None:
+            begin_alone(self._store, founders)
         try:
             machine = StateMachine(
                 self._store.connection,
@@ -98,7 +100,7 @@ class Worker:
             ),
             peers={
                 NodeId(peer): topology.address_of(peer, shard, seen_from=here)
-                for peer in holders
+                for peer in topology.replicas_of(shard)
                 if peer != here
             },
             group=topology.group_of(shard),

@@ -37,6 +37,7 @@ class Boathouse(LazyGroup):
         "shell": ("tools.shell.cli", "Type kv commands one after the other, on a terminal or from a pipe."),
         "table": ("tools.table", "Tables of a running cluster."),
         "shard": ("tools.shard", "Shards of a running cluster."),
+        "node": ("tools.node", "Nodes that come to a running cluster, or leave it."),
         "tls": ("tools.tls", "Certificates for clients and servers."),
         "backup": ("tools.backup", "Save tables into a folder, each as it was at one moment."),
         "restore": ("tools.restore", "Put saved tables in the place of what the cluster holds."),

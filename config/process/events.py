@@ -6,6 +6,8 @@ One JSON object a line:
     {"event": "beat"}                       it still gets round to things; about every BEAT_INTERVAL_S
     {"event": "failed", "reason": "..."}    it can't run, and ends
     {"event": "restart", "reason": "..."}   it ends to begin anew, with exit code EXIT_RESTART
+    {"event": "members", "shard": 2, "index": 7, "nodes": {"1": "", "4": "host:7401"}}
+                                            it has heard who holds a shard (config/members.py)
 
 Beats are optional. But a child that has sent one and then falls silent for `supervisor.hang_timeout_ms` is taken to
 hang, and is killed and started again. So they have to come from the loop that does the work, not from a thread."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import zmq
 
 from config.tls_files import peer_keys
-from config.topology import FileTopology
+from config.topology import LearningTopology
 from coordinator.catalog.cache import Catalog
 from coordinator.catalog.changes import TableChanges
 from coordinator.catalog.tables import Tables
@@ -49,7 +49,7 @@ class LocalCluster:
     def __init__(self, cluster: ClusterConfig, node: NodeConfig) -> None:
         """Must be made on the running event loop. Raises BadKeyFile."""
         self._context = zmq.Context(io_threads=1)
-        topology = FileTopology(cluster)
+        topology = LearningTopology(cluster)
         limits = cluster.limits
         self._driver = Driver(
             self._context,

@@ -9,8 +9,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import structlog
+
+from config.members import ShardMembers
 from coordinator.shards.link import Link
 from coordinator.shards.router import Router
+from proto.node_records import members_of
 
 if TYPE_CHECKING:
     import zmq
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
     from proto.ids import NodeId, ShardId
     from proto.internal import frames_pb2 as frames
     from proto.internal.curve import PeerKeys
+
+
+log = structlog.get_logger()
 
 
 class Driver:
@@ -51,7 +58,8 @@ class Driver:
         self._timer: asyncio.TimerHandle | None = None
         for shard in topology.shards():
             self._follow(shard)
-        topology.changes(self._follow)
+        # Not at once: the link that brings the news may be one that ends by it.
+        topology.changes(self._follow_soon)
 
     def routes(self, shard: ShardId) -> ShardRoutes:
         """What is known about the shard's replicas."""
@@ -115,11 +123,17 @@ class Driver:
 
     # ---- links ------------------------------------------------------------------------------------------------------
 
+    def _follow_soon(self, shard: ShardId) -> None:
+        self._loop.call_soon(self._follow, shard)
+
     def _follow(self, shard: ShardId) -> None:
         """Have a link to each replica of the shard, where it is now, and no others."""
+        if self._closed:
+            return
         wanted = {
             node: self._topology.address_of(node, shard, seen_from=self._local)
             for node in self._topology.replicas_of(shard)
+            if self._can_reach(node)
         }
         for replica, link in list(self._links.items()):
             if replica.shard == shard and wanted.get(replica.node) == link.endpoint:
@@ -142,6 +156,12 @@ class Driver:
             )
         self._turn_soon()
 
+    def _can_reach(self, node: NodeId) -> bool:
+        if self._keys is None or node in self._keys.public_of:
+            return True
+        log.error("a replica is not reached: this process does not know its node's public key", node=node)
+        return False
+
     def handle_connected(self, replica: Replica) -> None:
         """For its link, as are the next two."""
         self._router.handle_connected(replica)
@@ -152,6 +172,11 @@ class Driver:
 
     def handle_envelope(self, replica: Replica, envelope: frames.Envelope, attached_bytes: int) -> None:
         """See handle_connected."""
+        if envelope.HasField("state") and envelope.state.HasField("membership"):
+            state = envelope.state
+            self._topology.learn(
+                replica.shard, ShardMembers(state.applied_index, members_of(state.membership))
+            )
         self._router.handle_envelope(replica, envelope, attached_bytes)
 
     # ---- the end ----------------------------------------------------------------------------------------------------

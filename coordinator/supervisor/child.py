@@ -18,14 +18,14 @@ import asyncio
 import contextlib
 import signal
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from config.process.report import ProcessReport, State
 from coordinator.supervisor.life import NOT_STOPPED, CannotStart, Cause, End, Life
 from coordinator.supervisor.restarts import RestartPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from config import SupervisorConfig
     from config.process.names import ProcessName
@@ -53,12 +53,16 @@ class Child:
         settings: SupervisorConfig,
         on_change: Callable[[ProcessReport], None],
         inherited: tuple[int, ...] = (),
+        on_members: Callable[[Mapping[str, Any]], None] = lambda _event: None,
     ) -> None:
-        """`spec` is the line for its stdin; `inherited` are descriptors that it keeps open."""
+        """`spec` is the line for its stdin; `inherited` are descriptors that it keeps open; on_members hears what it
+        tells of who holds a shard."""
         self.name = name
         self.log = log
         self._command = tuple(command)
-        self._spec = spec
+        self.spec = spec
+        """What its next start is told."""
+        self._on_members = on_members
         self._settings = settings
         self._on_change = on_change
         self._inherited = inherited
@@ -216,11 +220,12 @@ class Child:
         self._starts += 1
         return await Life.begin(
             self._command,
-            self._spec,
+            self.spec,
             self.log,
             inherited=self._inherited,
             hang_timeout_s=self._settings.hang_timeout_ms / 1000,
             on_ready=self._handle_ready,
+            on_members=self._on_members,
         )
 
     def _handle_ready(self, life: Life) -> None:

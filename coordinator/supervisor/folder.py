@@ -13,6 +13,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from config import members
 from coordinator.supervisor.refusal import StartRefused
 
 if TYPE_CHECKING:
@@ -177,8 +178,8 @@ def _identity(cluster: ClusterConfig, node: str) -> dict[str, Any]:
         "node_id": cluster.node(node).id,
         "shards": cluster.shards,
         "replicas": cluster.replicas,
-        # Placement follows from all the nodes' ids, so data fixes them, too.
-        "nodes": {name: other.id for name, other in cluster.nodes.items()},
+        # Where shards began follows from these nodes' ids, so data fixes them, too.
+        "nodes": {name: other.id for name, other in cluster.nodes.items() if not other.joins},
     }
 
 
@@ -198,13 +199,15 @@ def _check_identity(cluster: ClusterConfig, node: str, path: Path) -> None:
         found = None
     if not isinstance(found, dict):
         raise StartRefused(f"{file} is damaged; restore it, or use another data_dir")
-    reason = _difference(found, expected)
+    has_changed = members.file_of(cluster, node).exists()
+    reason = _difference(found, expected, founders_may_go=has_changed or cluster.node(node).joins)
     if reason:
         raise StartRefused(f"{path} {reason}")
 
 
-def _difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
-    """How the data's identity contradicts the file's, most fundamental first; "" if it does not."""
+def _difference(found: dict[str, Any], expected: dict[str, Any], *, founders_may_go: bool) -> str:
+    """How the data's identity contradicts the file's, most fundamental first; "" if it does not. founders_may_go: of
+    the nodes that the cluster began with some may be gone from it."""
     if found.get("format") != IDENTITY_FORMAT:
         return f"was written in format {found.get('format')}, this version reads format {IDENTITY_FORMAT}"
     if (found.get("cluster"), found.get("cluster_id")) != (expected["cluster"], expected["cluster_id"]):
@@ -222,12 +225,15 @@ def _difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
                 f"was made with {key}: {found.get(key)} and the cluster file says {key}: {expected[key]}; "
                 f"it can't change once there is data: set it back, or use another data_dir"
             )
-    if found.get("nodes") != expected["nodes"]:
-        before = found.get("nodes")
+    before = found.get("nodes")
+    if before != expected["nodes"]:
+        if founders_may_go and isinstance(before, dict) and before.items() >= expected["nodes"].items():
+            return ""
         listed = ", ".join(f"{name} (id {number})" for name, number in before.items()) if before else "none"
         return (
-            f"was made for the nodes {listed}; nodes and their ids can't change once there is data: "
-            f"set them back, or use another data_dir"
+            f"was made for the nodes {listed}; the ids of these can't change once there is data: set them back, or "
+            f"use another data_dir. A node that comes later is written with `joins: true`; one that founded the "
+            f"cluster may go from the file once `boathouse node remove` has taken it out of its shards"
         )
     return ""
 

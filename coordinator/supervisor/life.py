@@ -12,13 +12,13 @@ import os
 import signal
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from config.process.events import EXIT_RESTART
 from coordinator.supervisor.silence import Silence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from coordinator.supervisor.logfile import LogFile
 
@@ -52,7 +52,11 @@ class Life:
     """A process that has been started, until it is gone. All calls come from one event loop."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, hang_timeout_s: float, on_ready: Callable[[Life], None]
+        self,
+        process: asyncio.subprocess.Process,
+        hang_timeout_s: float,
+        on_ready: Callable[[Life], None],
+        on_members: Callable[[Mapping[str, Any]], None],
     ) -> None:
         self.pid = process.pid
         self.started_at = time.time()
@@ -60,6 +64,7 @@ class Life:
         """Set once it has said that it serves."""
         self._process = process
         self._on_ready = on_ready
+        self._on_members = on_members
         self._hang_timeout_s = hang_timeout_s
         self._silence = Silence(hang_timeout_s)
         self._words = ""
@@ -75,9 +80,10 @@ class Life:
         inherited: tuple[int, ...],
         hang_timeout_s: float,
         on_ready: Callable[[Life], None],
+        on_members: Callable[[Mapping[str, Any]], None],
     ) -> Life:
         """Start a process. `spec` is the line for its stdin, `inherited` are descriptors that it keeps open; on_ready
-        is called once it serves. Raises CannotStart."""
+        is called once it serves, on_members with each event of that name. Raises CannotStart."""
         try:
             log_fd = log.open()
         except OSError as error:
@@ -99,7 +105,7 @@ class Life:
             os.close(log_fd)
         assert process.stdin is not None
         process.stdin.write(spec + b"\n")  # drained by the loop; a process that dies first needs it no more
-        return cls(process, hang_timeout_s, on_ready)
+        return cls(process, hang_timeout_s, on_ready, on_members)
 
     async def wait(self) -> End:
         """Wait until the process is gone."""
@@ -160,6 +166,8 @@ class Life:
                 case {"event": "ready"} if not self.ready.is_set():
                     self.ready.set()
                     self._on_ready(self)
+                case {"event": "members"}:
+                    self._on_members(event)
                 case {"event": "failed" | "restart", "reason": str(reason)}:
                     self._words = reason
 

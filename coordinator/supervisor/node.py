@@ -11,12 +11,13 @@ from config.process.names import processes_of
 from config.process.report import State
 from config.process.spec import ProcessSpec
 from coordinator.supervisor.child import READY_WITHIN_S, Child, HandOverFailed
+from coordinator.supervisor.holdings import Holdings, retire
 from coordinator.supervisor.logfile import LogFile
 from coordinator.supervisor.refusal import StartRefused
 from coordinator.supervisor.silence import WATCH_INTERVAL_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     from config import ClusterConfig
@@ -52,23 +53,34 @@ class NodeSupervisor:
         """Set from when someone asked for the whole node to end until it has: meanwhile nothing is started."""
         self.down_done = asyncio.Event()
         """Set by whoever then stopped it. Not for ever: the node can be started again while others are up."""
-        self._cluster = cluster
+        self._holdings = Holdings(cluster, node)
+        self._folder = folder
+        self._command = command
         self._sockets = sockets
         self._on_change = on_change
         self._unix_sockets: dict[ProcessName, Path] = {}
         """Where replicas had made their unix sockets when they said that they were ready."""
+        self._adjusting = asyncio.Lock()
+        self._adjustments: set[asyncio.Task[None]] = set()
         self._children: dict[str, Child] = {}
-        for name in processes_of(cluster, node):
-            handed = sockets.descriptors if name.kind.accepts_clients else {}
-            self._children[name.local] = Child(
-                name,
-                command(name),
-                _spec(cluster, name, handed),
-                _log(cluster, folder, name),
-                cluster.supervisor,
-                self._handle_change,
-                inherited=(folder.lock_fd, *handed.values()),
-            )
+        for name in processes_of(self._holdings.cluster, node):
+            self._children[name.local] = self._child_of(name)
+
+    def _child_of(self, name: ProcessName) -> Child:
+        cluster, handed = self._holdings.cluster, self._handed(name)
+        return Child(
+            name,
+            self._command(name),
+            _spec(cluster, name, handed),
+            _log(cluster, self._folder, name),
+            cluster.supervisor,
+            self._handle_change,
+            inherited=(self._folder.lock_fd, *handed.values()),
+            on_members=self._handle_members,
+        )
+
+    def _handed(self, name: ProcessName) -> dict[str, int]:
+        return self._sockets.descriptors if name.kind.accepts_clients else {}
 
     @property
     def children(self) -> list[Child]:
@@ -115,6 +127,36 @@ class NodeSupervisor:
                 await child.stop()
                 await self._start(child)
                 await child.wait_settled()
+
+    # ---- who holds what ------------------------------------------------------------------------------------
+
+    def _handle_members(self, event: Mapping[str, Any]) -> None:
+        if self._holdings.heard(event):
+            task = asyncio.create_task(self._adjust(), name=f"adjust {self.node}")
+            self._adjustments.add(task)
+            task.add_done_callback(self._adjustments.discard)
+
+    async def _adjust(self) -> None:
+        """Run the replicas that this node holds by now, and no others."""
+        async with self._adjusting:
+            wanted = {name.local: name for name in processes_of(self._holdings.cluster, self.node)}
+            for local, child in list(self._children.items()):
+                if local in wanted:
+                    child.spec = _spec(self._holdings.cluster, child.name, self._handed(child.name))
+                else:
+                    await self._give_up(child)
+            for local, name in wanted.items():
+                if local not in self._children and not self.down_asked.is_set():
+                    self._children[local] = self._child_of(name)
+                    await self._start(self._children[local])
+
+    async def _give_up(self, child: Child) -> None:
+        """The shard has taken this replica out: what it holds is put aside."""
+        await child.stop()
+        del self._children[child.name.local]
+        self._unix_sockets.pop(child.name, None)
+        if child.name.shard is not None:
+            retire(self._holdings.cluster.replica_dir(self.node, child.name.shard))
 
     # ---- what the control socket asks ----------------------------------------------------------------------
 
@@ -178,7 +220,7 @@ class NodeSupervisor:
     def _handle_change(self, report: ProcessReport) -> None:
         name = report.name
         if report.state is State.RUNNING and name.shard is not None:
-            path = self._cluster.worker_socket(self.node, name.shard)
+            path = self._holdings.cluster.worker_socket(self.node, name.shard)
             if path.exists():
                 self._unix_sockets[name] = path
         if name.kind.accepts_clients and report.state in _DOWN:

@@ -115,6 +115,17 @@ class Cluster:
         printed = "".join(path.read_text() for path in self.folder.glob("up-*.out"))
         assert "and was killed" not in printed, f"processes that did not stop in order\n{self.describe()}"
 
+    def write_joining_node(self, node: str, number: int) -> None:
+        """Write a node into the file that comes to the running cluster. Only for separate ones."""
+        document = yaml.safe_load(self.file.read_text())
+        document["nodes"][node] = _node(self.config.shards, "127.0.0.1") | {"id": number, "joins": True}
+        self.file.write_text(yaml.safe_dump(document, sort_keys=False))
+        self.reload()
+
+    def reload(self) -> None:
+        """Read the file again, and what the nodes have learned of who holds what."""
+        self.config = load(self.file)
+
     def stop_node(self, node: str) -> None:
         """End a node's supervisor in order. Only for separate ones."""
         supervisor = self._supervisors.pop(node)
@@ -347,7 +358,7 @@ def send_signal(pid: int, number: signal.Signals) -> None:
         pass  # it went by itself meanwhile
 
 
-def _node(shards: int, host: str) -> dict[str, int | str]:
+def _node(shards: int, host: str) -> dict[str, int | str | bool]:
     client_port, http_port = free_ports(2)
     return {
         "host": host,

@@ -149,27 +149,59 @@ class NotHandedOver(Exception):
     """A leader was not asked, or would not; says why."""
 
 
+class NotChanged(Exception):
+    """A leader was not asked to change its shard's members, or would not; says why."""
+
+    def __init__(self, why: str, error: errors.BoathouseError | None = None) -> None:
+        super().__init__(why)
+        self.error = error
+        """What it said, if it answered."""
+
+
+def change_members(
+    cluster: ClusterConfig, leader: ProcessName, change: frames.ChangeMembership, *, timeout_s: float
+) -> None:
+    """Have a shard's leader change who belongs to it; the change is applied when this returns. Raises NotChanged."""
+    reply = _ask_once(cluster, leader, frames.CHANGE_MEMBERSHIP, change.SerializeToString(), timeout_s)
+    if reply is None:
+        raise NotChanged(f"{leader} did not answer within {timeout_s:g} s")
+    if reply.error:
+        error = errors.from_frame(reply.error, reply.detail)
+        raise NotChanged(error.detail or type(error).__name__, error)
+
+
 def hand_over(cluster: ClusterConfig, leader: ProcessName, target: str | None, *, timeout_s: float) -> None:
     """Have a shard's leader ask another replica to lead: the one on node `target`, or the one that is furthest. The
     election follows. Raises NotHandedOver."""
     body = frames.TransferLeader(target=cluster.node(target).id if target is not None else 0)
+    reply = _ask_once(cluster, leader, frames.TRANSFER_LEADER, body.SerializeToString(), timeout_s)
+    if reply is None:
+        raise NotHandedOver(f"{leader} did not answer within {timeout_s:g} s")
+    if reply.error:
+        error = errors.from_frame(reply.error, reply.detail)
+        raise NotHandedOver(f"{leader} did not hand over: {error.detail or type(error).__name__}")
+
+
+def _ask_once(
+    cluster: ClusterConfig,
+    replica: ProcessName,
+    method: frames.Method.ValueType,
+    body: bytes,
+    timeout_s: float,
+) -> frames.Reply | None:
+    """What a replica answers, on a connection for this alone; None if it does not in time."""
     with zmq.Context() as context:
-        line = _open(context, cluster, leader, _keys_here(cluster))
+        line = _open(context, cluster, replica, _keys_here(cluster))
         try:
             line.call += 1
-            _send(line, frames.TRANSFER_LEADER, body.SerializeToString())
+            _send(line, method, body)
             deadline_s = time.monotonic() + timeout_s
             while (remaining_ms := int((deadline_s - time.monotonic()) * 1000)) > 0:
                 if line.socket.poll(remaining_ms) and (reply := _reply_in(line.socket.recv(), line)):
-                    if reply.error:
-                        error = errors.from_frame(reply.error, reply.detail)
-                        raise NotHandedOver(
-                            f"{leader} did not hand over: {error.detail or type(error).__name__}"
-                        )
-                    return
+                    return reply
         finally:
             line.socket.close()
-    raise NotHandedOver(f"{leader} did not answer within {timeout_s:g} s")
+    return None
 
 
 def _address(cluster: ClusterConfig, node: str, shard: int) -> str:

@@ -109,8 +109,10 @@ def test_ports_hosts_and_tables_may_change(tmp_path: Path) -> None:
             "n3: {",
             "n4: {",
             (
-                "was made for the nodes n1 (id 1), n2 (id 2), n3 (id 3); nodes and their ids can't change once there "
-                "is data: set them back, or use another data_dir"
+                "was made for the nodes n1 (id 1), n2 (id 2), n3 (id 3); the ids of these can't change once there is "
+                "data: set them back, or use another data_dir. A node that comes later is written with `joins: true`; "
+                "one that founded the cluster may go from the file once `boathouse node remove` has taken it out of "
+                "its shards"
             ),
         ),
     ],

@@ -1,0 +1,93 @@
+"""What the nodes of this machine have learned of who holds which shard, where that is not as the file founded it.
+
+The truth is in each shard's own log (shardworker/replica/members.py). A node's coordinator hears of it from replicas
+and tells its supervisor, which keeps it in the node's folder: so the node starts the right replicas before anybody
+answers, and finds the others even if the file does not name them. What is kept may be old; replicas say what is newer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from config.models import ClusterConfig
+
+FORMAT: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ShardMembers:
+    """The members of one shard."""
+
+    index: int
+    """Of the shard's log, by which they were that: of two the higher one is newer."""
+    nodes: Mapping[int, str]
+    """By id; host:port where the node's replicas begin to listen, or empty: as the cluster file says."""
+
+
+Members = dict[int, ShardMembers]
+"""By shard."""
+
+
+def file_of(cluster: ClusterConfig, node: str) -> Path:
+    """Where a node's supervisor keeps it."""
+    return cluster.node_dir(node) / "members.json"
+
+
+def read(cluster: ClusterConfig, node: str) -> Members:
+    """What a node of this machine has kept; nothing if it has learned of no change. Raises OSError, or ValueError for a
+    damaged file."""
+    try:
+        found = json.loads(file_of(cluster, node).read_bytes())
+    except FileNotFoundError:
+        return {}
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise ValueError(f"{file_of(cluster, node)} is not of format {FORMAT}")
+    if found.get("cluster") != cluster.cluster:
+        return {}
+    return {int(shard): from_event(event) for shard, event in found["shards"].items()}
+
+
+def from_event(event: Mapping[str, Any]) -> ShardMembers:
+    """What a coordinator has told. Raises KeyError, TypeError or ValueError."""
+    return ShardMembers(int(event["index"]), {int(node): str(at) for node, at in event["nodes"].items()})
+
+
+def write(cluster: ClusterConfig, node: str, members: Members) -> None:
+    """Keep it for a node. After a crash the file is the old one or the new one."""
+    shards = {shard: {"index": found.index, "nodes": dict(found.nodes)} for shard, found in members.items()}
+    document = {"format": FORMAT, "cluster": cluster.cluster, "shards": shards}
+    file = file_of(cluster, node)
+    passing = file.with_name(f"{file.name}.new")
+    with passing.open("w", encoding="utf-8") as stream:
+        stream.write(json.dumps(document, indent=2) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    passing.replace(file)
+
+
+def newest_here(cluster: ClusterConfig) -> Members:
+    """The newest that any node of this machine has kept. What cannot be read is left out."""
+    newest: Members = {}
+    for node in cluster.nodes:
+        try:
+            found = read(cluster, node)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+        for shard, members in found.items():
+            if shard not in newest or members.index > newest[shard].index:
+                newest[shard] = members
+    return newest
+
+
+def with_members(cluster: ClusterConfig, members: Members) -> ClusterConfig:
+    """The cluster as it is by these members."""
+    return cluster.model_copy(
+        update={"holders": {shard: dict(found.nodes) for shard, found in members.items()}}
+    )
