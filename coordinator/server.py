@@ -60,6 +60,7 @@ from coordinator.services.regatta_maintenance import RegattaMaintenance
 from coordinator.services.regatta_replication import RegattaReplication
 from coordinator.services.regatta_tables import RegattaTables
 from coordinator.services.restore import Restore
+from coordinator.services.serving_tables import ServingTables
 from coordinator.shards.bounds import AnswerBudget, Bounds
 from coordinator.shards.driver import Driver
 from coordinator.shards.replica_status import ReplicaStatuses
@@ -202,7 +203,7 @@ class Coordinator:
         apis = self._apis()
         handlers = self._handlers()
         served = {path.split("/")[1] for path in handlers} | GRPC_SERVICES
-        self._health = Health(served)
+        self._health = Health(served, ServingTables(self._calls))
         reflection = Reflection(served, (*API_FILES, *GRPC_FILES))
         routes = make_routes(
             {**handlers, **self._health.handlers, **reflection.handlers},

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import grpc
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -19,7 +20,9 @@ from coordinator.server import API_FILES, GRPC_FILES, GRPC_SERVICES
 from coordinator.services.health import Health
 from coordinator.services.reflection import Reflection
 from proto import errors
+from proto.catalog import FIRST_TABLE_ID, TableEntry
 from proto.codes import Code
+from proto.ids import ShardId
 from tests.unit.coordinator.running import in_loop, refused, running
 from tests.waiting import wait_until_async
 
@@ -72,9 +75,81 @@ def status_in(message: bytes) -> int:
     return int(health_pb2.HealthCheckResponse.FromString(message).status)
 
 
+class Tables:
+    """One table, `t`, unless nobody can say."""
+
+    def __init__(self) -> None:
+        self.has_leader = True
+        self.is_silent = False
+
+    async def find(self, name: str) -> TableEntry | None:
+        if self.is_silent:
+            raise errors.ReadTimedOut
+        return TableEntry(name, FIRST_TABLE_ID, ShardId(2)) if name == "t" else None
+
+    def is_led(self, table: TableEntry) -> bool:
+        assert table.shard == 2
+        return self.has_leader
+
+
+@in_loop
+async def test_a_table_is_as_well_as_its_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.services.health.LOOK_INTERVAL_S", 0.01)
+    tables = Tables()
+    health = Health({"a.A"}, tables)
+    assert status_in(await health.check(asking("t"))) == SERVING
+    watched, service = asking("t"), asking("a.A")
+    watches = [asyncio.create_task(health.watch(call)) for call in (watched, service)]
+
+    async def told(*expected: int) -> None:
+        await wait_until_async(
+            lambda: [status_in(message) for message in watched.sent] == list(expected),
+            timeout_s=5,
+            what="the watch to tell",
+        )
+
+    await told(SERVING)
+    tables.has_leader = False
+    assert status_in(await health.check(asking("t"))) == NOT_SERVING
+    await told(SERVING, NOT_SERVING)
+    tables.has_leader = True
+    await told(SERVING, NOT_SERVING, SERVING)
+    tables.is_silent = True
+    await told(SERVING, NOT_SERVING, SERVING, NOT_SERVING)
+    assert [status_in(message) for message in service.sent] == [SERVING], "the node is well"
+    tables.is_silent = False
+    await told(SERVING, NOT_SERVING, SERVING, NOT_SERVING, SERVING)
+    health.close()
+    assert status_in(await health.check(asking("t"))) == NOT_SERVING
+    ends = await asyncio.gather(*watches, return_exceptions=True)
+    assert [type(end) for end in ends] == [errors.ShuttingDown] * 2
+    assert status_in(watched.sent[-1]) == NOT_SERVING
+
+
+@in_loop
+async def test_a_table_of_a_real_coordinator_loses_its_leader(tmp_path: Path) -> None:
+    async with running(tmp_path, shards=2) as cluster:
+        stub = health_pb2_grpc.HealthStub(cluster.channel)
+        request = health_pb2.HealthCheckRequest(service="default")
+        assert (await stub.Check(request)).status == SERVING
+        watch = stub.Watch(request)
+        assert (await watch.read()).status == SERVING
+        cluster.elect(2, 0, term=5)
+        assert (await watch.read()).status == NOT_SERVING
+        assert (await stub.Check(request)).status == NOT_SERVING
+        whole = health_pb2.HealthCheckRequest()
+        assert (await stub.Check(whole)).status == SERVING
+        cluster.elect(2, 1, term=6)
+        assert (await watch.read()).status == SERVING
+        watch.cancel()
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await stub.Check(health_pb2.HealthCheckRequest(service="unheard-of"))
+        assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
+
+
 @in_loop
 async def test_a_check_tells_of_one_service() -> None:
-    health = Health({"a.A"})
+    health = Health({"a.A"}, Tables())
     for service in ("", "a.A"):
         assert status_in(await health.check(asking(service))) == SERVING
     with pytest.raises(errors.Absent, match="unknown service"):
@@ -88,7 +163,7 @@ async def test_a_check_tells_of_one_service() -> None:
 
 @in_loop
 async def test_a_watch_tells_of_the_end_and_ends() -> None:
-    health = Health({"a.A"})
+    health = Health({"a.A"}, Tables())
     calls = {service: asking(service) for service in ("", "a.A", "b.B")}
     watches = [asyncio.create_task(health.watch(call)) for call in calls.values()]
     await wait_until_async(
