@@ -14,7 +14,15 @@ import apsw
 import structlog
 import zmq
 
-from config.process.child import ask_restart, emit, fail, read_spec, refuse_optimized, set_up_logging
+from config.process.child import (
+    ask_restart,
+    emit,
+    fail,
+    read_spec,
+    refuse_optimized,
+    set_up_logging,
+    tell_in_log,
+)
 from config.process.memory import give_back_large_blocks
 from config.tls_files import peer_keys
 from config.topology import FileTopology
@@ -93,6 +101,7 @@ class Worker:
             self._store.applied_index,
             random.Random(),
         )
+        tell_in_log("term", lambda: core.term)
         self._transport = Transport(
             binds=(
                 topology.address_of(here, shard, seen_from=here),

@@ -90,7 +90,7 @@ class Transport:
             log.error(
                 "a member of the shard is not reached: its public key is not among this node's; put it there, and "
                 "restart this process",
-                node=node,
+                member=node,
             )
             return
         self._traffic.setdefault(node, frames.PeerTraffic(node=node))

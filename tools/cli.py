@@ -197,12 +197,15 @@ def logs(
         int, typer.Option("-n", "--lines", min=0, max=10_000_000, help="How many lines of each log.")
     ] = 50,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as lines are written.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Lines as they are in the file: a JSON object each, for programs.")
+    ] = False,
 ) -> None:
     """Show what processes wrote to their logs."""
     from tools.cluster_file import read_cluster
     from tools.logs import logs as run_logs
 
-    run_logs(read_cluster(file), target, lines, follow)
+    run_logs(read_cluster(file), target, lines, follow, as_json=as_json)
 
 
 @app.command()

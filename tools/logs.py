@@ -10,6 +10,7 @@ import typer
 
 from tools.admin.log_file import LogFile
 from tools.failure import Failed
+from tools.log_lines import readable
 from tools.target import targeted
 
 if TYPE_CHECKING:
@@ -21,14 +22,17 @@ if TYPE_CHECKING:
 FOLLOW_INTERVAL_S: Final = 0.2
 
 
-def logs(cluster: ClusterConfig, target: str, lines: int, follow: bool) -> None:
+def logs(cluster: ClusterConfig, target: str, lines: int, follow: bool, *, as_json: bool) -> None:
     """Print the last lines of the logs of what a TARGET names; with several, each line says whose it is.
 
-    With `follow` it goes on until it is interrupted, which is how it ends. Raises Failed if there is no log."""
+    as_json: as the processes wrote them, else for people. With `follow` it goes on until it is interrupted, which is
+    how it ends. Raises Failed if there is no log."""
     names = targeted(cluster, target)
     found = [
         _Log(
-            cluster.node_dir(name.node) / "logs" / f"{name.local}.log", f"{name}: " if len(names) > 1 else ""
+            cluster.node_dir(name.node) / "logs" / f"{name.local}.log",
+            f"{name}: " if len(names) > 1 else "",
+            as_json=as_json,
         )
         for name in names
     ]
@@ -49,9 +53,10 @@ def logs(cluster: ClusterConfig, target: str, lines: int, follow: bool) -> None:
 class _Log:
     """One log, with whose it is before each line."""
 
-    def __init__(self, path: Path, prefix: str) -> None:
+    def __init__(self, path: Path, prefix: str, *, as_json: bool) -> None:
         self.path = path
         self._prefix = prefix
+        self._as_json = as_json
         self._file = LogFile(path)
 
     def show_last(self, count: int) -> None:
@@ -66,7 +71,8 @@ class _Log:
 
     def _print(self, lines: list[bytes]) -> None:
         for line in lines:
-            typer.echo(self._prefix + line.decode(errors="replace"))
+            text = line.decode(errors="replace")
+            typer.echo(self._prefix + (text if self._as_json else readable(text)))
 
     @contextlib.contextmanager
     def _in_words(self) -> Iterator[None]:

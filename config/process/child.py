@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Final, NoReturn, TextIO, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO, cast
 
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
@@ -20,7 +20,7 @@ from config.process.events import EXIT_FAILED, EXIT_RESTART
 from config.process.spec import ProcessSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, MutableMapping
 
 _REPORT_FD: Final = 1
 
@@ -30,7 +30,9 @@ def read_spec(kind: str) -> ProcessSpec:
     line = _first_line(sys.stdin.fileno())
     if not line:
         fail(f"{kind} is started by `boathouse up`, which writes its settings to standard input")
-    return ProcessSpec.model_validate_json(line)
+    spec = ProcessSpec.model_validate_json(line)
+    _about_us.update({"node": spec.node} | ({"shard": spec.shard} if spec.shard is not None else {}))
+    return spec
 
 
 def _first_line(fd: int) -> bytes:
@@ -78,6 +80,24 @@ def refuse_optimized() -> None:
         fail("boathouse does not run under python -O, which removes the checks that protect data")
 
 
+_about_us: dict[str, object] = {}
+"""What every line of the log says of the process that writes it, once it is known."""
+_changing: dict[str, Callable[[], object]] = {}
+"""The same, asked for with each line."""
+
+
+def tell_in_log(name: str, value: Callable[[], object]) -> None:
+    """Have each line of the log say this too, as it is when the line is written."""
+    _changing[name] = value
+
+
+def _say_who(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    event.update(_about_us)
+    for name, value in _changing.items():
+        event.setdefault(name, value())
+    return event
+
+
 class _Lossy:
     """A log that may be lost: a full disk, where logs usually lie too, is no reason for a process to die."""
 
@@ -94,10 +114,10 @@ class _Lossy:
 
 
 def set_up_logging(level: str = "info") -> None:
-    """One JSON object a line on stderr; quiet below `level`."""
+    """One JSON object a line on stderr, which says whose it is; quiet below `level`."""
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            _say_who,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             # Without the variables of each frame: they hold what clients store.

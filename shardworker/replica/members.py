@@ -100,7 +100,7 @@ class Members(Part):
         try:
             return self._founders.address_of(ids.NodeId(node), ids.ShardId(self._shard))
         except KeyError:
-            log.error("where a member is is not known", shard=self._shard, node=node)
+            log.error("where a member is is not known", shard=self._shard, member=node)
             return ""
 
     # ---- a change ---------------------------------------------------------------------------------------------------

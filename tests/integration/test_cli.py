@@ -373,6 +373,19 @@ def test_logs(cluster: Cluster) -> None:
     lines = _out(cluster, "logs", "n1", "-n", "1").splitlines()
     assert "n1/shard-2: the last line" in lines
     assert {line.split(":")[0] for line in lines} <= {"n1/shard-1", "n1/shard-2", "n1/coordinator"}
+    cluster.wait_leaders()
+    events = [
+        json.loads(line)
+        for line in _out(cluster, "logs", "n1/shard-1", "--json").splitlines()
+        if line[0] == "{"
+    ]
+    assert events
+    assert all(event["node"] == "n1" and event["shard"] == 1 for event in events), events
+    elected = next(event for event in events if event["event"] == "leadership")
+    assert elected["term"] > 0
+    assert " leadership  " in _out(cluster, "logs", "n1/shard-1")
+    told = [json.loads(line) for line in _out(cluster, "logs", "n1/coordinator", "--json").splitlines()]
+    assert all(event["node"] == "n1" for event in told), told
 
 
 def test_down(tmp_path: Path) -> None:

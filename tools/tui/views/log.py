@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from tools.log_lines import readable
 from tools.tui.page import BAD, PLAIN, WARN, Cell, Column, Page, Row
 
 if TYPE_CHECKING:
@@ -17,7 +18,11 @@ COLUMNS: Final = (Column("LINE", takes_rest=True),)
 def log(process: str, lines: Sequence[tuple[int, str]]) -> Page:
     """The last lines, each with its number since it is looked at."""
     rows = [
-        Row(key=str(number), cells=(Cell(line, _style(line), sort=float(number)),), reads=line)
+        Row(
+            key=str(number),
+            cells=(Cell(readable(line).partition("\n")[0], _style(line), sort=float(number)),),
+            reads=readable(line),
+        )
         for number, line in lines
     ]
     return Page(f"log of {process}", COLUMNS, rows, "no line yet, or the log is on another machine")
