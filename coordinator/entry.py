@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import resource
 import socket
 from typing import TYPE_CHECKING, Final
@@ -12,7 +11,7 @@ import uvloop
 from config.process.async_child import beat_until, watch_for_the_end
 from config.process.child import emit, fail, read_spec, refuse_optimized, set_up_logging
 from config.process.listeners import client_listeners
-from config.process.memory import give_back_large_blocks
+from config.process.memory import collect_rarely, give_back_large_blocks
 from config.tls_files import TlsUnusable
 from config.token_files import BadTokenFile
 from coordinator.auth.signed_tokens import BadTokenKey
@@ -38,9 +37,7 @@ async def _serve(spec: ProcessSpec) -> None:
     except (TlsUnusable, BadTokenKey, BadTokenFile, BadKeyFile) as error:
         fail(str(error))
     await coordinator.start()
-    # What lives now lives to the end: the collector need not look at it again, and rarely at the rest, since calls
-    # leave no cycles.
-    gc.freeze()
+    collect_rarely()
     await beat_until(stopping)
     await coordinator.stop()
 

@@ -23,7 +23,7 @@ from config.process.child import (
     set_up_logging,
     tell_in_log,
 )
-from config.process.memory import give_back_large_blocks
+from config.process.memory import collect_rarely, give_back_large_blocks
 from config.tls_files import peer_keys
 from config.topology import FileTopology
 from proto import errors, ids
@@ -147,6 +147,7 @@ class Worker:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor
         self._transport.watch(sys.stdin.fileno(), self._read_stdin)
         emit("ready")
+        collect_rarely()
         try:
             self._loop.run()
         except (errors.Corrupt, apsw.CorruptError) as error:
