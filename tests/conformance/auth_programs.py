@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from proto.etcd import auth_pb2
 from proto.etcd import rpc_pb2 as etcd
 from tests.conformance.keyspace import EVERYTHING
-from tests.conformance.programs import Programmer
+from tests.conformance.programs import LEASES, Programmer
 
 if TYPE_CHECKING:
     import random
@@ -59,7 +59,7 @@ class AuthProgrammer:
 
     def _beginning(self) -> list[Step]:
         """Chance would take long to come to a table with authentication enabled."""
-        requests: list[Message] = []
+        requests: list[Message] = [etcd.LeaseGrantRequest(ID=lease, TTL=10_000) for lease in LEASES]
         for user, role in ((ROOT, ROOT), ("u", "r"), ("v", "s")):
             requests += [
                 etcd.AuthUserAddRequest(name=user, password="p"),
@@ -86,8 +86,7 @@ class AuthProgrammer:
             return Step(self._whoever(root=6), self._change())
         if draw < 60:
             return Step(self._whoever(root=1), self._look())
-        request = self._of_keys()
-        return Step(ROOT if is_roots(request) else self._whoever(root=1), request)
+        return Step(self._whoever(root=1), self._of_keys())
 
     def _whoever(self, *, root: int) -> str:
         """root: how much likelier that one is than each of the others."""
@@ -140,21 +139,26 @@ class AuthProgrammer:
     def _of_keys(self) -> Message:
         while True:
             request = self._keys.request()
-            # Who asks for leases is of no interest to etcd 3.5.1 at all.
-            asks = isinstance(request, etcd.LeaseTimeToLiveRequest | etcd.LeaseLeasesRequest)
-            if not asks and not is_inverted(request):
+            if not is_stricter_now(request) and not is_inverted(request):
                 return request
 
 
-def is_roots(request: Message) -> bool:
-    """Whether etcd 3.5.1 allows others what later ones, and boathouse, refuse them: to compact, to grant leases, and
-    what hides in a transaction within a transaction, or goes with a put in one."""
+def is_stricter_now(request: Message) -> bool:
+    """Whether etcd 3.5.1 asks less of who makes this request than later ones, and boathouse, do: to compact, of leases,
+    and what hides in a transaction within a transaction, or goes with a put in one."""
     if isinstance(request, etcd.TxnRequest):
         return any(
             op.HasField("request_txn") or op.request_put.prev_kv or op.request_put.lease
             for op in (*request.success, *request.failure)
         )
-    return isinstance(request, etcd.CompactionRequest | etcd.LeaseGrantRequest | etcd.LeaseRevokeRequest)
+    return isinstance(
+        request,
+        etcd.CompactionRequest
+        | etcd.LeaseGrantRequest
+        | etcd.LeaseRevokeRequest
+        | etcd.LeaseTimeToLiveRequest
+        | etcd.LeaseLeasesRequest,
+    )
 
 
 def is_inverted(message: Message) -> bool:
