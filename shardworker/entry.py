@@ -31,7 +31,7 @@ from proto.ids import ShardId
 from proto.internal.curve import BadKeyFile
 from shardworker.background import BackgroundThreads
 from shardworker.loop import Loop
-from shardworker.machine import REGISTRY, Registry, StateMachine, TooNew
+from shardworker.machine import REGISTRY, Registry, StateMachine, TooNew, UnreadableEntry
 from shardworker.raft import Membership, NodeId, Raft
 from shardworker.replica.rebuild import RebuildBegun, begin_rebuild, has_peers
 from shardworker.replica.replica import Replica
@@ -192,7 +192,8 @@ def main(registry: Registry = REGISTRY) -> None:
         fail(f"the worker's address can't be used: {error}")
     try:
         worker.run()
-    except errors.Corrupt as error:
+    except (errors.Corrupt, UnreadableEntry) as error:
+        # The latter is nothing that a replica starts over for by itself: all of the shard may have met it.
         fail(_refusal(spec, error))
     except apsw.CorruptError as error:
         fail(_refusal(spec, errors.Corrupt(f"SQLite found a damaged page: {error}")))
@@ -202,6 +203,6 @@ def main(registry: Registry = REGISTRY) -> None:
         fail(str(error))
 
 
-def _refusal(spec: ProcessSpec, error: errors.Corrupt) -> str:
+def _refusal(spec: ProcessSpec, error: Exception) -> str:
     assert spec.shard is not None
     return f"{error}. {advice(spec.cluster.replica_dir(spec.node, spec.shard))}"

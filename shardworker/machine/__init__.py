@@ -2,7 +2,7 @@
 
 from shardworker.machine.auth import NOBODY, SYSTEM, Who
 from shardworker.machine.changes import Change, Edit, HistoryLimits, Listen, history, oldest
-from shardworker.machine.handler import Result, TooNew
+from shardworker.machine.handler import Result, TooNew, UnreadableEntry
 from shardworker.machine.machine import FORMAT, Parsed, StateMachine
 from shardworker.machine.registry import REGISTRY, Registry
 from shardworker.machine.window import WindowLimits
@@ -21,6 +21,7 @@ __all__ = [
     "Result",
     "StateMachine",
     "TooNew",
+    "UnreadableEntry",
     "Who",
     "WindowLimits",
     "history",

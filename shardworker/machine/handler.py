@@ -23,6 +23,11 @@ class TooNew(Exception):
     """The log or the tables hold what this version does not know. The replica stops: to skip it would be to differ."""
 
 
+class UnreadableEntry(Exception):
+    """A committed entry is not what a leader proposes: the one that did was damaged, or is none of ours. The replica
+    stops: to skip the entry would be to differ from those that could run it."""
+
+
 class Result(NamedTuple):
     """What came of one command or read. On an error the body is empty."""
 

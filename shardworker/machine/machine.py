@@ -29,7 +29,7 @@ from shardworker.machine.backup import restoring
 from shardworker.machine.budget import EntryBudget
 from shardworker.machine.changes import Change, Listen, Recorder
 from shardworker.machine.dead_tables import DeadTables
-from shardworker.machine.handler import Handler, Result, TooNew
+from shardworker.machine.handler import Handler, Result, TooNew, UnreadableEntry
 from shardworker.machine.internal.commands import table_status
 from shardworker.machine.leases import Leases
 from shardworker.machine.level import MachineLevel
@@ -59,6 +59,8 @@ ENTRY_ANSWERS_BYTES_MAX = 256 << 20
 SQLite ends at a billion bytes. Part of the replicated behaviour."""
 
 _NO_TABLE: Final = Result(0, b"", errors.TableNotFound())
+_TIME_MS_MAX: Final = 1 << 48
+"""Ten thousand years."""
 _UNSIGNED_64: Final = (1 << 64) - 1
 _METHOD_AND_TABLE: Final = struct.Struct("<iQ")
 
@@ -174,10 +176,13 @@ class StateMachine:
         """Runs an entry's commands in order, inside the open transaction; one Result for each.
 
         A command whose request id is remembered changes nothing and gets its first result, errors included. Raises
-        TooNew for what this version cannot apply, before anything is changed."""
+        TooNew for what this version cannot apply, and UnreadableEntry for what no leader proposes, before anything is
+        changed."""
         if batch.format != FORMAT:
             raise TooNew(f"log entry {index} has format {batch.format}; this version reads {FORMAT}")
         commands = list(batch.commands)
+        request_ids = [command.request_id for command in commands]
+        _check_sound(index, batch.time_ms, request_ids)
         parsed = [self._parse_command(index, command) for command in commands]
         self._entry = EntryBudget(ENTRY_ANSWERS_BYTES_MAX)
         self.leases.begin_entry(index)
@@ -185,10 +190,8 @@ class StateMachine:
         self._fetch(parsed, writers)
         results: list[Result] = []
         fresh: dict[bytes, Remembered] = {}
-        known_ids = self._window.known([command.request_id for command in commands])
-        for command, request in zip(commands, parsed, strict=True):
-            request_id = command.request_id
-            assert len(request_id) == REQUEST_ID_BYTES, "a command without a proper id was proposed"
+        known_ids = self._window.known(request_ids)
+        for command, request, request_id in zip(commands, parsed, request_ids, strict=True):
             fingerprint = _fingerprint(command)
             known = fresh.get(request_id)
             if known is None and request_id in known_ids:
@@ -573,6 +576,17 @@ def _origin_refusal(told: int, origin: int) -> errors.BoathouseError:
         return errors.TableReplicated("write to the leader cluster")
     copied = f"a copy of the leader cluster's table id {origin}" if origin else "no copy"
     return errors.OtherOrigin(f"this table is {copied}, and the changes are of table id {told}")
+
+
+def _check_sound(index: int, time_ms: int, request_ids: Iterable[bytes]) -> None:
+    """Raises UnreadableEntry."""
+    if time_ms > _TIME_MS_MAX:
+        raise UnreadableEntry(f"log entry {index} is of the time {time_ms} ms, which no clock shows")
+    for request_id in request_ids:
+        if len(request_id) != REQUEST_ID_BYTES:
+            raise UnreadableEntry(
+                f"log entry {index} holds a command whose id has {len(request_id)} bytes instead of {REQUEST_ID_BYTES}"
+            )
 
 
 def _fingerprint(command: frames.Command) -> bytes:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from google.protobuf.message import DecodeError
+
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from proto.methods import REQUEST_ID_BYTES
-from shardworker.machine import FORMAT
+from shardworker.machine import FORMAT, UnreadableEntry
 from shardworker.raft import Accepted
 from shardworker.replica.part import Part
 
@@ -162,11 +164,17 @@ class Proposals(Part):
                 self._outgoing.refuse(waiter.identity, waiter.call, lost)
 
     def batch(self, entry: Entry) -> frames.CommandBatch:
-        """The commands of a committed entry, which is applied next."""
+        """The commands of a committed entry, which is applied next. Raises UnreadableEntry."""
         own = self._own_batches.pop(entry.index, None)
         if own is not None and own[0] == entry.term:
             return own[1]
-        return frames.CommandBatch.FromString(entry.data)
+        try:
+            return frames.CommandBatch.FromString(entry.data)
+        except DecodeError:
+            raise UnreadableEntry(
+                f"log entry {entry.index} of term {entry.term} is no batch of commands, though its checksum is right:"
+                " who led in that term wrote it so"
+            ) from None
 
     def resolve(self, request_id: bytes) -> list[Waiter]:
         """Everybody who waits for this id; they wait no longer, and are the caller's to answer."""

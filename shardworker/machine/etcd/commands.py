@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from proto import errors
 from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import pieces, quota, weight
@@ -147,6 +148,8 @@ def _awaits_sweep(op: Compact) -> int | None:
 
 def _parse_alarm(body: bytes) -> quota.AlarmChange:
     change = frames.AlarmChange.FromString(body)
+    if change.alarm.alarm not in rpc_pb2.AlarmType.values():
+        raise errors.InvalidRequest(f"there is no alarm {change.alarm.alarm}")
     return quota.AlarmChange(change.alarm.member, change.alarm.alarm, change.activate, change.holds_table)
 
 

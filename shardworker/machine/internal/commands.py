@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from shardworker.machine.view import View
     from shardworker.machine.writer import Writer
 
-QUOTA_BYTES_MAX: Final = (1 << 63) - 1
-"""What its column holds."""
+SIZE_BYTES_MAX: Final = (1 << 63) - 1
+"""What a column of bytes holds."""
 
 NAME_BYTES_MAX: Final = 1024
 """Of a table. What may be in a name is the coordinator's business; here it only has to fit into a row."""
@@ -93,8 +93,15 @@ def _raise_level(shard: Shard, to: frames.MachineLevel) -> Result:
 
 def _parse_quota(body: bytes) -> frames.TableQuota:
     told = frames.TableQuota.FromString(body)
-    if told.quota_bytes > QUOTA_BYTES_MAX:
-        raise errors.InvalidRequest(f"a quota is at most {QUOTA_BYTES_MAX} bytes")
+    if told.quota_bytes > SIZE_BYTES_MAX:
+        raise errors.InvalidRequest(f"a quota is at most {SIZE_BYTES_MAX} bytes")
+    return told
+
+
+def _parse_freed(body: bytes) -> frames.TableFreed:
+    told = frames.TableFreed.FromString(body)
+    if told.total_bytes > SIZE_BYTES_MAX:
+        raise errors.InvalidRequest(f"a table never has more than {SIZE_BYTES_MAX} bytes to free")
     return told
 
 
@@ -123,9 +130,7 @@ HANDLERS: dict[int, Handler[Any]] = {
     frames.TABLE_DELETE: Handler(parse=frames.TableSpec.FromString, on_shard=_delete_table),
     frames.RAISE_LEVEL: Handler(parse=frames.MachineLevel.FromString, on_shard=_raise_level),
     frames.TABLE_QUOTA: Handler(parse=_parse_quota, write=_set_quota, under_alarm=True, for_copies=True),
-    frames.TABLE_FREED: Handler(
-        parse=frames.TableFreed.FromString, write=_note_freed, under_alarm=True, for_copies=True
-    ),
+    frames.TABLE_FREED: Handler(parse=_parse_freed, write=_note_freed, under_alarm=True, for_copies=True),
     frames.TABLE_LOAD: Handler(
         check=_check_root, parse=loading.parse_load, write=loading.load, cost=quota.cost
     ),

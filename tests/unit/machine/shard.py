@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 TABLE = 10001
 
-_METHODS: dict[type[Message], int] = {
+METHODS: dict[type[Message], int] = {
     rpc_pb2.RangeRequest: frames.ETCD_RANGE,
     rpc_pb2.PutRequest: frames.ETCD_PUT,
     rpc_pb2.DeleteRangeRequest: frames.ETCD_DELETE_RANGE,
@@ -85,7 +85,7 @@ class Shard:
     def command(self, request: Message, table: int = TABLE, request_id: bytes = b"") -> frames.Command:
         """The request as a command; without an id it gets one that no other has."""
         return frames.Command(
-            method=frames.Method.ValueType(_METHODS[type(request)]),
+            method=frames.Method.ValueType(METHODS[type(request)]),
             table_id=table,
             body=request.SerializeToString(),
             request_id=request_id or self.new_id(),
@@ -112,7 +112,7 @@ class Shard:
         return self.apply(self.command(request, table, request_id))[0]
 
     def read(self, request: Message, table: int = TABLE) -> Result:
-        return self.read_as(_METHODS[type(request)], request.SerializeToString(), table)
+        return self.read_as(METHODS[type(request)], request.SerializeToString(), table)
 
     def read_as(
         self, method: int, body: bytes, table: int = TABLE, connection: apsw.Connection | None = None

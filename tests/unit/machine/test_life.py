@@ -16,6 +16,7 @@ from shardworker.machine import (
     FORMAT,
     StateMachine,
     TooNew,
+    UnreadableEntry,
     WindowLimits,
     machine,
     tables,
@@ -761,3 +762,12 @@ def test_the_machine_can_be_built_inside_a_transaction() -> None:
     command = frames.Command(method=frames.ETCD_PUT, table_id=1, body=body, request_id=request_id(1))
     connection.execute("BEGIN IMMEDIATE")
     assert machine.apply(1, frames.CommandBatch(commands=[command], format=FORMAT))[0].revision == 2
+
+
+def test_a_log_entry_that_no_leader_proposes_stops_the_replica() -> None:
+    shard = Shard()
+    command = shard.command(put(b"a"), request_id=b"short")
+    with pytest.raises(UnreadableEntry, match="entry 9 holds a command whose id has 5 bytes instead of 16"):
+        shard.machine.apply(9, frames.CommandBatch(commands=[command], format=FORMAT))
+    with pytest.raises(UnreadableEntry, match="entry 9 is of the time"):
+        shard.machine.apply(9, frames.CommandBatch(time_ms=1 << 63, format=FORMAT))
