@@ -40,6 +40,7 @@ from coordinator.metrics.figures import coordinator_figures
 from coordinator.metrics.scrape import Scrape
 from coordinator.metrics.siblings import Siblings
 from coordinator.replication.gate import Gate
+from coordinator.replication.leading import Leading, LeadWatch
 from coordinator.replication.source import TableSource
 from coordinator.services.etcd_auth import EtcdAuth
 from coordinator.services.etcd_calls import EtcdCalls
@@ -180,6 +181,8 @@ class Coordinator:
             self._driver, self._statuses, ids, shards=self._topology.shards(), named=cluster.tables
         )
         self._catalog = Catalog(self._tables, promised=cluster.tables)
+        self._leading = Leading(cluster, self._catalog, self._tables)
+        self._lead: LeadWatch | None = None
         self._forwarder: Forwarder | None = None
         if cluster.follows is not None:
             # Here, because grpcio takes memory that only a follower cluster needs.
@@ -187,7 +190,8 @@ class Coordinator:
             from coordinator.replication.forward import Forwarder
 
             channels = LeaderChannels(cluster.follows.of_node(node.name), loop.time)
-            self._forwarder = Forwarder(str(cluster.follows), channels, self._driver)
+            self._lead = LeadWatch(self._leading, lambda: self._catalog.load(linearizable=True), loop.time)
+            self._forwarder = Forwarder(str(cluster.follows), channels, self._driver, self._lead)
         self._calls = TableCalls(
             self._driver,
             self._catalog,
@@ -246,6 +250,7 @@ class Coordinator:
         ]
         self._bootstrap: asyncio.Task[None] | None = None
         self._mending: asyncio.Task[None] | None = None
+        self._watching_lead: asyncio.Task[None] | None = None
 
     def _tell_members(self, shard: ShardId) -> None:
         """Tell the supervisor who holds a shard, as far as replicas have said it."""
@@ -337,7 +342,9 @@ class Coordinator:
                 Gate(cluster.replication.of_node(node.name), asyncio.get_running_loop().time),
                 self._catalog,
                 source,
+                self._leading,
                 authenticator,
+                follows=cluster.follows is not None,
             ),
             RegattaMaintenance(
                 cluster.cluster,
@@ -379,6 +386,8 @@ class Coordinator:
         await self._siblings.start()
         self._bootstrap = asyncio.create_task(bootstrap(self._catalog, self._tables, self._cluster.tables))
         self._mending = asyncio.create_task(finish_deletions(self._catalog, self._tables))
+        if self._lead is not None:
+            self._watching_lead = asyncio.create_task(self._lead.run())
         log.info("serving", endpoint=self._node.client_endpoint, node=self._node.name)
 
     @property
@@ -394,7 +403,7 @@ class Coordinator:
         """Send clients elsewhere, let calls in flight end (at most CALLS_END_S), and let go of everything.
 
         What waits to be accepted stays in the sockets, for whoever shares them."""
-        for task in (self._bootstrap, self._mending):
+        for task in (self._bootstrap, self._mending, self._watching_lead):
             if task is not None:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):

@@ -2,7 +2,8 @@
 
 `tables/<name>` holds a JSON object with the table's id, shard and settings, `next_id` the id that the next table gets.
 A deletion replaces the row by `deleted/id/<id>`, which stays until the table's shard has deleted it too. `deleted/name/
-<name>` says of a table that the cluster file names that it was deleted by hand: no restart makes it again.
+<name>` says of a table that the cluster file names that it was deleted by hand: no restart makes it again. `lead` says
+which cluster takes the writes of replicated tables, if that is not as the cluster file has it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ FIRST_TABLE_ID: Final = 10_001
 TABLES_PREFIX: Final = b"tables/"
 TABLES_END: Final = b"tables0"  # "/" + 1
 NEXT_ID: Final = b"next_id"
+LEAD: Final = b"lead"
 DELETED_PREFIX: Final = b"deleted/"
 DELETED_END: Final = b"deleted0"
 _DELETED_ID: Final = DELETED_PREFIX + b"id/"
@@ -87,6 +89,20 @@ class TableSettings:
     origin: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """Which cluster takes the writes of replicated tables. Of two, that of the higher epoch is right."""
+
+    epoch: int = 1
+    """Raised by each promotion."""
+    cluster: str = ""
+    """Its name; empty: as the cluster file has it, which is the cluster that it follows, or else itself."""
+
+
+ELSEWHERE: Final = (1 << 39) - 1
+"""TableEntry.origin of a table that another cluster took over, and has not under this name: it is copied from nowhere,
+and takes no writes."""
+
 CATALOG: Final = TableEntry(CATALOG_NAME, CATALOG_ID, CATALOG_SHARD)
 
 REPLICATION: Final = TableEntry("_replication", 2, CATALOG_SHARD, history=0)
@@ -123,6 +139,20 @@ def _row(entry: TableEntry) -> dict[str, Any]:
     if entry.origin:
         row["origin"] = entry.origin
     return row
+
+
+def encode_lead(lead: Lead) -> bytes:
+    """The value of the row LEAD."""
+    return json.dumps({"epoch": lead.epoch, "cluster": lead.cluster}).encode()
+
+
+def parse_lead(value: bytes) -> Lead:
+    """What it says. Raises UnreadableRow."""
+    try:
+        row: Any = json.loads(value)
+        return Lead(int(row["epoch"]), str(row["cluster"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnreadableRow(f"{type(error).__name__}: {error}") from None
 
 
 def parse_row(key: bytes, value: bytes) -> TableEntry:

@@ -160,6 +160,7 @@ COMMANDS: Final[dict[int, Command]] = {
     frames.LEASES_LEFT: Command(access=Access.PROVEN_LEADER),
     frames.TABLE_RESTORE: Command(access=Access.WRITE),
     frames.COPY_RESET: Command(access=Access.WRITE),
+    frames.TABLE_ORIGIN: Command(access=Access.WRITE),
 }
 
 

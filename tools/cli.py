@@ -100,6 +100,37 @@ def status(file: FileArgument = None, output: OutputOption = Output.TABLE) -> No
 
 
 @app.command()
+def promote(
+    file: FileArgument = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also if the leader cluster can't be asked to give way.")
+    ] = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Make a follower cluster lead, after showing what would be lost."""
+    from tools.cluster_file import read_cluster
+    from tools.promote import promote as run_promote
+
+    run_promote(read_cluster(file), output, yes=yes, force=force)
+
+
+@app.command()
+def fence(
+    leader: Annotated[str, typer.Option("--leader", help="The cluster that leads instead.")],
+    epoch: Annotated[int, typer.Option("--epoch", min=2, help="In which it does; its `promote` says so.")],
+    file: FileArgument = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Yes, it takes no writes any more.")] = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Have a cluster that led give way to one that was promoted and can't reach it."""
+    from tools.cluster_file import read_cluster
+    from tools.promote import fence as run_fence
+
+    run_fence(read_cluster(file), leader, epoch, output, yes=yes)
+
+
+@app.command()
 def doctor(file: FileArgument = None, output: OutputOption = Output.TABLE) -> None:
     """Look for what is wrong, and say what it means and what mends it."""
     from tools.cluster_file import read_cluster

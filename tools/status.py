@@ -68,6 +68,10 @@ def _print_replication(replication: Replication, now: float) -> None:
         why = "nobody replicates" if replication.answered else "no replica of shard 1 could be asked"
         typer.echo(f"follows {replication.leader}: {why}")
         return
+    if report.leads:
+        gave_way = f"has not given way: {report.trouble}" if report.trouble else "has given way"
+        typer.echo(f"leads since epoch {report.epoch}; {replication.leader} {gave_way}")
+        return
     typer.echo(f"follows {replication.leader}: {report.node} said {max(0.0, now - report.at_s):.0f} s ago")
     if report.trouble:
         typer.echo(f"which tables it has is not known: {report.trouble}")

@@ -309,13 +309,15 @@ def to_status(table: Table, error: errors.BoathouseError) -> Row:
 
 
 def from_status(table: Table, code: Code, text: str) -> errors.BoathouseError | None:
-    """The error that to_status() made this of, or one that looks the same from outside; None if there is none."""
+    """The error that to_status() made this of, or one that looks the same from outside; None if there is none. Of
+    several, that of the row which says most by itself."""
+    best: tuple[int, errors.BoathouseError] | None = None
     for cls, row in table.items():
         head, detail, tail = row.text.partition("{detail}")
         if row.code is not code or not text.startswith(head) or not text.endswith(tail):
             continue
-        if detail and head + tail and len(text) >= len(head) + len(tail):
-            return cls(text[len(head) : len(text) - len(tail)])
-        if not detail and text == head:
-            return cls()
-    return None
+        said = len(head) + len(tail)
+        fits = 0 < said <= len(text) if detail else text == head
+        if fits and (best is None or said > best[0]):
+            best = said, cls(text[len(head) : len(text) - len(tail)]) if detail else cls()
+    return None if best is None else best[1]

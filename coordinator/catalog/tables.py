@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
@@ -194,6 +194,39 @@ class Tables:
             _put(txn, catalog.deleted_name_key(entry.name), b"%d" % entry.id)
         return await self._commit(txn)
 
+    async def change_origin(self, entry: TableEntry, origin: int, *, seen: Contents) -> bool:
+        """Have a table copy another one from now on, or with 0 none: first in its shard, which is what counts. Returns
+        whether the row, as it was seen, says so as well."""
+        told = frames.TableOrigin(table_id=entry.id, was=entry.origin, origin=origin)
+        await self._write(frames.TABLE_ORIGIN, entry, told.SerializeToString())
+        key = catalog.row_key(entry.name)
+        txn = etcd.TxnRequest()
+        txn.compare.add(key=key, target=etcd.Compare.MOD, mod_revision=seen.row_revisions[entry.name])
+        _put(txn, key, catalog.encode_row(replace(entry, origin=origin)))
+        return await self._commit(txn)
+
+    # ---- who leads --------------------------------------------------------------------------------------------------
+
+    async def lead(self) -> tuple[catalog.Lead, int]:
+        """Which cluster takes the writes of replicated tables, and when that was last changed (0 = never), by a
+        linearizable read."""
+        _, found = await self._range(catalog.LEAD, b"", linearizable=True)
+        for row in found.kvs:
+            try:
+                return catalog.parse_lead(row.value), row.mod_revision
+            except catalog.UnreadableRow as error:
+                raise errors.InvariantBroken(
+                    f"the catalog's row of who leads can't be read: {error}"
+                ) from None
+        return catalog.Lead(), 0
+
+    async def set_lead(self, lead: catalog.Lead, *, seen: int) -> bool:
+        """Whether the row was written, it having been last changed at this revision."""
+        txn = etcd.TxnRequest()
+        txn.compare.add(key=catalog.LEAD, target=etcd.Compare.MOD, mod_revision=seen)
+        _put(txn, catalog.LEAD, catalog.encode_lead(lead))
+        return await self._commit(txn)
+
     async def _survey(self) -> _Survey:
         """Raises NoLeader for a shard whose leader does not answer."""
         found: set[TableEntry] = set()
@@ -257,11 +290,11 @@ class Tables:
         except errors.TableNotFound:
             return False
         found = frames.TableStatus.FromString(reply.body)
-        if (found.name, found.history, found.origin) != (entry.name, entry.history, entry.origin):
+        # Not its origin: that is changed here and there one after the other, and the shard goes by its own.
+        if (found.name, found.history) != (entry.name, entry.history):
             raise errors.TableContradicted(
-                f"the catalog says that table {entry.name!r} has id {entry.id}, history {entry.history} and origin "
-                f"{entry.origin}, but in shard {entry.shard} that is {found.name!r} with history {found.history} and "
-                f"origin {found.origin}"
+                f"the catalog says that table {entry.name!r} has id {entry.id} and history {entry.history}, but in "
+                f"shard {entry.shard} that is {found.name!r} with history {found.history}"
             )
         return True
 

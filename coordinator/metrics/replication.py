@@ -38,6 +38,14 @@ REPLICATION: Final[Mapping[str, tuple[str, Callable[[Report], float]]]] = {
         "1 if the leader cluster says which tables it has, else 0.",
         lambda report: not report.trouble,
     ),
+    "boathouse_replication_epoch": (
+        "Raised by each promotion of a cluster; the highest that is known here.",
+        lambda report: report.epoch,
+    ),
+    "boathouse_replication_promoted": (
+        "1 if this cluster was promoted, and leads.",
+        lambda report: report.leads,
+    ),
     "boathouse_replication_reported_timestamp_seconds": (
         "When the replicating node last said so. Worth an alert if it gets old: nobody replicates then.",
         lambda report: report.at_s,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from coordinator.replication.channels import LeaderChannels
+    from coordinator.replication.leading import LeadWatch
     from coordinator.shards.driver import Driver
     from proto.catalog import TableEntry
 
@@ -57,10 +58,11 @@ _FORWARDED: Final[Mapping[int, tuple[str, Callable[[bytes], _Response]]]] = {
 class Forwarder:
     """close() it in the end."""
 
-    def __init__(self, leader: str, channels: LeaderChannels, driver: Driver) -> None:
+    def __init__(self, leader: str, channels: LeaderChannels, driver: Driver, lead: LeadWatch) -> None:
         """leader: the leader cluster, in words; channels to it, which are closed in the end; driver reaches the
-        copies."""
+        copies; lead: says whether it leads still."""
         self._leader = leader
+        self._lead = lead
         self._channels = channels
         self._driver = driver
 
@@ -75,16 +77,21 @@ class Forwarder:
         body: bytes,
         deadline: float,
         client_id: str | None,
-    ) -> frames.Reply:
-        """What the leader cluster answered, once the copy is as far. Raises TableReplicated for what is not passed on,
-        what the leader cluster refused it with, and TimedOut if the outcome is unknown at the deadline, or known and
-        not here yet."""
+    ) -> frames.Reply | None:
+        """What the leader cluster answered, once the copy is as far; None if this cluster takes its writes itself, and
+        this one is not made. Raises TableReplicated for what is not passed on, what the leader cluster refused it with,
+        and TimedOut if the outcome is unknown at the deadline, or known and not here yet."""
+        if not await self._lead.passes_on(deadline):
+            return None
         forwarded = _FORWARDED.get(method)
         if forwarded is None:
             raise errors.TableReplicated(f"write to {self._leader}")
         path, parse = forwarded
         metadata = (("table", table.name), (METADATA_KEY, client_id or secrets.token_hex(16)))
-        response = parse(await self._call(path, body, metadata, deadline))
+        answer = await self._call(path, body, metadata, deadline)
+        if answer is None:
+            return None
+        response = parse(answer)
         revision = response.header.revision
         response.ClearField("header")
         try:
@@ -98,7 +105,7 @@ class Forwarder:
 
     async def _call(
         self, path: str, body: bytes, metadata: tuple[tuple[str, str], ...], deadline: float
-    ) -> bytes:
+    ) -> bytes | None:
         table = outcomes.REGATTA if METHODS[path].api is ApiName.REGATTA else outcomes.ETCD
         while True:
             left_s = deadline - self._driver.time()
@@ -115,6 +122,12 @@ class Forwarder:
                     await asyncio.sleep(min(PAUSE_S, left_s))
                     continue
                 refusal = outcomes.from_status(table, code, error.details() or "")
+                if isinstance(refusal, errors.TableReplicated) and left_s > PAUSE_S:
+                    # It leads no longer, and perhaps this cluster does, now or in a moment.
+                    await asyncio.sleep(PAUSE_S)
+                    if not await self._lead.passes_on(deadline):
+                        return None
+                    continue
                 raise refusal or errors.TimedOut(f"{self._leader}: {code.name}: {error.details()}") from None
             return answer
 

@@ -30,6 +30,11 @@ class Gate:
         self._changes = ChangedFiles((config.token_file,), clock)
         self._tokens = () if self._file is None else read_tokens(self._file)
 
+    @property
+    def asks(self) -> bool:
+        """Whether nobody gets by without a token."""
+        return self._file is not None
+
     def check(self, call: Call) -> None:
         """Raises BadReplicationToken unless the call may go on."""
         if self._file is None:

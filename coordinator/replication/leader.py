@@ -50,10 +50,27 @@ class Leader:
         self._follower = follower
         self._calls = calls
 
-    async def metadata(self) -> replication.MetadataResponse:
-        """Its name and all its tables. Raises LeaderFailed."""
-        answer = await self._calls.unary("/replication.v1.Metadata/Get", b"", METADATA_S)
+    async def metadata(self, lead: replication.Lead | None = None) -> replication.MetadataResponse:
+        """Its name, all its tables, and which cluster leads. lead: it is told that this one does. Raises
+        LeaderFailed."""
+        request = replication.MetadataRequest(lead=lead).SerializeToString()
+        answer = await self._calls.unary("/replication.v1.Metadata/Get", request, METADATA_S)
         return replication.MetadataResponse.FromString(answer)
+
+    async def newest(self, table: str, revision: int) -> int:
+        """Where its table stands, which it had at this revision; 0 if it says no more than that it does not. Raises
+        LeaderFailed."""
+        request = replication.ReplicateRequest(table=table.encode(), leader_index=revision + 1)
+        answers = self._stream(
+            "/replication.v1.Log/Replicate",
+            request.SerializeToString(),
+            replication.ReplicateResponse.FromString,
+            METADATA_S,
+        )
+        async with aclosing(answers):
+            async for answer in answers:
+                return int(answer.leader_index)
+        return 0
 
     def replicate(
         self, table: str, table_id: int, first: int

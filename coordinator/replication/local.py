@@ -14,6 +14,7 @@ from coordinator.catalog.cache import Catalog
 from coordinator.catalog.changes import TableChanges
 from coordinator.catalog.tables import Tables
 from coordinator.replication.copies import WRITE_S, Copies
+from coordinator.replication.leading import Leading
 from coordinator.replication.report import LEASE_KEY
 from coordinator.replication.shards import Shards
 from coordinator.shards.bounds import AnswerBudget, Bounds
@@ -70,6 +71,7 @@ class LocalCluster:
         )
         self._catalog = Catalog(tables, promised=())
         self._changes = TableChanges(self._catalog, tables)
+        self.leading = Leading(cluster, self._catalog, tables)
         self._shards = Shards(self._driver, self._ids)
         self.copies = Copies(self._shards)
 

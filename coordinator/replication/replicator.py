@@ -14,11 +14,14 @@ import structlog
 from coordinator.replication.channels import LeaderChannels
 from coordinator.replication.copier import Copier
 from coordinator.replication.leader import Leader, LeaderFailed, reason_of
+from coordinator.replication.leading import OldEpoch
 from coordinator.replication.lease import RENEW_S, Lease
 from coordinator.replication.local import LocalCluster
 from coordinator.replication.plan import make_plan
 from coordinator.replication.report import Report
 from proto import errors
+from proto.catalog import Lead
+from proto.regatta import replication_pb2 as replication
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,6 +68,10 @@ class Replicator:
         self._trouble = ""
         """Why the leader cluster's tables are not known; "" if they are."""
         self._refused: Mapping[str, str] = {}
+        self._lead = Lead()
+        """Which cluster leads, as last heard."""
+        self._announced = 0
+        """The epoch in which the cluster that led before has given way to this one."""
         self._runs: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -120,7 +127,13 @@ class Replicator:
         now = self._loop.time()
         copies = [copier.report(now) for copier, _ in self._copiers.values()]
         report = Report.of(
-            self._node, round(time.time(), 1), copies, trouble=self._trouble, refused=self._refused
+            self._node,
+            round(time.time(), 1),
+            copies,
+            epoch=self._lead.epoch,
+            leads=self._local.leading.is_ours(self._lead),
+            trouble=self._trouble,
+            refused=self._refused,
         )
         return report.encode()
 
@@ -152,13 +165,13 @@ class Replicator:
             await asyncio.sleep(RECONCILE_S)
 
     async def _reconcile(self) -> None:
+        self._lead = await self._local.leading.now()
+        if self._local.leading.is_ours(self._lead):
+            await self._stop_copiers(list(self._copiers))
+            await self._announce()
+            return
         told = await self._leader.metadata()
-        if told.cluster != self._follows.cluster:
-            raise LeaderFailed(
-                "FAILED_PRECONDITION",
-                f"cluster {told.cluster!r} answers at {', '.join(self._follows.endpoints)},"
-                f" and the cluster file says {self._follows.cluster!r}",
-            )
+        await self._check(told)
         contents = await self._local.contents()
         plan = make_plan(told.tables, contents.entries.values())
         self._refused = plan.refuse
@@ -167,6 +180,51 @@ class Replicator:
         await self._stop_copiers([copy for copy in self._copiers if copy not in plan.copy])
         self._start_copiers(plan.copy)
         await self._change(plan)
+
+    async def _check(self, told: replication.MetadataResponse) -> None:
+        """Raises LeaderFailed unless this cluster is to copy what that one has."""
+        if told.cluster != self._follows.cluster:
+            raise _unfit(
+                f"cluster {told.cluster!r} answers at {', '.join(self._follows.endpoints)},"
+                f" and the cluster file says {self._follows.cluster!r}"
+            )
+        lead = Lead(told.lead.epoch, told.lead.cluster)
+        if self._local.leading.is_ours(lead):
+            return  # it gave way, and this cluster is about to take over what it still lacks
+        if lead.cluster != told.cluster and not told.follows:
+            raise _unfit(
+                f"cluster {told.cluster} leads no longer, cluster {lead.cluster} does since epoch {lead.epoch}:"
+                " name that one as the one to follow"
+            )
+        try:
+            await self._local.leading.hear(lead)
+        except OldEpoch as error:
+            raise _unfit(f"cluster {told.cluster} is of epoch {lead.epoch}, and {error}") from None
+
+    async def _announce(self) -> None:
+        """This cluster was promoted: the one that led before is told so, until it gives way."""
+        if self._announced == self._lead.epoch:
+            return
+        self._refused = {}
+        contents = await self._local.contents()
+        lead = replication.Lead(epoch=self._lead.epoch, cluster=self._lead.cluster)
+        for entry in contents.entries.values():
+            if not entry.is_reserved and not entry.is_local:
+                lead.tables.add(name=entry.name, id=entry.id)
+        told = await self._leader.metadata(lead)
+        if told.lead.epoch > self._lead.epoch:
+            log.warning(
+                "another cluster was promoted since", cluster=told.lead.cluster, epoch=told.lead.epoch
+            )
+            ids = {table.name: table.id for table in told.tables}
+            await self._local.leading.give_way(Lead(told.lead.epoch, told.lead.cluster), ids, _anybodys)
+        elif (told.lead.epoch, told.lead.cluster) != (self._lead.epoch, self._lead.cluster):
+            raise _unfit(f"cluster {told.cluster} has not given way: it goes by cluster {told.lead.cluster}")
+        else:
+            log.info(
+                "the cluster that led before has given way", cluster=told.cluster, epoch=self._lead.epoch
+            )
+            self._announced = self._lead.epoch
 
     async def _change(self, plan: Plan) -> None:
         for entry in plan.delete:
@@ -207,6 +265,14 @@ class Replicator:
         if now - self._said.get(what, -ALARM_S) >= ALARM_S:
             self._said[what] = now
             log.error(what, reason=why)
+
+
+def _unfit(why: str) -> LeaderFailed:
+    return LeaderFailed("FAILED_PRECONDITION", why)
+
+
+async def _anybodys(_: TableEntry) -> None:
+    """Who was promoted over this cluster takes all of its tables."""
 
 
 async def _end(task: asyncio.Task[None] | None) -> None:

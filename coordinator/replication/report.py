@@ -61,8 +61,12 @@ class Report:
     """Since when that, or another table, is not known to be level."""
     stalled: int
     """How many tables are."""
+    epoch: int
+    """The highest that is known (proto.catalog.Lead)."""
+    leads: bool
+    """It was promoted: there is nothing to copy, and the cluster that led before is told so until it answers."""
     trouble: str
-    """Why it is not known which tables the leader cluster has; "" if it is."""
+    """Why it is not known which tables the leader cluster has, or whether it gave way; "" if it is."""
     refused: Mapping[str, str]
     """Tables of the leader cluster that are not copied, and why."""
     copies: Sequence[CopyReport]
@@ -75,6 +79,8 @@ class Report:
         at_s: float,
         copies: Iterable[CopyReport],
         *,
+        epoch: int = 1,
+        leads: bool = False,
         trouble: str = "",
         refused: Mapping[str, str] | None = None,
     ) -> Report:
@@ -87,6 +93,8 @@ class Report:
             lag_revisions=max((copy.lag_revisions for copy in worst), default=0),
             lag_s=max((copy.lag_s for copy in worst), default=0.0),
             stalled=sum(copy.stalled for copy in worst),
+            epoch=epoch,
+            leads=leads,
             trouble=trouble,
             refused=refused or {},
             copies=worst[:COPIES_MAX],

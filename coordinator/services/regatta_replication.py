@@ -6,14 +6,17 @@ then waits for what is to come, for STREAM_S, and asks again. Everybody else get
 
 from __future__ import annotations
 
+import contextlib
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 import cramjam
 
 from coordinator.replication import regatta_form
+from coordinator.replication.leading import OldEpoch
 from coordinator.services.decoding import decode
 from proto import errors
+from proto.catalog import Lead
 from proto.internal import frames_pb2 as frames
 from proto.regatta import replication_pb2 as replication
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from coordinator.auth.authenticator import Authenticator
     from coordinator.catalog.cache import Catalog
     from coordinator.replication.gate import Gate
+    from coordinator.replication.leading import Leading
     from coordinator.replication.source import TableSource
     from proto.catalog import TableEntry
 
@@ -43,10 +47,20 @@ class RegattaReplication:
     """Metadata.Get, Log.Replicate, Snapshot.Stream."""
 
     def __init__(
-        self, cluster: str, gate: Gate, catalog: Catalog, source: TableSource, authenticator: Authenticator
+        self,
+        cluster: str,
+        gate: Gate,
+        catalog: Catalog,
+        source: TableSource,
+        leading: Leading,
+        authenticator: Authenticator,
+        *,
+        follows: bool = False,
     ) -> None:
-        """cluster: its name."""
+        """cluster: its name. follows: its file names another one, from which it copies unless it was promoted."""
         self._cluster = cluster
+        self._leading = leading
+        self._follows = follows
         self._gate = gate
         self._catalog = catalog
         self._source = source
@@ -66,13 +80,34 @@ class RegattaReplication:
 
         Raises what a linearizable read may."""
         self._gate.check(call)
-        decode(replication.MetadataRequest.FromString, call.body)
+        request = decode(replication.MetadataRequest.FromString, call.body)
+        lead = await self._leading.now()
+        follows = self._follows and lead.cluster != self._cluster
+        if request.HasField("lead") and not follows:
+            await self._give_way(call, request.lead)
+            lead = await self._leading.now()
         contents = await self._catalog.load(linearizable=True)
-        response = replication.MetadataResponse(cluster=self._cluster)
+        response = replication.MetadataResponse(
+            cluster=self._cluster,
+            lead=replication.Lead(epoch=lead.epoch, cluster=lead.cluster),
+            follows=self._follows and lead.cluster != self._cluster,
+        )
         for name, entry in sorted(contents.entries.items()):
             if not entry.is_reserved and not entry.is_local:
                 response.tables.add(name=name, id=entry.id, history=entry.history)
         return response.SerializeToString()
+
+    async def _give_way(self, call: Call, told: replication.Lead) -> None:
+        """The cluster that calls was promoted. One that leads in a higher epoch, or has the same from elsewhere, stays
+        as it is, and says so in its answer."""
+
+        async def check(table: TableEntry) -> None:
+            if not self._gate.asks:
+                await self._check_root(call, table)
+
+        ids = {table.name: table.id for table in told.tables}
+        with contextlib.suppress(OldEpoch):
+            await self._leading.give_way(Lead(told.epoch, told.cluster), ids, check)
 
     async def _check_root(self, call: Call, table: TableEntry) -> None:
         """Who copies a table that has users sees all of it, past every permission."""

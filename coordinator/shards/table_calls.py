@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from coordinator.auth.credentials import NOBODY, SYSTEM
 from coordinator.shards import request_ids
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from proto.ids import NodeId
 
 
+TAKEN_OVER_PAUSE_S: Final = 0.2
+"""Between tries to write to a table that its shard takes for a copy still."""
+
+
 class Answer(NamedTuple):
     """What came back, and from which table: a name may have got another one while the call was under way."""
 
@@ -40,8 +45,9 @@ class Forwarder(Protocol):
         body: bytes,
         deadline: float,
         client_id: str | None,
-    ) -> frames.Reply:
-        """As TableCalls.write(), the copy here being as far when it returns."""
+    ) -> frames.Reply | None:
+        """As TableCalls.write(), the copy here being as far when it returns. None: the table is no copy any more, or
+        will not be one in a moment, and is written to here."""
 
 
 class TableCalls:
@@ -212,9 +218,12 @@ class TableCalls:
         Raises TimedOut if the outcome is unknown at the deadline."""
         if table.is_reserved:
             raise errors.InvalidRequest(f"table {table.name} is read-only")
-        if table.origin and self._forwarder is not None:
-            return Answer(table, await self._forwarder.write(table, method, body, deadline, client_id))
         request_id = self._request_id(client_id, table)
+        if table.origin and self._forwarder is not None:
+            reply = await self._forwarder.write(table, method, body, deadline, client_id)
+            if reply is not None:
+                return Answer(table, reply)
+            return await self._write_taken_over(table, method, body, deadline, request_id, who)
         try:
             return await self._write(table, method, body, deadline, request_id, who)
         except errors.TableNotFound:
@@ -249,6 +258,26 @@ class TableCalls:
     ) -> Answer:
         call = _write_call(table, method, body, deadline, request_id, who)
         return Answer(table, await self._driver.ask(call))
+
+    async def _write_taken_over(
+        self,
+        table: TableEntry,
+        method: frames.Method.ValueType,
+        body: bytes,
+        deadline: float,
+        request_id: bytes,
+        who: Credentials,
+    ) -> Answer:
+        """To a table that was a copy, or is one for a moment longer. Each refusal is remembered under its request id,
+        so each try has the next one."""
+        while True:
+            try:
+                return await self._write(table, method, body, deadline, request_id, who)
+            except errors.TableReplicated:
+                if self._driver.time() + TAKEN_OVER_PAUSE_S >= deadline:
+                    raise
+                request_id = request_ids.following(request_id)
+                await asyncio.sleep(TAKEN_OVER_PAUSE_S)
 
     def _request_id(self, client_id: str | None, table: TableEntry) -> bytes:
         if client_id is None:

@@ -126,6 +126,8 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     """answered by a LeasesLeft"""
     COPY_RESET: _Method.ValueType  # 173
     """body: CopyReset; the copy no longer counts as what its origin was"""
+    TABLE_ORIGIN: _Method.ValueType  # 161
+    """body: TableOrigin; done twice it is done"""
 
 class Method(_Method, metaclass=_MethodEnumTypeWrapper):
     """Which operation a Request or a Command carries. The body is the request message of that API, as it came."""
@@ -227,6 +229,8 @@ LEASES_LEFT: Method.ValueType  # 172
 """answered by a LeasesLeft"""
 COPY_RESET: Method.ValueType  # 173
 """body: CopyReset; the copy no longer counts as what its origin was"""
+TABLE_ORIGIN: Method.ValueType  # 161
+"""body: TableOrigin; done twice it is done"""
 Global___Method: _TypeAlias = Method  # noqa: Y015
 
 @_typing.final
@@ -1332,6 +1336,35 @@ class RestoredTable(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RestoredTable: _TypeAlias = RestoredTable  # noqa: Y015
+
+@_typing.final
+class TableOrigin(_message.Message):
+    """Who changes a table from now on: clients, or what another cluster's table tells."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLE_ID_FIELD_NUMBER: _builtins.int
+    WAS_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    table_id: _builtins.int
+    was: _builtins.int
+    """refused unless it is so"""
+    origin: _builtins.int
+    """as in TableSpec; 0 = it takes the writes of clients, and the leases that its"""
+    def __init__(
+        self,
+        *,
+        table_id: _builtins.int = ...,
+        was: _builtins.int = ...,
+        origin: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["origin", b"origin", "table_id", b"table_id", "was", b"was"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TableOrigin: _TypeAlias = TableOrigin  # noqa: Y015
 
 @_typing.final
 class ReplicaState(_message.Message):

@@ -48,16 +48,54 @@ Global___ReplicateError: _TypeAlias = ReplicateError  # noqa: Y015
 class MetadataRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    LEAD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lead(self) -> Global___Lead:
+        """from a cluster that was promoted: it leads, and the receiver does no longer"""
+
     def __init__(
         self,
+        *,
+        lead: Global___Lead | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lead", b"lead"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lead", b"lead"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MetadataRequest: _TypeAlias = MetadataRequest  # noqa: Y015
+
+@_typing.final
+class Lead(_message.Message):
+    """In which epoch a cluster takes the writes of its replicated tables. The highest epoch is right."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    TABLES_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    cluster: _builtins.str
+    """its name"""
+    @_builtins.property
+    def tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___Table]:
+        """of which name and id count"""
+
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        cluster: _builtins.str = ...,
+        tables: _abc.Iterable[Global___Table] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "epoch", b"epoch", "tables", b"tables"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lead: _TypeAlias = Lead  # noqa: Y015
 
 @_typing.final
 class MetadataResponse(_message.Message):
@@ -65,18 +103,28 @@ class MetadataResponse(_message.Message):
 
     TABLES_FIELD_NUMBER: _builtins.int
     CLUSTER_FIELD_NUMBER: _builtins.int
+    LEAD_FIELD_NUMBER: _builtins.int
+    FOLLOWS_FIELD_NUMBER: _builtins.int
     cluster: _builtins.str
+    follows: _builtins.bool
+    """it copies its tables from another cluster"""
     @_builtins.property
     def tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___Table]: ...
+    @_builtins.property
+    def lead(self) -> Global___Lead:
+        """as far as this cluster knows; without tables"""
+
     def __init__(
         self,
         *,
         tables: _abc.Iterable[Global___Table] | None = ...,
         cluster: _builtins.str = ...,
+        lead: Global___Lead | None = ...,
+        follows: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lead", b"lead"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "tables", b"tables"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "follows", b"follows", "lead", b"lead", "tables", b"tables"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

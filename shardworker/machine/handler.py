@@ -59,6 +59,10 @@ class Shard(Protocol):
         """Ends a table, if there is one, and its id for good: no table gets it again. What belongs to it is freed
         later."""
 
+    def change_origin(self, table: TableState, origin: int) -> None:
+        """The table copies that one from now on, and has no leases; with 0 it is its own, and has those that its keys
+        name."""
+
     @property
     def followers(self) -> Followers: ...
 

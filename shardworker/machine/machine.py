@@ -58,6 +58,10 @@ ENTRY_ANSWERS_BYTES_MAX = 256 << 20
 """Of all commands of one log entry: their answers are in memory at once, and are stored together, in a row, which
 SQLite ends at a billion bytes. Part of the replicated behaviour."""
 
+PROMOTED_TTL_S: Final = 60
+"""Leases of a table that was a copy are granted for so long when it becomes a table of its own: nobody knows what they
+were granted for elsewhere. Who keeps one alive has that time to find this cluster. Part of the replicated behaviour."""
+
 _NO_TABLE: Final = Result(0, b"", errors.TableNotFound())
 _TIME_MS_MAX: Final = 1 << 48
 """Ten thousand years."""
@@ -328,6 +332,15 @@ class StateMachine:
         if origin:
             self._origins.add(table.id, origin)
         self._table_written()
+
+    def change_origin(self, table: TableState, origin: int) -> None:
+        """For commands (handler.Shard)."""
+        self._origins.change(table.id, origin)
+        self.leases.drop_table(table.id)
+        if not origin:
+            attached: list[Any] = self._connection.execute(table.sql.attached_leases).fetchall()
+            for (lease_id,) in attached:
+                self.leases.grant(table.id, lease_id, PROMOTED_TTL_S)
 
     def drop_table(self, table_id: int) -> None:
         """Ends a table; for commands (handler.Shard)."""

@@ -118,6 +118,7 @@ class TableSql:
         "add_dead",
         "attached",
         "attached_count",
+        "attached_leases",
         "bury_span",
         "change",
         "changed_keys",
@@ -222,6 +223,9 @@ class TableSql:
         )
         leased = f"{live} INDEXED BY t{table_id}_leased WHERE lease = ? AND lease <> 0"
         self.attached = f"SELECT key FROM {leased} ORDER BY key LIMIT ?"
+        self.attached_leases = (
+            f"SELECT DISTINCT lease FROM {live} INDEXED BY t{table_id}_leased WHERE lease <> 0 ORDER BY lease"
+        )
         self.attached_count = f"SELECT count(*) FROM (SELECT 1 FROM {leased} LIMIT ?)"
         self.kill_attached = (
             f"INSERT INTO {rev} (id, key, kv, prev) SELECT ? + row_number() OVER (ORDER BY key), key, NULL, id"

@@ -31,7 +31,7 @@ from coordinator.services.regatta_replication import RegattaReplication
 from coordinator.shards.request_ids import RequestIds
 from coordinator.shards.table_calls import TableCalls
 from proto import errors
-from proto.catalog import CATALOG, TableEntry
+from proto.catalog import CATALOG, Lead, TableEntry
 from proto.etcd import rpc_pb2 as etcd
 from proto.ids import ShardId
 from proto.internal import frames_pb2 as frames
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from coordinator.api.call import Handler, Identity
     from coordinator.auth.authenticator import Authenticator
     from coordinator.catalog.cache import Catalog
+    from coordinator.replication.leading import Leading
     from coordinator.replication.plan import Plan as TablesPlan
     from coordinator.shards.driver import Driver
     from coordinator.shards.router import Call
@@ -163,6 +164,13 @@ class Tables:
         entry = TableEntry(name, self.next_id, ShardId(SHARD), origin=origin)
         self.next_id += 1
         return entry
+
+
+class SteadyLead:
+    """replication.leading.Leading where nobody is promoted."""
+
+    async def now(self) -> Lead:
+        return Lead(cluster="sim")
 
 
 class Nobody:
@@ -325,6 +333,7 @@ class LeaderCluster:
             gate,
             catalog,
             source(driver, calls, RequestIds(self._rng.randbytes(8))),
+            cast("Leading", SteadyLead()),
             cast("Authenticator", Nobody()),
         ).handlers
 

@@ -71,6 +71,7 @@ class Code(enum.StrEnum):
     ALARM = "alarm"
     NOBODY_REPLICATES = "nobody-replicates"
     LEADER_CLUSTER_UNKNOWN = "leader-cluster-unknown"
+    OLD_LEADER_LEADS = "old-leader-leads"
     COPY_STALLED = "copy-stalled"
     COPY_BEHIND = "copy-behind"
     TABLE_NOT_COPIED = "table-not-copied"
@@ -209,6 +210,12 @@ RULES: Final[Mapping[Code, Rule]] = {
         "The leader cluster does not say which tables it has, so tables are neither made nor deleted here, and as a "
         "rule none is copied and no write is passed on. It is asked again all the time.",
         "boathouse logs {subject} {file}; then follows.endpoints, follows.tls and follows.token_file in the file",
+    ),
+    Code.OLD_LEADER_LEADS: Rule(
+        _C,
+        "This cluster was promoted, and the one that led before has not heard of it: writes that reach that one are "
+        "taken, and are lost once it copies from here. It is told so as soon as it answers.",
+        "there, if it can't be reached from here: boathouse fence --leader THIS --epoch N --yes; or stop it",
     ),
     Code.COPY_STALLED: Rule(
         _C,
@@ -404,7 +411,9 @@ def _of_replication(snapshot: Snapshot) -> Iterator[Seen]:
         yield Code.NOBODY_REPLICATES, "replicator", f"nobody copies {replication.leader}{last}"
         return
     subject = f"{report.node}/replicator"
-    if report.trouble:
+    if report.trouble and report.leads:
+        yield Code.OLD_LEADER_LEADS, subject, f"{replication.leader} has not given way: {report.trouble}"
+    elif report.trouble:
         yield Code.LEADER_CLUSTER_UNKNOWN, subject, f"{replication.leader}: {report.trouble}"
     for copy in report.copies:
         because = f": {copy.trouble}" if copy.trouble else ""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from proto import errors
+from proto.catalog import FIRST_TABLE_ID
 from proto.internal import frames_pb2 as frames
 from shardworker.machine.handler import Handler, Result
 from shardworker.machine.replication import apply, snapshot
+from shardworker.machine.tables import REVISION_MAX
 
 if TYPE_CHECKING:
     from shardworker.machine.handler import Shard
@@ -18,6 +20,20 @@ def _note_position(shard: Shard, op: frames.FollowerPosition) -> Result:
     if table is None:
         raise errors.TableNotFound
     shard.followers.note(table, op.follower, op.revision)
+    return Result(table.revision, b"")
+
+
+def _change_origin(shard: Shard, op: frames.TableOrigin) -> Result:
+    table = shard.tables.get(op.table_id)
+    if table is None:
+        raise errors.TableNotFound
+    now = shard.origin_of(table.id)
+    if op.origin > REVISION_MAX or table.id < FIRST_TABLE_ID:
+        raise errors.InvalidRequest(f"table {table.name} can't copy table id {op.origin}")
+    if now not in (op.was, op.origin):
+        raise errors.OtherOrigin(f"table {table.name} has origin {now}, and not {op.was}")
+    if now != op.origin:
+        shard.change_origin(table, op.origin)
     return Result(table.revision, b"")
 
 
@@ -35,5 +51,6 @@ HANDLERS: dict[int, Handler[Any]] = {
     frames.COPY_RESET: Handler(
         parse=frames.CopyReset.FromString, write=apply.reset, origin_of=lambda op: int(op.origin)
     ),
+    frames.TABLE_ORIGIN: Handler(parse=frames.TableOrigin.FromString, on_shard=_change_origin),
     frames.TABLE_PAIRS: Handler(parse=lambda body: None, parts=snapshot.pair_parts),
 }

@@ -50,6 +50,12 @@ class Origins:
         crc = crc32(_ROW.pack(table_id, origin))
         self._connection.execute("INSERT INTO origins VALUES (?, ?, ?)", (table_id, origin, crc))
 
+    def change(self, table_id: int, origin: int) -> None:
+        """The table copies another one from now on, or with 0 none."""
+        self.remove(table_id)
+        if origin:
+            self.add(table_id, origin)
+
     def remove(self, table_id: int) -> None:
         """The table is gone."""
         if table_id in self._origins:

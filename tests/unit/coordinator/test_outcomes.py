@@ -151,4 +151,5 @@ def test_a_status_leads_back_to_an_error_that_looks_the_same(table: outcomes.Tab
         error = outcomes.from_status(table, *status)
         assert error is not None, error_class
         assert outcomes.to_status(table, error) == status
+        assert outcomes.find_row(table, type(error)) == outcomes.find_row(table, error_class)
     assert outcomes.from_status(table, Code.INTERNAL, "never heard of") is None

@@ -55,6 +55,7 @@ METHODS: dict[type[Message], int] = {
     frames.FollowerPosition: frames.FOLLOWER_POSITION,
     frames.RestoredPart: frames.TABLE_RESTORE,
     frames.CopyReset: frames.COPY_RESET,
+    frames.TableOrigin: frames.TABLE_ORIGIN,
 }
 
 _READS = (rpc_pb2.RangeRequest, regatta_pb2.RangeRequest)

@@ -21,6 +21,7 @@ from tests.waiting import free_ports
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from coordinator.replication.leading import LeadWatch
     from coordinator.shards.driver import Driver
     from coordinator.shards.router import Call
 
@@ -48,13 +49,26 @@ class Copies:
 def forwarder(copies: Copies, *endpoints: str) -> Forwarder:
     follows = FollowsConfig(cluster="harbour", endpoints=list(endpoints))
     channels = LeaderChannels(follows, asyncio.get_running_loop().time)
-    return Forwarder(str(follows), channels, cast("Driver", copies))
+    return Forwarder(str(follows), channels, cast("Driver", copies), cast("LeadWatch", Lead()))
+
+
+class Lead:
+    """Which cluster leads: the other one, as often as is said here, and then this one."""
+
+    def __init__(self, asked: int = 1_000_000) -> None:
+        self.asked = asked
+
+    async def passes_on(self, _deadline: float) -> bool:
+        self.asked -= 1
+        return self.asked >= 0
 
 
 async def put(one: Forwarder, time_s: float = 5.0, client_id: str | None = None) -> frames.Reply:
     deadline = asyncio.get_running_loop().time() + time_s
     try:
-        return await one.write(COPY, frames.ETCD_PUT, PUT, deadline, client_id)
+        reply = await one.write(COPY, frames.ETCD_PUT, PUT, deadline, client_id)
+        assert reply is not None
+        return reply
     finally:
         await one.close()
 
@@ -105,3 +119,18 @@ async def test_what_is_not_passed_on_is_refused_with_the_address() -> None:
     with pytest.raises(errors.TableReplicated, match=r"write to cluster harbour at 10\.0\.0\.1:2379"):
         await one.write(COPY, frames.REPLICATE_CHANGES, b"", 1e9, None)
     await one.close()
+
+
+@in_loop
+async def test_a_cluster_that_leads_itself_passes_nothing_on(tmp_path: Path) -> None:
+    async with running(tmp_path) as leader:
+        endpoint = leader.cluster.node("n1").client_endpoint
+        for worker in leader.workers.values():
+            # It has given way, and the follower cluster is about to take over.
+            worker.script[frames.ETCD_PUT] = lambda _: errors.TableReplicated("write to the leader cluster")
+        for asked in (0, 3):
+            one = forwarder(Copies(9), endpoint)
+            one._lead = cast("LeadWatch", Lead(asked))
+            deadline = asyncio.get_running_loop().time() + 5
+            assert await one.write(COPY, frames.ETCD_PUT, PUT, deadline, None) is None
+            await one.close()

@@ -53,6 +53,8 @@ def test_metrics_say_how_far_behind_and_when_that_was() -> None:
         ("stalled_tables", 0),
         ("refused_tables", 1),
         ("leader_reachable", 1),
+        ("epoch", 1),
+        ("promoted", 0),
         ("reported_timestamp_seconds", 1_700_000_000.0),
         *(("table_revision", name, 10) for name in "cba"),
         *(("table_lag_revisions", name, behind) for name, behind in CBA_BEHIND),

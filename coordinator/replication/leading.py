@@ -1,0 +1,171 @@
+"""Which of the clusters that have the same tables takes their writes, and how that changes.
+
+Each promotion begins an epoch, which is written into the catalogs of the clusters that hear of it. A cluster that hears
+of a higher epoch than its own gives way: its tables become copies of those of the cluster that leads now, so its shards
+refuse writes of clients, whichever coordinator brings them. A follower cluster takes no changes of an epoch that is
+lower than the highest it has heard of. Nobody has to be reached for a promotion; but then two clusters take writes
+until the old one hears of it, and what is written there meanwhile is lost once it copies from the new one.
+
+    follower of harbour, epoch 1 --promoted--> leads, epoch 2
+    harbour leads, epoch 1 --hears of 2--> its tables are copies, epoch 2; it copies once its file says from where
+
+Each step is written down before the next, and done twice it is done: whoever dies in between begins again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from proto import errors
+from proto.catalog import ELSEWHERE, Lead
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from config import ClusterConfig
+    from coordinator.catalog.cache import Catalog
+    from coordinator.catalog.tables import Contents, Tables
+    from proto.catalog import TableEntry
+
+log = structlog.get_logger()
+
+TRIES_MAX: Final = 20
+"""Lost tries to change the catalog against others who do so just then."""
+
+LOOK_S: Final = 0.5
+"""Between looks of a coordinator at who leads."""
+TRUSTED_S: Final = 2.5
+"""A coordinator passes writes on for so long after it has begun to look; so none goes to the cluster that led before
+once SETTLE_S have passed since the catalog says who leads now, by any clocks that go about equally fast."""
+SETTLE_S: Final = 3.0
+
+
+class OldEpoch(Exception):
+    """A cluster of a higher epoch is known; says which."""
+
+
+class Leading:
+    """As the catalog of this cluster has it."""
+
+    def __init__(self, cluster: ClusterConfig, catalog: Catalog, tables: Tables) -> None:
+        self._name = cluster.cluster
+        self._leader = cluster.cluster if cluster.follows is None else cluster.follows.cluster
+        self._catalog = catalog
+        self._tables = tables
+
+    async def now(self) -> Lead:
+        """Which cluster takes the writes. Raises what a linearizable read may."""
+        lead, _ = await self._tables.lead()
+        return self._resolved(lead)
+
+    def _resolved(self, lead: Lead) -> Lead:
+        return lead if lead.cluster else replace(lead, cluster=self._leader)
+
+    def is_ours(self, lead: Lead) -> bool:
+        """Whether this cluster takes them."""
+        return lead.cluster == self._name
+
+    async def hear(self, lead: Lead) -> None:
+        """Somebody says so. Raises OldEpoch, and what a write may."""
+        for _ in range(TRIES_MAX):
+            known, changed = await self._tables.lead()
+            if lead.epoch < known.epoch or (
+                lead.epoch == known.epoch and known.cluster not in ("", lead.cluster)
+            ):
+                raise OldEpoch(f"cluster {self._resolved(known).cluster} leads since epoch {known.epoch}")
+            if lead == self._resolved(known) or await self._tables.set_lead(lead, seen=changed):
+                return
+        raise errors.NoLeader("others kept changing which cluster leads")
+
+    # ---- changing it ------------------------------------------------------------------------------------------------
+
+    async def give_way(
+        self, lead: Lead, ids: Mapping[str, int], check: Callable[[TableEntry], Awaitable[object]]
+    ) -> None:
+        """That cluster leads, and its tables have these ids. check: raises for a table that is not the caller's to take
+        away. Raises OldEpoch, and what reads and writes may."""
+        contents = await self._catalog.load(linearizable=True)
+        ours = [entry for entry in contents.entries.values() if _is_replicated(entry) and not entry.origin]
+        for entry in ours:
+            await check(entry)
+        await self.hear(lead)
+        await self._change_origins(lambda entry: entry.origin or ids.get(entry.name, ELSEWHERE))
+        if ours:
+            log.warning(
+                "another cluster leads: writes are refused",
+                cluster=lead.cluster,
+                epoch=lead.epoch,
+                tables=len(ours),
+            )
+
+    async def take_over(self, epoch: int) -> list[TableEntry]:
+        """This cluster leads in that epoch: its copies are tables of its own, and take writes. What they were. Raises
+        OldEpoch, and what reads and writes may; then it leads in part, and this is to be repeated."""
+        await self.hear(Lead(epoch, self._name))
+        await asyncio.sleep(SETTLE_S)
+        return await self._change_origins(lambda entry: 0)
+
+    async def _change_origins(self, wanted: Callable[[TableEntry], int]) -> list[TableEntry]:
+        changed: list[TableEntry] = []
+        for _ in range(TRIES_MAX):
+            contents = await self._catalog.load(linearizable=True)
+            lost = 0
+            for entry in contents.entries.values():
+                if _is_replicated(entry) and wanted(entry) != entry.origin:
+                    lost += not await self._change_origin(entry, wanted(entry), contents)
+                    changed.append(entry)
+            if not lost:
+                await self._catalog.load(linearizable=True)
+                return changed
+        raise errors.NoLeader("others kept changing the catalog")
+
+    async def _change_origin(self, entry: TableEntry, origin: int, seen: Contents) -> bool:
+        try:
+            return await self._tables.change_origin(entry, origin, seen=seen)
+        except errors.TableNotFound:
+            return False  # it is deleted just now: the next look at the catalog says so
+
+
+def _is_replicated(entry: TableEntry) -> bool:
+    return not entry.is_reserved and not entry.is_local
+
+
+class LeadWatch:
+    """A follower cluster's coordinator: whether it passes writes of copied tables on, or takes them itself."""
+
+    def __init__(
+        self, leading: Leading, changed: Callable[[], Awaitable[object]], clock: Callable[[], float]
+    ) -> None:
+        """changed: is called when another cluster leads than before."""
+        self._leading = leading
+        self._changed = changed
+        self._clock = clock
+        self._lead: Lead | None = None
+        self._trusted_until = 0.0
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            began = self._clock()
+            try:
+                lead = await self._leading.now()
+                if self._lead not in (None, lead):
+                    log.warning("another cluster leads", cluster=lead.cluster, epoch=lead.epoch)
+                    await self._changed()
+                self._lead, self._trusted_until = lead, began + TRUSTED_S
+            except errors.BoathouseError as error:
+                log.warning("who leads is not known", reason=f"{type(error).__name__}: {error.detail}")
+            await asyncio.sleep(LOOK_S)
+
+    async def passes_on(self, deadline: float) -> bool:
+        """Whether the cluster that is followed takes writes. Waits until that is known. Raises NoLeader if it is not by
+        the deadline."""
+        while self._lead is None or self._clock() >= self._trusted_until:
+            if self._clock() >= deadline:
+                raise errors.NoLeader("which cluster leads is not known: the catalog can't be read")
+            await asyncio.sleep(min(LOOK_S, max(0.0, deadline - self._clock())))
+        return not self._leading.is_ours(self._lead)

@@ -1,0 +1,221 @@
+"""A follower cluster that is made to lead: with the old leader cluster there, and without."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from proto.etcd import rpc_pb2 as etcd
+from tests.integration.cluster import Cluster
+from tests.integration.test_replication import contents, positions, tables
+from tests.stubs import stub
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def make(folder: Path, name: str, **settings: Any) -> Cluster:
+    folder.mkdir()
+    return Cluster(folder, nodes=1, tables=settings.pop("tables", {}), settings={"cluster": name, **settings})
+
+
+@pytest.fixture
+def harbour(tmp_path: Path) -> Iterator[Cluster]:
+    with make(tmp_path / "harbour", "harbour", tables={"default": {}, "mine": {"type": "local"}}) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def island(tmp_path: Path, harbour: Cluster) -> Iterator[Cluster]:
+    follows = {"cluster": "harbour", "endpoints": list(harbour.endpoints)}
+    with make(tmp_path / "island", "island", follows=follows) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def reef(tmp_path: Path, island: Cluster) -> Iterator[Cluster]:
+    """Follows the follower."""
+    follows = {"cluster": "island", "endpoints": list(island.endpoints)}
+    with make(tmp_path / "reef", "reef", follows=follows) as cluster:
+        yield cluster
+
+
+class Watching:
+    """A client that watches everything in a cluster, from a revision on."""
+
+    def __init__(self, cluster: Cluster, revision: int) -> None:
+        self.seen: list[tuple[int, bytes]] = []
+        self._channel = grpc.insecure_channel(cluster.endpoint("n1"))
+        self._done = threading.Event()
+        self._asked = etcd.WatchRequest(
+            create_request=etcd.WatchCreateRequest(key=b"\0", range_end=b"\0", start_revision=revision)
+        )
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _requests(self) -> Iterator[etcd.WatchRequest]:
+        yield self._asked
+        self._done.wait()
+
+    def _watch(self) -> None:
+        watch: Any = stub(self._channel, etcd, "Watch")
+        try:
+            for answer in watch.Watch(self._requests(), metadata=[("table", "default")]):
+                self.seen += [(event.kv.mod_revision, event.kv.key) for event in answer.events]
+        except grpc.RpcError:
+            pass  # the test has ended
+
+    def stop(self) -> None:
+        self._done.set()
+        self._channel.close()
+        self._thread.join(5)
+
+
+def put(cluster: Cluster, key: bytes, value: bytes = b"v", **options: int) -> int:
+    with cluster.client(table="default") as client:
+        return client.put(etcd.PutRequest(key=key, value=value, **options)).header.revision  # type: ignore[arg-type]
+
+
+def refused(cluster: Cluster) -> str:
+    """What a put is refused with, without any patience."""
+    with grpc.insecure_channel(cluster.endpoint("n1")) as channel:
+        kv: Any = stub(channel, etcd, "KV")
+        with pytest.raises(grpc.RpcError) as refusal:
+            kv.Put(etcd.PutRequest(key=b"refused"), metadata=[("table", "default")], timeout=10)
+    return str(refusal.value.details())
+
+
+def said(cluster: Cluster, *words: str) -> str:
+    done = cluster.cli(*words)
+    assert done.returncode == 0, done.stderr.decode() + done.stdout.decode()
+    return done.stdout.decode()
+
+
+def replicated(cluster: Cluster) -> dict[str, tuple[int, int, int]]:
+    return {name: position for name, position in positions(cluster).items() if name != "mine"}
+
+
+def wait_same(one: Cluster, other: Cluster) -> None:
+    """Both have the same of what is replicated."""
+    wait_until(lambda: replicated(one) == replicated(other), timeout_s=20, what="the follower to be level")
+
+
+def test_a_planned_promotion_loses_nothing_and_fails_no_write(
+    harbour: Cluster, island: Cluster, reef: Cluster
+) -> None:
+    with grpc.insecure_channel(harbour.endpoint("n1")) as channel:
+        lease: Any = stub(channel, etcd, "Lease")
+        held = lease.LeaseGrant(
+            etcd.LeaseGrantRequest(TTL=600), metadata=[("table", "default")], timeout=10
+        ).ID
+    begin = put(harbour, b"lock", lease=held)
+    wait_same(harbour, island)
+    wait_same(island, reef)
+    assert put(reef, b"from afar") == replicated(harbour)["default"][0] == replicated(reef)["default"][0]
+    watching = Watching(island, begin)
+    acknowledged: list[tuple[int, bytes]] = []
+    done = threading.Event()
+
+    def write() -> None:
+        with island.client(table="default", timeout_s=20) as client:
+            for number in range(100_000):
+                if done.is_set():
+                    return
+                key = b"k%05d" % number
+                acknowledged.append((client.put(etcd.PutRequest(key=key)).header.revision, key))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    wait_until(lambda: len(acknowledged) > 20, timeout_s=20, what="writes through the follower")
+
+    unasked = island.cli("promote")
+    assert unasked.returncode == 2, "nobody was asked"
+    assert b"nothing is lost of what it has" in unasked.stdout
+    output = said(island, "promote", "--yes")
+    assert "cluster harbour has given way" in output
+    assert "cluster island leads since epoch 2" in output
+    before = len(acknowledged)
+    wait_until(lambda: len(acknowledged) > before + 20, timeout_s=20, what="writes to the new leader cluster")
+    done.set()
+    writer.join(30)
+    assert not writer.is_alive()
+
+    # Each write that was acknowledged is there, once, and a watch that was opened before saw all of them in order.
+    revisions = [revision for revision, _ in acknowledged]
+    assert revisions == sorted(set(revisions))
+    wait_until(lambda: set(acknowledged) <= set(watching.seen), timeout_s=10, what="the watch to see all")
+    assert watching.seen == sorted(watching.seen)
+    watching.stop()
+    wait_same(island, reef)
+    assert put(reef, b"from afar") == replicated(island)["default"][0] == replicated(reef)["default"][0]
+
+    assert "table is replicated from another cluster" in refused(harbour)
+    with harbour.client(table="mine") as client:
+        client.put(etcd.PutRequest(key=b"local tables are nobody else's"))
+    assert "leads since epoch 2" in said(island, "status")
+    assert said(island, "promote", "--yes").endswith("leads since epoch 2\n")
+
+    # The lease that a key names lives here now, and can be kept alive and ended.
+    with grpc.insecure_channel(island.endpoint("n1")) as channel:
+        lease = stub(channel, etcd, "Lease")
+        metadata = [("table", "default")]
+        (answer,) = lease.LeaseKeepAlive(
+            iter([etcd.LeaseKeepAliveRequest(ID=held)]), metadata=metadata, timeout=10
+        )
+        assert answer.TTL == 60
+        lease.LeaseRevoke(etcd.LeaseRevokeRequest(ID=held), metadata=metadata, timeout=10)
+    assert b"lock" not in {kv.key for kv in contents(island, "default")}
+
+
+def test_an_old_leader_that_was_away_gives_way_and_becomes_a_follower(
+    harbour: Cluster, island: Cluster
+) -> None:
+    put(harbour, b"both")
+    wait_same(harbour, island)
+    harbour.stop()
+    refusal = island.cli("promote", "--yes")
+    assert refusal.returncode == 1
+    assert b"can't be asked to give way" in refusal.stderr
+    assert "leads since epoch 2" in said(island, "promote", "--yes", "--force")
+    put(island, b"here")
+
+    # It comes back, and takes a write before it hears of the new epoch: that write is lost, and no later one is taken.
+    harbour.start()
+    wait_until(lambda: "has given way" in said(island, "status"), timeout_s=20, what="the fence")
+    assert "table is replicated from another cluster" in refused(harbour)
+    put(island, b"after")
+
+    # It follows, once its file says so: the same tables, and what it alone had is gone.
+    harbour.stop()
+    lines = harbour.file.read_text()
+    endpoints = ", ".join(island.endpoints)
+    harbour.file.write_text(f"{lines}\nfollows: {{cluster: island, endpoints: [{endpoints}]}}\n")
+    harbour.reload()
+    harbour.start()
+    wait_same(island, harbour)
+    assert put(harbour, b"forwarded") == positions(island)["default"][0]
+    assert contents(harbour, "default") == contents(island, "default")
+    assert "mine" in tables(harbour)
+
+    # And back again.
+    assert "cluster harbour leads since epoch 3" in said(harbour, "promote", "--yes")
+    put(harbour, b"home")
+    assert put(island, b"forwarded again") == positions(harbour)["default"][0]
+    wait_same(harbour, island)
+
+
+def test_a_fence_by_hand(harbour: Cluster) -> None:
+    put(harbour, b"k")
+    assert harbour.cli("fence", "--leader", "island", "--epoch", "7").returncode == 2
+    assert "has given way to cluster island" in said(
+        harbour, "fence", "--leader", "island", "--epoch", "7", "--yes"
+    )
+    assert "table is replicated from another cluster" in refused(harbour)
+    older = harbour.cli("fence", "--leader", "reef", "--epoch", "6", "--yes")
+    assert older.returncode == 1
+    assert b"cluster island leads since epoch 7" in older.stderr

@@ -1,0 +1,102 @@
+"""A copy that becomes a table of its own, and a table that becomes a copy."""
+
+from __future__ import annotations
+
+from proto import errors
+from proto.catalog import CATALOG_ID
+from proto.etcd.rpc_pb2 import LeaseGrantRequest, PutRequest
+from proto.internal import frames_pb2 as frames
+from shardworker.machine.machine import PROMOTED_TTL_S
+from tests.unit.machine.copying import COPY, contents, follower, leader, position, replicate, told
+from tests.unit.machine.shard import TABLE, Shard
+
+LEASE = 77
+
+
+def change(shard: Shard, table: int, was: int, origin: int) -> errors.BoathouseError | None:
+    return shard.write(frames.TableOrigin(table_id=table, was=was, origin=origin)).error
+
+
+def pair() -> tuple[Shard, Shard]:
+    """A table with a key of a lease, and its copy, which is level."""
+    one, other = leader(), follower()
+    one.write(LeaseGrantRequest(ID=LEASE, TTL=600))
+    one.put(b"lock", b"mine", lease=LEASE)
+    one.put(b"a", b"1")
+    assert replicate(other, told(one.machine.take_changes(), 2)).error is None
+    return one, other
+
+
+def test_a_promoted_copy_takes_writes_from_where_it_is() -> None:
+    one, other = pair()
+    before = position(other, COPY), contents(other, COPY)
+    assert isinstance(other.write(PutRequest(key=b"b"), table=COPY).error, errors.TableReplicated)
+    assert change(other, COPY, TABLE, 0) is None
+    assert (position(other, COPY), contents(other, COPY)) == before
+    assert other.write(PutRequest(key=b"b"), table=COPY).revision == before[0][0] + 1
+    one.put(b"a", b"2")
+    late = told(one.machine.take_changes(), 4)
+    assert isinstance(replicate(other, late).error, errors.OtherOrigin)
+
+
+def test_the_leases_of_its_keys_live_from_then_on() -> None:
+    _, other = pair()
+    assert not other.machine.leases.of_table(COPY)
+    change(other, COPY, TABLE, 0)
+    assert {id_: lease.ttl_s for id_, lease in other.machine.leases.of_table(COPY).items()} == {
+        LEASE: PROMOTED_TTL_S
+    }
+    assert other.machine.leases.take_changed() == {(COPY, LEASE)}
+    # Done twice it is done: a lease that ended meanwhile does not come back.
+    lease = other.machine.leases.get(COPY, LEASE)
+    assert lease is not None
+    expired = frames.ExpiredLeases()
+    expired.leases.add(id=LEASE, granted_at=lease.granted_at)
+    assert other.write(expired, table=COPY).error is None
+    assert change(other, COPY, TABLE, 0) is None
+    assert not other.machine.leases.of_table(COPY)
+
+
+def test_a_table_that_gives_way_takes_no_writes_and_has_no_leases() -> None:
+    one, _ = pair()
+    before = position(one, TABLE), contents(one, TABLE)
+    assert change(one, TABLE, 0, COPY) is None
+    assert isinstance(one.write(PutRequest(key=b"b")).error, errors.TableReplicated)
+    assert not one.machine.leases.of_table(TABLE)
+    assert (position(one, TABLE), contents(one, TABLE)) == before
+    assert one.machine.table_status()[0].origin == COPY
+
+
+def test_it_copies_from_there_if_it_is_not_ahead() -> None:
+    one, other = pair()
+    other.machine.listen({COPY: one.machine._recorder.listening(TABLE)})  # type: ignore[dict-item]
+    change(one, TABLE, 0, COPY)
+    change(other, COPY, TABLE, 0)
+    other.write(PutRequest(key=b"new"), table=COPY)
+    back = frames.ReplicatedChanges(origin=COPY, changes=told(other.machine.take_changes(), 4))
+    assert one.write(back).error is None
+    assert position(one, TABLE) == position(other, COPY)
+
+
+def test_what_is_otherwise_than_told_stays() -> None:
+    one, other = pair()
+    assert isinstance(change(other, COPY, TABLE + 1, 0), errors.OtherOrigin)
+    assert isinstance(change(one, TABLE, COPY, COPY + 1), errors.OtherOrigin)
+    assert isinstance(change(one, 555, 0, COPY), errors.TableNotFound)
+    assert other.machine.origin_of(COPY) == TABLE
+    assert one.machine.origin_of(TABLE) == 0
+
+
+def test_boathouses_own_tables_are_nobodys_copies() -> None:
+    catalog = Shard(shard=1)
+    assert isinstance(change(catalog, CATALOG_ID, 0, COPY), errors.InvalidRequest)
+    assert catalog.machine.origin_of(CATALOG_ID) == 0
+
+
+def test_all_of_it_survives_a_restart(tmp_path: object) -> None:
+    path = f"{tmp_path}/db"
+    shard = follower(path)
+    change(shard, COPY, TABLE, 0)
+    again = Shard(path, create=False)
+    assert again.machine.origin_of(COPY) == 0
+    assert again.machine.checksum == shard.machine.checksum

@@ -1,0 +1,188 @@
+"""Which cluster leads, and how that changes, over a catalog in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from config import ClusterConfig
+from coordinator.replication import leading as module
+from coordinator.replication.leading import Leading, LeadWatch, OldEpoch
+from proto import errors
+from proto.catalog import CATALOG, ELSEWHERE, Lead, TableEntry
+from proto.ids import ShardId
+from tests.unit.coordinator.running import in_loop
+from tests.waiting import wait_until_async
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from coordinator.catalog.cache import Catalog
+    from coordinator.catalog.tables import Contents, Tables
+
+
+@dataclass
+class Rows:
+    """The catalog, and what its shards say of the tables."""
+
+    entries: dict[str, TableEntry] = field(default_factory=lambda: {CATALOG.name: CATALOG})
+    row: Lead = field(default_factory=Lead)
+    changed: int = 0
+    lost: int = 0
+    """So many changes of rows are lost to somebody else who is faster."""
+    broken: bool = False
+    looks: int = 0
+
+    async def load(self, *, linearizable: bool) -> Rows:
+        assert linearizable
+        return replace(self, entries=dict(self.entries))
+
+    async def lead(self) -> tuple[Lead, int]:
+        self.looks += 1
+        if self.broken:
+            raise errors.NoLeader
+        return self.row, self.changed
+
+    async def set_lead(self, lead: Lead, *, seen: int) -> bool:
+        assert seen == self.changed
+        if self._loses():
+            return False
+        self.row, self.changed = lead, self.changed + 1
+        return True
+
+    async def change_origin(self, entry: TableEntry, origin: int, *, seen: Contents) -> bool:
+        if self._loses():
+            return False
+        self.entries[entry.name] = replace(entry, origin=origin)
+        return True
+
+    def _loses(self) -> bool:
+        self.lost -= 1
+        return self.lost >= 0
+
+    @property
+    def origins(self) -> Mapping[str, int]:
+        return {name: entry.origin for name, entry in self.entries.items() if not entry.is_reserved}
+
+
+def entry(name: str, id_: int, origin: int = 0, *, is_local: bool = False) -> TableEntry:
+    return TableEntry(name, id_, ShardId(1), origin=origin, is_local=is_local)
+
+
+def cluster(name: str, follows: str = "") -> ClusterConfig:
+    settings = {"follows": {"cluster": follows, "endpoints": ["127.0.0.1:1"]}} if follows else {}
+    return ClusterConfig.model_validate({"cluster": name, "nodes": {"n1": {}}, **settings})
+
+
+def leading(rows: Rows, name: str, follows: str = "") -> Leading:
+    return Leading(cluster(name, follows), cast("Catalog", rows), cast("Tables", rows))
+
+
+async def anybodys(_: TableEntry) -> None:
+    """No table is somebody's own."""
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SETTLE_S", 0.0)
+    monkeypatch.setattr(module, "LOOK_S", 0.01)
+
+
+@in_loop
+async def test_at_first_the_cluster_file_says_who_leads() -> None:
+    harbour, island = leading(Rows(), "harbour"), leading(Rows(), "island", "harbour")
+    assert await harbour.now() == await island.now() == Lead(1, "harbour")
+    assert harbour.is_ours(await harbour.now())
+    assert not island.is_ours(await island.now())
+
+
+@in_loop
+async def test_a_cluster_that_takes_over_has_no_copies_any_more() -> None:
+    rows = Rows(lost=3)
+    rows.entries |= {"a": entry("a", 10_005, 10_001), "own": entry("own", 10_006)}
+    island = leading(rows, "island", "harbour")
+    taken = await island.take_over(2)
+    assert {one.name for one in taken} == {"a"}
+    assert rows.row == Lead(2, "island")
+    assert rows.origins == {"a": 0, "own": 0}
+    assert await island.take_over(2) == []
+
+
+@in_loop
+async def test_a_cluster_that_gives_way_copies_what_the_other_one_has() -> None:
+    rows = Rows(lost=2)
+    rows.entries |= {
+        "a": entry("a", 10_005),
+        "b": entry("b", 10_006),
+        "mine": entry("mine", 10_007, is_local=True),
+    }
+    harbour = leading(rows, "harbour")
+    await harbour.give_way(Lead(2, "island"), {"a": 20_001}, anybodys)
+    assert rows.origins == {"a": 20_001, "b": ELSEWHERE, "mine": 0}
+    assert not harbour.is_ours(await harbour.now())
+    await harbour.give_way(Lead(2, "island"), {"a": 20_001}, anybodys)
+    assert rows.changed == 1
+
+
+@in_loop
+async def test_a_table_that_is_not_the_callers_keeps_the_cluster_from_giving_way() -> None:
+    rows = Rows()
+    rows.entries["a"] = entry("a", 10_005)
+
+    async def refuse(_: TableEntry) -> None:
+        raise errors.PermissionDenied
+
+    with pytest.raises(errors.PermissionDenied):
+        await leading(rows, "harbour").give_way(Lead(2, "island"), {}, refuse)
+    assert (rows.row, rows.origins) == (Lead(), {"a": 0})
+
+
+@in_loop
+async def test_of_two_epochs_the_higher_one_counts() -> None:
+    rows = Rows(Rows().entries, Lead(3, "island"))
+    harbour = leading(rows, "harbour")
+    for older in (Lead(2, "reef"), Lead(3, "reef"), Lead(1, "harbour")):
+        with pytest.raises(OldEpoch, match="cluster island leads since epoch 3"):
+            await harbour.hear(older)
+    await harbour.hear(Lead(3, "island"))
+    await harbour.hear(Lead(4, "reef"))
+    assert rows.row == Lead(4, "reef")
+
+
+@in_loop
+async def test_a_follower_of_a_follower_learns_who_leads() -> None:
+    rows = Rows()
+    reef = leading(rows, "reef", "island")
+    await reef.hear(Lead(1, "harbour"))
+    assert await reef.now() == Lead(1, "harbour")
+    with pytest.raises(OldEpoch):
+        await reef.hear(Lead(1, "island"))
+
+
+@in_loop
+async def test_a_coordinator_passes_on_until_it_hears_otherwise_and_never_without_having_looked() -> None:
+    rows = Rows()
+    now = 0.0
+    loads: list[None] = []
+
+    async def changed() -> None:
+        loads.append(None)
+
+    watch = LeadWatch(leading(rows, "island", "harbour"), changed, lambda: now)
+    with pytest.raises(errors.NoLeader):
+        await watch.passes_on(0.0)
+    task = asyncio.create_task(watch.run())
+    await wait_until_async(lambda: rows.looks > 1, timeout_s=5, what="two looks")
+    assert await watch.passes_on(0.0)
+    rows.broken = True
+    now += module.TRUSTED_S
+    with pytest.raises(errors.NoLeader):
+        await watch.passes_on(now)
+    rows.broken, rows.row = False, Lead(2, "island")
+    await wait_until_async(lambda: bool(loads), timeout_s=5, what="the news")
+    assert not await watch.passes_on(now + 1)
+    assert loads == [None]
+    task.cancel()

@@ -1,0 +1,131 @@
+"""`boathouse promote` and `boathouse fence`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING
+
+import typer
+
+from tools.failure import Failed
+from tools.output import Output, print_document, print_table
+
+if TYPE_CHECKING:
+    from config import ClusterConfig
+    from tools.admin.promotion import Prospect
+
+
+def promote(cluster: ClusterConfig, output: Output, *, yes: bool, force: bool) -> None:
+    """Make a follower cluster lead, once it is known what that costs. Raises Failed."""
+    from tools.admin.promotion import NotPromoted
+
+    if cluster.follows is None:
+        raise Failed(f"cluster {cluster.cluster} follows no other: it leads, unless another one was promoted")
+    try:
+        asyncio.run(_promote(cluster, output, yes=yes, force=force))
+    except NotPromoted as error:
+        raise Failed(str(error)) from None
+
+
+async def _promote(cluster: ClusterConfig, output: Output, *, yes: bool, force: bool) -> None:
+    from tools.admin.promotion import Promotion
+
+    async with Promotion.opened(cluster) as promotion:
+        prospect = await promotion.prospect()
+        if not output.is_document:
+            _show(prospect)
+        if prospect.leads and not prospect.copies:
+            return _tell(cluster, prospect, output)
+        if prospect.unreachable and not (force or prospect.leads):
+            raise Failed(
+                f"cluster {prospect.leader} can't be asked to give way ({prospect.unreachable}), and may take writes"
+                " that would be lost; --force promotes all the same, and it gives way once it hears of it"
+            )
+        if not yes:
+            _ask(cluster)
+        await promotion.promote(prospect, wait=not force, say=partial(typer.echo, err=output.is_document))
+    _tell(cluster, prospect, output)
+
+
+def _tell(cluster: ClusterConfig, prospect: Prospect, output: Output) -> None:
+    if output.is_document:
+        print_document(
+            {
+                "cluster": cluster.cluster,
+                "epoch": prospect.epoch,
+                "leader_before": prospect.leader,
+                "unreachable": prospect.unreachable or None,
+                "tables": [asdict(copy) for copy in prospect.copies],
+            },
+            output,
+        )
+    else:
+        typer.echo(f"cluster {cluster.cluster} leads since epoch {prospect.epoch}")
+
+
+def _show(prospect: Prospect) -> None:
+    print_table(
+        ["table", "revision", "would lose"],
+        [
+            {
+                "table": copy.name,
+                "revision": copy.revision,
+                "would lose": _lost(prospect) if copy.lacks is None else f"{copy.lacks} as of now",
+            }
+            for copy in prospect.copies
+        ],
+    )
+    if prospect.unreachable:
+        typer.echo(f"cluster {prospect.leader} does not answer: {prospect.unreachable}")
+        report = prospect.report
+        if report is not None:
+            ago = max(0.0, time.time() - report.at_s)
+            typer.echo(
+                f"{ago:.0f} s ago the copies were up to {report.lag_revisions} revisions behind, and not known to be"
+                f" level for {report.lag_s:.0f} s; what was written there since is not here"
+            )
+    else:
+        typer.echo(
+            f"cluster {prospect.leader} answers: it takes no writes from then on, and nothing is lost of what it has"
+        )
+
+
+def _lost(prospect: Prospect) -> str:
+    return "unknown" if prospect.report is None else "at least what it lacked"
+
+
+def _ask(cluster: ClusterConfig) -> None:
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("what it costs is shown above; nobody can be asked here", param_hint="--yes")
+    typer.confirm(f"promote cluster {cluster.cluster}?", abort=True)
+
+
+def fence(cluster: ClusterConfig, leader: str, epoch: int, output: Output, *, yes: bool) -> None:
+    """Have a cluster that led take no writes any more. Raises Failed."""
+    from tools.admin.promotion import NotPromoted
+
+    if not yes:
+        raise typer.BadParameter(
+            f"the replicated tables of cluster {cluster.cluster} would take no writes any more, until it follows"
+            f" cluster {leader} or is promoted itself",
+            param_hint="--yes",
+        )
+    try:
+        asyncio.run(_fence(cluster, leader, epoch))
+    except NotPromoted as error:
+        raise Failed(str(error)) from None
+    typer.echo(
+        f"cluster {cluster.cluster} has given way to cluster {leader}, which leads since epoch {epoch}"
+    )
+
+
+async def _fence(cluster: ClusterConfig, leader: str, epoch: int) -> None:
+    from proto.catalog import Lead
+    from tools.admin.promotion import Promotion
+
+    async with Promotion.opened(cluster) as promotion:
+        await promotion.give_way(Lead(epoch, leader))
