@@ -24,6 +24,7 @@ class Scenario(enum.StrEnum):
     KEYS_1M = "keys-1m"
     IDLE = "idle"
     MOVES = "moves"
+    REPLICATION = "replication"
     CHECK_PERF_S = "check-perf-s"
     CHECK_PERF_M = "check-perf-m"
     CHECK_PERF_L = "check-perf-l"

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import config
 from tools.admin.operate import move_leader
 from tools.bench import systems
+from tools.bench.replication import replication
 from tools.bench.report import OURS, Figure, Report
 from tools.bench.run import LoadFailed, Meter, measure
 
@@ -262,5 +263,6 @@ SCENARIOS: dict[str, Callable[[Setting, Workload], Report]] = {
     "keys-1m": keys_1m,
     "idle": idle,
     "moves": moves,
+    "replication": replication,
     **{f"check-perf-{size}": partial(check_perf, size=size) for size in "sml"},
 }

@@ -23,7 +23,7 @@ from tools.client import open_channel
 from tools.tls_options import NONE, TlsOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tools.admin.certificates import CertificateFiles
 
@@ -169,6 +169,8 @@ class Boathouse:
     tables: tuple[str, ...]
     certificates: CertificateFiles | None = None
     """With these it speaks TLS, and has keys between nodes."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Further keys of its file."""
     name: str = "boathouse"
     endpoints: tuple[str, ...] = ()
     _process: subprocess.Popen[bytes] | None = None
@@ -217,6 +219,7 @@ class Boathouse:
             "shards": self.shards,
             "replicas": self.replicas,
             "tables": tables,
+            **self.settings,
         }
         if (files := self.certificates) is not None:
             keys = self.folder / "keys"
