@@ -201,7 +201,8 @@ class Coordinator:
             forwarder=self._forwarder,
         )
         self._passwords = Passwords(cost=cluster.auth.bcrypt_cost)
-        self._authenticator = Authenticator(self._calls, self._passwords, signed)
+        gate = self._gate = Gate(cluster.replication.of_node(node.name), loop.time)
+        self._authenticator = Authenticator(self._calls, self._passwords, signed, gate)
         self._by_path: dict[str, Route] = {}
         self._etcd = EtcdCalls(self._by_path)
         apis = self._apis()
@@ -339,7 +340,7 @@ class Coordinator:
             RegattaKV(calls, RegattaHeaders(replica_id=node.id), authenticator),
             RegattaReplication(
                 cluster.cluster,
-                Gate(cluster.replication.of_node(node.name), asyncio.get_running_loop().time),
+                self._gate,
                 self._catalog,
                 source,
                 self._leading,

@@ -161,6 +161,8 @@ COMMANDS: Final[dict[int, Command]] = {
     frames.TABLE_RESTORE: Command(access=Access.WRITE),
     frames.COPY_RESET: Command(access=Access.WRITE),
     frames.TABLE_ORIGIN: Command(access=Access.WRITE),
+    frames.TABLE_USERS: Command(access=Access.READ),
+    frames.REPLICATE_USERS: Command(access=Access.WRITE),
 }
 
 

@@ -6,10 +6,12 @@ where authentication is off, and nobody keeps a second list of users that could 
 
 from __future__ import annotations
 
+from base64 import b64decode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from coordinator.auth.credentials import NOBODY, SYSTEM, Credentials
+from coordinator.replication.token_key import VOUCHED_KEY
 from proto import errors, tokens
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from coordinator.api.call import Call
     from coordinator.auth.passwords import Passwords
     from coordinator.auth.signed_tokens import SignedTokens
+    from coordinator.replication.gate import Gate
     from coordinator.shards.table_calls import Answer, TableCalls
     from proto.catalog import TableEntry
 
@@ -45,15 +48,22 @@ class Rights:
 class Authenticator:
     """For all tables of this coordinator."""
 
-    def __init__(self, calls: TableCalls, passwords: Passwords, signed: SignedTokens | None) -> None:
-        """signed: None = tokens are simple ones."""
+    def __init__(
+        self, calls: TableCalls, passwords: Passwords, signed: SignedTokens | None, gate: Gate
+    ) -> None:
+        """signed: None = tokens are simple ones. gate: which clusters are believed when they say whose call it is."""
+        self._gate = gate
         self._calls = calls
         self._passwords = passwords
         self._signed = signed
 
     def credentials(self, call: Call, table: TableEntry) -> Credentials:
-        """What the client of this call has shown: a token, or else the certificate of his connection."""
+        """What the client of this call has shown: a token, or else the certificate of his connection. For one of a
+        follower cluster that cluster has looked. Raises BadReplicationToken, InvalidAuthToken."""
         metadata = call.metadata
+        vouched = metadata.get(VOUCHED_KEY)
+        if vouched is not None:
+            return self._vouched(call, vouched)
         shown = metadata.get(TOKEN_KEY) or metadata.get(AUTHORIZATION_KEY)
         if shown:
             return self._of_token(shown.removeprefix(BEARER), table)
@@ -61,6 +71,16 @@ class Authenticator:
         if identity.is_system:
             return SYSTEM
         return Credentials(user=identity.common_name) if identity.common_name else NOBODY
+
+    def _vouched(self, call: Call, encoded: str) -> Credentials:
+        self._gate.check(call)
+        try:
+            user = b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()
+        except ValueError:
+            user = ""
+        if not self._gate.asks or not user:
+            raise errors.InvalidAuthToken
+        return Credentials(user=user)
 
     def _of_token(self, token: str, table: TableEntry) -> Credentials:
         claims = None if self._signed is None else self._signed.check(token)

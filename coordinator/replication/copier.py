@@ -42,6 +42,8 @@ class Copier:
         self._clock = clock
         self.tail = Tail(rng, clock.time())
         self._compacted = 0
+        self._users = b""
+        """As they were last taken over."""
 
     async def run(self) -> None:
         """For ever: the next step, and the next."""
@@ -101,7 +103,16 @@ class Copier:
                     error = message.error_response.error
                     tail.cannot_follow(replication.ReplicateError.Name(error))
                     return
-                await self._take(message, status)
+                if message.users:
+                    await self._take_users(message.users)
+                else:
+                    await self._take(message, status)
+
+    async def _take_users(self, users: bytes) -> None:
+        """They come at the beginning of each stream, whether or not anything has changed."""
+        if users != self._users:
+            await self._copies.take_users(self._copy, users)
+            self._users = users
 
     async def _take(self, message: replication.ReplicateResponse, began: frames.TableStatus) -> None:
         changes = frames.TableChanges.FromString(message.changes)

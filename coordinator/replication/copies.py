@@ -35,6 +35,12 @@ class Copies:
         )
         return reply.revision
 
+    async def take_users(self, copy: TableEntry, users: bytes) -> None:
+        """As apply(), of a frames.TableUsers, encoded."""
+        await self._shards.ask(
+            Access.WRITE, frames.REPLICATE_USERS, copy, _beside_origin(copy, users), WRITE_S
+        )
+
     async def take_part(self, copy: TableEntry, part: bytes) -> int:
         """As apply(), of a part of a snapshot: a frames.TablePairs, encoded."""
         reply = await self._shards.ask(

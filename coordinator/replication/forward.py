@@ -13,18 +13,22 @@ from typing import TYPE_CHECKING, Final
 import grpc.aio
 
 from coordinator.api import outcomes
+from coordinator.auth.credentials import NOBODY
+from coordinator.replication.token_key import VOUCHED_KEY
 from coordinator.shards.changes import ask_for_changes
 from coordinator.shards.request_ids import METADATA_KEY
+from coordinator.shards.router import LEADER, Call
 from proto import errors
 from proto.codes import Code
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
-from proto.methods import METHODS, ApiName
+from proto.methods import METHODS, Access, ApiName
 from proto.regatta import regatta_pb2 as regatta
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from coordinator.auth.credentials import Credentials
     from coordinator.replication.channels import LeaderChannels
     from coordinator.replication.leading import LeadWatch
     from coordinator.shards.driver import Driver
@@ -77,6 +81,7 @@ class Forwarder:
         body: bytes,
         deadline: float,
         client_id: str | None,
+        who: Credentials,
     ) -> frames.Reply | None:
         """What the leader cluster answered, once the copy is as far; None if this cluster takes its writes itself, and
         this one is not made. Raises TableReplicated for what is not passed on, what the leader cluster refused it with,
@@ -87,7 +92,11 @@ class Forwarder:
         if forwarded is None:
             raise errors.TableReplicated(f"write to {self._leader}")
         path, parse = forwarded
-        metadata = (("table", table.name), (METADATA_KEY, client_id or secrets.token_hex(16)))
+        metadata: tuple[tuple[str, str | bytes], ...] = (
+            ("table", table.name),
+            (METADATA_KEY, client_id or secrets.token_hex(16)),
+            *await self._vouched(table, who, deadline),
+        )
         answer = await self._call(path, body, metadata, deadline)
         if answer is None:
             return None
@@ -103,8 +112,30 @@ class Forwarder:
             ) from None
         return frames.Reply(revision=revision, body=response.SerializeToString())
 
+    async def _vouched(
+        self, table: TableEntry, who: Credentials, deadline: float
+    ) -> tuple[tuple[str, bytes], ...]:
+        """Whose write it is, as this cluster has found: the leader cluster believes it because of this cluster's token.
+        Nothing for nobody in particular. Raises what an unknown token does."""
+        if who == NOBODY:
+            return ()
+        body = frames.RightsRequest(need=frames.RightsRequest.USER).SerializeToString()
+        call = Call(
+            table.shard,
+            LEADER,
+            Access.READ,
+            frames.AUTH_RIGHTS,
+            table.id,
+            body,
+            deadline=deadline,
+            linearizable=True,
+            who=who,
+        )
+        rights = frames.Rights.FromString((await self._driver.ask(call)).body)
+        return ((VOUCHED_KEY, rights.user.encode()),) if rights.user else ()
+
     async def _call(
-        self, path: str, body: bytes, metadata: tuple[tuple[str, str], ...], deadline: float
+        self, path: str, body: bytes, metadata: tuple[tuple[str, str | bytes], ...], deadline: float
     ) -> bytes | None:
         table = outcomes.REGATTA if METHODS[path].api is ApiName.REGATTA else outcomes.ETCD
         while True:

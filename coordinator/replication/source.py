@@ -72,6 +72,16 @@ class TableSource:
         """Where the table stands, by a linearizable read. Raises TableNotFound, NoLeader, ReadTimedOut."""
         return await self._calls.revision(table, who=SYSTEM)
 
+    async def users(self, table: TableEntry) -> bytes:
+        """A frames.TableUsers, encoded. Raises TableNotFound, and what else a linearizable read may."""
+        deadline = self._calls.step_deadline(float("inf"))
+        answer = await self._calls.read(
+            table, frames.TABLE_USERS, b"", deadline, linearizable=True, who=SYSTEM
+        )
+        if answer.table.id != table.id:
+            raise errors.TableNotFound(f"another table is called {table.name} now")
+        return answer.reply.body
+
     async def note_position(self, table: TableEntry, follower: str, revision: int) -> None:
         """Have what comes after this revision kept for that cluster. It is no harm if that fails: the cluster says it
         again, and if it comes too late it takes a snapshot. Raises InvalidRequest."""

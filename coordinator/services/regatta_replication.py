@@ -39,6 +39,10 @@ CHUNK_BYTES_MAX: Final = 1 << 20
 
 STREAM_S: Final = 5.0
 """A Replicate that waits ends after so long. Less than a coordinator that stops waits for its calls to end."""
+NO_WAIT_S: Final = 0.001
+"""Of the first look, which says of which version the table's users are."""
+NO_USERS: Final = 2
+"""auth_version of a table that never had any."""
 CATCH_UP_S: Final = 7.0
 """A replica that lags has so long to come to where a linearizable read has seen the table."""
 
@@ -101,16 +105,17 @@ class RegattaReplication:
         """The cluster that calls was promoted. One that leads in a higher epoch, or has the same from elsewhere, stays
         as it is, and says so in its answer."""
 
-        async def check(table: TableEntry) -> None:
-            if not self._gate.asks:
-                await self._check_root(call, table)
-
         ids = {table.name: table.id for table in told.tables}
         with contextlib.suppress(OldEpoch):
-            await self._leading.give_way(Lead(told.epoch, told.cluster), ids, check)
+            await self._leading.give_way(
+                Lead(told.epoch, told.cluster), ids, lambda table: self._check_root(call, table)
+            )
 
     async def _check_root(self, call: Call, table: TableEntry) -> None:
-        """Who copies a table that has users sees all of it, past every permission."""
+        """Who copies a table that has users sees all of it, past every permission: root may, and a follower cluster
+        that has shown its token, which then goes by those users."""
+        if self._gate.asks:
+            return
         who = self._authenticator.credentials(call, table)
         deadline = self._source.step_deadline(call)
         await self._authenticator.rights(who, table, deadline, need=frames.RightsRequest.ROOT)
@@ -139,8 +144,15 @@ class RegattaReplication:
 
     async def _replicate_changes(self, call: Call, table: TableEntry, first: int) -> None:
         end = self._source.time() + STREAM_S
+        users_version: int | None = None if self._gate.asks else NO_USERS
         while (left_s := end - self._source.time()) > 0:
-            told = await self._source.changes(table, first, wait_s=left_s)
+            wait_s = NO_WAIT_S if users_version is None else left_s
+            told = await self._source.changes(table, first, wait_s=wait_s)
+            if self._gate.asks and told.changes.auth_version != (users_version or NO_USERS):
+                # Ahead of what they may read.
+                users = await self._source.users(table)
+                await call.send(replication.ReplicateResponse(users=users).SerializeToString())
+            users_version = told.changes.auth_version
             if told.changes.floor:
                 await call.send(_error(replication.USE_SNAPSHOT))
                 return

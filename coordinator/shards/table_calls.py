@@ -45,6 +45,7 @@ class Forwarder(Protocol):
         body: bytes,
         deadline: float,
         client_id: str | None,
+        who: Credentials,
     ) -> frames.Reply | None:
         """As TableCalls.write(), the copy here being as far when it returns. None: the table is no copy any more, or
         will not be one in a moment, and is written to here."""
@@ -219,8 +220,9 @@ class TableCalls:
         if table.is_reserved:
             raise errors.InvalidRequest(f"table {table.name} is read-only")
         request_id = self._request_id(client_id, table)
-        if table.origin and self._forwarder is not None:
-            reply = await self._forwarder.write(table, method, body, deadline, client_id)
+        # Who logs in does so here: tokens are not copied.
+        if table.origin and self._forwarder is not None and method != frames.AUTH_LOG_IN:
+            reply = await self._forwarder.write(table, method, body, deadline, client_id, who)
             if reply is not None:
                 return Answer(table, reply)
             return await self._write_taken_over(table, method, body, deadline, request_id, who)

@@ -128,6 +128,10 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     """body: CopyReset; the copy no longer counts as what its origin was"""
     TABLE_ORIGIN: _Method.ValueType  # 161
     """body: TableOrigin; done twice it is done"""
+    TABLE_USERS: _Method.ValueType  # 162
+    """answered by a TableUsers"""
+    REPLICATE_USERS: _Method.ValueType  # 163
+    """body: ReplicatedUsers"""
 
 class Method(_Method, metaclass=_MethodEnumTypeWrapper):
     """Which operation a Request or a Command carries. The body is the request message of that API, as it came."""
@@ -231,6 +235,10 @@ COPY_RESET: Method.ValueType  # 173
 """body: CopyReset; the copy no longer counts as what its origin was"""
 TABLE_ORIGIN: Method.ValueType  # 161
 """body: TableOrigin; done twice it is done"""
+TABLE_USERS: Method.ValueType  # 162
+"""answered by a TableUsers"""
+REPLICATE_USERS: Method.ValueType  # 163
+"""body: ReplicatedUsers"""
 Global___Method: _TypeAlias = Method  # noqa: Y015
 
 @_typing.final
@@ -1336,6 +1344,56 @@ class RestoredTable(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RestoredTable: _TypeAlias = RestoredTable  # noqa: Y015
+
+@_typing.final
+class TableUsers(_message.Message):
+    """Everything about who may do what in a table, for a cluster that copies it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuthRow]:
+        """users, roles and the switch, as they are stored; no tokens"""
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[Global___AuthRow] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TableUsers: _TypeAlias = TableUsers  # noqa: Y015
+
+@_typing.final
+class ReplicatedUsers(_message.Message):
+    """The users of the copy are these from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    USERS_FIELD_NUMBER: _builtins.int
+    origin: _builtins.int
+    """the table's id in the leader cluster"""
+    @_builtins.property
+    def users(self) -> Global___TableUsers: ...
+    def __init__(
+        self,
+        *,
+        origin: _builtins.int = ...,
+        users: Global___TableUsers | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["users", b"users"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["origin", b"origin", "users", b"users"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplicatedUsers: _TypeAlias = ReplicatedUsers  # noqa: Y015
 
 @_typing.final
 class TableOrigin(_message.Message):

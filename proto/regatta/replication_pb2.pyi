@@ -307,10 +307,13 @@ class ReplicateResponse(_message.Message):
     ERROR_RESPONSE_FIELD_NUMBER: _builtins.int
     LEADER_INDEX_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
+    USERS_FIELD_NUMBER: _builtins.int
     leader_index: _builtins.int
     """the newest index the leader cluster has"""
     changes: _builtins.bytes
     """boathouse.internal.TableChanges"""
+    users: _builtins.bytes
+    """boathouse.internal.TableUsers; changes come in messages without"""
     @_builtins.property
     def commands_response(self) -> Global___ReplicateCommandsResponse: ...
     @_builtins.property
@@ -322,10 +325,11 @@ class ReplicateResponse(_message.Message):
         error_response: Global___ReplicateErrResponse | None = ...,
         leader_index: _builtins.int = ...,
         changes: _builtins.bytes = ...,
+        users: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["commands_response", b"commands_response", "error_response", b"error_response", "response", b"response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "commands_response", b"commands_response", "error_response", b"error_response", "leader_index", b"leader_index", "response", b"response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "commands_response", b"commands_response", "error_response", b"error_response", "leader_index", b"leader_index", "response", b"response", "users", b"users"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["commands_response", "error_response"]  # noqa: Y015
     _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015

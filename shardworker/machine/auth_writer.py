@@ -36,6 +36,10 @@ class AuthWriter:
         self._store.replace(self._table_id, replace(auth, enabled=False, revision=auth.revision + 1))
         self._store.drop_tokens(self._table_id, list(self._store.tokens(self._table_id)))
 
+    def take_over(self, auth: TableAuth) -> None:
+        """All of it, with its revision."""
+        self._store.replace(self._table_id, auth)
+
     def set_users(self, users: Mapping[str, User]) -> None:
         """A new revision."""
         auth = self.auth

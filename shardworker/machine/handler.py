@@ -109,4 +109,4 @@ class Handler(Generic[Op]):
     """Of a write that brings changes of a table of the leader cluster: that table's id there. It is carried out on the
     copy of that table only, and no other write is carried out there."""
     for_copies: bool = False
-    """Of a write that changes no pairs: a copy takes it too."""
+    """Of a write that changes neither pairs nor users: a copy takes it too."""

@@ -267,10 +267,10 @@ class StateMachine:
         try:
             # Again, and this time it counts: what the leader saw when it took the request may have changed since.
             self._check(request)
+            self._check_origin(table.id, handler, request.op)
             if handler.administer is not None:
                 body = handler.administer(AuthWriter(self.auth, table.id, index), request.op)
                 return Result(table.revision, body)
-            self._check_origin(table.id, handler, request.op)
         except errors.BoathouseError as error:
             return Result(table.revision, b"", error)
         writer = self._writer(request.table_id, writers)

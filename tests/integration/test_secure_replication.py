@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from config.process.names import ProcessName
+from proto.etcd import auth_pb2
 from proto.etcd import rpc_pb2 as etcd
 from tests.integration.cluster import Cluster, run_cli
 from tests.integration.test_replication import wait_level
@@ -122,6 +123,58 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
         yield Pair(leader, follower, leader_certs, follower_certs, shown, known)
 
 
+def denied(kv: Any) -> bool:
+    """Whether a read is, for who shows nothing but his certificate."""
+    try:
+        kv.Range(etcd.RangeRequest(key=b"here"), timeout=10)
+    except grpc.RpcError as error:
+        return error.code() is grpc.StatusCode.PERMISSION_DENIED
+    return False
+
+
+def check_users(pair: Pair) -> None:
+    """They are made in the leader cluster, and hold in the follower cluster: for reads, watches and what it passes
+    on."""
+    with pair.channel(pair.leader) as channel:
+        auth: Any = stub(channel, etcd, "Auth")
+        auth.UserAdd(etcd.AuthUserAddRequest(name="root", password="r"), timeout=10)
+        auth.UserGrantRole(etcd.AuthUserGrantRoleRequest(user="root", role="root"), timeout=10)
+        auth.UserAdd(etcd.AuthUserAddRequest(name="app", password="a"), timeout=10)
+        auth.RoleAdd(etcd.AuthRoleAddRequest(name="writer"), timeout=10)
+        may = auth_pb2.Permission(permType=auth_pb2.Permission.READWRITE, key=b"app/", range_end=b"app0")
+        auth.RoleGrantPermission(etcd.AuthRoleGrantPermissionRequest(name="writer", perm=may), timeout=10)
+        auth.UserGrantRole(etcd.AuthUserGrantRoleRequest(user="app", role="writer"), timeout=10)
+        auth.AuthEnable(etcd.AuthEnableRequest(), timeout=10)
+    with pair.channel(pair.follower, "n2") as channel:
+        auth, kv = stub(channel, etcd, "Auth"), stub(channel, etcd, "KV")
+        # This client's certificate makes him the user app.
+        wait_until(lambda: denied(kv), timeout_s=10, what="the users to be copied")
+        token = auth.Authenticate(etcd.AuthenticateRequest(name="app", password="a"), timeout=10).token
+        app = [("token", token)]
+        written = kv.Put(etcd.PutRequest(key=b"app/k", value=b"v"), metadata=app, timeout=10)
+        (found,) = kv.Range(etcd.RangeRequest(key=b"app/k"), metadata=app, timeout=10).kvs
+        assert found.mod_revision == written.header.revision
+        with pytest.raises(grpc.RpcError, match="permission denied"):
+            kv.Range(etcd.RangeRequest(key=b"here"), metadata=app, timeout=10)
+        with pytest.raises(grpc.RpcError, match="permission denied"):
+            kv.Put(etcd.PutRequest(key=b"here"), metadata=app, timeout=10)
+        root = auth.Authenticate(etcd.AuthenticateRequest(name="root", password="r"), timeout=10).token
+        with pytest.raises(grpc.RpcError, match="write to cluster harbour"):
+            auth.UserAdd(etcd.AuthUserAddRequest(name="x"), metadata=[("token", root)], timeout=10)
+    with pair.channel(pair.leader) as channel:
+        auth = stub(channel, etcd, "Auth")
+        root = auth.Authenticate(etcd.AuthenticateRequest(name="root", password="r"), timeout=10).token
+        auth.AuthDisable(etcd.AuthDisableRequest(), metadata=[("token", root)], timeout=10)
+    with pair.channel(pair.follower, "n1") as channel:
+        kv = stub(channel, etcd, "KV")
+        wait_until(
+            lambda: kv.Range(etcd.RangeRequest(key=b"here"), timeout=10).kvs,
+            timeout_s=10,
+            what="the users to be off again",
+            not_yet=(grpc.RpcError,),
+        )
+
+
 def test_a_follower_cluster_copies_and_forwards_over_tls(pair: Pair) -> None:
     leader, follower = pair.leader, pair.follower
     pair.put(leader, b"there", b"1")
@@ -132,6 +185,8 @@ def test_a_follower_cluster_copies_and_forwards_over_tls(pair: Pair) -> None:
             kv: Any = stub(channel, etcd, "KV")
             (found,) = kv.Range(etcd.RangeRequest(key=b"here", serializable=True), timeout=10).kvs
         assert (found.value, found.mod_revision) == (node.encode(), revision)
+
+    check_users(pair)
 
     # A token that the leader cluster does not know ends it, in words; a renewed one goes on, without a restart.
     secret(pair.known, "another-token-of-somebody")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import time
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import grpc.aio
+import psutil
 
 import config
 from proto.etcd import rpc_pb2 as etcd
@@ -22,8 +24,6 @@ from tools.bench.run import LoadFailed
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
-
-    import psutil
 
     from tools.bench.scenarios import Setting
     from tools.bench.workload import Workload
@@ -61,8 +61,7 @@ def replication(setting: Setting, workload: Workload) -> Report:
         )
         try:
             follower.start()
-            report.figures += asyncio.run(_following(leader, follower, workload))
-            report.figures += _catching_up(leader, follower, workload)
+            report.figures += asyncio.run(_measured(leader, follower, workload))
         finally:
             follower.stop()
     finally:
@@ -82,6 +81,13 @@ def _shares(metric: str, seconds: Sequence[float], note: str = "") -> list[Figur
         "p99": ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)],
     }
     return [_figure(f"{metric} {name}", value, "ms", note) for name, value in picked.items()]
+
+
+async def _measured(
+    leader: systems.Boathouse, follower: systems.Boathouse, workload: Workload
+) -> list[Figure]:
+    figures = await _following(leader, follower, workload)
+    return figures + await _catching_up(leader, follower, workload)
 
 
 # ---- following ------------------------------------------------------------------------------------------------------
@@ -223,21 +229,23 @@ async def _lags(there: _Cluster, arrivals: _Arrivals, value: bytes, seconds: flo
 # ---- catching up ----------------------------------------------------------------------------------------------------
 
 
-def _catching_up(leader: systems.Boathouse, follower: systems.Boathouse, workload: Workload) -> list[Figure]:
+async def _catching_up(
+    leader: systems.Boathouse, follower: systems.Boathouse, workload: Workload
+) -> list[Figure]:
     """The follower cluster is away while the table is filled and compacted, and takes a snapshot."""
-    follower.stop()
-    revision = asyncio.run(_fill(leader, bytes(workload.value_bytes)))
-    follower.start()
-    before = {pid: process.memory_info().rss for pid, process in _processes(leader, follower).items()}
+    await asyncio.to_thread(follower.stop)
+    revision = await _fill(leader, bytes(workload.value_bytes))
+    await asyncio.to_thread(follower.start)
+    before = _rss_bytes(leader, follower)
     log = config.load(follower.cluster_file).node_dir("n1") / "logs" / "replicator.log"
     grown = 0
     deadline = time.monotonic() + PATIENCE_S
     while (span_s := _snapshot_span_s(log, revision)) is None:
         if time.monotonic() > deadline:
             raise LoadFailed("the follower cluster did not catch up by a snapshot")
-        for pid, process in _processes(leader, follower).items():
-            grown = max(grown, process.memory_info().rss - before.get(pid, 0))
-        time.sleep(0.1)
+        for pid, rss_bytes in _rss_bytes(leader, follower).items():
+            grown = max(grown, rss_bytes - before.setdefault(pid, rss_bytes))
+        await asyncio.sleep(0.1)
     note = f"{SNAPSHOT_KEYS:,} keys of {workload.value_bytes} B"
     return [
         _figure("catching up by snapshot", SNAPSHOT_KEYS / span_s, "keys/s", note),
@@ -245,8 +253,12 @@ def _catching_up(leader: systems.Boathouse, follower: systems.Boathouse, workloa
     ]
 
 
-def _processes(*clusters: systems.Boathouse) -> dict[int, psutil.Process]:
-    return {process.pid: process for cluster in clusters for process in cluster.processes().values()}
+def _rss_bytes(*clusters: systems.Boathouse) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for cluster in clusters:
+        with contextlib.suppress(psutil.Error):  # a process that ended just then
+            found |= {process.pid: process.memory_info().rss for process in cluster.processes().values()}
+    return found
 
 
 async def _fill(leader: systems.Boathouse, value: bytes) -> int:

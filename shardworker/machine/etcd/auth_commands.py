@@ -315,7 +315,9 @@ HANDLERS: dict[int, Handler[Any]] = {
         parse=rpc_pb2.AuthRoleRevokePermissionRequest.FromString, administer=_revoke_permission, check=_root
     ),
     frames.AUTH_LOOK_UP: Handler(parse=rpc_pb2.AuthenticateRequest.FromString, inspect=_look_up),
-    frames.AUTH_LOG_IN: Handler(parse=frames.LogIn.FromString, administer=_log_in),
+    frames.AUTH_LOG_IN: Handler(parse=frames.LogIn.FromString, administer=_log_in, for_copies=True),
     frames.AUTH_RIGHTS: Handler(parse=frames.RightsRequest.FromString, inspect=_rights, check=_check_need),
-    frames.AUTH_DROP_TOKENS: Handler(parse=frames.Tokens.FromString, administer=_drop_tokens),
+    frames.AUTH_DROP_TOKENS: Handler(
+        parse=frames.Tokens.FromString, administer=_drop_tokens, for_copies=True
+    ),
 }

@@ -8,7 +8,7 @@ from proto import errors
 from proto.catalog import FIRST_TABLE_ID
 from proto.internal import frames_pb2 as frames
 from shardworker.machine.handler import Handler, Result
-from shardworker.machine.replication import apply, snapshot
+from shardworker.machine.replication import apply, snapshot, users
 from shardworker.machine.tables import REVISION_MAX
 
 if TYPE_CHECKING:
@@ -50,6 +50,10 @@ HANDLERS: dict[int, Handler[Any]] = {
     frames.FOLLOWER_POSITION: Handler(parse=frames.FollowerPosition.FromString, on_shard=_note_position),
     frames.COPY_RESET: Handler(
         parse=frames.CopyReset.FromString, write=apply.reset, origin_of=lambda op: int(op.origin)
+    ),
+    frames.TABLE_USERS: Handler(parse=lambda body: None, read=users.tell_users),
+    frames.REPLICATE_USERS: Handler(
+        parse=users.read_users, administer=users.take_users, origin_of=lambda op: int(op.origin)
     ),
     frames.TABLE_ORIGIN: Handler(parse=frames.TableOrigin.FromString, on_shard=_change_origin),
     frames.TABLE_PAIRS: Handler(parse=lambda body: None, parts=snapshot.pair_parts),

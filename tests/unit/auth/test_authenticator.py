@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from config import JwtConfig
+from config.models import ReplicationConfig
 from coordinator.api.call import ANYBODY, SYSTEM, Identity
 from coordinator.api.local_call import LocalCall
 from coordinator.auth import authenticator as module
@@ -16,6 +17,8 @@ from coordinator.auth.credentials import NOBODY, Credentials
 from coordinator.auth.credentials import SYSTEM as THE_SYSTEM
 from coordinator.auth.passwords import Passwords
 from coordinator.auth.signed_tokens import SignedTokens
+from coordinator.replication.gate import Gate
+from coordinator.replication.token_key import TOKEN_KEY, VOUCHED_KEY
 from coordinator.shards.table_calls import Answer
 from proto import errors
 from proto.catalog import TableEntry
@@ -86,10 +89,15 @@ def call(identity: Identity = ANYBODY, **metadata: str) -> Any:
 
 
 def make(
-    shard: FakeShard, signed: SignedTokens | None = None, passwords: Passwords | None = None
+    shard: FakeShard,
+    signed: SignedTokens | None = None,
+    passwords: Passwords | None = None,
+    tokens: Path | None = None,
 ) -> Authenticator:
+    """tokens: of the clusters that follow this one."""
     calls: Any = shard
-    return Authenticator(calls, passwords or Passwords(cost=4), signed)
+    gate = Gate(ReplicationConfig(token_file=tokens), lambda: 0.0)
+    return Authenticator(calls, passwords or Passwords(cost=4), signed, gate)
 
 
 def test_what_is_shown() -> None:
@@ -185,3 +193,21 @@ def test_a_replica_that_lags_is_not_believed() -> None:
             await make(shard).rights(Credentials(user="u", auth_revision=3), TABLE, 0.0)
 
     asyncio.run(within())
+
+
+def test_a_follower_cluster_that_shows_its_token_is_believed_whose_call_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("token-of-the-island")
+    file.chmod(0o600)
+    shown = {TOKEN_KEY: "token-of-the-island", VOUCHED_KEY: "d8O2bGZl"}
+    who = make(FakeShard(), tokens=file).credentials
+    assert who(call(ANYBODY, **shown), TABLE) == Credentials(user="wölfe")
+    for wrong in ({VOUCHED_KEY: "d8O2bGZl"}, shown | {TOKEN_KEY: "token-of-somebody"}):
+        with pytest.raises(errors.BadReplicationToken):
+            who(call(ANYBODY, **wrong), TABLE)
+    for unreadable in ("", "!", "/w"):
+        with pytest.raises(errors.InvalidAuthToken):
+            who(call(ANYBODY, **(shown | {VOUCHED_KEY: unreadable})), TABLE)
+    # Where nobody is asked for a token, nobody is believed.
+    with pytest.raises(errors.InvalidAuthToken):
+        make(FakeShard()).credentials(call(ANYBODY, **shown), TABLE)

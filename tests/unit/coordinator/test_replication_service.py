@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 
 import cramjam
 
+from config.models import ReplicationConfig
+from coordinator.replication.token_key import TOKEN_KEY
+from proto import errors
 from proto.internal import frames_pb2 as frames
 from proto.regatta import mvcc_pb2 as mvcc
 from proto.regatta import replication_pb2 as replication
 from shardworker.machine import history
-from tests.unit.coordinator.running import DEFAULT_TABLE_ID, in_loop, refused, running
+from shardworker.machine.auth import TableAuth, User
+from tests.unit.coordinator.running import DEFAULT_TABLE_ID, in_loop, make_config, refused, running
 from tests.unit.machine.copying import contents, leader, position, snapshot_of, told
 from tests.unit.machine.shard import TABLE, Shard, delete, put, txn
 
@@ -27,8 +31,8 @@ BOATHOUSE = replication.Boathouse(version=1, table_id=DEFAULT_TABLE_ID)
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, shard: Shard) -> AsyncIterator[Running]:
-    """A coordinator whose table `default` is the table of this machine."""
+async def serving(folder: Path, shard: Shard, tokens: Path | None = None) -> AsyncIterator[Running]:
+    """A coordinator whose table `default` is the table of this machine. tokens: of followers."""
 
     def status(request: frames.Request) -> frames.Reply | None:
         found = frames.TableStatus(id=request.table_id, name="default", history=-1)
@@ -49,15 +53,25 @@ async def serving(folder: Path, shard: Shard) -> AsyncIterator[Running]:
         else:
             body = told(history(shard.connection, TABLE, asked.from_revision), asked.from_revision)
             body.through = revision
+        body.auth_version = shard.machine.auth.of(TABLE).version
         return frames.Reply(revision=revision, term=1, leader=1, body=body.SerializeToString())
+
+    def users(request: frames.Request) -> frames.Reply:
+        body = shard.read_as(frames.TABLE_USERS, b"").body
+        return frames.Reply(revision=1, term=1, leader=1, body=body)
 
     def pairs(request: frames.Request) -> frames.Reply:
         (part,) = snapshot_of(shard)
         return frames.Reply(revision=part.revision, term=1, leader=1, body=part.SerializeToString())
 
-    async with running(folder) as cluster:
+    config = make_config(folder, nodes=3, shards=1)
+    replication_config = ReplicationConfig(token_file=tokens)
+    async with running(
+        folder, config=config.model_copy(update={"replication": replication_config})
+    ) as cluster:
         for worker in cluster.workers.values():
             worker.script |= {
+                frames.TABLE_USERS: users,
                 frames.TABLE_STATUS: status,
                 frames.TABLE_CHANGES: changes,
                 frames.TABLE_PAIRS: pairs,
@@ -173,6 +187,8 @@ async def test_a_follower_cluster_of_boathouse_is_told_what_the_shard_stored(tmp
     assert message.leader_index == 4
     assert not message.HasField("commands_response")
     changes = frames.TableChanges.FromString(message.changes)
+    assert changes.auth_version == 2
+    changes.ClearField("auth_version")
     assert changes == told(history(shard.connection, TABLE, 2), 2)
 
 
@@ -250,3 +266,36 @@ async def test_a_snapshot_for_boathouse_holds_the_pairs_as_stored(tmp_path: Path
     (part,) = [frames.TablePairs.FromString(chunk.pairs) for chunk in chunks]
     assert part.pairs in contents(shard, TABLE)
     assert (part.revision, part.last, part.keys) == (4, True, 2)
+
+
+@in_loop
+async def test_who_shows_a_token_gets_the_users_ahead_of_what_they_may_read(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("token-of-the-island")
+    tokens.chmod(0o600)
+    shard = filled()
+    shard.machine.auth.replace(TABLE, TableAuth(enabled=True, revision=3, users={"u": User("h", False, ())}))
+    request = replication.ReplicateRequest(table=b"default", leader_index=2, boathouse=BOATHOUSE)
+    async with serving(tmp_path / "cluster", shard, tokens) as cluster:
+        method = cluster.channel.unary_stream("/replication.v1.Log/Replicate", bytes, bytes)
+        assert (await refused(replicate(cluster, request)))[0] == "UNAUTHENTICATED"
+        call = method(request.SerializeToString(), metadata=((TOKEN_KEY, "token-of-the-island"),))
+        bodies = [await call.read(), await call.read()]
+        call.cancel()
+    first, second = (
+        replication.ReplicateResponse.FromString(body) for body in bodies if isinstance(body, bytes)
+    )
+    users = frames.TableUsers.FromString(first.users)
+    assert [row.name for row in users.rows] == [b"", b"u"]
+    assert not first.changes
+    assert frames.TableChanges.FromString(second.changes).through == 4
+
+
+@in_loop
+async def test_without_tokens_only_root_copies_a_table_that_has_users(tmp_path: Path) -> None:
+    shard = filled()
+    async with serving(tmp_path, shard) as cluster:
+        for worker in cluster.workers.values():
+            worker.script[frames.AUTH_RIGHTS] = lambda _: errors.UserEmpty()
+        request = replication.ReplicateRequest(table=b"default", leader_index=2, boathouse=BOATHOUSE)
+        assert (await refused(replicate(cluster, request)))[0] == "UNAUTHENTICATED"

@@ -56,6 +56,7 @@ METHODS: dict[type[Message], int] = {
     frames.RestoredPart: frames.TABLE_RESTORE,
     frames.CopyReset: frames.COPY_RESET,
     frames.TableOrigin: frames.TABLE_ORIGIN,
+    frames.ReplicatedUsers: frames.REPLICATE_USERS,
 }
 
 _READS = (rpc_pb2.RangeRequest, regatta_pb2.RangeRequest)

@@ -619,7 +619,7 @@ OWN = {
     frames.FOLLOWER_POSITION,
     frames.REPLICATE_CHANGES, frames.REPLICATE_SNAPSHOT, frames.TABLE_PAIRS, frames.COPY_RESET, frames.TABLE_BACKUP,
     frames.TABLE_RESTORE,
-    frames.TABLE_ORIGIN,
+    frames.TABLE_ORIGIN, frames.TABLE_USERS, frames.REPLICATE_USERS,
 }  # fmt: skip
 """What no client can ask for: the coordinator and the leader do, for themselves."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from config.models import FollowsConfig
+from coordinator.auth.credentials import NOBODY
 from coordinator.replication.channels import LeaderChannels
 from coordinator.replication.forward import Forwarder
 from proto import errors
@@ -66,7 +67,7 @@ class Lead:
 async def put(one: Forwarder, time_s: float = 5.0, client_id: str | None = None) -> frames.Reply:
     deadline = asyncio.get_running_loop().time() + time_s
     try:
-        reply = await one.write(COPY, frames.ETCD_PUT, PUT, deadline, client_id)
+        reply = await one.write(COPY, frames.ETCD_PUT, PUT, deadline, client_id, NOBODY)
         assert reply is not None
         return reply
     finally:
@@ -117,7 +118,7 @@ async def test_what_is_written_is_never_called_refused(tmp_path: Path) -> None:
 async def test_what_is_not_passed_on_is_refused_with_the_address() -> None:
     one = forwarder(Copies(9), "10.0.0.1:2379")
     with pytest.raises(errors.TableReplicated, match=r"write to cluster harbour at 10\.0\.0\.1:2379"):
-        await one.write(COPY, frames.REPLICATE_CHANGES, b"", 1e9, None)
+        await one.write(COPY, frames.REPLICATE_CHANGES, b"", 1e9, None, NOBODY)
     await one.close()
 
 
@@ -132,5 +133,5 @@ async def test_a_cluster_that_leads_itself_passes_nothing_on(tmp_path: Path) -> 
             one = forwarder(Copies(9), endpoint)
             one._lead = cast("LeadWatch", Lead(asked))
             deadline = asyncio.get_running_loop().time() + 5
-            assert await one.write(COPY, frames.ETCD_PUT, PUT, deadline, None) is None
+            assert await one.write(COPY, frames.ETCD_PUT, PUT, deadline, None, NOBODY) is None
             await one.close()
