@@ -51,7 +51,7 @@ class Inspection:
 
 def inspect_database(path: Path) -> Inspection:
     """Read and check a database. What is wrong with it is in `problems`; raises NotADatabase only if there is none."""
-    file = _database_file(path)
+    file = database_file(path)
     wal_bytes = REAL_FILES.size(folder.wal_of(file))
     problems: list[str] = []
     replica: dict[str, Any] = {}
@@ -80,7 +80,8 @@ def inspect_database(path: Path) -> Inspection:
     )
 
 
-def _database_file(path: Path) -> Path:
+def database_file(path: Path) -> Path:
+    """The database at a path, which may be its replica's folder. Raises NotADatabase."""
     if not path.is_dir():
         if not path.exists():
             raise NotADatabase(f"there is no {path}")

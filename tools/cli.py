@@ -289,11 +289,19 @@ def keygen(
 def inspect(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A replica's folder or its database file.")],
     output: OutputOption = Output.TABLE,
+    requests: Annotated[
+        bool,
+        typer.Option("--requests", help="Print the requests in its log instead, a line of JSON for each."),
+    ] = False,
 ) -> None:
     """Verify a replica's database offline and say what is in it."""
     from tools.inspect_database import inspect as run_inspect
+    from tools.inspect_database import print_requests
 
-    run_inspect(path, output)
+    if requests:
+        print_requests(path)
+    else:
+        run_inspect(path, output)
 
 
 def main() -> None:

@@ -31,6 +31,17 @@ def inspect(path: Path, output: Output) -> None:
         raise Failed(f"{found['file']} is not sound: {count} {'problem' if count == 1 else 'problems'}")
 
 
+def print_requests(path: Path) -> None:
+    """Print the requests in the log of a replica's database, a line of JSON for each. Raises Failed."""
+    reader = subprocess.run(  # noqa: S603 -- this interpreter, our own module
+        [sys.executable, "-P", "-m", "shardworker.request_log", str(path)],
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    if reader.returncode != 0:
+        raise Failed(f"{path} cannot be read: {reader.stderr.decode(errors='replace').strip()[-500:]}")
+
+
 def read_inspection(path: Path) -> dict[str, Any]:
     """What shardworker.inspection finds, with its fields. Raises Failed if there is no database."""
     with working(f"reading {path}"):

@@ -323,6 +323,23 @@ def _encode_rest(results: list[Result]) -> tuple[frames.StoredResults, bytes]:
     return rest, together
 
 
+def read_outcomes(connection: apsw.Connection, index: int) -> dict[bytes, tuple[int, str]]:
+    """By request id, the revision and the error's name, if there was one, of the commands that this entry was the first
+    to bring; of one that is remembered no longer, nothing. Raises Corrupt."""
+    found = connection.execute(_SELECT + " WHERE log_index = ?", (index,)).fetchone()
+    if found is None:
+        return {}
+    *_, commands, data = _checked(found)
+    start = (REQUEST_ID_BYTES + FINGERPRINT_BYTES) * commands
+    revisions = struct.unpack_from(f"<{commands}q", data, start)
+    rest = frames.StoredResults.FromString(data[start + _REVISION.size * commands :])
+    wrong = {one.place: type(errors.from_frame(one.error, one.detail)).__name__ for one in rest.errors}
+    return {
+        request_id: (revisions[place], wrong.get(place, ""))
+        for place, request_id in enumerate(_ids(data, commands))
+    }
+
+
 def _ids(data: bytes, commands: int) -> list[bytes]:
     return [
         data[at : at + REQUEST_ID_BYTES] for at in range(0, commands * REQUEST_ID_BYTES, REQUEST_ID_BYTES)
