@@ -8,6 +8,7 @@ has changed since is puts and deletions in the order in which they were made.
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Final
 
 import cramjam
@@ -37,7 +38,8 @@ LENGTH_BYTES: Final = 8
 
 _TABLE, _DELETE, _KV = b"\x0a", b"\x10\x01", b"\x1a"
 _KEY, _CREATED, _MODIFIED, _VALUE = b"\x0a", b"\x10", b"\x18", b"\x22"
-_VERSION, _LEASE, _ID = varint(170 << 3), varint(171 << 3), varint(172 << 3)
+_VERSION, _LEASE, _ID = varint(170 << 3), varint(171 << 3), varint(172 << 3 | 1)
+_FIXED64: Final = struct.Struct("<Q").pack
 
 
 # ---- making -------------------------------------------------------------------------------------------------------
@@ -53,24 +55,26 @@ def puts(table: bytes, part: frames.TablePairs, *, full: bool) -> bytes:
 
 
 def _put(head: bytes, key: bytes, value: bytes, more: bytes = b"") -> bytes:
-    """more: the fields of the pair that neither Regatta's servers nor a key without value have."""
-    parts = [_KEY, varint(len(key)), key, more]
-    if value:
-        parts += (_VALUE, varint(len(value)), value)
-    kv = b"".join(parts)
+    """more: encoded fields of the pair beside key and value."""
+    pieces = (_KEY, varint(len(key)), key, more)
+    kv = b"".join((*pieces, _VALUE, varint(len(value)), value) if value else pieces)
     length = varint(len(kv))
     size = len(head) + 1 + len(length) + len(kv)
-    return b"".join((size.to_bytes(LENGTH_BYTES, "little"), head, _KV, length, kv))
+    return b"".join((_FIXED64(size), head, _KV, length, kv))
 
 
 def _full_put(head: bytes, kv: KeyValue, id_: int) -> bytes:
-    more = [
-        _CREATED, varint(kv.create_revision), _MODIFIED, varint(kv.mod_revision),
-        _VERSION, varint(kv.version), _ID, varint(id_),
-    ]  # fmt: skip
-    if kv.lease:
-        more += (_LEASE, varint(kv.lease))
-    return _put(head, kv.key, kv.value, b"".join(more))
+    created, modified, lease = kv.create_revision, kv.mod_revision, kv.lease
+    revision = varint(modified)
+    more = b"".join(
+        (
+            _CREATED, revision if created == modified else varint(created), _MODIFIED, revision,
+            _VERSION, varint(kv.version), _ID, _FIXED64(id_),
+        )
+    )  # fmt: skip
+    if lease:
+        more += _LEASE + varint(lease)
+    return _put(head, kv.key, kv.value, more)
 
 
 def edits(table: bytes, revisions: Iterable[frames.RevisionChanges]) -> bytes:
@@ -84,7 +88,7 @@ def edits(table: bytes, revisions: Iterable[frames.RevisionChanges]) -> bytes:
                 (kv,) = etcd.RangeResponse.FromString(change.kv).kvs
                 found.append(_full_put(head, kv, id_))
             else:
-                kv_bytes = b"".join((_KEY, varint(len(change.key)), change.key, _ID, varint(id_)))
+                kv_bytes = b"".join((_KEY, varint(len(change.key)), change.key, _ID, _FIXED64(id_)))
                 command = head + _DELETE + delimited(_KV, kv_bytes)
                 found.append(len(command).to_bytes(LENGTH_BYTES, "little") + command)
     return b"".join(found)

@@ -20,6 +20,8 @@ from proto.regatta import mvcc_pb2 as mvcc
 from proto.varint import varint
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from coordinator.shards.table_calls import TableCalls
     from proto.catalog import TableEntry
 
@@ -64,24 +66,30 @@ class Restoring:
         """Raises what a write may."""
         await self._write(frames.RestoredPart(attempt=self._attempt, begin=True), WRITE_S)
 
-    async def add(self, command: mvcc.Command) -> None:
-        """The next record. Raises RestoreRefused, and what a write may."""
-        kv = command.kv
-        if command.type == mvcc.Command.DUMMY or not kv.key:
-            return  # Regatta's own restore leaves a pair without key behind, and its snapshots end with a DUMMY
-        is_put = command.type == mvcc.Command.PUT
-        if not is_put and (command.type != mvcc.Command.DELETE or command.HasField("range_end")):
-            name = mvcc.Command.CommandType.Name(command.type)
-            raise errors.RestoreRefused(f"a backup has no record of type {name}")
-        if self._edits is None and is_put and kv.key > self._last_key:
-            self._last_key = kv.key
-            self._ids.append(self._id(kv))
-            self._pairs.append(_stored(kv, self._ids[-1]))
-            self._size_bytes += len(self._pairs[-1])
-            if self._size_bytes >= PART_BYTES or len(self._pairs) >= PART_PAIRS:
+    async def add(self, commands: Iterable[mvcc.Command]) -> None:
+        """The next records. Raises RestoreRefused, and what a write may."""
+        for command in commands:
+            kv = command.kv
+            if command.type == mvcc.Command.DUMMY or not kv.key:
+                continue  # Regatta's own restore leaves a pair without key behind, its snapshots end with a DUMMY
+            is_put = command.type == mvcc.Command.PUT
+            if not is_put and (command.type != mvcc.Command.DELETE or command.HasField("range_end")):
+                name = mvcc.Command.CommandType.Name(command.type)
+                raise errors.RestoreRefused(f"a backup has no record of type {name}")
+            if self._edits is not None or not is_put or kv.key <= self._last_key:
+                await self._add_edit(kv, is_put=is_put)
+            elif self._is_full_with(kv):
                 await self._send_pairs()
-            return
-        await self._add_edit(kv, is_put=is_put)
+
+    def _is_full_with(self, kv: mvcc.KeyValue) -> bool:
+        """Whether a part is to be sent, now that this pair is in it."""
+        id_ = self._id(kv)
+        stored = _stored(kv, id_)
+        self._last_key = kv.key
+        self._ids.append(id_)
+        self._pairs.append(stored)
+        self._size_bytes += len(stored)
+        return self._size_bytes >= PART_BYTES or len(self._pairs) >= PART_PAIRS
 
     async def _add_edit(self, kv: mvcc.KeyValue, *, is_put: bool) -> None:
         """What is out of order changes what came before, so that has to have come."""
@@ -97,12 +105,13 @@ class Restoring:
             await self._send_edits()
 
     def _id(self, kv: mvcc.KeyValue) -> int:
+        id_ = kv.id
         if self._is_fresh is None:
-            self._is_fresh = not kv.id
-        if self._is_fresh != (not kv.id):
+            self._is_fresh = not id_
+        if self._is_fresh != (not id_):
             raise errors.RestoreRefused("some records have revisions, and others have none")
-        if kv.id:
-            return kv.id
+        if id_:
+            return id_
         self._next_fresh_id += 1
         return self._next_fresh_id
 

@@ -188,8 +188,7 @@ class RegattaMaintenance:
                 chunk = decode(maintenance.RestoreMessage.FromString, message)
                 if not chunk.HasField("chunk"):
                     raise errors.NoRestoreChunk
-                for command in reader.feed(chunk.chunk.data):
-                    await restoring.add(command)
+                await restoring.add(reader.feed(chunk.chunk.data))
             reader.end()
             return await restoring.end(_expected(info))
         except BaseException:

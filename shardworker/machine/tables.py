@@ -201,9 +201,7 @@ class TableSql:
             )
             for bounded in (True, False)
         }
-        self.pairs = (
-            f"SELECT l.key, l.id, r.kv FROM {live} l CROSS JOIN {rev} r ON r.id = l.id ORDER BY l.key"
-        )
+        self.pairs = f"SELECT l.id, r.kv FROM {live} l CROSS JOIN {rev} r ON r.id = l.id ORDER BY l.key"
         self.live_count = _both(f"SELECT count(*) FROM {live} WHERE key >= ?{{}}")
         self.live_rows = _both(f"SELECT id, create_revision, version, lease FROM {live} WHERE key >= ?{{}}")
         self.probe = _both(f"SELECT count(*) FROM (SELECT 1 FROM {live} WHERE key >= ?{{}} LIMIT ?)")

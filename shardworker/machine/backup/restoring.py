@@ -14,6 +14,7 @@ the table is told that he has to look at all of it. Pairs of a backup that knows
 
 from __future__ import annotations
 
+import operator
 import struct
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,7 +42,6 @@ from shardworker.machine.writer import split
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from proto.etcd.kv_pb2 import KeyValue
     from shardworker.machine.ops import LoadedChange
     from shardworker.machine.writer import Writer
 
@@ -69,13 +69,17 @@ def create_schema(connection: apsw.Connection) -> None:
     connection.execute(_SCHEMA)
 
 
+Row = tuple[bytes, int, int, int, int]
+"""Of the live keys, as it is stored: key, id, create revision, version, lease."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A frames.RestoredPart, read and found well-formed."""
 
     told: frames.RestoredPart
     stored: Sequence[bytes]
-    kvs: Sequence[KeyValue]
+    rows: Sequence[Row]
     edits: Sequence[LoadedChange]
     extras: Extras | None
 
@@ -99,21 +103,28 @@ def read_part(body: bytes) -> Part:
     stored, kvs = split(told.pairs), list(parse(told.pairs))
     if not len(stored) == len(kvs) == len(told.ids):
         raise errors.MalformedRequest("pairs and their ids differ in number")
-    key = b""
-    for id_, kv in zip(told.ids, kvs, strict=True):
-        if kv.key <= key:
-            raise errors.InvalidRequest(f"key {kv.key!r} comes after {key!r}")
-        if kv.mod_revision != id_ >> SUB_BITS or not 0 < kv.create_revision <= kv.mod_revision:
-            raise errors.InvalidRequest(f"key {kv.key!r} is not of its revision")
-        if kv.mod_revision > REVISION_MAX or kv.version < 1:
-            raise errors.InvalidRequest(f"no key is of revision {kv.mod_revision} and version {kv.version}")
-        key = kv.key
+    rows = [
+        (kv.key, id_, kv.create_revision, kv.version, kv.lease) for id_, kv in zip(told.ids, kvs, strict=True)
+    ]
+    _check_rows(rows, [kv.mod_revision for kv in kvs])
     edits = [read_change(edit.id, edit.key, edit.kv) for edit in told.edits]
     is_end = told.HasField("end")
     if is_end + bool(stored) + bool(edits) + told.begin + told.give_up > 1:
         raise errors.MalformedRequest("a part is of one kind")
     extras = read_extras(told.end.extras) if is_end and told.end.HasField("extras") else None
-    return Part(told, stored, kvs, edits, extras)
+    return Part(told, stored, rows, edits, extras)
+
+
+def _check_rows(rows: Sequence[Row], modified: Sequence[int]) -> None:
+    """Raises InvalidRequest for what no table can hold."""
+    keys = [row[0] for row in rows]
+    if keys and not (keys[0] and all(map(operator.lt, keys, keys[1:]))):
+        raise errors.InvalidRequest("the keys do not ascend")
+    if modified != [row[1] >> SUB_BITS for row in rows]:
+        raise errors.InvalidRequest("a key is not of its revision")
+    for _, id_, created, version, _ in rows:
+        if not 0 < created <= id_ >> SUB_BITS <= REVISION_MAX or version < 1:
+            raise errors.InvalidRequest(f"no key is of revision {id_ >> SUB_BITS} and version {version}")
 
 
 def take_part(writer: Writer, op: Part) -> bytes:
@@ -180,22 +191,19 @@ def _all_or_nothing(connection: apsw.Connection) -> Iterator[None]:
 
 
 def _insert(connection: apsw.Connection, name: str, op: Part, begun: _Begun) -> None:
-    ids, pairs = op.told.ids, op.stored
+    pairs, rows = op.stored, op.rows
     connection.executemany(
         f"INSERT INTO {name}_rev (id, key, kv, prev, crc) VALUES (?, ?, ?, NULL, ?)",
-        [(id_, kv.key, pair, crc32(pair)) for id_, kv, pair in zip(ids, op.kvs, pairs, strict=True)],
+        [(row[1], row[0], pair, crc32(pair)) for row, pair in zip(rows, pairs, strict=True)],
     )
     connection.executemany(
-        f"INSERT INTO {name}_live (key, id, create_revision, version, lease) VALUES (?, ?, ?, ?, ?)",
-        [
-            (kv.key, id_, kv.create_revision, kv.version, kv.lease)
-            for id_, kv in zip(ids, op.kvs, strict=True)
-        ],
+        f"INSERT INTO {name}_live (key, id, create_revision, version, lease) VALUES (?, ?, ?, ?, ?)", rows
     )
-    begun.keys += len(pairs)
-    begun.size_bytes += len(op.told.pairs) + sum([len(kv.key) + CHANGE_BYTES for kv in op.kvs])
-    begun.newest_id = max(begun.newest_id, max(ids, default=0))
-    begun.checksum = (begun.checksum + rolled(op.told.crc, sum(ids), len(pairs))) & _UINT64_MASK
+    begun.keys += len(rows)
+    begun.size_bytes += len(op.told.pairs) + sum([len(row[0]) for row in rows]) + CHANGE_BYTES * len(rows)
+    begun.newest_id = max(begun.newest_id, max([row[1] for row in rows], default=0))
+    ids_sum = sum([row[1] for row in rows])
+    begun.checksum = (begun.checksum + rolled(op.told.crc, ids_sum, len(rows))) & _UINT64_MASK
 
 
 def _edit(connection: apsw.Connection, name: str, edits: Sequence[LoadedChange], begun: _Begun) -> None:

@@ -66,23 +66,25 @@ def pair_parts(view: View, op: None) -> Iterator[tuple[bytes, bool]]:
     """The parts of a table's snapshot, each a frames.TablePairs; at least one, though the table be empty."""
     table = view.table
     part = frames.TablePairs(revision=table.revision, checksum=table.checksum)
+    ids: list[int] = []
     pairs: list[bytes] = []
     size_bytes = 0
     rows: Any = view.execute(view.sql.pairs)
-    for _, id_, kv in rows:
+    for id_, kv in rows:
         if pairs and (size_bytes + len(kv) > PART_BYTES_MAX or len(pairs) >= PART_PAIRS_MAX):
-            yield _finish(part, pairs), True
+            yield _finish(part, ids, pairs), True
             part = frames.TablePairs(revision=table.revision, checksum=table.checksum, number=part.number + 1)
-            pairs, size_bytes = [], 0
+            ids, pairs, size_bytes = [], [], 0
         pairs.append(kv)
-        part.ids.append(id_)
+        ids.append(id_)
         size_bytes += len(kv)
     part.last = True
     part.keys = table.keys
-    yield _finish(part, pairs), False
+    yield _finish(part, ids, pairs), False
 
 
-def _finish(part: frames.TablePairs, pairs: list[bytes]) -> bytes:
+def _finish(part: frames.TablePairs, ids: list[int], pairs: list[bytes]) -> bytes:
+    part.ids.extend(ids)
     part.pairs = b"".join(pairs)
     part.crc = crc32(part.pairs)
     return part.SerializeToString()

@@ -200,7 +200,7 @@ REGATTA_MESSAGES = """
     replication.v1.SnapshotChunk  data=1:bytes len=2:uint64 index=3:uint64 pairs=90:bytes
         facts=170:bytes records=171:uint64 sha256=172:bytes
     mvcc.v1.KeyValue  key=1:bytes create_revision=2:int64 mod_revision=3:int64 value=4:bytes
-        version=170:int64 lease=171:int64 id=172:uint64
+        version=170:int64 lease=171:int64 id=172:fixed64
     maintenance.v1.BackupRequest  table=1:bytes boathouse=170:BackupOptions
     maintenance.v1.RestoreMessage  info=1:RestoreInfo/data chunk=2:SnapshotChunk/data
     maintenance.v1.RestoreInfo  table=1:bytes boathouse=170:Facts
