@@ -11,19 +11,17 @@ back.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from proto.errors import Corrupt
+from shardworker.machine.leftovers import free_rows
 from shardworker.machine.tables import BELONGINGS, forget_table_sql
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import apsw
-
-FREE_BYTES_MAX: Final = 4 << 20
-"""Of keys and values freed in one step; one larger value still goes."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS dead_tables (
@@ -94,7 +92,7 @@ class DeadTables:
         for part, row in BELONGINGS.items():
             name = f"t{table_id}_{part}"
             if self._connection.table_exists("main", name):
-                visited = _free_rows(self._connection, name, row.key, row.size, rows_max)
+                visited = free_rows(self._connection, name, row.key, row.size, rows_max)
                 if visited:
                     return visited
                 self._connection.execute(f"DROP TABLE {name}")
@@ -116,22 +114,6 @@ class DeadTables:
         self._unfreed = (self._unfreed | self._freed) - self._died
         self._digest = None
         self.committed()
-
-
-def _free_rows(connection: apsw.Connection, name: str, key: str, size: str, rows_max: int) -> int:
-    """Removes the first rows by primary key, and returns how many those are."""
-    rows = size_bytes = 0
-    last = None
-    found: Any = connection.execute(f"SELECT {key}, {size} FROM {name} ORDER BY {key} LIMIT ?", (rows_max,))
-    for row_key, row_bytes in found:
-        rows, last = rows + 1, row_key
-        size_bytes += row_bytes
-        if size_bytes >= FREE_BYTES_MAX:
-            found.close()
-            break
-    if rows:
-        connection.execute(f"DELETE FROM {name} WHERE {key} <= ?", (last,))
-    return rows
 
 
 def _crc(table_id: int) -> int:

@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 from proto import errors
 from proto.catalog import CATALOG_ID, CATALOG_NAME, CATALOG_SHARD
 from proto.methods import REQUEST_ID_BYTES
-from shardworker.machine import quota, sweep
+from shardworker.machine import leftovers, quota, sweep
 from shardworker.machine.auth import NOBODY, Caller, Who
 from shardworker.machine.auth_store import AuthStore
 from shardworker.machine.auth_writer import AuthWriter
@@ -61,6 +61,9 @@ SQLite ends at a billion bytes. Part of the replicated behaviour."""
 PROMOTED_TTL_S: Final = 60
 """Leases of a table that was a copy are granted for so long when it becomes a table of its own: nobody knows what they
 were granted for elsewhere. Who keeps one alive has that time to find this cluster. Part of the replicated behaviour."""
+
+_LEFTOVERS: Final = 0
+"""Their turn among tables that are swept."""
 
 _NO_TABLE: Final = Result(0, b"", errors.TableNotFound())
 _TIME_MS_MAX: Final = 1 << 48
@@ -119,6 +122,7 @@ class StateMachine:
         create_schema(self._connection)
         replication_snapshot.create_schema(self._connection)
         restoring.create_schema(self._connection)
+        leftovers.create_schema(self._connection)
         self._origins = Origins(self._connection)
         self.followers = Followers(self._connection)
         self._window = ResultWindow(self._connection, self._window_limits)
@@ -493,15 +497,19 @@ class StateMachine:
     # ---- maintenance ---------------------------------------------------------------------------------------
 
     def compaction_step(self, rows_max: int) -> int:
-        """Removes what compaction has made unreachable, and what deleted tables have left, in the open transaction;
-        0 = nothing left.
+        """Removes what compaction has made unreachable, and what deleted and replaced tables have left, in the open
+        transaction; 0 = nothing left.
 
         Visits at most rows_max rows of one table, each a few microseconds. Tables take turns, because one that keeps a
         number of revisions is never done while it is written."""
         waiting = [table.id for table in self.tables if not self._is_swept(table)] + self.dead_tables.unfreed
+        if leftovers.is_any(self._connection):
+            waiting.append(_LEFTOVERS)
         if not waiting:
             return 0
         self._last_swept = min(waiting, key=lambda table_id: (table_id <= self._last_swept, table_id))
+        if self._last_swept == _LEFTOVERS:
+            return leftovers.free(self._connection, rows_max)
         table = self.tables.get(self._last_swept)
         if table is None:
             return self.dead_tables.free(self._last_swept, rows_max)
@@ -524,7 +532,9 @@ class StateMachine:
     @property
     def is_compacting(self) -> bool:
         """Whether compaction_step would find something to do."""
-        return bool(self.dead_tables.unfreed) or not all(map(self._is_swept, self.tables))
+        if self.dead_tables.unfreed or leftovers.is_any(self._connection):
+            return True
+        return not all(map(self._is_swept, self.tables))
 
     def sweep_awaited(self, command: frames.Command) -> int | None:
         """The revision up to which a table's history has to be physically gone before this command is answered: etcd's

@@ -338,13 +338,14 @@ def drop_rows(connection: apsw.Connection, name: str) -> None:
         connection.execute(f"DROP TABLE IF EXISTS {name}_{part}")
 
 
-def rename_rows(connection: apsw.Connection, name: str, new_name: str) -> None:
-    """Gives the SQL tables of a table's rows another name, which no others have."""
+def rename_rows(connection: apsw.Connection, name: str, new_name: str, *, indexed: bool = True) -> None:
+    """Gives the SQL tables of a table's rows another name, which no others have. indexed: leases lead there."""
     for part in BELONGINGS:
         connection.execute(f"ALTER TABLE {name}_{part} RENAME TO {new_name}_{part}")
     # An index keeps its name, so it is made anew: statements ask for it by the table's.
     connection.execute(f"DROP INDEX {name}_leased")
-    _index_leased(connection, new_name)
+    if indexed:
+        _index_leased(connection, new_name)
 
 
 def delete_table(connection: apsw.Connection, table_id: int) -> None:

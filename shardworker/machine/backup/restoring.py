@@ -28,12 +28,12 @@ from proto.checksums import rolled
 from proto.internal import frames_pb2 as frames
 from shardworker.machine.backup.extras import Extras, read_extras, take_extras
 from shardworker.machine.internal.loading import read_change
+from shardworker.machine.leftovers import put_aside
 from shardworker.machine.tables import (
     CHANGE_BYTES,
     REVISION_MAX,
     SUB_BITS,
     create_rows,
-    drop_rows,
     rename_rows,
 )
 from shardworker.machine.view import parse
@@ -157,7 +157,7 @@ def take_part(writer: Writer, op: Part) -> bytes:
 
 def give_up(connection: apsw.Connection, table_id: int) -> None:
     """What was built so far is of no use. No harm if there is nothing."""
-    drop_rows(connection, _name(table_id))
+    put_aside(connection, _name(table_id))
     connection.execute("DELETE FROM restores_begun WHERE table_id = ?", (table_id,))
 
 
@@ -245,7 +245,7 @@ def _end(writer: Writer, op: Part, begun: _Begun) -> None:
     if revision > REVISION_MAX:
         raise errors.RestoreRefused(f"revision {revision} is beyond what a table can have")
     writer.give_up_rows()
-    drop_rows(connection, f"t{table.id}")
+    put_aside(connection, f"t{table.id}")
     rename_rows(connection, _name(table.id), f"t{table.id}")
     connection.execute("DELETE FROM restores_begun WHERE table_id = ?", (table.id,))
     checksum = rolled(begun.checksum, revision << SUB_BITS, begun.keys)

@@ -17,7 +17,8 @@ from zlib import crc32
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
-from shardworker.machine.tables import SUB_BITS, create_rows, drop_rows, rename_rows
+from shardworker.machine.leftovers import put_aside
+from shardworker.machine.tables import SUB_BITS, create_rows, rename_rows
 from shardworker.machine.view import parse
 from shardworker.machine.writer import split
 
@@ -151,7 +152,7 @@ def take_part(writer: Writer, op: Part) -> bytes:
     begun.last_key = op.kvs[-1].key if op.kvs else begun.last_key
     if told.last:
         writer.give_up_rows()
-        drop_rows(connection, f"t{table.id}")
+        put_aside(connection, f"t{table.id}")
         rename_rows(connection, name, f"t{table.id}")
         connection.execute("DELETE FROM snapshots_begun WHERE table_id = ?", (table.id,))
         writer.take_over(told.revision, told.checksum, told.keys)
@@ -162,7 +163,7 @@ def take_part(writer: Writer, op: Part) -> bytes:
 
 def give_up(connection: apsw.Connection, table_id: int) -> None:
     """What was taken over so far is of no use. No harm if there is nothing."""
-    drop_rows(connection, f"s{table_id}")
+    put_aside(connection, f"s{table_id}")
     connection.execute("DELETE FROM snapshots_begun WHERE table_id = ?", (table_id,))
 
 

@@ -9,7 +9,7 @@ import pytest
 from proto import errors
 from proto.catalog import CATALOG_ID
 from proto.internal import frames_pb2 as frames
-from shardworker.machine import Listen, Result, dead_tables, history
+from shardworker.machine import Listen, Result, history, leftovers
 from tests.unit.machine.shard import TABLE, Shard, get, put
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def test_all_that_belonged_to_a_table_is_freed_in_steps() -> None:
 
 
 def test_large_values_make_steps_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dead_tables, "FREE_BYTES_MAX", 1_000)
+    monkeypatch.setattr(leftovers, "FREE_BYTES_MAX", 1_000)
     shard = Shard()
     for number in range(10):
         shard.put(b"k%d" % number, bytes(600))

@@ -307,3 +307,27 @@ def test_whatever_a_table_holds_comes_back(seed: int) -> None:
     assert backup_of(new)[1:] == backup[1:]
     again = new.write(etcd.DeleteRangeRequest(key=b"\0", range_end=b"\0"))
     assert etcd.DeleteRangeResponse.FromString(again.body).deleted == len(backup.pairs)
+
+
+def test_what_was_replaced_or_given_up_is_freed_a_few_rows_at_a_time() -> None:
+    shard = Shard()
+    for number in range(50):
+        shard.put(b"k%d" % number, b"v" * 100)
+    backup = backup_of(shard)
+    restore(shard, parts_of(backup, 20))
+    shard.write(begin())
+    shard.write(parts_of(backup, 20)[0])
+    shard.write(begin(attempt=8))
+    shard.write(frames.RestoredPart(attempt=8, give_up=True))
+    expected = contents(shard, TABLE)
+    steps: list[int] = []
+    while shard.machine.is_compacting:
+        shard.connection.execute("BEGIN IMMEDIATE")
+        steps.append(shard.machine.compaction_step(7))
+        shard.connection.execute("COMMIT")
+        shard.machine.committed()
+    assert max(steps) == 7
+    assert len(steps) > 100 // 7
+    names = shard.connection.execute("SELECT name FROM sqlite_schema WHERE name GLOB '[rx][0-9]*'").fetchall()
+    assert not names
+    assert contents(shard, TABLE) == expected
