@@ -63,7 +63,7 @@ docs: $(STAMP) ## write the reference of all commands, docs/commands.md, from th
 
 # Neither the index nor a wheel folder of whoever ran it belongs in the lock: hashes say what is meant.
 lock: $(BIN)/pip-compile ## renew requirements.lock from pyproject.toml
-	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --extra dev --no-header \
+	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --extra dev --extra tracing --no-header \
 		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
 		--output-file requirements.lock pyproject.toml
 

@@ -35,6 +35,7 @@ class _Model(BaseModel):
 QUOTA_BYTES_MAX: Final = 1 << 62
 _SIZE: Final = re.compile(r"([0-9]{1,19}) ?(KiB|MiB|GiB|TiB)")
 _TIME: Final = re.compile(r"([0-9]{1,9})([smh])")
+_URL: Final = re.compile(r"https?://[^\s/]+(/\S*)?")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
 _UNITS: Final = {"KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
 
@@ -88,6 +89,12 @@ def _check_quota(value: object) -> object:
     raise PydanticCustomError(
         "quota", "must be none, a number of bytes, or one with KiB, MiB, GiB or TiB: 2GiB"
     )
+
+
+def _check_url(url: str) -> str:
+    if _URL.fullmatch(url) is None:
+        raise PydanticCustomError("url", "must be a URL as http://127.0.0.1:4318")
+    return url
 
 
 def _absolute(path: Path) -> Path:
@@ -507,6 +514,15 @@ class PeerTlsConfig(_Model):
     may be able to read. Read when a process starts."""
 
 
+class TracingConfig(_Model):
+    """Traces of calls, by OpenTelemetry; needs the extra `boathouse[tracing]`."""
+
+    endpoint: Annotated[str, AfterValidator(_check_url)]
+    """URL of a collector that takes OTLP over HTTP: http://127.0.0.1:4318"""
+    sample_ratio: Annotated[float, Field(ge=0, le=1, strict=False)] = 0.01
+    """Share of the calls that is traced, of those whose clients do not say so themselves (`traceparent`)."""
+
+
 class TlsConfig(_Model):
     """Who may read what travels, and who may connect at all."""
 
@@ -544,6 +560,8 @@ class ClusterConfig(_Model):
     follows: FollowsConfig | None = None
     replication: ReplicationConfig = ReplicationConfig()
     tls: TlsConfig = TlsConfig()
+    tracing: TracingConfig | None = None
+    """Where traces go. Default: there are none."""
     holders: dict[NumberedKey, dict[NumberedKey, str]] = {}
     """Not for the file: who holds which shard by now (config/members.py)."""
     insecure: bool = False

@@ -12,6 +12,7 @@ from config.process.async_child import beat_until, watch_for_the_end
 from config.process.child import emit, fail, read_spec, refuse_optimized, set_up_logging
 from config.process.listeners import client_listeners
 from config.process.memory import collect_rarely, give_back_large_blocks
+from config.process.tracing import TracingUnavailable, start_tracing
 from config.tls_files import TlsUnusable
 from config.token_files import BadTokenFile
 from coordinator.auth.signed_tokens import BadTokenKey
@@ -31,15 +32,23 @@ async def _serve(spec: ProcessSpec) -> None:
     stopping = watch_for_the_end()
     sockets = {name: socket.socket(fileno=descriptor) for name, descriptor in spec.sockets.items()}
     try:
+        tracing = start_tracing(spec)
         coordinator = Coordinator(
-            spec.cluster, spec.cluster.node(spec.node), sockets, number=spec.number, report=emit
+            spec.cluster,
+            spec.cluster.node(spec.node),
+            sockets,
+            number=spec.number,
+            report=emit,
+            tracing=tracing,
         )
-    except (TlsUnusable, BadTokenKey, BadTokenFile, BadKeyFile) as error:
+    except (TlsUnusable, BadTokenKey, BadTokenFile, BadKeyFile, TracingUnavailable) as error:
         fail(str(error))
     await coordinator.start()
     collect_rarely()
     await beat_until(stopping)
     await coordinator.stop()
+    if tracing is not None:
+        tracing.close()
 
 
 def _allow_descriptors() -> None:

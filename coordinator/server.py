@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 import secrets
 from typing import TYPE_CHECKING, Final
@@ -85,9 +86,11 @@ if TYPE_CHECKING:
 
     from config import ClusterConfig, NodeConfig
     from config.process.listeners import ClientListener
+    from config.process.tracing import Tracing
     from coordinator.api.call import Handler, Route
     from coordinator.front.limits import Limits
     from coordinator.replication.forward import Forwarder
+    from coordinator.tracing import CallTracer
 
 REGATTA_MESSAGE_BYTES_MAX: Final = 4 << 20
 """Regatta's limit for a request."""
@@ -148,6 +151,7 @@ class Coordinator:
         *,
         number: int | None = None,
         report: Callable[[str, Mapping[str, object]], None] = lambda _event, _details: None,
+        tracing: Tracing | None = None,
     ) -> None:
         """Must be made on the running event loop. Nothing is accepted before start(). Raises TlsUnusable,
         BadTokenKey, BadTokenFile or BadKeyFile.
@@ -166,7 +170,14 @@ class Coordinator:
         )
         budget = AnswerBudget(lambda: self._front.room.tally.bytes, bytes_max=cluster.limits.answer_bytes_max)
         self._topology.changes(self._tell_members)
-        self._driver = Driver(
+        make_driver: Callable[..., Driver] = Driver
+        self._tracer: CallTracer | None = None
+        if tracing is not None:
+            # Here, because it imports what only who traces has installed.
+            from coordinator.tracing import CallTracer, TracedDriver
+
+            make_driver, self._tracer = functools.partial(TracedDriver, tracing), CallTracer(tracing)
+        self._driver = make_driver(
             self._context,
             loop,
             self._topology,
@@ -362,11 +373,14 @@ class Coordinator:
             EtcdElection(self._etcd, asyncio.get_running_loop()),
         )
         guard = Guard(tables, authenticator)
-        return {
+        guarded = {
             path: bearers.guarded(path, guard.guarded(path, handler))
             for service in services
             for path, handler in service.handlers.items()
         }
+        if self._tracer is None:
+            return guarded
+        return {path: self._tracer.traced(path, handler) for path, handler in guarded.items()}
 
     def _vigil(self) -> LeaderVigil:
         raft = self._cluster.raft

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import secrets
@@ -24,6 +25,7 @@ from config.process.child import (
     tell_in_log,
 )
 from config.process.memory import collect_rarely, give_back_large_blocks
+from config.process.tracing import TracingUnavailable, start_tracing
 from config.tls_files import peer_keys
 from config.topology import FileTopology
 from proto import errors, ids
@@ -48,6 +50,8 @@ from shardworker.store import (
 from shardworker.transport import Transport
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from config import ProcessSpec
     from proto.internal import frames_pb2 as frames
 
@@ -67,7 +71,8 @@ class Worker:
 
     def __init__(self, spec: ProcessSpec, registry: Registry) -> None:
         """Open the database and bind the sockets. registry: what this build can carry out. Raises StoreError, TooNew,
-        errors.Corrupt, BadKeyFile or zmq.ZMQError."""
+        errors.Corrupt, BadKeyFile, TracingUnavailable or zmq.ZMQError."""
+        self._tracing = start_tracing(spec)
         assert spec.shard is not None
         cluster, shard = spec.cluster, ShardId(spec.shard)
         node = NodeId(cluster.node(spec.node).id)
@@ -102,7 +107,13 @@ class Worker:
             random.Random(),
         )
         tell_in_log("term", lambda: core.term)
-        self._transport = Transport(
+        make_transport: Callable[..., Transport] = Transport
+        if self._tracing is not None:
+            # Here, because it imports what only who traces has installed.
+            from shardworker.tracing import TracedTransport
+
+            make_transport = functools.partial(TracedTransport, self._tracing, shard)
+        self._transport = make_transport(
             binds=(
                 topology.address_of(here, shard, seen_from=here),
                 topology.address_of(here, shard),
@@ -159,6 +170,8 @@ class Worker:
             self._background.close()
             self._transport.close()
             self._store.close()
+            if self._tracing is not None:
+                self._tracing.close()
 
     def stop(self) -> None:
         """End the loop soon. Safe in a signal handler."""
@@ -186,7 +199,7 @@ def main(registry: Registry = REGISTRY) -> None:
         worker = Worker(spec, registry)
     except errors.Corrupt as error:
         fail(_refusal(spec, error))
-    except (StoreError, TooNew, BadKeyFile) as error:
+    except (StoreError, TooNew, BadKeyFile, TracingUnavailable) as error:
         fail(str(error))
     except zmq.ZMQError as error:
         fail(f"the worker's address can't be used: {error}")

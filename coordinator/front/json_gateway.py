@@ -65,6 +65,7 @@ CORS: Final[tuple[Header, ...]] = (
 )
 
 _METADATA_PREFIX: Final = "grpc-metadata-"
+_PASSED_ON: Final = frozenset({"authorization", "traceparent", "tracestate"})
 _PEER: Final = "gateway"
 
 log = structlog.get_logger()
@@ -241,7 +242,7 @@ def _metadata(request: Request) -> Metadata:
     for name, value in request.headers.items():
         if name.startswith(_METADATA_PREFIX):
             metadata[name.removeprefix(_METADATA_PREFIX)] = value
-        elif name == "authorization":
+        elif name in _PASSED_ON:
             metadata[name] = value
     return metadata
 

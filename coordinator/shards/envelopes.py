@@ -31,6 +31,8 @@ def encode(outgoing: Outgoing, *, local: int) -> frames.Envelope:
             cursor=call.cursor,
             client=call.client,
         )
+        if call.trace:
+            request.trace = call.trace
         who = call.who
         if who is not NOBODY:
             request.token = who.token

@@ -73,7 +73,7 @@ class Call:
 
     __slots__ = (
         "access", "body", "client", "cursor", "deadline", "error", "faults", "in_doubt", "linearizable", "method",
-        "number", "replica", "reply", "request_id", "shard", "table_id", "target", "waiter", "who",
+        "number", "replica", "reply", "request_id", "shard", "table_id", "target", "trace", "waiter", "who",
     )  # fmt: skip
 
     number: int
@@ -87,6 +87,8 @@ class Call:
     reply: frames.Reply | None
     error: errors.BoathouseError | None
     """Once it has ended, one of the two."""
+    trace: str
+    """Whose trace it is part of, as its replica is told; "" = of none."""
     waiter: Waiter
     """Set and used by who submits it; of no interest to the router."""
 
@@ -121,6 +123,7 @@ class Call:
         self.cursor = cursor
         self.client = client
         self.who = who
+        self.trace = ""
         self.number = 0
         self.replica = None
         self.faults = 0

@@ -395,6 +395,7 @@ class Request(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     AUTH_REVISION_FIELD_NUMBER: _builtins.int
     SYSTEM_FIELD_NUMBER: _builtins.int
+    TRACE_FIELD_NUMBER: _builtins.int
     call: _builtins.int
     """correlates the Reply on this link"""
     method: Global___Method.ValueType
@@ -417,6 +418,8 @@ class Request(_message.Message):
     """to which that proof is bound; 0 = to none"""
     system: _builtins.bool
     """of a read: the coordinator's own, which may do everything"""
+    trace: _builtins.str
+    """of a traced call: W3C's traceparent, of the span that asks"""
     def __init__(
         self,
         *,
@@ -432,10 +435,11 @@ class Request(_message.Message):
         user: _builtins.str = ...,
         auth_revision: _builtins.int = ...,
         system: _builtins.bool = ...,
+        trace: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth_revision", b"auth_revision", "body", b"body", "call", b"call", "client", b"client", "cursor", b"cursor", "linearizable", b"linearizable", "method", b"method", "request_id", b"request_id", "system", b"system", "table_id", b"table_id", "token", b"token", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth_revision", b"auth_revision", "body", b"body", "call", b"call", "client", b"client", "cursor", b"cursor", "linearizable", b"linearizable", "method", b"method", "request_id", b"request_id", "system", b"system", "table_id", b"table_id", "token", b"token", "trace", b"trace", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
