@@ -40,6 +40,7 @@ from coordinator.front.server_tls import H2, HTTP1, ServerTls
 from coordinator.metrics.figures import coordinator_figures
 from coordinator.metrics.scrape import Scrape
 from coordinator.metrics.siblings import Siblings
+from coordinator.moves.moves import TableMoves
 from coordinator.replication.gate import Gate
 from coordinator.replication.leading import Leading, LeadWatch
 from coordinator.replication.source import TableSource
@@ -63,6 +64,7 @@ from coordinator.services.regatta_replication import RegattaReplication
 from coordinator.services.regatta_tables import RegattaTables
 from coordinator.services.restore import Restore
 from coordinator.services.serving_tables import ServingTables
+from coordinator.services.table_moves import Moves
 from coordinator.shards.bounds import AnswerBudget, Bounds
 from coordinator.shards.driver import Driver
 from coordinator.shards.replica_status import ReplicaStatuses
@@ -72,7 +74,7 @@ from coordinator.shards.vigil import LeaderVigil
 from coordinator.watch.feed import ShardFeed
 from coordinator.watch.tables import WatchedTables
 from proto import errors
-from proto.boathouse import restore_pb2
+from proto.boathouse import moves_pb2, restore_pb2
 from proto.etcd import election_pb2, lock_pb2, rpc_pb2
 from proto.ids import NodeId, ShardId
 from proto.methods import METHODS, ApiName, Kind
@@ -123,6 +125,7 @@ API_FILES: Final[tuple[FileDescriptor, ...]] = tuple(
         maintenance_pb2,
         replication_pb2,
         restore_pb2,
+        moves_pb2,
     )
 )
 
@@ -194,6 +197,9 @@ class Coordinator:
         self._catalog = Catalog(self._tables, promised=cluster.tables)
         self._leading = Leading(cluster, self._catalog, self._tables)
         self._lead: LeadWatch | None = None
+        self._moves = TableMoves(
+            self._catalog, self._tables, self._driver, self._statuses, ids, shards=self._topology.shards()
+        )
         self._forwarder: Forwarder | None = None
         if cluster.follows is not None:
             # Here, because grpcio takes memory that only a follower cluster needs.
@@ -263,6 +269,7 @@ class Coordinator:
         self._bootstrap: asyncio.Task[None] | None = None
         self._mending: asyncio.Task[None] | None = None
         self._watching_lead: asyncio.Task[None] | None = None
+        self._moving: asyncio.Task[None] | None = None
 
     def _tell_members(self, shard: ShardId) -> None:
         """Tell the supervisor who holds a shard, as far as replicas have said it."""
@@ -348,6 +355,7 @@ class Coordinator:
             EtcdCluster(calls, tables, cluster, self._topology),
             EtcdMaintenance(calls, tables, authenticator, statuses, cluster, self._topology, node),
             Restore(calls, tables, authenticator),
+            Moves(self._moves, authenticator),
             RegattaKV(calls, RegattaHeaders(replica_id=node.id), authenticator),
             RegattaReplication(
                 cluster.cluster,
@@ -403,6 +411,7 @@ class Coordinator:
         self._mending = asyncio.create_task(finish_deletions(self._catalog, self._tables))
         if self._lead is not None:
             self._watching_lead = asyncio.create_task(self._lead.run())
+        self._moving = asyncio.create_task(self._moves.keep_going())
         log.info("serving", endpoint=self._node.client_endpoint, node=self._node.name)
 
     @property
@@ -418,7 +427,8 @@ class Coordinator:
         """Send clients elsewhere, let calls in flight end (at most CALLS_END_S), and let go of everything.
 
         What waits to be accepted stays in the sockets, for whoever shares them."""
-        for task in (self._bootstrap, self._mending, self._watching_lead):
+        self._moves.close()
+        for task in (self._bootstrap, self._mending, self._watching_lead, self._moving):
             if task is not None:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):

@@ -3,7 +3,8 @@
 `tables/<name>` holds a JSON object with the table's id, shard and settings, `next_id` the id that the next table gets.
 A deletion replaces the row by `deleted/id/<id>`, which stays until the table's shard has deleted it too. `deleted/name/
 <name>` says of a table that the cluster file names that it was deleted by hand: no restart makes it again. `lead` says
-which cluster takes the writes of replicated tables, if that is not as the cluster file has it.
+which cluster takes the writes of replicated tables, if that is not as the cluster file has it. `moves/<id>` stays while
+a table is on its way to another shard.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ TABLES_PREFIX: Final = b"tables/"
 TABLES_END: Final = b"tables0"  # "/" + 1
 NEXT_ID: Final = b"next_id"
 LEAD: Final = b"lead"
+MOVES_PREFIX: Final = b"moves/"
+MOVES_END: Final = b"moves0"
 DELETED_PREFIX: Final = b"deleted/"
 DELETED_END: Final = b"deleted0"
 _DELETED_ID: Final = DELETED_PREFIX + b"id/"
@@ -75,6 +78,24 @@ class TableEntry:
     def history_word(self) -> HistoryWord:
         """The history as people write it."""
         return history_word(self.history)
+
+
+@dataclass(frozen=True, slots=True)
+class TableMove:
+    """A table is on its way to another shard."""
+
+    entry: TableEntry
+    """As it was when the move began: in the source."""
+    target: ShardId
+    number: int
+    """Higher than that of any earlier move of the table."""
+    cancelled: bool = False
+    """Whether it is to stay in the source."""
+
+    @property
+    def source(self) -> ShardId:
+        """Where it comes from."""
+        return self.entry.shard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +179,27 @@ def parse_lead(value: bytes) -> Lead:
 def parse_row(key: bytes, value: bytes) -> TableEntry:
     """The table of a row. Raises UnreadableRow."""
     return _parse(value, lambda _: key.removeprefix(TABLES_PREFIX).decode())
+
+
+def move_key(table_id: int) -> bytes:
+    """The key of the row of a move."""
+    return b"%s%d" % (MOVES_PREFIX, table_id)
+
+
+def encode_move(move: TableMove) -> bytes:
+    """The value of the row of a move."""
+    row = _row(move.entry) | {"name": move.entry.name, "target": move.target, "number": move.number}
+    return json.dumps(row | {"cancelled": move.cancelled}).encode()
+
+
+def parse_move(value: bytes) -> TableMove:
+    """The move of a row. Raises UnreadableRow."""
+    entry = _parse(value, lambda row: str(row["name"]))
+    try:
+        row: Any = json.loads(value)
+        return TableMove(entry, ShardId(int(row["target"])), int(row["number"]), bool(row["cancelled"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnreadableRow(f"{type(error).__name__}: {error}") from None
 
 
 def deleted_id_key(table_id: int) -> bytes:

@@ -7,32 +7,8 @@ who may try again. The gRPC code and the exact text are each API's own and live 
 
 from __future__ import annotations
 
-import enum
-from typing import ClassVar
-
-
-class Retry(enum.Enum):
-    """Who may repeat a request that failed, and where."""
-
-    NOBODY = "nobody"
-    CALLER = "caller, later"
-    OTHER_REPLICA = (
-        "the coordinator, at the shard's leader, or for a read that may be stale at any other replica"
-    )
-    SAME_REQUEST_ID = "the coordinator, with the same request id"
-
-
-class BoathouseError(Exception):
-    """Base of all errors that travel between processes. `detail` is for the reader and may be empty."""
-
-    frame_code: ClassVar[int]
-    definite: ClassVar[bool] = True
-    retry: ClassVar[Retry] = Retry.NOBODY
-
-    def __init__(self, detail: str = "") -> None:
-        super().__init__(detail)
-        self.detail = detail
-
+from proto.error_base import BoathouseError as BoathouseError
+from proto.error_base import Retry as Retry
 
 # ---- the caller's mistake ----------------------------------------------------------------------------------
 
@@ -769,6 +745,35 @@ class Unguarded(BearerMissing):
     """Others can reach this cluster, and nothing tells who may run it; `detail` says what to write where."""
 
     frame_code = 378
+
+
+# ---- tables that move to another shard ------------------------------------------------------------------------
+
+
+class TableAway(BoathouseError):
+    """Base of why a shard does not serve a table that the cluster has; nobody remembers such an answer."""
+
+    frame_code = 310
+
+
+class TableElsewhere(TableAway):
+    """Another shard serves the table, or is about to; `detail` is its number."""
+
+    frame_code = 311
+    retry = Retry.OTHER_SHARD
+
+
+class TableArriving(TableAway):
+    """The table is on its way to this shard, and is served in a moment."""
+
+    frame_code = 312
+    retry = Retry.SOON
+
+
+class MoveRefused(InvalidRequest):
+    """A step of a move that does not fit what the shard knows of it; `detail` says why."""
+
+    frame_code = 313
 
 
 def _concrete(base: type[BoathouseError]) -> dict[int, type[BoathouseError]]:

@@ -163,6 +163,9 @@ COMMANDS: Final[dict[int, Command]] = {
     frames.TABLE_ORIGIN: Command(access=Access.WRITE),
     frames.TABLE_USERS: Command(access=Access.READ),
     frames.REPLICATE_USERS: Command(access=Access.WRITE),
+    frames.TABLE_MOVE: Command(access=Access.WRITE, frees_space=True),
+    frames.TABLE_EXPORT: Command(access=Access.READ),
+    frames.TABLE_IMPORT: Command(access=Access.WRITE),
 }
 
 
@@ -387,6 +390,12 @@ METHODS: Final[dict[str, Method]] = {
     ),
     "/boathouse.v1.Restore/Load": Method(
         api=ApiName.BOATHOUSE, access=Access.WRITE, permission=Permission.ROOT
+    ),
+    "/boathouse.v1.Moves/Move": Method(
+        api=ApiName.BOATHOUSE, access=Access.COORDINATOR, permission=Permission.ROOT
+    ),
+    "/boathouse.v1.Moves/Cancel": Method(
+        api=ApiName.BOATHOUSE, access=Access.COORDINATOR, permission=Permission.ROOT
     ),
     "/grpc.health.v1.Health/Check": Method(api=_G, access=Access.COORDINATOR, permission=Permission.NONE),
     "/grpc.health.v1.Health/Watch": Method(

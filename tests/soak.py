@@ -41,6 +41,7 @@ FOLDERS = [
     "tests/conformance/test_differential.py",
     "tests/conformance/test_watch_differential.py",
     "tests/conformance/test_auth_differential.py",
+    "tests/integration/test_moves.py",
 ]
 TEST_TIMEOUT_S = 3600  # of one test: fresh examples are many more than the fixed ones
 

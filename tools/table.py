@@ -88,6 +88,40 @@ def delete(
     typer.echo(f"deleted table {name}")
 
 
+@app.command()
+@takes_tls
+def move(
+    name: NameArgument,
+    to: Annotated[
+        int | None, typer.Option("--to", min=1, help="Number of the shard where it is to be.")
+    ] = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Let a table that is on its way stay.")] = False,
+    endpoint: EndpointOption = DEFAULT_ENDPOINT,
+    timeout: TimeoutOption = 10.0,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Move a table to another shard while it is used; no request fails. What was begun goes on without this command."""
+    from tools.admin.moves import move_table
+    from tools.progress import working
+
+    if (to is None) != cancel:
+        raise typer.BadParameter("give either --to SHARD or --cancel", param_hint="--to")
+    client = _client(endpoint, timeout)
+    if to is None:
+        client.cancel_move(name)
+        if output.is_document:
+            return print_document({"name": name}, output)
+        typer.echo(f"table {name} stays")
+        return
+    with working(f"moving table {name} to shard {to}") as say:
+        moved = move_table(client, name, to, say)
+    if output.is_document:
+        return print_document({"name": name, "shard": to, "seconds": round(moved.seconds, 3)}, output)
+    typer.echo(
+        f"table {name} is in shard {to}" + (f" after {moved.seconds:.1f} s" if moved.is_new else " already")
+    )
+
+
 @app.command("list")
 @takes_tls
 def list_(

@@ -154,6 +154,13 @@ ETCD: Final[Table] = {
     errors.RestoreInterrupted: Row(Code.FAILED_PRECONDITION, "etcdserver: restore was interrupted: {detail}"),
     errors.BackupOutdated: Row(Code.FAILED_PRECONDITION, "etcdserver: backup is outdated: {detail}"),
     errors.BearerMissing: Row(Code.UNAUTHENTICATED, "etcdserver: no token of who runs the cluster"),
+    # A client sees these only if a table moves on faster than its request follows.
+    errors.TableAway: Row(Code.UNAVAILABLE, "etcdserver: table is moving to another shard"),
+    errors.TableElsewhere: Row(Code.UNAVAILABLE, "etcdserver: table has moved to shard {detail}"),
+    errors.TableArriving: Row(Code.UNAVAILABLE, "etcdserver: table is arriving"),
+    errors.MoveRefused: Row(Code.FAILED_PRECONDITION, "boathouse: table is not moved: {detail}"),
+    errors.InvalidSettings: Row(Code.INVALID_ARGUMENT, "boathouse: {detail}"),
+    errors.EmptyName: Row(Code.INVALID_ARGUMENT, "boathouse: table is not named"),
 }
 
 ETCD_ADMIN: Final[Table] = {
@@ -261,6 +268,10 @@ REGATTA: Final[Table] = {
     errors.BadAuthorization: Row(Code.UNAUTHENTICATED, "Bad authorization string"),
     errors.WrongBearer: Row(Code.UNAUTHENTICATED, "Invalid token"),
     errors.Unguarded: Row(Code.UNAUTHENTICATED, "{detail}"),
+    errors.TableAway: Row(Code.UNAVAILABLE, "table is moving to another shard"),
+    errors.TableElsewhere: Row(Code.UNAVAILABLE, "table has moved to shard {detail}"),
+    errors.TableArriving: Row(Code.UNAVAILABLE, "table is arriving"),
+    errors.MoveRefused: Row(Code.FAILED_PRECONDITION, "table is not moved: {detail}"),
 }
 
 REGATTA_TABLES: Final[Table] = {

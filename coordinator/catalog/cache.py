@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from coordinator.catalog.tables import Contents
     from proto.catalog import TableEntry
+    from proto.ids import ShardId
 
 REFRESH_INTERVAL_S: Final = 0.1
 LIST_TIMEOUT_S: Final = 1.0
@@ -80,6 +82,13 @@ class Catalog:
             del self.tables[stale.name]
         await self._refresh(deadline)
         return self.tables.get(stale.name) or await self._confirmed(self._entry(stale.name), deadline)
+
+    def moved(self, entry: TableEntry, shard: ShardId) -> TableEntry:
+        """The table was found in this shard: what the catalog says of that may be older."""
+        found = replace(entry, shard=shard)
+        if self.tables.get(entry.name) == entry:
+            self._entries[entry.name] = self.tables[entry.name] = found
+        return found
 
     def _entry(self, name: str) -> TableEntry:
         entry = self._entries.get(name)

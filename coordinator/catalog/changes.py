@@ -67,6 +67,10 @@ class TableChanges:
                 raise errors.TableNotFound(name)
             if entry.is_reserved:
                 raise errors.InvalidSettings(f"table {name} is boathouse's own, and stays")
+            if entry.id in seen.moves:
+                raise errors.InvalidSettings(
+                    f"table {name} is on its way to shard {seen.moves[entry.id].target}; wait, or cancel that move"
+                )
             if await self._tables.is_in_shard(entry, linearizable=True):
                 await check(entry)
             if await self._tables.remove(entry, seen=seen):

@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 from coordinator.shards.router import LEADER, NEAREST, Call
 from proto import catalog, errors
 from proto.etcd import rpc_pb2 as etcd
+from proto.ids import ShardId
 from proto.internal import frames_pb2 as frames
 from proto.methods import Access
 
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
     from coordinator.shards.driver import Driver
     from coordinator.shards.replica_status import ReplicaStatuses
     from coordinator.shards.request_ids import RequestIds
-    from proto.catalog import TableEntry, TableSettings
-    from proto.ids import ShardId
+    from proto.catalog import TableEntry, TableMove, TableSettings
 
 CALL_TIMEOUT_S: Final = 7.0
 
@@ -64,6 +64,10 @@ class Contents:
     deleted_names: frozenset[str] = frozenset()
     """Of tables that the cluster file names, and that were deleted by hand. Read after the rows: a name that is in
     neither was not deleted in between."""
+    moves: Mapping[int, TableMove] = field(default_factory=dict)
+    """Of tables on their way to another shard, by table id. Read after the rows."""
+    move_revisions: Mapping[int, int] = field(default_factory=dict)
+    """When the row of each was last changed."""
 
 
 class _Load(NamedTuple):
@@ -78,7 +82,10 @@ class _Survey:
     """What the shards hold, whatever the catalog says of it."""
 
     tables: Sequence[TableEntry]
-    """By id. One that a replica alone still has, because it lags, is among them."""
+    """By id. One that a replica alone still has, because it lags, is among them; one on its way to another shard is
+    only where it comes from."""
+    moves: Mapping[tuple[int, ShardId], tuple[ShardId, int]]
+    """Of tables on their way, by table id and where they come from: where they go, and the move's number."""
     highest_id: int
     """Of these tables, and of those that were deleted."""
     loads: Mapping[ShardId, _Load]
@@ -108,6 +115,7 @@ class Tables:
         rows = await self._range(catalog.TABLES_PREFIX, catalog.TABLES_END, linearizable=linearizable)
         counter = await self._range(catalog.NEXT_ID, b"", linearizable=linearizable)
         deleted = await self._range(catalog.DELETED_PREFIX, catalog.DELETED_END, linearizable=linearizable)
+        moving = await self._range(catalog.MOVES_PREFIX, catalog.MOVES_END, linearizable=linearizable)
         entries = {catalog.CATALOG_NAME: catalog.CATALOG}
         row_revisions = {}
         for row in rows[1].kvs:
@@ -119,6 +127,12 @@ class Tables:
         for row in counter[1].kvs:
             if row.value.isdigit():
                 next_id, next_id_revision = int(row.value), row.mod_revision
+        moves = {}
+        move_revisions = {}
+        for row in moving[1].kvs:
+            move = _parse_move(row.key, row.value)
+            if move is not None:
+                moves[move.entry.id], move_revisions[move.entry.id] = move, row.mod_revision
         return Contents(
             rows[0],
             entries,
@@ -127,6 +141,8 @@ class Tables:
             row_revisions,
             deletions=[entry for entry in gone if isinstance(entry, catalog.TableEntry)],
             deleted_names=frozenset(name for name in gone if isinstance(name, str)),
+            moves=moves,
+            move_revisions=move_revisions,
         )
 
     def _parse(self, key: bytes, value: bytes) -> TableEntry | str | None:
@@ -188,6 +204,7 @@ class Tables:
         key = catalog.row_key(entry.name)
         txn = etcd.TxnRequest()
         txn.compare.add(key=key, target=etcd.Compare.MOD, mod_revision=seen.row_revisions[entry.name])
+        txn.compare.add(key=catalog.move_key(entry.id), target=etcd.Compare.CREATE, create_revision=0)
         txn.success.add().request_delete_range.CopyFrom(etcd.DeleteRangeRequest(key=key))
         _put(txn, catalog.deleted_id_key(entry.id), catalog.encode_deletion(entry))
         if entry.name in self._named:
@@ -227,11 +244,71 @@ class Tables:
         _put(txn, catalog.LEAD, catalog.encode_lead(lead))
         return await self._commit(txn)
 
+    # ---- a table's move to another shard ----------------------------------------------------------------------------
+
+    async def begin_move(self, entry: TableEntry, target: ShardId, *, seen: Contents) -> TableMove | None:
+        """One try to put down that a table is to go to another shard. Returns None if somebody else was faster. Raises
+        NoLeader if either shard has no leader.
+
+        Its number is above all that its shards have heard of, whatever became of the catalog."""
+        states = [
+            state
+            for shard in (entry.shard, target)
+            for state in (await self._leader_status(shard)).moves
+            if state.table_id == entry.id
+        ]
+        row_revision = seen.row_revisions[entry.name]
+        number = max([row_revision, *(state.number + 1 for state in states)])
+        move = catalog.TableMove(entry, target, number)
+        key = catalog.move_key(entry.id)
+        txn = etcd.TxnRequest()
+        txn.compare.add(key=catalog.row_key(entry.name), target=etcd.Compare.MOD, mod_revision=row_revision)
+        txn.compare.add(key=key, target=etcd.Compare.CREATE, create_revision=0)
+        _put(txn, key, catalog.encode_move(move))
+        return move if await self._commit(txn) else None
+
+    async def cancel_move(self, move: TableMove, *, seen: Contents) -> bool:
+        """One try to put down that a table is to stay after all."""
+        txn = self._if_moving(move, seen)
+        _put(txn, catalog.move_key(move.entry.id), catalog.encode_move(replace(move, cancelled=True)))
+        return await self._commit(txn)
+
+    async def end_move(self, move: TableMove, shard: ShardId, *, seen: Contents) -> bool:
+        """One try to put down that a move has ended, with the table in this shard. Its row is written in any case, so
+        that its next move gets a higher number."""
+        txn = self._if_moving(move, seen)
+        key = catalog.move_key(move.entry.id)
+        txn.success.add().request_delete_range.CopyFrom(etcd.DeleteRangeRequest(key=key))
+        entry = seen.entries.get(move.entry.name)
+        if entry is not None and entry.id == move.entry.id:
+            row, revision = catalog.row_key(entry.name), seen.row_revisions[entry.name]
+            txn.compare.add(key=row, target=etcd.Compare.MOD, mod_revision=revision)
+            _put(txn, row, catalog.encode_row(replace(entry, shard=shard)))
+        return await self._commit(txn)
+
+    def _if_moving(self, move: TableMove, seen: Contents) -> etcd.TxnRequest:
+        txn = etcd.TxnRequest()
+        table_id = move.entry.id
+        txn.compare.add(
+            key=catalog.move_key(table_id),
+            target=etcd.Compare.MOD,
+            mod_revision=seen.move_revisions[table_id],
+        )
+        return txn
+
+    async def _leader_status(self, shard: ShardId) -> frames.ReplicaStatus:
+        """Raises NoLeader."""
+        for replica in await self._statuses.everywhere(shard):
+            if replica.leader == replica.node:
+                return replica
+        raise errors.NoLeader(f"shard {shard} has no leader")
+
     async def _survey(self) -> _Survey:
         """Raises NoLeader for a shard whose leader does not answer."""
         found: set[TableEntry] = set()
         highest_id = 0
         loads = {}
+        moves: dict[tuple[int, ShardId], tuple[ShardId, int]] = {}
         for shard, replicas in zip(
             self._shards,
             await asyncio.gather(*(self._statuses.everywhere(shard) for shard in self._shards)),
@@ -249,8 +326,15 @@ class Tables:
                 for table in replica.tables
             }
             highest_id = max([highest_id, *(replica.highest_table_id for replica in replicas)])
-        tables = sorted((entry for entry in found if not entry.is_reserved), key=lambda entry: entry.id)
-        return _Survey(tables, max([highest_id, *(entry.id for entry in tables)]), loads)
+            for state in leader.moves:
+                if state.state in (frames.MoveState.COPYING, frames.MoveState.FENCED):
+                    moves[state.table_id, shard] = ShardId(state.shard), state.number
+        arriving = {(table_id, target) for (table_id, _), (target, _) in moves.items()}
+        tables = sorted(
+            (entry for entry in found if not entry.is_reserved and (entry.id, entry.shard) not in arriving),
+            key=lambda entry: entry.id,
+        )
+        return _Survey(tables, moves, max([highest_id, *(entry.id for entry in tables)]), loads)
 
     def _emptiest(self, seen: Contents, survey: _Survey) -> ShardId:
         """The shard with the least data; among equals the one with the fewest tables, the catalog counted, the first of
@@ -275,6 +359,11 @@ class Tables:
         for entry in held:
             if bearers[entry.name] == 1:
                 _put(txn, catalog.row_key(entry.name), catalog.encode_row(entry))
+                going = survey.moves.get((entry.id, entry.shard))
+                if going is not None:
+                    _put(
+                        txn, catalog.move_key(entry.id), catalog.encode_move(catalog.TableMove(entry, *going))
+                    )
         _put(txn, catalog.NEXT_ID, b"%d" % (survey.highest_id + 1))
         await self._commit(txn)
         log.error("the catalog was lost, and is restored from what the shards hold", tables=len(held))
@@ -375,6 +464,14 @@ class Tables:
                 request_id=self._request_ids.draw(),
             )
         )
+
+
+def _parse_move(key: bytes, value: bytes) -> TableMove | None:
+    try:
+        return catalog.parse_move(value)
+    except catalog.UnreadableRow as error:
+        log.warning("skipped an unreadable row of the catalog", key=key, value=value, detail=str(error))
+        return None
 
 
 def _deadline() -> float:

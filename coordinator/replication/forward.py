@@ -166,7 +166,7 @@ class Forwarder:
         while True:
             left_ms = int(1000 * (deadline - self._driver.time()))
             request = frames.ChangesRequest(from_revision=revision, wait_ms=max(1, left_ms))
-            reply = await ask_for_changes(self._driver, table, request, deadline=deadline)
+            reply, _ = await ask_for_changes(self._driver, table, request, deadline=deadline)
             if reply.revision >= revision:
                 return
             if left_ms <= 0:

@@ -108,7 +108,7 @@ class TableSource:
 
         If it can't be told any more, `changes.floor` is set. Raises TableNotFound, and what else a read may."""
         request = frames.ChangesRequest(from_revision=first, wait_ms=max(1, int(wait_s * 1000)), exact=True)
-        reply = await ask_for_changes(self._driver, table, request)
+        reply, _ = await ask_for_changes(self._driver, table, request)
         return Told(reply.body, frames.TableChanges.FromString(reply.body), reply.revision)
 
     async def backup(self, table: TableEntry, *, peer: str) -> AsyncGenerator[frames.BackupPart]:

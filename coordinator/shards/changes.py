@@ -11,6 +11,7 @@ from proto.methods import COMMANDS
 if TYPE_CHECKING:
     from coordinator.shards.driver import Driver
     from proto.catalog import TableEntry
+    from proto.ids import ShardId
 
 ANSWER_S: Final = 7.0
 """For an answer, on top of what the replica is asked to wait."""
@@ -18,18 +19,18 @@ ANSWER_S: Final = 7.0
 
 async def ask_for_changes(
     driver: Driver, table: TableEntry, request: frames.ChangesRequest, *, deadline: float | None = None
-) -> frames.Reply:
-    """What the nearest replica tells. deadline: without one, ANSWER_S after the wait that the request asks for."""
+) -> tuple[frames.Reply, ShardId]:
+    """What the nearest replica tells, and of which shard: if it is not the table's, that has nothing more to tell from
+    there on. deadline: without one, ANSWER_S after the wait that the request asks for."""
     if deadline is None:
         deadline = driver.time() + request.wait_ms / 1000 + ANSWER_S
-    return await driver.ask(
-        Call(
-            table.shard,
-            NEAREST,
-            COMMANDS[frames.TABLE_CHANGES].access,
-            frames.TABLE_CHANGES,
-            table.id,
-            request.SerializeToString(),
-            deadline=deadline,
-        )
+    call = Call(
+        table.shard,
+        NEAREST,
+        COMMANDS[frames.TABLE_CHANGES].access,
+        frames.TABLE_CHANGES,
+        table.id,
+        request.SerializeToString(),
+        deadline=deadline,
     )
+    return await driver.ask(call), call.shard

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from coordinator.shards.bounds import AnswerBudget, Bounds
     from coordinator.shards.router import Call, Replica
     from coordinator.shards.routing import ShardRoutes
+    from proto.catalog import TableEntry
     from proto.ids import NodeId, ShardId
     from proto.internal import frames_pb2 as frames
     from proto.internal.curve import PeerKeys
@@ -64,6 +65,14 @@ class Driver:
     def routes(self, shard: ShardId) -> ShardRoutes:
         """What is known about the shard's replicas."""
         return self._router.routes(shard)
+
+    def shard_of(self, table: TableEntry) -> ShardId:
+        """Where the table is, as far as this coordinator has heard."""
+        return self._router.shard_of(table.id, table.shard)
+
+    def take_waited(self) -> bool:
+        """Whether a call had to wait for a table on its way to another shard, since this was last asked."""
+        return self._router.take_waited()
 
     def time(self) -> float:
         """The clock of deadlines."""

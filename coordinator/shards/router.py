@@ -5,6 +5,10 @@ named replica (its own status, an open cursor). It is sent again, with the same 
 does not lead or lost its leadership, when the link breaks, and when another replica turns out to lead; while nobody
 is known to lead it is parked. Sending a write twice is safe because the state machine applies each request id once.
 
+A table may move to another shard. A call that comes to the wrong one, or comes while nobody serves the table, is sent
+on, or waits, under the same request id; its client notices nothing but the time. Where tables were found is remembered
+here, so that this costs one call, however long the catalog takes to say so.
+
 Every call has a deadline. What has not been answered by then fails as TimedOut (a write: nobody knows) or
 ReadTimedOut. A write that may have been proposed somewhere is never told that it certainly was not: a later replica
 that has no room for it is asked again, under the same id, until the deadline.
@@ -21,6 +25,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from coordinator.auth.credentials import NOBODY
 from coordinator.shards.routing import ShardRoutes
 from proto import errors
+from proto.ids import ShardId
 from proto.internal import frames_pb2 as frames
 from proto.methods import Access
 
@@ -29,7 +34,7 @@ if TYPE_CHECKING:
 
     from coordinator.auth.credentials import Credentials
     from coordinator.shards.bounds import AnswerBudget, Bounds
-    from proto.ids import NodeId, ShardId
+    from proto.ids import NodeId
 
 SWEEP_INTERVAL_S: Final = 0.1
 """How late a deadline may be noticed, and how often a parked call is tried without news about the leader."""
@@ -57,6 +62,10 @@ if TYPE_CHECKING:
     Target = Role | NodeId
     """A node's id stands for its replica, and no other will do."""
 
+HOPS_MAX: Final = 3
+"""A call is sent on to so many shards at once. What still goes round then waits: replicas that lag send back what
+others have sent there."""
+
 _ELSEWHERE: Final = frozenset({errors.Retry.OTHER_REPLICA, errors.Retry.SAME_REQUEST_ID})
 
 
@@ -72,8 +81,9 @@ class Call:
     """One request on its way, and in the end its reply or its error."""
 
     __slots__ = (
-        "access", "body", "client", "cursor", "deadline", "error", "faults", "in_doubt", "linearizable", "method",
-        "number", "replica", "reply", "request_id", "shard", "table_id", "target", "trace", "waiter", "who",
+        "access", "body", "client", "cursor", "deadline", "error", "faults", "hops", "in_doubt", "in_shard",
+        "linearizable", "method", "number", "replica", "reply", "request_id", "shard", "table_id", "target", "trace",
+        "waiter", "who",
     )  # fmt: skip
 
     number: int
@@ -82,6 +92,8 @@ class Call:
     """Where it is in flight, or was answered; None while it is parked."""
     faults: int
     """How often a replica refused it because its data is damaged."""
+    hops: int
+    """How often it was sent on to another shard."""
     in_doubt: bool
     """Whether it was sent somewhere and not answered for certain: it may yet take effect, or have done so."""
     reply: frames.Reply | None
@@ -107,9 +119,11 @@ class Call:
         cursor: int = 0,
         client: int = 0,
         who: Credentials = NOBODY,
+        in_shard: bool = False,
     ) -> None:
         """deadline is on the clock that poll() is told. A write, and nothing else, has a request_id. client tells
-        whose call it is, for shares of what is scarce; 0 = not told. who: what he has shown, for what he may do."""
+        whose call it is, for shares of what is scarce; 0 = not told. who: what he has shown, for what he may do.
+        in_shard: it is for this very shard, wherever the table is."""
         assert (access is Access.WRITE) == bool(request_id)
         self.shard = shard
         self.target = target
@@ -124,9 +138,11 @@ class Call:
         self.client = client
         self.who = who
         self.trace = ""
+        self.in_shard = in_shard
         self.number = 0
         self.replica = None
         self.faults = 0
+        self.hops = 0
         self.in_doubt = False
         self.reply = None
         self.error = None
@@ -199,6 +215,9 @@ class Router:
         self._number = 0
         self._speaking: list[Replica] = []
         self._ended: list[Call] = []
+        self._moved: dict[int, ShardId] = {}
+        """Where a table was found that was looked for elsewhere, by its id."""
+        self._waited = False
         self._sweep_at: float | None = None
         self._closed = False
 
@@ -227,6 +246,10 @@ class Router:
         self._bounds.enter(len(call.body))
         if self._sweep_at is None:
             self._sweep_at = now + SWEEP_INTERVAL_S
+        # What has changed in a table is asked where it was followed so far, which may have last words on it.
+        is_followed = call.access is Access.REPLICA
+        if self._moved and not (call.in_shard or is_followed) and isinstance(call.target, Role):
+            call.shard = self._moved.get(call.table_id, call.shard)
         self._place(call)
 
     def cancel(self, call: Call) -> None:
@@ -394,6 +417,9 @@ class Router:
             error = errors.from_frame(reply.error, reply.detail)
         except errors.InvariantBroken as unknown:
             error = unknown
+        if isinstance(error, errors.TableAway) and not call.in_shard:
+            self._follow(call, error)
+            return
         call.faults += isinstance(error, errors.Corrupt)
         call.in_doubt |= not error.definite
         if call.in_doubt and call.access is Access.WRITE and error.retry is errors.Retry.CALLER:
@@ -410,6 +436,37 @@ class Router:
         self._place(call, avoid=replica.node)
         if reply.term:
             self._handle_belief(replica, reply.term, reply.leader)
+
+    def shard_of(self, table_id: int, shard: ShardId) -> ShardId:
+        """Where a table is, of which the catalog says that it is in this shard."""
+        return self._moved.get(table_id, shard)
+
+    def take_waited(self) -> bool:
+        """Whether a call had to wait for a table that nobody serves just now, since this was last asked."""
+        waited, self._waited = self._waited, False
+        return waited
+
+    def _follow(self, call: Call, away: errors.TableAway) -> None:
+        """A call, which is nowhere now, came to a shard that does not serve its table."""
+        if away.retry is errors.Retry.SOON:
+            self._waited = True
+            self._park(call)
+            return
+        shard = ShardId(int(away.detail))
+        if shard in self._shards:
+            assert call.table_id, "a call that names no table is for this very shard"
+            self._moved[call.table_id] = call.shard = shard
+            call.hops += 1
+            if call.hops % (HOPS_MAX + 1):
+                self._place(call)
+            else:
+                self._park(call)
+        elif call.in_doubt:
+            self._park(call)
+        else:
+            self._fail(
+                call, errors.NoLeader(f"shard {shard} is not in this process's cluster file: restart it")
+            )
 
     def _handle_belief(self, replica: Replica, term: int, leader: int) -> None:
         shard = self._shards[replica.shard]

@@ -73,6 +73,8 @@ class TableCalls:
         self._step_timeout_s = step_timeout_s
         self._forwarder = forwarder
         self._tables = catalog.tables
+        self._terms_before: dict[int, int] = {}
+        """The highest term that was shown of a table's shards before it moved on, by the table's id."""
 
     async def find_table(self, name: str, deadline: float, *, body_bytes: int) -> TableEntry:
         """The table of that name, for a request of that size. Raises TableNotFound, ReadTimedOut, QueueFull."""
@@ -99,11 +101,11 @@ class TableCalls:
 
     def term_shown(self, table: TableEntry, term: int) -> int:
         """The term that a header of this table shows."""
-        return self._driver.routes(table.shard).term_shown(term)
+        return max(self._driver.routes(table.shard).term_shown(term), self._terms_before.get(table.id, 0))
 
     def leader_believed(self, table: TableEntry) -> NodeId | None:
         """The leader of the table's shard as last heard."""
-        return self._driver.routes(table.shard).leader_believed
+        return self._driver.routes(self._driver.shard_of(table)).leader_believed
 
     def is_led(self, table: TableEntry) -> bool:
         """Whether the table's shard has a leader as far as a client of this node is told."""
@@ -111,7 +113,7 @@ class TableCalls:
 
     def nearest(self, table: TableEntry) -> NodeId | None:
         """The node whose replica answers what may be stale: this one if it has one."""
-        return self._driver.routes(table.shard).nearest()
+        return self._driver.routes(self._driver.shard_of(table)).nearest()
 
     async def read(
         self,
@@ -173,7 +175,7 @@ class TableCalls:
             call = _read_call(table, method, body, deadline, linearizable=True, who=who, client=client)
             reply = await self._driver.ask(call)
         assert call.replica is not None
-        return table, call.replica.node, reply
+        return self._found(table, call), call.replica.node, reply
 
     async def revision(self, table: TableEntry, *, who: Credentials) -> int:
         """Where this very table stands, by a linearizable read. Raises TableNotFound, NoLeader, ReadTimedOut."""
@@ -201,7 +203,7 @@ class TableCalls:
         reach, and NotLeader if only the leader can answer."""
         access = COMMANDS[method].access
         return await self._driver.ask(
-            Call(table.shard, node, access, method, table.id, body, deadline=deadline)
+            Call(self._driver.shard_of(table), node, access, method, table.id, body, deadline=deadline)
         )
 
     async def write(
@@ -259,7 +261,15 @@ class TableCalls:
         who: Credentials,
     ) -> Answer:
         call = _write_call(table, method, body, deadline, request_id, who)
-        return Answer(table, await self._driver.ask(call))
+        reply = await self._driver.ask(call)
+        return Answer(self._found(table, call), reply)
+
+    def _found(self, table: TableEntry, call: Call) -> TableEntry:
+        """The table as it is where the call was answered: it may have moved to another shard."""
+        if call.shard == table.shard:
+            return table
+        self._terms_before[table.id] = self.term_shown(table, 0)
+        return self._catalog.moved(table, call.shard)
 
     async def _write_taken_over(
         self,

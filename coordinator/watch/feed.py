@@ -7,6 +7,7 @@ double.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from coordinator.auth.credentials import NOBODY
@@ -52,12 +53,20 @@ class ShardFeed:
     def __init__(self, driver: Driver, calls: TableCalls) -> None:
         self._driver = driver
         self._calls = calls
+        self._followed_at: dict[int, TableEntry] = {}
+        """Tables that have moved, as they are where they are followed now, by id."""
 
     async def changes(
         self, table: TableEntry, first: int, *, prev: bool = False, wait_s: float = 0.0
     ) -> Part:
         request = frames.ChangesRequest(from_revision=first, wait_ms=int(wait_s * 1000), prev=prev)
-        reply = await ask_for_changes(self._driver, table, request)
+        if wait_s:
+            table = self._followed_at.get(table.id, table)
+        reply, shard = await ask_for_changes(self._driver, table, request)
+        if shard != table.shard:
+            table = replace(table, shard=shard)
+            if wait_s:
+                self._followed_at[table.id] = table
         self._calls.term_shown(table, reply.term)
         return part_of(frames.TableChanges.FromString(reply.body))
 

@@ -132,6 +132,12 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     """answered by a TableUsers"""
     REPLICATE_USERS: _Method.ValueType  # 163
     """body: ReplicatedUsers"""
+    TABLE_MOVE: _Method.ValueType  # 150
+    """body: MoveStep; answered by a MoveState"""
+    TABLE_EXPORT: _Method.ValueType  # 151
+    """body: ExportRequest; answered by a MovePart"""
+    TABLE_IMPORT: _Method.ValueType  # 152
+    """body: MoveImport; answered by a MoveState"""
 
 class Method(_Method, metaclass=_MethodEnumTypeWrapper):
     """Which operation a Request or a Command carries. The body is the request message of that API, as it came."""
@@ -239,6 +245,12 @@ TABLE_USERS: Method.ValueType  # 162
 """answered by a TableUsers"""
 REPLICATE_USERS: Method.ValueType  # 163
 """body: ReplicatedUsers"""
+TABLE_MOVE: Method.ValueType  # 150
+"""body: MoveStep; answered by a MoveState"""
+TABLE_EXPORT: Method.ValueType  # 151
+"""body: ExportRequest; answered by a MovePart"""
+TABLE_IMPORT: Method.ValueType  # 152
+"""body: MoveImport; answered by a MoveState"""
 Global___Method: _TypeAlias = Method  # noqa: Y015
 
 @_typing.final
@@ -1930,6 +1942,412 @@ class SnapshotPart(_message.Message):
 Global___SnapshotPart: _TypeAlias = SnapshotPart  # noqa: Y015
 
 @_typing.final
+class MoveStep(_message.Message):
+    """---- tables that move to another shard (coordinator/moves/DESIGN.md) ----------------------------------------------"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Step:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MoveStep._Step.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        DEPART: MoveStep._Step.ValueType  # 0
+        """to the source: the table is about to be copied"""
+        ARRIVE: MoveStep._Step.ValueType  # 1
+        """to the target: it is about to come"""
+        FENCE: MoveStep._Step.ValueType  # 2
+        """to the source: take no more writes of it"""
+        LEAVE: MoveStep._Step.ValueType  # 3
+        """to the source: the target serves it"""
+        CANCEL: MoveStep._Step.ValueType  # 4
+        """to the target, then to the source: it stays where it is"""
+
+    class Step(_Step, metaclass=_StepEnumTypeWrapper): ...
+    DEPART: MoveStep.Step.ValueType  # 0
+    """to the source: the table is about to be copied"""
+    ARRIVE: MoveStep.Step.ValueType  # 1
+    """to the target: it is about to come"""
+    FENCE: MoveStep.Step.ValueType  # 2
+    """to the source: take no more writes of it"""
+    LEAVE: MoveStep.Step.ValueType  # 3
+    """to the source: the target serves it"""
+    CANCEL: MoveStep.Step.ValueType  # 4
+    """to the target, then to the source: it stays where it is"""
+
+    STEP_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    TABLE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    step: Global___MoveStep.Step.ValueType
+    number: _builtins.int
+    """of the move; a later one of the same table has a higher number"""
+    source: _builtins.int
+    """number of a shard, as is the next"""
+    target: _builtins.int
+    @_builtins.property
+    def table(self) -> Global___TableSpec: ...
+    def __init__(
+        self,
+        *,
+        step: Global___MoveStep.Step.ValueType = ...,
+        number: _builtins.int = ...,
+        table: Global___TableSpec | None = ...,
+        source: _builtins.int = ...,
+        target: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["table", b"table"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "source", b"source", "step", b"step", "table", b"table", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveStep: _TypeAlias = MoveStep  # noqa: Y015
+
+@_typing.final
+class MoveState(_message.Message):
+    """What a shard knows of a table's newest move."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MoveState._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        NONE: MoveState._State.ValueType  # 0
+        COPYING: MoveState._State.ValueType  # 1
+        """it is here, takes writes, and is being copied"""
+        FENCED: MoveState._State.ValueType  # 2
+        """it is here, takes no writes any more, and the target may serve it"""
+        MOVED: MoveState._State.ValueType  # 3
+        """it is not here"""
+        ARRIVING: MoveState._State.ValueType  # 4
+        """it is not served here yet"""
+        HERE: MoveState._State.ValueType  # 5
+        """it is served here"""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper): ...
+    NONE: MoveState.State.ValueType  # 0
+    COPYING: MoveState.State.ValueType  # 1
+    """it is here, takes writes, and is being copied"""
+    FENCED: MoveState.State.ValueType  # 2
+    """it is here, takes no writes any more, and the target may serve it"""
+    MOVED: MoveState.State.ValueType  # 3
+    """it is not here"""
+    ARRIVING: MoveState.State.ValueType  # 4
+    """it is not served here yet"""
+    HERE: MoveState.State.ValueType  # 5
+    """it is served here"""
+
+    TABLE_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SHARD_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    table_id: _builtins.int
+    state: Global___MoveState.State.ValueType
+    number: _builtins.int
+    """of the move"""
+    shard: _builtins.int
+    """the other one"""
+    keys: _builtins.int
+    """likewise"""
+    revision: _builtins.int
+    """of the table as far as it is here"""
+    @_builtins.property
+    def position(self) -> Global___MovePosition:
+        """of ARRIVING: what has come"""
+
+    def __init__(
+        self,
+        *,
+        table_id: _builtins.int = ...,
+        state: Global___MoveState.State.ValueType = ...,
+        number: _builtins.int = ...,
+        shard: _builtins.int = ...,
+        position: Global___MovePosition | None = ...,
+        keys: _builtins.int = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "number", b"number", "position", b"position", "revision", b"revision", "shard", b"shard", "state", b"state", "table_id", b"table_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveState: _TypeAlias = MoveState  # noqa: Y015
+
+@_typing.final
+class MovePosition(_message.Message):
+    """Where a copy stands: everything up to here is in it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGE_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    ARRIVED_FIELD_NUMBER: _builtins.int
+    change: _builtins.int
+    """id of a change of the table"""
+    result: _builtins.int
+    """log index of remembered results"""
+    arrived: _builtins.int
+    """number of results that had come from other shards"""
+    def __init__(
+        self,
+        *,
+        change: _builtins.int = ...,
+        result: _builtins.int = ...,
+        arrived: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrived", b"arrived", "change", b"change", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MovePosition: _TypeAlias = MovePosition  # noqa: Y015
+
+@_typing.final
+class ExportRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """of the move"""
+    @_builtins.property
+    def after(self) -> Global___MovePosition: ...
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        after: Global___MovePosition | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportRequest: _TypeAlias = ExportRequest  # noqa: Y015
+
+@_typing.final
+class MovePart(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_FIELD_NUMBER: _builtins.int
+    THROUGH_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    REST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def after(self) -> Global___MovePosition: ...
+    @_builtins.property
+    def through(self) -> Global___MovePosition: ...
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredChange]:
+        """in the order of their ids"""
+
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___MovedResults]: ...
+    @_builtins.property
+    def rest(self) -> Global___MoveRest:
+        """set in the last part, which only a fenced table has"""
+
+    def __init__(
+        self,
+        *,
+        after: Global___MovePosition | None = ...,
+        through: Global___MovePosition | None = ...,
+        changes: _abc.Iterable[Global___StoredChange] | None = ...,
+        results: _abc.Iterable[Global___MovedResults] | None = ...,
+        rest: Global___MoveRest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "rest", b"rest", "through", b"through"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "changes", b"changes", "rest", b"rest", "results", b"results", "through", b"through"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MovePart: _TypeAlias = MovePart  # noqa: Y015
+
+@_typing.final
+class MovedResults(_message.Message):
+    """Results of one log entry, for exactly-once across a move (shardworker/machine/window.py has the form of data)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_FIELD_NUMBER: _builtins.int
+    LOG_INDEX_FIELD_NUMBER: _builtins.int
+    AGE_MS_FIELD_NUMBER: _builtins.int
+    COMMANDS_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    shard: _builtins.int
+    """whose log it was"""
+    log_index: _builtins.int
+    age_ms: _builtins.int
+    commands: _builtins.int
+    data: _builtins.bytes
+    answers: _builtins.bytes
+    """empty: not kept"""
+    def __init__(
+        self,
+        *,
+        shard: _builtins.int = ...,
+        log_index: _builtins.int = ...,
+        age_ms: _builtins.int = ...,
+        commands: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+        answers: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_ms", b"age_ms", "answers", b"answers", "commands", b"commands", "data", b"data", "log_index", b"log_index", "shard", b"shard"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MovedResults: _TypeAlias = MovedResults  # noqa: Y015
+
+@_typing.final
+class MoveRest(_message.Message):
+    """What a table is beside its changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    COMPACTED_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
+    QUOTA_BYTES_FIELD_NUMBER: _builtins.int
+    FULL_FIELD_NUMBER: _builtins.int
+    ALARMS_FIELD_NUMBER: _builtins.int
+    LEASES_FIELD_NUMBER: _builtins.int
+    AUTH_FIELD_NUMBER: _builtins.int
+    FLOOR_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    compacted: _builtins.int
+    keys: _builtins.int
+    checksum: _builtins.int
+    quota_bytes: _builtins.int
+    full: _builtins.bool
+    floor: _builtins.int
+    """of the table when it departed; -1 = there was none"""
+    origin: _builtins.int
+    """as in TableSpec"""
+    @_builtins.property
+    def alarms(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableAlarm]: ...
+    @_builtins.property
+    def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___MovedLease]: ...
+    @_builtins.property
+    def auth(self) -> _containers.RepeatedCompositeFieldContainer[Global___MovedAuth]: ...
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        compacted: _builtins.int = ...,
+        keys: _builtins.int = ...,
+        checksum: _builtins.int = ...,
+        quota_bytes: _builtins.int = ...,
+        full: _builtins.bool = ...,
+        alarms: _abc.Iterable[Global___TableAlarm] | None = ...,
+        leases: _abc.Iterable[Global___MovedLease] | None = ...,
+        auth: _abc.Iterable[Global___MovedAuth] | None = ...,
+        floor: _builtins.int = ...,
+        origin: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "auth", b"auth", "checksum", b"checksum", "compacted", b"compacted", "floor", b"floor", "full", b"full", "keys", b"keys", "leases", b"leases", "origin", b"origin", "quota_bytes", b"quota_bytes", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveRest: _TypeAlias = MoveRest  # noqa: Y015
+
+@_typing.final
+class MovedLease(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TTL_S_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    ttl_s: _builtins.int
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        ttl_s: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "ttl_s", b"ttl_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MovedLease: _TypeAlias = MovedLease  # noqa: Y015
+
+@_typing.final
+class MovedAuth(_message.Message):
+    """A row of users, roles or tokens (shardworker/machine/auth_store.py)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    kind: _builtins.int
+    name: _builtins.bytes
+    data: _builtins.str
+    def __init__(
+        self,
+        *,
+        kind: _builtins.int = ...,
+        name: _builtins.bytes = ...,
+        data: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "kind", b"kind", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MovedAuth: _TypeAlias = MovedAuth  # noqa: Y015
+
+@_typing.final
+class MoveImport(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    TABLE_ID_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """of the move"""
+    table_id: _builtins.int
+    @_builtins.property
+    def part(self) -> Global___MovePart: ...
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        part: Global___MovePart | None = ...,
+        table_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "part", b"part", "table_id", b"table_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveImport: _TypeAlias = MoveImport  # noqa: Y015
+
+@_typing.final
 class TableQuota(_message.Message):
     """How much a table may hold. The cluster file says it, and the log makes it the same on all replicas."""
 
@@ -2075,6 +2493,7 @@ class ReplicaStatus(_message.Message):
     LEARNERS_FIELD_NUMBER: _builtins.int
     STATISTICS_FIELD_NUMBER: _builtins.int
     HIGHEST_TABLE_ID_FIELD_NUMBER: _builtins.int
+    MOVES_FIELD_NUMBER: _builtins.int
     PID_FIELD_NUMBER: _builtins.int
     DURATIONS_FIELD_NUMBER: _builtins.int
     COMMANDS_FIELD_NUMBER: _builtins.int
@@ -2111,6 +2530,10 @@ class ReplicaStatus(_message.Message):
     @_builtins.property
     def statistics(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """of the replica's parts, by name"""
+
+    @_builtins.property
+    def moves(self) -> _containers.RepeatedCompositeFieldContainer[Global___MoveState]:
+        """of tables that came, go, or went"""
 
     @_builtins.property
     def durations(self) -> _containers.MessageMap[_builtins.str, Global___Histogram]:
@@ -2153,6 +2576,7 @@ class ReplicaStatus(_message.Message):
         learners: _abc.Iterable[_builtins.int] | None = ...,
         statistics: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         highest_table_id: _builtins.int = ...,
+        moves: _abc.Iterable[Global___MoveState] | None = ...,
         pid: _builtins.int = ...,
         durations: _abc.Mapping[_builtins.str, Global___Histogram] | None = ...,
         commands: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
@@ -2163,7 +2587,7 @@ class ReplicaStatus(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["membership", b"membership"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "commands", b"commands", "commit_index", b"commit_index", "database_bytes", b"database_bytes", "database_in_use_bytes", b"database_in_use_bytes", "durations", b"durations", "fault", b"fault", "first_index", b"first_index", "highest_table_id", b"highest_table_id", "last_index", b"last_index", "leader", b"leader", "learners", b"learners", "membership", b"membership", "no_space", b"no_space", "node", b"node", "peers", b"peers", "pid", b"pid", "progress", b"progress", "reads", b"reads", "role", b"role", "shard", b"shard", "statistics", b"statistics", "tables", b"tables", "term", b"term", "voters", b"voters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "commands", b"commands", "commit_index", b"commit_index", "database_bytes", b"database_bytes", "database_in_use_bytes", b"database_in_use_bytes", "durations", b"durations", "fault", b"fault", "first_index", b"first_index", "highest_table_id", b"highest_table_id", "last_index", b"last_index", "leader", b"leader", "learners", b"learners", "membership", b"membership", "moves", b"moves", "no_space", b"no_space", "node", b"node", "peers", b"peers", "pid", b"pid", "progress", b"progress", "reads", b"reads", "role", b"role", "shard", b"shard", "statistics", b"statistics", "tables", b"tables", "term", b"term", "voters", b"voters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -49,6 +49,10 @@ class Kind(enum.IntEnum):
     TOKEN = 3
 
 
+_Kinds = dict[Kind, dict[bytes, Any]]
+"""What the rows of a table hold, by kind and name."""
+
+
 @dataclass(slots=True)
 class _Before:
     """What a table was before this turn."""
@@ -111,6 +115,16 @@ class AuthStore:
                 self._keep(table_id)
                 del tokens[token]
                 self._write(table_id, Kind.TOKEN, token, None)
+
+    def adopt(self, table_id: int, rows: Iterable[tuple[int, bytes, str]]) -> None:
+        """Everything of a table that has come from another shard, as its rows there had it: (kind, name, data)."""
+        self._keep(table_id)
+        kinds: _Kinds = {}
+        for kind, name, data in rows:
+            kinds.setdefault(Kind(kind), {})[name] = json.loads(data)
+            self._write(table_id, Kind(kind), name, json.loads(data))
+        if kinds:
+            self._enter(table_id, kinds)
 
     def drop_table(self, table_id: int) -> None:
         """The table is no more, and nobody is its user."""
@@ -182,15 +196,19 @@ class AuthStore:
         rows: Any = self._connection.execute(
             "SELECT table_id, kind, name, data, crc FROM auth ORDER BY 1, 2, 3"
         )
-        found: dict[int, dict[Kind, dict[bytes, Any]]] = {}
+        found: dict[int, _Kinds] = {}
         for table_id, kind, name, data, crc in rows:
             _check_row(table_id, kind, name, data, crc)
             self.checksum += crc
             found.setdefault(table_id, {}).setdefault(Kind(kind), {})[name] = json.loads(data)
         for table_id, kinds in found.items():
-            self._auth[table_id] = _table_auth(kinds)
-            self._tokens[table_id] = kinds.get(Kind.TOKEN, {})
-            self._guard(table_id)
+            self._enter(table_id, kinds)
+
+    def _enter(self, table_id: int, kinds: _Kinds) -> None:
+        """What the rows of a table say."""
+        self._auth[table_id] = _table_auth(kinds)
+        self._tokens[table_id] = kinds.get(Kind.TOKEN, {})
+        self._guard(table_id)
 
 
 def read_rows(connection: apsw.Connection, table_id: int) -> list[tuple[Kind, bytes, str]]:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from proto import errors
     from shardworker.machine.auth import Caller
     from shardworker.machine.auth_writer import AuthWriter
     from shardworker.machine.dead_tables import DeadTables
+    from shardworker.machine.moves.results import Arrived
+    from shardworker.machine.moves.states import Moves
     from shardworker.machine.replication.followers import Followers
     from shardworker.machine.table_cache import TableCache
     from shardworker.machine.tables import TableState
@@ -54,6 +56,38 @@ class Shard(Protocol):
 
     def create_table(self, table: TableState, origin: int = 0) -> None:
         """Begins a table, with everything that belongs to it."""
+
+    @property
+    def number(self) -> int:
+        """Of the shard, from 1."""
+
+    @property
+    def moves(self) -> Moves: ...
+
+    def arriving_writer(self, table: TableState) -> Writer:
+        """Writes rows of a table that is not here yet: nobody hears of it."""
+
+    def take_results(self, coming: Iterable[Arrived]) -> None:
+        """Remembers what another shard has answered. Their clock of ages holds how old they are."""
+
+    def begin_rows(self, table_id: int) -> None:
+        """Rows of a table that is to come."""
+
+    def leave_rows(self, table_id: int) -> None:
+        """Rows of a table that is not to come after all; they are freed later."""
+
+    def open_table(
+        self,
+        table: TableState,
+        origin: int,
+        *,
+        leases: Iterable[tuple[int, int]],
+        auth: Iterable[tuple[int, bytes, str]],
+    ) -> None:
+        """Serves a table, whose rows are there, from the next command on. leases: ids and times to live."""
+
+    def give_up_table(self, table_id: int) -> None:
+        """The table is another shard's now. What belongs to it is freed later."""
 
     def drop_table(self, table_id: int) -> None:
         """Ends a table, if there is one, and its id for good: no table gets it again. What belongs to it is freed
@@ -108,5 +142,9 @@ class Handler(Generic[Op]):
     origin_of: Callable[[Op], int] | None = None
     """Of a write that brings changes of a table of the leader cluster: that table's id there. It is carried out on the
     copy of that table only, and no other write is carried out there."""
+    of_move: bool = False
+    """It concerns the table's move to another shard, which does not keep it from being carried out."""
+    replaces_rows: type[errors.BoathouseError] | None = None
+    """Of a write that puts other rows in the place of all: what it is told while they are copied to another shard."""
     for_copies: bool = False
     """Of a write that changes neither pairs nor users: a copy takes it too."""

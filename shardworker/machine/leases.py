@@ -105,6 +105,14 @@ class Leases:
         self._enter(table_id, lease)
         return lease
 
+    def adopt(self, table_id: int, lease_id: int, ttl_s: int) -> None:
+        """A lease of a table that has come from another shard; as if it was granted by this entry. ttl_s: 0 = it has
+        ended, and has keys left."""
+        self._keep(table_id, lease_id)
+        lease = Lease(lease_id, ttl_s, self._index)
+        self._save(table_id, lease)
+        self._enter(table_id, lease)
+
     def end_later(self, table_id: int, lease: Lease) -> None:
         """It has ended, and some of its keys are still to be deleted."""
         self._keep(table_id, lease.id)

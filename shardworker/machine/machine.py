@@ -33,13 +33,23 @@ from shardworker.machine.handler import Handler, Result, TooNew, UnreadableEntry
 from shardworker.machine.internal.commands import table_status
 from shardworker.machine.leases import Leases
 from shardworker.machine.level import MachineLevel
+from shardworker.machine.moves.commands import move_state
+from shardworker.machine.moves.results import ArrivedResults
+from shardworker.machine.moves.states import Moves
 from shardworker.machine.registry import REGISTRY, Registry
 from shardworker.machine.replication import snapshot as replication_snapshot
 from shardworker.machine.replication.followers import Followers
 from shardworker.machine.replication.origins import Origins
 from shardworker.machine.snapshot import snapshot
 from shardworker.machine.table_cache import TableCache
-from shardworker.machine.tables import REVISION_MAX, TableState, create_schema, load_table, table_sql
+from shardworker.machine.tables import (
+    REVISION_MAX,
+    TableState,
+    create_rows,
+    create_schema,
+    load_table,
+    table_sql,
+)
 from shardworker.machine.view import View
 from shardworker.machine.window import FINGERPRINT_BYTES, Remembered, ResultWindow, WindowLimits
 from shardworker.machine.writer import Writer
@@ -50,6 +60,7 @@ if TYPE_CHECKING:
     import apsw
 
     from proto.internal import frames_pb2 as frames
+    from shardworker.machine.moves.results import Arrived
 
 FORMAT: Final = 1
 """Of a log entry (CommandBatch.format)."""
@@ -65,7 +76,6 @@ were granted for elsewhere. Who keeps one alive has that time to find this clust
 _LEFTOVERS: Final = 0
 """Their turn among tables that are swept."""
 
-_NO_TABLE: Final = Result(0, b"", errors.TableNotFound())
 _TIME_MS_MAX: Final = 1 << 48
 """Ten thousand years."""
 _UNSIGNED_64: Final = (1 << 64) - 1
@@ -130,6 +140,8 @@ class StateMachine:
         self.tables = TableCache(self._connection)
         self.dead_tables = DeadTables(self._connection)
         self.leases = Leases(self._connection)
+        self.moves = Moves(self._connection)
+        self._arrived = ArrivedResults(self._connection, self._window_limits.age_ms_max)
         if self._shard == CATALOG_SHARD and self.tables.get(CATALOG_ID) is None:
             self.tables.create(TableState(CATALOG_ID, CATALOG_NAME, -1))
 
@@ -154,6 +166,8 @@ class StateMachine:
         self.auth.committed()
         self.dead_tables.committed()
         self.leases.committed()
+        self.moves.committed()
+        self._arrived.committed()
         self._window.committed()
         self._origins.committed()
         self.followers.committed()
@@ -167,6 +181,8 @@ class StateMachine:
         self.auth.rollback()
         self.dead_tables.rollback()
         self.leases.rollback()
+        self.moves.rollback()
+        self._arrived.rollback()
         self._window.rollback()
         self._origins.rollback()
         self.followers.rollback()
@@ -198,7 +214,7 @@ class StateMachine:
         self._fetch(parsed, writers)
         results: list[Result] = []
         fresh: dict[bytes, Remembered] = {}
-        known_ids = self._window.known(request_ids)
+        known_ids = self._window.known(request_ids) | self._arrived.known(request_ids)
         for command, request, request_id in zip(commands, parsed, request_ids, strict=True):
             fingerprint = _fingerprint(command)
             known = fresh.get(request_id)
@@ -206,7 +222,8 @@ class StateMachine:
                 known = self._remembered(request_id)
             if known is None:
                 result = self._run(index, request, writers)
-                fresh[request_id] = Remembered(fingerprint, result)
+                if not isinstance(result.error, errors.TableAway):  # no answer: it is asked for elsewhere
+                    fresh[request_id] = Remembered(fingerprint, result)
             elif known.fingerprint == fingerprint:
                 result = known.result
             else:
@@ -218,6 +235,7 @@ class StateMachine:
         self.tables.save()
         if fresh:
             self._window.add(index, batch.time_ms, fresh)
+            self._arrived.prune(self._window.age_clock_ms)
         return results
 
     def _parse_command(self, index: int, command: frames.Command) -> Parsed:
@@ -256,7 +274,7 @@ class StateMachine:
         return writer
 
     def _remembered(self, request_id: bytes) -> Remembered | None:
-        return self._window.find(request_id)
+        return self._window.find(request_id) or self._arrived.find(request_id)
 
     def _run(self, index: int, request: Parsed, writers: dict[int, Writer]) -> Result:
         handler = request.handler
@@ -265,10 +283,11 @@ class StateMachine:
             return self._run_on_shard(handler.on_shard, request)
         table = self.tables.get(request.table_id)
         if table is None:
-            return _NO_TABLE
+            return Result(0, b"", self.moves.absence(request.table_id))
         if request.error is not None:
             return Result(table.revision, b"", request.error)
         try:
+            self._check_move(table.id, handler)
             # Again, and this time it counts: what the leader saw when it took the request may have changed since.
             self._check(request)
             self._check_origin(table.id, handler, request.op)
@@ -290,6 +309,12 @@ class StateMachine:
             return Result(table.revision, b"", error)
         writer.end()
         return Result(table.revision, body)
+
+    def _check_move(self, table_id: int, handler: Handler[Any]) -> None:
+        """Raises for a write of a table that is on its way to another shard."""
+        self.moves.check_serves(table_id)
+        if handler.replaces_rows is not None and self.moves.is_departing(table_id):
+            raise handler.replaces_rows("the table is on its way to another shard")
 
     def _check_origin(self, table_id: int, handler: Handler[Any], op: Any) -> None:
         """Raises unless a copy is written from its origin, and any other table not as a copy."""
@@ -348,6 +373,53 @@ class StateMachine:
 
     def drop_table(self, table_id: int) -> None:
         """Ends a table; for commands (handler.Shard)."""
+        self._forget_table(table_id)
+        self.moves.forget(table_id)
+        self.dead_tables.add(table_id)
+
+    # ---- a table's move; for commands (handler.Shard) -------------------------------------------------------
+
+    @property
+    def number(self) -> int:
+        """Of the shard."""
+        return self._shard
+
+    def arriving_writer(self, table: TableState) -> Writer:
+        """See handler.Shard, as are the next ones."""
+        return Writer(self._connection, table, self._entry, Recorder(), self.leases, self.auth)
+
+    def take_results(self, coming: Iterable[Arrived]) -> None:
+        now_ms = self._window.age_clock_ms
+        self._arrived.add(each._replace(age_clock_ms=now_ms - each.age_clock_ms) for each in coming)
+
+    def begin_rows(self, table_id: int) -> None:
+        create_rows(self._connection, f"t{table_id}")
+
+    def leave_rows(self, table_id: int) -> None:
+        leftovers.put_aside(self._connection, f"t{table_id}")
+
+    def open_table(
+        self,
+        table: TableState,
+        origin: int,
+        *,
+        leases: Iterable[tuple[int, int]],
+        auth: Iterable[tuple[int, bytes, str]],
+    ) -> None:
+        self.tables.adopt(table)
+        if origin:
+            self._origins.add(table.id, origin)
+        for lease_id, ttl_s in leases:
+            self.leases.adopt(table.id, lease_id, ttl_s)
+        self.auth.adopt(table.id, auth)
+        self._recorder.open(table)
+
+    def give_up_table(self, table_id: int) -> None:
+        self._forget_table(table_id)
+        self.leave_rows(table_id)
+
+    def _forget_table(self, table_id: int) -> None:
+        """Nobody finds it any more; its rows are left."""
         table = self.tables.get(table_id)
         if table is not None:
             self.tables.drop(table)
@@ -357,7 +429,20 @@ class StateMachine:
             self.followers.drop_table(table_id)
             replication_snapshot.give_up(self._connection, table_id)
             restoring.give_up(self._connection, table_id)
-        self.dead_tables.add(table_id)
+
+    def check_serves(self, request: frames.Request) -> None:
+        """Raises TableElsewhere or TableArriving for what another shard is to be asked for, or soon this one."""
+        handler = self._registry.handlers.get(request.method)
+        if handler is None or not (handler.of_move or handler.on_shard):
+            self.moves.check_serves(request.table_id)
+
+    def move_states(self) -> list[frames.MoveState]:
+        """Of all tables that came, go, or went."""
+        return [move_state(id_, move, self.tables.get(id_)) for id_, move in self.moves]
+
+    def take_opened(self) -> list[tuple[int, int]]:
+        """(table, revision) of tables that came from another shard since the last call."""
+        return self._recorder.take_opened()
 
     def raise_level(self, level: int) -> None:
         """For commands (handler.Shard)."""
@@ -381,9 +466,11 @@ class StateMachine:
         return [key for (key,) in rows]
 
     def check_takes(self, request: frames.Request) -> None:
-        """Raises QuotaExceeded or CorruptAlarm for a write that its table would refuse now: it need not be proposed.
+        """Raises QuotaExceeded, CorruptAlarm, and why the table is not written here, for a write that would be refused
+        now: it need not be proposed.
 
         One that may have been applied before is let through, to get its first answer."""
+        self.check_serves(request)
         table = self.tables.get(request.table_id)
         if table is None or not (table.full or table.alarms) or self._remembered(request.request_id):
             return
@@ -464,7 +551,7 @@ class StateMachine:
 
     def _read(self, connection: apsw.Connection, table: TableState | None, request: Parsed) -> Result:
         if table is None:
-            return _NO_TABLE
+            return Result(0, b"", self.moves.absence(request.table_id))
         if request.error is not None:
             return Result(table.revision, b"", request.error)
         handler = request.handler
@@ -497,8 +584,8 @@ class StateMachine:
     # ---- maintenance ---------------------------------------------------------------------------------------
 
     def compaction_step(self, rows_max: int) -> int:
-        """Removes what compaction has made unreachable, and what deleted and replaced tables have left, in the open
-        transaction; 0 = nothing left.
+        """Removes what compaction has made unreachable, and what deleted, moved and replaced tables have left, in the
+        open transaction; 0 = nothing left.
 
         Visits at most rows_max rows of one table, each a few microseconds. Tables take turns, because one that keeps a
         number of revisions is never done while it is written."""
@@ -517,9 +604,11 @@ class StateMachine:
         return sweep.sweep(self._connection, table, rows_max, self._sweep_limit(table))
 
     def _sweep_limit(self, table: TableState) -> int:
-        """No revision after this one is swept. A table that is full needs its space more than anybody its past."""
+        """No revision after this one is swept. A table that is full needs its space more than anybody its past, but for
+        the shard that it is copied to."""
         held = None if table.full else self.followers.held_at(table, self.keep_bytes)
-        return REVISION_MAX if held is None else held
+        limit = REVISION_MAX if held is None else held
+        return min(limit, self.moves.sweep_limit(table.id))
 
     def _is_swept(self, table: TableState) -> bool:
         return sweep.is_swept(table, self._sweep_limit(table))
@@ -535,6 +624,11 @@ class StateMachine:
         if self.dead_tables.unfreed or leftovers.is_any(self._connection):
             return True
         return not all(map(self._is_swept, self.tables))
+
+    @property
+    def has_leftovers(self) -> bool:
+        """Whether rows are still to be freed of tables that were replaced, moved, or did not come after all."""
+        return leftovers.is_any(self._connection)
 
     def sweep_awaited(self, command: frames.Command) -> int | None:
         """The revision up to which a table's history has to be physically gone before this command is answered: etcd's
@@ -569,14 +663,15 @@ class StateMachine:
     @property
     def highest_table_id(self) -> int:
         """Of all tables that the shard holds or ever had to refuse: no new table may get it, or one below."""
-        return max([self.dead_tables.highest, *(table.id for table in self.tables)])
+        moved = [table_id for table_id, _ in self.moves]
+        return max([self.dead_tables.highest, *moved, *(table.id for table in self.tables)])
 
     @property
     def checksum(self) -> int:
         """One number over the level, all leases, users and roles, the deleted tables, and all others' rolling
         checksums and revisions, for comparing replicas."""
         total = self.level ^ (self.dead_tables.digest << 32)
-        parts = [self.auth.checksum, self.leases.checksum]
+        parts = [self.auth.checksum, self.leases.checksum, self.moves.digest]
         for table in self.tables:
             parts += (table.id, self._origins.of(table.id), table.revision, table.compacted, table.keys)
             parts += (

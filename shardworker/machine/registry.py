@@ -11,6 +11,7 @@ from shardworker.machine.backup import commands as backup
 from shardworker.machine.etcd import auth_commands as auth
 from shardworker.machine.etcd import commands as etcd
 from shardworker.machine.internal import commands as internal
+from shardworker.machine.moves import commands as moves
 from shardworker.machine.regatta import commands as regatta
 from shardworker.machine.replication import commands as replication
 
@@ -38,6 +39,7 @@ REGISTRY: Final = Registry(
         **regatta.HANDLERS,
         **replication.HANDLERS,
         **backup.HANDLERS,
+        **moves.HANDLERS,
     },
 )
 """This build's."""

@@ -12,6 +12,7 @@ from shardworker.machine.tables import (
     TableState,
     create_table,
     delete_table,
+    insert_table,
     load_tables,
     save_table,
 )
@@ -51,6 +52,12 @@ class TableCache:
 
     def create(self, table: TableState) -> None:
         create_table(self._connection, table)
+        self._tables[table.id] = table
+        self._before_turn.setdefault(table.id, None)
+
+    def adopt(self, table: TableState) -> None:
+        """As create(), for a table whose rows are there."""
+        insert_table(self._connection, table)
         self._tables[table.id] = table
         self._before_turn.setdefault(table.id, None)
 

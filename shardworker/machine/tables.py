@@ -134,6 +134,8 @@ class TableSql:
         "drop_changed",
         "drop_dead",
         "drop_live",
+        "exported",
+        "exported_old",
         "get_kv",
         "heads",
         "history",
@@ -252,6 +254,13 @@ class TableSql:
             f"SELECT r.id, r.key, r.kv, ifnull(l.id, d.id) FROM {rev} r LEFT JOIN {live} l ON l.key = r.key"
             f" LEFT JOIN {dead} d ON d.key = r.key WHERE r.id >= ? AND r.id < ? ORDER BY r.id LIMIT ?"
         )
+        self.exported = (
+            f"SELECT id, key, kv, crc, NULL FROM {rev} WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
+        )
+        self.exported_old = (
+            f"SELECT r.id, r.key, r.kv, r.crc, ifnull(l.id, d.id) FROM {rev} r LEFT JOIN {live} l ON l.key = r.key"
+            f" LEFT JOIN {dead} d ON d.key = r.key WHERE r.id >= ? AND r.id < ? ORDER BY r.id LIMIT ?"
+        )
         self.newest_change = f"SELECT max(id) FROM {rev}"
         self.sweep = (
             f"SELECT id, key, kv ISNULL, prev FROM {rev} WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
@@ -305,6 +314,11 @@ def create_schema(connection: apsw.Connection) -> None:
 
 def create_table(connection: apsw.Connection, table: TableState) -> None:
     create_rows(connection, f"t{table.id}")
+    insert_table(connection, table)
+
+
+def insert_table(connection: apsw.Connection, table: TableState) -> None:
+    """The row of a table whose rows are there."""
     row = _row(table)
     connection.execute(
         "INSERT INTO tables VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

@@ -27,7 +27,7 @@ from proto.methods import REQUEST_ID_BYTES
 from shardworker.machine.handler import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import apsw
 
@@ -125,7 +125,7 @@ class ResultWindow:
                 self._oldest = _Oldest(index, age_clock_ms, commands)
                 self._totals.floor = index
             self._count(time_ms, age_clock_ms, commands)
-            for request_id in _ids(data, commands):
+            for request_id in ids_of(data, commands):
                 self._generation(index)[request_id] = index
         for found in connection.execute(_SELECT_ANSWERS + " ORDER BY log_index"):
             index, bodies = _checked_answers(found)
@@ -149,29 +149,13 @@ class ResultWindow:
 
     def _read(self, request_id: bytes, index: int) -> Remembered:
         row = _checked(self._connection.execute(_SELECT + " WHERE log_index = ?", (index,)).fetchone())
-        commands, data = row[3], row[4]
-        place = _ids(data, commands).index(request_id)
-        fingerprints = data[REQUEST_ID_BYTES * commands :]
-        fingerprint = fingerprints[place * FINGERPRINT_BYTES : (place + 1) * FINGERPRINT_BYTES]
-        revisions = fingerprints[FINGERPRINT_BYTES * commands :]
-        (revision,) = _REVISION.unpack_from(revisions, _REVISION.size * place)
-        rest = frames.StoredResults.FromString(revisions[_REVISION.size * commands :])
-        return Remembered(fingerprint, self._result(index, place, revision, rest))
+        return remembered(row[4], row[3], request_id, lambda: self._answers(index))
 
-    def _result(self, index: int, place: int, revision: int, rest: frames.StoredResults) -> Result:
-        for failed in rest.errors:
-            if failed.place == place:
-                return Result(revision, b"", errors.from_frame(failed.error, failed.detail))
-        if place in rest.unkept:
-            return Result(revision, b"", errors.AnswerForgotten())
-        if not rest.body_bytes or not rest.body_bytes[place]:
-            return Result(revision, b"")
+    def _answers(self, index: int) -> bytes | None:
         if index < self._totals.answers_floor or not self._totals.answer_bytes:
-            return Result(revision, b"", errors.AnswerForgotten())
+            return None
         found = self._connection.execute(_SELECT_ANSWERS + " WHERE log_index = ?", (index,)).fetchone()
-        _, bodies = _checked_answers(found)
-        start = sum(rest.body_bytes[:place])
-        return Result(revision, bodies[start : start + rest.body_bytes[place]])
+        return _checked_answers(found)[1]
 
     def add(self, index: int, time_ms: int, fresh: Mapping[bytes, Remembered]) -> None:
         """Remembers an entry's results and forgets what no longer fits. Raises Corrupt."""
@@ -281,6 +265,11 @@ class ResultWindow:
         return self._totals.time_ms
 
     @property
+    def age_clock_ms(self) -> int:
+        """What ages are counted by; never decreases."""
+        return self._totals.age_clock_ms
+
+    @property
     def commands(self) -> int:
         return self._totals.commands
 
@@ -336,11 +325,66 @@ def read_outcomes(connection: apsw.Connection, index: int) -> dict[bytes, tuple[
     wrong = {one.place: type(errors.from_frame(one.error, one.detail)).__name__ for one in rest.errors}
     return {
         request_id: (revisions[place], wrong.get(place, ""))
-        for place, request_id in enumerate(_ids(data, commands))
+        for place, request_id in enumerate(ids_of(data, commands))
     }
 
 
-def _ids(data: bytes, commands: int) -> list[bytes]:
+def remembered(
+    data: bytes, commands: int, request_id: bytes, answers: Callable[[], bytes | None]
+) -> Remembered:
+    """What the row of an entry says of one of its requests. answers: the bodies that are kept beside it, if any are."""
+    place = ids_of(data, commands).index(request_id)
+    fingerprints = data[REQUEST_ID_BYTES * commands :]
+    fingerprint = fingerprints[place * FINGERPRINT_BYTES : (place + 1) * FINGERPRINT_BYTES]
+    revisions = fingerprints[FINGERPRINT_BYTES * commands :]
+    (revision,) = _REVISION.unpack_from(revisions, _REVISION.size * place)
+    rest = frames.StoredResults.FromString(revisions[_REVISION.size * commands :])
+    return Remembered(fingerprint, _result(place, revision, rest, answers))
+
+
+def _result(
+    place: int, revision: int, rest: frames.StoredResults, answers: Callable[[], bytes | None]
+) -> Result:
+    for failed in rest.errors:
+        if failed.place == place:
+            return Result(revision, b"", errors.from_frame(failed.error, failed.detail))
+    if place in rest.unkept:
+        return Result(revision, b"", errors.AnswerForgotten())
+    if not rest.body_bytes or not rest.body_bytes[place]:
+        return Result(revision, b"")
+    bodies = answers()
+    if bodies is None:
+        return Result(revision, b"", errors.AnswerForgotten())
+    start = sum(rest.body_bytes[:place])
+    return Result(revision, bodies[start : start + rest.body_bytes[place]])
+
+
+class StoredEntry(NamedTuple):
+    """The results of one entry, as they are stored."""
+
+    log_index: int
+    age_ms: int
+    """Since then, by the clock of ages."""
+    commands: int
+    data: bytes
+    answers: bytes
+    """Empty if none are kept."""
+
+
+def stored_entries(connection: apsw.Connection, after: int) -> Iterator[StoredEntry]:
+    """The entries behind this log index, in their order, of a connection's own state. Raises Corrupt."""
+    now_ms: int = (
+        connection.execute("SELECT age_clock_ms FROM results ORDER BY log_index DESC LIMIT 1").get or 0
+    )
+    rows: Any = connection.execute(_SELECT + " WHERE log_index > ? ORDER BY log_index", (after,))
+    for row in rows:
+        index, _, age_clock_ms, commands, data = _checked(row)
+        found = connection.execute(_SELECT_ANSWERS + " WHERE log_index = ?", (index,)).fetchone()
+        answers = b"" if found is None else _checked_answers(found)[1]
+        yield StoredEntry(index, now_ms - age_clock_ms, commands, data, answers)
+
+
+def ids_of(data: bytes, commands: int) -> list[bytes]:
     return [
         data[at : at + REQUEST_ID_BYTES] for at in range(0, commands * REQUEST_ID_BYTES, REQUEST_ID_BYTES)
     ]

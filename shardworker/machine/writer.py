@@ -398,7 +398,7 @@ class Writer(View):
         if last >> SUB_BITS > REVISION_MAX:
             raise errors.InvalidRequest(f"revision {last >> SUB_BITS} is beyond what a table can have")
         self.visit(len(changes), sum(len(change.kv or b"") for change in changes))
-        keys = self._keys_with(changes)
+        keys = self.keys_with(changes)
         if facts is not None:
             revision_min = max(table.revision, last >> SUB_BITS)
             is_sound = (
@@ -406,7 +406,7 @@ class Writer(View):
             )
             if not is_sound or keys != facts.keys:
                 raise errors.InvalidRequest(f"the changes come to {keys} keys, and their facts say otherwise")
-        self._load(changes)
+        self.append(changes)
         table.keys = keys
         if facts is not None:
             table.revision, table.compacted = facts.revision, facts.compacted
@@ -416,7 +416,7 @@ class Writer(View):
         if self._listen is not None and changes:
             self._recorder.add_unkept(table)
 
-    def _keys_with(self, changes: Sequence[LoadedChange]) -> int:
+    def keys_with(self, changes: Sequence[LoadedChange]) -> int:
         """How many keys the table has after these."""
         is_there: dict[bytes, bool] = {}
         keys = self.table.keys
@@ -428,8 +428,10 @@ class Writer(View):
             keys += now - before
         return keys
 
-    def _load(self, changes: Sequence[LoadedChange]) -> None:
+    def append(self, changes: Sequence[LoadedChange]) -> None:
+        """Makes changes of another table here, under their own ids. How many keys there are then is not counted."""
         table, rows = self.table, self._rows
+        rows.fetch([change.key for change in changes])
         for change in changes:
             before = rows.newest(change.key)
             if before[2] and before[0] is not None and table.history == 0:

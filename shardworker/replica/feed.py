@@ -10,7 +10,8 @@ what happened lately, once for each table that is followed, within bounds.
     from >= floor          read the table's log, on a thread
     from < floor           say where the floor is; or read the log to who copies the table, while it is whole
 
-A replica tells what it has applied, whether it leads or not.
+A replica tells what it has applied, whether it leads or not. Once a table has gone to another shard, or is about to,
+who waits is sent there, where everything is kept from the moment on at which the table came.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ class _Followed:
     kept_bytes: int = 0
     waiting: list[_Waiter] = field(default_factory=list)
     unasked_ticks: int = 0
+    is_guarded: bool = False
+    """Whether authentication was enabled after the last turn."""
 
     def forget(self, since: int) -> None:
         self.kept.clear()
@@ -117,8 +120,10 @@ class Feed(Part):
             raise errors.MalformedRequest(str(error)) from None
         table = self._machine.tables.get(request.table_id)
         if table is None:
-            raise errors.TableNotFound
+            return self._ask_for_gone(identity, request, asked)
         first = asked.from_revision or table.revision + 1
+        if first > table.revision:
+            self._check_goes_on(table)
         if not asked.from_revision:
             # Who asks where the table stands is about to follow it from there, and what happens until then may be
             # compacted at once.
@@ -144,6 +149,33 @@ class Feed(Part):
             followed.waiting.append(waiter)
         else:
             self._tell(identity, request.call, table, first, prev=asked.prev, exact=asked.exact)
+
+    def _check_goes_on(self, table: TableState) -> None:
+        """Raises TableElsewhere if whatever comes next in the table happens in another shard."""
+        if self._machine.moves.is_fenced(table.id):
+            self._machine.moves.check_serves(table.id)
+
+    def _ask_for_gone(self, identity: bytes, request: frames.Request, asked: frames.ChangesRequest) -> None:
+        """A replica may have heard of a table's last changes together with its going: who follows the table and has not
+        been told of them yet is, where the other shard may not know them any more. Raises why the table is not here."""
+        told = self._last_words(request.table_id, asked.from_revision, prev=asked.prev)
+        if told is None:
+            raise self._machine.moves.absence(request.table_id)
+        self._outgoing.answer(identity, request.call, Result(told.through, told.SerializeToString()))
+
+    def _last_words(self, table_id: int, first: int, *, prev: bool) -> frames.TableChanges | None:
+        """What is kept from this revision on of a table that has gone to another shard."""
+        followed = self._followed.get(table_id)
+        if (
+            followed is None
+            or followed.is_guarded  # permissions have gone with the table
+            or not followed.kept
+            or not followed.told_from(prev=prev) < first <= followed.kept[-1].revision
+        ):
+            return None
+        if not isinstance(self._machine.moves.absence(table_id), errors.TableAway):
+            return None
+        return _from_memory(followed.kept, first, 0 if prev else REVISION_MAX)
 
     def _follow(self, table: TableState, *, prev: bool) -> _Followed:
         followed = self._followed.get(table.id)
@@ -238,12 +270,22 @@ class Feed(Part):
 
     def end_turn(self) -> None:
         """Keep what the turn has changed, and tell those who waited for it."""
+        for table_id, revision in self._machine.take_opened():
+            self._go_on(table_id, revision)
         for change in self._machine.take_changes():
             self._keep(change)
         self._held.clear()
         for table_id, followed in self._followed.items():
             if followed.waiting:
                 self._tell_waiting(table_id, followed)
+            followed.is_guarded = table_id in self._machine.auth.guarded
+
+    def _go_on(self, table_id: int, revision: int) -> None:
+        """Whoever followed the table in the shard that it came from asks from this revision on."""
+        if table_id in self._followed:
+            self._kept_bytes -= self._followed[table_id].kept_bytes
+        self._followed[table_id] = _Followed(revision, prev_since=revision)
+        self._listen()
 
     def _keep(self, change: Change) -> None:
         followed = self._followed.get(change.table_id)
@@ -268,19 +310,32 @@ class Feed(Part):
         table = self._machine.tables.get(table_id)
         still: list[_Waiter] = []
         for waiter in followed.waiting:
-            if table is not None and waiter.first > table.revision and waiter.ticks_left > 0:
+            waits = (
+                table is not None
+                and waiter.first > table.revision
+                and not self._machine.moves.is_fenced(table_id)
+            )
+            if waits and waiter.ticks_left > 0:
                 still.append(waiter)
             elif not self._outgoing.has_room(waiter.identity):
                 self._held.add(waiter.identity)
                 still.append(waiter)
             else:
-                self._tell_waiter(table, waiter)
+                self._tell_waiter(table_id, table, waiter)
         followed.waiting = still
 
-    def _tell_waiter(self, table: TableState | None, waiter: _Waiter) -> None:
+    def _tell_waiter(self, table_id: int, table: TableState | None, waiter: _Waiter) -> None:
         try:
             if table is None:
-                raise errors.TableNotFound
+                told = self._last_words(table_id, waiter.first, prev=waiter.prev)
+                if told is None:
+                    raise self._machine.moves.absence(table_id)
+                self._outgoing.answer(
+                    waiter.identity, waiter.call, Result(told.through, told.SerializeToString())
+                )
+                return
+            if waiter.first > table.revision:
+                self._check_goes_on(table)
             self._tell(
                 waiter.identity, waiter.call, table, waiter.first, prev=waiter.prev, exact=waiter.exact
             )

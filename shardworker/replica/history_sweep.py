@@ -1,5 +1,5 @@
-"""Removes what compaction made unreachable and what deleted tables left, a bounded step at a time, and answers who
-waits for a compaction.
+"""Removes what compaction made unreachable and what deleted or moved tables left, a bounded step at a time, and answers
+who waits for a compaction.
 
 A step shares the loop with everything else: all the time when there is nothing else to do, else once a tick. etcd's
 `physical` compaction is answered when everything below its own revision is gone; one that comes later, or the floor of
@@ -115,4 +115,5 @@ class HistorySweep(Part):
             "tables_history_held": self._machine.tables_held,
             "compactions_waiting": len(self._owed),
             "dead_tables_unfreed": len(self._machine.dead_tables.unfreed),
+            "leftovers": int(self._machine.has_leftovers),
         }

@@ -219,7 +219,7 @@ class LeaseClock(Part):
             raise errors.NotLeader
         table = self._machine.tables.get(request.table_id)
         if table is None:
-            raise errors.TableNotFound
+            raise self._machine.moves.absence(request.table_id)
         self._take_over_changes()
         return table
 
@@ -256,7 +256,7 @@ class LeaseClock(Part):
     def _answer_gone(self, waiter: _Waiter, key: Key) -> None:
         table = self._machine.tables.get(key[0])
         if table is None:
-            self._outgoing.refuse(waiter.identity, waiter.call, errors.TableNotFound())
+            self._outgoing.refuse(waiter.identity, waiter.call, self._machine.moves.absence(key[0]))
         else:
             self._answer(waiter, table, etcd.LeaseKeepAliveResponse(ID=key[1]).SerializeToString())
 

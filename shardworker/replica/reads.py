@@ -154,6 +154,9 @@ class Reads(Part):
         try:
             if self._ticks - since_ticks > self._patience_ticks:
                 raise errors.ReadTimedOut("it was not this read's turn in time")
+            if request.linearizable:
+                # What may be stale is told as long as the table is here, which no other shard has changed by then.
+                self._machine.check_serves(request)
             opener = self._openers.get(request.method)
             if opener is not None:
                 opener(identity, request)

@@ -392,6 +392,7 @@ class Replica:
             fault="" if fault is None else fault.detail,
             tables=self._machine.table_status(),
             highest_table_id=self._machine.highest_table_id,
+            moves=self._machine.move_states(),
             voters=sorted(core.membership.voters),
             learners=sorted(core.membership.learners),
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proto import catalog
+from proto.boathouse import moves_pb2 as moves
 from proto.etcd import rpc_pb2 as rpc
 from proto.regatta import regatta_pb2 as regatta
 from tools.client import Client, KvClient
@@ -56,6 +57,19 @@ class TablesClient:
         request = regatta.DeleteTableRequest(name=name)
         with self._client() as client:
             client.call("/regatta.v1.Tables/Delete", request, regatta.DeleteTableResponse)
+
+    def move(self, name: str, shard: int) -> moves.MoveProgress:
+        """How the move of a table to this shard goes, which is begun if it is not under way. To be asked until it is
+        done; whichever coordinator answers goes on with it."""
+        request = moves.MoveRequest(table=name, shard=shard)
+        with self._client() as client:
+            return client.call("/boathouse.v1.Moves/Move", request, moves.MoveProgress)
+
+    def cancel_move(self, name: str) -> None:
+        """The table stays where it is."""
+        request = moves.CancelMoveRequest(table=name)
+        with self._client() as client:
+            client.call("/boathouse.v1.Moves/Cancel", request, moves.CancelMoveResponse)
 
     def list(self) -> list[TableEntry]:
         """By name. The catalog is a table like any other, so it is read like one."""

@@ -58,6 +58,7 @@ def _create_table(shard: Shard, spec: frames.TableSpec) -> Result:
     """Creates a table, or answers its status if it exists: a repeat of the same request. An id is given once."""
     if spec.id in shard.dead_tables:
         raise errors.TableDeleted(f"table id {spec.id} was deleted, and no table gets it again")
+    shard.moves.check_serves(spec.id)
     table = shard.tables.get(spec.id)
     if table is None:
         named = 0 < len(spec.name.encode()) <= NAME_BYTES_MAX
@@ -82,6 +83,7 @@ def _delete_table(shard: Shard, spec: frames.TableSpec) -> Result:
     table = shard.tables.get(spec.id)
     if table is not None and table.name != spec.name:
         raise errors.TableContradicted(f"table id {spec.id} is {table.name!r}, not {spec.name!r}")
+    shard.moves.check_serves(spec.id)
     shard.drop_table(spec.id)
     return Result(0 if table is None else table.revision, b"")
 

@@ -13,20 +13,26 @@ from shardworker.machine.tables import REVISION_MAX
 
 if TYPE_CHECKING:
     from shardworker.machine.handler import Shard
+    from shardworker.machine.tables import TableState
+
+
+def _table(shard: Shard, table_id: int) -> TableState:
+    """Raises why the table is not for this shard to change."""
+    shard.moves.check_serves(table_id)
+    table = shard.tables.get(table_id)
+    if table is None:
+        raise errors.TableNotFound
+    return table
 
 
 def _note_position(shard: Shard, op: frames.FollowerPosition) -> Result:
-    table = shard.tables.get(op.table_id)
-    if table is None:
-        raise errors.TableNotFound
+    table = _table(shard, op.table_id)
     shard.followers.note(table, op.follower, op.revision)
     return Result(table.revision, b"")
 
 
 def _change_origin(shard: Shard, op: frames.TableOrigin) -> Result:
-    table = shard.tables.get(op.table_id)
-    if table is None:
-        raise errors.TableNotFound
+    table = _table(shard, op.table_id)
     now = shard.origin_of(table.id)
     if op.origin > REVISION_MAX or table.id < FIRST_TABLE_ID:
         raise errors.InvalidRequest(f"table {table.name} can't copy table id {op.origin}")
@@ -45,7 +51,10 @@ HANDLERS: dict[int, Handler[Any]] = {
         origin_of=lambda op: int(op.origin),
     ),
     frames.REPLICATE_SNAPSHOT: Handler(
-        parse=snapshot.read_part, write=snapshot.take_part, origin_of=lambda op: int(op.origin)
+        parse=snapshot.read_part,
+        write=snapshot.take_part,
+        origin_of=lambda op: int(op.origin),
+        replaces_rows=errors.SnapshotInterrupted,
     ),
     frames.FOLLOWER_POSITION: Handler(parse=frames.FollowerPosition.FromString, on_shard=_note_position),
     frames.COPY_RESET: Handler(

@@ -26,6 +26,7 @@ def test_all_services_of_both_apis_are_known() -> None:
         *(f"regatta.v1.{name}" for name in ("KV", "Cluster", "Tables")),
         "maintenance.v1.Maintenance",
         "boathouse.v1.Restore",
+        "boathouse.v1.Moves",
         *(f"replication.v1.{name}" for name in ("Log", "Metadata", "Snapshot")),
     }
 

@@ -57,6 +57,9 @@ METHODS: dict[type[Message], int] = {
     frames.CopyReset: frames.COPY_RESET,
     frames.TableOrigin: frames.TABLE_ORIGIN,
     frames.ReplicatedUsers: frames.REPLICATE_USERS,
+    frames.MoveStep: frames.TABLE_MOVE,
+    frames.MoveImport: frames.TABLE_IMPORT,
+    frames.ExportRequest: frames.TABLE_EXPORT,
 }
 
 _READS = (rpc_pb2.RangeRequest, regatta_pb2.RangeRequest)
@@ -81,6 +84,7 @@ class Shard:
         self.index = 0
         self.time_ms = 0
         self._ids = 0
+        self._number = shard
         if create:
             self.write(frames.TableSpec(id=TABLE, name="t", history=history))
 
@@ -94,8 +98,9 @@ class Shard:
         )
 
     def new_id(self) -> bytes:
+        """One that no other request of any shard has."""
         self._ids += 1
-        return b"new id".ljust(8) + self._ids.to_bytes(8)
+        return b"new id%d" % self._number + self._ids.to_bytes(16 - len(b"new id%d" % self._number))
 
     def apply(self, *commands: frames.Command) -> list[Result]:
         """One entry with these commands, committed."""

@@ -620,6 +620,7 @@ OWN = {
     frames.REPLICATE_CHANGES, frames.REPLICATE_SNAPSHOT, frames.TABLE_PAIRS, frames.COPY_RESET, frames.TABLE_BACKUP,
     frames.TABLE_RESTORE,
     frames.TABLE_ORIGIN, frames.TABLE_USERS, frames.REPLICATE_USERS,
+    frames.TABLE_MOVE, frames.TABLE_EXPORT, frames.TABLE_IMPORT,
 }  # fmt: skip
 """What no client can ask for: the coordinator and the leader do, for themselves."""
 
