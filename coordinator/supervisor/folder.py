@@ -203,6 +203,9 @@ def _check_identity(cluster: ClusterConfig, node: str, path: Path) -> None:
     reason = _difference(found, expected, founders_may_go=has_changed or cluster.node(node).joins)
     if reason:
         raise StartRefused(f"{path} {reason}")
+    if found["shards"] < expected["shards"]:
+        # From here on there can't be fewer: they may hold data as soon as they run.
+        _write_atomically(file, json.dumps(found | {"shards": expected["shards"]}, indent=2) + "\n")
 
 
 def _difference(found: dict[str, Any], expected: dict[str, Any], *, founders_may_go: bool) -> str:
@@ -219,12 +222,16 @@ def _difference(found: dict[str, Any], expected: dict[str, Any], *, founders_may
     if (found.get("node"), found.get("node_id")) != (expected["node"], expected["node_id"]):
         mine, other = (f"node {whose.get('node')} (id {whose.get('node_id')})" for whose in (expected, found))
         return f"holds data of {other}, not of {mine}; move the folder back, or set the name and id back"
-    for key in ("shards", "replicas"):
-        if found.get(key) != expected[key]:
-            return (
-                f"was made with {key}: {found.get(key)} and the cluster file says {key}: {expected[key]}; "
-                f"it can't change once there is data: set it back, or use another data_dir"
-            )
+    if not isinstance(found.get("shards"), int) or found["shards"] > expected["shards"]:
+        return (
+            f"has had shards: {found.get('shards')} and the cluster file says shards: {expected['shards']}; "
+            f"there can be more of them and not fewer: set it back, or use another data_dir"
+        )
+    if found.get("replicas") != expected["replicas"]:
+        return (
+            f"was made with replicas: {found.get('replicas')} and the cluster file says replicas: "
+            f"{expected['replicas']}; it can't change once there is data: set it back, or use another data_dir"
+        )
     before = found.get("nodes")
     if before != expected["nodes"]:
         if founders_may_go and isinstance(before, dict) and before.items() >= expected["nodes"].items():

@@ -53,15 +53,17 @@ class Cluster:
         settings: Mapping[str, Any] | None = None,
         launcher: Sequence[str] = (),
         host: str = "127.0.0.1",
+        shards_max: int = 0,
     ) -> None:
         """Write the cluster file; nothing runs yet. `separate` gives each node a supervisor of its own, as on several
-        machines. `settings` are further keys of the file, `launcher` is what `boathouse up` is started by."""
+        machines. `settings` are further keys of the file, `launcher` is what `boathouse up` is started by. There are
+        ports for shards_max shards, if that is more, for grow()."""
         self.folder = folder
         self.file = folder / "cluster.yaml"
         document: dict[str, Any] = {
             "cluster": f"test-{folder.name}"[:64],
             "data_dir": str(folder / "data"),
-            "nodes": {f"n{number}": _node(shards, host) for number in range(1, nodes + 1)},
+            "nodes": {f"n{number}": _node(max(shards, shards_max), host) for number in range(1, nodes + 1)},
             "shards": shards,
             **({"replicas": replicas} if replicas is not None else {}),
             **(
@@ -120,6 +122,12 @@ class Cluster:
         document = yaml.safe_load(self.file.read_text())
         document["nodes"][node] = _node(self.config.shards, "127.0.0.1") | {"id": number, "joins": True}
         self.file.write_text(yaml.safe_dump(document, sort_keys=False))
+        self.reload()
+
+    def grow(self, shards: int) -> None:
+        """Write so many shards into the cluster file; nodes that start from now on have them."""
+        document = yaml.safe_load(self.file.read_text())
+        self.file.write_text(yaml.safe_dump(document | {"shards": shards}, sort_keys=False))
         self.reload()
 
     def reload(self) -> None:

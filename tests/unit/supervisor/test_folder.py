@@ -76,6 +76,14 @@ def test_ports_hosts_and_tables_may_change(tmp_path: Path) -> None:
     _claim_and_release(_cluster(tmp_path, "shards: 4", "shards: 4\ntables: {other: {}}"))
 
 
+def test_there_may_be_more_shards_and_then_not_fewer(tmp_path: Path) -> None:
+    _claim_and_release(_cluster(tmp_path))
+    grown = _cluster(tmp_path, "shards: 4", "shards: 6")
+    _claim_and_release(grown)
+    assert json.loads((grown.node_dir("n1") / "node.json").read_text())["shards"] == 6
+    assert "has had shards: 6 and the cluster file says shards: 4" in _refusal(_cluster(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
@@ -86,9 +94,9 @@ def test_ports_hosts_and_tables_may_change(tmp_path: Path) -> None:
         ),
         (
             "shards: 4",
-            "shards: 8",
+            "shards: 3",
             (
-                "was made with shards: 4 and the cluster file says shards: 8; it can't change once there is data: "
+                "has had shards: 4 and the cluster file says shards: 3; there can be more of them and not fewer: "
                 "set it back, or use another data_dir"
             ),
         ),
