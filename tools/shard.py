@@ -8,10 +8,12 @@ import typer
 
 from tools.arguments import FileArgument, OutputOption  # noqa: TC001 - typer reads annotations when it runs
 from tools.completion import node_names, shard_numbers
-from tools.failure import in_words
+from tools.connection import Connection, given_reach
+from tools.failure import Failed, in_words
 from tools.lazy import command_group
-from tools.output import Output, print_document, print_table
+from tools.output import Output, human_bytes, print_document, print_table
 from tools.progress import working
+from tools.tls_options import takes_tls
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from tools.admin.shards import ShardView
 
 app = command_group()
+
+MOVE_CALL_TIMEOUT_S: Final = 30.0
+"""Of one question how far a table's move is."""
 
 COLUMNS: Final = "shard leader term replicas behind".split()
 WIDE_COLUMNS: Final = "voters commit applied".split()
@@ -92,6 +97,51 @@ def balance(
         print_document(
             [{"shard": move.shard, "from": move.source, "to": move.target} for move in moves], output
         )
+
+
+@app.command()
+@takes_tls
+def rebalance(
+    file: FileArgument = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Move tables until all shards hold about as much, one after the other; no request fails."""
+    from tools.admin.moves import move_table
+    from tools.admin.operate import shard_views
+    from tools.admin.rebalance import NotKnown, placed_tables, plan_rebalance
+    from tools.admin.tables import TablesClient
+
+    cluster = _read(file)
+    try:
+        tables = placed_tables(shard_views(cluster))
+    except NotKnown as unknown:
+        raise Failed(str(unknown)) from None
+    moves = plan_rebalance(tables, range(1, cluster.shards + 1))
+    if not output.is_document and not moves:
+        typer.echo("the tables are spread as evenly as they can be")
+    client = TablesClient(_connection(cluster), MOVE_CALL_TIMEOUT_S)
+    for move in moves:
+        if not dry_run:
+            with working(f"moving table {move.table} to shard {move.target}") as say:
+                move_table(client, move.table, move.target, say)
+        if not output.is_document:
+            size = human_bytes(move.size_bytes)
+            typer.echo(f"table {move.table} ({size}): shard {move.source} -> {move.target}")
+    if output.is_document:
+        rows = [
+            {"table": move.table, "bytes": move.size_bytes, "from": move.source, "to": move.target}
+            for move in moves
+        ]
+        print_document(rows, output)
+
+
+def _connection(cluster: ClusterConfig) -> Connection:
+    """All of the file's coordinators."""
+    reach = given_reach(is_secure=cluster.tls.client is not None)
+    return Connection(
+        tuple(node.client_endpoint for node in cluster.nodes.values()), reach.credentials, reach.token
+    )
 
 
 def _read(file: Path | None) -> ClusterConfig:
