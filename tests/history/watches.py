@@ -44,6 +44,8 @@ class Watched:
     puts: bool = True
     deletes: bool = True
     prev_kv: bool = False
+    compacted: int = 0
+    """Of revisions up to this the pairs before may be gone: they are looked for a revision earlier."""
     responses: list[etcd.WatchResponse] = field(default_factory=list)
 
     @property
@@ -56,12 +58,12 @@ class Watched:
         return within and (self.deletes if event.type == kv_pb2.Event.DELETE else self.puts)
 
 
-def check(watched: Watched, truth: Truth) -> None:
-    """Raises Broken unless everything holds and everything of the truth was heard."""
+def check(watched: Watched, truth: Truth, through: int | None = None) -> None:
+    """Raises Broken unless everything holds and everything of the truth was heard, up to a revision or to its end."""
     check_ordered(watched)
     check_unique(watched)
     check_filtered(watched)
-    check_reliable(watched, truth, through=max(truth, default=0))
+    check_reliable(watched, truth, through=max(truth, default=0) if through is None else through)
     check_atomic(watched)
     check_bookmarks(watched)
     check_pairs_before(watched, truth)
@@ -144,6 +146,8 @@ def check_pairs_before(watched: Watched, truth: Truth) -> None:
     for event in watched.events:
         name = (event.kv.mod_revision, event.kv.key, event.type)
         prev = wanted[name] if watched.prev_kv else kv_pb2.KeyValue()
+        if name[0] <= watched.compacted and not event.HasField("prev_kv"):
+            continue
         if event.prev_kv != prev:
             raise Broken(f"prev_kv: of {name} came {event.prev_kv.mod_revision}, not {prev.mod_revision}")
 

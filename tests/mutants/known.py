@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 from coordinator.shards import router
 from coordinator.shards.router import Router
+from coordinator.watch import hub, responses
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker import raft_frames
@@ -32,6 +33,7 @@ from shardworker.replica.replica import Replica
 from shardworker.store import ReplicaStore, Turn, folder
 from tests.mutants import scenarios
 from tests.property.raft import mutants as cores
+from tests.simulation import watchers
 from tests.simulation.build import Build
 from tests.simulation.plan import Plan
 from tests.simulation.watchers import watch
@@ -293,7 +295,55 @@ def _begins_early(
 
 _from_memory = feed._from_memory
 
-_WATCH = ("watch-reliable", "watch-agreement")
+_WATCH = ("watch-reliable", "watch-unique", "watch-ordered", "watch-resumable")
+
+
+def _pack_backwards(told: Iterable[Any]) -> Iterator[list[Any]]:
+    """The newest first, as who reads a log backwards may tell it."""
+    for pack in _pack(told):
+        yield from ([each] for each in reversed(pack))
+
+
+def _pack_pieces(told: Iterable[Any]) -> Iterator[list[Any]]:
+    """A response for each event."""
+    for each in told:
+        for event in each.events:
+            yield [each._replace(events=[event])]
+
+
+_pack = hub._pack
+
+
+class ResumesLate(hub.Hub):
+    """Takes the revision that a watcher asks from for the last that it has heard of."""
+
+    def add(self, watcher: hub.Watcher) -> None:
+        if watcher.next <= self.revision:
+            watcher.next += 1
+        super().add(watcher)
+
+
+class TellsAhead(hub.Hub):
+    """Tells how far the table has come, not its watcher (etcd before 3.5.8)."""
+
+    def is_current(self, watcher: hub.Watcher) -> bool:
+        return True
+
+
+class HearsAll(hub.Hub):
+    """Knows no filters."""
+
+    def add(self, watcher: hub.Watcher) -> None:
+        watcher.interest = watcher.interest._replace(puts=True, deletes=True)
+        super().add(watcher)
+
+
+def _event_with_prev(change: Any, revision: int, *, prev_kv: bool) -> bytes:
+    """What the first watcher of a key wants is what all get."""
+    return _event(change, revision, prev_kv=True)
+
+
+_event = responses.event
 
 
 @dataclass(frozen=True)
@@ -555,6 +605,54 @@ MUTANTS = (
         scenario=watch,
         patches=((replica_module, "Feed", KeepsThroughInstall),),
         intensity=1.0,
+    ),
+    Mutant(
+        "a watcher that is told of later revisions first",
+        Build(),
+        kinds=("kill", "partition"),
+        seen_by=("watch-ordered",),
+        scenario=watch,
+        patches=((hub, "_pack", _pack_backwards),),
+    ),
+    Mutant(
+        "a revision in several responses",
+        Build(),
+        kinds=(),
+        seen_by=("watch-atomic",),
+        scenario=watch,
+        patches=((hub, "_pack", _pack_pieces),),
+    ),
+    Mutant(
+        "a watcher that resumes one revision late",
+        Build(),
+        kinds=(),
+        seen_by=("watch-resumable",),
+        scenario=watch,
+        patches=((watchers, "Hub", ResumesLate),),
+    ),
+    Mutant(
+        "progress told ahead of the events",
+        Build(),
+        kinds=(),
+        seen_by=("watch-bookmarkable",),
+        scenario=watch,
+        patches=((watchers, "Hub", TellsAhead),),
+    ),
+    Mutant(
+        "pairs before for who did not ask for them",
+        Build(),
+        kinds=(),
+        seen_by=("watch-prev_kv", "watch-resumable"),
+        scenario=watch,
+        patches=((responses, "event", _event_with_prev),),
+    ),
+    Mutant(
+        "filters that are not looked at",
+        Build(),
+        kinds=(),
+        seen_by=("watch-filters",),
+        scenario=watch,
+        patches=((watchers, "Hub", HearsAll),),
     ),
     # What the simulator found in boathouse itself; each was fixed, and is put back here.
     Mutant(

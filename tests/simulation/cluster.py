@@ -20,11 +20,11 @@ from tests.simulation.world import MS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from proto.etcd import kv_pb2
     from tests.simulation.build import Build
     from tests.simulation.plan import Plan
     from tests.simulation.process import Process
     from tests.simulation.watchers import SimulatedWatcher
+    from tests.simulation.witness import Witness
     from tests.simulation.world import World
 
 SHARD = 2
@@ -68,10 +68,8 @@ class Cluster:
             for number in range(plan.lessees)
         ]
         self.watchers: list[SimulatedWatcher] = []
-        self.watched: dict[int, list[bytes]] = {}
-        """What was heard of each revision, without the pairs before."""
-        self.pairs_before: dict[tuple[int, bytes], kv_pb2.KeyValue] = {}
-        """By the revision and key that replaced them."""
+        self.witness: Witness | None = None
+        """Where there are watchers."""
         self.network.lost = self._lost
         self.operator = Operator(self)
 

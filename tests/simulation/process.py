@@ -165,6 +165,8 @@ def _watched_machine(base: type[StateMachine], process: Process, checkers: Check
             results: list[Result] = super().apply(index, batch)
             checkers.applied_batch(process, batch, results, before)
             cluster = process.host.cluster
+            if cluster.witness is not None:
+                cluster.witness.applied(self, process.store.connection)
             cluster.ledger.ended(leases.difference(self.leases.of_table(TABLE_ID)), cluster.world.now_us)
             return results
 

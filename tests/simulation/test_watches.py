@@ -21,9 +21,18 @@ SEEDS: Final = 16
 def test_watchers_hear_everything_through_every_fault() -> None:
     counts: Counter[str] = Counter()
     for seed in range(SEEDS):
-        plan = Plan(seed=seed, voters=3, spares=0, clients=3, safety_ms=8_000, intensity=0.6, kinds=KINDS)
+        plan = Plan(
+            seed=seed, voters=3, spares=0, clients=3, safety_ms=8_000, intensity=0.6, kinds=KINDS, lessees=1
+        )
         finding = run(plan, scenario=watch)
         assert finding.violation is None, failure(finding, do_shrink=False)
         counts += finding.counts
-    for fault in ("kill", "partition", "snapshot installed", "compaction"):
+    for fault in (
+        "kill",
+        "partition",
+        "snapshot installed",
+        "compaction",
+        "watched history",
+        "watch resumed",
+    ):
         assert counts[fault], f"no {fault} in {SEEDS} seeds"

@@ -1,8 +1,9 @@
 """Watchers of the simulated cluster: production's hub, fed over production's router in virtual time.
 
-Each watches everything from the present on, with the pairs before, and judges what it hears at once: the next event is
-of the next revision, no revision comes twice or in pieces, and all watchers hear the same of a revision. In the end
-each has heard of everything.
+Each coordinator has a hub and five watchers: one of everything, one of some keys' puts, one of what is deleted, one
+that reads slowly, so that it falls behind and is told from the history, and one that leaves now and then and resumes
+later where it was. Between the news they ask how far they have heard. What each was told is judged by etcd's guarantees
+(tests/history/watches.py) against what the replicas applied (witness.py), whenever it ends and at the end of all.
 """
 
 from __future__ import annotations
@@ -11,39 +12,136 @@ from typing import TYPE_CHECKING, Final
 
 from coordinator.shards.router import NEAREST, Call
 from coordinator.watch.feed import HistoryGone, part_of
-from coordinator.watch.hub import OPEN_END, Hub, Interest, Watcher
+from coordinator.watch.hub import OPEN_END, Hub, Interest, State, Watcher
 from coordinator.watch.outbox import Budget, Outbox
 from proto.etcd import rpc_pb2 as etcd
 from proto.ids import ShardId
 from proto.internal import frames_pb2 as frames
 from proto.methods import Access
+from tests.history.watches import Broken, Watched, check, check_resumed
 from tests.simulation.clients import TABLE_ID
 from tests.simulation.violation import Violation
+from tests.simulation.witness import Witness
 from tests.simulation.world import MS
 
 if TYPE_CHECKING:
-    from coordinator.watch.changes import Part
-    from proto.etcd import kv_pb2
     from tests.simulation.cluster import Cluster
     from tests.simulation.coordinator import Coordinator
 
 WAIT_MS: Final = 500
 TIMEOUT_S: Final = 2.0
 RETRY_US: Final = 20 * MS
+SLOW_BYTES_MAX: Final = 300
+"""Of a slow watcher's outbox: a few events."""
+SLOWNESS: Final = 0.7
+"""So often a slow watcher reads one message at most."""
+
+EVERYTHING: Final = Interest(b"\0", OPEN_END, prev_kv=True)
+
+
+class Listener:
+    """One watcher on a stream of its own, and what it was told since it began."""
+
+    def __init__(self, name: str, interest: Interest, *, bytes_max: int = 1 << 20) -> None:
+        self.name = name
+        self._interest = interest
+        self._outbox = Outbox(
+            Budget(1 << 20), bytes_max=bytes_max, on_message=lambda: None, on_room=lambda: None
+        )
+        self.watcher: Watcher | None = None
+        self._watched = Watched(b"")
+        self._resumed = False
+
+    def begin(self, hub: Hub, first: int, *, resumed: bool = False) -> None:
+        wish = self._interest
+        self._resumed = resumed
+        self._watched = Watched(
+            wish.key, wish.end, first, puts=wish.puts, deletes=wish.deletes, prev_kv=wish.prev_kv
+        )
+        self.watcher = Watcher(watch_id=0, interest=wish, outbox=self._outbox, start=first, next=first)
+        hub.add(self.watcher)
+
+    def hear(self, witness: Witness, messages_max: int | None = None) -> int:
+        """Read what waits. Gives the floor below which it has missed something, if that ended it, else 0."""
+        while messages_max is None or messages_max > 0:
+            message = self._outbox.pop()
+            if message is None:
+                break
+            response = etcd.WatchResponse.FromString(message)
+            if response.canceled:
+                return response.compact_revision
+            self._watched.compacted = witness.compacted
+            self._watched.responses.append(response)
+            messages_max = None if messages_max is None else messages_max - 1
+        return 0
+
+    def ask_progress(self, hub: Hub) -> None:
+        assert self.watcher is not None
+        hub.tell_progress([self.watcher], self._outbox)
+
+    def leave(self, hub: Hub, witness: Witness) -> int:
+        """End it; from which revision on it would go on."""
+        assert self.watcher is not None
+        watcher = self.watcher
+        through = hub.revision if watcher.state is State.SYNCED else watcher.next - 1
+        hub.cancel(watcher)
+        self.watcher = None
+        self.hear(witness)
+        self.judge(witness, through)
+        return max(through + 1, self._watched.first)
+
+    def judge(self, witness: Witness, through: int | None = None) -> None:
+        """Whether everything was kept that a watcher is promised. through: it has to have heard of all up to this;
+        None: of all up to what it heard last, since what came next was compacted."""
+        heard = self._watched
+        if through is None:
+            through = max((event.kv.mod_revision for event in heard.events), default=0)
+        try:
+            if self._resumed:
+                check_resumed(_never_left(heard, witness, through), heard)
+            check(heard, witness.truth, through)
+        except Broken as broken:
+            guarantee, _, what = str(broken).partition(": ")
+            raise Violation(f"watch-{guarantee}", f"{self.name}, from {heard.first}: {what}") from None
+
+
+def _never_left(heard: Watched, witness: Witness, through: int) -> Watched:
+    """What one with the same wishes would have heard that had been there from the beginning, without pairs before."""
+    assert not heard.prev_kv
+    whole = Watched(heard.key, heard.end, puts=heard.puts, deletes=heard.deletes)
+    told = etcd.WatchResponse()
+    for revision in sorted(witness.truth):
+        for event in witness.truth[revision]:
+            if revision <= through and whole.wants(event):
+                told.events.add().CopyFrom(event)
+                told.events[-1].ClearField("prev_kv")
+    whole.responses.append(told)
+    return whole
 
 
 class SimulatedWatcher:
-    """One client of one coordinator."""
+    """The watchers of one coordinator."""
 
-    def __init__(self, cluster: Cluster, coordinator: Coordinator) -> None:
+    def __init__(self, cluster: Cluster, coordinator: Coordinator, witness: Witness) -> None:
         self._cluster = cluster
         self._coordinator = coordinator
+        self._witness = witness
+        self._rng = cluster.world.stream(f"watcher-{coordinator.address}")
         self._hub: Hub | None = None
-        self._outbox = Outbox(
-            Budget(1 << 20), bytes_max=1 << 20, on_message=lambda: None, on_room=lambda: None
+        self._ordinary = Listener("a watcher of everything", EVERYTHING)
+        self._slow = Listener("a slow watcher", EVERYTHING, bytes_max=SLOW_BYTES_MAX)
+        self._restless = Listener("a watcher that resumes", EVERYTHING._replace(prev_kv=False))
+        self._listeners = (
+            self._ordinary,
+            Listener("a watcher of puts", Interest(b"counter", b"r1", deletes=False)),
+            Listener("a watcher of deletions", EVERYTHING._replace(puts=False)),
+            self._slow,
+            self._restless,
         )
-        self._heard_through = 0
+        self._resumes_at = 0
+        """Where the restless one will go on, while it is away."""
         self._stopped = False
+        self._asks_past = False
         self.idle = True
 
     def start(self) -> None:
@@ -52,16 +150,32 @@ class SimulatedWatcher:
     def stop(self) -> None:
         """Ask no more."""
         self._stopped = True
+        assert self._hub is not None
+        for listener in self._listeners:
+            if listener.watcher is not None:
+                listener.leave(self._hub, self._witness)
 
     def has_heard(self, revision: int) -> bool:
-        """Whether it was told of everything up to this revision."""
-        return self._hub is not None and self._hub.revision >= revision
+        """Whether everybody was told of everything up to this revision."""
+        return self._hub is not None and self._hub.revision >= revision and not self._hub.behind_count
+
+    # ---- questions --------------------------------------------------------------------------------------------------
 
     def _ask(self) -> None:
         if self._stopped:
             return
-        first = 0 if self._hub is None else self._hub.revision + 1
-        request = frames.ChangesRequest(from_revision=first, wait_ms=WAIT_MS if first else 0, prev=True)
+        past = None if self._hub is None else self._hub.wants_history()
+        # In turn: who asks for the past holds up nobody.
+        self._asks_past = past is not None and not self._asks_past
+        if self._asks_past:
+            assert past is not None
+            self._send(frames.ChangesRequest(from_revision=past, prev=True))
+        else:
+            first = 0 if self._hub is None else self._hub.revision + 1
+            wait_ms = WAIT_MS if first and past is None else 0
+            self._send(frames.ChangesRequest(from_revision=first, wait_ms=wait_ms, prev=True))
+
+    def _send(self, request: frames.ChangesRequest) -> None:
         call = Call(
             ShardId(self._cluster.shard),
             NEAREST,
@@ -76,74 +190,72 @@ class SimulatedWatcher:
 
     def _ended(self, call: Call) -> None:
         self.idle = True
+        if self._stopped:
+            return
         if call.reply is None:
             self._cluster.world.after(RETRY_US, self._ask)
             return
-        try:
-            part = part_of(frames.TableChanges.FromString(call.reply.body))
-        except HistoryGone as gone:
-            self._handle_gap(gone.floor)
-        else:
-            self._handle_part(part)
-        self._judge()
+        self._take(frames.TableChanges.FromString(call.reply.body))
+        self._go_about()
         self._cluster.world.after(MS, self._ask)
 
-    def _handle_part(self, part: Part) -> None:
-        if self._hub is None:
-            self._hub = Hub(part.through, lambda _revision: b"", self._cluster.world.stream("hub"))
-            self._watch(part.through + 1)
-        elif part.through > self._hub.revision:
-            self._hub.publish(part)
+    def _take(self, told: frames.TableChanges) -> None:
+        hub = self._hub
+        try:
+            part = part_of(told)
+        except HistoryGone as gone:
+            assert hub is not None
+            (hub.handle_compacted if self._asks_past else hub.handle_gap)(gone.floor)
+            return
+        if hub is None:
+            self._begin(part.through)
+        elif self._asks_past:
+            if part.through >= part.first:
+                hub.replay(part)
+                self._cluster.count("watched history")
+        elif part.through > hub.revision:
+            hub.publish(part)
 
-    def _watch(self, first: int) -> None:
-        assert self._hub is not None
-        self._heard_through = first - 1
-        everything = Interest(b"\0", OPEN_END, prev_kv=True)
-        self._hub.add(Watcher(watch_id=0, interest=everything, outbox=self._outbox, start=first, next=first))
+    def _begin(self, revision: int) -> None:
+        def header(through: int) -> bytes:
+            head = etcd.ResponseHeader(revision=through)
+            return etcd.WatchResponse(header=head).SerializeToString()
 
-    def _handle_gap(self, floor: int) -> None:
-        """What came next is compacted: the watcher is told, and begins anew."""
-        assert self._hub is not None
-        self._hub.handle_gap(floor)
-        end = self._outbox.pop()
-        if end is None or etcd.WatchResponse.FromString(end).compact_revision != floor:
-            raise Violation("watch-compacted", f"a gap before {floor} was not told")
-        self._cluster.count("watch begun anew")
-        self._watch(floor)
+        self._hub = Hub(revision, header, self._cluster.world.stream("hub"))
+        for listener in self._listeners:
+            listener.begin(self._hub, revision + 1)
 
-    def _judge(self) -> None:
-        while (message := self._outbox.pop()) is not None:
-            by_revision: dict[int, list[bytes]] = {}
-            for event in etcd.WatchResponse.FromString(message).events:
-                self._judge_prev(event)
-                event.ClearField("prev_kv")
-                by_revision.setdefault(event.kv.mod_revision, []).append(event.SerializeToString())
-            for revision, events in by_revision.items():
-                if revision != self._heard_through + 1:
-                    raise Violation(
-                        "watch-reliable", f"{revision} came to a watcher that had heard {self._heard_through}"
-                    )
-                self._heard_through = revision
-                known = self._cluster.watched.setdefault(revision, events)
-                if known != events:
-                    raise Violation("watch-agreement", f"watchers heard different things of {revision}")
-        if self._hub is not None and self._heard_through != self._hub.revision:
-            raise Violation(
-                "watch-reliable",
-                f"nothing came of {self._heard_through + 1}, {self._hub.revision} was published",
-            )
+    # ---- what the watchers do ---------------------------------------------------------------------------------------
 
-    def _judge_prev(self, event: kv_pb2.Event) -> None:
-        """Whoever hears late may miss the pair before, if that was compacted; nobody may hear of another."""
-        if event.HasField("prev_kv"):
-            name = (event.kv.mod_revision, event.kv.key)
-            if self._cluster.pairs_before.setdefault(name, event.prev_kv) != event.prev_kv:
-                raise Violation("watch-agreement", f"watchers heard of different pairs before {name}")
+    def _go_about(self) -> None:
+        hub, rng = self._hub, self._rng
+        assert hub is not None
+        for listener in self._listeners:
+            if listener.watcher is None:
+                continue
+            dawdles = listener is self._slow and rng.random() < SLOWNESS
+            floor = listener.hear(self._witness, rng.randrange(2) if dawdles else None)
+            if floor:
+                self._cluster.count("watch begun anew")
+                listener.judge(self._witness)
+                listener.begin(hub, floor)
+            elif rng.random() < 0.2:
+                listener.ask_progress(hub)
+        if rng.random() < 0.1:
+            self._come_or_go(hub)
+
+    def _come_or_go(self, hub: Hub) -> None:
+        if self._restless.watcher is not None:
+            self._resumes_at = self._restless.leave(hub, self._witness)
+        else:
+            self._cluster.count("watch resumed")
+            self._restless.begin(hub, self._resumes_at, resumed=True)
 
 
 def watch(cluster: Cluster) -> None:
-    """A scenario: each coordinator has a watcher."""
+    """A scenario: each coordinator has watchers."""
+    cluster.witness = Witness()
     for coordinator in cluster.coordinators:
-        watcher = SimulatedWatcher(cluster, coordinator)
+        watcher = SimulatedWatcher(cluster, coordinator, cluster.witness)
         cluster.watchers.append(watcher)
         watcher.start()
