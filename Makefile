@@ -42,7 +42,7 @@ format: $(STAMP) ## rewrite the source in the house format
 proto: $(STAMP) ## regenerate the protobuf code
 	$(BIN)/python tools/generate_proto.py
 
-conformance: $(STAMP) ## hold the front end against h2spec and grpc-go's client; needs Go
+conformance: $(STAMP) ## hold it against programs of others, and the docs against three hosts; needs Go, root
 	$(BIN)/pytest -q tests/conformance/foreign
 	$(BIN)/pytest -q -m long
 

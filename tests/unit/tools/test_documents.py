@@ -1,0 +1,53 @@
+"""Commands that the documents name are there, with the options that they are shown with."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from typer.exceptions import TyperException
+from typer.main import get_command
+
+from tools.cli import app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT: Final = Path(__file__).parents[3]
+DOCUMENTS: Final = [
+    ROOT / "README.md",
+    *(path for path in (ROOT / "docs").glob("*.md") if path.name != "commands.md"),
+]
+NO_COMMAND: Final = re.compile(r"[|…]|\.\.\.|^boathouse(?:  | /)")
+"""In a line that only sketches commands, or is a row of the benchmark's report."""
+
+
+def _commands() -> Iterator[str]:
+    """Lines of code blocks that begin with `boathouse`, as a shell would be given them."""
+    for path in DOCUMENTS:
+        for block in re.findall(r"^```\w*$(.*?)^```$", path.read_text(), re.MULTILINE | re.DOTALL):
+            for line in block.splitlines():
+                words = line.removeprefix("$ ").removeprefix(".venv/bin/").partition("  #")[0].strip()
+                if words.startswith("boathouse ") and not NO_COMMAND.search(words):
+                    yield words
+
+
+def test_there_are_some() -> None:
+    assert len(set(_commands())) > 20
+
+
+@pytest.mark.parametrize("line", sorted(set(_commands())))
+def test_a_command_of_the_documents_can_be_given(line: str) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    context: Any = get_command(app).make_context("boathouse", words)
+    try:
+        while words := [*context._protected_args, *context.args]:
+            name, command, rest = context.command.resolve_command(context, words)
+            context = command.make_context(name, rest, parent=context)
+            if not hasattr(command, "commands"):
+                break
+    except TyperException as error:
+        pytest.fail(f"{line}: {error}")
