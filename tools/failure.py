@@ -12,7 +12,7 @@ EXIT_CODES: Final = {
     0: "done",
     1: "failed: a line on stderr says what happened, to what, and what to do; what was found before is shown",
     2: "wrong usage; nothing was done",
-    3: "refused: a shard would lose its quorum (`--force` does it all the same)",
+    3: "refused: a shard would lose its quorum (`restart --force` does it all the same)",
     130: "interrupted by Ctrl-C",
 }
 """What every command ends with, and what it means; docs/commands.md shows it."""

@@ -15,6 +15,7 @@ from tools.connection import given_connection
 from tools.failure import Failed
 from tools.lazy import command_group
 from tools.output import Output, print_document, print_table
+from tools.progress import working
 from tools.streams import read_stdin
 from tools.tls_options import takes_tls
 
@@ -74,7 +75,7 @@ def get(
     """Get a key, or all keys with a prefix."""
     _at_most_one(prefix=prefix, from_key=from_key)
     read = _Read(limit, rev, serializable, keys_only, count_only)
-    with open_client(endpoint, table, timeout) as client:
+    with working(f"waiting for {endpoint}"), open_client(endpoint, table, timeout) as client:
         response = read.run(client, _given(key, as_hex), None, prefix=prefix, from_key=from_key)
     _show_range(response, output, as_hex, count_only=count_only, value_only=print_value_only)
 
@@ -97,7 +98,7 @@ def range_(
 ) -> None:
     """Get the keys from START up to, but without, END."""
     read = _Read(limit, rev, serializable, keys_only, count_only)
-    with open_client(endpoint, table, timeout) as client:
+    with working(f"waiting for {endpoint}"), open_client(endpoint, table, timeout) as client:
         response = read.run(client, _given(start, as_hex), _given(end, as_hex), prefix=False, from_key=False)
     _show_range(response, output, as_hex, count_only=count_only, value_only=False)
 
@@ -123,7 +124,7 @@ def put(
 
     content = read_stdin() if value is None else _given(value, as_hex)
     request = rpc.PutRequest(key=_given(key, as_hex), value=content, prev_kv=prev_kv, lease=lease)
-    with open_client(endpoint, table, timeout, request_id) as client:
+    with working(f"waiting for {endpoint}"), open_client(endpoint, table, timeout, request_id) as client:
         response = client.put(request)
     previous = [response.prev_kv] if response.HasField("prev_kv") else []
     _show_write("put", 1, response.header.revision, previous, output, as_hex)
@@ -156,7 +157,7 @@ def delete(
         from_key=from_key,
     )
     request = rpc.DeleteRangeRequest(key=first, range_end=range_end, prev_kv=prev_kv)
-    with open_client(endpoint, table, timeout, request_id) as client:
+    with working(f"waiting for {endpoint}"), open_client(endpoint, table, timeout, request_id) as client:
         response = client.delete_range(request)
     _show_write(
         "deleted", response.deleted, response.header.revision, list(response.prev_kvs), output, as_hex
@@ -188,7 +189,7 @@ def txn(
         raise Failed(f"{source}: {error}") from None
     except UnicodeDecodeError:
         raise Failed(f"{source}: is not UTF-8 text; write other bytes as \\xNN in quotes") from None
-    with open_client(endpoint, table, timeout, request_id) as client:
+    with working(f"waiting for {endpoint}"), open_client(endpoint, table, timeout, request_id) as client:
         response = client.txn(request)
     _show_txn(response, output, as_hex)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -12,19 +13,22 @@ if TYPE_CHECKING:
 
 PATIENCE_S: Final = 1.0
 """What is done by then needs no words."""
+_is_shown: ContextVar[bool] = ContextVar("is_shown", default=False)
 
 
 @contextlib.contextmanager
 def working(what: str) -> Iterator[Callable[[str], None]]:
     """Within the block, a line at the bottom of the terminal says what goes on; call what you get to say something
-    else. It is on stderr, and gone in the end."""
-    if not sys.stderr.isatty():
+    else. It is on stderr, and gone in the end. A block within another has nothing to add."""
+    if not sys.stderr.isatty() or _is_shown.get():
         yield lambda text: None
         return
     display = _Display(what)
+    token = _is_shown.set(True)
     try:
         yield display.say
     finally:
+        _is_shown.reset(token)
         display.close()
 
 

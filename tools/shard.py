@@ -35,7 +35,9 @@ def list_(file: FileArgument = None, output: OutputOption = Output.TABLE) -> Non
     """List the shards: who leads each, and how far its replicas are."""
     from tools.admin.operate import shard_views
 
-    documents = [document(each) for each in shard_views(_read(file))]
+    cluster = _read(file)
+    with working("asking the replicas of all shards"):
+        documents = [document(each) for each in shard_views(cluster)]
     if output.is_document:
         return print_document(documents, output)
     print_table(output.columns(COLUMNS, WIDE_COLUMNS), [_row(each) for each in documents])

@@ -13,6 +13,7 @@ from tools.admin.cluster_source import ClusterSource
 from tools.admin.snapshot import DOWN, ELSEWHERE, Process, Replica, Replication, Snapshot
 from tools.failure import Failed
 from tools.output import Output, human_bytes, print_document, print_table
+from tools.progress import working
 
 if TYPE_CHECKING:
     from config import ClusterConfig
@@ -29,7 +30,8 @@ SUPERVISOR_TIMEOUT_S: Final = 7.0
 def status(cluster: ClusterConfig, output: Output) -> None:
     """Print every process of the cluster. Raises Failed if no supervisor of it answers here, or after the rest is
     printed, if one of them does not."""
-    found = look(cluster)
+    with working("asking supervisors and replicas"):
+        found = look(cluster)
     if {process.state for process in found.processes} <= {DOWN, ELSEWHERE}:
         raise Failed(f"cluster {cluster.cluster} is not up here (data in {cluster.data_dir})")
     rows = [_Row(found, process) for process in found.processes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,9 +13,12 @@ from tools.connection import given_connection
 from tools.failure import Failed
 from tools.lazy import command_group
 from tools.output import Output, human_bytes, print_document, print_table
+from tools.progress import working
 from tools.tls_options import takes_tls
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from proto.catalog import TableEntry
     from tools.admin.tables import TableDescription, TablesClient
 
@@ -62,7 +66,8 @@ def create(
         is_local=local,
         owner=owner,
     )
-    table_id = _client(endpoint, timeout).create(name, settings)
+    with _client(endpoint, timeout) as client:
+        table_id = client.create(name, settings)
     if output.is_document:
         return print_document({"name": name, "id": table_id}, output)
     typer.echo(f"created table {name} with id {table_id}")
@@ -82,7 +87,8 @@ def delete(
         raise typer.BadParameter(
             f"table {name} and all that is in it would be gone for good", param_hint="--yes"
         )
-    _client(endpoint, timeout).delete(name)
+    with _client(endpoint, timeout) as client:
+        client.delete(name)
     if output.is_document:
         return print_document({"name": name}, output)
     typer.echo(f"deleted table {name}")
@@ -102,18 +108,17 @@ def move(
 ) -> None:
     """Move a table to another shard while it is used; no request fails. What was begun goes on without this command."""
     from tools.admin.moves import move_table
-    from tools.progress import working
 
     if (to is None) != cancel:
         raise typer.BadParameter("give either --to SHARD or --cancel", param_hint="--to")
-    client = _client(endpoint, timeout)
     if to is None:
-        client.cancel_move(name)
+        with _client(endpoint, timeout) as client:
+            client.cancel_move(name)
         if output.is_document:
             return print_document({"name": name}, output)
         typer.echo(f"table {name} stays")
         return
-    with working(f"moving table {name} to shard {to}") as say:
+    with working(f"moving table {name} to shard {to}") as say, _client(endpoint, timeout) as client:
         moved = move_table(client, name, to, say)
     if output.is_document:
         return print_document({"name": name, "shard": to, "seconds": round(moved.seconds, 3)}, output)
@@ -130,13 +135,13 @@ def list_(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """List the tables by name, with what they were made with; wide: also how they are now."""
-    client = _client(endpoint, timeout)
-    entries = client.list()
-    if output is Output.WIDE:
-        described = [_description(client.describe(entry)) for entry in entries]
-        rows = [row | {"shard_bytes": human_bytes(row["shard_bytes"])} for row in described]
-    else:
-        rows = [_row(entry) for entry in entries]
+    with _client(endpoint, timeout) as client:
+        entries = client.list()
+        if output is Output.WIDE:
+            described = [_description(client.describe(entry)) for entry in entries]
+            rows = [row | {"shard_bytes": human_bytes(row["shard_bytes"])} for row in described]
+        else:
+            rows = [_row(entry) for entry in entries]
     if output.is_document:
         return print_document(rows, output)
     print_table(output.columns(COLUMNS, WIDE_COLUMNS), rows)
@@ -151,21 +156,24 @@ def describe(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show what a table was made with, and how it is now."""
-    client = _client(endpoint, timeout)
-    entry = next((entry for entry in client.list() if entry.name == name), None)
-    if entry is None:
-        raise Failed(f"there is no table {name}")
-    row = _description(client.describe(entry))
+    with _client(endpoint, timeout) as client:
+        entry = next((entry for entry in client.list() if entry.name == name), None)
+        if entry is None:
+            raise Failed(f"there is no table {name}")
+        row = _description(client.describe(entry))
     if output.is_document:
         return print_document(row, output)
     row["shard_bytes"] = human_bytes(row["shard_bytes"])
     print_table(["what", "value"], [{"what": what, "value": value} for what, value in row.items()])
 
 
-def _client(endpoint: str, timeout_s: float) -> TablesClient:
+@contextlib.contextmanager
+def _client(endpoint: str, timeout_s: float) -> Iterator[TablesClient]:
+    """Whoever waits for it at a terminal is told."""
     from tools.admin.tables import TablesClient
 
-    return TablesClient(given_connection(endpoint), timeout_s)
+    with working(f"waiting for {endpoint}"):
+        yield TablesClient(given_connection(endpoint), timeout_s)
 
 
 def _row(entry: TableEntry) -> dict[str, Any]:

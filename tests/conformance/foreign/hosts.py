@@ -120,7 +120,9 @@ class Hosts:
         )
 
     def start(self, host: str, *words: str, **environment: str) -> None:
-        """Start a command there; the one that was started before on this host has to have ended."""
+        """Start a command there, once the one before it has ended."""
+        if host in self._started:
+            self._started.pop(host).wait(60)
         with self._output(host).open("ab") as output:
             self._started[host] = subprocess.Popen(
                 self._command(host, words),
