@@ -15,7 +15,7 @@ from config.process.memory import collect_rarely, give_back_large_blocks
 from config.process.tracing import TracingUnavailable, start_tracing
 from config.tls_files import TlsUnusable
 from config.token_files import BadTokenFile
-from coordinator.auth.signed_tokens import BadTokenKey
+from coordinator.auth.key_files import BadTokenKey
 from coordinator.front.limits import DEFAULT
 from coordinator.server import Coordinator
 from proto.internal.curve import BadKeyFile

@@ -25,7 +25,6 @@ from coordinator.auth.authenticator import Authenticator
 from coordinator.auth.bearer import MAINTENANCE, TABLES, Bearers
 from coordinator.auth.guard import Guard
 from coordinator.auth.passwords import Passwords
-from coordinator.auth.signed_tokens import SignedTokens
 from coordinator.catalog.bootstrap import bootstrap
 from coordinator.catalog.cache import Catalog
 from coordinator.catalog.changes import TableChanges, finish_deletions
@@ -161,7 +160,12 @@ class Coordinator:
 
         sockets: by name (config/process/listeners.py), bound; they are closed in the end. number: among the node's
         coordinators, if it has several. report: tells the supervisor something (config/process/events.py)."""
-        signed = None if cluster.auth.jwt is None else SignedTokens(cluster.auth.jwt)
+        signed: SignedTokens | None = None
+        if cluster.auth.jwt is not None:
+            # Here, because cryptography takes 10 MB that only who signs tokens needs.
+            from coordinator.auth.signed_tokens import SignedTokens
+
+            signed = SignedTokens(cluster.auth.jwt)
         self._cluster = cluster
         self._node = node
         loop = asyncio.get_running_loop()

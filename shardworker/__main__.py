@@ -1,5 +1,9 @@
 """`python -m shardworker`: one replica of one shard. Started by the supervisor, which writes its ProcessSpec."""
 
-from shardworker.entry import main
+from config.process.lean import leave_out_rich
+
+leave_out_rich()
+
+from shardworker.entry import main  # noqa: E402 (what it imports has to be told before)
 
 main()

@@ -10,7 +10,7 @@ import hmac
 from typing import TYPE_CHECKING, Final
 
 from coordinator.auth.authenticator import AUTHORIZATION_KEY
-from coordinator.auth.signed_tokens import BadTokenKey, read_key
+from coordinator.auth.key_files import BadTokenKey, read_key
 from proto import errors
 
 if TYPE_CHECKING:

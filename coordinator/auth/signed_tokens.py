@@ -6,7 +6,6 @@ of the same name in another.
 
 from __future__ import annotations
 
-import stat
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -15,6 +14,7 @@ import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
+from coordinator.auth.key_files import BadTokenKey, read_key
 from proto import errors
 
 if TYPE_CHECKING:
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 
 VERIFIED_MAX: Final = 4_096
 """Tokens whose signature was found right, so that it is not computed for each call."""
-KEY_BYTES_MAX: Final = 64 << 10
-
-
-class BadTokenKey(Exception):
-    """A key can't be used; the text says which and what to do."""
 
 
 class Claims(NamedTuple):
@@ -125,14 +120,3 @@ def _public_key(path: Path, method: str) -> Any:
         return load_pem_public_key(read_key(path, is_secret=False))
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise BadTokenKey(f"{path} is no PEM file with a public key") from None
-
-
-def read_key(path: Path, *, is_secret: bool) -> bytes:
-    """What a file holds. Raises BadTokenKey."""
-    try:
-        with path.open("rb") as file:
-            if is_secret and stat.S_IMODE(path.stat().st_mode) & 0o077:
-                raise BadTokenKey(f"{path} can be read by others than its owner; chmod 600 it")
-            return file.read(KEY_BYTES_MAX)
-    except OSError as error:
-        raise BadTokenKey(f"{path} can't be read: {error.strerror}") from None

@@ -1,5 +1,9 @@
 """`python -m coordinator.replication`: a node's replicator. Started by the supervisor, which writes its ProcessSpec."""
 
-from coordinator.replication.entry import main
+from config.process.lean import leave_out_rich
+
+leave_out_rich()
+
+from coordinator.replication.entry import main  # noqa: E402 (what it imports has to be told before)
 
 main()
