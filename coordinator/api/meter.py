@@ -19,7 +19,7 @@ NO_TABLE: Final = ""
 """Of calls that are about no table, or ended before it was known: an unknown name is never kept."""
 OTHER_TABLES: Final = "_others"
 """Of tables beyond TABLES_MAX, and of those that are gone. No table of a user begins with an underscore."""
-TABLES_MAX: Final = 500
+TABLES_MAX: Final = 200
 """Tables that a method's calls are told apart by: a cluster may have any number, and a scrape must not."""
 
 

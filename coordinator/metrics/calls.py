@@ -13,7 +13,7 @@ from proto.internal import frames_pb2 as frames
 from proto.methods import METHODS, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from prometheus_client import Metric
 
@@ -31,6 +31,8 @@ CODE_NAMES: Final = {code: code.name.title().replace("_", "") for code in Code} 
     Code.CANCELLED: "Canceled",
 }
 """As Go spells them."""
+
+WATCH: Final = "/etcdserverpb.Watch/Watch"
 
 _METHOD: Final = ("process", "grpc_type", "grpc_service", "grpc_method")
 
@@ -97,6 +99,12 @@ def call_families(coordinators: Sequence[figures.CoordinatorFigures]) -> Iterato
         _METHOD,
         ((method.labels, method.sent) for method in methods),
     )
+    yield counter(
+        "etcd_server_client_requests_total",
+        "Calls that have begun.",
+        ["process", "type"],
+        sorted(_by_type(methods).items()),
+    )
     yield histogram(
         "grpc_server_handling_seconds",
         "From a call's headers to its status. Methods that were called.",
@@ -115,6 +123,14 @@ def call_families(coordinators: Sequence[figures.CoordinatorFigures]) -> Iterato
             for table, seconds in sorted(method.counted.tables.items())
         ),
     )
+
+
+def _by_type(methods: Iterable[_Method]) -> dict[tuple[str, str], float]:
+    begun: dict[tuple[str, str], float] = {}
+    for method in methods:
+        key = method.labels[0], "unary" if method.kind is Kind.UNARY else "stream"
+        begun[key] = begun.get(key, 0) + method.ended + method.counted.under_way
+    return begun
 
 
 def coordinator_families(coordinators: Sequence[figures.CoordinatorFigures]) -> Iterator[Metric]:
@@ -159,3 +175,14 @@ def watch_families(coordinators: Sequence[figures.CoordinatorFigures]) -> Iterat
     # By etcd's names, for the dashboards that people have.
     yield gauge("etcd_debugging_mvcc_watcher_total", "Watchers of the table.", labels, watchers)
     yield gauge("etcd_debugging_mvcc_slow_watcher_total", late, labels, behind)
+    yield gauge(
+        "etcd_debugging_mvcc_watch_stream_total",
+        "Streams of watches that are open.",
+        ["process"],
+        (
+            ([each.process], counted.under_way)
+            for each in coordinators
+            for counted in each.methods
+            if counted.path == WATCH
+        ),
+    )

@@ -115,6 +115,12 @@ TABLE: Final[Mapping[str, tuple[str, Callable[[frames.TableStatus], float]]]] = 
 }
 """Help text and value of each gauge with labels `shard` and `table`."""
 
+RAFTNODE: Final[Mapping[str, tuple[str, Callable[[frames.ReplicaStatus], float]]]] = {
+    "dragonboat_raftnode_has_leader": ("1 if a leader exists, 0 if not.", lambda status: status.leader != 0),
+    "dragonboat_raftnode_term": ("Raft term.", lambda status: status.term),
+}
+"""Help text and value of each gauge that Regatta's alerts read, with its labels."""
+
 COUNTERS: Final[Mapping[str, tuple[str, Callable[[frames.ReplicaStatus], float]]]] = {
     "etcd_server_leader_changes_seen_total": (
         "Leader changes that the replica has seen.",
@@ -194,8 +200,8 @@ def _of(counts: Mapping[int, int], *methods: frames.Method.ValueType) -> int:
     return sum(counts.get(method, 0) for method in methods)
 
 
-def replica_families(statuses: Statuses, member_id: Callable[[int], int]) -> Iterator[Metric]:
-    """A replica that does not answer has only boathouse_replica_up, with 0. member_id: etcd's, of a node's id."""
+def replica_families(statuses: Statuses, member: Callable[[int], str]) -> Iterator[Metric]:
+    """A replica that does not answer has only boathouse_replica_up, with 0. member: etcd's name for a node's id."""
     answers = [status for status in statuses.values() if status is not None]
     yield gauge(
         "boathouse_replica_up",
@@ -205,18 +211,21 @@ def replica_families(statuses: Statuses, member_id: Callable[[int], int]) -> Ite
     )
     for name, (text, value) in REPLICA.items():
         yield gauge(name, text, ["shard"], (([str(status.shard)], value(status)) for status in answers))
+    for name, (text, value) in RAFTNODE.items():
+        samples = (([str(status.shard), str(status.node)], value(status)) for status in answers)
+        yield gauge(name, text, ["shardid", "replicaid"], samples)
     for name, (text, value) in COUNTERS.items():
         yield counter(name, text, ["shard"], (([str(status.shard)], value(status)) for status in answers))
     for name, (measured, text) in DURATIONS.items():
         durations = (([str(status.shard)], status.durations[measured]) for status in answers)
         yield histogram(name, text, ["shard"], DISK_BOUNDS_S, durations)
     for name, (label, text, traffic) in PEERS.items():
-        samples = (
-            ([str(status.shard), f"{member_id(peer.node):x}"], traffic(peer))
+        peers = (
+            ([str(status.shard), member(peer.node)], traffic(peer))
             for status in answers
             for peer in status.peers
         )
-        yield counter(name, text, ["shard", label], samples)
+        yield counter(name, text, ["shard", label], peers)
     yield from _statistics(answers)
     yield from _tables(answers)
 

@@ -70,10 +70,30 @@ COPY: Final[Mapping[str, tuple[str, Callable[[CopyReport], float]]]] = {
 """Of the tables that are worst off (report.COPIES_MAX)."""
 
 
-def replication_families(report: Report | None) -> Iterator[Metric]:
-    """Of a follower cluster, all of it, whichever node replicates; none of any other cluster."""
+def replication_families(report: Report | None, node: str) -> Iterator[Metric]:
+    """Of a follower cluster, all of it, whichever node replicates, as this one tells it; none of any other cluster."""
     if report is not None:
         for name, (text, value) in REPLICATION.items():
             yield gauge(name, text, (), [((), value(report))])
         for name, (text, copy_value) in COPY.items():
             yield gauge(name, text, ["table"], (([copy.name], copy_value(copy)) for copy in report.copies))
+        yield from _by_regattas_names(report, node)
+
+
+def _by_regattas_names(report: Report, node: str) -> Iterator[Metric]:
+    yield gauge(
+        "regatta_replication_index",
+        "Where the copy ends (follower), and the table that it is of (leader), as last heard.",
+        ["role", "table"],
+        (
+            ([role, copy.name], copy.revision + beyond)
+            for copy in report.copies
+            for role, beyond in (("follower", 0), ("leader", copy.lag_revisions))
+        ),
+    )
+    yield gauge(
+        "regatta_replication_leased",
+        "1 if this node replicates the table, 0 if another one does.",
+        ["table"],
+        (([copy.name], report.node == node) for copy in report.copies),
+    )

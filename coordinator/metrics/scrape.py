@@ -18,6 +18,7 @@ from coordinator.metrics.replicas import replica_families
 from coordinator.metrics.replication import replication_families
 from coordinator.replication import report
 from coordinator.services.etcd_maintenance import VERSION
+from coordinator.services.etcd_pages import CLUSTER_VERSION
 from proto.ids import NodeId
 from proto.internal import figures_pb2 as figures
 
@@ -85,20 +86,32 @@ class Scrape:
             if status is not None:
                 pids[ProcessName.replica(self._node, shard).local] = status.pid
         return itertools.chain(
-            replica_families(statuses, self._cluster.member_id),
+            replica_families(statuses, self._member),
             call_families(coordinators),
             coordinator_families(coordinators),
             watch_families(coordinators),
-            replication_families(replication),
+            replication_families(replication, self._node),
             process_families(pids),
             self._versions(),
         )
 
+    def _member(self, node: int) -> str:
+        try:
+            return f"{self._cluster.member_id(node):x}"
+        except KeyError:
+            return f"node {node}"  # has come since this process began
+
     def _versions(self) -> Families:
-        member = f"{self._cluster.member_id(self._node):x}"
+        member = self._member(self._cluster.node(self._node).id)
         build = importlib.metadata.version("boathouse")
         yield gauge("boathouse_build_info", "This build.", ["version"], [([build], 1)])
         yield gauge("etcd_server_id", "This node, as etcd's API names it.", ["server_id"], [([member], 1)])
         yield gauge(
             "etcd_server_version", "What etcd's clients take it for.", ["server_version"], [([VERSION], 1)]
+        )
+        yield gauge(
+            "etcd_cluster_version",
+            "What etcd's clients take the cluster for.",
+            ["cluster_version"],
+            [([CLUSTER_VERSION], 1)],
         )

@@ -50,7 +50,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Labels:
         ):
             families = list(text_string_to_metric_families(page.read().decode()))
     copy = CopyReport("t", 10, 1, 0.5, "follows", False, "", 0.0)
-    families += replication_families(Report.of("n1", 1.0, [copy], refused={}))
+    families += replication_families(Report.of("n1", 1.0, [copy], refused={}), "n1")
     labels: Labels = {"up": set()}
     for family in families:
         for sample in family.samples:

@@ -51,6 +51,7 @@ def test_calls_are_told_by_method_code_and_table() -> None:
     told = samples(call_families([coordinator("coordinator", put)]))
     labels = ("coordinator", "unary", "etcdserverpb.KV", "Put")
     assert told["grpc_server_started_total", *labels] == 5
+    assert told["etcd_server_client_requests_total", "coordinator", "unary"] == 5
     assert told["grpc_server_handled_total", *labels, "OK"] == 2
     assert told["grpc_server_handled_total", *labels, "DeadlineExceeded"] == 1
     assert told["grpc_server_msg_received_total", *labels] == 5
@@ -94,9 +95,10 @@ def test_a_replica_is_told_by_etcds_names_too() -> None:
     status.reads[frames.ETCD_RANGE] = 9
     status.durations["wal_fsync"].CopyFrom(frames.Histogram(counts=[2, 1, *[0] * 13], sum_s=0.004))
     status.peers.add(node=2, sent_bytes=100, received_bytes=50, lost_messages=1)
-    told = samples(replica_families({ShardId(3): status, ShardId(4): None}, lambda node: 0xAB0 + node))
+    told = samples(replica_families({ShardId(3): status, ShardId(4): None}, lambda node: f"ab{node}"))
     assert told["boathouse_replica_up", "3"] == 1
     assert told["boathouse_replica_up", "4"] == 0
+    assert told["dragonboat_raftnode_has_leader", "3", "1"] == 1
     assert told["etcd_server_leader_changes_seen_total", "3"] == 4
     assert told["etcd_mvcc_put_total", "3"] == 11
     assert told["etcd_mvcc_range_total", "3"] == 9

@@ -42,7 +42,7 @@ def test_of_many_tables_the_worst_are_told_and_all_are_counted() -> None:
 
 
 def test_metrics_say_how_far_behind_and_when_that_was() -> None:
-    samples = [sample for family in replication_families(REPORT) for sample in family.samples]
+    samples = [sample for family in replication_families(REPORT, "n1") for sample in family.samples]
     assert [
         (sample.name.removeprefix("boathouse_replication_"), *sample.labels.values(), sample.value)
         for sample in samples
@@ -60,5 +60,11 @@ def test_metrics_say_how_far_behind_and_when_that_was() -> None:
         *(("table_lag_revisions", name, behind) for name, behind in CBA_BEHIND),
         *(("table_lag_seconds", name, seconds) for name, seconds in CBA_SECONDS),
         *(("table_backoff_seconds", name, 0.5) for name in "cba"),
+        *(
+            ("regatta_replication_index", role, name, 10 + (behind if role == "leader" else 0))
+            for name, behind in CBA_BEHIND
+            for role in ("follower", "leader")
+        ),
+        *(("regatta_replication_leased", name, False) for name in "cba"),
     ]
-    assert list(replication_families(None)) == []
+    assert list(replication_families(None, "n1")) == []
