@@ -24,10 +24,19 @@ _RATE: Final = re.compile(r"(\d+)(KiB|MiB|GiB)?")
 _UNITS: Final = {None: 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
+RATE_MIN: Final = 16 << 10
+"""Bytes in a second. A slower reader would be taken for one that has gone (limits.cursor_idle_ms)."""
+
+
 def _check_rate(value: str) -> str:
-    if value and not _RATE.fullmatch(value):
-        raise typer.BadParameter("bytes in a second, also as 512KiB or 20MiB")
+    if value and not (_RATE.fullmatch(value) and _bytes_of(value) >= RATE_MIN):
+        raise typer.BadParameter("at least 16KiB, as bytes in a second, or as 512KiB or 20MiB")
     return value
+
+
+def _bytes_of(rate: str) -> int:
+    found = _RATE.fullmatch(rate)
+    return 0 if found is None else int(found[1]) * _UNITS[found[2]]
 
 
 DirOption = Annotated[Path, typer.Option("--dir", help="Folder of the backup.")]
@@ -49,8 +58,7 @@ def rate_of(value: str) -> Rate:
     """What --rate says, from now on."""
     from tools.admin.backup import Rate
 
-    found = _RATE.fullmatch(value)
-    return Rate(0 if found is None else int(found[1]) * _UNITS[found[2]])
+    return Rate(_bytes_of(value))
 
 
 def speed(keys: int, seconds: float) -> str:

@@ -12,6 +12,7 @@ import pytest
 from config import load
 from config.process.names import REPLICATOR, ProcessName
 from proto.etcd import rpc_pb2 as etcd
+from proto.regatta import maintenance_pb2 as maintenance
 from tests.integration.cluster import ROOT, Cluster
 from tests.stubs import stub
 from tests.waiting import wait_until
@@ -231,3 +232,35 @@ def test_a_follower_cluster_comes_to_the_same_whatever_is_killed(leader: Cluster
         client.put(etcd.PutRequest(key=b"anew"))
     wait_level(leader, follower)
     assert [kv.key for kv in contents(follower, "brief")] == [b"anew"]
+
+
+def test_a_copy_that_is_reset_is_taken_anew(leader: Cluster, follower: Cluster) -> None:
+    with grpc.insecure_channel(leader.endpoint("n1")) as channel:
+        kv: Any = stub(channel, etcd, "KV")
+        for number in range(20):
+            kv.Put(etcd.PutRequest(key=b"k%d" % number, value=b"v"), timeout=10)
+    wait_level(leader, follower)
+    before = tables(follower)["default"]
+    with grpc.insecure_channel(follower.endpoint("n1")) as channel:
+        reset: Any = stub(channel, maintenance, "Maintenance").Reset
+        for refused, text in (
+            (maintenance.ResetRequest(), "table must be set"),
+            (maintenance.ResetRequest(table=b"nobody"), "table not found"),
+        ):
+            with pytest.raises(grpc.RpcError) as raised:
+                reset(refused, timeout=10)
+            assert raised.value.details() == text
+        reset(maintenance.ResetRequest(table=b"default"), timeout=10)
+        restore: Any = stub(channel, maintenance, "Maintenance").Restore
+        info = maintenance.RestoreMessage(info=maintenance.RestoreInfo(table=b"default"))
+        with pytest.raises(grpc.RpcError) as raised:
+            restore(iter([info]), timeout=10)
+        assert raised.value.details() == "method Restore not implemented"
+        read: Any = stub(channel, etcd, "KV").Range
+        assert len(read(EVERYTHING, timeout=10).kvs) == 20, "it is read until it is replaced"
+    wait_until(
+        lambda: tables(follower)["default"].compacted_revision == before.revision,
+        timeout_s=30,
+        what="a snapshot in the place of the copy",
+    )
+    wait_level(leader, follower)

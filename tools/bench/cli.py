@@ -25,6 +25,7 @@ class Scenario(enum.StrEnum):
     IDLE = "idle"
     MOVES = "moves"
     REPLICATION = "replication"
+    BACKUP = "backup"
     CHECK_PERF_S = "check-perf-s"
     CHECK_PERF_M = "check-perf-m"
     CHECK_PERF_L = "check-perf-l"

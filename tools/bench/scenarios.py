@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import config
 from tools.admin.operate import move_leader
 from tools.bench import systems
+from tools.bench.backup import backup
 from tools.bench.replication import replication
 from tools.bench.report import OURS, Figure, Report
 from tools.bench.run import LoadFailed, Meter, measure
@@ -264,5 +265,6 @@ SCENARIOS: dict[str, Callable[[Setting, Workload], Report]] = {
     "idle": idle,
     "moves": moves,
     "replication": replication,
+    "backup": backup,
     **{f"check-perf-{size}": partial(check_perf, size=size) for size in "sml"},
 }
