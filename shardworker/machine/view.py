@@ -450,6 +450,8 @@ class Pairs:
 
 def pair_bytes(key: bytes, value: bytes) -> int:
     """What a Regatta pair takes as an element of a repeated field."""
+    if 0 < len(key) < 128 <= len(value) < 16_200:  # most; lengths of one, two and two bytes
+        return len(key) + len(value) + 8
     size = 1 + varint_bytes(len(key)) + len(key) if key else 0
     if value:
         size += 1 + varint_bytes(len(value)) + len(value)
