@@ -581,6 +581,7 @@ class TableChanges(_message.Message):
     AUTH_VERSION_FIELD_NUMBER: _builtins.int
     CHECKSUM_FIELD_NUMBER: _builtins.int
     COMPACTED_FIELD_NUMBER: _builtins.int
+    LEASES_FIELD_NUMBER: _builtins.int
     first: _builtins.int
     """everything that changed in the revisions [first, through] is in here"""
     through: _builtins.int
@@ -599,6 +600,10 @@ class TableChanges(_message.Message):
     """what the table was compacted at by then; 0 = never"""
     @_builtins.property
     def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevisionChanges]: ...
+    @_builtins.property
+    def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___GrantedLease]:
+        """to who copies: those that the pairs name, as far as they are known"""
+
     def __init__(
         self,
         *,
@@ -610,10 +615,11 @@ class TableChanges(_message.Message):
         auth_version: _builtins.int = ...,
         checksum: _builtins.int | None = ...,
         compacted: _builtins.int = ...,
+        leases: _abc.Iterable[Global___GrantedLease] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_checksum", b"_checksum", "checksum", b"checksum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checksum", b"_checksum", "auth_version", b"auth_version", "checksum", b"checksum", "compacted", b"compacted", "first", b"first", "floor", b"floor", "prev", b"prev", "revisions", b"revisions", "through", b"through"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checksum", b"_checksum", "auth_version", b"auth_version", "checksum", b"checksum", "compacted", b"compacted", "first", b"first", "floor", b"floor", "leases", b"leases", "prev", b"prev", "revisions", b"revisions", "through", b"through"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__checksum: _TypeAlias = _typing.Literal["checksum"]  # noqa: Y015
     _WhichOneofArgType__checksum: _TypeAlias = _typing.Literal["_checksum", b"_checksum"]  # noqa: Y015
@@ -928,6 +934,7 @@ class TablePairs(_message.Message):
     CRC_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
+    LEASES_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     checksum: _builtins.int
     """the table's rolling checksum at that revision"""
@@ -944,6 +951,10 @@ class TablePairs(_message.Message):
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """of the change that put each"""
 
+    @_builtins.property
+    def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___GrantedLease]:
+        """likewise"""
+
     def __init__(
         self,
         *,
@@ -955,14 +966,37 @@ class TablePairs(_message.Message):
         crc: _builtins.int = ...,
         last: _builtins.bool = ...,
         keys: _builtins.int = ...,
+        leases: _abc.Iterable[Global___GrantedLease] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "crc", b"crc", "ids", b"ids", "keys", b"keys", "last", b"last", "number", b"number", "pairs", b"pairs", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "crc", b"crc", "ids", b"ids", "keys", b"keys", "last", b"last", "leases", b"leases", "number", b"number", "pairs", b"pairs", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TablePairs: _TypeAlias = TablePairs  # noqa: Y015
+
+@_typing.final
+class GrantedLease(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TTL_S_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    ttl_s: _builtins.int
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        ttl_s: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "ttl_s", b"ttl_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrantedLease: _TypeAlias = GrantedLease  # noqa: Y015
 
 @_typing.final
 class ReplicatedPairs(_message.Message):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zlib import crc32
 
 from proto import errors
+from shardworker.machine.replication.copied_leases import CopiedLeases
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,6 +55,8 @@ class Leases:
     def __init__(self, connection: apsw.Connection) -> None:
         """Takes over what the database holds. Raises Corrupt."""
         self._connection = connection
+        self.copied = CopiedLeases(connection)
+        """What keys of copies name; no lease lives there."""
         connection.execute(_SCHEMA)
         self._tables: dict[int, dict[int, Lease]] = {}
         self.checksum = 0
@@ -84,6 +87,16 @@ class Leases:
     def tables(self) -> Mapping[int, Mapping[int, Lease]]:
         """All of them, by table and id."""
         return self._tables
+
+    def granted_for(self, table_id: int, lease_id: int) -> int:
+        """For how many seconds a lease was granted that keys of this table may name; 0 = not known. Of a copy: in the
+        leader cluster."""
+        lease = self.get(table_id, lease_id)
+        return self.copied.of(table_id).get(lease_id, 0) if lease is None else lease.ttl_s
+
+    def knows_any(self, table_id: int) -> bool:
+        """Whether keys of this table may name leases that are known."""
+        return bool(self.of_table(table_id) or self.copied.of(table_id))
 
     # ---- commands ------------------------------------------------------------------------------------------
 
@@ -129,6 +142,7 @@ class Leases:
 
     def drop_table(self, table_id: int) -> None:
         """The table is no more, and its leases with it."""
+        self.copied.drop_table(table_id)
         for lease_id in list(self._tables.get(table_id, ())):
             self._keep(table_id, lease_id)
             self._leave(table_id, lease_id)
@@ -166,12 +180,14 @@ class Leases:
 
     def committed(self) -> None:
         """The transaction is durable."""
+        self.copied.committed()
         if self._before_turn:
             self._changed.update(self._before_turn)
             self._before_turn.clear()
 
     def rollback(self) -> None:
         """The transaction was rolled back: everything is what it was before it."""
+        self.copied.rollback()
         for (table_id, lease_id), before in self._before_turn.items():
             if self.find(table_id, lease_id) is not None:
                 self._leave(table_id, lease_id)

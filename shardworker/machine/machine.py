@@ -69,9 +69,9 @@ ENTRY_ANSWERS_BYTES_MAX = 256 << 20
 """Of all commands of one log entry: their answers are in memory at once, and are stored together, in a row, which
 SQLite ends at a billion bytes. Part of the replicated behaviour."""
 
-PROMOTED_TTL_S: Final = 60
-"""Leases of a table that was a copy are granted for so long when it becomes a table of its own: nobody knows what they
-were granted for elsewhere. Who keeps one alive has that time to find this cluster. Part of the replicated behaviour."""
+UNKNOWN_TTL_S: Final = 60
+"""A lease that a key of a copy names, and of which nothing else is known, is granted for so long when the copy becomes
+a table of its own. Part of the replicated behaviour."""
 
 _LEFTOVERS: Final = 0
 """Their turn among tables that are swept."""
@@ -364,12 +364,18 @@ class StateMachine:
 
     def change_origin(self, table: TableState, origin: int) -> None:
         """For commands (handler.Shard)."""
+        leases = self.leases
+        kept = {id_: lease.ttl_s for id_, lease in leases.of_table(table.id).items() if lease.ttl_s}
+        ttls = kept | dict(leases.copied.of(table.id))
+        attached: list[Any] = self._connection.execute(table.sql.attached_leases).fetchall()
+        named = [lease_id for (lease_id,) in attached]
         self._origins.change(table.id, origin)
-        self.leases.drop_table(table.id)
-        if not origin:
-            attached: list[Any] = self._connection.execute(table.sql.attached_leases).fetchall()
-            for (lease_id,) in attached:
-                self.leases.grant(table.id, lease_id, PROMOTED_TTL_S)
+        leases.drop_table(table.id)
+        if origin:
+            leases.copied.note(table.id, {id_: ttls[id_] for id_ in named if id_ in ttls}, lambda: named)
+        else:
+            for id_ in named:
+                leases.grant(table.id, id_, ttls.get(id_, UNKNOWN_TTL_S))
 
     def drop_table(self, table_id: int) -> None:
         """Ends a table; for commands (handler.Shard)."""

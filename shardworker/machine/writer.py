@@ -43,7 +43,7 @@ from shardworker.machine.tables import CHANGE_BYTES, CHANGES_MAX, REVISION_MAX, 
 from shardworker.machine.view import View, pair_bytes, parse, span_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from shardworker.machine.auth import TableAuth
     from shardworker.machine.auth_store import AuthStore
@@ -313,6 +313,15 @@ class Writer(View):
         """Raises LeaseExists if there is one of this id."""
         if self._leases.find(self.table.id, lease_id) is not None:
             raise errors.LeaseExists
+
+    def note_copied_leases(self, ttls: Mapping[int, int]) -> None:
+        """Keys of this copy name these leases, which were granted for so many seconds."""
+        if ttls:
+            self._leases.copied.note(self.table.id, ttls, self._attached_leases)
+
+    def _attached_leases(self) -> list[int]:
+        rows: list[Any] = self.execute(self.sql.attached_leases).fetchall()
+        return [lease_id for (lease_id,) in rows]
 
     def end_all_leases(self) -> None:
         """None of them has keys any more."""

@@ -28,6 +28,7 @@ from proto.internal import frames_pb2 as frames
 from shardworker.machine import Listen, Result, history, oldest
 from shardworker.machine.snapshot import snapshot
 from shardworker.machine.tables import REVISION_MAX, load_table
+from shardworker.machine.view import parse
 from shardworker.replica.part import Part
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ class Feed(Part):
             self._answer(identity, call, table, nothing)
         elif followed is not None and first > followed.told_from(prev=prev):
             told = _from_memory(followed.kept, first, prev_above if prev else REVISION_MAX)
-            self._answer(identity, call, table, told)
+            self._answer(identity, call, table, told, exact=exact)
         elif first < table.floor and followed is not None and first > followed.since:
             # Nobody had asked for the pairs before, and now they are gone.
             self._answer(identity, call, table, _from_memory(followed.kept, first, REVISION_MAX, prev=True))
@@ -235,10 +236,30 @@ class Feed(Part):
                 partial(self._answer_from_log, identity, call, table.id, first),
             )
 
-    def _answer(self, identity: bytes, call: int, table: TableState, told: frames.TableChanges) -> None:
+    def _answer(
+        self,
+        identity: bytes,
+        call: int,
+        table: TableState,
+        told: frames.TableChanges,
+        *,
+        exact: bool = False,
+    ) -> None:
+        if exact:
+            self._add_leases(table.id, told)
         told.auth_version = self._machine.auth.of(table.id).version
         told.compacted = max(0, table.compacted)
         self._outgoing.answer(identity, call, Result(table.revision, told.SerializeToString()))
+
+    def _add_leases(self, table_id: int, told: frames.TableChanges) -> None:
+        """For who copies: what the leases were granted for that the pairs name."""
+        leases = self._machine.leases
+        if not leases.knows_any(table_id):
+            return
+        stored = [edit.kv for revision in told.revisions for edit in revision.keys]
+        for lease_id in sorted({pair.lease for pair in parse(b"".join(stored))}):
+            if ttl_s := leases.granted_for(table_id, lease_id):
+                told.leases.add(id=lease_id, ttl_s=ttl_s)
 
     def _answer_from_log(self, identity: bytes, call: int, table_id: int, first: int, result: Result) -> None:
         """What the log said; or, where it was compacted before it could be read, what is kept, without the pairs
@@ -259,6 +280,8 @@ class Feed(Part):
         connection = self._store.reader()
         try:
             told = _from_log(connection, table_id, first, revision, prev=prev, exact=exact)
+            if exact:
+                self._add_leases(table_id, told)
             told.auth_version = self._machine.auth.of(table_id).version
             return Result(revision, told.SerializeToString())
         except errors.BoathouseError as error:

@@ -167,7 +167,7 @@ def test_a_planned_promotion_loses_nothing_and_fails_no_write(
         (answer,) = lease.LeaseKeepAlive(
             iter([etcd.LeaseKeepAliveRequest(ID=held)]), metadata=metadata, timeout=10
         )
-        assert answer.TTL == 60
+        assert answer.TTL == 600
         lease.LeaseRevoke(etcd.LeaseRevokeRequest(ID=held), metadata=metadata, timeout=10)
     assert b"lock" not in {kv.key for kv in contents(island, "default")}
 

@@ -17,12 +17,13 @@ from zlib import crc32
 from proto import errors
 from proto.checksums import rolled
 from proto.internal import frames_pb2 as frames
+from shardworker.machine.etcd.codec import LEASE_TTL_S_MAX
 from shardworker.machine.ops import DeleteRange
 from shardworker.machine.tables import CHANGES_MAX, SUB_BITS
 from shardworker.machine.view import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from shardworker.machine.writer import Writer
 
@@ -49,6 +50,8 @@ class Changes:
     checksum: int | None
     compacted: int
     revisions: Sequence[tuple[int, Sequence[Pair]]]
+    leases: Mapping[int, int]
+    """Seconds that those were granted for which the pairs name."""
 
 
 def read_changes(body: bytes) -> Changes:
@@ -62,7 +65,16 @@ def read_changes(body: bytes) -> Changes:
         if not told.first <= revision <= told.through or not 0 < len(pairs) <= CHANGES_MAX:
             raise errors.MalformedRequest(f"revision {revision} of [{told.first}, {told.through}]")
     checksum = told.checksum if told.HasField("checksum") else None
-    return Changes(request.origin, told.first, told.through, checksum, told.compacted, revisions)
+    leases = granted(told.leases)
+    return Changes(request.origin, told.first, told.through, checksum, told.compacted, revisions, leases)
+
+
+def granted(told: Iterable[frames.GrantedLease]) -> dict[int, int]:
+    """Seconds by lease. Raises MalformedRequest for what no lease can be granted for."""
+    leases = {lease.id: lease.ttl_s for lease in told}
+    if not all(id_ and 0 < ttl_s <= LEASE_TTL_S_MAX for id_, ttl_s in leases.items()):
+        raise errors.MalformedRequest("a lease was granted for longer than any may be, or for nothing")
+    return leases
 
 
 def _pair(revision: int, edit: frames.KeyChange) -> Pair:
@@ -106,6 +118,7 @@ def apply_changes(writer: Writer, op: Changes) -> bytes:
                 writer.delete_range(DeleteRange(pair.key, b"", prev_kv=False, prev_bytes_max=None))
             else:
                 writer.put_stored(pair.key, pair.stored, pair.create_revision, pair.version, pair.lease)
+    writer.note_copied_leases(op.leases)
     if op.compacted > table.compacted:
         table.compacted = min(op.compacted, writer.revision)
     return b""

@@ -17,7 +17,10 @@ from zlib import crc32
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
+from shardworker.machine.leases import read_leases
 from shardworker.machine.leftovers import put_aside
+from shardworker.machine.replication.apply import granted
+from shardworker.machine.replication.copied_leases import read_copied_leases
 from shardworker.machine.tables import SUB_BITS, create_rows, rename_rows
 from shardworker.machine.view import parse
 from shardworker.machine.writer import split
@@ -81,6 +84,11 @@ def pair_parts(view: View, op: None) -> Iterator[tuple[bytes, bool]]:
         size_bytes += len(kv)
     part.last = True
     part.keys = table.keys
+    for lease in read_leases(view.connection, table.id):
+        if lease.ttl_s:
+            part.leases.add(id=lease.id, ttl_s=lease.ttl_s)
+    for id_, ttl_s in read_copied_leases(view.connection, table.id):
+        part.leases.add(id=id_, ttl_s=ttl_s)
     yield _finish(part, ids, pairs), False
 
 
@@ -102,6 +110,7 @@ class Part:
     told: frames.TablePairs
     stored: list[bytes]
     kvs: list[KeyValue]
+    leases: dict[int, int]
 
 
 @dataclass(slots=True)
@@ -129,7 +138,7 @@ def read_part(body: bytes) -> Part:
         if kv.key <= key or kv.mod_revision != id_ >> SUB_BITS or kv.mod_revision > told.revision:
             raise errors.MalformedRequest(f"key {kv.key!r} is out of order, or not of its revision")
         key = kv.key
-    return Part(request.origin, told, stored, kvs)
+    return Part(request.origin, told, stored, kvs, granted(told.leases))
 
 
 def take_part(writer: Writer, op: Part) -> bytes:
@@ -156,6 +165,7 @@ def take_part(writer: Writer, op: Part) -> bytes:
         rename_rows(connection, name, f"t{table.id}")
         connection.execute("DELETE FROM snapshots_begun WHERE table_id = ?", (table.id,))
         writer.take_over(told.revision, told.checksum, told.keys)
+        writer.note_copied_leases(op.leases)
     else:
         _save(connection, table.id, begun)
     return b""

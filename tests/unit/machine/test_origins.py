@@ -6,8 +6,9 @@ from proto import errors
 from proto.catalog import CATALOG_ID
 from proto.etcd.rpc_pb2 import LeaseGrantRequest, PutRequest
 from proto.internal import frames_pb2 as frames
-from shardworker.machine.machine import PROMOTED_TTL_S
-from tests.unit.machine.copying import COPY, contents, follower, leader, position, replicate, told
+from shardworker.machine.machine import UNKNOWN_TTL_S
+from shardworker.machine.replication.copied_leases import FORGET_FROM
+from tests.unit.machine.copying import COPY, contents, follower, leader, position, replicate, take_part, told
 from tests.unit.machine.shard import TABLE, Shard
 
 LEASE = 77
@@ -23,8 +24,15 @@ def pair() -> tuple[Shard, Shard]:
     one.write(LeaseGrantRequest(ID=LEASE, TTL=600))
     one.put(b"lock", b"mine", lease=LEASE)
     one.put(b"a", b"1")
-    assert replicate(other, told(one.machine.take_changes(), 2)).error is None
+    assert replicate(other, told_with_leases(one, 2, {LEASE: 600})).error is None
     return one, other
+
+
+def told_with_leases(shard: Shard, first: int, leases: dict[int, int]) -> frames.TableChanges:
+    changes = told(shard.machine.take_changes(), first)
+    for lease_id, ttl_s in leases.items():
+        changes.leases.add(id=lease_id, ttl_s=ttl_s)
+    return changes
 
 
 def test_a_promoted_copy_takes_writes_from_where_it_is() -> None:
@@ -43,9 +51,7 @@ def test_the_leases_of_its_keys_live_from_then_on() -> None:
     _, other = pair()
     assert not other.machine.leases.of_table(COPY)
     change(other, COPY, TABLE, 0)
-    assert {id_: lease.ttl_s for id_, lease in other.machine.leases.of_table(COPY).items()} == {
-        LEASE: PROMOTED_TTL_S
-    }
+    assert {id_: lease.ttl_s for id_, lease in other.machine.leases.of_table(COPY).items()} == {LEASE: 600}
     assert other.machine.leases.take_changed() == {(COPY, LEASE)}
     # Done twice it is done: a lease that ended meanwhile does not come back.
     lease = other.machine.leases.get(COPY, LEASE)
@@ -55,6 +61,54 @@ def test_the_leases_of_its_keys_live_from_then_on() -> None:
     assert other.write(expired, table=COPY).error is None
     assert change(other, COPY, TABLE, 0) is None
     assert not other.machine.leases.of_table(COPY)
+
+
+def test_a_lease_of_which_nothing_is_known_lives_for_a_while() -> None:
+    one, other = leader(), follower()
+    one.write(LeaseGrantRequest(ID=LEASE, TTL=600))
+    one.put(b"lock", b"mine", lease=LEASE)
+    replicate(other, told_with_leases(one, 2, {}))
+    change(other, COPY, TABLE, 0)
+    assert other.machine.leases.granted_for(COPY, LEASE) == UNKNOWN_TTL_S
+
+
+def test_leases_come_with_a_snapshot_also_from_a_copy() -> None:
+    one, other = pair()
+    for giver, table in ((one, TABLE), (other, COPY)):
+        request = giver.machine.parse(frames.TABLE_PAIRS, table, b"")
+        (body,) = [result.body for result in giver.machine.iterate(giver.connection, request)]
+        part = frames.TablePairs.FromString(body)
+        assert [(lease.id, lease.ttl_s) for lease in part.leases] == [(LEASE, 600)]
+        third = follower()
+        assert take_part(third, part).error is None
+        change(third, COPY, TABLE, 0)
+        assert third.machine.leases.granted_for(COPY, LEASE) == 600
+
+
+def test_leases_that_no_key_names_any_more_are_forgotten_when_they_are_many() -> None:
+    _, other = pair()
+    copied = other.machine.leases.copied
+    many = dict.fromkeys(range(1000, 1000 + 2 * FORGET_FROM), 10)
+    one = leader()
+    one.put(b"x")
+    changes = frames.TableChanges(first=4, through=3)
+    for lease_id, ttl_s in many.items():
+        changes.leases.add(id=lease_id, ttl_s=ttl_s)
+    assert replicate(other, changes).error is None
+    assert len(copied.of(COPY)) > FORGET_FROM
+    more = frames.TableChanges(first=4, through=3)
+    for lease_id in range(10_000, 10_000 + 2 * FORGET_FROM - 1):
+        more.leases.add(id=lease_id, ttl_s=10)
+    replicate(other, more)
+    assert dict(copied.of(COPY)) == {LEASE: 600}
+
+
+def test_a_cluster_that_gives_way_remembers_what_its_leases_were_granted_for() -> None:
+    one, _ = pair()
+    change(one, TABLE, 0, COPY)
+    assert one.machine.leases.granted_for(TABLE, LEASE) == 600
+    change(one, TABLE, COPY, 0)
+    assert {lease.ttl_s for lease in one.machine.leases.of_table(TABLE).values()} == {600}
 
 
 def test_a_table_that_gives_way_takes_no_writes_and_has_no_leases() -> None:

@@ -1,0 +1,111 @@
+"""For how long the leases were granted that keys of a copy name, with the life of the transaction.
+
+No lease lives in a copy: whoever leads counts its time. But the copy may lead one day, and its leases live then, each
+for as long as it was granted for. So that is remembered with the keys; what no key names any more is forgotten when
+there is much of it.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+from zlib import crc32
+
+from proto.errors import Corrupt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    import apsw
+
+FORGET_FROM: Final = 1_024
+"""From so many on what no key names is looked for. Part of the replicated behaviour."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS copied_leases (
+    table_id INTEGER NOT NULL,
+    id INTEGER NOT NULL,
+    ttl_s INTEGER NOT NULL,
+    crc INTEGER NOT NULL,          -- of all that, checked whenever it is read
+    PRIMARY KEY (table_id, id)
+) STRICT, WITHOUT ROWID
+"""
+
+_ROW: Final = struct.Struct("<3q")
+
+
+class CopiedLeases:
+    """By table and id."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        """Takes over what the database holds. Raises Corrupt."""
+        self._connection = connection
+        connection.execute(_SCHEMA)
+        self._ttls: dict[int, dict[int, int]] = {}
+        for table_id, id_, ttl_s, crc in connection.execute("SELECT * FROM copied_leases ORDER BY 1, 2"):
+            self._ttls.setdefault(table_id, {})[id_] = _checked(table_id, id_, ttl_s, crc)
+        self._before_turn: dict[tuple[int, int], int | None] = {}
+
+    def of(self, table_id: int) -> Mapping[int, int]:
+        """Seconds, by lease."""
+        return self._ttls.get(table_id, {})
+
+    def note(self, table_id: int, ttls: Mapping[int, int], named: Callable[[], Iterable[int]]) -> None:
+        """Keys of a copy name these leases. named: all that keys name now."""
+        held = self._ttls.setdefault(table_id, {})
+        new = {id_: ttl_s for id_, ttl_s in ttls.items() if held.get(id_) != ttl_s}
+        for id_, ttl_s in sorted(new.items()):
+            self._set(table_id, id_, ttl_s)
+        if new and len(held) >= FORGET_FROM and len(held).bit_count() == 1:
+            # At each doubling, so that it is rare.
+            for id_ in sorted(held.keys() - set(named())):
+                self._set(table_id, id_, None)
+
+    def drop_table(self, table_id: int) -> None:
+        """The table is gone, or no copy any more."""
+        for id_ in list(self.of(table_id)):
+            self._set(table_id, id_, None)
+
+    def _set(self, table_id: int, id_: int, ttl_s: int | None) -> None:
+        self._before_turn.setdefault((table_id, id_), self._ttls[table_id].get(id_))
+        self._enter(table_id, id_, ttl_s)
+        if ttl_s is None:
+            self._connection.execute(
+                "DELETE FROM copied_leases WHERE table_id = ? AND id = ?", (table_id, id_)
+            )
+        else:
+            row = (table_id, id_, ttl_s)
+            self._connection.execute(
+                "REPLACE INTO copied_leases VALUES (?, ?, ?, ?)", (*row, crc32(_ROW.pack(*row)))
+            )
+
+    def _enter(self, table_id: int, id_: int, ttl_s: int | None) -> None:
+        if ttl_s is None:
+            self._ttls[table_id].pop(id_, None)
+        else:
+            self._ttls[table_id][id_] = ttl_s
+
+    def committed(self) -> None:
+        """The transaction is durable."""
+        self._before_turn.clear()
+
+    def rollback(self) -> None:
+        """The transaction was rolled back."""
+        for (table_id, id_), ttl_s in self._before_turn.items():
+            self._enter(table_id, id_, ttl_s)
+        self._before_turn.clear()
+
+
+def read_copied_leases(connection: apsw.Connection, table_id: int) -> Iterator[tuple[int, int]]:
+    """Leases and seconds as this connection sees them, by lease. Raises Corrupt."""
+    rows = connection.execute(
+        "SELECT id, ttl_s, crc FROM copied_leases WHERE table_id = ? ORDER BY id", (table_id,)
+    )
+    for id_, ttl_s, crc in rows:
+        yield id_, _checked(table_id, id_, ttl_s, crc)
+
+
+def _checked(table_id: int, id_: int, ttl_s: int, crc: int) -> int:
+    if crc32(_ROW.pack(table_id, id_, ttl_s)) != crc:
+        raise Corrupt(f"what a lease of table id {table_id} was granted for fails its checksum")
+    return ttl_s
