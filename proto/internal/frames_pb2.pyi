@@ -1475,6 +1475,61 @@ class TableOrigin(_message.Message):
 Global___TableOrigin: _TypeAlias = TableOrigin  # noqa: Y015
 
 @_typing.final
+class PairsWithoutValues(_message.Message):
+    """Stored pairs, read by a schema that knows no values: what it does not know can be dropped (machine/view.py). The fields
+    are those of RangeResponse and mvccpb.KeyValue.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KVS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def kvs(self) -> _containers.RepeatedCompositeFieldContainer[Global___PairWithoutValue]: ...
+    def __init__(
+        self,
+        *,
+        kvs: _abc.Iterable[Global___PairWithoutValue] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kvs", b"kvs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PairsWithoutValues: _TypeAlias = PairsWithoutValues  # noqa: Y015
+
+@_typing.final
+class PairWithoutValue(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    CREATE_REVISION_FIELD_NUMBER: _builtins.int
+    MOD_REVISION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
+    key: _builtins.bytes
+    create_revision: _builtins.int
+    mod_revision: _builtins.int
+    version: _builtins.int
+    lease: _builtins.int
+    def __init__(
+        self,
+        *,
+        key: _builtins.bytes = ...,
+        create_revision: _builtins.int = ...,
+        mod_revision: _builtins.int = ...,
+        version: _builtins.int = ...,
+        lease: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_revision", b"create_revision", "key", b"key", "lease", b"lease", "mod_revision", b"mod_revision", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PairWithoutValue: _TypeAlias = PairWithoutValue  # noqa: Y015
+
+@_typing.final
 class ReplicaState(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

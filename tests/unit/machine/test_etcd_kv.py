@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from proto import errors
+from proto.etcd import kv_pb2, rpc_pb2
 from proto.etcd.rpc_pb2 import CompactionRequest
+from proto.internal import frames_pb2 as frames
 from tests.unit.machine.shard import Shard, delete, get, keys, numbers, put
 
 
@@ -229,3 +231,11 @@ def test_shape_errors_that_slip_through_are_answers_too() -> None:
     assert etcd.error(put(b"")) is errors.EmptyKey
     assert etcd.error(get(b"")) is errors.EmptyKey
     assert etcd.error(delete(b"")) is errors.EmptyKey
+
+
+def test_a_pair_without_its_value_has_every_other_field() -> None:
+    """A field that etcd adds to KeyValue would be dropped with the value, unless it is added there, too."""
+    whole = {(f.name, f.number, f.type) for f in kv_pb2.KeyValue.DESCRIPTOR.fields if f.name != "value"}
+    assert {(f.name, f.number, f.type) for f in frames.PairWithoutValue.DESCRIPTOR.fields} == whole
+    field = frames.PairsWithoutValues.DESCRIPTOR.fields_by_name["kvs"]
+    assert field.number == rpc_pb2.RangeResponse.DESCRIPTOR.fields_by_name["kvs"].number
