@@ -66,6 +66,8 @@ from coordinator.services.serving_tables import ServingTables
 from coordinator.services.table_moves import Moves
 from coordinator.shards.bounds import AnswerBudget, Bounds
 from coordinator.shards.driver import Driver
+from coordinator.shards.member_changes import MemberChanges
+from coordinator.shards.memberships import Memberships
 from coordinator.shards.replica_status import ReplicaStatuses
 from coordinator.shards.request_ids import RequestIds
 from coordinator.shards.table_calls import TableCalls
@@ -192,6 +194,7 @@ class Coordinator:
             keys=peer_keys(cluster, node.name),
             bounds=bounds,
             budget=budget,
+            memberships=Memberships(cluster, self._topology),
         )
         ids = self._ids = RequestIds(secrets.token_bytes(8))
         self._statuses = ReplicaStatuses(self._driver)
@@ -274,6 +277,7 @@ class Coordinator:
         self._mending: asyncio.Task[None] | None = None
         self._watching_lead: asyncio.Task[None] | None = None
         self._moving: asyncio.Task[None] | None = None
+        self._publishing: asyncio.Task[None] | None = None
 
     def _tell_members(self, shard: ShardId) -> None:
         """Tell the supervisor who holds a shard, as far as replicas have said it."""
@@ -325,9 +329,12 @@ class Coordinator:
         """Every served method of both APIs by its path; proto.methods.METHODS says what each is."""
         cluster, node, calls = self._cluster, self._node, self._calls
         limits, statuses = cluster.limits, self._statuses
+        memberships = self._driver.memberships
+        self._headers = EtcdHeaders(cluster_id=cluster.cluster_id, member_id=cluster.member_id(node.id))
+        self._changes = MemberChanges(self._driver, statuses, memberships)
         tables = EtcdTables(
             calls,
-            EtcdHeaders(cluster_id=cluster.cluster_id, member_id=cluster.member_id(node.id)),
+            self._headers,
             self._vigil(),
         )
         self._watched = WatchedTables(
@@ -356,8 +363,8 @@ class Coordinator:
                 progress_interval_s=cluster.watch.progress_interval_ms / 1000,
             ),
             EtcdLease(calls, tables, authenticator, ttl_s_min=cluster.raft.lease_ttl_s_min),
-            EtcdCluster(calls, tables, cluster, self._topology),
-            EtcdMaintenance(calls, tables, authenticator, statuses, cluster, self._topology, node),
+            EtcdCluster(calls, tables, self._topology, memberships, self._changes),
+            EtcdMaintenance(calls, tables, authenticator, statuses, self._topology, memberships, node),
             Restore(calls, tables, authenticator),
             Moves(self._moves, authenticator),
             RegattaKV(calls, RegattaHeaders(replica_id=node.id), authenticator),
@@ -416,6 +423,10 @@ class Coordinator:
         if self._lead is not None:
             self._watching_lead = asyncio.create_task(self._lead.run())
         self._moving = asyncio.create_task(self._moves.keep_going())
+        if self._node.joins:
+            here = NodeId(self._node.id)
+            publishing = self._changes.publish(self._cluster, self._node, here, self._headers.become)
+            self._publishing = asyncio.create_task(publishing)
         log.info("serving", endpoint=self._node.client_endpoint, node=self._node.name)
 
     @property
@@ -432,7 +443,8 @@ class Coordinator:
 
         What waits to be accepted stays in the sockets, for whoever shares them."""
         self._moves.close()
-        for task in (self._bootstrap, self._mending, self._watching_lead, self._moving):
+        tasks = (self._bootstrap, self._mending, self._watching_lead, self._moving, self._publishing)
+        for task in tasks:
             if task is not None:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):

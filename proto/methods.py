@@ -314,6 +314,18 @@ METHODS: Final[dict[str, Method]] = {
     "/etcdserverpb.Cluster/MemberList": Method(
         api=_E, access=Access.COORDINATOR, permission=Permission.USER, http=("/v3/cluster/member/list",)
     ),
+    "/etcdserverpb.Cluster/MemberAdd": Method(
+        api=_E, access=Access.COORDINATOR, permission=Permission.ROOT, http=("/v3/cluster/member/add",)
+    ),
+    "/etcdserverpb.Cluster/MemberRemove": Method(
+        api=_E, access=Access.COORDINATOR, permission=Permission.ROOT, http=("/v3/cluster/member/remove",)
+    ),
+    "/etcdserverpb.Cluster/MemberUpdate": Method(
+        api=_E, access=Access.COORDINATOR, permission=Permission.ROOT, http=("/v3/cluster/member/update",)
+    ),
+    "/etcdserverpb.Cluster/MemberPromote": Method(
+        api=_E, access=Access.COORDINATOR, permission=Permission.ROOT, http=("/v3/cluster/member/promote",)
+    ),
     "/etcdserverpb.Maintenance/Status": Method(
         api=_E, access=Access.COORDINATOR, permission=Permission.USER, http=("/v3/maintenance/status",)
     ),

@@ -26,6 +26,14 @@ def peer_host_and_port(urls: Sequence[str]) -> tuple[str, int]:
     return parts.hostname, parts.port
 
 
+def check_peer_urls(urls: Sequence[str]) -> None:
+    """Raises ValueError if these are not http://HOST:PORT, at least one of them and no path behind it."""
+    for url in urls or [""]:
+        peer_host_and_port([url])
+        if urlsplit(url).path:
+            raise ValueError(f"{url} has a path")
+
+
 def members_of(membership: frames.Membership) -> dict[int, str]:
     """By the ids of all members: host:port where a node's replicas begin to listen; empty if its shard was not told."""
     known = {entry.node: in_record(entry.record) for entry in membership.directory}

@@ -22,7 +22,12 @@ class EtcdHeaders:
     """Headers of the etcd API: who answers, and where its keyspace stands."""
 
     def __init__(self, *, cluster_id: int, member_id: int) -> None:
-        self._identity = _field(1, cluster_id) + _field(2, member_id)
+        self._cluster_id = cluster_id
+        self.become(member_id)
+
+    def become(self, member_id: int) -> None:
+        """The member that answers has this id."""
+        self._identity = _field(1, self._cluster_id) + _field(2, member_id)
 
     def encode(self, *, revision: int, term: int) -> bytes:
         """Field 1 of a response, tag included."""

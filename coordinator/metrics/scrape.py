@@ -96,10 +96,7 @@ class Scrape:
         )
 
     def _member(self, node: int) -> str:
-        try:
-            return f"{self._cluster.member_id(node):x}"
-        except KeyError:
-            return f"node {node}"  # has come since this process began
+        return f"{self._driver.memberships.member_id(node):x}"
 
     def _versions(self) -> Families:
         member = self._member(self._cluster.node(self._node).id)

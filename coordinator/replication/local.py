@@ -19,6 +19,7 @@ from coordinator.replication.report import LEASE_KEY
 from coordinator.replication.shards import Shards
 from coordinator.shards.bounds import AnswerBudget, Bounds
 from coordinator.shards.driver import Driver
+from coordinator.shards.memberships import Memberships
 from coordinator.shards.replica_status import ReplicaStatuses
 from coordinator.shards.request_ids import RequestIds
 from proto import catalog
@@ -60,6 +61,7 @@ class LocalCluster:
             keys=peer_keys(cluster, node.name),
             bounds=Bounds(calls_max=limits.pending_requests_max, bytes_max=limits.pending_bytes_max),
             budget=AnswerBudget(lambda: 0, bytes_max=limits.answer_bytes_max),
+            memberships=Memberships(cluster, topology),
         )
         self._ids = RequestIds(secrets.token_bytes(8))
         tables = Tables(

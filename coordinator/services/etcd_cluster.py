@@ -1,4 +1,8 @@
-"""etcdserverpb.Cluster: the nodes as etcd members."""
+"""etcdserverpb.Cluster: the nodes as etcd members.
+
+A member is a node, and etcd's one group is here every shard. So MemberAdd gives a node a replica of each shard, and
+MemberRemove takes all that it holds. Each is several changes, shard by shard, and can be repeated when it was
+interrupted. A member that is added to vote learns first, as every replica does, and is shown as a voter meanwhile."""
 
 from __future__ import annotations
 
@@ -6,46 +10,52 @@ from typing import TYPE_CHECKING
 
 from coordinator.auth.credentials import NOBODY
 from coordinator.services.decoding import decode
+from proto import errors
 from proto.etcd import rpc_pb2 as etcd
-from proto.ids import NodeId
 from proto.internal import frames_pb2 as frames
+from proto.node_records import check_peer_urls
 
 if TYPE_CHECKING:
-    from config import ClusterConfig
+    from collections.abc import Iterable
+
     from config.topology import Topology
     from coordinator.api.call import Call, Handler
     from coordinator.services.etcd_tables import EtcdTables
+    from coordinator.shards.member_changes import MemberChanges
+    from coordinator.shards.memberships import Member, Memberships
     from coordinator.shards.table_calls import TableCalls
+    from proto.catalog import TableEntry
+
+Step = frames.MembershipStep
 
 
 class EtcdCluster:
-    """MemberList."""
+    """MemberList, MemberAdd, MemberRemove, MemberUpdate, MemberPromote."""
 
     def __init__(
-        self, calls: TableCalls, tables: EtcdTables, cluster: ClusterConfig, topology: Topology
+        self,
+        calls: TableCalls,
+        tables: EtcdTables,
+        topology: Topology,
+        memberships: Memberships,
+        changes: MemberChanges,
     ) -> None:
         self._calls = calls
         self._tables = tables
-        members = etcd.MemberListResponse(
-            members=sorted(
-                (
-                    etcd.Member(
-                        ID=cluster.member_id(node.id),
-                        name=node.name,
-                        peerURLs=[f"http://{topology.peer_endpoint_of(NodeId(node.id))}"],
-                        clientURLs=[cluster.client_url(node.id)],
-                    )
-                    for node in cluster.nodes.values()
-                ),
-                key=lambda member: member.ID,
-            )
-        )
-        self._members = members.SerializeToString()
+        self._topology = topology
+        self._memberships = memberships
+        self._changes = changes
 
     @property
     def handlers(self) -> dict[str, Handler]:
         """By path."""
-        return {"/etcdserverpb.Cluster/MemberList": self.member_list}
+        return {
+            "/etcdserverpb.Cluster/MemberList": self.member_list,
+            "/etcdserverpb.Cluster/MemberAdd": self.member_add,
+            "/etcdserverpb.Cluster/MemberRemove": self.member_remove,
+            "/etcdserverpb.Cluster/MemberUpdate": self.member_update,
+            "/etcdserverpb.Cluster/MemberPromote": self.member_promote,
+        }
 
     async def member_list(self, call: Call) -> bytes:
         """All nodes, by id. Linearizable on request: then it proves that the table's shard has a quorum."""
@@ -57,4 +67,138 @@ class EtcdCluster:
                 table, frames.TABLE_STATUS, b"", call.deadline, linearizable=True, who=NOBODY
             )
             term = reply.term
-        return self._tables.header(table, revision=0, term=term) + self._members
+        listed = etcd.MemberListResponse(members=self._listed()).SerializeToString()
+        return self._tables.header(table, revision=0, term=term) + listed
+
+    async def member_add(self, call: Call) -> bytes:
+        """A node that is to hold a replica of every shard, known by where its replicas will listen."""
+        request = decode(etcd.MemberAddRequest.FromString, call.body)
+        urls = _checked(request.peerURLs)
+        table = await self._tables.find(call)
+        if not request.isLearner:
+            for shard in self._topology.shards():
+                voters, active = await self._changes.active_voters(shard)
+                if len(voters) > 1 and len(active) < (len(voters) + 1) // 2 + 1:
+                    raise errors.NotEnoughStarted(f"shard {shard} has {len(active)} of {len(voters)} voters")
+        member = self._unfinished(urls)
+        if member is None:
+            node = self._memberships.new_node()
+            record = frames.NodeRecord(
+                member_id=self._memberships.new_member_id(node, urls),
+                peer_urls=urls,
+                promote=not request.isLearner,
+            )
+        else:
+            node, record = member.node, self._memberships.record(member.node)
+        for shard in self._topology.shards():
+            await self._changes.change(
+                shard, Step(kind=Step.ADD_LEARNER, node=node, record=record), call.deadline
+            )
+        added = etcd.Member(ID=record.member_id, peerURLs=urls, isLearner=request.isLearner)
+        others = [one for one in self._listed() if one.ID != added.ID]
+        members = sorted([*others, added], key=lambda one: one.ID)
+        return self._answer(table, etcd.MemberAddResponse(member=added, members=members))
+
+    def _unfinished(self, urls: list[str]) -> Member | None:
+        """A member that was to be added with these URLs, and does not hold every shard yet. Raises PeerUrlExists."""
+        for member in self._memberships.members():
+            if set(member.peer_urls) & set(urls):
+                held = self._memberships.shards_of(member.node)
+                if member.name or len(held) == len(self._topology.shards()):
+                    raise errors.PeerUrlExists(f"{member.name or 'a member'} is at {urls[0]}")
+                return member
+        return None
+
+    async def member_remove(self, call: Call) -> bytes:
+        """Take a node out of all its shards."""
+        request = decode(etcd.MemberRemoveRequest.FromString, call.body)
+        table = await self._tables.find(call)
+        member = self._member(request.ID)
+        shards = self._memberships.shards_of(member.node)
+        for shard in shards:
+            voters, active = await self._changes.active_voters(shard)
+            stay = voters - {member.node}
+            if member.node in voters and len(stay & active) < len(stay) // 2 + 1:
+                raise errors.NotEnoughStarted(f"shard {shard} would lose its quorum")
+        for shard in shards:
+            await self._changes.change(shard, Step(kind=Step.REMOVE, node=member.node), call.deadline)
+        members = [one for one in self._listed() if one.ID != request.ID]
+        return self._answer(table, etcd.MemberRemoveResponse(members=members))
+
+    async def member_update(self, call: Call) -> bytes:
+        """Tell every shard of a node where its replicas listen from now on."""
+        request = decode(etcd.MemberUpdateRequest.FromString, call.body)
+        urls = _checked(request.peerURLs)
+        table = await self._tables.find(call)
+        member = self._member(request.ID)
+        others = (one for one in self._memberships.members() if one.member_id != request.ID)
+        if any(set(one.peer_urls) & set(urls) for one in others):
+            raise errors.PeerUrlExists(f"another member is at {urls[0]}")
+        record = self._memberships.record(member.node)
+        record.peer_urls[:] = urls
+        for shard in self._memberships.shards_of(member.node):
+            await self._changes.change(
+                shard, Step(kind=Step.UPDATE, node=member.node, record=record), call.deadline
+            )
+        members = self._listed()
+        for one in members:
+            if one.ID == request.ID:
+                one.peerURLs[:] = urls
+        return self._answer(table, etcd.MemberUpdateResponse(members=members))
+
+    async def member_promote(self, call: Call) -> bytes:
+        """Give a learner its vote in every shard that it is within reach of."""
+        request = decode(etcd.MemberPromoteRequest.FromString, call.body)
+        table = await self._tables.find(call)
+        member = self._member(request.ID)
+        shards = [
+            shard
+            for shard in self._memberships.shards_of(member.node)
+            if self._memberships.learns(member.node, shard)
+        ]
+        if not shards:
+            raise errors.MemberNotLearner(member.name)
+        for shard in shards:
+            await self._changes.change(shard, Step(kind=Step.ADD_VOTER, node=member.node), call.deadline)
+        members = self._listed()
+        for one in members:
+            if one.ID == request.ID:
+                one.isLearner = False
+        return self._answer(table, etcd.MemberPromoteResponse(members=members))
+
+    def _member(self, member_id: int) -> Member:
+        for member in self._memberships.members():
+            if member.member_id == member_id:
+                return member
+        raise errors.MemberNotFound(f"{member_id:x}")
+
+    def _listed(self) -> list[etcd.Member]:
+        return [
+            etcd.Member(
+                ID=member.member_id,
+                name=member.name,
+                peerURLs=member.peer_urls,
+                clientURLs=member.client_urls,
+                isLearner=member.is_learner,
+            )
+            for member in self._memberships.members()
+        ]
+
+    def _answer(
+        self,
+        table: TableEntry,
+        response: etcd.MemberAddResponse
+        | etcd.MemberRemoveResponse
+        | etcd.MemberUpdateResponse
+        | etcd.MemberPromoteResponse,
+    ) -> bytes:
+        return self._tables.header(table, revision=0, term=0) + response.SerializeToString()
+
+
+def _checked(urls: Iterable[str]) -> list[str]:
+    found = list(urls)
+    try:
+        check_peer_urls(found)
+    except ValueError as error:
+        raise errors.BadMemberUrls(str(error)) from None
+    return found

@@ -17,11 +17,12 @@ from proto.internal import frames_pb2 as frames
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from config import ClusterConfig, NodeConfig
+    from config import NodeConfig
     from config.topology import Topology
     from coordinator.api.call import Call, Handler
     from coordinator.auth.authenticator import Authenticator
     from coordinator.services.etcd_tables import EtcdTables
+    from coordinator.shards.memberships import Memberships
     from coordinator.shards.replica_status import ReplicaStatuses
     from coordinator.shards.table_calls import TableCalls
     from proto.catalog import TableEntry
@@ -46,18 +47,17 @@ class EtcdMaintenance:
         tables: EtcdTables,
         authenticator: Authenticator,
         statuses: ReplicaStatuses,
-        cluster: ClusterConfig,
         topology: Topology,
+        memberships: Memberships,
         node: NodeConfig,
     ) -> None:
         self._calls = calls
         self._tables = tables
         self._authenticator = authenticator
         self._statuses = statuses
-        self._cluster = cluster
         self._topology = topology
         self._node = NodeId(node.id)
-        self._nodes = {cluster.member_id(one.id): NodeId(one.id) for one in cluster.nodes.values()}
+        self._memberships = memberships
 
     @property
     def handlers(self) -> dict[str, Handler]:
@@ -82,7 +82,7 @@ class EtcdMaintenance:
             version=VERSION,
             dbSize=replica.database_bytes,
             dbSizeInUse=replica.database_in_use_bytes,
-            leader=self._cluster.member_id(replica.leader) if replica.leader else 0,
+            leader=self._memberships.member_id(replica.leader) if replica.leader else 0,
             raftIndex=replica.commit_index,
             raftAppliedIndex=replica.applied_index,
             raftTerm=self._tables.term_shown(table, replica.term),
@@ -114,11 +114,11 @@ class EtcdMaintenance:
                     found |= {(member, etcd.NOSPACE) for member in self._holders(newest)}
         for replica in replicas:
             if replica.no_space:
-                found.add((self._cluster.member_id(replica.node), etcd.NOSPACE))
+                found.add((self._memberships.member_id(replica.node), etcd.NOSPACE))
         return sorted(found)
 
     def _holders(self, replica: frames.ReplicaStatus) -> list[int]:
-        return [self._cluster.member_id(node) for node in (*replica.voters, *replica.learners)]
+        return [self._memberships.member_id(node) for node in (*replica.voters, *replica.learners)]
 
     async def alarm(self, call: Call) -> bytes:
         """The alarms of the table, and raising and clearing them by hand."""
@@ -150,7 +150,7 @@ class EtcdMaintenance:
         return self._header(table, newest) + response.SerializeToString()
 
     async def _change_alarm(self, table: TableEntry, request: etcd.AlarmRequest, call: Call) -> bytes:
-        holders = {self._cluster.member_id(node) for node in self._topology.replicas_of(table.shard)}
+        holders = {self._memberships.member_id(node) for node in self._topology.replicas_of(table.shard)}
         change = frames.AlarmChange(
             alarm=frames.TableAlarm(member=request.memberID, alarm=request.alarm),
             activate=request.action == etcd.AlarmRequest.ACTIVATE,
@@ -254,7 +254,8 @@ class EtcdMaintenance:
         request = decode(etcd.MoveLeaderRequest.FromString, call.body)
         table = await self._tables.find(call)
         # A node that is no member of the cluster has no number, and 0 would leave the choice to the leader.
-        target = self._nodes.get(request.targetID)
+        members = self._memberships.members()
+        target = next((one.node for one in members if one.member_id == request.targetID), None)
         if self._calls.leader_believed(table) != self._node:
             raise errors.MemberNotLeader
         if target is None:

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from config.members import ShardMembers
 from coordinator.shards.link import Link
 from coordinator.shards.router import Router
-from proto.node_records import members_of
 
 if TYPE_CHECKING:
     import zmq
 
     from config.topology import Topology
     from coordinator.shards.bounds import AnswerBudget, Bounds
+    from coordinator.shards.memberships import Memberships
     from coordinator.shards.router import Call, Replica
     from coordinator.shards.routing import ShardRoutes
     from proto.catalog import TableEntry
@@ -44,12 +43,15 @@ class Driver:
         local: NodeId,
         bounds: Bounds,
         budget: AnswerBudget,
+        memberships: Memberships,
         keys: PeerKeys | None = None,
     ) -> None:
         """Start connecting to all replicas. local is this coordinator's node, keys are for the others."""
         self._context = context
         self._loop = loop
         self._topology = topology
+        self.memberships = memberships
+        """Who the nodes are."""
         self._local = local
         self._keys = keys
         self._router = Router(topology.shards(), local=local, bounds=bounds, budget=budget)
@@ -182,10 +184,7 @@ class Driver:
     def handle_envelope(self, replica: Replica, envelope: frames.Envelope, attached_bytes: int) -> None:
         """See handle_connected."""
         if envelope.HasField("state") and envelope.state.HasField("membership"):
-            state = envelope.state
-            self._topology.learn(
-                replica.shard, ShardMembers(state.applied_index, members_of(state.membership))
-            )
+            self.memberships.hear(replica.shard, envelope.state)
         self._router.handle_envelope(replica, envelope, attached_bytes)
 
     # ---- the end ----------------------------------------------------------------------------------------------------

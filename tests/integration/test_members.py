@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import subprocess
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -10,6 +12,7 @@ from config.process.names import ProcessName
 from proto.etcd import rpc_pb2 as rpc
 from tests.integration.cluster import Cluster
 from tests.waiting import wait_until
+from tools.bench.systems import etcd_program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,3 +87,66 @@ def test_a_node_comes_is_killed_takes_a_place_and_goes(cluster: Cluster) -> None
         wait_until(lambda: ProcessName.replica("n4", 2) in cluster.ask(2), timeout_s=20, what="n4 to be back")
         refused = cluster.cli("node", "remove", "n4")
         assert refused.returncode == 0, refused.stderr.decode()
+
+
+def etcdctl(cluster: Cluster, *words: str, node: str = "n1") -> subprocess.CompletedProcess[str]:
+    """What it prints, asked of one node."""
+    return subprocess.run(
+        [str(etcd_program("etcdctl")), "--endpoints", cluster.endpoint(node), *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={"ETCDCTL_API": "3"},
+    )
+
+
+def listed(cluster: Cluster, node: str = "n1") -> dict[str, dict[str, Any]]:
+    """The members that a node tells of, by their names."""
+    done = etcdctl(cluster, "member", "list", "-w", "json", node=node)
+    assert done.returncode == 0, done.stderr
+    return {member.get("name", ""): member for member in json.loads(done.stdout)["members"]}
+
+
+def test_etcdctl_adds_promotes_and_removes_a_member(cluster: Cluster) -> None:
+    with cluster:
+        cluster.wait_leaders()
+        fill(cluster)
+        cluster.write_joining_node("n4", 4)
+        url = f"http://127.0.0.1:{cluster.config.node('n4').peer_port}"
+        added = etcdctl(cluster, "member", "add", "n4", f"--peer-urls={url}", "--learner")
+        assert added.returncode == 0, added.stderr + cluster.describe()
+        assert 'ETCD_INITIAL_CLUSTER_STATE="existing"' in added.stdout
+        number = f"{listed(cluster)['']['ID']:x}"
+        assert listed(cluster)[""]["isLearner"] is True
+        for words, text in (
+            (("add", "n5", f"--peer-urls={url}"), "etcdserver: Peer URLs already exists"),
+            (
+                ("add", "n5", "--peer-urls=http://127.0.0.1:1", "--learner"),
+                "etcdserver: too many learner members",
+            ),
+            (("promote", number), "can only promote a learner member which is in sync with leader"),
+            (("remove", "1234"), "etcdserver: member not found"),
+        ):
+            assert text in etcdctl(cluster, "member", *words).stderr, words
+        cluster.start_node("n4")
+        wait_until(lambda: "n4" in listed(cluster), timeout_s=30, what="n4 to say who it is")
+        assert listed(cluster)["n4"]["clientURLs"] == [f"http://{cluster.endpoint('n4')}"]
+
+        def promoted() -> bool:
+            return etcdctl(cluster, "member", "promote", number, node="n2").returncode == 0
+
+        wait_until(promoted, timeout_s=30, what="n4 to vote", interval_s=0.3)
+        assert "can only promote a learner member" in etcdctl(cluster, "member", "promote", number).stderr
+        assert members(cluster, 1)[0] == members(cluster, 2)[0] == {"n1", "n2", "n3", "n4"}
+        wait_until(lambda: holds_all(cluster, "n4"), timeout_s=20, what="n4 to hold what was written")
+        # Its own header names the member that the list names.
+        status = etcdctl(cluster, "endpoint", "status", "-w", "json", node="n4")
+        assert json.loads(status.stdout)[0]["Status"]["header"]["member_id"] == listed(cluster)["n4"]["ID"]
+        # A voter is gone: no further one may go, nor may one come; the dead one may.
+        n3 = f"{listed(cluster)['n3']['ID']:x}"
+        cluster.kill_node("n3")
+        gone = etcdctl(cluster, "member", "remove", n3)
+        assert gone.returncode == 0, gone.stderr
+        assert set(listed(cluster, "n4")) == {"n1", "n2", "n4"}
+        assert etcdctl(cluster, "put", "after", "that", node="n4").stdout == "OK\n"

@@ -15,6 +15,7 @@ from coordinator.catalog.cache import Catalog
 from coordinator.catalog.tables import Tables
 from coordinator.shards.bounds import AnswerBudget, Bounds
 from coordinator.shards.driver import Driver
+from coordinator.shards.memberships import Memberships
 from coordinator.shards.replica_status import ReplicaStatuses
 from coordinator.shards.request_ids import RequestIds
 from coordinator.shards.router import LEADER, NEAREST, Call
@@ -78,6 +79,7 @@ class Bench:
             local=N1,
             bounds=self.bounds,
             budget=AnswerBudget(lambda: self.held_bytes, bytes_max=1),
+            memberships=Memberships(cluster, self.topology),
         )
 
     def elect(self, node: NodeId, *, term: int) -> None:
