@@ -240,6 +240,27 @@ def logs(
 
 
 @app.command()
+def recover(
+    node: Annotated[
+        str, typer.Argument(metavar="NODE", help="Whose replicas go on.", autocompletion=node_names)
+    ],
+    file: FileArgument = None,
+    shard: Annotated[
+        int | None, typer.Option("--shard", help="Only this shard; without it, all that the node holds.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be kept and lost.")] = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Have shards go on with one replica, when the majority of their voters is lost for good.
+
+    The node has to be stopped. What only the lost ones had is lost; they must not come back with their old data."""
+    from tools.cluster_file import read_cluster
+    from tools.recover import recover as run_recover
+
+    run_recover(read_cluster(file), node, shard, output, dry_run=dry_run)
+
+
+@app.command()
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Cluster file.")],
     output: OutputOption = Output.TABLE,

@@ -103,7 +103,7 @@ class EtcdCluster:
         """A member that was to be added with these URLs, and does not hold every shard yet. Raises PeerUrlExists."""
         for member in self._memberships.members():
             if set(member.peer_urls) & set(urls):
-                held = self._memberships.shards_of(member.node)
+                held = self._memberships.held_by(member.node)
                 if member.name or len(held) == len(self._topology.shards()):
                     raise errors.PeerUrlExists(f"{member.name or 'a member'} is at {urls[0]}")
                 return member
@@ -114,7 +114,7 @@ class EtcdCluster:
         request = decode(etcd.MemberRemoveRequest.FromString, call.body)
         table = await self._tables.find(call)
         member = self._member(request.ID)
-        shards = self._memberships.shards_of(member.node)
+        shards = self._memberships.held_by(member.node)
         for shard in shards:
             voters, active = await self._changes.active_voters(shard)
             stay = voters - {member.node}
@@ -136,7 +136,7 @@ class EtcdCluster:
             raise errors.PeerUrlExists(f"another member is at {urls[0]}")
         record = self._memberships.record(member.node)
         record.peer_urls[:] = urls
-        for shard in self._memberships.shards_of(member.node):
+        for shard in self._memberships.held_by(member.node):
             await self._changes.change(
                 shard, Step(kind=Step.UPDATE, node=member.node, record=record), call.deadline
             )
@@ -153,7 +153,7 @@ class EtcdCluster:
         member = self._member(request.ID)
         shards = [
             shard
-            for shard in self._memberships.shards_of(member.node)
+            for shard in self._memberships.held_by(member.node)
             if self._memberships.learns(member.node, shard)
         ]
         if not shards:

@@ -71,7 +71,7 @@ class MemberChanges:
         while True:
             await asyncio.sleep(PUBLISH_S)
             become(self._memberships.member_id(here))
-            for shard in self._memberships.shards_of(here):
+            for shard in self._memberships.held_by(here):
                 try:
                     await self._publish(shard, cluster, node, here)
                 except errors.BoathouseError as error:

@@ -92,7 +92,7 @@ class Memberships:
         idle = {node for node, config in self._of_file.items() if not config.joins and node not in founding}
         return holding | idle
 
-    def shards_of(self, node: NodeId) -> list[ShardId]:
+    def held_by(self, node: NodeId) -> list[ShardId]:
         """The shards that a node is a member of."""
         return [shard for shard in self._topology.shards() if node in self._topology.replicas_of(shard)]
 
@@ -102,7 +102,7 @@ class Memberships:
         return membership is not None and node in membership.learners
 
     def _member(self, node: NodeId) -> Member:
-        record, shards = self.record(node), self.shards_of(node)
+        record, shards = self.record(node), self.held_by(node)
         return Member(
             node=node,
             member_id=record.member_id,

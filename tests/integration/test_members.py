@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -150,3 +151,35 @@ def test_etcdctl_adds_promotes_and_removes_a_member(cluster: Cluster) -> None:
         assert gone.returncode == 0, gone.stderr
         assert set(listed(cluster, "n4")) == {"n1", "n2", "n4"}
         assert etcdctl(cluster, "put", "after", "that", node="n4").stdout == "OK\n"
+
+
+def test_one_replica_goes_on_when_the_majority_is_lost(cluster: Cluster) -> None:
+    with cluster:
+        cluster.wait_leaders()
+        fill(cluster)
+        wait_until(lambda: holds_all(cluster, "n3"), timeout_s=20, what="n3 to hold what was written")
+        running = cluster.cli("recover", "n3")
+        assert running.returncode == 1
+        assert b"is up" in running.stderr
+        cluster.kill_node("n3")
+        needless = cluster.cli("recover", "n3")
+        assert needless.returncode == 1
+        assert b"is not lost" in needless.stderr
+        for node in ("n1", "n2"):
+            cluster.kill_node(node)
+            shutil.rmtree(cluster.config.node_dir(node))
+        assert b"up to entry" in cluster.cli("recover", "n3", "--dry-run").stdout
+        done = cluster.cli("recover", "n3")
+        assert done.returncode == 0, done.stderr.decode()
+        assert b"Lost is what n1, n2 acknowledged" in done.stdout
+        cluster.start_node("n3")
+        wait_until(lambda: holds_all(cluster, "n3"), timeout_s=30, what="n3 to serve")
+        with cluster.client("n3") as client:
+            client.put(rpc.PutRequest(key=b"after that", value=b"v"))
+        for node in ("n1", "n2"):
+            cluster.start_node(node)
+            added = cluster.cli("node", "add", node)
+            assert added.returncode == 0, added.stderr.decode() + cluster.describe()
+        assert members(cluster, 2) == ({"n1", "n2", "n3"}, set())
+        cluster.kill(ProcessName.replica("n3", 2))
+        wait_until(lambda: holds_all(cluster, "n1"), timeout_s=30, what="n1 to hold what was kept")
