@@ -376,6 +376,7 @@ class Coordinator:
                 self._leading,
                 authenticator,
                 follows=cluster.follows is not None,
+                is_exposed=not (cluster.insecure or all(node.is_loopback for node in cluster.nodes.values())),
             ),
             RegattaMaintenance(
                 cluster.cluster,

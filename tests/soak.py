@@ -34,6 +34,7 @@ FOLDERS = [
     "tests/property",
     "tests/history",
     "tests/simulation/test_following.py",
+    "tests/integration/test_promotion.py",
     "tests/integration/test_replication.py",
     "tests/integration/test_crash_matrix.py",
     "tests/integration/test_random_faults.py",

@@ -30,10 +30,17 @@ OPTIONS: Final = (
     ("grpc.max_send_message_length", -1),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    # Who was out of reach for long is found again as soon as who was for a moment: gRPC would wait up to two minutes
+    # between its tries, each of which may take the second of these times.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
 )
 
 LAST_CALLS_S: Final = 60.0
 """Channels that newer ones have replaced go on with their calls for so long."""
+
+END: Final[Any] = grpc.aio.EOF  # type: ignore[attr-defined]  # not in the stubs
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -92,12 +99,16 @@ class LeaderChannels:
         """See leader.Calls."""
         channel = self.current()
         call = channel.unary_stream(path)(request, timeout=timeout_s, metadata=self._metadata)
+        # The next answer is on its way while this one is used.
+        coming = asyncio.ensure_future(call.read())
         try:
-            async for answer in call:
+            while (answer := await coming) is not END:
+                coming = asyncio.ensure_future(call.read())
                 yield answer
         except grpc.aio.AioRpcError as error:
             raise self._failure(channel, error) from None
         finally:
+            coming.cancel()
             call.cancel()
 
     def _failure(self, channel: Any, error: grpc.aio.AioRpcError) -> LeaderFailed:

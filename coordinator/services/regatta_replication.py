@@ -14,6 +14,7 @@ import cramjam
 
 from coordinator.replication import regatta_form
 from coordinator.replication.leading import OldEpoch
+from coordinator.replication.token_key import TOKEN_KEY
 from coordinator.services.decoding import decode
 from proto import errors
 from proto.catalog import Lead
@@ -60,8 +61,11 @@ class RegattaReplication:
         authenticator: Authenticator,
         *,
         follows: bool = False,
+        is_exposed: bool = True,
     ) -> None:
-        """cluster: its name. follows: its file names another one, from which it copies unless it was promoted."""
+        """cluster: its name. follows: its file names another one, from which it copies unless it was promoted.
+        is_exposed: others than this machine reach it, and its file does not say that this is fine."""
+        self._is_exposed = is_exposed
         self._cluster = cluster
         self._leading = leading
         self._follows = follows
@@ -103,7 +107,9 @@ class RegattaReplication:
 
     async def _give_way(self, call: Call, told: replication.Lead) -> None:
         """The cluster that calls was promoted. One that leads in a higher epoch, or has the same from elsewhere, stays
-        as it is, and says so in its answer."""
+        as it is, and says so in its answer. Raises BadReplicationToken where anybody could say so."""
+        if self._is_exposed and not self._gate.asks:
+            raise errors.BadReplicationToken(f"{TOKEN_KEY}, and has none to compare (replication.token_file)")
 
         ids = {table.name: table.id for table in told.tables}
         with contextlib.suppress(OldEpoch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import urllib.request
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from config.process.names import REPLICATOR, ProcessName
 from proto.etcd import rpc_pb2 as etcd
 from proto.regatta import maintenance_pb2 as maintenance
 from tests.integration.cluster import ROOT, Cluster
+from tests.integration.proxy import FaultProxy, Link
 from tests.stubs import stub
 from tests.waiting import wait_until
 from tools.admin.control_client import NodeControl
@@ -45,7 +47,14 @@ def leader(tmp_path: Path) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def follower(tmp_path: Path, leader: Cluster) -> Iterator[Cluster]:
+def link(leader: Cluster) -> Iterator[Link]:
+    """The follower cluster's way to the leader cluster."""
+    with FaultProxy(0) as proxy:
+        yield proxy.link(leader.config.node("n1").client_port)
+
+
+@pytest.fixture
+def follower(tmp_path: Path, leader: Cluster, link: Link) -> Iterator[Cluster]:
     """As config/examples/follower-cluster.yaml has it, on other ports, with two nodes."""
     example = load(ROOT / "config/examples/follower-cluster.yaml")
     assert example.follows is not None
@@ -59,7 +68,7 @@ def follower(tmp_path: Path, leader: Cluster) -> Iterator[Cluster]:
         tables={},
         settings={
             "cluster": example.cluster,
-            "follows": {"cluster": example.follows.cluster, "endpoints": list(leader.endpoints)},
+            "follows": {"cluster": example.follows.cluster, "endpoints": [f"127.0.0.1:{link.port}"]},
         },
     ) as cluster:
         yield cluster
@@ -119,6 +128,17 @@ def reported(cluster: Cluster) -> set[str]:
     return {copy["name"] for copy in (rows[0]["replication"] or {"copies": []})["copies"]}
 
 
+def said(cluster: Cluster) -> str:
+    """What `boathouse status` prints."""
+    return cluster.cli("status").stdout.decode()
+
+
+def findings(cluster: Cluster) -> list[dict[str, Any]]:
+    """What `boathouse doctor` finds."""
+    found: list[dict[str, Any]] = json.loads(cluster.cli("doctor", "-o", "json").stdout)
+    return found
+
+
 def fill_and_compact(cluster: Cluster, size_bytes: int) -> int:
     """The revision that the table is compacted at, its newest."""
     with cluster.client(table="default") as client:
@@ -130,7 +150,9 @@ def fill_and_compact(cluster: Cluster, size_bytes: int) -> int:
     return newest
 
 
-def test_a_follower_cluster_comes_to_the_same_whatever_is_killed(leader: Cluster, follower: Cluster) -> None:
+def test_a_follower_cluster_comes_to_the_same_whatever_is_killed(
+    leader: Cluster, follower: Cluster, link: Link
+) -> None:
     written = threading.Event()
 
     def write() -> None:
@@ -224,6 +246,16 @@ def test_a_follower_cluster_comes_to_the_same_whatever_is_killed(leader: Cluster
             kv.Compact(etcd.CompactionRequest(revision=10**6), metadata=[("table", "default")], timeout=10)
     assert refusal.value.code() is grpc.StatusCode.OUT_OF_RANGE
     assert refusal.value.details() == "etcdserver: mvcc: required revision is a future revision"
+
+    # The link between them is cut: it says so, and goes on soon after it is back.
+    link.cut()
+    link.reset()
+    with leader.client(table="default") as client:
+        client.put(etcd.PutRequest(key=b"cut off"))
+    wait_until(lambda: "which tables it has is not known" in said(follower), timeout_s=30, what="the trouble")
+    assert "leader-cluster-unknown" in {finding["code"] for finding in findings(follower)}
+    link.heal()
+    wait_level(leader, follower, timeout_s=8)
 
     # Tables come and go as they do there, and a name never shows the data of an earlier table.
     assert leader.cli("table", "delete", "brief", "--yes").returncode == 0

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cramjam
+import pytest
 
 from config.models import ReplicationConfig
+from coordinator.api.call import ANYBODY
+from coordinator.api.local_call import LocalCall
+from coordinator.replication.gate import Gate
 from coordinator.replication.token_key import TOKEN_KEY
+from coordinator.services.regatta_replication import RegattaReplication
 from proto import errors
+from proto.catalog import Lead
 from proto.internal import frames_pb2 as frames
 from proto.regatta import mvcc_pb2 as mvcc
 from proto.regatta import replication_pb2 as replication
@@ -22,8 +28,6 @@ from tests.unit.machine.shard import TABLE, Shard, delete, put, txn
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
-
-    import pytest
 
     from tests.unit.coordinator.running import Running
 
@@ -299,3 +303,19 @@ async def test_without_tokens_only_root_copies_a_table_that_has_users(tmp_path: 
             worker.script[frames.AUTH_RIGHTS] = lambda _: errors.UserEmpty()
         request = replication.ReplicateRequest(table=b"default", leader_index=2, boathouse=BOATHOUSE)
         assert (await refused(replicate(cluster, request)))[0] == "UNAUTHENTICATED"
+
+
+@in_loop
+async def test_where_anybody_could_say_so_a_cluster_does_not_give_way() -> None:
+    class Steady:
+        async def now(self) -> Lead:
+            return Lead(cluster="harbour")
+
+    anything: Any = None
+    leading: Any = Steady()
+    gate = Gate(ReplicationConfig(), lambda: 0.0)
+    service = RegattaReplication("harbour", gate, anything, anything, leading, anything, is_exposed=True)
+    request = replication.MetadataRequest(lead=replication.Lead(epoch=2, cluster="island"))
+    call = LocalCall((request.SerializeToString(),), metadata={}, deadline=0.0, peer="test", identity=ANYBODY)
+    with pytest.raises(errors.BadReplicationToken, match=r"replication\.token_file"):
+        await service.get(call)
