@@ -2321,6 +2321,8 @@ class MoveRest(_message.Message):
     AUTH_FIELD_NUMBER: _builtins.int
     FLOOR_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    FOLLOWERS_FIELD_NUMBER: _builtins.int
+    COPIED_LEASES_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     compacted: _builtins.int
     keys: _builtins.int
@@ -2337,6 +2339,10 @@ class MoveRest(_message.Message):
     def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___MovedLease]: ...
     @_builtins.property
     def auth(self) -> _containers.RepeatedCompositeFieldContainer[Global___MovedAuth]: ...
+    @_builtins.property
+    def followers(self) -> _containers.RepeatedCompositeFieldContainer[Global___FollowerPosition]: ...
+    @_builtins.property
+    def copied_leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___GrantedLease]: ...
     def __init__(
         self,
         *,
@@ -2351,10 +2357,12 @@ class MoveRest(_message.Message):
         auth: _abc.Iterable[Global___MovedAuth] | None = ...,
         floor: _builtins.int = ...,
         origin: _builtins.int = ...,
+        followers: _abc.Iterable[Global___FollowerPosition] | None = ...,
+        copied_leases: _abc.Iterable[Global___GrantedLease] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "auth", b"auth", "checksum", b"checksum", "compacted", b"compacted", "floor", b"floor", "full", b"full", "keys", b"keys", "leases", b"leases", "origin", b"origin", "quota_bytes", b"quota_bytes", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "auth", b"auth", "checksum", b"checksum", "compacted", b"compacted", "copied_leases", b"copied_leases", "floor", b"floor", "followers", b"followers", "full", b"full", "keys", b"keys", "leases", b"leases", "origin", b"origin", "quota_bytes", b"quota_bytes", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from proto import errors
     from shardworker.machine.auth import Caller
@@ -83,6 +83,7 @@ class Shard(Protocol):
         *,
         leases: Iterable[tuple[int, int]],
         auth: Iterable[tuple[int, bytes, str]],
+        copied_leases: Mapping[int, int],
     ) -> None:
         """Serves a table, whose rows are there, from the next command on. leases: ids and times to live."""
 

@@ -23,6 +23,8 @@ from proto.internal import frames_pb2 as frames
 from shardworker.machine.internal.loading import read_change
 from shardworker.machine.moves.results import SELECT, Arrived, checked
 from shardworker.machine.moves.states import Move, Position, State, read_move
+from shardworker.machine.replication.copied_leases import read_copied_leases
+from shardworker.machine.replication.followers import read_followers
 from shardworker.machine.replication.origins import read_origin
 from shardworker.machine.tables import SUB_BITS, TableState
 from shardworker.machine.window import stored_entries
@@ -161,6 +163,10 @@ def _add_rest(view: View, move: Move, part: frames.MovePart) -> None:
         "SELECT id, ttl_s FROM leases WHERE table_id = ? ORDER BY id", (table.id,)
     ):
         rest.leases.add(id=lease_id, ttl_s=ttl_s)
+    for lease_id, ttl_s in read_copied_leases(view.connection, table.id):
+        rest.copied_leases.add(id=lease_id, ttl_s=ttl_s)
+    for name, revision in read_followers(view.connection, table.id):
+        rest.followers.add(follower=name, revision=revision)
     auth = "SELECT kind, name, data FROM auth WHERE table_id = ? ORDER BY kind, name"
     for kind, name, data in execute(auth, (table.id,)):
         rest.auth.add(kind=kind, name=name, data=data)
@@ -236,7 +242,10 @@ def _open(shard: Shard, table: TableState, move: Move, rest: frames.MoveRest) ->
         rest.origin,
         leases=[(lease.id, lease.ttl_s) for lease in rest.leases],
         auth=[(row.kind, row.name, row.data) for row in rest.auth],
+        copied_leases={lease.id: lease.ttl_s for lease in rest.copied_leases},
     )
+    for each in rest.followers:
+        shard.followers.note(table, each.follower, each.revision)
 
 
 def position_of(told: frames.MovePosition) -> Position:

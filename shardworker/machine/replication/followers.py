@@ -14,7 +14,7 @@ from zlib import crc32
 from proto.errors import Corrupt, InvalidRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import apsw
 
@@ -112,6 +112,15 @@ class Followers:
         """The transaction was rolled back."""
         if self._before_turn is not None:
             self._positions, self._before_turn = self._before_turn, None
+
+
+def read_followers(connection: apsw.Connection, table_id: int) -> Iterator[tuple[str, int]]:
+    """Clusters and their revisions as this connection sees them, by name. Raises Corrupt."""
+    rows = connection.execute("SELECT * FROM followers WHERE table_id = ? ORDER BY follower", (table_id,))
+    for _, name, revision, written_bytes, crc in rows:
+        if _crc(table_id, name, revision, written_bytes) != crc:
+            raise Corrupt(f"the position of a follower of table id {table_id} fails its checksum")
+        yield name.decode(), revision
 
 
 def _crc(table_id: int, name: bytes, revision: int, written_bytes: int) -> int:

@@ -12,6 +12,7 @@ from proto.internal import frames_pb2 as frames
 from shardworker.machine import history
 from shardworker.machine.replication.followers import FOLLOWERS_MAX
 from shardworker.machine.sweep import whole_from
+from tests.unit.machine.moving import Moving
 from tests.unit.machine.shard import TABLE, Shard
 
 if TYPE_CHECKING:
@@ -172,3 +173,16 @@ def test_only_so_many_clusters_follow_a_table() -> None:
     refused = shard.write(frames.FollowerPosition(table_id=TABLE, follower="one more", revision=5))
     assert isinstance(refused.error, errors.InvalidRequest)
     note(shard, 6)
+
+
+def test_positions_and_leases_of_copies_move_with_their_table() -> None:
+    moving = Moving()
+    moving.source.put(b"k", b"v")
+    note(moving.source, 2)
+    moving.source.machine.leases.copied.note(TABLE, {77: 600}, lambda: [77])
+    moving.source.machine.committed()
+    moving.begin()
+    moving.finish()
+    followers = moving.target.machine.followers.of(TABLE)
+    assert {name: position.revision for name, position in followers.items()} == {"island": 2}
+    assert dict(moving.target.machine.leases.copied.of(TABLE)) == {77: 600}
