@@ -172,6 +172,7 @@ def test_a_planned_promotion_loses_nothing_and_fails_no_write(
     assert b"lock" not in {kv.key for kv in contents(island, "default")}
 
 
+@pytest.mark.long
 def test_an_old_leader_that_was_away_gives_way_and_becomes_a_follower(
     harbour: Cluster, island: Cluster
 ) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 
 from tests.simulation.pair import draw, failure, run_pair
 
-SEEDS = 8
+SEEDS = 5
 START = int(os.environ.get("BOATHOUSE_SEED", "0")) * SEEDS
 
 
