@@ -73,19 +73,8 @@ BODIES: Final[dict[int, type[Message]]] = {
     frames.COPY_RESET: frames.CopyReset,
     frames.TABLE_ORIGIN: frames.TableOrigin,
 }
-"""Of commands, by method. What others hold is not told: it may be a secret."""
-
-SECRET: Final = frozenset(
-    (
-        frames.AUTH_USER_ADD,
-        frames.AUTH_USER_CHANGE_PASSWORD,
-        frames.AUTH_LOG_IN,
-        frames.AUTH_DROP_TOKENS,
-        frames.TABLE_RESTORE,  # users as they are stored
-        frames.REPLICATE_USERS,
-    )
-)
-"""Commands that carry hashes of passwords, or digests of tokens."""
+"""Of commands, by method. What others hold is not told: hashes of passwords, digests of tokens, or what nobody has yet
+thought of here."""
 
 
 def requests(path: Path) -> Iterator[dict[str, Any]]:
