@@ -290,6 +290,9 @@ class StoreConfig(_Model):
     a core."""
     disk_free_bytes_min: Bytes = 64 << 20
     """With less free space on the disk, writes are refused as NOSPACE; reads go on."""
+    spare_bytes: Bytes = 16 << 20
+    """Held back by each replica as a file, and given up when the disk takes nothing any more, so that what frees space
+    can be written even then."""
     slow_sync_ms: Annotated[int, Field(ge=0, le=60_000)] = 200
     """A leader whose syncs go on taking so long on average hands over to a voter whose syncs take at most half as long;
     0 = never."""

@@ -60,6 +60,9 @@ class Defragment(Part):
             with self._store.turn(sync=False):
                 left = self._store.give_back_pages(STEP_PAGES) if self._pages_left > 0 else 0
         except DiskFull as error:
+            if self._store.spare.held_bytes:
+                self._store.spare.give_up()  # for this, too: the next turn goes on
+                return
             log.warning("free pages are not given back: the disk is full", shard=self._shard)
             self._end(errors.NoSpace(f"the disk is full: {error}"))
             return

@@ -2,9 +2,10 @@
 
 ROOMY: everything is taken. NEARLY_FULL: there is less than the reserve, which is kept for what is in flight and for
 what frees space; other writes are refused. REFUSED: the disk took nothing of the last turn, which is tried again once a
-tick. Pages of the database that hold nothing any more count as space: who deletes and compacts may write again, though
-the file does not shrink. Back to ROOMY it goes with twice the reserve, so that the state does not change with every
-file.
+tick; what the replica has held back for that moment (store/spare.py) is given up, and held again when everything is
+taken again. Pages of the database that hold nothing any more count as space: who deletes and compacts may write
+again, though the file does not shrink. Back to ROOMY it goes with twice the reserve, so that it does not change with
+every file.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class DiskSpace(Part):
         self._store = context.store
         self._leadership = leadership
         self._reserve_bytes = context.cluster.store.disk_free_bytes_min
+        self._spare_bytes = context.cluster.store.spare_bytes
         self._patience_ticks = FULL_ELECTIONS * context.cluster.raft.election_ticks
         self._leading_ticks = 0
         self._tried = False
@@ -88,6 +90,10 @@ class DiskSpace(Part):
             log.error("the disk is full: writes are refused", shard=self._shard, reason=str(error))
         self.space = Space.REFUSED
         self._tried = True
+        spare = self._store.spare
+        if spare.held_bytes:
+            log.warning("what was held back is given up for what frees space", shard=self._shard)
+            spare.give_up()
         self._leadership.hand_over()
 
     def written(self) -> None:
@@ -107,7 +113,10 @@ class DiskSpace(Part):
             )
             self.space = Space.NEARLY_FULL
             self._leadership.hand_over()
-        elif self.space is Space.NEARLY_FULL and room_bytes > 2 * self._reserve_bytes:
+        elif (
+            self.space is Space.NEARLY_FULL
+            and room_bytes > 2 * self._reserve_bytes + self._store.spare.given_up_bytes
+        ):
             log.info("there is space again: writes are accepted", shard=self._shard, room_bytes=room_bytes)
             self.space = Space.ROOMY
         elif self.space is not Space.ROOMY and self._core.role is Role.LEADER:
@@ -115,6 +124,13 @@ class DiskSpace(Part):
             self._leading_ticks += 1
             if self._leading_ticks >= self._patience_ticks and self._leadership.hand_over():
                 self._leading_ticks = 0
+        elif self.space is Space.ROOMY and self._store.spare.held_bytes < self._spare_bytes:
+            self._hold_spare()
+
+    def _hold_spare(self) -> None:
+        """Not where it would bring the disk near to being full."""
+        if self._store.free_bytes() > 2 * self._reserve_bytes + self._spare_bytes:
+            self._store.spare.hold(self._spare_bytes)
 
     def ticks_until_action(self) -> int:
         return 1 if self.is_short else NEVER_TICKS

@@ -46,6 +46,10 @@ class Files(Protocol):
     def create(self, path: Path) -> None:
         """An empty file, replacing any of this name."""
 
+    def allocate(self, path: Path, size_bytes: int) -> None:
+        """A file of this length, made if it is missing, whose every byte has a place on the disk. Raises OSError
+        (ENOSPC when the disk is full)."""
+
     def write(self, path: Path, offset: int, data: bytes) -> None:
         """Write at an offset of an existing file. Raises OSError (ENOSPC when the disk is full)."""
 
@@ -122,6 +126,13 @@ class RealFiles:
 
     def create(self, path: Path) -> None:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE))
+
+    def allocate(self, path: Path, size_bytes: int) -> None:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        try:
+            os.posix_fallocate(handle, 0, size_bytes)
+        finally:
+            os.close(handle)
 
     def write(self, path: Path, offset: int, data: bytes) -> None:
         handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)

@@ -25,6 +25,7 @@ from shardworker.store.files import REAL_FILES
 from shardworker.store.journal import Journal
 from shardworker.store.records import RebuildMark
 from shardworker.store.snapshot import SnapshotReceiver
+from shardworker.store.spare import Spare
 from shardworker.store.turn import Turn
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class ReplicaStore:
         self._lifetime = Lifetime(self._record, context.identity, context.crash_points)
         self._journal = Journal(context, self._lifetime)
         self._lock: int | None = None
+        self.spare = Spare(context.path, context.files)
         self._snapshots_made = 0
         self._switching = threading.Lock()
 
@@ -80,6 +82,7 @@ class ReplicaStore:
             files.make_folder(path)
             files.close_to_others(path)
             store._lock = files.lock(path)
+            store.spare.find()
             store._open(alone=alone)
         except Exception as error:
             store._abandon()
@@ -345,6 +348,7 @@ class ReplicaStore:
                 checkpoint(self.connection, self.crash_points, apsw.SQLITE_CHECKPOINT_TRUNCATE)
         self._journal.close()
         if self._lock is not None:
+            self.spare.give_up()
             self._context.files.unlock(self._lock)
             self._lock = None
 

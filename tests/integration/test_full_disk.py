@@ -15,6 +15,7 @@ from config.process.names import ProcessName
 from proto.etcd import rpc_pb2 as rpc
 from tests.integration.cluster import Cluster
 from tests.waiting import wait_until
+from tools.failure import Failed
 
 MIB: Final = 1 << 20
 DISK_BYTES: Final = 96 * MIB
@@ -97,6 +98,23 @@ class Writer:
         self._compact(rpc.CompactionRequest(revision=deleted.header.revision, physical=True), timeout=30)
         self.acknowledged.clear()
 
+    def tries_to_delete(self) -> str:
+        """Delete and compact; empty if that was taken, else the error's words."""
+        try:
+            self.delete_all()
+        except (grpc.RpcError, Failed) as error:
+            return str(error)
+        return ""
+
+    def tries_to_defragment(self) -> str:
+        """Give what is free within the database back to the disk; empty if all of it was, else the error's words."""
+        call = self._channel.unary_unary("/etcdserverpb.Maintenance/Defragment", None, None)
+        try:
+            call(b"", timeout=30)
+        except grpc.RpcError as error:
+            return str(error)
+        return ""
+
     def read_all(self) -> set[bytes]:
         """Every key there is, by a linearizable read."""
         found = self._client.range(rpc.RangeRequest(key=b"\0", range_end=b"\0", keys_only=True))
@@ -134,6 +152,33 @@ def test_who_deletes_and_compacts_may_write_again_though_nobody_else_gives_space
         writer.delete_all()
         wait_until(lambda: writer.put() == "", timeout_s=30, what="a write to be taken again")
         assert not cluster.ask(1)[ProcessName.replica("n1", 1)].no_space
+        assert writer.read_all() == set(writer.acknowledged)
+
+
+def test_who_deletes_is_served_though_the_disk_takes_nothing_any_more(tmp_path: Path) -> None:
+    """What each replica has held back is enough to delete and to compact; what that frees can be given back."""
+    settings = {
+        "store": {"disk_free_bytes_min": 8 * MIB, "checkpoint_wal_bytes": MIB, "spare_bytes": 8 * MIB},
+        "raft": {"log_tail_bytes": MIB, "log_tail_entries": 10},
+    }
+    with small_cluster(tmp_path, **settings) as cluster, Writer(cluster) as writer:
+        cluster.wait_leaders()
+        for _ in range(300):
+            assert writer.put(b"x" * 100_000) == ""
+        SmallDisk(cluster).fill()
+        wait_until(
+            lambda: writer.put() == NO_SPACE, timeout_s=30, what="a write to be refused for lack of space"
+        )
+        wait_until(
+            lambda: writer.tries_to_delete() == "",
+            timeout_s=30,
+            what="what is deleted to be taken all the same",
+        )
+        assert writer.put() == NO_SPACE, "there is still nothing to spare"
+        wait_until(
+            lambda: writer.tries_to_defragment() == "", timeout_s=30, what="free pages to be given back"
+        )
+        wait_until(lambda: writer.put() == "", timeout_s=30, what="a write to be taken again")
         assert writer.read_all() == set(writer.acknowledged)
 
 

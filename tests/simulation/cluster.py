@@ -141,6 +141,7 @@ def _config(plan: Plan) -> ClusterConfig:
                 "snapshot_chunk_bytes": 16 << 10,
                 "snapshot_rate_bytes": 4 << 20,
                 "disk_free_bytes_min": 64 << 10,
+                "spare_bytes": 16 << 10,
             },
         }
     )

@@ -457,6 +457,11 @@ class SimulatedFiles:
     def create(self, path: Path) -> None:
         self._disk.create(str(path))
 
+    def allocate(self, path: Path, size_bytes: int) -> None:
+        if not self.exists(path):
+            self.create(path)
+        self.write(path, 0, bytes(size_bytes))
+
     def write(self, path: Path, offset: int, data: bytes) -> None:
         if not self._disk.write(self._inode(path), offset, data):
             raise OSError(errno.ENOSPC, "the simulated disk is full", str(path))
