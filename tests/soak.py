@@ -35,6 +35,7 @@ FOLDERS = [
     "tests/history",
     "tests/simulation/test_following.py",
     "tests/integration/test_promotion.py",
+    "tests/simulation/test_moving.py",
     "tests/integration/test_replication.py",
     "tests/integration/test_crash_matrix.py",
     "tests/integration/test_random_faults.py",
@@ -43,6 +44,7 @@ FOLDERS = [
     "tests/conformance/test_watch_differential.py",
     "tests/conformance/test_auth_differential.py",
     "tests/integration/test_moves.py",
+    "tests/integration/test_growth.py",
 ]
 TEST_TIMEOUT_S = 3600  # of one test: fresh examples are many more than the fixed ones
 

@@ -42,7 +42,7 @@ FRESH: Final = os.environ.get("BOATHOUSE_EXAMPLES") == "fresh"
 SEED: Final = int(os.environ.get("BOATHOUSE_SEED", "5"))
 OLD_KEYS: Final = 60_000 if FRESH else 3_000
 MOVES: Final = 4 if FRESH else 1
-KILLED_MOVES: Final = 6 if FRESH else 1
+KILLED_MOVES: Final = 4 if FRESH else 1
 LEASE_TTL_S: Final = 3
 CALM_ANSWERS: Final = 200
 PAUSE_S_MAX: Final = 4.0

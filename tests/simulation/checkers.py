@@ -57,7 +57,7 @@ class Checkers:
         """Index -> term, kind, checksum of every entry that any replica applied."""
         self._committed_in: dict[int, int] = {}
         self._states: dict[int, tuple[int, Membership]] = {}
-        self._effects: dict[bytes, int] = {}
+        self.effects: dict[bytes, int] = {}
         self.memberships: list[Membership] = []
         """Every membership that was ever in force."""
         self.checks = 0
@@ -187,7 +187,7 @@ class Checkers:
             process.effects.append((command.request_id, result.revision))
 
     def _check_effect(self, process: Process, request_id: bytes, revision: int) -> None:
-        known = self._effects.setdefault(request_id, revision)
+        known = self.effects.setdefault(request_id, revision)
         if known != revision:
             raise Violation(
                 "exactly-once", f"{process} applied one request at revisions {known} and {revision}"

@@ -34,12 +34,12 @@ SHARD = 2
 class Cluster:
     """One shard's replicas, all of it in one thread."""
 
-    def __init__(self, world: World, plan: Plan, build: Build) -> None:
+    def __init__(self, world: World, plan: Plan, build: Build, *, shard: int = SHARD) -> None:
         self.world = world
         self.plan = plan
         self.build = build
-        self.shard = SHARD
-        self.config = _config(plan)
+        self.shard = shard
+        self.config = _config(plan, shard)
         self.network = Network(world)
         self.checkers = Checkers()
         self.recorder = Recorder(clock=lambda: world.now_us)
@@ -108,7 +108,7 @@ class Cluster:
             host.close()
 
 
-def _config(plan: Plan) -> ClusterConfig:
+def _config(plan: Plan, shard: int) -> ClusterConfig:
     count = plan.voters + plan.spares
     tail = 12 if "snapshot" in plan.kinds else 10_000
     return ClusterConfig.model_validate(
@@ -123,7 +123,7 @@ def _config(plan: Plan) -> ClusterConfig:
                 }
                 for n in range(1, count + 1)
             },
-            "shards": SHARD,
+            "shards": shard,
             "replicas": 1,
             "raft": {
                 "tick_ms": plan.tick_ms,
