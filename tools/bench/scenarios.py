@@ -18,12 +18,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import config
+from tools.admin.moves import move_table
 from tools.admin.operate import move_leader
+from tools.admin.tables import TablesClient
 from tools.bench import systems
 from tools.bench.backup import backup
 from tools.bench.replication import replication
 from tools.bench.report import OURS, Figure, Report
 from tools.bench.run import LoadFailed, Meter, measure
+from tools.connection import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,6 +45,8 @@ SCANS = 8
 SCANNED_KEYS = 100_000
 MANY_KEYS = 1_000_000
 MOVE_EVERY_S = 1.0
+MOVE_CALL_S = 60.0
+"""Of one question how far a table's move is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +262,39 @@ def _move_leaders(cluster: ClusterConfig, over: threading.Event) -> int:
     return count
 
 
+def table_moves(setting: Setting, workload: Workload) -> Report:
+    """Puts into a table of --key-count keys on three nodes, while it moves between two shards."""
+    puts_meanwhile = replace(workload, mix={"put": 100}, tables=("default",), requests=None)
+    title = f"moves of a table of {workload.key_count:,} keys under puts, 3 nodes, 2 shards"
+    report = Report(title, compared="slowest")
+    with _running(replace(setting, endpoints=()), OURS, Shape(3, 2, 3), puts_meanwhile) as system:
+        measure(system, replace(puts_meanwhile, seconds=1.0), setting.progress(OURS), fill=True)
+        credentials = system.tls.credentials() if setting.certificates is not None else None
+        client = TablesClient(Connection(tuple(system.endpoints), credentials, ""), MOVE_CALL_S)
+        over = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            moved = pool.submit(_move_table, client, over)
+            try:
+                outcome = measure(system, puts_meanwhile, setting.progress(OURS), fill=False)
+            finally:
+                over.set()
+            took_s = moved.result()
+    report.outcomes.append(outcome)
+    note = f"{len(took_s)} moves begun, of {', '.join(f'{each:.1f}' for each in took_s)} s"
+    report.figures.append(Figure(OURS, "slowest", outcome.histogram.percentile_ms(100), "ms", note))
+    report.figures.append(Figure(OURS, "longest_pause", outcome.longest_pause_ms, "ms", "of all clients"))
+    return report
+
+
+def _move_table(client: TablesClient, over: threading.Event) -> list[float]:
+    """Move the table to the other shard and back until it is over; how long each move took."""
+    took_s = []
+    while not over.wait(MOVE_EVERY_S):
+        (entry,) = [each for each in client.list() if each.name == "default"]
+        took_s.append(move_table(client, "default", 3 - entry.shard).seconds)
+    return took_s
+
+
 SCENARIOS: dict[str, Callable[[Setting, Workload], Report]] = {
     "puts": puts,
     "gets": gets,
@@ -264,6 +302,7 @@ SCENARIOS: dict[str, Callable[[Setting, Workload], Report]] = {
     "keys-1m": keys_1m,
     "idle": idle,
     "moves": moves,
+    "table-moves": table_moves,
     "replication": replication,
     "backup": backup,
     **{f"check-perf-{size}": partial(check_perf, size=size) for size in "sml"},
