@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pytest
 
+from tools.failure import EXIT_CODES, Failed
 from tools.output import Output
 from tools.reference import all_commands, reference
 
@@ -97,3 +98,13 @@ def test_scenarios_of_the_benchmark_are_those_that_its_option_takes() -> None:
     from tools.bench.scenarios import SCENARIOS
 
     assert [*SCENARIOS, "all"] == [scenario.value for scenario in Scenario]
+
+
+def test_every_exit_code_is_explained() -> None:
+    """0, 2 and 130 are the command line's own; tests/integration/test_cli.py meets each."""
+    kinds, found = [Failed], set()
+    while kinds:
+        kind = kinds.pop()
+        found.add(kind.exit_code)
+        kinds += kind.__subclasses__()
+    assert found | {0, 2, 130} == set(EXIT_CODES)
