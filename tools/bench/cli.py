@@ -24,6 +24,7 @@ class Scenario(enum.StrEnum):
     KEYS_1M = "keys-1m"
     IDLE = "idle"
     MOVES = "moves"
+    JOINS = "joins"
     TABLE_MOVES = "table-moves"
     REPLICATION = "replication"
     BACKUP = "backup"

@@ -21,7 +21,7 @@ import config
 from tools.admin.moves import move_table
 from tools.admin.operate import move_leader
 from tools.admin.tables import TablesClient
-from tools.bench import systems
+from tools.bench import joining, systems
 from tools.bench.backup import backup
 from tools.bench.replication import replication
 from tools.bench.report import OURS, Figure, Report
@@ -295,6 +295,39 @@ def _move_table(client: TablesClient, over: threading.Event) -> list[float]:
     return took_s
 
 
+def joins(setting: Setting, workload: Workload) -> Report:
+    """Puts on three nodes while a fourth comes, and catches up with many keys."""
+    keys = max(workload.key_count, joining.KEYS_MIN)
+    puts_meanwhile = replace(
+        workload,
+        mix={"put": 100},
+        tables=("default",),
+        key_count=keys,
+        requests=None,
+        seconds=max(workload.seconds, joining.MEASURED_S_MIN),
+    )
+    report = Report(f"a node joins under puts, 3 nodes, {keys:,} keys", compared="rate_kept")
+    with _running(replace(setting, endpoints=()), OURS, Shape(3, 1, 3), puts_meanwhile) as system:
+        assert isinstance(system, systems.Boathouse)
+        timeline = joining.Timeline(setting.progress(OURS))
+        joining.write_node(system)
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(joining.join, system, timeline)
+            try:
+                outcome = measure(system, puts_meanwhile, timeline, fill=True)
+            finally:
+                timeline.began.set()
+            joined = coming.result()
+    before = timeline.rate(joined.steady_at, joined.began_at)
+    meanwhile = timeline.rate(joined.began_at, joined.voted_at)
+    report.outcomes.append(outcome)
+    note = f"{meanwhile:,.0f} puts/s while it caught up, {before:,.0f} before"
+    report.figures.append(Figure(OURS, "rate_kept", meanwhile / before, "of the rate before", note))
+    caught_up_s = joined.voted_at - joined.began_at
+    report.figures.append(Figure(OURS, "caught_up_in", caught_up_s, "s", "from its start to its vote"))
+    return report
+
+
 SCENARIOS: dict[str, Callable[[Setting, Workload], Report]] = {
     "puts": puts,
     "gets": gets,
@@ -302,6 +335,7 @@ SCENARIOS: dict[str, Callable[[Setting, Workload], Report]] = {
     "keys-1m": keys_1m,
     "idle": idle,
     "moves": moves,
+    "joins": joins,
     "table-moves": table_moves,
     "replication": replication,
     "backup": backup,
