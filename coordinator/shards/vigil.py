@@ -13,36 +13,35 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from proto.catalog import TableEntry
-    from proto.ids import ShardId
 
 CHECK_S: Final = 0.5
 
 
 @dataclass(slots=True)
 class _Guard:
-    """One shard, for as long as any stream insists on its leader."""
+    """One table, for as long as any stream insists on a leader of its shard."""
 
     table: TableEntry
-    """Any of the shard's."""
     limits: set[asyncio.Timeout] = field(default_factory=set)
     """What ends the streams."""
     leaderless_s: float = 0.0
 
 
 class LeaderVigil:
-    """Looks for the leaders of all shards that streams insist on one of."""
+    """Looks for the leaders of the tables that streams insist on."""
 
     def __init__(self, has_leader: Callable[[TableEntry], bool], *, patience_s: float) -> None:
         """has_leader: whether one is known of the table's shard. patience_s: how long there may be none."""
         self._has_leader = has_leader
         self._patience_s = patience_s
-        self._guards: dict[ShardId, _Guard] = {}
+        self._guards: dict[int, _Guard] = {}
+        """By table id."""
         self._looking: asyncio.Task[None] | None = None
 
     @contextlib.asynccontextmanager
     async def while_led(self, table: TableEntry) -> AsyncIterator[None]:
         """Ends the block, wherever it waits, by NoLeader once the table's shard has had no leader for too long."""
-        guard = self._guards.setdefault(table.shard, _Guard(table))
+        guard = self._guards.setdefault(table.id, _Guard(table))
         if self._looking is None:
             self._looking = asyncio.create_task(self._look(), name="leaders that streams insist on")
         try:
@@ -56,7 +55,7 @@ class LeaderVigil:
         finally:
             guard.limits.discard(limit)
             if not guard.limits:
-                self._guards.pop(table.shard, None)
+                self._guards.pop(table.id, None)
             if not self._guards and self._looking is not None:
                 self._looking.cancel()
                 self._looking = None
