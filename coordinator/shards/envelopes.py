@@ -31,6 +31,8 @@ def encode(outgoing: Outgoing, *, local: int) -> frames.Envelope:
             cursor=call.cursor,
             client=call.client,
         )
+        if call.shown_revision:
+            request.shown_revision = call.shown_revision
         if call.trace:
             request.trace = call.trace
         who = call.who

@@ -82,8 +82,8 @@ class Call:
 
     __slots__ = (
         "access", "body", "client", "cursor", "deadline", "error", "faults", "hops", "in_doubt", "in_shard",
-        "linearizable", "method", "number", "replica", "reply", "request_id", "shard", "table_id", "target", "trace",
-        "waiter", "who",
+        "linearizable", "method", "number", "replica", "reply", "request_id", "shard", "shown_revision", "table_id",
+        "target", "trace", "waiter", "who",
     )  # fmt: skip
 
     number: int
@@ -116,6 +116,7 @@ class Call:
         deadline: float,
         request_id: bytes = b"",
         linearizable: bool = False,
+        shown_revision: int = 0,
         cursor: int = 0,
         client: int = 0,
         who: Credentials = NOBODY,
@@ -123,7 +124,7 @@ class Call:
     ) -> None:
         """deadline is on the clock that poll() is told. A write, and nothing else, has a request_id. client tells
         whose call it is, for shares of what is scarce; 0 = not told. who: what he has shown, for what he may do.
-        in_shard: it is for this very shard, wherever the table is."""
+        in_shard: it is for this very shard, wherever the table is. shown_revision: see frames.Request."""
         assert (access is Access.WRITE) == bool(request_id)
         self.shard = shard
         self.target = target
@@ -134,6 +135,7 @@ class Call:
         self.deadline = deadline
         self.request_id = request_id
         self.linearizable = linearizable
+        self.shown_revision = shown_revision
         self.cursor = cursor
         self.client = client
         self.who = who

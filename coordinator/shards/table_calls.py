@@ -73,6 +73,8 @@ class TableCalls:
         self._step_timeout_s = step_timeout_s
         self._forwarder = forwarder
         self._tables = catalog.tables
+        self._shown: dict[int, int] = {}
+        """By table id: the newest revision that an answer through this node showed."""
         self._terms_before: dict[int, int] = {}
         """The highest term that was shown of a table's shards before it moved on, by the table's id."""
 
@@ -109,7 +111,7 @@ class TableCalls:
 
     def is_led(self, table: TableEntry) -> bool:
         """Whether the table's shard has a leader as far as a client of this node is told."""
-        return self._driver.routes(table.shard).is_led
+        return self._driver.routes(self._driver.shard_of(table)).is_led
 
     def nearest(self, table: TableEntry) -> NodeId | None:
         """The node whose replica answers what may be stale: this one if it has one."""
@@ -162,6 +164,10 @@ class TableCalls:
             call = _read_call(
                 table, method, body, deadline, linearizable=linearizable, who=who, client=client
             )
+            if not linearizable:
+                # As from a member of etcd, which has applied what it has answered: whoever has written through this
+                # node reads it here.
+                call.shown_revision = self._shown.get(table.id, 0)
             reply = await self._driver.ask(call)
         except errors.InvalidAuthToken:
             if linearizable:
@@ -175,7 +181,7 @@ class TableCalls:
             call = _read_call(table, method, body, deadline, linearizable=True, who=who, client=client)
             reply = await self._driver.ask(call)
         assert call.replica is not None
-        return self._found(table, call), call.replica.node, reply
+        return self._found(table, call, reply), call.replica.node, reply
 
     async def revision(self, table: TableEntry, *, who: Credentials) -> int:
         """Where this very table stands, by a linearizable read. Raises TableNotFound, NoLeader, ReadTimedOut."""
@@ -262,10 +268,12 @@ class TableCalls:
     ) -> Answer:
         call = _write_call(table, method, body, deadline, request_id, who)
         reply = await self._driver.ask(call)
-        return Answer(self._found(table, call), reply)
+        return Answer(self._found(table, call, reply), reply)
 
-    def _found(self, table: TableEntry, call: Call) -> TableEntry:
+    def _found(self, table: TableEntry, call: Call, reply: frames.Reply) -> TableEntry:
         """The table as it is where the call was answered: it may have moved to another shard."""
+        if reply.revision > self._shown.get(table.id, 0):
+            self._shown[table.id] = reply.revision
         if call.shard == table.shard:
             return table
         self._terms_before[table.id] = self.term_shown(table, 0)

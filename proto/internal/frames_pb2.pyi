@@ -401,6 +401,7 @@ class Request(_message.Message):
     BODY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     LINEARIZABLE_FIELD_NUMBER: _builtins.int
+    SHOWN_REVISION_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
@@ -417,7 +418,10 @@ class Request(_message.Message):
     """16 bytes on a write: the state machine applies each id once"""
     linearizable: _builtins.bool
     """reads: false answers from this replica as it is"""
+    shown_revision: _builtins.int
+    """of such a read: what the table's clients were shown already by who asks. A"""
     cursor: _builtins.int
+    """replica that lags waits a moment for it"""
     client: _builtins.int
     """whose call it is, as the coordinator numbers its clients; 0 = not told"""
     token: _builtins.bytes
@@ -441,6 +445,7 @@ class Request(_message.Message):
         body: _builtins.bytes = ...,
         request_id: _builtins.bytes = ...,
         linearizable: _builtins.bool = ...,
+        shown_revision: _builtins.int = ...,
         cursor: _builtins.int = ...,
         client: _builtins.int = ...,
         token: _builtins.bytes = ...,
@@ -451,7 +456,7 @@ class Request(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth_revision", b"auth_revision", "body", b"body", "call", b"call", "client", b"client", "cursor", b"cursor", "linearizable", b"linearizable", "method", b"method", "request_id", b"request_id", "system", b"system", "table_id", b"table_id", "token", b"token", "trace", b"trace", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth_revision", b"auth_revision", "body", b"body", "call", b"call", "client", b"client", "cursor", b"cursor", "linearizable", b"linearizable", "method", b"method", "request_id", b"request_id", "shown_revision", b"shown_revision", "system", b"system", "table_id", b"table_id", "token", b"token", "trace", b"trace", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

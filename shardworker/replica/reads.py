@@ -5,7 +5,8 @@
 
 A linearizable read is recorded with the core (`read_index`), confirmed by a majority, and due once this replica has
 applied the index that was committed when it arrived (Raft thesis 6.4). All reads of a turn share one round. One that
-may be stale is due at once, and sees the state as it is. What is due is read when its answer may leave: an answer is
+may be stale is due at once, and sees the state as it is; only what its client's node has shown already is waited for,
+for a moment, by a replica that lags. What is due is read when its answer may leave: an answer is
 never made to wait in memory, and none is made for who has given up. Long ones run beside the loop (long_reads.py): they
 see the newest committed turn, which is never older than what they were promised.
 
@@ -18,7 +19,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter, deque
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proto import errors
 from proto.methods import COMMANDS, Access
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     from shardworker.replica.logins import Logins
     from shardworker.replica.long_reads import LongReads
     from shardworker.replica.part import Handler, ReplicaContext
+
+
+CATCH_UP_MS: Final = 2_000
+"""A replica that does not get what was shown elsewhere for so long is cut off, and answers with what it has."""
 
 
 class _Read(NamedTuple):
@@ -77,12 +82,15 @@ class Reads(Part):
         self._logins = logins
         self._openers = openers
         self._patience_ticks = context.cluster.limits.read_timeout_ms // context.cluster.raft.tick_ms
+        self._catch_up_ticks = CATCH_UP_MS // context.cluster.raft.tick_ms
         self._ticks = 0
         self._requests_max = context.cluster.limits.pending_requests_max
         self._contexts = itertools.count(1)
         self._arrived: list[_Read] = []
         self._asked: dict[int, list[_Read]] = {}
         self._confirmed: list[tuple[LogIndex, list[_Read]]] = []
+        self._behind: list[_Read] = []
+        """Those that may be stale, but not so much."""
         self._due: dict[bytes, deque[_Read]] = {}
         self._results: dict[_Question, Result] = {}
         self._waiting_count = 0
@@ -98,8 +106,18 @@ class Reads(Part):
         read = _Read(identity, request, self._ticks)
         if request.linearizable:
             self._arrived.append(read)
+        elif self._lags(read):
+            self._behind.append(read)
         else:
             self._make_due(read)
+
+    def _lags(self, read: _Read) -> bool:
+        """Whether a read that may be stale has to wait for what was shown already."""
+        request = read.request
+        if not request.shown_revision or self._ticks - read.since_ticks > self._catch_up_ticks:
+            return False
+        table = self._machine.tables.get(request.table_id)
+        return table is not None and table.revision < request.shown_revision
 
     def ask(self) -> None:
         """Record everything that has arrived with the core, under one context."""
@@ -127,6 +145,13 @@ class Reads(Part):
                     for read in reads:
                         self._make_due(read)
             self._confirmed = [(index, reads) for index, reads in self._confirmed if index > applied]
+        if self._behind:
+            behind, self._behind = self._behind, []
+            for read in behind:
+                if fault is None and self._lags(read):
+                    self._behind.append(read)
+                else:
+                    self._make_due(read)
         if fault is not None:
             due, self._due = self._due, {}
             for queue in due.values():

@@ -143,6 +143,17 @@ async def test_a_client_may_name_its_write_and_repeat_it(tmp_path: Path) -> None
 
 
 @in_loop
+async def test_a_read_that_may_be_stale_says_what_its_node_has_shown(tmp_path: Path) -> None:
+    async with running(tmp_path, leader=2) as cluster:
+        cluster.workers[1, 2].script[frames.ETCD_PUT] = lambda _: frames.Reply(revision=9)
+        await cluster.etcd.Put(etcd.PutRequest(key=b"k"))
+        await cluster.etcd.Range(etcd.RangeRequest(key=b"k", serializable=True))
+        assert cluster.workers[1, 1].requests(frames.ETCD_RANGE)[-1].shown_revision == 9
+        await cluster.etcd.Range(etcd.RangeRequest(key=b"k"))
+        assert cluster.workers[1, 2].requests(frames.ETCD_RANGE)[-1].shown_revision == 0
+
+
+@in_loop
 async def test_hasleader_is_refused_while_no_leader_is_known(tmp_path: Path) -> None:
     stale = etcd.RangeRequest(key=b"k", serializable=True)
     async with running(tmp_path) as cluster:

@@ -11,6 +11,7 @@ from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import StateMachine
 from shardworker.replica.outgoing import WINDOW_PATIENCE_TICKS
+from shardworker.replica.reads import CATCH_UP_MS
 from tests.unit.raft.replica import members
 from tests.unit.shardworker.bench import CLIENT, KEYS, TABLE, VALUE, Bench, everything
 
@@ -93,6 +94,31 @@ def test_a_coordinator_that_takes_nothing_holds_up_no_other_one(metered: Bench) 
     metered.replica.handle(b"another", envelope)
     metered.work()
     assert 1 in metered.replies
+
+
+def shown(call: int, revision: int) -> frames.Envelope:
+    """A read that may be stale, of who was shown this revision."""
+    envelope = gets(1)
+    envelope.requests[0].call = call
+    envelope.requests[0].shown_revision = revision
+    return envelope
+
+
+def test_what_a_node_has_shown_is_waited_for_and_what_is_cut_off_answers_at_last(alone: Bench) -> None:
+    alone.replica.handle(CLIENT, shown(901, 1))
+    alone.work()
+    revision = alone.answer(901).revision
+    alone.replica.handle(CLIENT, shown(902, revision + 1))
+    alone.replica.handle(CLIENT, shown(903, revision + 100))
+    alone.work()
+    assert 902 not in alone.replies
+    alone.write(frames.ETCD_PUT, etcd.PutRequest(key=b"new").SerializeToString())
+    alone.work()
+    assert alone.answer(902).revision == revision + 1
+    assert 903 not in alone.replies
+    for _ in range(CATCH_UP_MS // alone.cluster.raft.tick_ms + 2):
+        alone.tick()
+    assert alone.answer(903).revision == revision + 1
 
 
 def test_what_is_asked_twice_in_a_turn_is_read_once(alone: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
