@@ -110,6 +110,10 @@ class Etcd:
     certificates: CertificateFiles | None = None
     options: tuple[str, ...] = ()
     """Further ones of its command line."""
+    first_port: int = 0
+    """Of the first member, for its clients; 0: any."""
+    prefix: str = "m"
+    """Of the members' names, which a number follows."""
     name: str = "etcd"
     endpoints: tuple[str, ...] = ()
     _commands: list[list[str]] = field(default_factory=list)
@@ -133,13 +137,14 @@ class Etcd:
 
     def _prepare(self) -> None:
         program = str(etcd_program("etcd"))
-        clients = [free_port() for _ in range(self.members)]
+        clients = [self.first_port or free_port(), *(free_port() for _ in range(self.members - 1))]
         peers = [f"http://127.0.0.1:{free_port()}" for _ in range(self.members)]
-        initial = ",".join(f"m{number}={peer}" for number, peer in enumerate(peers, 1))
+        initial = ",".join(f"{self.prefix}{number}={peer}" for number, peer in enumerate(peers, 1))
         self.endpoints = tuple(f"127.0.0.1:{port}" for port in clients)
         for number, (port, peer) in enumerate(zip(clients, peers, strict=True), 1):
             client = f"{'http' if self.certificates is None else 'https'}://127.0.0.1:{port}"
-            command = [program, "--name", f"m{number}", "--data-dir", str(self.folder / f"m{number}")]
+            name = f"{self.prefix}{number}"
+            command = [program, "--name", name, "--data-dir", str(self.folder / name)]
             command += ["--listen-client-urls", client, "--advertise-client-urls", client]
             command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
             command += ["--initial-cluster", initial, "--log-level", "error", "--max-txn-ops", "128"]
@@ -155,7 +160,9 @@ class Etcd:
 
     def processes(self) -> dict[str, psutil.Process]:
         """One process a member."""
-        return _named({f"etcd m{number}": process for number, process in enumerate(self._processes, 1)})
+        return _named(
+            {f"etcd {self.prefix}{number}": process for number, process in enumerate(self._processes, 1)}
+        )
 
 
 @dataclass(slots=True)
@@ -169,8 +176,12 @@ class Boathouse:
     tables: tuple[str, ...]
     certificates: CertificateFiles | None = None
     """With these it speaks TLS, and has keys between nodes."""
+    first_port: int = 0
+    """Of the first node, for its clients; 0: any."""
+    prefix: str = "n"
+    """Of the nodes' names, which a number follows."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Further keys of its file."""
+    """Further keys of the cluster file."""
     name: str = "boathouse"
     endpoints: tuple[str, ...] = ()
     _process: subprocess.Popen[bytes] | None = None
@@ -203,11 +214,11 @@ class Boathouse:
         self.folder.mkdir(parents=True, exist_ok=True)
         nodes = {}
         for number in range(1, self.nodes + 1):
-            client, http = free_port(), free_port()
-            nodes[f"n{number}"] = {
+            client = self.first_port if self.first_port and number == 1 else free_port()
+            nodes[f"{self.prefix}{number}"] = {
                 "host": "127.0.0.1",
                 "client_port": client,
-                "http_port": http,
+                "http_port": free_port(),
                 "peer_port": free_port(block=self.shards),
             }
         self.endpoints = tuple(f"127.0.0.1:{node['client_port']}" for node in nodes.values())

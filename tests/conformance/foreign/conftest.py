@@ -1,20 +1,41 @@
-"""Whatever is tried here needs its program first."""
+"""Whatever is tried here needs its program first; what client libraries' own tests came to is counted at the end."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conformance.foreign.programs import NotBuilt, program
+from tests.conformance.foreign.programs import NotBuilt, clientv3, program
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many tests of a suite passed."""
+
+    suite: str
+    nodes: int
+    etcd: int
+    boathouse: int
+
+
+COUNTS = pytest.StashKey[list[Count]]()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for count in config.stash.get(COUNTS, []):
+        terminalreporter.write_line(
+            f"{count.suite}, {count.nodes} nodes: {count.etcd} pass on etcd, {count.boathouse} on boathouse"
+        )
+
+
 def built(name: str) -> Path:
     try:
-        return program(name)
+        return clientv3() if name == "clientv3" else program(name)
     except NotBuilt as error:
         pytest.exit(str(error), returncode=1)
 
@@ -27,3 +48,8 @@ def h2spec() -> Path:
 @pytest.fixture(scope="session")
 def interop_client() -> Path:
     return built("interop")
+
+
+@pytest.fixture(scope="session")
+def go_client() -> Path:
+    return built("clientv3")

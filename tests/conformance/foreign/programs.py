@@ -1,10 +1,12 @@
-"""Programs in Go that others wrote to try servers, built from the Go module proxy into the user's cache.
+"""Programs in Go that others wrote to try servers, and one of ours over their library, built into the user's cache.
 
-Nothing of theirs is kept in this repository: a module file is written when they are built, with the versions below.
+Nothing of theirs is kept in this repository: a module file is written when they are built, with the versions below, and
+the Go module proxy has the rest.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -20,6 +22,9 @@ PROGRAMS: Final = {
 }
 """Module, version and package below it, by the name that the program gets."""
 
+CLIENTV3: Final = Path(__file__).parent / "clientv3" / "main.go"
+CLIENTV3_NEEDS: Final = "go.etcd.io/etcd/client/v3@v3.5.35"
+
 MODULE: Final = "module boathouse.invalid/conformance\n\ngo 1.25.0\n"
 
 
@@ -30,6 +35,16 @@ class NotBuilt(Exception):
 def program(name: str) -> Path:
     """The program, built if it is not there yet. Raises NotBuilt."""
     module, version, package = PROGRAMS[name]
+    return _built(name, version, f"{module}/{package}@{version}", f"{module}/{package}")
+
+
+def clientv3() -> Path:
+    """Our program that uses etcd's Go client, built if it is not there yet. Raises NotBuilt."""
+    source = CLIENTV3.read_bytes()
+    return _built("clientv3", hashlib.sha256(source).hexdigest()[:12], CLIENTV3_NEEDS, ".", source)
+
+
+def _built(name: str, version: str, needs: str, package: str, source: bytes = b"") -> Path:
     built = CACHE / f"{name}-{version}" / name
     if not built.exists():
         if shutil.which("go") is None:
@@ -38,8 +53,10 @@ def program(name: str) -> Path:
             )
         built.parent.mkdir(parents=True, exist_ok=True)
         (built.parent / "go.mod").write_text(MODULE)
-        _go(built.parent, "get", f"{module}/{package}@{version}")
-        _go(built.parent, "build", "-o", f"{name}.new", f"{module}/{package}")
+        if source:
+            (built.parent / "main.go").write_bytes(source)
+        _go(built.parent, "get", needs)
+        _go(built.parent, "build", "-mod=mod", "-o", f"{name}.new", package)
         (built.parent / f"{name}.new").rename(built)
     return built
 
