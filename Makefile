@@ -42,8 +42,8 @@ format: $(STAMP) ## rewrite the source in the house format
 proto: $(STAMP) ## regenerate the protobuf code
 	$(BIN)/python tools/generate_proto.py
 
-conformance: $(STAMP) ## hold it against programs of others, and the docs against three hosts; needs Go, root
-	$(BIN)/pytest -q tests/conformance/foreign
+conformance: $(STAMP) ## try programs of others, and the docs against three hosts; needs Go, Rust, PostgreSQL, root
+	$(BIN)/pytest -q -o faulthandler_timeout=0 tests/conformance/foreign
 	$(BIN)/pytest -q -m long
 
 bench: $(STAMP) ## measure a three-node cluster against its ceiling and etcd
