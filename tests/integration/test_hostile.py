@@ -42,7 +42,8 @@ TOGETHER: Final = 80
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("hostile")
-    tables: dict[str, dict[str, object]] = {table: {} for table in ("default", *TABLES)}
+    # Local: no other cluster, nor who says that he is one, has a word in them.
+    tables: dict[str, dict[str, object]] = {table: {"type": "local"} for table in ("default", *TABLES)}
     settings = {"auth": {"bcrypt_cost": 4}}
     with Cluster(folder, nodes=1, shards=2, tables=tables, settings=settings) as cluster:
         cluster.wait_leaders()
