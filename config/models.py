@@ -207,8 +207,8 @@ class CompactionConfig(_Model):
 
 
 class TableConfig(_Model):
-    """A table to create at first start. Where it lies and its history are then changed through the API, not here; quota
-    and compaction are taken from here at every start, from the file of the node that leads the table's shard."""
+    """A table to make when it is not there and was not deleted. Its shard, history, type and owner count only then;
+    quota and compaction are taken from here at every start, from the file of the node that leads the table's shard."""
 
     shard: Annotated[int, Field(ge=1)] | None = None
     """Shard that holds it. Default: chosen by the catalog when the table is created."""
@@ -545,13 +545,13 @@ class ClusterConfig(_Model):
     nodes: dict[str, NodeConfig]
     """All nodes, by name."""
     shards: Annotated[int, Field(ge=1, le=256)] = 2
-    """Raft groups. Fixed once there is data."""
+    """Raft groups. May grow once there is data, never shrink."""
     replicas: Annotated[int, Field(ge=1, le=7)]
     """Copies of each shard, an odd number. Default: 3 with three or more nodes, else 1."""
     tables: dict[str, Annotated[TableConfig, BeforeValidator(_empty_if_none)]] = Field(
         default_factory=lambda: {"default": TableConfig()}
     )
-    """Tables to create at first start. Default: one named default, which etcd clients use unless told
+    """Tables to make when they are not there. Default: one named default, which etcd clients use unless told
     otherwise."""
     raft: RaftConfig = RaftConfig()
     store: StoreConfig = StoreConfig()

@@ -1,4 +1,4 @@
-"""Commands that the documents name are there, with the options that they are shown with."""
+"""Commands and pages that the documents name are there, commands with the options that they are shown with."""
 
 from __future__ import annotations
 
@@ -33,6 +33,24 @@ def _commands() -> Iterator[str]:
                 words = line.removeprefix("$ ").removeprefix(".venv/bin/").partition("  #")[0].strip()
                 if words.startswith("boathouse ") and not NO_COMMAND.search(words):
                     yield words
+
+
+def _links(path: Path) -> set[Path]:
+    """Files that a document leads to, by a link or by a name that begins with docs/."""
+    text = path.read_text()
+    links = {path.parent / target for target in re.findall(r"\]\(([\w./-]+)\)", text)}
+    return links | {ROOT / name for name in re.findall(r"\bdocs/[\w-]+\.\w+", text)}
+
+
+@pytest.mark.parametrize(
+    "path", [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")], ids=lambda path: path.name
+)
+def test_what_a_document_leads_to_is_there(path: Path) -> None:
+    assert {str(link) for link in _links(path) if not link.is_file()} == set()
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    assert set((ROOT / "docs").glob("*.md")) <= _links(ROOT / "README.md")
 
 
 def test_there_are_some() -> None:
