@@ -63,6 +63,11 @@ def heal(cluster: Cluster) -> list[Host]:
 
 def _can_decide(cluster: Cluster, hosts: list[Host]) -> bool:
     """Whether these are a quorum of every membership that may come into force. Who has lost its disk is none of them
-    before it has its data again."""
-    voices = {NodeId(host.number) for host in hosts if not host.has_lost}
+    before it has its data again, nor is who came later before a leader has told it of the others."""
+    voices = {NodeId(host.number) for host in hosts if not host.has_lost and _knows_members(cluster, host)}
     return all(has_quorum(membership, voices) for membership in possible_memberships(cluster))
+
+
+def _knows_members(cluster: Cluster, host: Host) -> bool:
+    is_founder = host.number <= cluster.plan.voters
+    return is_founder or (host.process is not None and bool(host.process.store.membership.voters))
