@@ -3,8 +3,9 @@
 from shardworker.machine.auth import NOBODY, SYSTEM, Who
 from shardworker.machine.changes import Change, Edit, HistoryLimits, Listen, history, oldest
 from shardworker.machine.handler import Result, TooNew, UnreadableEntry
-from shardworker.machine.machine import FORMAT, Parsed, StateMachine
+from shardworker.machine.machine import FORMAT, StateMachine
 from shardworker.machine.registry import REGISTRY, Registry
+from shardworker.machine.requests import Parsed
 from shardworker.machine.window import WindowLimits
 
 __all__ = [

@@ -21,6 +21,10 @@ ROWS_FREE: Final = 1_000
 ENTRY_ROWS_MAX: Final = 2 * ROWS_MAX
 """Of all commands of one log entry together, beyond what each has free."""
 
+ENTRY_ANSWERS_BYTES_MAX: Final = 256 << 20
+"""Of all commands of one log entry: their answers are in memory at once, and are stored together, in a row, which
+SQLite ends at a billion bytes."""
+
 COUNTED_PER_ROW: Final = 16
 """Rows that SQLite only counts, for the price of one that is looked at."""
 

@@ -19,6 +19,7 @@ from shardworker.machine import (
     UnreadableEntry,
     WindowLimits,
     machine,
+    memory,
     tables,
     view,
     window,
@@ -368,7 +369,7 @@ def test_an_error_that_ended_the_transaction_is_not_hidden(monkeypatch: pytest.M
         connection.execute("ROLLBACK")
         raise apsw.FullError("full")
 
-    monkeypatch.setattr(machine, "create_schema", fill_the_disk)
+    monkeypatch.setattr(memory, "create_schema", fill_the_disk)
     with pytest.raises(apsw.FullError):
         shard.machine.reload()
 

@@ -6,8 +6,8 @@ from proto import errors
 from proto.catalog import CATALOG_ID
 from proto.etcd.rpc_pb2 import LeaseGrantRequest, PutRequest
 from proto.internal import frames_pb2 as frames
-from shardworker.machine.machine import UNKNOWN_TTL_S
 from shardworker.machine.replication.copied_leases import FORGET_FROM
+from shardworker.machine.whole_shard import UNKNOWN_TTL_S
 from tests.unit.machine.copying import COPY, contents, follower, leader, position, replicate, take_part, told
 from tests.unit.machine.shard import TABLE, Shard
 
