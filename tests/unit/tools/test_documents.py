@@ -36,9 +36,13 @@ def _commands() -> Iterator[str]:
 
 
 def _links(path: Path) -> set[Path]:
-    """Files that a document leads to, by a link or by a name that begins with docs/."""
+    """Files and folders that a document leads to, by a link or by a name that begins with a folder of the project."""
     text = path.read_text()
     links = {path.parent / target for target in re.findall(r"\]\(([\w./-]+)\)", text)}
+    links |= {
+        ROOT / name
+        for name in re.findall(r"`((?:config|coordinator|proto|shardworker|tests|tools)/[\w./-]+)`", text)
+    }
     return links | {ROOT / name for name in re.findall(r"\bdocs/[\w-]+\.\w+", text)}
 
 
@@ -46,7 +50,7 @@ def _links(path: Path) -> set[Path]:
     "path", [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")], ids=lambda path: path.name
 )
 def test_what_a_document_leads_to_is_there(path: Path) -> None:
-    assert {str(link) for link in _links(path) if not link.is_file()} == set()
+    assert {str(link) for link in _links(path) if not link.exists()} == set()
 
 
 def test_the_readme_leads_to_every_page() -> None:
