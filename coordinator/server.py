@@ -28,6 +28,8 @@ from coordinator.auth.passwords import Passwords
 from coordinator.catalog.bootstrap import bootstrap
 from coordinator.catalog.cache import Catalog
 from coordinator.catalog.changes import TableChanges, finish_deletions
+from coordinator.catalog.lead import LeadRow
+from coordinator.catalog.moves import MoveRows
 from coordinator.catalog.tables import Tables
 from coordinator.front import http1
 from coordinator.front.front import Front
@@ -68,6 +70,7 @@ from coordinator.shards.bounds import AnswerBudget, Bounds
 from coordinator.shards.driver import Driver
 from coordinator.shards.member_changes import MemberChanges
 from coordinator.shards.memberships import Memberships
+from coordinator.shards.own_calls import OwnCalls
 from coordinator.shards.replica_status import ReplicaStatuses
 from coordinator.shards.request_ids import RequestIds
 from coordinator.shards.table_calls import TableCalls
@@ -198,14 +201,19 @@ class Coordinator:
         )
         ids = self._ids = RequestIds(secrets.token_bytes(8))
         self._statuses = ReplicaStatuses(self._driver)
-        self._tables = Tables(
-            self._driver, self._statuses, ids, shards=self._topology.shards(), named=cluster.tables
-        )
+        own_calls = OwnCalls(self._driver, ids)
+        shards = self._topology.shards()
+        self._tables = Tables(own_calls, self._statuses, shards=shards, named=cluster.tables)
         self._catalog = Catalog(self._tables, promised=cluster.tables)
-        self._leading = Leading(cluster, self._catalog, self._tables)
+        self._leading = Leading(cluster, self._catalog, self._tables, LeadRow(own_calls))
         self._lead: LeadWatch | None = None
         self._moves = TableMoves(
-            self._catalog, self._tables, self._driver, self._statuses, ids, shards=self._topology.shards()
+            self._catalog,
+            MoveRows(own_calls, self._statuses),
+            self._driver,
+            self._statuses,
+            ids,
+            shards=shards,
         )
         self._forwarder: Forwarder | None = None
         if cluster.follows is not None:

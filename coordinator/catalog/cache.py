@@ -19,7 +19,7 @@ from proto import catalog, errors
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Collection
 
-    from coordinator.catalog.tables import Contents
+    from coordinator.catalog.contents import Contents
     from proto.catalog import TableEntry
     from proto.ids import ShardId
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from coordinator.catalog.cache import Catalog
-    from coordinator.catalog.tables import Contents, Tables
+    from coordinator.catalog.contents import Contents
+    from coordinator.catalog.tables import Tables
     from proto.catalog import TableEntry, TableSettings
 
 LOST_TRIES_MAX: Final = 20

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from coordinator.catalog.cache import Catalog
-    from coordinator.catalog.tables import Contents, Tables
+    from coordinator.catalog.contents import Contents
+    from coordinator.catalog.moves import MoveRows
     from coordinator.shards.driver import Driver
     from coordinator.shards.replica_status import ReplicaStatuses
     from coordinator.shards.request_ids import RequestIds
@@ -56,7 +57,7 @@ class TableMoves:
     def __init__(
         self,
         catalog: Catalog,
-        tables: Tables,
+        rows: MoveRows,
         driver: Driver,
         statuses: ReplicaStatuses,
         request_ids: RequestIds,
@@ -65,7 +66,7 @@ class TableMoves:
     ) -> None:
         """shards are those that can hold tables."""
         self._catalog = catalog
-        self._tables = tables
+        self._rows = rows
         self._driver = driver
         self._statuses = statuses
         self._request_ids = request_ids
@@ -93,7 +94,7 @@ class TableMoves:
             if move is None and entry.shard == shard:
                 return api.MoveProgress(phase=api.MoveProgress.DONE, source=shard)
             if move is None:
-                move = await self._tables.begin_move(entry, shard, seen=seen)
+                move = await self._rows.begin(entry, shard, seen=seen)
                 if move is None:
                     continue
                 log.info(
@@ -122,7 +123,7 @@ class TableMoves:
                 raise errors.InvalidSettings(
                     f"table {name} is in shard {entry.shard}, and on its way nowhere"
                 )
-            if not move.cancelled and not await self._tables.cancel_move(move, seen=seen):
+            if not move.cancelled and not await self._rows.cancel(move, seen=seen):
                 continue
             self._stop(entry.id)
             seen, entry = await self._find(name)
@@ -215,7 +216,7 @@ class TableMoves:
             newest = seen.moves.get(move.entry.id)
             if newest is None or newest.number != move.number:
                 return outcome
-            if await self._tables.end_move(newest, shard, seen=seen):
+            if await self._rows.end(newest, shard, seen=seen):
                 break
         log.info(
             "a move has ended", table=move.entry.name, id=move.entry.id, shard=shard, outcome=outcome.value

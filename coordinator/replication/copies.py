@@ -9,7 +9,7 @@ from proto.methods import Access
 from proto.varint import varint
 
 if TYPE_CHECKING:
-    from coordinator.replication.shards import Shards
+    from coordinator.shards.own_calls import OwnCalls
     from proto.catalog import TableEntry
 
 READ_S: Final = 5.0
@@ -19,7 +19,7 @@ WRITE_S: Final = 10.0
 class Copies:
     """Of all tables."""
 
-    def __init__(self, shards: Shards) -> None:
+    def __init__(self, shards: OwnCalls) -> None:
         self._shards = shards
 
     async def status(self, copy: TableEntry) -> frames.TableStatus:

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
     from config import ClusterConfig
     from coordinator.catalog.cache import Catalog
-    from coordinator.catalog.tables import Contents, Tables
+    from coordinator.catalog.contents import Contents
+    from coordinator.catalog.lead import LeadRow
+    from coordinator.catalog.tables import Tables
     from proto.catalog import TableEntry
 
 log = structlog.get_logger()
@@ -51,15 +53,16 @@ class OldEpoch(Exception):
 class Leading:
     """As the catalog of this cluster has it."""
 
-    def __init__(self, cluster: ClusterConfig, catalog: Catalog, tables: Tables) -> None:
+    def __init__(self, cluster: ClusterConfig, catalog: Catalog, tables: Tables, row: LeadRow) -> None:
         self._name = cluster.cluster
         self._leader = cluster.cluster if cluster.follows is None else cluster.follows.cluster
         self._catalog = catalog
         self._tables = tables
+        self._row = row
 
     async def now(self) -> Lead:
         """Which cluster takes the writes. Raises what a linearizable read may."""
-        lead, _ = await self._tables.lead()
+        lead, _ = await self._row.read()
         return self._resolved(lead)
 
     def _resolved(self, lead: Lead) -> Lead:
@@ -72,12 +75,12 @@ class Leading:
     async def hear(self, lead: Lead) -> None:
         """Somebody says so. Raises OldEpoch, and what a write may."""
         for _ in range(TRIES_MAX):
-            known, changed = await self._tables.lead()
+            known, changed = await self._row.read()
             if lead.epoch < known.epoch or (
                 lead.epoch == known.epoch and known.cluster not in ("", lead.cluster)
             ):
                 raise OldEpoch(f"cluster {self._resolved(known).cluster} leads since epoch {known.epoch}")
-            if lead == self._resolved(known) or await self._tables.set_lead(lead, seen=changed):
+            if lead == self._resolved(known) or await self._row.write(lead, seen=changed):
                 return
         raise errors.NoLeader("others kept changing which cluster leads")
 

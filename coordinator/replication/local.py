@@ -12,14 +12,15 @@ from config.tls_files import peer_keys
 from config.topology import LearningTopology
 from coordinator.catalog.cache import Catalog
 from coordinator.catalog.changes import TableChanges
+from coordinator.catalog.lead import LeadRow
 from coordinator.catalog.tables import Tables
 from coordinator.replication.copies import WRITE_S, Copies
 from coordinator.replication.leading import Leading
 from coordinator.replication.report import LEASE_KEY
-from coordinator.replication.shards import Shards
 from coordinator.shards.bounds import AnswerBudget, Bounds
 from coordinator.shards.driver import Driver
 from coordinator.shards.memberships import Memberships
+from coordinator.shards.own_calls import OwnCalls
 from coordinator.shards.replica_status import ReplicaStatuses
 from coordinator.shards.request_ids import RequestIds
 from proto import catalog
@@ -30,7 +31,7 @@ from proto.methods import Access
 
 if TYPE_CHECKING:
     from config import ClusterConfig, NodeConfig
-    from coordinator.catalog.tables import Contents
+    from coordinator.catalog.contents import Contents
     from proto.catalog import TableEntry
 
 LEASE_S: Final = 1.0
@@ -64,17 +65,16 @@ class LocalCluster:
             memberships=Memberships(cluster, topology),
         )
         self._ids = RequestIds(secrets.token_bytes(8))
+        self._shards = OwnCalls(self._driver, self._ids)
         tables = Tables(
-            self._driver,
+            self._shards,
             ReplicaStatuses(self._driver),
-            self._ids,
             shards=topology.shards(),
             named=cluster.tables,
         )
         self._catalog = Catalog(tables, promised=())
         self._changes = TableChanges(self._catalog, tables)
-        self.leading = Leading(cluster, self._catalog, tables)
-        self._shards = Shards(self._driver, self._ids)
+        self.leading = Leading(cluster, self._catalog, tables, LeadRow(self._shards))
         self.copies = Copies(self._shards)
 
     def close(self) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import structlog
 
 from coordinator.auth.credentials import SYSTEM
-from coordinator.replication.shards import Shards
 from coordinator.shards.changes import ask_for_changes
+from coordinator.shards.own_calls import OwnCalls
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from proto.methods import Access
@@ -47,7 +47,7 @@ class TableSource:
     def __init__(self, driver: Driver, calls: TableCalls, ids: RequestIds) -> None:
         self._driver = driver
         self._calls = calls
-        self._shards = Shards(driver, ids)
+        self._shards = OwnCalls(driver, ids)
         self._positions: dict[tuple[str, str], tuple[int, int]] = {}
         """As last told to the shard: by table and follower cluster, the table's id and the revision."""
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from coordinator.replication.plan import Plan as TablesPlan
-    from coordinator.replication.shards import Shards
+    from coordinator.shards.own_calls import OwnCalls
     from proto.catalog import TableEntry
     from shardworker.machine.replication.apply import Changes
     from tests.simulation.pair import Pair
@@ -90,7 +90,7 @@ _TRUSTING = Registry(
 class PositionApart(Copies):
     """Where a copy is, is written down beside it, a moment after the data."""
 
-    def __init__(self, shards: Shards, positions: dict[int, int], clock: WorldClock) -> None:
+    def __init__(self, shards: OwnCalls, positions: dict[int, int], clock: WorldClock) -> None:
         super().__init__(shards)
         self._positions = positions
         self._clock = clock

@@ -25,9 +25,9 @@ from coordinator.replication.copies import Copies
 from coordinator.replication.gate import Gate
 from coordinator.replication.leader import Leader, LeaderFailed
 from coordinator.replication.plan import make_plan
-from coordinator.replication.shards import Shards
 from coordinator.replication.source import TableSource
 from coordinator.services.regatta_replication import RegattaReplication
+from coordinator.shards.own_calls import OwnCalls
 from coordinator.shards.request_ids import RequestIds
 from coordinator.shards.table_calls import TableCalls
 from proto import errors
@@ -350,7 +350,7 @@ class LeaderCluster:
     async def _handle_brief(self) -> None:
         rng = self._rng
         driver = cast("Driver", CoordinatorDriver(self.cluster.coordinators[-1]))
-        shards = Shards(driver, RequestIds(rng.randbytes(8)))
+        shards = OwnCalls(driver, RequestIds(rng.randbytes(8)))
         while True:
             entry = self.tables.draw(BRIEF)
             spec = frames.TableSpec(id=entry.id, name=BRIEF, history=-1).SerializeToString()
@@ -366,7 +366,7 @@ class LeaderCluster:
             await self._insist(shards, frames.TABLE_DELETE, entry, spec)
 
     async def _insist(
-        self, shards: Shards, method: frames.Method.ValueType, entry: TableEntry, body: bytes
+        self, shards: OwnCalls, method: frames.Method.ValueType, entry: TableEntry, body: bytes
     ) -> None:
         """Until it is done; more than once does no harm."""
         while True:
@@ -388,7 +388,7 @@ class SimulatedReplicator:
         self._follower = follower
         self._rng = follower.cluster.world.stream(f"replicator-{coordinator.address}")
         driver = cast("Driver", CoordinatorDriver(coordinator))
-        self._shards = Shards(driver, RequestIds(self._rng.randbytes(8)))
+        self._shards = OwnCalls(driver, RequestIds(self._rng.randbytes(8)))
         self._leader = Leader("follower", calls)
         self._work: Task | None = None
         self._copiers: dict[TableEntry, Task] = {}
@@ -449,7 +449,7 @@ class SimulatedReplicator:
 class CountedCopies(Copies):
     """Counts what is replaced by a snapshot."""
 
-    def __init__(self, shards: Shards, count: Callable[[str], None]) -> None:
+    def __init__(self, shards: OwnCalls, count: Callable[[str], None]) -> None:
         super().__init__(shards)
         self._count = count
 
@@ -468,7 +468,7 @@ class FollowerCluster:
         self.tables = Tables(next_id=20_001)
         self.clock = WorldClock(world)
         self.make_plan: Callable[..., TablesPlan] = make_plan
-        self.copies: Callable[[Shards], Copies] = lambda shards: CountedCopies(shards, self.cluster.count)
+        self.copies: Callable[[OwnCalls], Copies] = lambda shards: CountedCopies(shards, self.cluster.count)
         self.replicators: list[SimulatedReplicator] = []
 
     def follow(self, way: Way, services: list[dict[str, Handler]]) -> None:

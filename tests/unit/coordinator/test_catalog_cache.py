@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from coordinator.catalog.cache import Catalog
-from coordinator.catalog.tables import Contents
+from coordinator.catalog.contents import Contents
 from proto import catalog, errors
 from proto.catalog import TableEntry
 from proto.ids import ShardId

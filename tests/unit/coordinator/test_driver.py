@@ -16,6 +16,7 @@ from coordinator.catalog.tables import Tables
 from coordinator.shards.bounds import AnswerBudget, Bounds
 from coordinator.shards.driver import Driver
 from coordinator.shards.memberships import Memberships
+from coordinator.shards.own_calls import OwnCalls
 from coordinator.shards.replica_status import ReplicaStatuses
 from coordinator.shards.request_ids import RequestIds
 from coordinator.shards.router import LEADER, NEAREST, Call
@@ -216,7 +217,7 @@ async def test_the_streams_of_a_client_are_told_from_those_of_another(tmp_path: 
         worker.script[frames.REGATTA_ITERATE] = lambda _: frames.Reply(cursor=7)
         worker.script[frames.CURSOR_CLOSE] = lambda _: None
         ids = RequestIds(bytes(8))
-        source = Tables(b.driver, ReplicaStatuses(b.driver), ids, shards=[SHARD], named=())
+        source = Tables(OwnCalls(b.driver, ids), ReplicaStatuses(b.driver), shards=[SHARD], named=())
         tables = Catalog(source, promised=())
         calls = TableCalls(b.driver, tables, ids, b.bounds, step_timeout_s=5.0)
         for peer in ("10.0.0.1:5000", "10.0.0.1:5000", "10.0.0.1:5001", ""):

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from coordinator.catalog.cache import Catalog
-    from coordinator.catalog.tables import Contents, Tables
+    from coordinator.catalog.contents import Contents
+    from coordinator.catalog.lead import LeadRow
+    from coordinator.catalog.tables import Tables
 
 
 @dataclass
@@ -40,13 +42,13 @@ class Rows:
         assert linearizable
         return replace(self, entries=dict(self.entries))
 
-    async def lead(self) -> tuple[Lead, int]:
+    async def read(self) -> tuple[Lead, int]:
         self.looks += 1
         if self.broken:
             raise errors.NoLeader
         return self.row, self.changed
 
-    async def set_lead(self, lead: Lead, *, seen: int) -> bool:
+    async def write(self, lead: Lead, *, seen: int) -> bool:
         assert seen == self.changed
         if self._loses():
             return False
@@ -78,7 +80,7 @@ def cluster(name: str, follows: str = "") -> ClusterConfig:
 
 
 def leading(rows: Rows, name: str, follows: str = "") -> Leading:
-    return Leading(cluster(name, follows), cast("Catalog", rows), cast("Tables", rows))
+    return Leading(cluster(name, follows), cast("Catalog", rows), cast("Tables", rows), cast("LeadRow", rows))
 
 
 async def anybodys(_: TableEntry) -> None:

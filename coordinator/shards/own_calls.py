@@ -1,10 +1,10 @@
-"""Calls to the leaders of a cluster's shards that no client makes."""
+"""Calls to a cluster's shards that no client makes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coordinator.shards.router import LEADER, Call
+from coordinator.shards.router import LEADER, NEAREST, Call
 from proto.methods import Access
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from proto.internal import frames_pb2 as frames
 
 
-class Shards:
+class OwnCalls:
     """Of all tables."""
 
     def __init__(self, driver: Driver, ids: RequestIds) -> None:
@@ -38,4 +38,13 @@ class Shards:
                 request_id=self._ids.draw() if writes else b"",
                 linearizable=not writes,
             )
+        )
+
+    async def ask_nearest(
+        self, method: frames.Method.ValueType, table: TableEntry, body: bytes, time_s: float
+    ) -> frames.Reply:
+        """A read, from a replica that may lag. Raises what one may."""
+        deadline = self._driver.time() + time_s
+        return await self._driver.ask(
+            Call(table.shard, NEAREST, Access.READ, method, table.id, body, deadline=deadline)
         )
