@@ -23,7 +23,7 @@ import h2.events
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import FieldDescriptor
 
-from coordinator.server import API_FILES
+from coordinator.apis import API_FILES
 from proto.methods import METHODS
 
 if TYPE_CHECKING:

@@ -63,7 +63,7 @@ async def test_a_token_that_the_nearest_replica_does_not_know_is_shown_to_the_le
 
 async def _write(cluster: Running, who: Credentials, client_id: str | None = None) -> None:
     table = TableEntry("default", DEFAULT_TABLE_ID, ShardId(1))
-    calls, driver = cluster.coordinator._calls, cluster.coordinator._driver
+    calls, driver = cluster.coordinator._backend.calls, cluster.coordinator._backend.driver
     await calls.write(table, frames.ETCD_PUT, b"", driver.time() + 5, client_id, who=who)
 
 

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
 from coordinator.api.call import ANYBODY, Identity
-from coordinator.server import API_FILES, GRPC_FILES, GRPC_SERVICES
+from coordinator.apis import API_FILES, GRPC_FILES, GRPC_SERVICES
 from coordinator.services.health import Health
 from coordinator.services.reflection import Reflection
 from proto import errors
