@@ -8,9 +8,10 @@ answers, and finds the others even if the file does not name them. What is kept 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+from config.durable_files import write_durably
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,13 +64,7 @@ def write(cluster: ClusterConfig, node: str, members: Members) -> None:
     """Keep it for a node. After a crash the file is the old one or the new one."""
     shards = {shard: {"index": found.index, "nodes": dict(found.nodes)} for shard, found in members.items()}
     document = {"format": FORMAT, "cluster": cluster.cluster, "shards": shards}
-    file = file_of(cluster, node)
-    passing = file.with_name(f"{file.name}.new")
-    with passing.open("w", encoding="utf-8") as stream:
-        stream.write(json.dumps(document, indent=2) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    passing.replace(file)
+    write_durably(file_of(cluster, node), json.dumps(document, indent=2) + "\n")
 
 
 def newest_here(cluster: ClusterConfig) -> Members:

@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from config import members
+from config.durable_files import sync_folder, write_durably
 from coordinator.supervisor.refusal import StartRefused
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _make_folder(path: Path) -> None:
     if not (path / "node.json").exists():
         for folder in dict.fromkeys((path, path.parent, *missing)):
             with contextlib.suppress(PermissionError):  # not ours to read: its owner made what we found there
-                _sync_folder(folder.parent)
+                sync_folder(folder.parent)
 
 
 def _close_to_others(path: Path) -> None:
@@ -193,7 +194,7 @@ def _check_identity(cluster: ClusterConfig, node: str, path: Path) -> None:
             raise StartRefused(
                 f"{path} holds shards but no node.json, so whose they are is unknown"
             ) from None
-        _write_atomically(file, json.dumps(expected, indent=2) + "\n")
+        write_durably(file, json.dumps(expected, indent=2) + "\n")
         return
     except ValueError:
         found = None
@@ -205,7 +206,7 @@ def _check_identity(cluster: ClusterConfig, node: str, path: Path) -> None:
         raise StartRefused(f"{path} {reason}")
     if found["shards"] < expected["shards"]:
         # From here on there can't be fewer: they may hold data as soon as they run.
-        _write_atomically(file, json.dumps(found | {"shards": expected["shards"]}, indent=2) + "\n")
+        write_durably(file, json.dumps(found | {"shards": expected["shards"]}, indent=2) + "\n")
 
 
 def _difference(found: dict[str, Any], expected: dict[str, Any], *, founders_may_go: bool) -> str:
@@ -243,22 +244,3 @@ def _difference(found: dict[str, Any], expected: dict[str, Any], *, founders_may
             f"cluster may go from the file once `boathouse node remove` has taken it out of its shards"
         )
     return ""
-
-
-def _write_atomically(file: Path, text: str) -> None:
-    """After a crash at any point the file is either absent or whole."""
-    temporary = file.with_name(f"{file.name}.new")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)
-    _sync_folder(file.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

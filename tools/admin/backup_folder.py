@@ -19,6 +19,7 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from config.durable_files import sync_folder
 from proto.regatta import maintenance_pb2 as maintenance
 
 if TYPE_CHECKING:
@@ -216,17 +217,9 @@ def writing(folder: Path, name: str) -> Iterator[Callable[[bytes], object]]:
             out.flush()
             os.fsync(out.fileno())
         partial.replace(folder / name)
-        _sync(folder)
+        sync_folder(folder)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_pieces(folder: Path, table: SavedTable) -> Iterator[bytes]:

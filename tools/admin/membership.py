@@ -6,11 +6,11 @@ again. Every step is looked at before it is taken: what is so already is done.""
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
+from config.durable_files import write_durably
 from config.process.names import ProcessName
 from proto import errors
 from proto.internal import frames_pb2 as frames
@@ -279,14 +279,8 @@ def read_plan(cluster: ClusterConfig) -> StoredPlan | None:
 
 def write_plan(cluster: ClusterConfig, plan: StoredPlan) -> None:
     """Durable on return."""
-    file = plan_file(cluster)
-    passing = file.with_name(f"{file.name}.new")
     document = {"command": plan.command, "steps": [step.to_json() for step in plan.steps]}
-    with passing.open("w", encoding="utf-8") as stream:
-        stream.write(json.dumps(document, indent=2) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    passing.replace(file)
+    write_durably(plan_file(cluster), json.dumps(document, indent=2) + "\n")
 
 
 def end_plan(cluster: ClusterConfig) -> None:

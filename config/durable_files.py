@@ -1,0 +1,29 @@
+"""Small files that have to outlive a crash of the machine."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write_durably(file: Path, text: str) -> None:
+    """Durable on return. After a crash in between, the file is the old one or the new one, whole. Raises OSError."""
+    passing = file.with_name(f"{file.name}.new")
+    with passing.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    passing.replace(file)
+    sync_folder(file.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes durable which files are in it, under which names. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,47 @@
+"""Files that outlive a crash: whole, and under their name."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from config.durable_files import write_durably
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_text_is_on_the_disk_before_it_has_the_name_and_the_name_before_it_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "f.json"
+    file.write_text("old")
+    synced: list[tuple[str, str]] = []
+    fsync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        synced.append((kind, file.read_text()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    write_durably(file, "new")
+    assert synced == [("file", "old"), ("folder", "new")]
+
+
+def test_a_file_that_can_not_be_written_is_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "f.json"
+    file.write_text("old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_durably(file, "new")
+    assert file.read_text() == "old"
