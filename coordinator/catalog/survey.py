@@ -61,7 +61,7 @@ async def survey_shards(statuses: ReplicaStatuses, shards: Sequence[ShardId]) ->
         await asyncio.gather(*(statuses.everywhere(shard) for shard in shards)),
         strict=True,
     ):
-        leader = next((replica for replica in replicas if replica.leader == replica.node), None)
+        leader = _leader_among(replicas)
         if leader is None:
             raise errors.NoLeader(f"shard {shard} has no leader that could say which tables it holds")
         loads[shard] = Load(
@@ -86,7 +86,11 @@ async def survey_shards(statuses: ReplicaStatuses, shards: Sequence[ShardId]) ->
 
 async def leader_status(statuses: ReplicaStatuses, shard: ShardId) -> frames.ReplicaStatus:
     """What the shard's leader says of itself. Raises NoLeader."""
-    for replica in await statuses.everywhere(shard):
-        if replica.leader == replica.node:
-            return replica
-    raise errors.NoLeader(f"shard {shard} has no leader")
+    leader = _leader_among(await statuses.everywhere(shard))
+    if leader is None:
+        raise errors.NoLeader(f"shard {shard} has no leader")
+    return leader
+
+
+def _leader_among(replicas: Sequence[frames.ReplicaStatus]) -> frames.ReplicaStatus | None:
+    return next((replica for replica in replicas if replica.leader == replica.node), None)

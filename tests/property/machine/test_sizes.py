@@ -29,13 +29,6 @@ entries = st.lists(st.one_of(puts, puts, deletes, txns), min_size=1, max_size=4)
 steps = st.lists(st.one_of(entries, entries, compactions, sweeps), min_size=10, max_size=60)
 
 
-def sweep(shard: Shard, rows_max: int) -> None:
-    shard.connection.execute("BEGIN IMMEDIATE")
-    shard.machine.compaction_step(rows_max)
-    shard.connection.execute("COMMIT")
-    shard.machine.committed()
-
-
 def check(shard: Shard) -> None:
     table = shard.machine.tables.get(TABLE)
     assert table is not None
@@ -55,14 +48,14 @@ def test_sizes_are_those_of_a_recount(
         if isinstance(step, list):
             shard.apply(*[shard.command(request) for request in step])
         elif step > 0:
-            sweep(shard, step)
+            shard.sweep_once(step)
         else:
             table = shard.machine.tables.get(TABLE)
             assert table is not None
             shard.write(etcd.CompactionRequest(revision=table.revision + step))
         check(shard)
     while shard.machine.is_compacting:
-        sweep(shard, 2)
+        shard.sweep_once(2)
         check(shard)
     table = shard.machine.tables.get(TABLE)
     assert table is not None

@@ -89,11 +89,7 @@ def test_below_the_compacted_revision_only_what_can_be_seen_counts(*, swept: boo
     shard, (_, _, b2, c2, _, b3) = changed()
     shard.write(etcd.CompactionRequest(revision=5))
     if swept:
-        shard.connection.execute("BEGIN IMMEDIATE")
-        while shard.machine.is_compacting:
-            shard.machine.compaction_step(100)
-        shard.connection.execute("COMMIT")
-        shard.machine.committed()
+        shard.sweep()
     assert answer(shard, 6) == etcd.HashKVResponse(hash=expected(c2, b3), compact_revision=5)
     assert answer(shard, 5) == etcd.HashKVResponse(hash=expected(b2, c2), compact_revision=5)
     with pytest.raises(errors.Compacted):

@@ -49,11 +49,7 @@ def fill(shard: Shard) -> None:
 
 def sweep(shard: Shard) -> None:
     """Remove what is compacted, and let the leader say so."""
-    while shard.machine.is_compacting:
-        shard.connection.execute("BEGIN IMMEDIATE")
-        shard.machine.compaction_step(100)
-        shard.connection.execute("COMMIT")
-        shard.machine.committed()
+    shard.sweep(100)
     shard.write(frames.TableFreed(total_bytes=table(shard).swept_bytes))
 
 

@@ -94,11 +94,7 @@ def test_what_was_compacted_is_not_in_it_swept_or_not(tmp_path: Path, *, swept: 
     shard = changed()
     shard.write(etcd.CompactionRequest(revision=5))
     if swept:
-        shard.connection.execute("BEGIN IMMEDIATE")
-        while shard.machine.is_compacting:
-            shard.machine.compaction_step(100)
-        shard.connection.execute("COMMIT")
-        shard.machine.committed()
+        shard.sweep()
     saved = save(shard, tmp_path)
     assert table_file.check(saved).compacted_revision == 5
     assert changes_in(saved) == [
@@ -282,11 +278,7 @@ def test_a_restored_table_is_counted_and_swept_as_any(tmp_path: Path) -> None:
     new = Shard()
     load(save(changed(), tmp_path), new, 1)
     new.write(etcd.CompactionRequest(revision=7))
-    new.connection.execute("BEGIN IMMEDIATE")
-    while new.machine.is_compacting:
-        new.machine.compaction_step(2)
-    new.connection.execute("COMMIT")
-    new.machine.committed()
+    new.sweep(2)
     table = new.machine.tables.get(TABLE)
     assert table is not None
     text = f"SELECT total(length(key) + ifnull(length(kv), 0) + 64) FROM t{TABLE}_rev"  # noqa: S608
