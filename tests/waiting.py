@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import random
 import socket
 import time
 from contextlib import ExitStack
@@ -19,7 +21,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _BLOCK_ATTEMPTS_MAX = 200
-_given: set[int] = set()  # ports handed out by this process: the OS may offer a released one again at once
+_PORTS = range(10_000, 32_768)
+_PARTS = 4
+_draw = random.Random()  # not seeded: runs side by side draw different ones
+_given: set[int] = set()
+"""Ports handed out by this process: whoever was given one may not listen on it yet."""
 
 
 def wait_until(
@@ -101,19 +107,20 @@ async def wait_until_async(
 
 
 def free_ports(count: int, *, contiguous: bool = False) -> list[int]:
-    """Loopback TCP ports chosen by the OS that nothing listened on a moment ago; never the same one twice.
+    """Loopback TCP ports that nothing listened on a moment ago; never the same one twice.
 
-    contiguous: an ascending block without gaps, as a node's peer_port .. peer_port + shards - 1 needs."""
+    contiguous: an ascending block without gaps, as a node's peer_port .. peer_port + shards - 1 needs. They lie below
+    those that outgoing connections take, and each process of one run draws from a part of its own."""
     for _ in range(_BLOCK_ATTEMPTS_MAX):
-        # All are held until the last is found, so that the OS cannot offer one of them again.
+        # All are held until the last is found, since a port that was drawn may be drawn again.
         with ExitStack() as held:
             ports: list[int] = []
             while len(ports) < count:
-                wanted = ports[-1] + 1 if contiguous and ports else 0
-                port = _hold_port(held, wanted)
-                if port is not None:
+                follows = contiguous and bool(ports)
+                port = ports[-1] + 1 if follows else _draw.choice(_part_of_this_process())
+                if port not in _given and _hold_port(held, port):
                     ports.append(port)
-                elif wanted:
+                elif follows:
                     break
             else:
                 _given.update(ports)
@@ -121,15 +128,22 @@ def free_ports(count: int, *, contiguous: bool = False) -> list[int]:
     raise AssertionError(f"no block of {count} free ports found in {_BLOCK_ATTEMPTS_MAX} attempts")
 
 
-def _hold_port(held: ExitStack, wanted: int) -> int | None:
-    """Bind a loopback port until held closes: wanted, or for 0 any. None if taken or given before."""
+def _part_of_this_process() -> range:
+    """pytest-xdist numbers its processes: gw0, gw1 and so on."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    size = len(_PORTS) // _PARTS
+    first = number % _PARTS * size
+    return _PORTS[first : first + size]
+
+
+def _hold_port(held: ExitStack, port: int) -> bool:
+    """Bind a loopback port until held closes. False if it is taken."""
     holder = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
     try:
-        holder.bind(("127.0.0.1", wanted))
-    except (OSError, OverflowError):
-        return None
-    port = int(holder.getsockname()[1])
-    return None if port in _given else port
+        holder.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True
 
 
 def _timed_out(what: str, timeout_s: float, seen: object) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from config import members
 
 if TYPE_CHECKING:
@@ -14,8 +12,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from config import ClusterConfig
-
-log = structlog.get_logger()
 
 
 class Holdings:
@@ -46,7 +42,11 @@ class Holdings:
         try:
             members.write(self._file, self._node, self._members)
         except OSError as error:
-            log.error("who holds which shard can't be remembered", node=self._node, reason=str(error))
+            import structlog  # here, since `up` starts sooner without it
+
+            structlog.get_logger().error(
+                "who holds which shard can't be remembered", node=self._node, reason=str(error)
+            )
         self.cluster = members.with_members(self._file, self._members)
         return True
 

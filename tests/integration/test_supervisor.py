@@ -345,8 +345,8 @@ def test_a_folder_that_can_not_be_written(tmp_path: Path) -> None:
     ("change", "complaint"),
     [
         (
-            lambda text: text.replace("shards: 1", "shards: 2"),
-            "was made with shards: 1 and the cluster file says",
+            lambda text: text.replace("shards: 2", "shards: 1"),
+            "has had shards: 2 and the cluster file says shards: 1",
         ),
         (lambda text: text.replace("cluster: test-", "cluster: other-"), "holds data of cluster test-"),
         (lambda text: text.replace("n1:", "m1:"), None),
@@ -354,7 +354,7 @@ def test_a_folder_that_can_not_be_written(tmp_path: Path) -> None:
     ids=["shards", "cluster", "node"],
 )
 def test_data_of_another_layout(tmp_path: Path, change: Callable[[str], str], complaint: str | None) -> None:
-    with Cluster(tmp_path, nodes=1, shards=1) as cluster, cluster.client() as client:
+    with Cluster(tmp_path, nodes=1, shards=2) as cluster, cluster.client() as client:
         client.put(rpc.PutRequest(key=b"k", value=b"v"))
     original = cluster.file.read_text()
     cluster.file.write_text(change(original))
