@@ -307,4 +307,5 @@ def alike(printed: str) -> str:
         (r"\| \d+ (?=\|)", "| N "),
     ):
         printed = re.sub(pattern, name, printed)
-    return printed
+    # etcd tells a lease's keys in any order.
+    return re.sub(r"(?<=attached keys\(\[)[^]]*", lambda keys: " ".join(sorted(keys[0].split())), printed)

@@ -190,6 +190,7 @@ def test_a_leader_that_makes_a_snapshot(tmp_path: Path, point: CrashPoint) -> No
             check_file(worker)
 
 
+@pytest.mark.long
 def test_a_follower_that_gets_a_snapshot(tmp_path: Path) -> None:
     """One replica dies at each point in turn, each time on the way back into a group that went on without it."""
     writer = Writer()

@@ -153,6 +153,7 @@ def test_etcdctl_adds_promotes_and_removes_a_member(cluster: Cluster) -> None:
         assert etcdctl(cluster, "put", "after", "that", node="n4").stdout == "OK\n"
 
 
+@pytest.mark.long
 def test_one_replica_goes_on_when_the_majority_is_lost(cluster: Cluster) -> None:
     with cluster:
         cluster.wait_leaders()

@@ -150,6 +150,7 @@ def fill_and_compact(cluster: Cluster, size_bytes: int) -> int:
     return newest
 
 
+@pytest.mark.long
 def test_a_follower_cluster_comes_to_the_same_whatever_is_killed(
     leader: Cluster, follower: Cluster, link: Link
 ) -> None:
