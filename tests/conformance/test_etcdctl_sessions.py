@@ -308,4 +308,8 @@ def alike(printed: str) -> str:
     ):
         printed = re.sub(pattern, name, printed)
     # etcd tells a lease's keys in any order.
-    return re.sub(r"(?<=attached keys\(\[)[^]]*", lambda keys: " ".join(sorted(keys[0].split())), printed)
+    return re.sub(
+        r'(?<=attached keys\(\[)[^]]*|(?<="keys":\[)[^]]*',
+        lambda keys: " ".join(sorted(re.split("[ ,]", keys[0]))),
+        printed,
+    )
