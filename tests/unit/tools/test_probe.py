@@ -20,15 +20,19 @@ from tools.admin.probe import NotHandedOver, ReplicaProbe, ask_replicas, hand_ov
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 ALIVE, DEAD = ProcessName.replica("n1", 1), ProcessName.replica("n1", 2)
 TIMEOUT_S = 0.4
 
 
 @pytest.fixture(name="cluster")
-def _cluster() -> ClusterConfig:
-    ports = free_ports(2)
-    return ClusterConfig.model_validate({"nodes": {"n1": {"peer_port": ports[0]}}, "shards": 2, "tables": {}})
+def _cluster(tmp_path: Path) -> ClusterConfig:
+    # A folder of its own: a cluster in this one has unix sockets of the same names.
+    node = {"peer_port": free_ports(2, contiguous=True)[0]}
+    return ClusterConfig.model_validate(
+        {"data_dir": str(tmp_path), "nodes": {"n1": node}, "shards": 2, "tables": {}}
+    )
 
 
 class FakeReplica:
