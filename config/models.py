@@ -259,7 +259,7 @@ class RaftConfig(_Model):
     uncommitted_bytes_max: Bytes = 128 << 20
     """Entry bytes proposed but not yet committed; beyond it proposals are refused."""
     log_tail_entries: Annotated[int, Field(ge=0, lt=2**40)] = 10_000
-    """Applied entries kept for slow followers and follower clusters when the log is compacted."""
+    """Applied entries kept for slow replicas when the log is compacted. Follower clusters read the tables' own log."""
     log_tail_bytes: Bytes = 64 << 20
     """Most bytes of applied entries kept, however few entries that is."""
     digest_entries: Annotated[int, Field(ge=1, lt=2**40)] = 256
