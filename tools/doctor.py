@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from config import ClusterConfig
-    from tools.admin.diagnosis import Finding
+    from tools.admin.findings import Finding
     from tools.admin.snapshot import Snapshot
 
 
@@ -32,7 +32,8 @@ def doctor(cluster: ClusterConfig, file: Path | None, output: Output) -> None:
             code = f" ({finding.code.value}, {finding.subject})" if output is Output.WIDE else ""
             typer.echo(f"{finding.severity.name.lower()}: {finding.says}{code}")
             typer.echo(f"    {finding.meaning}")
-            typer.echo(f"    mend: {finding.remedy}")
+            for remedy in finding.remedies:
+                typer.echo(f"    mend: {remedy}")
     if found:
         raise Failed(f"{len(found)} {'thing is' if len(found) == 1 else 'things are'} wrong")
     if not output.is_document:
@@ -46,7 +47,7 @@ def findings(cluster: ClusterConfig, file: Path | None, snapshot: Snapshot) -> l
     return sorted(found, key=lambda finding: -finding.severity)
 
 
-def document(finding: Finding) -> dict[str, str]:
+def document(finding: Finding) -> dict[str, Any]:
     """A finding, for programs."""
     return {
         "code": finding.code.value,
@@ -54,5 +55,5 @@ def document(finding: Finding) -> dict[str, str]:
         "subject": finding.subject,
         "says": finding.says,
         "meaning": finding.meaning,
-        "remedy": finding.remedy,
+        "remedies": list(finding.remedies),
     }

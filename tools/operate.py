@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from config.process.report import ProcessReport, State
+from tools.admin.control_client import RequestRefused, SupervisorUnreachable
 from tools.admin.operate import ControlOperator, restartable, rolling_restart
 from tools.admin.rolling import RestartStuck
 from tools.admin.targets import everything
@@ -27,26 +28,35 @@ if TYPE_CHECKING:
 
 def start(cluster: ClusterConfig, target: str, output: Output) -> None:
     """Start what a TARGET names. Raises Failed if a process does not run then."""
-    reports = _each(targeted(cluster, target), ControlOperator(cluster).start, "starting")
-    _show(reports, output, State.RUNNING)
+    each(targeted(cluster, target), ControlOperator(cluster).start, "starting", State.RUNNING, output)
 
 
 def stop(cluster: ClusterConfig, target: str, output: Output) -> None:
     """Stop what a TARGET names. Raises Failed if a process is not down then."""
-    reports = _each(targeted(cluster, target), ControlOperator(cluster).stop, "stopping")
-    _show(reports, output, State.STOPPED)
+    each(targeted(cluster, target), ControlOperator(cluster).stop, "stopping", State.STOPPED, output)
 
 
-def _each(
-    names: list[ProcessName], act: Callable[[ProcessName], ProcessReport], what: str
-) -> list[ProcessReport]:
-    """One after the other."""
-    reports = []
-    with in_words(), working(what) as say:
+def each(
+    names: list[ProcessName],
+    act: Callable[[ProcessName], ProcessReport],
+    what: str,
+    wanted: State,
+    output: Output,
+) -> None:
+    """One after the other. One whose supervisor can't be asked does not hold up those of other nodes."""
+    reports: list[ProcessReport] = []
+    unreached: list[str] = []
+    with working(what) as say:
         for name in names:
             say(f"{what} {name}")
-            reports.append(act(name))
-    return reports
+            try:
+                reports.append(act(name))
+            except (SupervisorUnreachable, RequestRefused) as error:
+                unreached.append(str(error))
+    _show(reports, output)
+    amiss = [_sentence(report) for report in reports if report.state is not wanted]
+    if amiss or unreached:
+        raise Failed("\n".join(dict.fromkeys([*amiss, *unreached])))
 
 
 def restart(
@@ -115,15 +125,11 @@ def _show_plan(steps: list[Step], output: Output) -> None:
         typer.echo(f"{number}. {step}")
 
 
-def _show(reports: list[ProcessReport], output: Output, wanted: State) -> None:
+def _show(reports: list[ProcessReport], output: Output) -> None:
     if output.is_document:
-        print_document([report.to_json() for report in reports], output)
-    else:
-        for report in reports:
-            typer.echo(_sentence(report))
-    amiss = [report for report in reports if report.state is not wanted]
-    if amiss:
-        raise Failed("\n".join(_sentence(report) for report in amiss))
+        return print_document([report.to_json() for report in reports], output)
+    for report in reports:
+        typer.echo(_sentence(report))
 
 
 def _sentence(report: ProcessReport) -> str:

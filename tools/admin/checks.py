@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from config.process.names import ProcessName
 from config.process.report import State
-from tools.admin.diagnosis import Code, Finding, finding
+from tools.admin.findings import Code, Finding, finding
 from tools.admin.snapshot import DOWN, ELSEWHERE
 
 if TYPE_CHECKING:

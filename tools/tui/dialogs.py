@@ -9,7 +9,7 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from tools.admin.diagnosis import Severity
+from tools.admin.findings import Severity
 from tools.tui.page import BAD, DIM, LEAD, WARN
 from tools.tui.theme import STYLES
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.binding import BindingType
 
-    from tools.admin.diagnosis import Finding
+    from tools.admin.findings import Finding
     from tools.admin.quorum import Effect
 
 HELP = """\
@@ -79,8 +79,11 @@ def explanation(findings: Sequence[Finding]) -> Text:
         text.append("\n\n" if position else "")
         text.append(finding.says, style)
         text.append(f"\n{finding.meaning}\n")
-        text.append("mend: ", STYLES[DIM])
-        text.append(finding.remedy, STYLES[LEAD])
+        for number, remedy in enumerate(finding.remedies):
+            command, _, comment = remedy.partition("  # ")
+            text.append("\n      " if number else "mend: ", STYLES[DIM])
+            text.append(command, STYLES[LEAD])
+            text.append(f"  # {comment}" if comment else "", STYLES[DIM])
     return text
 
 

@@ -23,5 +23,5 @@ def frame(scene: Scene, width: int) -> list[str]:
         made += ["", page.title.upper(), *lines(page, width)]
     if scene.findings:
         made += ["", *lines(findings(scene), width), ""]
-        made += [f"{remedy}" for remedy in dict.fromkeys(finding.remedy for finding in scene.findings)]
+        made += dict.fromkeys(remedy for finding in scene.findings for remedy in finding.remedies)
     return made

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from tools.admin.diagnosis import Severity
+from tools.admin.findings import Severity
 from tools.tui import units
 from tools.tui.page import BAD, DIM, GOOD, LEAD, PLAIN, WARN, Cell
 from tools.tui.scene import coverage

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from config.process.names import ProcessName
-    from tools.admin.diagnosis import Finding
+    from tools.admin.findings import Finding
     from tools.tui.place import Place
 
 GOOD: Final = "good"

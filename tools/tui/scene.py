@@ -6,13 +6,13 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from tools.admin.diagnosis import Severity, diagnose
+from tools.admin.diagnosis import diagnose
 from tools.admin.rates import Called, Rates, rates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tools.admin.diagnosis import Finding
+    from tools.admin.findings import Finding, Severity
     from tools.admin.snapshot import Snapshot
 
 POINTS: Final = 60
@@ -92,7 +92,11 @@ class Scene:
 
     def about(self, *subjects: str) -> list[Finding]:
         """What is wrong with these, the worst first."""
-        return [finding for finding in self.findings if finding.subject in subjects]
+        return [
+            finding
+            for finding in self.findings
+            if finding.subject in subjects or not set(subjects).isdisjoint(finding.also)
+        ]
 
     @property
     def worst(self) -> Severity | None:

@@ -11,13 +11,13 @@ import pytest
 from config import ClusterConfig
 from tests.waiting import free_ports
 from tools.admin.checks import check, sync_time_s
-from tools.admin.diagnosis import Code
+from tools.admin.findings import Code
 from tools.admin.snapshot import Node, Snapshot
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tools.admin.diagnosis import Finding
+    from tools.admin.findings import Finding
 
 
 @pytest.fixture(name="cluster")
@@ -72,7 +72,7 @@ def test_a_folder_that_others_can_read(cluster: ClusterConfig) -> None:
     assert found(cluster) == []
     folder.chmod(0o750)
     (finding,) = found(cluster)
-    assert (finding.code, finding.remedy) == (Code.FOLDER_OPEN, f"chmod -R go= {folder}")
+    assert (finding.code, finding.remedies) == (Code.FOLDER_OPEN, (f"chmod -R go= {folder}",))
 
 
 def test_a_disk_that_is_nearly_full(cluster: ClusterConfig) -> None:

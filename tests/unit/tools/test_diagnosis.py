@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.unit.tools.command_lines import check_can_be_given
 from tests.unit.tui.clusters import NODES, NOW, copied, copying, degraded, healthy, leaderless
-from tools.admin.diagnosis import COPY_BEHIND_S, REPORT_OLD_S, RULES, Code, Severity, diagnose
+from tools.admin.diagnosis import COPY_BEHIND_S, REPORT_OLD_S, diagnose
+from tools.admin.findings import RULES, Code, Finding, Severity, finding
 from tools.admin.snapshot import make_shard
 
 if TYPE_CHECKING:
@@ -122,22 +123,48 @@ def test_a_follower_cluster_in_which_nobody_has_ever_replicated() -> None:
     assert codes(unknown) == set()
 
 
+def remedies(snapshot: Snapshot, code: Code) -> tuple[str, ...]:
+    return next(each.remedies for each in diagnose(snapshot, file="demo.yaml") if each.code is code)
+
+
 def test_remedies_name_the_subject_and_the_file() -> None:
-    found = {finding.code: finding.remedy for finding in diagnose(degraded(), file="demo.yaml")}
-    assert found[Code.NODE_DOWN] == "boathouse up demo.yaml --node n3"
-    assert found[Code.PROCESS_STOPPED] == "boathouse start n2/shard-4 demo.yaml"
+    assert remedies(degraded(), Code.NODE_DOWN) == ("boathouse up demo.yaml --node n3  # on its host",)
+    assert remedies(degraded(), Code.PROCESS_STOPPED) == ("boathouse start n2/shard-4 demo.yaml",)
+
+
+def test_who_has_lost_a_quorum_is_told_who_is_away_and_who_could_go_on_alone() -> None:
+    _, up, recover = remedies(degraded(), Code.SHARD_NO_QUORUM)
+    assert up.startswith("boathouse up demo.yaml --node n2 ")
+    assert recover.startswith("boathouse recover n1 demo.yaml --shard 4 --dry-run  # if the others are lost")
 
 
 def test_remedies_of_an_etcd_cluster_are_etcds() -> None:
     found = diagnose(replace(degraded(), is_etcd=True, alarms={"n1": ["NOSPACE"]}))
     assert found
-    assert all("boathouse" not in finding.remedy for finding in found)
-    assert any(finding.code is Code.ALARM for finding in found)
+    assert all("boathouse" not in remedy for each in found for remedy in each.remedies)
+    assert any(each.code is Code.ALARM for each in found)
 
 
 def test_every_code_has_its_rule() -> None:
     assert set(RULES) == set(Code)
     for code, rule in RULES.items():
         assert rule.meaning.endswith("."), code
-        assert rule.remedy, code
-        assert set(re.findall(r"{(\w+)}", rule.remedy)) <= {"subject", "file"}, code
+        assert rule.remedies, code
+
+
+NAMES: dict[str, Any] = {
+    "endpoint": "h:1", "away": "n3", "survivor": "n1", "reporter": "n2", "cluster": "c", "epoch": 2,
+}  # fmt: skip
+PROGRAMS = {"etcdctl", "df", "iostat", "chronyc", "ls", "id", "chmod", "ss"}
+"""Of others, that remedies may name."""
+
+
+@pytest.mark.parametrize("file", ["demo.yaml", ""])
+@pytest.mark.parametrize("code", list(Code))
+def test_every_remedy_can_be_typed_as_it_stands(code: Code, file: str) -> None:
+    made: Finding = finding(code, "n2/shard-1", "it is so", file=file, **NAMES)
+    for remedy in made.remedies:
+        program = remedy.split()[0]
+        assert program in {"boathouse", *PROGRAMS}, remedy
+        if program == "boathouse":
+            check_can_be_given(remedy)

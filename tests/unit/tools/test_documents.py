@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
-from typer.exceptions import TyperException
-from typer.main import get_command
 
-from tools.cli import app
+from tests.unit.tools.command_lines import check_can_be_given
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,13 +60,4 @@ def test_there_are_some() -> None:
 
 @pytest.mark.parametrize("line", sorted(set(_commands())))
 def test_a_command_of_the_documents_can_be_given(line: str) -> None:
-    words = shlex.split(line, comments=True)[1:]
-    context: Any = get_command(app).make_context("boathouse", words)
-    try:
-        while words := [*context._protected_args, *context.args]:
-            name, command, rest = context.command.resolve_command(context, words)
-            context = command.make_context(name, rest, parent=context)
-            if not hasattr(command, "commands"):
-                break
-    except TyperException as error:
-        pytest.fail(f"{line}: {error}")
+    check_can_be_given(line)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from config.process.names import ProcessName
+from config.process.report import State
 from tests.unit.tui.clusters import NODES, NOW, copied, copying, degraded, healthy, leaderless
-from tools.admin.snapshot import Replica, make_shard
+from tools.admin.snapshot import UNKNOWN, Replica, make_shard
 from tools.tui import units
 from tools.tui.frame import frame
 from tools.tui.headline import headline
@@ -133,15 +134,34 @@ def test_processes_of_a_node() -> None:
     assert told(page, "n2/shard-4")[" "].text == "X"
 
 
-def test_every_unhealthy_row_has_an_explanation_with_a_command() -> None:
-    for snapshot in (degraded(), leaderless()):
-        for page in (overview(scene(snapshot)), shards(scene(snapshot)), replicas(scene(snapshot), "")):
-            for row in page.rows:
-                if row.cells[0].text in ("!", "X") and row.process is None:
-                    assert row.findings, row.key
-                for finding in row.findings:
-                    assert finding.meaning
-                    assert finding.remedy
+def in_states(*states: str) -> Snapshot:
+    """Healthy, but for the first processes of n1, which are in these."""
+    whole = healthy(shards=len(states))
+    changed = [replace(process, state=state) for process, state in zip(whole.processes, states, strict=False)]
+    return replace(whole, processes=[*changed, *whole.processes[len(states) :]])
+
+
+ALARMING = {WARN, BAD}
+RESTARTED = [replace(process, restarts=3, last_error="exited with code 1") for process in healthy().processes]
+UNHEALTHY = {
+    "restarted": replace(degraded(), processes=RESTARTED),
+    "degraded": degraded(),
+    "leaderless": leaderless(),
+    "processes": in_states(*(state for state in State if state is not State.RUNNING), UNKNOWN),
+    "copies": copying(
+        copied("default", 9, 40.0, stalled=True), copied("users", 3, 60.0), refused={"events": "no"}
+    ),
+}
+
+
+@pytest.mark.parametrize("snapshot", UNHEALTHY.values(), ids=UNHEALTHY)
+def test_every_unhealthy_row_has_an_explanation_with_a_command(snapshot: Snapshot) -> None:
+    seen = scene(snapshot)
+    pages = (overview(seen), processes(seen, ""), shards(seen), replicas(seen, ""), tables(seen))
+    rows = [row for page in pages for row in page.rows if any(cell.style in ALARMING for cell in row.cells)]
+    assert rows
+    assert [row.key for row in rows if not row.findings] == []
+    assert all(finding.meaning and finding.remedies for row in rows for finding in row.findings)
 
 
 # ---- rates -----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from config.process.report import State
-from tools.admin.diagnosis import TRAILS_ENTRIES, Severity
+from tools.admin.diagnosis import TRAILS_ENTRIES
+from tools.admin.findings import Severity
 from tools.admin.snapshot import DOWN, ELSEWHERE, UNKNOWN
 from tools.tui import units
 from tools.tui.page import BAD, DIM, GOOD, LEAD, PLAIN, WARN, Cell
@@ -14,7 +15,7 @@ from tools.tui.page import UNKNOWN as DASH
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tools.admin.diagnosis import Finding
+    from tools.admin.findings import Finding
     from tools.admin.snapshot import Process, Replica, Shard
 
 STALE_S = 2.5

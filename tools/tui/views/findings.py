@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tools.admin.diagnosis import Severity
+from tools.admin.findings import Severity
 from tools.tui.page import BAD, WARN, Cell, Column, Page, Row
 
 if TYPE_CHECKING:
-    from tools.admin.diagnosis import Finding
+    from tools.admin.findings import Finding
     from tools.tui.scene import Scene
 
 COLUMNS: Final = (Column(" "), Column("SUBJECT"), Column("WHAT IS WRONG", takes_rest=True))

@@ -39,7 +39,7 @@ def processes(scene: Scene, node: str) -> Page:
 
 def _row(scene: Scene, process: Process) -> Row:
     name = process.name
-    findings = scene.about(str(name), name.node)
+    findings = scene.about(str(name), name.node, *([f"shard-{name.shard}"] if name.shard is not None else []))
     role, style = "", PLAIN
     if name.shard is not None and (shard := scene.snapshot.shard(name.shard)) is not None:
         replica = next((each for each in shard.replicas if each.node == name.node), None)
@@ -55,7 +55,7 @@ def _row(scene: Scene, process: Process) -> Row:
             Cell(str(process.pid) if process.pid else "-", DIM, sort=float(process.pid or -1)),
             cells.percent(process.cpu_percent),
             cells.size(process.rss_bytes),
-            cells.number(process.restarts, WARN if process.restarts else PLAIN),
+            cells.number(process.restarts, WARN if process.restarts and findings else PLAIN),
             cells.since(process.started_at if process.pid else None, scene.now),
             _seen(process, scene.now),
             Cell(process.last_error, BAD if process.state != "running" else DIM),

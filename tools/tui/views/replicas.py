@@ -51,7 +51,7 @@ def _row(scene: Scene, shard: Shard, replica: Replica) -> Row:
     style = PLAIN if replica.is_answering else DIM  # what it said last
     sync_style = WARN if (replica.sync_p99_us or 0) > SYNC_SLOW_US else style
     error = replica.fault or (process.last_error if process is not None else "")
-    findings = scene.about(str(name))
+    findings = scene.about(str(name), name.node, f"shard-{shard.number}")
     return Row(
         key=str(name),
         cells=(

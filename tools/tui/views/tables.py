@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SPARK_WIDTH: Final = 12
 
 COLUMNS: Final = (
+    Column(" "),
     Column("TABLE"),
     Column("SHARD", is_number=True),
     Column("LEADER"),
@@ -53,9 +54,11 @@ def _row(scene: Scene, table: Table) -> Row:
     points = scene.trend.tables.get(table.name, ())
     called = scene.trend.now.called({table.name})
     latencies = scene.trend.table_p99.get(table.name, ())
+    findings = scene.about(f"table {table.name}", f"shard-{table.shard}")
     return Row(
         key=table.name,
         cells=(
+            cells.mark(findings),
             Cell(table.name),
             cells.number(table.shard),
             Cell(leader or "none", LEAD if leader else BAD),
@@ -71,7 +74,7 @@ def _row(scene: Scene, table: Table) -> Row:
             *_copy_cells(scene, table),
         ),
         opens=Place(View.KEYS, table.name),
-        findings=scene.about(f"shard-{table.shard}"),
+        findings=findings,
     )
 
 

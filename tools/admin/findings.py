@@ -1,0 +1,341 @@
+"""What may be wrong with a cluster: what each thing means, and the commands that mend it. Pure.
+
+One table, RULES, for all who explain: the terminal interface beside a cell, `boathouse doctor` line by line. Who looks
+(diagnosis.py) and who tries (checks.py) makes findings of it."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Severity(enum.IntEnum):
+    """How much it matters. The higher the worse."""
+
+    WARNING = 1
+    """Clients are served; less is left to lose than there should be."""
+    CRITICAL = 2
+    """Some clients are not served, or data is in doubt."""
+
+
+class Code(enum.StrEnum):
+    """What is wrong; stable, for programs."""
+
+    SHARD_NO_LEADER = "shard-no-leader"
+    SHARD_NO_QUORUM = "shard-no-quorum"
+    SHARD_BELOW_REPLICAS = "shard-below-replicas"
+    NODE_DOWN = "node-down"
+    SUPERVISOR_SILENT = "supervisor-silent"
+    PROCESS_FAILED = "process-failed"
+    PROCESS_STOPPED = "process-stopped"
+    PROCESS_STARTING = "process-starting"
+    PROCESS_STOPPING = "process-stopping"
+    PROCESS_BACKOFF = "process-backoff"
+    PROCESS_CRASHED = "process-crashed"
+    REPLICA_SILENT = "replica-silent"
+    REPLICA_FAULT = "replica-fault"
+    REPLICA_NO_SPACE = "replica-no-space"
+    REPLICA_TRAILS = "replica-trails"
+    REPLICA_QUEUES = "replica-queues"
+    REPLICA_SYNC_SLOW = "replica-sync-slow"
+    REPLICA_WAL_LARGE = "replica-wal-large"
+    CLOCK_OFF = "clock-off"
+    MIXED_BUILDS = "mixed-builds"
+    ALARM = "alarm"
+    NOBODY_REPLICATES = "nobody-replicates"
+    LEADER_CLUSTER_UNKNOWN = "leader-cluster-unknown"
+    OLD_LEADER_LEADS = "old-leader-leads"
+    COPY_STALLED = "copy-stalled"
+    COPY_BEHIND = "copy-behind"
+    TABLE_NOT_COPIED = "table-not-copied"
+    DISK_LOW = "disk-low"
+    DISK_SLOW = "disk-slow"
+    DISK_UNUSABLE = "disk-unusable"
+    FOLDER_OPEN = "folder-open"
+    PORT_TAKEN = "port-taken"
+    PORT_CLOSED = "port-closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a code stands for."""
+
+    severity: Severity
+    meaning: str
+    remedies: tuple[str, ...]
+    """Lines for a shell, to be tried in this order: a command, and behind a # when it helps, or what else does. Put in
+    are {subject} and its parts, {node} and {number}; {file}, the cluster file; {endpoint}, of some node's clients; and
+    what a finding names beside."""
+
+
+_W, _C = Severity.WARNING, Severity.CRITICAL
+
+RULES: Final[Mapping[Code, Rule]] = {
+    Code.SHARD_NO_LEADER: Rule(
+        _C,
+        "Writes and linearizable reads of its tables wait and then fail as UNAVAILABLE; serializable reads go on. With "
+        "a majority of voters up an election takes a second or two.",
+        ("boathouse shard list {file}  # which of its replicas answer",),
+    ),
+    Code.SHARD_NO_QUORUM: Rule(
+        _C,
+        "Fewer voters serve than it takes to commit, so nobody can be elected. Nothing that was acknowledged is lost: "
+        "the shard goes on when a majority is back.",
+        (
+            "boathouse start {subject} {file}",
+            "boathouse up {file} --node {away}  # on its host, if all of the node is down",
+            "boathouse recover {survivor} {file} --shard {number} --dry-run  # if the others are lost for good",
+        ),
+    ),
+    Code.SHARD_BELOW_REPLICAS: Rule(
+        _W,
+        "It serves, with fewer copies than it should have. If more voters go, it stops serving.",
+        (
+            "boathouse start {subject} {file}",
+            "boathouse up {file} --node {away}  # on its host, if all of the node is down",
+        ),
+    ),
+    Code.NODE_DOWN: Rule(
+        _C,
+        "Nothing of this node answers. Its shards go on as long as the others are a majority; its clients have to use "
+        "another node.",
+        ("boathouse up {file} --node {subject}  # on its host",),
+    ),
+    Code.SUPERVISOR_SILENT: Rule(
+        _W,
+        "The parent of the node's processes does not answer, so nobody restarts them. They go on serving.",
+        (
+            "boathouse up {file} --node {subject}  # says who holds its folder; end that process, and then again",
+        ),
+    ),
+    Code.PROCESS_FAILED: Rule(
+        _C,
+        "It crashed too often, or refused to start, and is left alone until somebody has looked.",
+        ("boathouse logs {subject} {file}", "boathouse start {subject} {file}"),
+    ),
+    Code.PROCESS_STOPPED: Rule(
+        _W,
+        "Somebody stopped it. It stays stopped until it is started.",
+        ("boathouse start {subject} {file}",),
+    ),
+    Code.PROCESS_STARTING: Rule(
+        _W,
+        "It is not ready yet. A replica first opens its database, and then waits for nobody.",
+        ("boathouse logs {subject} {file}  # if it takes long",),
+    ),
+    Code.PROCESS_STOPPING: Rule(
+        _W,
+        "It was asked to stop, and hands over or finishes what it has begun (supervisor.stop_timeout_ms at most).",
+        (
+            "boathouse start {subject} {file}  # once it has stopped, if it is not started again by who stopped it",
+        ),
+    ),
+    Code.PROCESS_BACKOFF: Rule(
+        _W,
+        "It crashed and is started again after a wait, which doubles each time.",
+        ("boathouse logs {subject} {file}",),
+    ),
+    Code.PROCESS_CRASHED: Rule(
+        _W, "It ended by itself less than a minute ago, and runs again.", ("boathouse logs {subject} {file}",)
+    ),
+    Code.REPLICA_SILENT: Rule(
+        _W,
+        "Its process should run but does not answer. One that hangs is killed and started again by its supervisor "
+        "(supervisor.hang_timeout_ms).",
+        ("boathouse logs {subject} {file}", "boathouse restart {subject} {file}"),
+    ),
+    Code.REPLICA_FAULT: Rule(
+        _C,
+        "It found its own data damaged, or different from the other replicas', and serves nothing. It is rebuilt from "
+        "the leader if there is one.",
+        ("boathouse logs {subject} {file}",),
+    ),
+    Code.REPLICA_NO_SPACE: Rule(
+        _C,
+        "Its disk is nearly full (store.disk_free_bytes_min): writes are refused as NOSPACE, except deletes and "
+        "compactions; reads go on. Writes are taken again by themselves once there is space.",
+        (
+            "df -h  # on the host of {node}: free space, or move data_dir to a larger disk",
+            "boathouse kv del KEY --prefix -e {endpoint}  # of what is not needed; a compaction frees it",
+        ),
+    ),
+    Code.REPLICA_TRAILS: Rule(
+        _W,
+        "It has not applied what its leader has committed. Until it has caught up it can't replace the leader without "
+        "a pause, and its serializable reads are old.",
+        (
+            "boathouse logs {subject} {file}",
+            "boathouse restart {subject} {file}  # if it does not catch up by itself",
+        ),
+    ),
+    Code.REPLICA_QUEUES: Rule(
+        _W,
+        "More requests arrive than it answers. Beyond limits.pending_requests_max they are refused as "
+        "RESOURCE_EXHAUSTED.",
+        (
+            "boathouse shard move-leader {number} {file}  # to a node that has less to do",
+            "boathouse shard rebalance {file} --dry-run  # or its tables to other shards",
+        ),
+    ),
+    Code.REPLICA_SYNC_SLOW: Rule(
+        _W,
+        "Of a hundred syncs one takes longer than a tick. Each write waits for a majority's syncs, so a slow leader "
+        "makes the whole shard slow.",
+        (
+            "boathouse shard move-leader {number} {file}  # if {node} leads it",
+            "iostat -x 1  # on the host of {node}: who else uses that disk",
+        ),
+    ),
+    Code.REPLICA_WAL_LARGE: Rule(
+        _W,
+        "A reader that stays (an iteration, a snapshot for another replica) keeps the write-ahead log from being used "
+        "again. It is cut back once the reader is gone.",
+        ("boathouse restart {subject} {file}  # ends its readers, if it does not shrink by itself",),
+    ),
+    Code.CLOCK_OFF: Rule(
+        _W,
+        "This machine and that node disagree about the time. Consensus does not depend on it; leases and the times in "
+        "logs do.",
+        ("chronyc tracking  # on both machines; or: timedatectl timesync-status",),
+    ),
+    Code.MIXED_BUILDS: Rule(
+        _W,
+        "Replicas of the shard run different versions. That is fine during an upgrade; what only the newer one can do "
+        "begins once all voters run it.",
+        ("boathouse restart {subject} {file}  # finishes the upgrade, once all hosts have the new version",),
+    ),
+    Code.ALARM: Rule(
+        _C,
+        "An alarm is raised. NOSPACE: writes are refused until there is space. CORRUPT: data differs between replicas, "
+        "and no write is taken.",
+        (
+            "etcdctl --endpoints={endpoint} alarm list",
+            "etcdctl --endpoints={endpoint} alarm disarm  # once its cause is gone",
+        ),
+    ),
+    Code.NOBODY_REPLICATES: Rule(
+        _C,
+        "No node copies the leader cluster's tables, so what is read here gets old. A replicator that works says so "
+        "every second; when its node dies, another one takes over within five.",
+        ("boathouse status {file}", "boathouse logs {reporter}/replicator {file}"),
+    ),
+    Code.LEADER_CLUSTER_UNKNOWN: Rule(
+        _C,
+        "The leader cluster does not say which tables it has, so tables are neither made nor deleted here, and as a "
+        "rule none is copied and no write is passed on. It is asked again all the time.",
+        (
+            "boathouse logs {subject} {file}  # then follows.endpoints, follows.tls and follows.token_file in the file",
+        ),
+    ),
+    Code.OLD_LEADER_LEADS: Rule(
+        _C,
+        "This cluster was promoted, and the one that led before has not heard of it: writes that reach that one are "
+        "taken, and are lost once it copies from here. It is told so as soon as it answers.",
+        (
+            "boathouse fence --leader {cluster} --epoch {epoch} --yes  # there, if it can't be reached from here",
+        ),
+    ),
+    Code.COPY_STALLED: Rule(
+        _C,
+        "The copy is neither level nor comes nearer: reads of it here get older and older, and writes that are passed "
+        "on end without an answer, though they are made.",
+        ("boathouse logs {subject} {file}",),
+    ),
+    Code.COPY_BEHIND: Rule(
+        _W,
+        "The copy comes nearer, but was not level for a while: reads of it here are that old.",
+        ("boathouse status {file}  # if it comes no nearer, the link or the disks here are too slow",),
+    ),
+    Code.TABLE_NOT_COPIED: Rule(
+        _W,
+        "The leader cluster has the table, and this cluster does not copy it.",
+        ("boathouse table list -e {endpoint}", "boathouse logs {subject} {file}"),
+    ),
+    Code.DISK_LOW: Rule(
+        _W,
+        "Less than four times what must stay free (store.disk_free_bytes_min) is left; below that writes are refused.",
+        ("df -h {subject}  # free space, or move data_dir to a larger disk",),
+    ),
+    Code.DISK_SLOW: Rule(
+        _W,
+        "A small write took this long to be durable. Every write of a client waits for one such sync on a majority of "
+        "nodes.",
+        ("iostat -x 1  # while it is slow: who else uses that disk; a local SSD for data_dir is what helps",),
+    ),
+    Code.DISK_UNUSABLE: Rule(
+        _C,
+        "The folder can't be written by this user, so no replica can start there.",
+        ("ls -ld {subject}", "id"),
+    ),
+    Code.FOLDER_OPEN: Rule(
+        _W,
+        "Other users of this machine can look into the data. A supervisor closes it when it starts.",
+        ("chmod -R go= {subject}",),
+    ),
+    Code.PORT_TAKEN: Rule(
+        _C,
+        "Another program listens there, so the node can't start.",
+        ("ss -ltnp  # who it is; or give the node other ports in the cluster file",),
+    ),
+    Code.PORT_CLOSED: Rule(
+        _W,
+        "The node is up, but nobody takes connections there.",
+        ("boathouse status {file}  # if all of it runs, a firewall is in between",),
+    ),
+}
+
+ETCD_REMEDIES: Final = (
+    "etcdctl endpoint status --cluster",
+    "etcdctl endpoint health --cluster  # then the member's own log",
+)
+"""What is not ours has its own tools."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong with one subject."""
+
+    code: Code
+    subject: str
+    """A TARGET of the command line where there is one: n1, n1/shard-2, shard-2; else `table NAME`, a path or an
+    address."""
+    says: str
+    """What was seen, with its figures."""
+    remedies: tuple[str, ...]
+    """As RULES has them, for this subject."""
+    also: tuple[str, ...] = ()
+    """What else it is about: the table that a replicator does not copy, the nodes that show a certificate."""
+
+    @property
+    def severity(self) -> Severity:
+        """How much it matters."""
+        return RULES[self.code].severity
+
+    @property
+    def meaning(self) -> str:
+        """What it is for clients and data."""
+        return RULES[self.code].meaning
+
+
+def finding(
+    code: Code, subject: str, says: str, *, file: str, also: tuple[str, ...] = (), **names: object
+) -> Finding:
+    """A finding with the remedies of its rule. file: the cluster file, as an operator would write it. names: what the
+    remedies name beside the subject and its parts."""
+    words = {
+        "subject": subject,
+        "node": subject.partition("/")[0],
+        "number": subject.rpartition("shard-")[2],
+        "file": file,
+        **names,
+    }
+    remedies = tuple(
+        re.sub(r"(?<=\S) +(?=\S)", " ", remedy.format_map(words)).replace(" # ", "  # ").strip()
+        for remedy in RULES[code].remedies
+    )
+    return Finding(code, subject, says, remedies, also)
