@@ -70,7 +70,7 @@ class EtcdKV:
         """A range in parts, all from the view that the first one was taken from. As in etcd only the last has a header,
         more and count: merged they are what Range answers."""
         request = decode(etcd.RangeRequest.FromString, call.body)
-        shape.check_range(request)
+        shape.check_range_stream(request)
         deadline = self._calls.step_deadline(call.deadline)
         table = await self._tables.find(call)
         stream = await self._calls.start(

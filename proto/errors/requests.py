@@ -145,7 +145,7 @@ class CursorNotFound(Absent):
 
 
 class MethodNotServed(Absent):
-    """This version does not serve the method."""
+    """This version does not serve the method, or not what is asked of it; `detail` says so to the client."""
 
     frame_code = 34
 

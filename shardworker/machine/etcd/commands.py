@@ -17,9 +17,11 @@ from shardworker.machine.ops import (
     ExpireLeases,
     Get,
     GrantLease,
+    Order,
     Put,
     Range,
     RevokeLease,
+    Target,
     Txn,
     add_point_keys,
 )
@@ -76,7 +78,10 @@ def _range(view: View, op: Get | Range) -> bytes:
 
 
 def _parse_range_stream(body: bytes) -> Range:
-    return codec.to_range(rpc_pb2.RangeRequest.FromString(body))
+    op = codec.to_range(rpc_pb2.RangeRequest.FromString(body))
+    if (op.order, op.target) == (Order.ASCEND, Target.KEY):
+        op.order = Order.NONE  # the same order, and read as it is found
+    return op
 
 
 def _range_parts(view: View, op: Range) -> Iterator[tuple[bytes, bool]]:

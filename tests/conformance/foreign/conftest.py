@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conformance.foreign.programs import NotBuilt, clientv3, program
+from tests.conformance.foreign.programs import NotBuilt, program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 def built(name: str) -> Path:
     try:
-        return clientv3() if name == "clientv3" else program(name)
+        return program(name)
     except NotBuilt as error:
         pytest.exit(str(error), returncode=1)
 
@@ -53,3 +53,13 @@ def interop_client() -> Path:
 @pytest.fixture(scope="session")
 def go_client() -> Path:
     return built("clientv3")
+
+
+@pytest.fixture(scope="session")
+def getstream() -> Path:
+    return built("getstream")
+
+
+@pytest.fixture(scope="session")
+def etcd_3_7() -> Path:
+    return built("etcd-3.7")

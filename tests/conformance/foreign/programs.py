@@ -1,7 +1,8 @@
-"""Programs in Go that others wrote to try servers, and one of ours over their library, built into the user's cache.
+"""Programs in Go that others wrote, to try servers or as servers to be held against, and some of ours over etcd's
+client library, built into the user's cache.
 
 Nothing of theirs is kept in this repository: a module file is written when they are built, with the versions below, and
-the Go module proxy has the rest.
+the Go module proxy has the rest. `python -m tests.conformance.foreign.programs NAME` prints where a program is.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -19,11 +21,16 @@ BUILD_S: Final = 900
 PROGRAMS: Final = {
     "h2spec": ("github.com/summerwind/h2spec", "v2.2.1+incompatible", "cmd/h2spec"),
     "interop": ("google.golang.org/grpc", "v1.85.0", "interop/client"),
+    "etcd-3.5": ("go.etcd.io/etcd/server/v3", "v3.5.35", ""),
+    "etcd-3.7": ("go.etcd.io/etcd/server/v3", "v3.7.3", ""),
 }
 """Module, version and package below it, by the name that the program gets."""
 
-CLIENTV3: Final = Path(__file__).parent / "clientv3" / "main.go"
-CLIENTV3_NEEDS: Final = "go.etcd.io/etcd/client/v3@v3.5.35"
+OURS: Final = {
+    "clientv3": "go.etcd.io/etcd/client/v3@v3.5.35",
+    "getstream": "go.etcd.io/etcd/client/v3@v3.7.3",
+}
+"""What those need that are here as source, in a folder of their name."""
 
 MODULE: Final = "module boathouse.invalid/conformance\n\ngo 1.25.0\n"
 
@@ -34,14 +41,12 @@ class NotBuilt(Exception):
 
 def program(name: str) -> Path:
     """The program, built if it is not there yet. Raises NotBuilt."""
-    module, version, package = PROGRAMS[name]
-    return _built(name, version, f"{module}/{package}@{version}", f"{module}/{package}")
-
-
-def clientv3() -> Path:
-    """Our program that uses etcd's Go client, built if it is not there yet. Raises NotBuilt."""
-    source = CLIENTV3.read_bytes()
-    return _built("clientv3", hashlib.sha256(source).hexdigest()[:12], CLIENTV3_NEEDS, ".", source)
+    if name in OURS:
+        source = (Path(__file__).parent / name / "main.go").read_bytes()
+        return _built(name, hashlib.sha256(source).hexdigest()[:12], OURS[name], ".", source)
+    module, version, below = PROGRAMS[name]
+    package = f"{module}/{below}" if below else module
+    return _built(name, version, f"{package}@{version}", package)
 
 
 def _built(name: str, version: str, needs: str, package: str, source: bytes = b"") -> Path:
@@ -69,3 +74,7 @@ def _go(folder: Path, *arguments: str) -> None:
     )
     if done.returncode != 0:
         raise NotBuilt(f"go {' '.join(arguments)} failed: {done.stderr.strip()[-2_000:]}")
+
+
+if __name__ == "__main__":
+    print(program(sys.argv[1]))  # noqa: T201 - for make

@@ -75,6 +75,9 @@ def test_a_large_range_comes_in_many_parts(shard: Shard, monkeypatch: pytest.Mon
     monkeypatch.setattr(view, "PART_BYTES", 1_000)
     assert len(streamed(shard, etcd.RangeRequest(**ALL))) >= 2  # type: ignore[arg-type]
     assert len(streamed(shard, etcd.RangeRequest(**ALL, revision=150))) >= 10  # type: ignore[arg-type]
+    # The order that it has anyway.
+    by_key = etcd.RangeRequest(**ALL, revision=150, sort_order=etcd.RangeRequest.ASCEND)  # type: ignore[arg-type]
+    assert len(streamed(shard, by_key)) >= 10
 
 
 def test_revisions_that_cannot_be_read_are_refused(shard: Shard) -> None:

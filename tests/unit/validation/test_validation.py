@@ -50,6 +50,26 @@ def test_etcd_range_and_delete() -> None:
     assert failure(etcd.check_delete_range, DeleteRangeRequest(key=b"a")) is None
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"sort_order": RangeRequest.ASCEND}, None),
+        ({"sort_target": RangeRequest.MOD}, None),
+        ({"sort_order": RangeRequest.DESCEND}, errors.MethodNotServed),
+        ({"sort_order": RangeRequest.ASCEND, "sort_target": RangeRequest.MOD}, errors.MethodNotServed),
+        ({"sort_order": 9}, errors.InvalidSortOption),
+        ({"sort_target": 9}, errors.InvalidSortOption),
+        ({"min_mod_revision": 1}, errors.MethodNotServed),
+        ({"max_create_revision": -1}, errors.MethodNotServed),
+    ],
+)
+def test_what_etcd_does_not_stream(
+    options: dict[str, Any], expected: type[errors.BoathouseError] | None
+) -> None:
+    assert failure(etcd.check_range_stream, RangeRequest(key=b"k", **options)) is expected
+    assert failure(etcd.check_range_stream, RangeRequest(**options)) is errors.EmptyKey
+
+
 def test_etcd_sizes_that_were_tried() -> None:
     for value_bytes, expected in ((1_572_764, None), (1_572_844, errors.RequestTooLarge)):
         size = PutRequest(key=b"k", value=bytes(value_bytes)).ByteSize()
