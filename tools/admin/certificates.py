@@ -58,38 +58,46 @@ def hosts_of(cluster: ClusterConfig) -> list[str]:
     )
 
 
-def make_set(folder: Path, hosts: Iterable[str], client_name: str) -> CertificateFiles:
+def make_set(
+    folder: Path, hosts: Iterable[str], client_name: str, *, valid: datetime.timedelta = VALID
+) -> CertificateFiles:
     """Make all of it; keys are for this user alone. Raises FileExistsError before anything is replaced."""
     files = CertificateFiles.in_folder(folder)
     for path in (files.ca, files.ca_key, files.server, files.server_key, files.client, files.client_key):
         if path.exists():
             raise FileExistsError(f"{path} is there already; remove it, or choose another folder by --dir")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    authority = _authority()
-    server = _issued(authority, "boathouse server", ExtendedKeyUsageOID.SERVER_AUTH, hosts)
-    client = _issued(authority, client_name, ExtendedKeyUsageOID.CLIENT_AUTH, ())
+    authority = _authority(valid)
+    server = _issued(authority, valid, "boathouse server", ExtendedKeyUsageOID.SERVER_AUTH, hosts)
+    client = _issued(authority, valid, client_name, ExtendedKeyUsageOID.CLIENT_AUTH, ())
     _write(authority, files.ca, files.ca_key)
     _write(server, files.server, files.server_key)
     _write(client, files.client, files.client_key)
     return files
 
 
-def _authority() -> Identity:
+def _authority(valid: datetime.timedelta) -> Identity:
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name("boathouse development authority")
     builder = (
-        _builder(name, name, key)
+        _builder(valid, name, name, key)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
     )
     return Identity(builder.sign(key, hashes.SHA256()), key)
 
 
-def _issued(authority: Identity, name: str, usage: x509.ObjectIdentifier, hosts: Iterable[str]) -> Identity:
+def _issued(
+    authority: Identity,
+    valid: datetime.timedelta,
+    name: str,
+    usage: x509.ObjectIdentifier,
+    hosts: Iterable[str],
+) -> Identity:
     key = ec.generate_private_key(ec.SECP256R1())
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
     builder = (
-        _builder(_name(name), authority.certificate.subject, key)
+        _builder(valid, _name(name), authority.certificate.subject, key)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -102,7 +110,7 @@ def _issued(authority: Identity, name: str, usage: x509.ObjectIdentifier, hosts:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
+    valid: datetime.timedelta, subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
@@ -112,7 +120,7 @@ def _builder(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - CLOCKS_DIFFER)
-        .not_valid_after(now + VALID)
+        .not_valid_after(now + valid)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
 

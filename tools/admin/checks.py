@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from config.process.names import ProcessName
 from config.process.report import State
+from tools.admin import certificate_dates
+from tools.admin.diagnosis import of_certificates
 from tools.admin.findings import Code, Finding, finding
 from tools.admin.snapshot import DOWN, ELSEWHERE
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from config import ClusterConfig, NodeConfig
-    from tools.admin.snapshot import Snapshot
+    from tools.admin.snapshot import Certificate, Snapshot
 
 SYNCS: Final = 8
 SYNC_BYTES: Final = 4_096
@@ -38,6 +40,9 @@ def check(
     """Try everything. Takes a second or so; writes a few small files below data_dir, and removes them."""
     findings = [*_disk(cluster, file, disk_slow_s), *_folders(cluster, file)]
     with ThreadPoolExecutor(max_workers=len(cluster.nodes)) as pool:
+        shown = pool.map(lambda node: _shown_elsewhere(cluster, node), cluster.nodes.values())
+        certificates = [certificate for certificate in shown if certificate is not None]
+        findings += of_certificates(certificates, now=time.time(), file=file)
         tried = pool.map(lambda node: list(_ports(cluster, snapshot, node, file)), cluster.nodes.values())
         for found in tried:
             findings += found
@@ -99,6 +104,12 @@ def _folders(cluster: ClusterConfig, file: str) -> Iterator[Finding]:
             if mode & 0o077:
                 says = f"{folder} has mode {mode:04o}, 0700 keeps others out"
                 yield finding(Code.FOLDER_OPEN, str(folder), says, file=file)
+
+
+def _shown_elsewhere(cluster: ClusterConfig, node: NodeConfig) -> Certificate | None:
+    """What a node's clients are shown, where its file is on another machine."""
+    files = cluster.client_tls(node.name)
+    return None if files is None or os.path.exists(files.cert) else certificate_dates.shown(cluster, node)
 
 
 # ---- ports ----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,9 @@ from config.process.names import ProcessName, processes_of
 from config.process.report import ProcessReport, State
 from coordinator.replication import report
 from proto.catalog import REPLICATION, history_word
+from proto.etcd import rpc_pb2 as rpc
 from tools.admin.call_probe import CallProbe
+from tools.admin.certificate_dates import CertificateDates
 from tools.admin.probe import Answered, ReplicaProbe
 from tools.admin.snapshot import (
     DOWN,
@@ -59,6 +61,7 @@ class ClusterSource:
         self._supervisor_timeout_s = supervisor_timeout_s
         self._names = [name for node in cluster.nodes for name in processes_of(cluster, node)]
         self._usage = Usage()
+        self._certificates = CertificateDates(cluster)
         self._reports: dict[str, tuple[dict[ProcessName, ProcessReport] | None, float]] = {}
         self._replicas: dict[ProcessName, Replica] = {}
 
@@ -113,6 +116,7 @@ class ClusterSource:
             problems=list(problems.values()),
             replication=self._replication(answers),
             calls=calls,
+            certificates=self._certificates.look(),
         )
 
     def _replication(self, answers: Mapping[ProcessName, Answered]) -> Replication | None:
@@ -251,4 +255,8 @@ def _table(shard: int, table: frames.TableStatus) -> Table:
         compacted_revision=table.compacted_revision if table.compacted_revision >= 0 else None,
         history=str(history_word(table.history)),
         followers={follower.follower: follower.revision for follower in table.followers},
+        size_bytes=table.size_bytes,
+        quota_bytes=table.quota_bytes or None,
+        is_full=table.full,
+        alarms=sorted({rpc.AlarmType.Name(rpc.AlarmType.ValueType(alarm.alarm)) for alarm in table.alarms}),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from config.process.names import ProcessName
@@ -11,10 +12,10 @@ from tools.admin.findings import ETCD_REMEDIES, Code, Finding, finding
 from tools.admin.snapshot import DOWN, ELSEWHERE, UNKNOWN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from coordinator.replication.report import CopyReport
-    from tools.admin.snapshot import Process, Replica, Shard, Snapshot
+    from tools.admin.snapshot import Certificate, Process, Replica, Shard, Snapshot, Table
 
 TRAILS_ENTRIES: Final = 1_000
 """A follower in good health is behind by what is on its way, some hundred entries at most."""
@@ -29,6 +30,31 @@ CRASHED_LATELY_S: Final = 60.0
 REPORT_OLD_S: Final = 10.0
 """Who replicates says so every second, and is replaced within five."""
 COPY_BEHIND_S: Final = 30.0
+NEAR_QUOTA: Final = 0.9
+CERTIFICATE_ENDS_S: Final = 30 * 86_400.0
+
+
+def of_certificates(certificates: Iterable[Certificate], *, now: float, file: str) -> Iterator[Finding]:
+    """Those that have ended, or soon will."""
+    for certificate in certificates:
+        subject, nodes = certificate.file, ", ".join(certificate.nodes)
+        left_s = certificate.ends_at - now
+        if left_s <= 0:
+            code = Code.CERTIFICATE_INVALID
+            says = f"{subject} of {nodes} ended on {_day(certificate.ends_at)}"
+        elif now < certificate.begins_at:
+            code = Code.CERTIFICATE_INVALID
+            says = f"{subject} of {nodes} is not valid before {_day(certificate.begins_at)}"
+        elif left_s < CERTIFICATE_ENDS_S:
+            code = Code.CERTIFICATE_ENDS
+            says = f"{subject} of {nodes} ends on {_day(certificate.ends_at)}, in {left_s / 86_400:.0f} days"
+        else:
+            continue
+        yield finding(code, subject, says, file=file, also=certificate.nodes, nodes=nodes)
+
+
+def _day(unix_s: float) -> str:
+    return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%d %H:%M}Z"
 
 
 def diagnose(snapshot: Snapshot, *, file: str = "FILE") -> list[Finding]:
@@ -44,7 +70,9 @@ def diagnose(snapshot: Snapshot, *, file: str = "FILE") -> list[Finding]:
             for replica in shard.replicas
             for each in look.at_replica(shard, replica)
         ),
+        *(each for table in snapshot.tables for each in look.at_table(table)),
         *look.at_replication(),
+        *of_certificates(snapshot.certificates, now=snapshot.taken_at, file=file),
     ]
     if snapshot.is_etcd:
         found = [each if each.code is Code.ALARM else replace(each, remedies=ETCD_REMEDIES) for each in found]
@@ -158,6 +186,18 @@ class _Look:
             return False
         process = self._snapshot.process(ProcessName.replica(replica.node, replica.shard))
         return process is None or process.state in (State.RUNNING, DOWN, ELSEWHERE, UNKNOWN)
+
+    def at_table(self, table: Table) -> Iterator[Finding]:
+        subject = f"table {table.name}"
+        for alarm in table.alarms:
+            yield self._found(Code.ALARM, subject, f"{alarm} was raised for table {table.name}")
+        if table.size_bytes is None or table.quota_bytes is None:
+            return
+        held = f"holds {table.size_bytes / (1 << 20):,.1f} of {table.quota_bytes / (1 << 20):,.1f} MiB"
+        if table.is_full:
+            yield self._found(Code.TABLE_FULL, subject, f"table {table.name} is full: it {held}")
+        elif table.size_bytes > NEAR_QUOTA * table.quota_bytes:
+            yield self._found(Code.TABLE_NEAR_QUOTA, subject, f"table {table.name} {held}")
 
     def at_replication(self) -> Iterator[Finding]:
         replication = self._snapshot.replication

@@ -47,6 +47,10 @@ class Code(enum.StrEnum):
     CLOCK_OFF = "clock-off"
     MIXED_BUILDS = "mixed-builds"
     ALARM = "alarm"
+    TABLE_FULL = "table-full"
+    TABLE_NEAR_QUOTA = "table-near-quota"
+    CERTIFICATE_INVALID = "certificate-invalid"
+    CERTIFICATE_ENDS = "certificate-ends"
     NOBODY_REPLICATES = "nobody-replicates"
     LEADER_CLUSTER_UNKNOWN = "leader-cluster-unknown"
     OLD_LEADER_LEADS = "old-leader-leads"
@@ -69,8 +73,8 @@ class Rule:
     meaning: str
     remedies: tuple[str, ...]
     """Lines for a shell, to be tried in this order: a command, and behind a # when it helps, or what else does. Put in
-    are {subject} and its parts, {node} and {number}; {file}, the cluster file; {endpoint}, of some node's clients; and
-    what a finding names beside."""
+    are {subject} and its parts, {node}, {number} and {table}; {file}, the cluster file; {endpoint}, of some node's
+    clients; and what a finding names beside."""
 
 
 _W, _C = Severity.WARNING, Severity.CRITICAL
@@ -218,6 +222,33 @@ RULES: Final[Mapping[Code, Rule]] = {
             "etcdctl --endpoints={endpoint} alarm disarm  # once its cause is gone",
         ),
     ),
+    Code.TABLE_FULL: Rule(
+        _C,
+        "It has reached its quota: writes that make it grow are refused as NOSPACE; deletes, compactions, reads and "
+        "other tables go on. Writes are taken again by themselves once more than a sixteenth of the quota is free.",
+        (
+            "boathouse kv del KEY --prefix -t {table} -e {endpoint}  # of what is not needed; a compaction frees it",
+            "boathouse table describe {table} -e {endpoint}  # shows the quota, which the cluster file may raise",
+        ),
+    ),
+    Code.TABLE_NEAR_QUOTA: Rule(
+        _W,
+        "Once it has reached its quota, writes that make it grow are refused as NOSPACE.",
+        (
+            "boathouse table describe {table} -e {endpoint}  # shows the quota, which the cluster file may raise",
+            "boathouse kv del KEY --prefix -t {table} -e {endpoint}  # of what is not needed; a compaction frees it",
+        ),
+    ),
+    Code.CERTIFICATE_INVALID: Rule(
+        _C,
+        "Who is shown it, or checks by it, refuses new connections; those that there are go on.",
+        ("openssl x509 -noout -subject -dates -in {subject}  # on {nodes}; a newer one is read by itself",),
+    ),
+    Code.CERTIFICATE_ENDS: Rule(
+        _W,
+        "From then on, who is shown it, or checks by it, refuses new connections.",
+        ("openssl x509 -noout -subject -dates -in {subject}  # on {nodes}; a newer one is read by itself",),
+    ),
     Code.NOBODY_REPLICATES: Rule(
         _C,
         "No node copies the leader cluster's tables, so what is read here gets old. A replicator that works says so "
@@ -331,6 +362,7 @@ def finding(
         "subject": subject,
         "node": subject.partition("/")[0],
         "number": subject.rpartition("shard-")[2],
+        "table": subject.removeprefix("table "),
         "file": file,
         **names,
     }

@@ -120,6 +120,14 @@ class Table:
     """all, none, or a number of revisions; "" if not told."""
     followers: Mapping[str, int] = field(default_factory=dict)
     """The revision up to which each follower cluster has copied it, as it last said."""
+    size_bytes: int | None = None
+    """What its quota is held against."""
+    quota_bytes: int | None = None
+    """None: there is none, or it is not known."""
+    is_full: bool = False
+    """A write did not fit, and there is not enough space again yet."""
+    alarms: Sequence[str] = ()
+    """Raised by hand, by the names that etcd's API has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +192,18 @@ class Replication:
         return {} if self.report is None else {copy.name: copy for copy in self.report.copies}
 
 
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate that nodes show or check by, with those that it needs beside it."""
+
+    file: str
+    """Path, on the hosts of these nodes."""
+    nodes: tuple[str, ...]
+    begins_at: float
+    ends_at: float
+    """Unix seconds."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """All of a cluster at one moment."""
@@ -204,6 +224,8 @@ class Snapshot:
     """What coordinators have counted since they began: their calls by range of duration (proto/histogram.py)."""
     replication: Replication | None = None
     """None: it follows no other cluster, or that is not known."""
+    certificates: Sequence[Certificate] = ()
+    """Those whose files are here."""
 
     @property
     def replicas(self) -> list[Replica]:

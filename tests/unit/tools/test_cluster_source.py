@@ -20,6 +20,8 @@ def test_a_full_answer() -> None:
         shard=4, node=2, term=9, leader=3, role="follower", commit_index=7, applied_index=6, voters=[1, 2, 3]
     )
     status.tables.add(name="users", revision=12, keys=3, compacted_revision=-1, history=0)
+    status.tables[0].MergeFrom(frames.TableStatus(size_bytes=9, quota_bytes=8, full=True))
+    status.tables[0].alarms.add(member=7, alarm=2)
     status.tables.add(name="_catalog", revision=5)
     for name, value in {
         "writes_waiting": 2,
@@ -40,6 +42,8 @@ def test_a_full_answer() -> None:
         ("users", "none", None)
     ]
     assert replica.revision == 12
+    (table,) = replica.tables
+    assert (table.size_bytes, table.quota_bytes, table.is_full, table.alarms) == (9, 8, True, ["CORRUPT"])
 
 
 def test_an_older_build_leaves_gaps() -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from tests.unit.tools.command_lines import check_can_be_given
 from tests.unit.tui.clusters import NODES, NOW, copied, copying, degraded, healthy, leaderless
-from tools.admin.diagnosis import COPY_BEHIND_S, REPORT_OLD_S, diagnose
+from tools.admin.diagnosis import CERTIFICATE_ENDS_S, COPY_BEHIND_S, REPORT_OLD_S, diagnose
 from tools.admin.findings import RULES, Code, Finding, Severity, finding
-from tools.admin.snapshot import make_shard
+from tools.admin.snapshot import Certificate, make_shard
 
 if TYPE_CHECKING:
     from tools.admin.snapshot import Snapshot
@@ -95,6 +95,52 @@ def test_what_is_within_bounds_or_unknown_is_not_wrong(changes: dict[str, Any]) 
     assert diagnose(with_replica(**changes)) == []
 
 
+def with_table(**changes: Any) -> Snapshot:
+    """Healthy, but for the table `default`."""
+    whole = healthy()
+    replicas = [
+        replace(each, tables=[replace(table, **changes) for table in each.tables])
+        for each in whole.shards[0].replicas
+    ]
+    return replace(whole, shards=[make_shard(1, replicas, NODES), *whole.shards[1:]])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"size_bytes": 901, "quota_bytes": 1_000}, {Code.TABLE_NEAR_QUOTA}),
+        ({"size_bytes": 950, "quota_bytes": 1_000, "is_full": True}, {Code.TABLE_FULL}),
+        ({"alarms": ["CORRUPT", "NOSPACE"]}, {Code.ALARM}),
+        ({"size_bytes": 900, "quota_bytes": 1_000}, set()),
+        ({"size_bytes": 10**12, "quota_bytes": None}, set()),
+        ({"size_bytes": None, "quota_bytes": 1_000}, set()),
+    ],
+)
+def test_what_a_table_shows(changes: dict[str, Any], expected: set[Code]) -> None:
+    assert codes(with_table(**changes)) == {(code, "table default") for code in expected}
+
+
+DAY_S = 86_400.0
+
+
+@pytest.mark.parametrize(
+    ("begins_s", "ends_s", "expected"),
+    [
+        (-DAY_S, -1.0, Code.CERTIFICATE_INVALID),
+        (60.0, 900 * DAY_S, Code.CERTIFICATE_INVALID),
+        (-DAY_S, 12.2 * DAY_S, Code.CERTIFICATE_ENDS),
+        (-DAY_S, CERTIFICATE_ENDS_S, None),
+    ],
+)
+def test_what_a_certificate_shows(begins_s: float, ends_s: float, expected: Code | None) -> None:
+    certificate = Certificate("/etc/n1.pem", ("n1", "n2"), NOW + begins_s, NOW + ends_s)
+    found = diagnose(replace(healthy(), certificates=[certificate]))
+    assert [each.code for each in found] == ([] if expected is None else [expected])
+    for each in found:
+        assert (each.subject, each.also) == ("/etc/n1.pem", ("n1", "n2"))
+        assert expected is not Code.CERTIFICATE_ENDS or each.says.endswith("in 12 days")
+
+
 def test_a_follower_cluster_that_is_level_has_nothing_wrong() -> None:
     assert codes(copying(copied("default"), copied("users", 3, COPY_BEHIND_S))) == set()
 
@@ -153,9 +199,9 @@ def test_every_code_has_its_rule() -> None:
 
 
 NAMES: dict[str, Any] = {
-    "endpoint": "h:1", "away": "n3", "survivor": "n1", "reporter": "n2", "cluster": "c", "epoch": 2,
+    "endpoint": "h:1", "away": "n3", "survivor": "n1", "reporter": "n2", "cluster": "c", "epoch": 2, "nodes": "n1",
 }  # fmt: skip
-PROGRAMS = {"etcdctl", "df", "iostat", "chronyc", "ls", "id", "chmod", "ss"}
+PROGRAMS = {"etcdctl", "df", "iostat", "chronyc", "ls", "id", "chmod", "ss", "openssl"}
 """Of others, that remedies may name."""
 
 

@@ -10,7 +10,7 @@ import pytest
 from config.process.names import ProcessName
 from config.process.report import State
 from tests.unit.tui.clusters import NODES, NOW, copied, copying, degraded, healthy, leaderless
-from tools.admin.snapshot import UNKNOWN, Replica, make_shard
+from tools.admin.snapshot import UNKNOWN, Certificate, Replica, Table, make_shard
 from tools.tui import units
 from tools.tui.frame import frame
 from tools.tui.headline import headline
@@ -143,7 +143,11 @@ def in_states(*states: str) -> Snapshot:
 
 ALARMING = {WARN, BAD}
 RESTARTED = [replace(process, restarts=3, last_error="exited with code 1") for process in healthy().processes]
+ENDING = Certificate("/etc/n1.pem", ("n1",), NOW - 900, NOW + 900)
+FULL = Table(name="default", shard=1, revision=10**6, size_bytes=99, quota_bytes=99, is_full=True)
 UNHEALTHY = {
+    "certificate": replace(healthy(), certificates=[ENDING]),
+    "full": replace(healthy(), shards=[replace(healthy().shards[0], tables=[FULL])]),
     "restarted": replace(degraded(), processes=RESTARTED),
     "degraded": degraded(),
     "leaderless": leaderless(),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from tools.admin.diagnosis import NEAR_QUOTA
 from tools.tui import units
-from tools.tui.page import BAD, DIM, GOOD, LEAD, WARN, Cell, Column, Page, Row
+from tools.tui.page import BAD, DIM, GOOD, LEAD, PLAIN, WARN, Cell, Column, Page, Row
 from tools.tui.place import Place, View
 from tools.tui.scene import p99_us
 from tools.tui.views import cells
@@ -25,6 +26,8 @@ COLUMNS: Final = (
     Column("KEYS", is_number=True),
     Column("COMPACTED", rank=3, is_number=True),
     Column("HISTORY", rank=2),
+    Column("SIZE", rank=3, is_number=True),
+    Column("QUOTA", rank=4, is_number=True),
     Column("CHANGES/S", is_number=True),
     Column("LATELY", rank=3),
     Column("CALLS/S", rank=2, is_number=True),
@@ -66,6 +69,8 @@ def _row(scene: Scene, table: Table) -> Row:
             cells.number(table.keys),
             cells.number(table.compacted_revision),
             Cell(table.history or "-", DIM),
+            cells.size(table.size_bytes, _size_style(table)),
+            cells.size(table.quota_bytes, DIM),
             cells.rate(scene.trend.now.revisions.get(table.name)),
             Cell(units.sparkline(list(points), SPARK_WIDTH), GOOD),
             cells.rate(called.per_s if called is not None else None),
@@ -76,6 +81,13 @@ def _row(scene: Scene, table: Table) -> Row:
         opens=Place(View.KEYS, table.name),
         findings=findings,
     )
+
+
+def _size_style(table: Table) -> str:
+    if table.is_full:
+        return BAD
+    near = NEAR_QUOTA * (table.quota_bytes or 0)
+    return WARN if near and (table.size_bytes or 0) > near else PLAIN
 
 
 def _copy_cells(scene: Scene, table: Table) -> tuple[Cell, ...]:
