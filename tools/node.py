@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from config import ClusterConfig
-    from tools.admin.member_plan import Placement, Step
+    from tools.admin.member_plan import Step
     from tools.admin.membership import MemberChange
 
 app = command_group()
@@ -45,8 +45,8 @@ def add(
 
     cluster = _read(file, node)
 
-    def plan(placement: Placement) -> list[Step]:
-        return plan_add(placement, node, replicas=cluster.replicas)
+    def plan(change: MemberChange) -> list[Step]:
+        return plan_add(change.placement(), node, replicas=cluster.replicas, learns=change.learns(node))
 
     _carry_out(cluster, f"add {node}", plan, dry_run=dry_run, output=output)
 
@@ -66,11 +66,11 @@ def remove(
     cluster = _read(file, node)
     others = [name for name in cluster.nodes if name != node]
 
-    def plan(placement: Placement) -> list[Step]:
+    def plan(change: MemberChange) -> list[Step]:
+        placement = change.placement()
         used = {name for nodes in placement.values() for name in nodes}
-        return plan_remove(
-            placement, node, [name for name in others if name in used], replicas=cluster.replicas
-        )
+        able = [name for name in others if name in used]
+        return plan_remove(placement, node, able, replicas=cluster.replicas, learns=change.learns(node))
 
     _carry_out(cluster, f"remove {node}", plan, dry_run=dry_run, output=output)
 
@@ -92,16 +92,18 @@ def replace(
     _carry_out(
         cluster,
         f"replace {old} {new}",
-        lambda placement: plan_replace(placement, old, new),
+        lambda change: plan_replace(change.placement(), old, new),
         dry_run=dry_run,
         output=output,
     )
 
 
 def _read(file: Path | None, *nodes: str) -> ClusterConfig:
+    """The cluster as it is, with nodes that somebody else's file brought to it."""
+    from tools.admin.present import present
     from tools.cluster_file import read_cluster
 
-    cluster = read_cluster(file)
+    cluster = present(read_cluster(file))
     for node in nodes:
         if node not in cluster.nodes:
             raise typer.BadParameter(
@@ -114,7 +116,7 @@ def _read(file: Path | None, *nodes: str) -> ClusterConfig:
 def _carry_out(
     cluster: ClusterConfig,
     command: str,
-    plan: Callable[[Placement], list[Step]],
+    plan: Callable[[MemberChange], list[Step]],
     *,
     dry_run: bool,
     output: Output,
@@ -126,7 +128,7 @@ def _carry_out(
     with RunningCluster(cluster) as world:
         change = MemberChange(cluster, world, progress)
         try:
-            steps = _begun(cluster, command) or plan(change.placement())
+            steps = _begun(cluster, command) or plan(change)
             if dry_run:
                 return _show(steps, output)
             change.check(steps)
@@ -135,6 +137,8 @@ def _carry_out(
             raise RefusedForQuorum(str(error)) from None
         except (ChangeStuck, NoPlan) as error:
             raise Failed(f"{error}") from None
+        except OSError as error:
+            raise Failed(f"the plan can't be kept in {cluster.data_dir}: {error.strerror or error}") from None
 
 
 def _begun(cluster: ClusterConfig, command: str) -> list[Step]:

@@ -8,10 +8,11 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from config.process.names import ProcessName
 from proto.etcd import rpc_pb2 as rpc
-from tests.integration.cluster import Cluster
+from tests.integration.cluster import Cluster, run_cli
 from tests.waiting import wait_until
 from tools.bench.systems import etcd_program
 
@@ -78,7 +79,19 @@ def test_a_node_comes_is_killed_takes_a_place_and_goes(cluster: Cluster) -> None
             what="the replicas of n3 to be gone",
         )
         cluster.kill_node("n3")
+        # A machine whose file never heard of n4, and that holds no data, sees the same cluster.
+        elsewhere = file_without(cluster, "n4", data_dir=str(cluster.folder / "nothing-here"))
+        assert [
+            seen["voters"] for seen in json.loads(run_cli("shard", "list", elsewhere, "-o", "json").stdout)
+        ] == [
+            ["n1", "n2", "n4"],
+            ["n1", "n2", "n4"],
+        ]
         cluster.kill_node("n4")
+        step, *_ = json.loads(
+            run_cli("restart", "n2/shard-2", file_without(cluster, "n4"), "--dry-run", "-o", "json").stdout
+        )
+        assert step["quorum_lost_with"] == ["n4/shard-2"]
         with cluster.client() as client:
             client.put(rpc.PutRequest(key=b"while it is away", value=b"v"))
         cluster.start_node("n4")
@@ -88,6 +101,15 @@ def test_a_node_comes_is_killed_takes_a_place_and_goes(cluster: Cluster) -> None
         wait_until(lambda: ProcessName.replica("n4", 2) in cluster.ask(2), timeout_s=20, what="n4 to be back")
         refused = cluster.cli("node", "remove", "n4")
         assert refused.returncode == 0, refused.stderr.decode()
+
+
+def file_without(cluster: Cluster, node: str, **changed: str) -> str:
+    """The path of a cluster file that does not name a node."""
+    document = yaml.safe_load(cluster.file.read_text()) | changed
+    del document["nodes"][node]
+    file = cluster.folder / f"without-{node}-{len(changed)}.yaml"
+    file.write_text(yaml.safe_dump(document, sort_keys=False))
+    return str(file)
 
 
 def etcdctl(cluster: Cluster, *words: str, node: str = "n1") -> subprocess.CompletedProcess[str]:

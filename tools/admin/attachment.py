@@ -115,7 +115,7 @@ class ClusterAttachment:
             raise NotHandedOver(f"shard {name.shard} has no leader to move")
         target = None if leader == name.node else name.node
         source = type(name).replica(leader, name.shard)
-        hand_over(self._cluster, source, target, timeout_s=HAND_OVER_TIMEOUT_S)
+        hand_over(self._source.cluster, source, target, timeout_s=HAND_OVER_TIMEOUT_S)
         return f"{leader} hands shard {name.shard} over to {target or 'the voter that is furthest'}"
 
 

@@ -133,9 +133,9 @@ def _uses(cluster: ClusterConfig, snapshot: Snapshot, node: NodeConfig) -> dict[
     """The ports that should be taken while the node is up: not those of replicas that are known not to run."""
     replicas = {
         node.peer_port + shard - 1: f"port of shard {shard}"
-        for shard in cluster.shards_of(node.name)
-        if (process := snapshot.process(ProcessName.replica(node.name, shard))) is None
-        or process.state in (State.RUNNING, DOWN, ELSEWHERE)
+        for shard in range(1, cluster.shards + 1)
+        if (process := snapshot.process(ProcessName.replica(node.name, shard))) is not None
+        and process.state in (State.RUNNING, DOWN, ELSEWHERE)
     }
     return {node.client_port: "client port", node.http_port: "HTTP port", **replicas}
 

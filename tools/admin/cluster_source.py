@@ -17,6 +17,7 @@ from proto.catalog import REPLICATION, history_word
 from proto.etcd import rpc_pb2 as rpc
 from tools.admin.call_probe import CallProbe
 from tools.admin.certificate_dates import CertificateDates
+from tools.admin.present import PresentCluster, all_replicas
 from tools.admin.probe import Answered, ReplicaProbe
 from tools.admin.snapshot import (
     DOWN,
@@ -59,7 +60,6 @@ class ClusterSource:
         self._reach = reach
         self._calls: CallProbe | None = None
         self._supervisor_timeout_s = supervisor_timeout_s
-        self._names = [name for node in cluster.nodes for name in processes_of(cluster, node)]
         self._usage = Usage()
         self._certificates = CertificateDates(cluster)
         self._reports: dict[str, tuple[dict[ProcessName, ProcessReport] | None, float]] = {}
@@ -69,6 +69,7 @@ class ClusterSource:
         with ExitStack() as stack:
             self._supervisors = stack.enter_context(Supervisors(self._cluster))
             self._probe = stack.enter_context(ReplicaProbe(self._cluster))
+            self._present = PresentCluster(self._cluster, self._probe)
             if self._reach is not None:
                 self._calls = stack.enter_context(CallProbe(self._cluster, self._reach))
             self._stack = stack.pop_all()
@@ -77,6 +78,11 @@ class ClusterSource:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    @property
+    def cluster(self) -> ClusterConfig:
+        """As its replicas said last that it is."""
+        return self._present.cluster
+
     def poll(self) -> Snapshot:
         """Ask everybody at once."""
         problems = self._ask_supervisors()
@@ -84,34 +90,35 @@ class ClusterSource:
             name: report for node, _ in self._reports.values() if node for name, report in node.items()
         }
         self._usage.watch({report.pid for report in reports.values() if report.pid})
-        names = [
-            name
-            for name in self._names
-            if name.shard is not None and (name not in reports or reports[name].state is State.RUNNING)
-        ]
         if self._calls is not None:
             self._calls.begin()
-        answers = self._probe.ask(names, timeout_s=REPLICA_TIMEOUT_S)
+        answers = self._present.ask(
+            timeout_s=REPLICA_TIMEOUT_S,
+            is_up=lambda name: name not in reports or reports[name].state is State.RUNNING,
+        )
+        now = self._present.cluster
+        names = [name for node in now.nodes for name in processes_of(now, node)]
         calls = {} if self._calls is None else self._calls.take(COORDINATOR_TIMEOUT_S)
         used = self._usage.measured()
         taken_at = time.time()
-        self._take(answers)
-        processes = [self._process(name, reports.get(name), used, taken_at, problems) for name in self._names]
+        self._take(answers, names)
+        processes = [self._process(name, reports.get(name), used, taken_at, problems) for name in names]
         return Snapshot(
             cluster=self._cluster.cluster,
             taken_at=taken_at,
-            nodes=[self._node(node, processes, answers) for node in self._cluster.nodes.values()],
+            nodes=[self._node(node, processes, answers) for node in now.nodes.values()],
             processes=processes,
             shards=[
                 make_shard(
                     shard,
                     [
-                        self._replicas[ProcessName.replica(node.name, shard)]
-                        for node in sorted(self._cluster.replica_nodes(shard), key=lambda node: node.id)
+                        self._replicas[name]
+                        for name in sorted(holding, key=lambda name: now.node(name.node).id)
                     ],
-                    [node.name for node in self._cluster.replica_nodes(shard)],
+                    [name.node for name in holding],
+                    wanted=min(now.replicas, len(now.nodes)),
                 )
-                for shard in range(1, self._cluster.shards + 1)
+                for shard, holding in all_replicas(now).items()
             ],
             problems=list(problems.values()),
             replication=self._replication(answers),
@@ -176,8 +183,9 @@ class ClusterSource:
     def _state_unseen(self, node: str, problems: Mapping[str, str]) -> str:
         if node in problems:
             return UNKNOWN
-        # A node on another machine has a supervisor there; this one can't know.
-        return DOWN if self._cluster.node(node).is_loopback else ELSEWHERE
+        # A node on another machine, or of another file, has a supervisor there; this one can't know.
+        known = self._cluster.nodes.get(node)
+        return DOWN if known is not None and known.is_loopback else ELSEWHERE
 
     def _node(
         self, node: NodeConfig, processes: Sequence[Process], answers: Mapping[ProcessName, Answered]
@@ -192,16 +200,17 @@ class ClusterSource:
 
     # ---- replicas ---------------------------------------------------------------------------------------------------
 
-    def _take(self, answers: Mapping[ProcessName, Answered]) -> None:
-        names = {node.id: node.name for node in self._cluster.nodes.values()}
-        for name in self._names:
+    def _take(self, answers: Mapping[ProcessName, Answered], names: Sequence[ProcessName]) -> None:
+        nodes = {node.id: node.name for node in self._present.cluster.nodes.values()}
+        before, self._replicas = self._replicas, {}
+        for name in names:
             if name.shard is None:
                 continue
             answer = answers.get(name)
             if answer is not None:
-                self._replicas[name] = replica_of(answer, names)
+                self._replicas[name] = replica_of(answer, nodes)
             else:
-                known = self._replicas.get(name) or Replica(shard=name.shard, node=name.node)
+                known = before.get(name) or Replica(shard=name.shard, node=name.node)
                 self._replicas[name] = replace(known, is_answering=False)
 
 

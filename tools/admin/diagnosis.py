@@ -120,6 +120,10 @@ class _Look:
             )
         elif serving < voters:
             yield self._found(Code.SHARD_BELOW_REPLICAS, subject, serve, away=away[0])
+        if voters < shard.wanted:
+            few = "1 voter" if voters == 1 else f"{voters} voters"
+            says = f"shard {shard.number} has {few}, the file asks for {shard.wanted}"
+            yield self._found(Code.SHARD_FEW_VOTERS, subject, says)
         levels = {replica.build_level for replica in shard.replicas if replica.build_level is not None}
         if len(levels) > 1:
             listed = ", ".join(map(str, sorted(levels)))

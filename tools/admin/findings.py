@@ -29,6 +29,7 @@ class Code(enum.StrEnum):
     SHARD_NO_LEADER = "shard-no-leader"
     SHARD_NO_QUORUM = "shard-no-quorum"
     SHARD_BELOW_REPLICAS = "shard-below-replicas"
+    SHARD_FEW_VOTERS = "shard-few-voters"
     NODE_DOWN = "node-down"
     SUPERVISOR_SILENT = "supervisor-silent"
     PROCESS_FAILED = "process-failed"
@@ -103,6 +104,12 @@ RULES: Final[Mapping[Code, Rule]] = {
             "boathouse start {subject} {file}",
             "boathouse up {file} --node {away}  # on its host, if all of the node is down",
         ),
+    ),
+    Code.SHARD_FEW_VOTERS: Rule(
+        _W,
+        "It has fewer voters than `replicas` in the file asks for, whether or not they are up, so it outlives fewer "
+        "losses. A node that has none of its replicas can take one.",
+        ("boathouse node add NODE {file}",),
     ),
     Code.NODE_DOWN: Rule(
         _C,

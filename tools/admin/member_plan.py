@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 
 class StepKind(enum.StrEnum):
@@ -63,24 +63,27 @@ class NoPlan(Exception):
 
 
 Placement = dict[int, frozenset[str]]
-"""By shard, the nodes that hold it."""
+"""By shard, the nodes that vote in it."""
 
 
-def plan_add(placement: Placement, node: str, *, replicas: int) -> list[Step]:
+def plan_add(placement: Placement, node: str, *, replicas: int, learns: Collection[int] = ()) -> list[Step]:
     """Give a node its even share of replicas: of shards that have too few, and else in place of those of the nodes that
-    hold the most."""
+    hold the most. learns: shards of which it is a learner already, of a plan that was not ended; it gets its vote."""
     held = {shard for shard, nodes in placement.items() if node in nodes}
     counts = _counts(placement)
     counts.setdefault(node, len(held))
     steps: list[Step] = []
-    for shard in sorted(placement.keys() - held, key=lambda shard: (len(placement[shard]), shard)):
+    wanting = sorted(
+        placement.keys() - held, key=lambda shard: (shard not in learns, len(placement[shard]), shard)
+    )
+    for shard in wanting:
         nodes = placement[shard]
         if len(nodes) < replicas:
             steps += _joins(shard, node)
             counts[node] += 1
             continue
         fullest = max(sorted(nodes), key=lambda name: counts[name])
-        if counts[fullest] - counts[node] >= 2:
+        if shard in learns or counts[fullest] - counts[node] >= 2:
             steps += _joins(shard, node, instead_of=fullest)
             counts[fullest] -= 1
             counts[node] += 1
@@ -91,8 +94,16 @@ def plan_add(placement: Placement, node: str, *, replicas: int) -> list[Step]:
     return steps
 
 
-def plan_remove(placement: Placement, node: str, others: Sequence[str], *, replicas: int) -> list[Step]:
+def plan_remove(
+    placement: Placement,
+    node: str,
+    others: Sequence[str],
+    *,
+    replicas: int,
+    learns: Collection[int] = (),
+) -> list[Step]:
     """Take a node out of its shards; where another of the nodes `others` can hold what it held, that comes first.
+    learns: shards of which it is only a learner.
 
     Raises NoPlan for the only replica of a shard that nobody else can hold."""
     counts = _counts(placement) | {
@@ -101,6 +112,8 @@ def plan_remove(placement: Placement, node: str, others: Sequence[str], *, repli
     steps: list[Step] = []
     for shard, nodes in sorted(placement.items()):
         if node not in nodes:
+            if shard in learns:
+                steps.append(Step(shard, StepKind.LEAVE, node))
             continue
         able = sorted((name for name in others if name not in nodes), key=lambda name: (counts[name], name))
         if able and len(nodes) <= replicas:

@@ -100,12 +100,19 @@ class MemberChange:
         self._names = {node.id: node.name for node in self.cluster.nodes.values()}
 
     def placement(self) -> Placement:
-        """Who holds which shard now. Raises ChangeStuck if a shard has no leader to say it."""
-        found: Placement = {}
-        for shard in range(1, self.cluster.shards + 1):
-            membership = self._leader(shard).membership
-            found[shard] = frozenset(map(self._name, (*membership.voters, *membership.learners)))
-        return found
+        """Who votes in which shard now. Raises ChangeStuck if a shard has no leader to say it."""
+        return {
+            shard: frozenset(map(self._name, self._leader(shard).membership.voters))
+            for shard in range(1, self.cluster.shards + 1)
+        }
+
+    def learns(self, node: str) -> frozenset[int]:
+        """The shards of which a node is a learner. Raises ChangeStuck likewise."""
+        return frozenset(
+            shard
+            for shard in range(1, self.cluster.shards + 1)
+            if node in map(self._name, self._leader(shard).membership.learners)
+        )
 
     def check(self, steps: Sequence[Step]) -> None:
         """Raises QuorumAtRisk if a shard of the plan has a quorum only with who is to leave it."""
@@ -278,7 +285,8 @@ def read_plan(cluster: ClusterConfig) -> StoredPlan | None:
 
 
 def write_plan(cluster: ClusterConfig, plan: StoredPlan) -> None:
-    """Durable on return."""
+    """Durable on return. Raises OSError."""
+    cluster.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # no node need be here
     document = {"command": plan.command, "steps": [step.to_json() for step in plan.steps]}
     write_durably(plan_file(cluster), json.dumps(document, indent=2) + "\n")
 

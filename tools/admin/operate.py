@@ -64,10 +64,13 @@ class ControlOperator:
 
 
 def rolling_restart(cluster: ClusterConfig, *, force: bool = False) -> RollingRestart:
-    """Restarts of this cluster's processes."""
+    """Restarts of this cluster's processes, with regard to all who belong to its shards now."""
+    from tools.admin.present import all_replicas, present
+
+    now = present(cluster)
     return RollingRestart(
-        operator=ControlOperator(cluster),
-        shards=all_replicas(cluster),
+        operator=ControlOperator(now),
+        shards=all_replicas(now),
         catch_up_timeout_s=CATCH_UP_TIMEOUT_S,
         move_timeout_s=move_timeout_s(cluster),
         force=force,
@@ -94,14 +97,6 @@ def restartable(
     ]
 
 
-def all_replicas(cluster: ClusterConfig) -> dict[int, list[ProcessName]]:
-    """By shard, in placement order."""
-    return {
-        shard: [ProcessName.replica(node.name, shard) for node in cluster.replica_nodes(shard)]
-        for shard in range(1, cluster.shards + 1)
-    }
-
-
 def move_timeout_s(cluster: ClusterConfig) -> float:
     """How long a move of leadership may take: a leader gives it up after an election timeout, and the next leader comes
     within two."""
@@ -110,11 +105,16 @@ def move_timeout_s(cluster: ClusterConfig) -> float:
 
 def shard_views(cluster: ClusterConfig) -> list[ShardView]:
     """All shards, as their replicas describe them now."""
+    return present_views(cluster)[1]
+
+
+def present_views(cluster: ClusterConfig) -> tuple[ClusterConfig, list[ShardView]]:
+    """The cluster as it is (present.py), and all its shards."""
+    from tools.admin.present import all_replicas, ask_present
     from tools.admin.shards import view
 
-    shards = all_replicas(cluster)
-    answers = ControlOperator(cluster).ask([name for replicas in shards.values() for name in replicas])
-    return [view(shard, replicas, answers) for shard, replicas in shards.items()]
+    now, answers = ask_present(cluster, timeout_s=PROBE_TIMEOUT_S)
+    return now, [view(shard, replicas, answers) for shard, replicas in all_replicas(now).items()]
 
 
 def move_leader(cluster: ClusterConfig, shard: int, to: str | None) -> Move:
@@ -122,7 +122,7 @@ def move_leader(cluster: ClusterConfig, shard: int, to: str | None) -> Move:
     from tools.admin.leadership import NotMoved, move_leadership
     from tools.admin.shards import Move, leaders_by_node
 
-    views = shard_views(cluster)
+    now, views = present_views(cluster)
     seen = views[shard - 1]
     leader, leads = seen.leader, leaders_by_node(views)
     if leader is None:
@@ -134,9 +134,12 @@ def move_leader(cluster: ClusterConfig, shard: int, to: str | None) -> Move:
         target = able[0]
     else:
         target = ProcessName.replica(to, shard)
+        if target not in seen.replicas:
+            holders = ", ".join(name.node for name in seen.replicas)
+            raise NotMoved(f"{to} has no replica of shard {shard}; {holders} have")
         if target not in seen.answers:
             raise NotMoved(f"{target} does not answer: {leader} goes on leading")
-    move_leadership(ControlOperator(cluster), seen, target, timeout_s=move_timeout_s(cluster))
+    move_leadership(ControlOperator(now), seen, target, timeout_s=move_timeout_s(cluster))
     return Move(shard, leader.node, target.node)
 
 

@@ -71,10 +71,18 @@ class ReplicaProbe:
             line.socket.close()
         self._context.term()
 
+    def go_by(self, cluster: ClusterConfig) -> None:
+        """From now on replicas are where this one says."""
+        before, self._cluster = self._cluster, cluster
+        for lines in (self._lines, self._reading):
+            moved = [name for name in lines if _place(before, name) != _place(cluster, name)]
+            for name in moved:
+                lines.pop(name).socket.close()
+
     def ask(self, names: Iterable[ProcessName], *, timeout_s: float) -> dict[ProcessName, Answered]:
         """What each says; who did not answer in time is left out. Who let the last poll down is asked, but not waited
         for: a dead node costs timeout_s once."""
-        wanted = list(names)
+        wanted = [name for name in names if _place(self._cluster, name)]
         for name in wanted:
             self._ask(name)
         answers: dict[ProcessName, Answered] = {}
@@ -207,6 +215,15 @@ def _ask_once(
 def _address(cluster: ClusterConfig, node: str, shard: int) -> str:
     is_here = os.path.exists(cluster.worker_socket(node, shard))
     return cluster.worker_ipc(node, shard) if is_here else cluster.worker_tcp(node, shard)
+
+
+def _place(cluster: ClusterConfig, name: ProcessName) -> str:
+    """Where a replica listens by tcp; empty if that is not known (present.py)."""
+    assert name.shard is not None
+    node = cluster.nodes.get(name.node)
+    if node is None or not (node.host or cluster.holders.get(name.shard, {}).get(node.id)):
+        return ""
+    return cluster.worker_tcp(name.node, name.shard)
 
 
 def _keys_here(cluster: ClusterConfig) -> PeerKeys | None:

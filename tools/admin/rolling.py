@@ -41,6 +41,26 @@ class QuorumNeeded(RestartStuck):
 
 
 @dataclass(frozen=True, slots=True)
+class QuorumRisk:
+    """A shard would lose its quorum by a restart."""
+
+    shard: int
+    voters: int
+    away: tuple[ProcessName, ...]
+    """Voters that are away already, or behind."""
+
+    def __str__(self) -> str:
+        if not self.away:
+            return f"shard {self.shard} would lose its quorum without it: it is one of {self.voters} voters"
+        away = ", ".join(map(str, self.away))
+        return f"shard {self.shard} would lose its quorum without it while {away} is away or behind"
+
+
+def _risk(shard: ShardView, name: ProcessName) -> QuorumRisk | None:
+    return QuorumRisk(shard.shard, len(shard.voters), shard.away) if shard.needs(name) else None
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """What a restart does to one process."""
 
@@ -49,10 +69,10 @@ class Step:
     """A replica that does not answer is down: it is started."""
     successor: str | None = None
     """Node that the shard's leadership goes to before; None if the process does not lead."""
-    quorum_needs: tuple[ProcessName, ...] = ()
-    """Who is away, if that would leave the shard without a quorum: refused unless forced."""
+    quorum_risk: QuorumRisk | None = None
+    """If the shard would have no quorum meanwhile: refused unless forced."""
     pauses: bool = False
-    """Whether it is its shard's only replica: requests wait until it is back."""
+    """Whether it is its shard's only voter: requests wait until it is back."""
 
     def to_json(self) -> dict[str, Any]:
         """For `-o json`."""
@@ -62,7 +82,8 @@ class Step:
             "shard": self.name.shard,
             "up": self.is_up,
             "leadership_to": self.successor,
-            "quorum_lost_with": [str(name) for name in self.quorum_needs],
+            "loses_quorum": self.quorum_risk is not None,
+            "quorum_lost_with": [str(name) for name in self.quorum_risk.away] if self.quorum_risk else [],
             "pauses_shard": self.pauses,
         }
 
@@ -71,9 +92,9 @@ class Step:
         if self.successor is not None:
             said.append(f"its leadership goes to {self.successor} first")
         if self.pauses:
-            said.append("its shard's only replica: requests wait meanwhile")
-        if self.quorum_needs:
-            said.append(f"refused: {_at_risk(self.name, self.quorum_needs)}")
+            said.append("its shard's only voter: requests wait meanwhile")
+        if self.quorum_risk is not None:
+            said.append(f"refused: {self.quorum_risk}")
         return f"{self.name}: {'; '.join(said)}" if said else str(self.name)
 
 
@@ -107,14 +128,14 @@ class RollingRestart:
                 successor = able[0].node
                 leads[successor] += 1
                 leads[name.node] -= 1
-            missing = shard.missing_without(name)
+            risk = _risk(shard, name)
             steps.append(
                 Step(
                     name,
                     is_up=name in shard.answers,
                     successor=successor,
-                    quorum_needs=() if back & set(missing) else tuple(missing),
-                    pauses=len(shard.replicas) == 1,
+                    quorum_risk=None if risk is not None and back & set(risk.away) else risk,
+                    pauses=shard.voters == (name,),
                 )
             )
         return steps
@@ -146,10 +167,10 @@ class RollingRestart:
     def _prepare(self, name: ProcessName, shard: int) -> None:
         """See to it that the shard can do without this replica, or raise."""
         seen = self._view(shard)
-        missing = seen.missing_without(name)
-        if missing and not self.force:
-            raise QuorumNeeded(f"{name} is not restarted: {_at_risk(name, missing)}")
-        if seen.leader == name and len(seen.replicas) > 1 and seen.has_quorum:
+        risk = _risk(seen, name)
+        if risk is not None and not self.force:
+            raise QuorumNeeded(f"{name} is not restarted: {risk}")
+        if seen.leader == name and len(seen.voters) > 1 and seen.has_quorum:
             self._send_leadership_away(seen)
 
     def _send_leadership_away(self, shard: ShardView) -> None:
@@ -208,11 +229,6 @@ def _in_order(names: Sequence[ProcessName], views: Mapping[int, ShardView]) -> l
     return sorted(
         names, key=lambda name: (-name.kind.stop_rank, name.number or 0, name in leading, name in answering)
     )
-
-
-def _at_risk(name: ProcessName, missing: Sequence[ProcessName]) -> str:
-    away = ", ".join(map(str, missing))
-    return f"shard {name.shard} would lose its quorum without it while {away} is away or behind"
 
 
 def _where_it_stands(what: str, order: Sequence[ProcessName], position: int) -> str:

@@ -74,16 +74,18 @@ class ShardView:
         voters = self.voters
         return sum(self.serves(name) for name in voters) > len(voters) // 2
 
-    def missing_without(self, name: ProcessName) -> list[ProcessName]:
-        """Who is away already, if the shard has a quorum and would not without this replica; else nobody.
+    def needs(self, name: ProcessName) -> bool:
+        """Whether the shard has a quorum, and would not without this replica.
 
-        A lone replica is no such case: whoever runs one takes the pause of each restart."""
+        A lone voter is no such case: whoever runs one takes the pause of each restart."""
         voters = self.voters
         serving = [other for other in voters if self.serves(other)]
-        majority = len(voters) // 2 + 1
-        if len(voters) < 3 or name not in serving or len(serving) != majority:
-            return []
-        return [other for other in voters if other not in serving]
+        return len(voters) > 1 and name in serving and len(serving) == len(voters) // 2 + 1
+
+    @property
+    def away(self) -> tuple[ProcessName, ...]:
+        """Voters that do not serve."""
+        return tuple(name for name in self.voters if not self.serves(name))
 
     def successors(self, leaders: Mapping[str, int]) -> list[ProcessName]:
         """Who could lead instead, the best first: a voter that keeps up, on the node that leads the fewest shards

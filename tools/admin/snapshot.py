@@ -144,6 +144,8 @@ class Shard:
     voters: Sequence[str]
     """As the leader, or whoever is furthest, has them; without an answer, as the cluster file has them."""
     tables: Sequence[Table] = ()
+    wanted: int = 0
+    """Voters that the cluster file asks for, as far as there are nodes; 0 if nobody says."""
 
     @property
     def leading(self) -> Replica | None:
@@ -161,6 +163,11 @@ class Shard:
             for replica in self.replicas
             if replica.is_answering and not replica.fault and replica.node in self.voters
         ]
+
+    @property
+    def is_below_replicas(self) -> bool:
+        """Whether it has fewer voters that serve than it should."""
+        return len(self.serving) < max(len(self.voters), self.wanted)
 
     @property
     def majority(self) -> int:
@@ -248,8 +255,9 @@ class Snapshot:
         return next((process for process in self.processes if process.name == name), None)
 
 
-def make_shard(number: int, replicas: Sequence[Replica], planned: Sequence[str]) -> Shard:
-    """The shard that its replicas make. planned: the nodes that should vote, where no replica says."""
+def make_shard(number: int, replicas: Sequence[Replica], planned: Sequence[str], *, wanted: int = 0) -> Shard:
+    """The shard that its replicas make. planned: the nodes that should vote, where no replica says. wanted: how many
+    the cluster file asks for."""
     answering = [replica for replica in replicas if replica.is_answering]
     newest = max(answering, key=lambda replica: (replica.term or 0, replica.is_leader), default=None)
     claimant = max(
@@ -275,4 +283,5 @@ def make_shard(number: int, replicas: Sequence[Replica], planned: Sequence[str])
         replicas=tuple(replicas),
         voters=tuple(told.voters) if told is not None and told.voters else tuple(planned),
         tables=tuple(tables[name] for name in sorted(tables)),
+        wanted=wanted,
     )

@@ -111,7 +111,7 @@ def coverage(snapshot: Snapshot) -> str:
         return "no shard is known yet"
     led = sum(shard.leader is not None and shard.leading is not None for shard in shards)
     stuck = sum(len(shard.serving) < shard.majority for shard in shards)
-    below = sum(shard.majority <= len(shard.serving) < len(shard.voters) for shard in shards)
+    below = sum(shard.majority <= len(shard.serving) and shard.is_below_replicas for shard in shards)
     parts = [f"shards {led}/{len(shards)} have a leader"]
     if stuck:
         parts.append(f"{stuck} {'has' if stuck == 1 else 'have'} no quorum")

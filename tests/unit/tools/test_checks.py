@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from config import ClusterConfig
+from config.process.names import ProcessName
 from tests.waiting import free_ports
 from tools.admin.checks import check, sync_time_s
 from tools.admin.findings import Code
-from tools.admin.snapshot import Node, Snapshot
+from tools.admin.snapshot import Node, Process, Snapshot
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +37,9 @@ def _cluster(tmp_path: Path) -> ClusterConfig:
 
 def found(cluster: ClusterConfig, *, is_up: bool | None = False) -> list[Finding]:
     node = Node(name="n1", endpoint=cluster.node("n1").client_endpoint, is_up=is_up)
-    everything = check(cluster, Snapshot(cluster="c", taken_at=0.0, nodes=[node]), file="c.yaml")
+    replica = Process(name=ProcessName.replica("n1", 1), state="running")
+    snapshot = Snapshot(cluster="c", taken_at=0.0, nodes=[node], processes=[replica])
+    everything = check(cluster, snapshot, file="c.yaml")
     return [
         finding for finding in everything if finding.code is not Code.DISK_SLOW
     ]  # whatever runs beside this

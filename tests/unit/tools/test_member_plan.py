@@ -72,6 +72,20 @@ def test_a_node_that_is_added_holds_something_and_nobody_holds_two_more_than_it(
     assert plan_add(found, "n5", replicas=3) == []
 
 
+@given(placements(), st.data())
+def test_who_learns_already_gets_its_vote_or_leaves_whoever_plans(
+    placement: Placement, data: st.DataObject
+) -> None:
+    """A plan that was begun on another machine is not to be found on this one."""
+    learns = data.draw(st.sets(st.sampled_from(sorted(placement))))
+    found = after(placement, plan_add(placement, "n5", replicas=3, learns=learns))
+    assert all("n5" in found[shard] for shard in learns)
+    for shard, nodes in found.items():
+        assert len(nodes) <= 3, shard
+    left = plan_remove(placement, "n5", NODES[:3], replicas=3, learns=learns)
+    assert left == [Step(shard, StepKind.LEAVE, "n5") for shard in sorted(learns)]
+
+
 @given(placements(), st.sampled_from(NODES[:3]))
 def test_a_node_that_is_removed_holds_nothing_and_others_take_over_what_they_can(
     placement: Placement, node: str
@@ -235,8 +249,16 @@ def test_nothing_begins_that_would_cost_a_quorum() -> None:
         walk(FakeWorld(silent=frozenset({3}))).check(leaving)
 
 
+def test_learners_are_no_part_of_the_placement() -> None:
+    world = FakeWorld()
+    world.members[2] = frames.Membership(voters=[1, 2, 3], learners=[4])
+    change = walk(world)
+    assert change.placement()[2] == {"n1", "n2", "n3"}
+    assert change.learns("n4") == {2}
+
+
 def test_a_plan_on_disk_is_read_back_and_a_damaged_one_is_named(tmp_path: Path) -> None:
-    cluster = parse(FILE + f"data_dir: {tmp_path}\n", "f")
+    cluster = parse(FILE + f"data_dir: {tmp_path / 'no' / 'node' / 'here'}\n", "f")
     assert membership.read_plan(cluster) is None
     plan = StoredPlan("replace n3 n4", tuple(REPLACED))
     membership.write_plan(cluster, plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -252,8 +253,24 @@ def test_the_plan_counts_on_what_it_starts_before() -> None:
     shards = Shards({1: "n1"})
     shards.down.add("n3/shard-1")
     steps = _rolling(shards).plan(_names("n1/shard-1", "n2/shard-1", "n3/shard-1"))
-    assert [(str(step.name), step.is_up, step.quorum_needs) for step in steps] == [
-        ("n3/shard-1", False, ()),
-        ("n2/shard-1", True, ()),
-        ("n1/shard-1", True, ()),
+    assert [(str(step.name), step.is_up, step.quorum_risk) for step in steps] == [
+        ("n3/shard-1", False, None),
+        ("n2/shard-1", True, None),
+        ("n1/shard-1", True, None),
     ]
+
+
+def test_one_of_two_voters_is_restarted_only_by_force() -> None:
+    shards = Shards({1: "n1"})
+    nodes = ("n1", "n2")
+    rolling = replace(_rolling(shards), shards={1: [ProcessName.replica(node, 1) for node in nodes]})
+    why = "shard 1 would lose its quorum without it: it is one of 2 voters"
+    plan = rolling.plan(_names("n1/shard-1", "n2/shard-1"))
+    assert [step.to_json()["loses_quorum"] for step in plan] == [True, True]
+    assert str(plan[0]) == f"n2/shard-1: refused: {why}"
+    with pytest.raises(QuorumNeeded, match=f"n2/shard-1 is not restarted: {why}"):
+        rolling.run(_names("n1/shard-1", "n2/shard-1"), lambda report: None)
+    assert shards.restarted == []
+    shards.forced = True
+    replace(rolling, force=True).run(_names("n1/shard-1", "n2/shard-1"), lambda report: None)
+    assert shards.restarted == ["n2/shard-1", "n1/shard-1"]

@@ -81,16 +81,26 @@ def test_a_learner_is_no_part_of_the_quorum() -> None:
     shard = _shard(1, NODES[:4], "n1")
     for status in shard.answers.values():
         status.voters[:] = [1, 2, 3]
-    assert shard.missing_without(shard.replicas[1]) == []
+    assert not shard.needs(shard.replicas[1])
     lacking = _without(shard, "n3")
-    assert lacking.missing_without(shard.replicas[1]) == [shard.replicas[2]]
-    assert lacking.missing_without(shard.replicas[3]) == []
+    assert lacking.needs(shard.replicas[1])
+    assert lacking.away == (shard.replicas[2],)
+    assert not lacking.needs(shard.replicas[3])
 
 
 def test_a_replica_that_trails_far_is_no_part_of_the_quorum() -> None:
     shard = _shard(1, NODES[:3], "n1")
     shard.answers[shard.replicas[2]].applied_index = 10
-    assert shard.missing_without(shard.replicas[1]) == [shard.replicas[2]]
+    assert shard.needs(shard.replicas[1])
+    assert shard.away == (shard.replicas[2],)
+
+
+def test_two_voters_need_each_other_and_one_alone_is_nobodys_loss() -> None:
+    pair = _shard(1, NODES[:2], "n1")
+    assert all(pair.needs(name) for name in pair.replicas)
+    assert pair.away == ()
+    lone = _shard(1, NODES[:1], "n1")
+    assert not lone.needs(lone.replicas[0])
 
 
 def test_leaders_are_spread_with_the_fewest_moves() -> None:
