@@ -324,7 +324,7 @@ class LimitsConfig(_Model):
     cursors_per_table_max: Annotated[int, Field(ge=1, le=100_000)] = 32
     """Open IterateRange streams of one table on one replica."""
     cursors_per_client_max: Annotated[int, Field(ge=1, le=100_000)] = 16
-    """Open IterateRange streams of one client connection on one replica."""
+    """Open streams of one client host on one replica: IterateRange, RangeStream, backups, snapshots."""
     cursor_idle_ms: Milliseconds = 60_000
     """A cursor nobody reads from for so long is closed."""
     cursor_lifetime_ms: Milliseconds = 600_000

@@ -103,6 +103,7 @@ class RegattaKV:
             deadline,
             linearizable=request.linearizable,
             who=self._authenticator.credentials(call, table),
+            peer=call.peer,
         )
         try:
             async for reply in stream.parts():

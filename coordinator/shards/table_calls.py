@@ -140,10 +140,10 @@ class TableCalls:
         *,
         linearizable: bool,
         who: Credentials,
-        peer: str = "",
+        peer: str,
     ) -> PinnedStream:
         """As read, for an answer in parts; its first part is there when this returns. peer: the client's address, since
-        the streams of one client are counted; empty if it is not known."""
+        the streams of one host are counted; empty for calls of our own."""
         table, node, reply = await self._read(
             table, method, body, deadline, linearizable=linearizable, who=who, client=_client_number(peer)
         )
@@ -331,8 +331,10 @@ def _read_call(
 
 
 def _client_number(peer: str) -> int:
-    """A number for frames.Request.client that is the same for the same address and, in effect, for no other."""
-    return int.from_bytes(hashlib.blake2b(peer.encode(), digest_size=8).digest()) if peer else 0
+    """A number for frames.Request.client that is the same for the same host and, in effect, for no other: a client may
+    open connections as it likes, each from a port of its own."""
+    host = peer.rpartition(":")[0] or peer
+    return int.from_bytes(hashlib.blake2b(host.encode(), digest_size=8).digest()) if peer else 0
 
 
 def _write_call(

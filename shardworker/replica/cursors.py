@@ -2,8 +2,9 @@
 
 A cursor is a suspended generator inside a read transaction, which keeps SQLite from reusing its write-ahead log (WAL).
 So a cursor ends when nobody reads on, when it is too old, when its table is deleted, and when the WAL has grown too
-long while it was open; who asks for its next part then hears why. Their number is bounded, per replica, per table and
-per client, so that nobody takes all of them.
+long while it was open; who asks for its next part then hears why. Where the answer waits in a file instead, it may take
+its time, until the disk needs the room. Their number is bounded, per replica, per table and per client, so that nobody
+takes all of them.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class _Cursor:
     table_id: int
     client: tuple[bytes, int]
     """Its link, and whom the coordinator there asks for; 0 if it does not say."""
+    in_file: bool
+    """Its answer waits, or is going to wait, in a file."""
     age_ticks: int = 0
     idle_ticks: int = 0
     busy: bool = False
@@ -80,7 +83,7 @@ class Cursors(Part):
 
     def open(self, identity: bytes, request: frames.Request) -> None:
         """Begin an iteration and answer its first part. Raises InvalidAuthToken, TooManyCursors, QueueFull."""
-        self._open(identity, request, lambda parts: parts)
+        self._open(identity, request, lambda parts: parts, in_file=False)
 
     def open_file(self, identity: bytes, request: frames.Request) -> None:
         """As open(), for a table's pieces that are to be a table's file before they leave. Raises NoSpace if the disk
@@ -105,13 +108,15 @@ class Cursors(Part):
                 f"the disk of node {self._node} has no room for a file of table {table.name}"
             )
         file = self._store.path / f"snapshot-of-table-{request.table_id}-{next(self._files)}.tmp"
-        self._open(identity, request, lambda parts: made(parts, file))
+        self._open(identity, request, lambda parts: made(parts, file), in_file=True)
 
     def _open(
         self,
         identity: bytes,
         request: frames.Request,
         made_of: Callable[[Generator[Result, None, None]], Generator[Result, None, None]],
+        *,
+        in_file: bool,
     ) -> None:
         who = self._logins.identify(request)
         client = (identity, request.client)
@@ -121,7 +126,7 @@ class Cursors(Part):
         parsed = self._machine.parse(request.method, request.table_id, request.body, who)
         parts = made_of(self._machine.iterate(connection, parsed))
         number = next(self._numbers)
-        self._cursors[number] = _Cursor(connection, parts, request.table_id, client)
+        self._cursors[number] = _Cursor(connection, parts, request.table_id, client, in_file)
         self._read_on(identity, request, number)
 
     def _check_share(self, table_id: int, client: tuple[bytes, int]) -> None:
@@ -185,7 +190,8 @@ class Cursors(Part):
         self._store.close_reader(cursor.connection)
 
     def tick(self) -> None:
-        """Close what is idle or old, and the oldest while the WAL is too long."""
+        """Close what is idle or old, the oldest while the WAL is too long, and the oldest file while the disk is short
+        of room."""
         if not self._cursors:
             return
         limits = self._limits
@@ -198,9 +204,20 @@ class Cursors(Part):
                 self._close(number, f"nobody read on for {limits.cursor_idle_ms / 1000:g} s")
         wal_bytes = self._store.wal_bytes
         if wal_bytes > limits.cursor_wal_bytes_max:
-            oldest = next((number for number, one in self._cursors.items() if one.holds_view), None)
-            if oldest is not None:
-                self._close(oldest, f"the write-ahead log had grown to {wal_bytes} bytes")
+            self._close_oldest(
+                lambda one: one.holds_view, f"the write-ahead log had grown to {wal_bytes} bytes"
+            )
+        if any(one.in_file for one in self._cursors.values()):
+            free_bytes = self._store.free_bytes()
+            if free_bytes < self._disk_reserve_bytes:
+                self._close_oldest(
+                    lambda one: one.in_file, f"the disk of node {self._node} had {free_bytes} bytes left"
+                )
+
+    def _close_oldest(self, costs: Callable[[_Cursor], bool], why: str) -> None:
+        oldest = next((number for number, one in self._cursors.items() if costs(one)), None)
+        if oldest is not None:
+            self._close(oldest, why)
 
     def end_turn(self) -> None:
         """Close what reads a table that the turn has deleted."""

@@ -54,6 +54,7 @@ class Cluster:
         launcher: Sequence[str] = (),
         host: str = "127.0.0.1",
         shards_max: int = 0,
+        coordinators: int = 1,
     ) -> None:
         """Write the cluster file; nothing runs yet. `separate` gives each node a supervisor of its own, as on several
         machines. `settings` are further keys of the file, `launcher` is what `boathouse up` is started by. There are
@@ -63,7 +64,10 @@ class Cluster:
         document: dict[str, Any] = {
             "cluster": f"test-{folder.name}"[:64],
             "data_dir": str(folder / "data"),
-            "nodes": {f"n{number}": _node(max(shards, shards_max), host) for number in range(1, nodes + 1)},
+            "nodes": {
+                f"n{number}": _node(max(shards, shards_max), host, coordinators)
+                for number in range(1, nodes + 1)
+            },
             "shards": shards,
             **({"replicas": replicas} if replicas is not None else {}),
             **(
@@ -366,10 +370,11 @@ def send_signal(pid: int, number: signal.Signals) -> None:
         pass  # it went by itself meanwhile
 
 
-def _node(shards: int, host: str) -> dict[str, int | str | bool]:
+def _node(shards: int, host: str, coordinators: int = 1) -> dict[str, int | str | bool]:
     client_port, http_port = free_ports(2)
     return {
         "host": host,
+        "coordinators": coordinators,
         "client_port": client_port,
         "http_port": http_port,
         "peer_port": free_ports(shards, contiguous=True)[0],

@@ -74,6 +74,24 @@ def test_the_oldest_cursor_ends_when_the_log_it_pins_is_too_long(tmp_path: Path)
     bench.store.close()
 
 
+def test_an_answer_in_a_file_waits_for_a_slow_reader_until_the_disk_needs_the_room(tmp_path: Path) -> None:
+    bench = filled(tmp_path, cursor_lifetime_ms=TICK_MS)
+    cursors = [bench.answer(bench.ask(frames.TABLE_BACKUP)).cursor for _ in range(2)]
+    for number in (*cursors, *cursors):
+        assert read_on(bench, number).cursor
+    for _ in range(5):
+        bench.tick()
+    assert bench.replica.status().statistics["cursors_open"] == 2, "they are in their files, however old"
+    bench.disk.free = bench.cluster.store.disk_free_bytes_min - 1
+    bench.tick()
+    with pytest.raises(errors.CursorNotFound, match=r"the disk of node 1 had \d+ bytes left"):
+        read_on(bench, cursors[0])
+    bench.disk.free = bench.cluster.store.disk_free_bytes_min
+    bench.tick()
+    assert read_on(bench, cursors[1]).body
+    bench.store.close()
+
+
 def test_a_cursor_that_is_unknown_is_said_to_be(alone: Bench) -> None:
     with pytest.raises(
         errors.CursorNotFound, match="was never opened here, has ended, or the worker restarted"
