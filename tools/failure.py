@@ -13,6 +13,7 @@ EXIT_CODES: Final = {
     1: "failed: a line on stderr says what happened, to what, and what to do; what was found before is shown",
     2: "wrong usage; nothing was done",
     3: "refused: a shard would lose its quorum (`restart --force` does it all the same)",
+    4: "done, but requests of clients failed meanwhile (`restart`)",
     130: "interrupted by Ctrl-C",
 }
 """What every command ends with, and what it means; docs/commands.md shows it."""
@@ -28,6 +29,12 @@ class RefusedForQuorum(Failed):
     """A shard can't do without what the command was asked to take away; --force takes it all the same."""
 
     exit_code = 3
+
+
+class SeenByClients(Failed):
+    """What should go unnoticed was done, and requests of clients failed."""
+
+    exit_code = 4
 
 
 @contextlib.contextmanager

@@ -10,10 +10,10 @@ import typer
 from config.process.report import ProcessReport, State
 from tools.admin.control_client import RequestRefused, SupervisorUnreachable
 from tools.admin.operate import ControlOperator, restartable, rolling_restart
-from tools.admin.rolling import RestartStuck
+from tools.admin.rolling import QuorumNeeded, RestartStuck
 from tools.admin.targets import everything
 from tools.connection import given_reach
-from tools.failure import Failed, in_words
+from tools.failure import Failed, SeenByClients, in_words
 from tools.output import Output, print_document
 from tools.progress import working
 from tools.target import targeted
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from config import ClusterConfig
     from config.process.names import ProcessName
-    from tools.admin.rolling import RollingRestart, Step
+    from tools.admin.canary import Canary, Sighting
+    from tools.admin.rolling import Step
 
 
 def start(cluster: ClusterConfig, target: str, output: Output) -> None:
@@ -79,14 +80,20 @@ def restart(
             return _show_plan(rolling.plan(names), output)
         if not names:
             return _show_nothing(output)
-        _restart(cluster, rolling, names, output)
+        from tools.admin.canary import Canary
+
+        canary = Canary(cluster, given_reach(is_secure=cluster.tls.client is not None))
+        under_watch(canary, rolling.run, names, output)
 
 
-def _restart(
-    cluster: ClusterConfig, rolling: RollingRestart, names: list[ProcessName], output: Output
+def under_watch(
+    watching: Canary,
+    run: Callable[[list[ProcessName], Callable[[ProcessReport], None]], None],
+    names: list[ProcessName],
+    output: Output,
 ) -> None:
-    from tools.admin.canary import Canary
-
+    """Have `run` restart them, and print what is done and, whether or not it gets to its end, what clients saw of it.
+    Raises what `run` does, and SeenByClients."""
     done: list[ProcessReport] = []
 
     def on_done(report: ProcessReport) -> None:
@@ -96,20 +103,27 @@ def _restart(
             typer.echo(_sentence(report))
 
     began = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    reach = given_reach(is_secure=cluster.tls.client is not None)
-    with working(f"restarting: 0 of {len(names)} are done") as say, Canary(cluster, reach) as canary:
+    stuck: RestartStuck | None = None
+    with working(f"restarting: 0 of {len(names)} are done") as say, watching as canary:
         try:
-            rolling.run(names, on_done)
+            run(names, on_done)
         except RestartStuck as error:
             again = f"; to go on where this ended, repeat it with --older-than {began}" if done else ""
-            raise type(error)(f"{error}{again}") from None
-    sighting = canary.sighting()
-    if output.is_document:
-        print_document(
-            {"processes": [report.to_json() for report in done], "clients": sighting.to_json()}, output
-        )
-    else:
-        typer.echo(str(sighting))
+            stuck = type(error)(f"{error}{again}")
+    if done or not isinstance(stuck, QuorumNeeded):  # else nothing was touched
+        _show_done(done, canary.sighting(), output)
+    if stuck is not None:
+        raise stuck
+    if failed := canary.sighting().failed:
+        raise SeenByClients(f"all of it was restarted, but {failed} requests of clients failed meanwhile")
+
+
+def _show_done(done: list[ProcessReport], sighting: Sighting, output: Output) -> None:
+    if not output.is_document:
+        return typer.echo(str(sighting))
+    print_document(
+        {"processes": [report.to_json() for report in done], "clients": sighting.to_json()}, output
+    )
 
 
 def _show_nothing(output: Output) -> None:

@@ -39,9 +39,8 @@ def status(cluster: ClusterConfig, output: Output) -> None:
         print_document(documents(found), output)
     else:
         print_table(output.columns(COLUMNS, WIDE_COLUMNS), [row.cells() for row in rows])
-        for row in rows:
-            if remark := row.remark():
-                typer.echo(f"{row.process.name}: {remark}")
+        for remark in remarks(found):
+            typer.echo(remark)
         if found.replication is not None:
             _print_replication(found.replication, found.taken_at)
         _print_followers(found)
@@ -58,6 +57,17 @@ def look(cluster: ClusterConfig) -> Snapshot:
 def documents(snapshot: Snapshot) -> list[dict[str, Any]]:
     """Every process, for programs."""
     return [_Row(snapshot, process).document() for process in snapshot.processes]
+
+
+def remarks(snapshot: Snapshot) -> list[str]:
+    """What is to be said of processes and tables beside their figures, a sentence each."""
+    rows = [_Row(snapshot, process) for process in snapshot.processes]
+    said = [f"{row.process.name}: {remark}" for row in rows if (remark := row.remark())]
+    for table in snapshot.tables:
+        if table.is_full:
+            said.append(f"table {table.name} is full: what makes it grow is refused")
+        said += [f"table {table.name}: {alarm} was raised, and refuses writes" for alarm in table.alarms]
+    return said
 
 
 def _size(count: int | None) -> str | None:
@@ -130,6 +140,8 @@ class _Row:
     def remark(self) -> str:
         if self.replica is not None and self.replica.fault:
             return self.replica.fault
+        if self.replica is not None and self.replica.no_space:
+            return "its disk is nearly full: writes are refused, reads go on"
         return self.process.last_error
 
     def cells(self) -> dict[str, Any]:

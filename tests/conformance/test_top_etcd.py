@@ -35,7 +35,7 @@ def test_a_member_is_a_node_and_its_keyspace_a_table(etcd_endpoint: str) -> None
         assert diagnose(snapshot) == []
         assert "shards 1/1 have a leader" in text_of(snapshot)
         with pytest.raises(NotDone):
-            attached.act(Verb.RESTART, ProcessName.replica(node.name, 1), None)
+            attached.act(Verb.RESTART, ProcessName.replica(node.name, 1), None, force=False)
 
 
 def test_its_keys_and_their_history(etcd_endpoint: str) -> None:

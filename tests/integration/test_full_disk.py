@@ -200,6 +200,7 @@ def test_writes_are_refused_and_reads_go_on_until_space_returns(
             lambda: writer.put() == NO_SPACE, timeout_s=30, what="a write to be refused for lack of space"
         )
         assert cluster.ask(1)[ProcessName.replica("n1", 1)].no_space
+        assert b"n1/shard-1: its disk is nearly full: writes are refused" in cluster.cli("status").stdout
         assert writer.read_all() >= set(writer.acknowledged)
 
         disk.free()

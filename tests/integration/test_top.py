@@ -16,7 +16,8 @@ import pytest
 from config.process.names import ProcessName
 from tests.integration.cluster import BOATHOUSE, ROOT, Cluster
 from tests.waiting import wait_until
-from tools.admin.attachment import ClusterAttachment, EtcdAttachment
+from tools.admin.attachment import ClusterAttachment, EtcdAttachment, NotDone
+from tools.admin.control_client import NodeControl
 from tools.admin.quorum import Verb
 from tools.admin.reach import IN_THE_CLEAR
 
@@ -58,15 +59,19 @@ def test_the_doctor_finds_a_stopped_replica_and_an_operator_mends_it(cluster: Cl
         leader = attached.poll().shards[0].leader
         assert leader is not None
         target = next(name for name in ("n1", "n2", "n3") if name != leader)
-        attached.act(Verb.MOVE_LEADER, ProcessName.replica(target, 1), leader)
+        attached.act(Verb.MOVE_LEADER, ProcessName.replica(target, 1), leader, force=False)
         wait_until(lambda: attached.poll().shards[0].leader == target, timeout_s=20, what=f"{target} to lead")
         stopped = ProcessName.replica(leader, 1)
-        attached.act(Verb.STOP, stopped, target)
+        attached.act(Verb.STOP, stopped, target, force=False)
         done = cluster.cli("doctor", "-o", "json")
         assert done.returncode == 1
         assert b"process-stopped" in done.stdout
         assert b"shard-below-replicas" in done.stdout
-        attached.act(Verb.START, stopped, target)
+        needed = ProcessName.replica(min({"n1", "n2", "n3"} - {leader, target}), 1)
+        with pytest.raises(NotDone, match="would lose its quorum"):
+            attached.act(Verb.RESTART, needed, target, force=False)
+        attached.act(Verb.RESTART, needed, target, force=True)
+        attached.act(Verb.START, stopped, target, force=False)
         wait_until(
             lambda: len(attached.poll().shards[0].serving) == 3, timeout_s=20, what="three voters that serve"
         )
@@ -84,6 +89,18 @@ def test_keys_are_read_through_any_endpoint_that_answers(cluster: Cluster) -> No
         assert [row.value for row in table.history(b"greeting")] == [b"second", b"first"]
         assert [row.key for row in table.page(b"").rows] == [b"greeting"]
         assert [node.name for node in attached.poll().nodes] == ["n1", "n2", "n3"]
+
+
+def test_tables_are_seen_though_the_first_member_is_dead_from_the_start(cluster: Cluster) -> None:
+    first = ProcessName.coordinator("n1")
+    NodeControl(cluster.config, "n1").operate("stop", [first.local], timeout_s=20)
+    try:
+        with EtcdAttachment([cluster.config.node("n2").client_endpoint], IN_THE_CLEAR) as attached:
+            snapshot = attached.poll()
+        assert [table.name for table in snapshot.tables] == ["default"]
+        assert [node.is_up for node in snapshot.nodes] == [False, True, True]
+    finally:
+        NodeControl(cluster.config, "n1").operate("start", [first.local], timeout_s=20)
 
 
 def test_on_a_terminal_it_shows_the_cluster_and_ends_with_q(cluster: Cluster) -> None:

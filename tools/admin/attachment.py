@@ -56,8 +56,9 @@ class Attachment(Protocol):
     def table(self, name: str) -> TableReader:
         """A look into a table."""
 
-    def act(self, verb: Verb, name: ProcessName, leader: str | None) -> str:
-        """Do that to a process; what was done, in words. leader: the node that leads its shard. Raises NotDone."""
+    def act(self, verb: Verb, name: ProcessName, leader: str | None, *, force: bool) -> str:
+        """Do that to a process; what was done, in words. leader: the node that leads its shard. force: also if its
+        shard can't do without it. Raises NotDone."""
 
 
 class ClusterAttachment:
@@ -84,13 +85,13 @@ class ClusterAttachment:
         endpoints = [node.client_endpoint for node in self._cluster.nodes.values()]
         return KeyReader(endpoints, name, self._reach)
 
-    def act(self, verb: Verb, name: ProcessName, leader: str | None) -> str:
+    def act(self, verb: Verb, name: ProcessName, leader: str | None, *, force: bool) -> str:
         try:
-            return self._act(verb, name, leader)
+            return self._act(verb, name, leader, force=force)
         except (SupervisorUnreachable, RequestRefused, RestartStuck, NotHandedOver) as error:
             raise NotDone(str(error)) from None
 
-    def _act(self, verb: Verb, name: ProcessName, leader: str | None) -> str:
+    def _act(self, verb: Verb, name: ProcessName, leader: str | None, *, force: bool) -> str:
         operator = ControlOperator(self._cluster)
         match verb:
             case Verb.START:
@@ -100,7 +101,7 @@ class ClusterAttachment:
                 report = operator.stop(name)
                 return f"{name} is {report.state}"
             case Verb.RESTART:
-                rolling_restart(self._cluster).run([name], lambda report: None)
+                rolling_restart(self._cluster, force=force).run([name], lambda report: None)
                 return (
                     f"{name} was restarted and is back in its shard"
                     if name.shard
@@ -141,5 +142,5 @@ class EtcdAttachment:
     def table(self, name: str) -> TableReader:
         return KeyReader(self._endpoints, None if name == ETCD_TABLE else name, self._reach)
 
-    def act(self, verb: Verb, name: ProcessName, leader: str | None) -> str:
+    def act(self, verb: Verb, name: ProcessName, leader: str | None, *, force: bool) -> str:
         raise NotDone("processes can be acted on by a cluster file only")

@@ -134,23 +134,26 @@ class EtcdSource:
             asked += [
                 (number, member, self._client.status(member.endpoint, table)) for member in self._members
             ]
-        first = self._members[0].endpoint if self._members else ""
-        counted = [
-            (entry, self._client.status(first, entry.name))
-            for entry in (self._entries or [])[:TABLES_MAX]
-            if first
-        ]
         self._replicas = {
             (number, member.name): self._replica(number, member, pending) for number, member, pending in asked
         }
-        for entry, pending in counted:
+        self._ask_for_tables()
+        for number, name in self._replicas:
+            mine = tuple(table for table in self._tables.values() if table.shard == number)
+            self._replicas[number, name] = replace(self._replicas[number, name], tables=mine)
+
+    def _ask_for_tables(self) -> None:
+        """Their revisions, of the first member that has just answered: any knows them."""
+        answering = {name for (_, name), replica in self._replicas.items() if replica.is_answering}
+        endpoint = next((member.endpoint for member in self._members if member.name in answering), None)
+        if endpoint is None:
+            return
+        entries = (self._entries or [])[:TABLES_MAX]
+        for entry, pending in [(entry, self._client.status(endpoint, entry.name)) for entry in entries]:
             try:
                 self._note(entry.name, entry.shard, pending.result().header.revision, str(entry.history_word))
             except Refused:
                 continue
-        for number, name in self._replicas:
-            mine = tuple(table for table in self._tables.values() if table.shard == number)
-            self._replicas[number, name] = replace(self._replicas[number, name], tables=mine)
 
     def _representatives(self) -> dict[int, str | None]:
         """By shard: a table of it, through which its replicas are asked."""

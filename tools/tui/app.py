@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
@@ -306,15 +307,16 @@ class Top(App[None]):
         assert self._scene is not None
         snapshot = self._scene.snapshot
         what = f"{verb} to {name}" if verb is Verb.MOVE_LEADER else f"{verb} {name}"
-        if not await self.push_screen_wait(Question(what, effect(snapshot, verb, name))):
+        expected = effect(snapshot, verb, name)
+        if not await self.push_screen_wait(Question(what, expected)):
             return
         shard = snapshot.shard(name.shard) if name.shard is not None else None
         leader = shard.leader if shard is not None else None
         self._say(f"{what} …")
+        # Whoever was told that it is harmful has said that he wants it all the same.
+        act = partial(self._attachment.act, verb, name, leader, force=expected.is_harmful)
         try:
-            done = await asyncio.get_running_loop().run_in_executor(
-                self._acts, self._attachment.act, verb, name, leader
-            )
+            done = await asyncio.get_running_loop().run_in_executor(self._acts, act)
         except NotDone as error:
             done = f"not done: {error}"
         self._say(done)

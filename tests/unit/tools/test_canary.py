@@ -2,78 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-import grpc
-import pytest
-
 from config import ClusterConfig
-from proto import catalog
-from proto.etcd import rpc_pb2 as rpc
-from proto.ids import ShardId
 from tests.waiting import free_ports, wait_until
 from tools.admin.canary import Canary
 from tools.admin.reach import IN_THE_CLEAR
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-TABLES = [("_own", 5, 1), ("late", 10_009, 2), ("default", 10_001, 1), ("users", 10_002, 2)]
-
-
-class Coordinator(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs alone
-    """Lists TABLES; other calls are noted, and fail for tables in `failing`."""
-
-    def __init__(self) -> None:
-        self.asked: set[tuple[str, str]] = set()
-        self.failing: set[str] = set()
-        self.changes: threading.Event = threading.Event()
-
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
-        method = details.method.rpartition("/")[2]
-        table = str(dict(details.invocation_metadata)["table"])
-
-        def serve(request: bytes, context: grpc.ServicerContext) -> bytes:
-            if table == catalog.CATALOG_NAME:
-                return _catalog()
-            self.asked.add((table, method))
-            if table in self.failing:
-                context.abort(grpc.StatusCode.UNAVAILABLE, "no luck")
-            if method == "Txn":
-                (never,) = rpc.TxnRequest.FromString(request).compare
-                assert (never.target, never.result, never.version) == (
-                    rpc.Compare.VERSION,
-                    rpc.Compare.LESS,
-                    0,
-                )
-            return b""
-
-        return grpc.unary_unary_rpc_method_handler(serve)
-
-
-def _catalog() -> bytes:
-    response = rpc.RangeResponse()
-    for name, number, shard in TABLES:
-        entry = catalog.TableEntry(name, number, ShardId(shard))
-        response.kvs.add(key=catalog.row_key(name), value=catalog.encode_row(entry))
-    return response.SerializeToString()
-
-
-@pytest.fixture
-def coordinator() -> Iterator[tuple[Coordinator, ClusterConfig]]:
-    """One of two nodes answers."""
-    here, gone = free_ports(2)
-    nodes = {"n1": {"client_port": here}, "n2": {"client_port": gone, "http_port": 8_080, "peer_port": 7_201}}
-    cluster = ClusterConfig.model_validate({"nodes": nodes, "shards": 3, "replicas": 1})
-    made = Coordinator()
-    with ThreadPoolExecutor(4) as pool:
-        server = grpc.server(pool, handlers=[made])
-        server.add_insecure_port(f"127.0.0.1:{here}")
-        server.start()
-        yield made, cluster
-        server.stop(None).wait()
+    from tests.unit.tools.fake_coordinator import Coordinator
 
 
 def _more(canary: Canary, count: int = 20) -> Callable[[], bool]:

@@ -199,7 +199,7 @@ class Attached:
     file: str = "demo.yaml"
     refuses: str = ""
     looks: int = 0
-    done: list[tuple[str, str, str | None]] = field(default_factory=list)
+    done: list[tuple[str, str, str | None, bool]] = field(default_factory=list)
 
     def poll(self) -> Snapshot:
         snapshot = self.snapshots[min(self.looks, len(self.snapshots) - 1)]
@@ -209,10 +209,10 @@ class Attached:
     def table(self, name: str) -> Keys:
         return Keys(name)
 
-    def act(self, verb: Verb, name: ProcessName, leader: str | None) -> str:
+    def act(self, verb: Verb, name: ProcessName, leader: str | None, *, force: bool) -> str:
         if self.refuses:
             raise NotDone(self.refuses)
-        self.done.append((verb.value, str(name), leader))
+        self.done.append((verb.value, str(name), leader, force))
         return f"{name} was restarted"
 
 

@@ -188,7 +188,7 @@ async def test_an_action_asks_first_and_says_what_it_does_to_the_quorum() -> Non
         await pressed(pilot, "n")
         assert attached.done == []
         await pressed(pilot, "r", "y")
-        assert attached.done == [("restart", "n1/shard-1", "n1")]
+        assert attached.done == [("restart", "n1/shard-1", "n1", False)]
         assert "restarted" in text(pilot, "#foot")
 
 
@@ -200,7 +200,7 @@ async def test_what_costs_the_quorum_takes_a_capital() -> None:
         assert isinstance(pilot.app.screen, Question)
         assert attached.done == []
         await pressed(pilot, "Y")
-        assert attached.done == [("stop", "n1/shard-1", "n1")]
+        assert attached.done == [("stop", "n1/shard-1", "n1", True)]
 
 
 @in_loop
