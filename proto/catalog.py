@@ -63,6 +63,10 @@ class TableEntry:
     """Whose it is, for people."""
     origin: int = 0
     """The id of the leader cluster's table that it copies, and that alone changes it; 0 = it is this cluster's own."""
+    copied: int = 0
+    """The origin that it had when this cluster was promoted; 0 = none."""
+    copied_from: str = ""
+    """The cluster that had that. It may make that table alone a copy of this one."""
 
     @property
     def type(self) -> str:
@@ -121,8 +125,8 @@ class Lead:
 
 
 ELSEWHERE: Final = (1 << 39) - 1
-"""TableEntry.origin of a table that another cluster took over, and has not under this name: it is copied from nowhere,
-and takes no writes."""
+"""TableEntry.origin of a table that the cluster that leads now has no copy of: it takes no writes, and stays as it is
+until somebody deletes it, or this cluster is promoted."""
 
 CATALOG: Final = TableEntry(CATALOG_NAME, CATALOG_ID, CATALOG_SHARD)
 
@@ -159,6 +163,8 @@ def _row(entry: TableEntry) -> dict[str, Any]:
         row["owner"] = entry.owner
     if entry.origin:
         row["origin"] = entry.origin
+    if entry.copied:
+        row |= {"copied": entry.copied, "copied_from": entry.copied_from}
     return row
 
 
@@ -238,6 +244,8 @@ def _parse(value: bytes, name_of: Callable[[Any], str]) -> TableEntry:
             is_local=row.get("type") == LOCAL,
             owner=str(row.get("owner", "")),
             origin=int(row.get("origin", 0)),
+            copied=int(row.get("copied", 0)),
+            copied_from=str(row.get("copied_from", "")),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UnreadableRow(f"{type(error).__name__}: {error}") from None

@@ -104,7 +104,10 @@ def promote(
     file: FileArgument = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Also if the leader cluster can't be asked to give way.")
+        bool,
+        typer.Option(
+            "--force", help="Also if the leader cluster can't be asked to give way, or has what is not here."
+        ),
     ] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:

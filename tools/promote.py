@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,11 +19,9 @@ if TYPE_CHECKING:
 
 
 def promote(cluster: ClusterConfig, output: Output, *, yes: bool, force: bool) -> None:
-    """Make a follower cluster lead, once it is known what that costs. Raises Failed."""
+    """Make a follower cluster lead, or one that gave way, once it is known what that costs. Raises Failed."""
     from tools.admin.promotion import NotPromoted
 
-    if cluster.follows is None:
-        raise Failed(f"cluster {cluster.cluster} follows no other: it leads, unless another one was promoted")
     try:
         asyncio.run(_promote(cluster, output, yes=yes, force=force))
     except NotPromoted as error:
@@ -36,8 +33,10 @@ async def _promote(cluster: ClusterConfig, output: Output, *, yes: bool, force: 
 
     async with Promotion.opened(cluster) as promotion:
         prospect = await promotion.prospect()
+        if cluster.follows is None and prospect.leads and not prospect.copies:
+            raise Failed(f"cluster {cluster.cluster} leads already, and follows no other")
         if not output.is_document:
-            _show(prospect)
+            _show(prospect, force=force)
         if prospect.leads and not prospect.copies:
             return _tell(cluster, prospect, output)
         if prospect.unreachable and not (force or prospect.leads):
@@ -49,6 +48,12 @@ async def _promote(cluster: ClusterConfig, output: Output, *, yes: bool, force: 
             _ask(cluster)
         await promotion.promote(prospect, wait=not force, say=partial(typer.echo, err=output.is_document))
     _tell(cluster, prospect, output)
+    if cluster.follows is None:
+        typer.echo(
+            f"cluster {prospect.leader} is not told: if it has led, `boathouse fence --leader {cluster.cluster} --epoch"
+            f" {prospect.epoch}` there makes it give way",
+            err=output.is_document,
+        )
 
 
 def _tell(cluster: ClusterConfig, prospect: Prospect, output: Output) -> None:
@@ -59,7 +64,15 @@ def _tell(cluster: ClusterConfig, prospect: Prospect, output: Output) -> None:
                 "epoch": prospect.epoch,
                 "leader_before": prospect.leader,
                 "unreachable": prospect.unreachable or None,
-                "tables": [asdict(copy) for copy in prospect.copies],
+                "tables": [
+                    {
+                        "name": standing.name,
+                        "revision": standing.revision,
+                        "lacks": standing.lacks,
+                        "would_lose": standing.why or None,
+                    }
+                    for standing in prospect.standings
+                ],
             },
             output,
         )
@@ -67,20 +80,22 @@ def _tell(cluster: ClusterConfig, prospect: Prospect, output: Output) -> None:
         typer.echo(f"cluster {cluster.cluster} leads since epoch {prospect.epoch}")
 
 
-def _show(prospect: Prospect) -> None:
+def _show(prospect: Prospect, *, force: bool) -> None:
     print_table(
         ["table", "revision", "would lose"],
         [
             {
-                "table": copy.name,
-                "revision": copy.revision,
-                "would lose": _lost(prospect) if copy.lacks is None else f"{copy.lacks} as of now",
+                "table": standing.name,
+                "revision": "-" if standing.revision is None else standing.revision,
+                "would lose": standing.why or "nothing as of now",
             }
-            for copy in prospect.copies
+            for standing in prospect.standings
         ],
     )
+    if prospect.leads:
+        return
     if prospect.unreachable:
-        typer.echo(f"cluster {prospect.leader} does not answer: {prospect.unreachable}")
+        typer.echo(f"cluster {prospect.leader} can't be asked: {prospect.unreachable}")
         report = prospect.report
         if report is not None:
             ago = max(0.0, time.time() - report.at_s)
@@ -88,14 +103,16 @@ def _show(prospect: Prospect) -> None:
                 f"{ago:.0f} s ago the copies were up to {report.lag_revisions} revisions behind, and not known to be"
                 f" level for {report.lag_s:.0f} s; what was written there since is not here"
             )
+            for name, why in report.refused.items():
+                typer.echo(f"table {name} is not copied, and all of it would be lost: {why}")
+    elif force:
+        typer.echo(
+            f"cluster {prospect.leader} answers, and gives way at once: what is not here by then is lost"
+        )
     else:
         typer.echo(
             f"cluster {prospect.leader} answers: it takes no writes from then on, and nothing is lost of what it has"
         )
-
-
-def _lost(prospect: Prospect) -> str:
-    return "unknown" if prospect.report is None else "at least what it lacked"
 
 
 def _ask(cluster: ClusterConfig) -> None:

@@ -6,7 +6,7 @@ of another past than this one, and what was changed since then would not fit it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 from coordinator.backup.records import SUB_BITS, edits
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from proto.internal import frames_pb2 as frames
     from proto.regatta import maintenance_pb2 as maintenance
 
-CATCH_UP_S: Final = 7.0
-"""A replica that lags has so long to come to where the table stands."""
-
 
 async def records(
     source: TableSource,
@@ -36,14 +33,13 @@ async def records(
     checksum, first = since.checksum, since.revision + 1
     if since.revision > now.revision:
         raise errors.BackupOutdated(f"it is of revision {since.revision}, and the table is at {now.revision}")
+    changes = source.changes(table, first, seen=now.revision)
     while first <= now.revision:
-        told = (await source.changes(table, first, wait_s=CATCH_UP_S)).changes
+        told = (await changes.next()).changes
         if told.floor:
             raise errors.BackupOutdated(
                 f"it is of revision {since.revision}, and what changed before {told.floor} is no longer known"
             )
-        if told.through < first:
-            raise errors.ReadTimedOut("a replica lags too far behind")
         revisions = [each for each in told.revisions if each.revision <= now.revision]
         for revision in revisions:
             for place, change in enumerate(revision.keys):

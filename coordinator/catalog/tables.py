@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -114,15 +113,15 @@ class Tables:
             put(txn, catalog.deleted_name_key(entry.name), b"%d" % entry.id)
         return await self._rows.commit(txn)
 
-    async def change_origin(self, entry: TableEntry, origin: int, *, seen: Contents) -> bool:
-        """Have a table copy another one from now on, or with 0 none: first in its shard, which is what counts. Returns
-        whether the row, as it was seen, says so as well."""
-        told = frames.TableOrigin(table_id=entry.id, was=entry.origin, origin=origin)
+    async def change_origin(self, entry: TableEntry, changed: TableEntry, *, seen: Contents) -> bool:
+        """Have a table copy another one from now on, or none: first in its shard, which is what counts. Returns whether
+        the row, as it was seen, says so as well."""
+        told = frames.TableOrigin(table_id=entry.id, was=entry.origin, origin=changed.origin)
         await self._write(frames.TABLE_ORIGIN, entry, told.SerializeToString())
         key = catalog.row_key(entry.name)
         txn = etcd.TxnRequest()
         if_changed_at(txn, key, seen.row_revisions[entry.name])
-        put(txn, key, catalog.encode_row(replace(entry, origin=origin)))
+        put(txn, key, catalog.encode_row(changed))
         return await self._rows.commit(txn)
 
     async def restore(self, seen: Contents) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Protocol, assert_never
+from typing import TYPE_CHECKING, assert_never
 
 import structlog
 
@@ -15,21 +15,12 @@ from proto.internal import frames_pb2 as frames
 from proto.regatta import replication_pb2 as replication
 
 if TYPE_CHECKING:
+    from coordinator.replication.clock import Clock
     from coordinator.replication.copies import Copies
     from coordinator.replication.leader import Leader
     from proto.catalog import TableEntry
 
 log = structlog.get_logger()
-
-
-class Clock(Protocol):
-    """Time as it passes where this runs."""
-
-    def time(self) -> float:
-        """In seconds, from any beginning."""
-
-    async def sleep(self, seconds: float) -> None:
-        """Return after so long."""
 
 
 class Copier:

@@ -16,6 +16,8 @@ VERSION: Final = 1
 """Of the fields in replication.proto that are boathouse's own."""
 
 METADATA_S: Final = 5.0
+POSITIONS_S: Final = 30.0
+"""It asks the shard of each table."""
 REPLICATE_S: Final = 30.0
 """Of one stream, which the leader cluster ends after 5 seconds or as soon as its last message is taken."""
 
@@ -50,27 +52,17 @@ class Leader:
         self._follower = follower
         self._calls = calls
 
-    async def metadata(self, lead: replication.Lead | None = None) -> replication.MetadataResponse:
-        """Its name, all its tables, and which cluster leads. lead: it is told that this one does. Raises
-        LeaderFailed."""
-        request = replication.MetadataRequest(lead=lead).SerializeToString()
-        answer = await self._calls.unary("/replication.v1.Metadata/Get", request, METADATA_S)
-        return replication.MetadataResponse.FromString(answer)
-
-    async def newest(self, table: str, revision: int) -> int:
-        """Where its table stands, which it had at this revision; 0 if it says no more than that it does not. Raises
-        LeaderFailed."""
-        request = replication.ReplicateRequest(table=table.encode(), leader_index=revision + 1)
-        answers = self._stream(
-            "/replication.v1.Log/Replicate",
-            request.SerializeToString(),
-            replication.ReplicateResponse.FromString,
-            METADATA_S,
+    async def metadata(
+        self, lead: replication.Lead | None = None, *, positions: bool = False
+    ) -> replication.MetadataResponse:
+        """Its name, all its tables, and which cluster leads. lead: it is told that this one does. positions: and where
+        each table stands, unless its version is too old for that. Raises LeaderFailed."""
+        request = replication.MetadataRequest(lead=lead, positions=positions, follower=self._follower)
+        timeout_s = POSITIONS_S if positions else METADATA_S
+        answer = await self._calls.unary(
+            "/replication.v1.Metadata/Get", request.SerializeToString(), timeout_s
         )
-        async with aclosing(answers):
-            async for answer in answers:
-                return int(answer.leader_index)
-        return 0
+        return replication.MetadataResponse.FromString(answer)
 
     def replicate(
         self, table: str, table_id: int, first: int

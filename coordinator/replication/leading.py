@@ -20,17 +20,20 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from coordinator.replication.clock import LOOP_CLOCK
 from proto import errors
 from proto.catalog import ELSEWHERE, Lead
+from proto.regatta import replication_pb2 as replication
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable
 
     from config import ClusterConfig
     from coordinator.catalog.cache import Catalog
     from coordinator.catalog.contents import Contents
     from coordinator.catalog.lead import LeadRow
     from coordinator.catalog.tables import Tables
+    from coordinator.replication.clock import Clock
     from proto.catalog import TableEntry
 
 log = structlog.get_logger()
@@ -53,12 +56,20 @@ class OldEpoch(Exception):
 class Leading:
     """As the catalog of this cluster has it."""
 
-    def __init__(self, cluster: ClusterConfig, catalog: Catalog, tables: Tables, row: LeadRow) -> None:
+    def __init__(
+        self,
+        cluster: ClusterConfig,
+        catalog: Catalog,
+        tables: Tables,
+        row: LeadRow,
+        clock: Clock = LOOP_CLOCK,
+    ) -> None:
         self._name = cluster.cluster
         self._leader = cluster.cluster if cluster.follows is None else cluster.follows.cluster
         self._catalog = catalog
         self._tables = tables
         self._row = row
+        self._clock = clock
 
     async def now(self) -> Lead:
         """Which cluster takes the writes. Raises what a linearizable read may."""
@@ -87,16 +98,20 @@ class Leading:
     # ---- changing it ------------------------------------------------------------------------------------------------
 
     async def give_way(
-        self, lead: Lead, ids: Mapping[str, int], check: Callable[[TableEntry], Awaitable[object]]
+        self,
+        lead: Lead,
+        tables: Iterable[replication.Table],
+        check: Callable[[TableEntry], Awaitable[object]],
     ) -> None:
-        """That cluster leads, and its tables have these ids. check: raises for a table that is not the caller's to take
-        away. Raises OldEpoch, and what reads and writes may."""
+        """That cluster leads, and has these tables. check: raises for a table that is not the caller's to take away.
+        Raises OldEpoch, and what reads and writes may."""
+        told = list(tables)
         contents = await self._catalog.load(linearizable=True)
         ours = [entry for entry in contents.entries.values() if _is_replicated(entry) and not entry.origin]
         for entry in ours:
             await check(entry)
         await self.hear(lead)
-        await self._change_origins(lambda entry: entry.origin or ids.get(entry.name, ELSEWHERE))
+        await self._change_origins(lambda entry: entry.origin or _heir_of(entry, told))
         if ours:
             log.warning(
                 "another cluster leads: writes are refused",
@@ -109,8 +124,12 @@ class Leading:
         """This cluster leads in that epoch: its copies are tables of its own, and take writes. What they were. Raises
         OldEpoch, and what reads and writes may; then it leads in part, and this is to be repeated."""
         await self.hear(Lead(epoch, self._name))
-        await asyncio.sleep(SETTLE_S)
+        await self._clock.sleep(SETTLE_S)
         return await self._change_origins(lambda entry: 0)
+
+    async def adopt(self, entry: TableEntry, origin: int) -> None:
+        """A table that gave way becomes a copy of the one that took it over. Raises what reads and writes may."""
+        await self._change_origins(lambda one: origin if one.id == entry.id else one.origin)
 
     async def _change_origins(self, wanted: Callable[[TableEntry], int]) -> list[TableEntry]:
         changed: list[TableEntry] = []
@@ -127,10 +146,41 @@ class Leading:
         raise errors.NoLeader("others kept changing the catalog")
 
     async def _change_origin(self, entry: TableEntry, origin: int, seen: Contents) -> bool:
+        changed = replace(entry, origin=origin)
+        if not origin:
+            was = 0 if entry.origin == ELSEWHERE else entry.origin
+            changed = replace(changed, copied=was, copied_from=self._leader if was else "")
         try:
-            return await self._tables.change_origin(entry, origin, seen=seen)
+            return await self._tables.change_origin(entry, changed, seen=seen)
         except errors.TableNotFound:
             return False  # it is deleted just now: the next look at the catalog says so
+
+    # ---- whose table became whose -----------------------------------------------------------------------------------
+
+    def counterpart(self, entry: TableEntry, cluster: str) -> int:
+        """The id of that cluster's table that this one copies, or did until this cluster was promoted; 0 = none."""
+        if entry.origin:
+            return entry.origin if cluster == self._leader and entry.origin != ELSEWHERE else 0
+        return entry.copied if cluster == entry.copied_from else 0
+
+    def announcement(self, lead: Lead, entries: Iterable[TableEntry]) -> replication.Lead:
+        """What the cluster that led before is told of a promotion: only tables that it had, so that no other takes the
+        place of one of its own."""
+        told = replication.Lead(epoch=lead.epoch, cluster=lead.cluster)
+        for entry in entries:
+            origin = self.counterpart(entry, self._leader) if _is_replicated(entry) else 0
+            if origin:
+                told.tables.add(name=entry.name, id=entry.id, origin=origin)
+        return told
+
+
+def _heir_of(entry: TableEntry, tables: Iterable[replication.Table]) -> int:
+    """The id of that one of another cluster's tables that copies this very table, or ELSEWHERE, whatever has its name
+    there. Earlier versions tell names alone."""
+    for table in tables:
+        if table.name == entry.name and table.origin in (0, entry.id):
+            return table.id
+    return ELSEWHERE
 
 
 def _is_replicated(entry: TableEntry) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from proto.catalog import ELSEWHERE
 from proto.regatta import replication_pb2 as replication
 
 if TYPE_CHECKING:
@@ -20,14 +21,22 @@ class Plan:
     delete: Sequence[TableEntry]
     create: Sequence[replication.Table]
     copy: Sequence[TableEntry]
+    adopt: Sequence[tuple[TableEntry, int]]
+    """Tables that led before, and those that have taken them over there: they become copies of them."""
     refuse: Mapping[str, str]
-    """Tables of the leader cluster that can't be copied, and why."""
+    """Tables that are not copied, and why."""
 
 
 def make_plan(leader: Iterable[replication.Table], entries: Iterable[TableEntry]) -> Plan:
-    """leader: all tables of the leader cluster; entries: all of this one, whose own tables stay as they are."""
+    """leader: all tables of the leader cluster; entries: all of this one, whose own tables stay as they are, and so do
+    those that led before and that the leader cluster has no copy of."""
     here = {entry.name: entry for entry in entries if not entry.is_reserved}
-    create, copy, refuse = [], [], {}
+    create, copy, adopt = [], [], []
+    refuse = {
+        name: "it led before, and its cluster has no copy of it: back it up, or delete it"
+        for name, entry in here.items()
+        if entry.origin == ELSEWHERE
+    }
     wanted: set[str] = set()
     for table in leader:
         if table.type != replication.Table.REPLICATED:
@@ -35,6 +44,10 @@ def make_plan(leader: Iterable[replication.Table], entries: Iterable[TableEntry]
         entry = here.get(table.name)
         if not table.id:
             refuse[table.name] = "its cluster does not say its id: it is no boathouse, or too old"
+        elif entry is not None and entry.origin == ELSEWHERE:
+            if table.origin == entry.id:
+                del refuse[table.name]
+                adopt.append((entry, table.id))
         elif entry is not None and not entry.origin:
             refuse[table.name] = "this cluster has a table of its own with that name; delete it, or that one"
         elif entry is None or entry.origin != table.id or entry.history != table.history:
@@ -45,6 +58,6 @@ def make_plan(leader: Iterable[replication.Table], entries: Iterable[TableEntry]
     gone = [
         entry
         for name, entry in sorted(here.items())
-        if entry.origin and name not in wanted and name not in refuse
+        if entry.origin not in (0, ELSEWHERE) and name not in wanted and name not in refuse
     ]
-    return Plan(gone, create, copy, refuse)
+    return Plan(gone, create, copy, adopt, refuse)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from coordinator.replication.channels import LeaderChannels
+from coordinator.replication.clock import LOOP_CLOCK
 from coordinator.replication.copier import Copier
 from coordinator.replication.leader import Leader, LeaderFailed, reason_of
 from coordinator.replication.leading import OldEpoch
@@ -21,7 +22,6 @@ from coordinator.replication.plan import make_plan
 from coordinator.replication.report import Report
 from proto import errors
 from proto.catalog import Lead
-from proto.regatta import replication_pb2 as replication
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from config import ClusterConfig, NodeConfig
     from coordinator.replication.plan import Plan
     from proto.catalog import TableEntry
+    from proto.regatta import replication_pb2 as replication
 
 RECONCILE_S: Final = 0.5
 """Between looks at which tables the leader cluster has."""
@@ -36,16 +37,6 @@ ALARM_S: Final = 30.0
 """Between two words about the same trouble."""
 
 log = structlog.get_logger()
-
-
-class _LoopClock:
-    """The event loop's."""
-
-    def time(self) -> float:
-        return asyncio.get_running_loop().time()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
 
 
 class Replicator:
@@ -207,17 +198,16 @@ class Replicator:
             return
         self._refused = {}
         contents = await self._local.contents()
-        lead = replication.Lead(epoch=self._lead.epoch, cluster=self._lead.cluster)
-        for entry in contents.entries.values():
-            if not entry.is_reserved and not entry.is_local:
-                lead.tables.add(name=entry.name, id=entry.id)
-        told = await self._leader.metadata(lead)
+        told = await self._leader.metadata(
+            self._local.leading.announcement(self._lead, contents.entries.values())
+        )
         if told.lead.epoch > self._lead.epoch:
             log.warning(
                 "another cluster was promoted since", cluster=told.lead.cluster, epoch=told.lead.epoch
             )
-            ids = {table.name: table.id for table in told.tables}
-            await self._local.leading.give_way(Lead(told.lead.epoch, told.lead.cluster), ids, _anybodys)
+            # Only a cluster that leads itself knows what took over which table, and an earlier version does not.
+            heirs = [table for table in told.tables if table.origin and told.lead.cluster == told.cluster]
+            await self._local.leading.give_way(Lead(told.lead.epoch, told.lead.cluster), heirs, _anybodys)
         elif (told.lead.epoch, told.lead.cluster) != (self._lead.epoch, self._lead.cluster):
             raise _unfit(f"cluster {told.cluster} has not given way: it goes by cluster {told.lead.cluster}")
         else:
@@ -227,6 +217,9 @@ class Replicator:
             self._announced = self._lead.epoch
 
     async def _change(self, plan: Plan) -> None:
+        for entry, origin in plan.adopt:
+            log.warning("a table that led before becomes a copy", table=entry.name, origin=origin)
+            await self._local.leading.adopt(entry, origin)
         for entry in plan.delete:
             log.info("deletes a table, as its leader cluster has", table=entry.name)
             await self._local.delete(entry.name)
@@ -239,7 +232,7 @@ class Replicator:
     def _start_copiers(self, copies: Sequence[TableEntry]) -> None:
         for copy in copies:
             if copy not in self._copiers:
-                copier = Copier(copy, self._leader, self._local.copies, self._rng, _LoopClock())
+                copier = Copier(copy, self._leader, self._local.copies, self._rng, LOOP_CLOCK)
                 self._copiers[copy] = (copier, asyncio.create_task(copier.run()))
 
     async def _stop_copiers(self, copies: Sequence[TableEntry]) -> None:

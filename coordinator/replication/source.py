@@ -12,6 +12,7 @@ import structlog
 from coordinator.auth.credentials import SYSTEM
 from coordinator.shards.changes import ask_for_changes
 from coordinator.shards.own_calls import OwnCalls
+from coordinator.shards.router import LEADER, NEAREST
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from proto.methods import Access
@@ -26,7 +27,12 @@ if TYPE_CHECKING:
     from proto.catalog import TableEntry
 
 
+LAGS_S: Final = 1.0
+"""For the nearest replica to have what was seen elsewhere, before another one is asked."""
+CATCH_UP_S: Final = 7.0
+"""For that one."""
 NOTE_S: Final = 2.0
+STATUS_S: Final = 5.0
 
 log = structlog.get_logger()
 
@@ -38,7 +44,49 @@ class Told(NamedTuple):
     """As the replica sent it."""
     changes: frames.TableChanges
     newest: int
-    """Where that replica's table stands."""
+    """Where the table stands, as far as is known."""
+
+
+class Changes:
+    """Of one table, in order and without a gap, from whichever replica has them.
+
+    The nearest one is asked; but one that goes on answering and does not come further, as with a full disk, must not
+    have anybody believe that there is nothing new. Once it lags behind what was seen, the shard's leader is asked."""
+
+    def __init__(self, driver: Driver, table: TableEntry, first: int, seen: int) -> None:
+        self._driver = driver
+        self._table = table
+        self._first = first
+        self._seen = seen
+        self._target = NEAREST
+
+    async def next(self, wait_s: float = LAGS_S) -> Told:
+        """The next ones; waits for so long while there are none. If they can't be told any more, `changes.floor` is
+        set.
+
+        Raises TableNotFound, ReadTimedOut if nobody has what was seen, and what else a read may."""
+        told = await self._ask(wait_s)
+        if self._first > self._seen or told.changes.floor or wait_s < LAGS_S or not _is_empty(told):
+            return told
+        self._target = LEADER
+        told = await self._ask(CATCH_UP_S)
+        if _is_empty(told) and not told.changes.floor:
+            raise errors.ReadTimedOut("the shard lags too far behind")
+        return told
+
+    async def _ask(self, wait_s: float) -> Told:
+        if self._first <= self._seen and self._target is NEAREST:
+            wait_s = min(wait_s, LAGS_S)
+        wait_ms = max(1, int(wait_s * 1000))
+        request = frames.ChangesRequest(from_revision=self._first, wait_ms=wait_ms, exact=True)
+        reply, _ = await ask_for_changes(self._driver, self._table, request, target=self._target)
+        told = Told(reply.body, frames.TableChanges.FromString(reply.body), max(reply.revision, self._seen))
+        self._first = max(self._first, told.changes.through + 1)
+        return told
+
+
+def _is_empty(told: Told) -> bool:
+    return told.changes.through < told.changes.first
 
 
 class TableSource:
@@ -72,6 +120,11 @@ class TableSource:
         """Where the table stands, by a linearizable read. Raises TableNotFound, NoLeader, ReadTimedOut."""
         return await self._calls.revision(table, who=SYSTEM)
 
+    async def status(self, table: TableEntry) -> frames.TableStatus:
+        """Where the table stands, and more, by a linearizable read. Raises what that may."""
+        reply = await self._shards.ask(Access.READ, frames.TABLE_STATUS, table, b"", STATUS_S)
+        return frames.TableStatus.FromString(reply.body)
+
     async def users(self, table: TableEntry) -> bytes:
         """A frames.TableUsers, encoded. Raises TableNotFound, and what else a linearizable read may."""
         deadline = self._calls.step_deadline(float("inf"))
@@ -103,13 +156,9 @@ class TableSource:
         else:
             self._positions[table.name, follower] = table.id, revision
 
-    async def changes(self, table: TableEntry, first: int, *, wait_s: float) -> Told:
-        """Everything that changed from this revision on, or its beginning; waits for so long while there is nothing.
-
-        If it can't be told any more, `changes.floor` is set. Raises TableNotFound, and what else a read may."""
-        request = frames.ChangesRequest(from_revision=first, wait_ms=max(1, int(wait_s * 1000)), exact=True)
-        reply, _ = await ask_for_changes(self._driver, table, request)
-        return Told(reply.body, frames.TableChanges.FromString(reply.body), reply.revision)
+    def changes(self, table: TableEntry, first: int, *, seen: int) -> Changes:
+        """All from this revision on. seen: where a linearizable read has seen the table."""
+        return Changes(self._driver, table, first, seen)
 
     async def backup(self, table: TableEntry, *, peer: str) -> AsyncGenerator[frames.BackupPart]:
         """The parts of a backup, not older than this call: the facts, then pairs."""

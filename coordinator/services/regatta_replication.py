@@ -44,8 +44,6 @@ NO_WAIT_S: Final = 0.001
 """Of the first look, which says of which version the table's users are."""
 NO_USERS: Final = 2
 """auth_version of a table that never had any."""
-CATCH_UP_S: Final = 7.0
-"""A replica that lags has so long to come to where a linearizable read has seen the table."""
 
 
 class RegattaReplication:
@@ -102,8 +100,25 @@ class RegattaReplication:
         )
         for name, entry in sorted(contents.entries.items()):
             if not entry.is_reserved and not entry.is_local:
-                response.tables.add(name=name, id=entry.id, history=entry.history)
+                position = await self._position(entry) if request.positions else None
+                response.tables.add(
+                    name=name,
+                    id=entry.id,
+                    history=entry.history,
+                    position=position,
+                    origin=self._leading.counterpart(entry, request.follower),
+                )
         return response.SerializeToString()
+
+    async def _position(self, table: TableEntry) -> replication.Position | None:
+        try:
+            status = await self._source.status(table)
+        except errors.TableNotFound:
+            return None  # it is being made or deleted just now
+        auth_version = status.auth_version if self._gate.asks else 0
+        return replication.Position(
+            revision=status.revision, checksum=status.checksum, auth_version=auth_version
+        )
 
     async def _give_way(self, call: Call, told: replication.Lead) -> None:
         """The cluster that calls was promoted. One that leads in a higher epoch, or has the same from elsewhere, stays
@@ -111,10 +126,9 @@ class RegattaReplication:
         if self._is_exposed and not self._gate.asks:
             raise errors.BadReplicationToken(f"{TOKEN_KEY}, and has none to compare (replication.token_file)")
 
-        ids = {table.name: table.id for table in told.tables}
         with contextlib.suppress(OldEpoch):
             await self._leading.give_way(
-                Lead(told.epoch, told.cluster), ids, lambda table: self._check_root(call, table)
+                Lead(told.epoch, told.cluster), told.tables, lambda table: self._check_root(call, table)
             )
 
     async def _check_root(self, call: Call, table: TableEntry) -> None:
@@ -144,16 +158,16 @@ class RegattaReplication:
             if request.boathouse.follower:
                 follower, revision = request.boathouse.follower, request.leader_index - 1
                 await self._source.note_position(table, follower, revision)
-            await self._replicate_changes(call, table, request.leader_index)
+            await self._replicate_changes(call, table, request.leader_index, newest)
         else:
             await self._replicate_commands(call, table, request, newest)
 
-    async def _replicate_changes(self, call: Call, table: TableEntry, first: int) -> None:
+    async def _replicate_changes(self, call: Call, table: TableEntry, first: int, newest: int) -> None:
+        changes = self._source.changes(table, first, seen=newest)
         end = self._source.time() + STREAM_S
         users_version: int | None = None if self._gate.asks else NO_USERS
         while (left_s := end - self._source.time()) > 0:
-            wait_s = NO_WAIT_S if users_version is None else left_s
-            told = await self._source.changes(table, first, wait_s=wait_s)
+            told = await changes.next(NO_WAIT_S if users_version is None else left_s)
             if self._gate.asks and told.changes.auth_version != (users_version or NO_USERS):
                 # Ahead of what they may read.
                 users = await self._source.users(table)
@@ -164,21 +178,19 @@ class RegattaReplication:
                 return
             message = replication.ReplicateResponse(changes=told.body, leader_index=told.newest)
             await call.send(message.SerializeToString())
-            first = told.changes.through + 1
 
     async def _replicate_commands(
         self, call: Call, table: TableEntry, request: replication.ReplicateRequest, newest: int
     ) -> None:
         batch = _Batch(call, newest)
         first = request.leader_index
+        changes = self._source.changes(table, first, seen=newest)
         while first <= newest:
-            told = await self._source.changes(table, first, wait_s=CATCH_UP_S)
+            told = await changes.next()
             if told.changes.floor:
                 await batch.flush()
                 await call.send(_error(replication.USE_SNAPSHOT))
                 return
-            if told.changes.through < first:
-                raise errors.ReadTimedOut("a replica lags too far behind")
             if first == regatta_form.CREATION:
                 await batch.add(regatta_form.creation(request.table))
             for command in regatta_form.commands(request.table, told.changes):

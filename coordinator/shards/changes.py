@@ -10,6 +10,7 @@ from proto.methods import COMMANDS
 
 if TYPE_CHECKING:
     from coordinator.shards.driver import Driver
+    from coordinator.shards.router import Role
     from proto.catalog import TableEntry
     from proto.ids import ShardId
 
@@ -18,15 +19,20 @@ ANSWER_S: Final = 7.0
 
 
 async def ask_for_changes(
-    driver: Driver, table: TableEntry, request: frames.ChangesRequest, *, deadline: float | None = None
+    driver: Driver,
+    table: TableEntry,
+    request: frames.ChangesRequest,
+    *,
+    target: Role = NEAREST,
+    deadline: float | None = None,
 ) -> tuple[frames.Reply, ShardId]:
-    """What the nearest replica tells, and of which shard: if it is not the table's, that has nothing more to tell from
-    there on. deadline: without one, ANSWER_S after the wait that the request asks for."""
+    """What a replica tells, and of which shard: if it is not the table's, that has nothing more to tell from there on.
+    deadline: without one, ANSWER_S after the wait that the request asks for."""
     if deadline is None:
         deadline = driver.time() + request.wait_ms / 1000 + ANSWER_S
     call = Call(
         table.shard,
-        NEAREST,
+        target,
         COMMANDS[frames.TABLE_CHANGES].access,
         frames.TABLE_CHANGES,
         table.id,

@@ -1815,6 +1815,7 @@ class TableStatus(_message.Message):
     ALARMS_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
     FOLLOWERS_FIELD_NUMBER: _builtins.int
+    AUTH_VERSION_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     name: _builtins.str
     revision: _builtins.int
@@ -1832,6 +1833,8 @@ class TableStatus(_message.Message):
     """the quota was reached, and there is not enough space again yet"""
     origin: _builtins.int
     """as in TableSpec"""
+    auth_version: _builtins.int
+    """as in TableChanges; told by TABLE_STATUS alone"""
     @_builtins.property
     def alarms(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableAlarm]:
         """raised by hand, by (member, alarm)"""
@@ -1854,10 +1857,11 @@ class TableStatus(_message.Message):
         alarms: _abc.Iterable[Global___TableAlarm] | None = ...,
         origin: _builtins.int = ...,
         followers: _abc.Iterable[Global___FollowerPosition] | None = ...,
+        auth_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "checksum", b"checksum", "compacted_revision", b"compacted_revision", "followers", b"followers", "full", b"full", "history", b"history", "id", b"id", "keys", b"keys", "name", b"name", "origin", b"origin", "quota_bytes", b"quota_bytes", "revision", b"revision", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "auth_version", b"auth_version", "checksum", b"checksum", "compacted_revision", b"compacted_revision", "followers", b"followers", "full", b"full", "history", b"history", "id", b"id", "keys", b"keys", "name", b"name", "origin", b"origin", "quota_bytes", b"quota_bytes", "revision", b"revision", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

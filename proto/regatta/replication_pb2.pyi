@@ -49,6 +49,12 @@ class MetadataRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEAD_FIELD_NUMBER: _builtins.int
+    POSITIONS_FIELD_NUMBER: _builtins.int
+    FOLLOWER_FIELD_NUMBER: _builtins.int
+    positions: _builtins.bool
+    """the answer is to say where each table stands, too"""
+    follower: _builtins.str
+    """the name of the cluster that asks"""
     @_builtins.property
     def lead(self) -> Global___Lead:
         """from a cluster that was promoted: it leads, and the receiver does no longer"""
@@ -57,10 +63,12 @@ class MetadataRequest(_message.Message):
         self,
         *,
         lead: Global___Lead | None = ...,
+        positions: _builtins.bool = ...,
+        follower: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lead", b"lead"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lead", b"lead"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follower", b"follower", "lead", b"lead", "positions", b"positions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -80,7 +88,7 @@ class Lead(_message.Message):
     """its name"""
     @_builtins.property
     def tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___Table]:
-        """of which name and id count"""
+        """of which name, id and origin count; earlier versions know no origin"""
 
     def __init__(
         self,
@@ -151,12 +159,20 @@ class Table(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     type: Global___Table.Type.ValueType
     id: _builtins.int
     """one that was deleted and made again has another"""
     history: _builtins.int
     """-1 = all, 0 = none, n = the newest n revisions"""
+    origin: _builtins.int
+    """of whom it is told to: the id of the table that it copies, or did until its"""
+    @_builtins.property
+    def position(self) -> Global___Position:
+        """if it was asked for; nothing is newer that was acknowledged before the call"""
+
     def __init__(
         self,
         *,
@@ -164,14 +180,45 @@ class Table(_message.Message):
         type: Global___Table.Type.ValueType = ...,
         id: _builtins.int = ...,
         history: _builtins.int = ...,
+        position: Global___Position | None = ...,
+        origin: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "id", b"id", "name", b"name", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "id", b"id", "name", b"name", "origin", b"origin", "position", b"position", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Table: _TypeAlias = Table  # noqa: Y015
+
+@_typing.final
+class Position(_message.Message):
+    """Where a table stands. A copy that is at the same position has all of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
+    AUTH_VERSION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    checksum: _builtins.int
+    """rolling, over every change"""
+    auth_version: _builtins.int
+    """of its users; 0 = they are not for who asks"""
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        checksum: _builtins.int = ...,
+        auth_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth_version", b"auth_version", "checksum", b"checksum", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Position: _TypeAlias = Position  # noqa: Y015
 
 @_typing.final
 class Boathouse(_message.Message):

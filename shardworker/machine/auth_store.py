@@ -223,6 +223,18 @@ def read_rows(connection: apsw.Connection, table_id: int) -> list[tuple[Kind, by
     return found
 
 
+def read_version(connection: apsw.Connection, table_id: int) -> int:
+    """TableAuth.version as this connection sees it, whatever else is stored of the table. Raises Corrupt."""
+    rows: Any = connection.execute(
+        "SELECT kind, name, data, crc FROM auth WHERE table_id = ? AND kind = ?", (table_id, Kind.STATE)
+    )
+    kinds: _Kinds = {}
+    for kind, name, data, crc in rows:
+        _check_row(table_id, kind, name, data, crc)
+        kinds.setdefault(Kind.STATE, {})[name] = json.loads(data)
+    return _table_auth(kinds).version
+
+
 def auth_of(rows: Iterable[tuple[int, bytes, str]]) -> TableAuth | None:
     """What such rows, of no tokens, say; None without rows. Raises UnsoundRow."""
     found: dict[Kind, dict[bytes, Any]] = {}

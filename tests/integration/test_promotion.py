@@ -136,6 +136,7 @@ def test_a_planned_promotion_loses_nothing_and_fails_no_write(
     unasked = island.cli("promote")
     assert unasked.returncode == 2, "nobody was asked"
     assert b"nothing is lost of what it has" in unasked.stdout
+    assert b"nothing as of now" in unasked.stdout
     output = said(island, "promote", "--yes")
     assert "cluster harbour has given way" in output
     assert "cluster island leads since epoch 2" in output
@@ -210,7 +211,50 @@ def test_an_old_leader_that_was_away_gives_way_and_becomes_a_follower(
     wait_same(harbour, island)
 
 
-def test_a_fence_by_hand(harbour: Cluster) -> None:
+@pytest.mark.long
+def test_what_is_not_copied_is_given_up_by_nobody(harbour: Cluster, island: Cluster) -> None:
+    put(harbour, b"both")
+    for cluster in (island, harbour):  # the island has one of its own, so that of the harbour is not copied
+        assert cluster.cli("table", "create", "secret").returncode == 0
+    with harbour.client(table="secret") as client:
+        client.put(etcd.PutRequest(key=b"k", value=b"of the harbour"))
+    wait_until(
+        lambda: replicated(island).get("default") == replicated(harbour)["default"],
+        timeout_s=20,
+        what="the copy",
+    )
+
+    refusal = island.cli("promote", "--yes")
+    assert refusal.returncode == 1
+    assert b"all of it: it is not copied" in refusal.stdout
+    assert b"Nothing was changed" in refusal.stderr
+    put(harbour, b"still leads")
+    assert "leads since epoch 2" in said(island, "promote", "--yes", "--force")
+    put(island, b"here")
+
+    # What the island never had stays as it is, though it follows, and though that has a table of this name.
+    harbour.stop()
+    lines = harbour.file.read_text()
+    endpoints = ", ".join(island.endpoints)
+    harbour.file.write_text(f"{lines}\nfollows: {{cluster: island, endpoints: [{endpoints}]}}\n")
+    harbour.reload()
+    harbour.start()
+    wait_until(
+        lambda: positions(harbour)["default"] == positions(island)["default"],
+        timeout_s=20,
+        what="the new copy",
+    )
+    wait_until(lambda: "it led before" in said(harbour, "status"), timeout_s=10, what="the report")
+    assert [kv.value for kv in contents(harbour, "secret")] == [b"of the harbour"]
+    assert said(harbour, "table", "delete", "secret", "--yes")
+    wait_until(
+        lambda: positions(harbour).get("secret") == positions(island)["secret"],
+        timeout_s=20,
+        what="the copy of the other one",
+    )
+
+
+def test_a_fence_by_hand_and_the_way_back(harbour: Cluster) -> None:
     put(harbour, b"k")
     assert harbour.cli("fence", "--leader", "island", "--epoch", "7").returncode == 2
     assert "has given way to cluster island" in said(
@@ -220,3 +264,12 @@ def test_a_fence_by_hand(harbour: Cluster) -> None:
     older = harbour.cli("fence", "--leader", "reef", "--epoch", "6", "--yes")
     assert older.returncode == 1
     assert b"cluster island leads since epoch 7" in older.stderr
+
+    unforced = harbour.cli("promote", "--yes")
+    assert unforced.returncode == 1
+    assert b"names none to follow" in unforced.stderr
+    assert "cluster harbour leads since epoch 8" in said(harbour, "promote", "--yes", "--force")
+    put(harbour, b"again")
+    already = harbour.cli("promote", "--yes")
+    assert already.returncode == 1
+    assert b"leads already" in already.stderr

@@ -172,6 +172,9 @@ class SteadyLead:
     async def now(self) -> Lead:
         return Lead(cluster="sim")
 
+    def counterpart(self, _entry: TableEntry, _cluster: str) -> int:
+        return 0
+
 
 class Nobody:
     """auth.authenticator.Authenticator where authentication is off."""

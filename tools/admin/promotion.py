@@ -9,43 +9,45 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from config.tls_files import TlsUnusable
 from config.token_files import BadTokenFile
 from coordinator.replication.channels import LeaderChannels
+from coordinator.replication.clock import LOOP_CLOCK
 from coordinator.replication.leader import Leader, LeaderFailed
 from coordinator.replication.leading import OldEpoch
 from coordinator.replication.local import LocalCluster
 from coordinator.replication.report import parse
 from proto import errors
+from proto.catalog import Lead
 from proto.internal.curve import BadKeyFile
-from proto.regatta import replication_pb2 as replication
+from tools.admin.standings import behind, compare, unknown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from config import ClusterConfig
+    from coordinator.catalog.contents import Contents
+    from coordinator.replication.clock import Clock
+    from coordinator.replication.copies import Copies
+    from coordinator.replication.leading import Leading
+    from coordinator.replication.local import LeaseRow
     from coordinator.replication.report import Report
-    from proto.catalog import Lead, TableEntry
+    from proto.catalog import TableEntry
+    from proto.internal import frames_pb2 as frames
+    from proto.regatta import replication_pb2 as replication
+    from tools.admin.standings import Standing
 
+NEAR_S: Final = 10.0
+"""For the copies to come to where the leader cluster's tables were when it was asked, before it gives way."""
 LEVEL_S: Final = 60.0
-"""For copies to come level once the leader cluster has given way."""
+"""For them to come level once it has given way."""
 LOOK_S: Final = 0.2
 
 
 class NotPromoted(Exception):
     """It was not, or not wholly; says why, and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """A table that would become this cluster's own."""
-
-    name: str
-    revision: int
-    lacks: int | None
-    """Revisions that the leader cluster has, and this one has not; None: it could not be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +59,36 @@ class Prospect:
     epoch: int
     """That would begin; or that has begun, if this cluster leads already."""
     leads: bool
-    copies: Sequence[Copy]
+    copies: int
+    """Tables that take no writes of clients here; as long as there are any, the promotion is not finished."""
+    standings: Sequence[Standing]
+    """What would be lost of each table; none if this cluster leads already."""
     unreachable: str
     """Why the leader cluster can't be asked to give way; "" if it can."""
     report: Report | None
     """What the replicating node said last."""
 
 
+class Local(Protocol):
+    """The cluster that is to lead: replication.local.LocalCluster."""
+
+    @property
+    def leading(self) -> Leading: ...
+    @property
+    def copies(self) -> Copies: ...
+    async def contents(self) -> Contents: ...
+    async def read_lease(self) -> LeaseRow: ...
+
+
 class Promotion:
     """Of one cluster. Use `opened()`."""
 
-    def __init__(self, local: LocalCluster, leader: Leader | None, cluster: ClusterConfig) -> None:
+    def __init__(self, local: Local, leader: Leader | None, cluster: str, clock: Clock = LOOP_CLOCK) -> None:
+        """leader: None if the cluster's file names none. cluster: its name."""
         self._local = local
         self._leader = leader
         self._cluster = cluster
+        self._clock = clock
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -88,43 +106,41 @@ class Promotion:
                     raise NotPromoted(str(error)) from None
                 stack.push_async_callback(channels.close)
                 leader = Leader(cluster.cluster, channels)
-            yield cls(local, leader, cluster)
+            yield cls(local, leader, cluster.cluster)
 
     # ---- promoting --------------------------------------------------------------------------------------------------
 
     async def prospect(self) -> Prospect:
         """Changes nothing. Raises NotPromoted."""
-        assert self._leader is not None
         try:
             lead = await self._local.leading.now()
-            contents = await self._local.contents()
-            report = parse((await self._local.read_lease()).value)
-            entries = [entry for entry in contents.entries.values() if entry.origin]
-            revisions = [(await self._local.copies.status(entry)).revision for entry in entries]
+            report = parse((await self._local.read_lease()).value) if self._leader is not None else None
+            copies = await self._copies()
         except errors.BoathouseError as error:
             raise NotPromoted(_words(error)) from None
         leads = self._local.leading.is_ours(lead)
         epoch, unreachable = lead.epoch + (not leads), ""
-        newest: list[int | None] = [None] * len(entries)
-        try:
-            told = await self._leader.metadata()
-            epoch = max(epoch, told.lead.epoch + (told.lead.cluster != self._cluster.cluster))
-            if told.follows:
-                unreachable = f"cluster {told.cluster} follows another one itself, and does not give way"
-            newest = [
-                await self._leader.newest(entry.name, revision)
-                for entry, revision in zip(entries, revisions, strict=True)
-            ]
-        except LeaderFailed as error:
-            unreachable = str(error)
+        standings = unknown(copies)
+        if self._leader is None:
+            unreachable = "the cluster file names none to follow"
+        else:
+            try:
+                told = await self._leader.metadata(positions=True)
+                epoch = max(epoch, told.lead.epoch + (told.lead.cluster != self._cluster))
+                if told.follows:
+                    unreachable = f"cluster {told.cluster} follows another one itself, and does not give way"
+                # Asked again: what was copied meanwhile is no past of its own.
+                standings = compare(told.tables, await self._copies(), went_on=True)
+            except LeaderFailed as error:
+                unreachable = str(error)
+            except errors.BoathouseError as error:
+                raise NotPromoted(_words(error)) from None
         return Prospect(
             leader=lead.cluster,
             epoch=epoch,
             leads=leads,
-            copies=[
-                Copy(entry.name, revision, None if there is None else max(0, there - revision))
-                for entry, revision, there in zip(entries, revisions, newest, strict=True)
-            ],
+            copies=len(copies),
+            standings=[] if leads else standings,
             unreachable=unreachable,
             report=report,
         )
@@ -132,13 +148,15 @@ class Promotion:
     async def promote(
         self, prospect: Prospect, *, wait: bool, say: Callable[[str], object]
     ) -> Sequence[TableEntry]:
-        """This cluster leads. What its copies were. wait: until they have all that the leader cluster has, if that
-        answers. Raises NotPromoted."""
+        """This cluster leads. What its copies were. wait: only once they have all that the leader cluster has, if that
+        answers; it is not asked to give way before they are near. Raises NotPromoted."""
         try:
             if not prospect.unreachable:
+                if wait and not prospect.leads:
+                    await self._wait_near()
                 await self._ask_to_give_way(prospect, say)
-                if wait:
-                    await self._wait_level()
+                if wait and not prospect.leads:
+                    await self._wait_level(prospect)
             say("waiting until no write is passed on any more")
             return await self._local.leading.take_over(prospect.epoch)
         except OldEpoch as error:
@@ -148,39 +166,61 @@ class Promotion:
         except LeaderFailed as error:
             raise NotPromoted(f"cluster {prospect.leader}: {error}; run it again, or with --force") from None
 
+    async def _copies(self) -> dict[TableEntry, frames.TableStatus]:
+        """Where each stands."""
+        contents = await self._local.contents()
+        copies = [entry for entry in contents.entries.values() if entry.origin]
+        return {entry: await self._local.copies.status(entry) for entry in copies}
+
+    async def _wait_near(self) -> None:
+        """Raises LeaderFailed, NotPromoted."""
+        assert self._leader is not None
+        told = await self._leader.metadata(positions=True)
+        far = await self._wait_for(lambda: self._far(told.tables), NEAR_S)
+        if far:
+            raise NotPromoted(
+                f"table {far[0].name} does not come level within {NEAR_S:g} s (would lose: {far[0].why}). Nothing was"
+                " changed, and the leader cluster takes writes. Run it again once `boathouse status` shows that the"
+                " copies follow; or with --force, which loses that"
+            )
+
+    async def _far(self, tables: Sequence[replication.Table]) -> list[Standing]:
+        return behind(compare(tables, await self._copies(), went_on=True))
+
     async def _ask_to_give_way(self, prospect: Prospect, say: Callable[[str], object]) -> None:
         """Raises LeaderFailed, NotPromoted."""
         assert self._leader is not None
         contents = await self._local.contents()
-        copies = [entry for entry in contents.entries.values() if entry.origin]
-        lead = replication.Lead(epoch=prospect.epoch, cluster=self._cluster.cluster)
-        for entry in copies:
-            lead.tables.add(name=entry.name, id=entry.id)
-        told = await self._leader.metadata(lead)
-        if told.lead.cluster != self._cluster.cluster:
+        lead = Lead(prospect.epoch, self._cluster)
+        told = await self._leader.metadata(self._local.leading.announcement(lead, contents.entries.values()))
+        if told.lead.cluster != self._cluster:
             raise NotPromoted(
                 f"cluster {told.cluster} has not given way: by what it knows cluster {told.lead.cluster} leads in epoch"
                 f" {told.lead.epoch}"
             )
         say(f"cluster {told.cluster} has given way, and takes no writes any more")
 
-    async def _wait_level(self) -> None:
+    async def _wait_level(self, prospect: Prospect) -> None:
         """Raises LeaderFailed, NotPromoted."""
-        deadline = asyncio.get_running_loop().time() + LEVEL_S
-        contents = await self._local.contents()
-        for entry in [entry for entry in contents.entries.values() if entry.origin]:
-            while (lacks := await self._lacks(entry)) != 0:
-                if asyncio.get_running_loop().time() >= deadline:
-                    raise NotPromoted(
-                        f"table {entry.name} is {lacks} revisions behind and does not come level within {LEVEL_S:g} s;"
-                        " run it again, or with --force, which loses them"
-                    )
-                await asyncio.sleep(LOOK_S)
+        missing = await self._wait_for(self._missing, LEVEL_S)
+        if missing:
+            raise NotPromoted(
+                f"table {missing[0].name} does not come level within {LEVEL_S:g} s (would lose: {missing[0].why})."
+                " No cluster takes writes of it now. Run it again; or with --force, which loses that; or have cluster"
+                f" {prospect.leader} take writes again, by `boathouse promote --force` with its own file"
+            )
 
-    async def _lacks(self, entry: TableEntry) -> int:
+    async def _missing(self) -> list[Standing]:
         assert self._leader is not None
-        revision = (await self._local.copies.status(entry)).revision
-        return max(0, await self._leader.newest(entry.name, revision) - revision)
+        told = await self._leader.metadata(positions=True)
+        return behind(compare(told.tables, await self._copies()))
+
+    async def _wait_for(self, look: Callable[[], Awaitable[list[Standing]]], time_s: float) -> list[Standing]:
+        """What is behind still after so long."""
+        deadline = self._clock.time() + time_s
+        while (found := await look()) and self._clock.time() < deadline:
+            await self._clock.sleep(LOOK_S)
+        return found
 
     # ---- giving way -------------------------------------------------------------------------------------------------
 
@@ -190,9 +230,8 @@ class Promotion:
         async def anybodys(_: TableEntry) -> None:
             """An operator's word is enough."""
 
-        ids: Mapping[str, int] = {}
         try:
-            await self._local.leading.give_way(lead, ids, anybodys)
+            await self._local.leading.give_way(lead, (), anybodys)
         except OldEpoch as error:
             raise NotPromoted(f"{error}: an epoch has to be higher") from None
         except errors.BoathouseError as error:

@@ -8,6 +8,7 @@ from proto import errors
 from proto.catalog import CATALOG_ID
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import quota
+from shardworker.machine.auth_store import read_version
 from shardworker.machine.handler import Handler, Result
 from shardworker.machine.internal import loading
 from shardworker.machine.replication.origins import read_origin
@@ -119,8 +120,9 @@ def _note_freed(writer: Writer, op: frames.TableFreed) -> bytes:
 
 
 def _status(view: View, op: None) -> bytes:
-    origin = read_origin(view.connection, view.table.id)
-    return table_status(view.table, origin).SerializeToString()
+    status = table_status(view.table, read_origin(view.connection, view.table.id))
+    status.auth_version = read_version(view.connection, view.table.id)
+    return status.SerializeToString()
 
 
 def _check_root(caller: Caller, _op: object) -> None:

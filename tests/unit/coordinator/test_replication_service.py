@@ -35,13 +35,24 @@ BOATHOUSE = replication.Boathouse(version=1, table_id=DEFAULT_TABLE_ID)
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, shard: Shard, tokens: Path | None = None) -> AsyncIterator[Running]:
-    """A coordinator whose table `default` is the table of this machine. tokens: of followers."""
+async def serving(
+    folder: Path, shard: Shard, tokens: Path | None = None, *, leader: int = 1
+) -> AsyncIterator[Running]:
+    """A coordinator whose table `default` is the table of this machine. tokens: of followers. leader: the node whose
+    replica leads."""
 
     def status(request: frames.Request) -> frames.Reply | None:
-        found = frames.TableStatus(id=request.table_id, name="default", history=-1)
-        revision = position(shard, TABLE)[0]
-        return frames.Reply(revision=revision, term=1, leader=1, body=found.SerializeToString())
+        revision, checksum, _ = position(shard, TABLE)
+        version = shard.machine.auth.of(TABLE).version
+        found = frames.TableStatus(
+            id=request.table_id,
+            name="default",
+            history=-1,
+            revision=revision,
+            checksum=checksum,
+            auth_version=version,
+        )
+        return frames.Reply(revision=revision, term=1, leader=leader, body=found.SerializeToString())
 
     def changes(request: frames.Request) -> frames.Reply | None:
         asked = frames.ChangesRequest.FromString(request.body)
@@ -58,7 +69,7 @@ async def serving(folder: Path, shard: Shard, tokens: Path | None = None) -> Asy
             body = told(history(shard.connection, TABLE, asked.from_revision), asked.from_revision)
             body.through = revision
         body.auth_version = shard.machine.auth.of(TABLE).version
-        return frames.Reply(revision=revision, term=1, leader=1, body=body.SerializeToString())
+        return frames.Reply(revision=revision, term=1, leader=leader, body=body.SerializeToString())
 
     def users(request: frames.Request) -> frames.Reply:
         body = shard.read_as(frames.TABLE_USERS, b"").body
@@ -71,7 +82,7 @@ async def serving(folder: Path, shard: Shard, tokens: Path | None = None) -> Asy
     config = make_config(folder, nodes=3, shards=1)
     replication_config = ReplicationConfig(token_file=tokens)
     async with running(
-        folder, config=config.model_copy(update={"replication": replication_config})
+        folder, config=config.model_copy(update={"replication": replication_config}), leader=leader
     ) as cluster:
         for worker in cluster.workers.values():
             worker.script |= {
@@ -97,6 +108,19 @@ async def replicate(cluster: Running, request: replication.ReplicateRequest) -> 
     return [message async for message in method(request.SerializeToString())]
 
 
+async def first_message(
+    cluster: Running, request: replication.ReplicateRequest
+) -> replication.ReplicateResponse:
+    """Of a stream that may go on."""
+    call = cluster.channel.unary_stream("/replication.v1.Log/Replicate", bytes, bytes)(
+        request.SerializeToString()
+    )
+    body = await call.read()
+    call.cancel()
+    assert isinstance(body, bytes)
+    return replication.ReplicateResponse.FromString(body)
+
+
 async def snapshot(cluster: Running, request: replication.SnapshotRequest) -> list[replication.SnapshotChunk]:
     method = cluster.channel.unary_stream("/replication.v1.Snapshot/Stream", bytes, bytes)
     return [
@@ -112,6 +136,20 @@ async def test_tables_are_listed_by_name_and_reserved_ones_are_not(tmp_path: Pat
     assert [(table.name, table.type, table.id, table.history) for table in response.tables] == [
         ("default", replication.Table.REPLICATED, DEFAULT_TABLE_ID, -1)
     ]
+
+
+@in_loop
+async def test_where_tables_stand_is_told_whatever_is_compacted(tmp_path: Path) -> None:
+    shard = filled()
+    shard.machine.tables.get(TABLE).compacted = 3  # type: ignore[union-attr]
+    async with serving(tmp_path, shard) as cluster:
+        get = cluster.raw("/replication.v1.Metadata/Get")
+        (unasked,) = replication.MetadataResponse.FromString(await get(b"")).tables
+        request = replication.MetadataRequest(positions=True).SerializeToString()
+        (table,) = replication.MetadataResponse.FromString(await get(request)).tables
+    assert not unasked.HasField("position")
+    revision, checksum, _ = position(shard, TABLE)
+    assert table.position == replication.Position(revision=revision, checksum=checksum)
 
 
 @in_loop
@@ -182,12 +220,7 @@ async def test_a_follower_cluster_of_boathouse_is_told_what_the_shard_stored(tmp
     shard = filled()
     async with serving(tmp_path, shard) as cluster:
         request = replication.ReplicateRequest(table=b"default", leader_index=2, boathouse=BOATHOUSE)
-        method = cluster.channel.unary_stream("/replication.v1.Log/Replicate", bytes, bytes)
-        call = method(request.SerializeToString())
-        body = await call.read()
-        call.cancel()
-    assert isinstance(body, bytes)
-    message = replication.ReplicateResponse.FromString(body)
+        message = await first_message(cluster, request)
     assert message.leader_index == 4
     assert not message.HasField("commands_response")
     changes = frames.TableChanges.FromString(message.changes)
@@ -209,6 +242,40 @@ async def test_a_stream_that_waits_ends_in_time_for_a_restart(
             )
         messages = await replicate(cluster, request)
     assert {replication.ReplicateResponse.FromString(one).leader_index for one in messages} == {4}
+
+
+@in_loop
+async def test_a_replica_that_does_not_come_further_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One with a full disk goes on answering: whoever follows by it alone would be level for ever, years behind."""
+    monkeypatch.setattr("coordinator.replication.source.LAGS_S", 0.05)
+    monkeypatch.setattr("coordinator.replication.source.CATCH_UP_S", 0.2)
+    shard = filled()
+
+    def stuck(asked: frames.Request) -> frames.Reply:
+        first = frames.ChangesRequest.FromString(asked.body).from_revision
+        body = frames.TableChanges(first=first, through=first - 1)
+        return frames.Reply(revision=2, body=body.SerializeToString())
+
+    for request in (
+        replication.ReplicateRequest(table=b"default", leader_index=3, boathouse=BOATHOUSE),
+        replication.ReplicateRequest(table=b"default", leader_index=3),
+    ):
+        async with serving(tmp_path, shard) as cluster:
+            cluster.workers[1, 1].script[frames.TABLE_CHANGES] = (
+                stuck  # the nearest, on the coordinator's own node
+            )
+            cluster.elect(1, leader=2, term=2)
+            message = await first_message(cluster, request)
+            assert message.leader_index == 4
+            told = frames.TableChanges.FromString(message.changes)
+            assert told.through == 4 or len(message.commands_response.commands) == 2
+
+            # Where the leader has no more than that, nobody says that there is nothing.
+            for worker in cluster.workers.values():
+                worker.script[frames.TABLE_CHANGES] = stuck
+            assert (await refused(replicate(cluster, request)))[0] == "UNAVAILABLE"
 
 
 @in_loop

@@ -14,6 +14,7 @@ from coordinator.replication.leading import Leading, LeadWatch, OldEpoch
 from proto import errors
 from proto.catalog import CATALOG, ELSEWHERE, Lead, TableEntry
 from proto.ids import ShardId
+from proto.regatta.replication_pb2 import Table
 from tests.unit.coordinator.running import in_loop
 from tests.waiting import wait_until_async
 
@@ -55,10 +56,11 @@ class Rows:
         self.row, self.changed = lead, self.changed + 1
         return True
 
-    async def change_origin(self, entry: TableEntry, origin: int, *, seen: Contents) -> bool:
+    async def change_origin(self, entry: TableEntry, changed: TableEntry, *, seen: Contents) -> bool:
         if self._loses():
             return False
-        self.entries[entry.name] = replace(entry, origin=origin)
+        assert (entry.name, entry.id) == (changed.name, changed.id)
+        self.entries[entry.name] = changed
         return True
 
     def _loses(self) -> bool:
@@ -122,11 +124,50 @@ async def test_a_cluster_that_gives_way_copies_what_the_other_one_has() -> None:
         "mine": entry("mine", 10_007, is_local=True),
     }
     harbour = leading(rows, "harbour")
-    await harbour.give_way(Lead(2, "island"), {"a": 20_001}, anybodys)
+    await harbour.give_way(Lead(2, "island"), [Table(name="a", id=20_001, origin=10_005)], anybodys)
     assert rows.origins == {"a": 20_001, "b": ELSEWHERE, "mine": 0}
     assert not harbour.is_ours(await harbour.now())
-    await harbour.give_way(Lead(2, "island"), {"a": 20_001}, anybodys)
+    await harbour.give_way(Lead(2, "island"), [Table(name="a", id=20_001, origin=10_005)], anybodys)
     assert rows.changed == 1
+
+
+@in_loop
+async def test_only_a_copy_of_this_very_table_takes_its_place() -> None:
+    rows = Rows()
+    rows.entries |= {
+        "old": entry("old", 10_005),
+        "again": entry("again", 10_006),
+        "own": entry("own", 10_007),
+    }
+    told = [
+        Table(name="old", id=20_001),  # an earlier version tells names alone
+        Table(name="again", id=20_002, origin=10_001),
+        Table(name="other", id=20_003, origin=10_007),
+    ]
+    await leading(rows, "harbour").give_way(Lead(2, "island"), told, anybodys)
+    assert rows.origins == {"old": 20_001, "again": ELSEWHERE, "own": ELSEWHERE}
+
+
+@in_loop
+async def test_a_promoted_cluster_tells_of_what_it_has_copied_and_of_nothing_else() -> None:
+    rows = Rows()
+    rows.entries |= {"a": entry("a", 20_005, 10_001), "kept": entry("kept", 20_006, ELSEWHERE)}
+    island = leading(rows, "island", "harbour")
+    before = island.announcement(Lead(2, "island"), rows.entries.values())
+    await island.take_over(2)
+    rows.entries["made since"] = entry("made since", 20_007)
+    after = island.announcement(Lead(2, "island"), rows.entries.values())
+    assert before == after
+    assert [(table.name, table.id, table.origin) for table in after.tables] == [("a", 20_005, 10_001)]
+    assert island.counterpart(rows.entries["a"], "reef") == 0
+
+
+@in_loop
+async def test_a_table_that_gave_way_by_hand_is_adopted() -> None:
+    rows = Rows(lost=1)
+    rows.entries |= {"a": entry("a", 10_005, ELSEWHERE), "b": entry("b", 10_006, ELSEWHERE)}
+    await leading(rows, "harbour", "island").adopt(rows.entries["a"], 20_001)
+    assert rows.origins == {"a": 20_001, "b": ELSEWHERE}
 
 
 @in_loop
@@ -138,7 +179,7 @@ async def test_a_table_that_is_not_the_callers_keeps_the_cluster_from_giving_way
         raise errors.PermissionDenied
 
     with pytest.raises(errors.PermissionDenied):
-        await leading(rows, "harbour").give_way(Lead(2, "island"), {}, refuse)
+        await leading(rows, "harbour").give_way(Lead(2, "island"), (), refuse)
     assert (rows.row, rows.origins) == (Lead(), {"a": 0})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coordinator.replication.plan import make_plan
-from proto.catalog import CATALOG, TableEntry
+from proto.catalog import CATALOG, ELSEWHERE, TableEntry
 from proto.ids import ShardId
 from proto.regatta.replication_pb2 import Table
 
@@ -45,3 +45,22 @@ def test_a_leader_that_says_no_ids_is_refused_and_nothing_is_deleted() -> None:
     plan = make_plan([Table(name="t")], [old])
     assert (plan.delete, plan.create, plan.copy) == ([], [], [])
     assert "no boathouse" in plan.refuse["t"]
+
+
+def test_what_led_before_and_was_not_copied_stays_until_somebody_deletes_it() -> None:
+    secret = TableEntry("secret", 10_002, ONE, origin=ELSEWHERE)
+    for leader in (
+        [],
+        [Table(name="secret", id=20_009, history=-1)],
+        [Table(name="secret", id=20_009, origin=7)],
+    ):
+        plan = make_plan(leader, [secret])
+        assert (plan.delete, plan.create, plan.copy, plan.adopt) == ([], [], [], [])
+        assert "led before" in plan.refuse["secret"]
+
+
+def test_what_led_before_becomes_a_copy_of_what_took_it_over() -> None:
+    old = TableEntry("t", 10_002, ONE, origin=ELSEWHERE)
+    plan = make_plan([Table(name="t", id=20_009, history=-1, origin=10_002)], [old])
+    assert (plan.delete, plan.create, plan.copy, plan.refuse) == ([], [], [], {})
+    assert plan.adopt == [(old, 20_009)]
