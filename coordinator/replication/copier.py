@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, assert_never
 
 import structlog
 
-from coordinator.replication.leader import LeaderFailed, reason_of
+from coordinator.replication.leader import LeaderFailed, parsed, reason_of
 from coordinator.replication.report import CopyReport
 from coordinator.replication.tail import Follow, Rng, Tail, TakeSnapshot, Wait
 from proto import errors
@@ -91,8 +91,7 @@ class Copier:
         async with aclosing(stream):
             async for message in stream:
                 if message.HasField("error_response"):
-                    error = message.error_response.error
-                    tail.cannot_follow(replication.ReplicateError.Name(error))
+                    tail.cannot_follow(_word(message.error_response.error))
                     return
                 if message.users:
                     await self._take_users(message.users)
@@ -106,7 +105,7 @@ class Copier:
             self._users = users
 
     async def _take(self, message: replication.ReplicateResponse, began: frames.TableStatus) -> None:
-        changes = frames.TableChanges.FromString(message.changes)
+        changes = parsed(frames.TableChanges.FromString, message.changes)
         if changes.through > self.tail.revision or changes.compacted > self._compacted:
             revision = await self._copies.apply(self._copy, message.changes)
             self._compacted = changes.compacted
@@ -130,6 +129,15 @@ class Copier:
                 self.tail.part_taken(self._clock.time())
         self.tail.replaced(revision, self._clock.time())
         log.info("a copy was replaced by a snapshot", table=copy.name, revision=revision)
+
+
+def _word(error: int) -> str:
+    """Raises LeaderFailed for one that this version does not know."""
+    if error not in replication.ReplicateError.values():
+        raise LeaderFailed(
+            "UNIMPLEMENTED", f"it can't tell the changes, for a reason {error} that is not known here"
+        )
+    return replication.ReplicateError.Name(error)  # type: ignore[arg-type]  # it is one of them
 
 
 def _check_same(status: frames.TableStatus, changes: frames.TableChanges) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+from google.protobuf.message import DecodeError
 
 from proto.regatta import replication_pb2 as replication
 
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from proto import errors
+
+M = TypeVar("M")
 
 VERSION: Final = 1
 """Of the fields in replication.proto that are boathouse's own."""
@@ -32,6 +36,14 @@ class LeaderFailed(Exception):
 def reason_of(error: errors.BoathouseError | LeaderFailed) -> str:
     """In words."""
     return str(error) if isinstance(error, LeaderFailed) else f"{type(error).__name__}: {error.detail}"
+
+
+def parsed(parse: Callable[[bytes], M], message: bytes) -> M:
+    """Raises LeaderFailed for what nobody can read: it must not take the other tables with it."""
+    try:
+        return parse(message)
+    except DecodeError as error:
+        raise LeaderFailed("INTERNAL", f"its answer can't be read: {error}") from None
 
 
 class Calls(Protocol):
@@ -62,7 +74,7 @@ class Leader:
         answer = await self._calls.unary(
             "/replication.v1.Metadata/Get", request.SerializeToString(), timeout_s
         )
-        return replication.MetadataResponse.FromString(answer)
+        return parsed(replication.MetadataResponse.FromString, answer)
 
     def replicate(
         self, table: str, table_id: int, first: int
@@ -93,7 +105,7 @@ class Leader:
     ) -> AsyncGenerator[Any]:
         async with aclosing(self._calls.stream(path, request, timeout_s)) as answers:
             async for answer in answers:
-                yield parse(answer)
+                yield parsed(parse, answer)
 
     def _boathouse(self, table_id: int) -> replication.Boathouse:
         return replication.Boathouse(version=VERSION, table_id=table_id, follower=self._follower)

@@ -92,6 +92,10 @@ class LocalCluster:
         """Make a copy of a table, empty yet. Raises what making a table may."""
         await self._changes.create(name, catalog.TableSettings(history=history, origin=origin))
 
+    async def adopt(self, entry: TableEntry, origin: int) -> None:
+        """See Leading."""
+        await self.leading.adopt(entry, origin)
+
     async def delete(self, name: str) -> None:
         """Raises what deleting a table may."""
 

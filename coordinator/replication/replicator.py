@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from coordinator.replication.carry_out import carry_out
 from coordinator.replication.channels import LeaderChannels
 from coordinator.replication.clock import LOOP_CLOCK
 from coordinator.replication.copier import Copier
@@ -165,9 +166,6 @@ class Replicator:
         await self._check(told)
         contents = await self._local.contents()
         plan = make_plan(told.tables, contents.entries.values())
-        self._refused = plan.refuse
-        for name, why in plan.refuse.items():
-            self._say(f"table {name} is not replicated", why)
         await self._stop_copiers([copy for copy in self._copiers if copy not in plan.copy])
         self._start_copiers(plan.copy)
         await self._change(plan)
@@ -217,17 +215,16 @@ class Replicator:
             self._announced = self._lead.epoch
 
     async def _change(self, plan: Plan) -> None:
-        for entry, origin in plan.adopt:
-            log.warning("a table that led before becomes a copy", table=entry.name, origin=origin)
-            await self._local.leading.adopt(entry, origin)
-        for entry in plan.delete:
-            log.info("deletes a table, as its leader cluster has", table=entry.name)
-            await self._local.delete(entry.name)
-        for table in plan.create:
-            await self._local.create(table.name, history=table.history, origin=table.id)
+        held_up = await carry_out(plan, self._local)
         if plan.create:
             made = make_plan(plan.create, (await self._local.contents()).entries.values())
             self._start_copiers(made.copy)
+        self._refuse({**plan.refuse, **held_up})
+
+    def _refuse(self, refused: Mapping[str, str]) -> None:
+        self._refused = refused
+        for name, why in refused.items():
+            self._say(f"table {name} is not replicated", why)
 
     def _start_copiers(self, copies: Sequence[TableEntry]) -> None:
         for copy in copies:

@@ -83,6 +83,14 @@ class Tail:
         self._failures = 0
         self._wait_s = 0.0
         self._snapshot_why = ""
+        self._parts = 0
+        """Of the snapshot that is being taken."""
+        self._parts_furthest = 0
+        """Of all that were tried since the copy was last replaced."""
+        self._is_unproven = False
+        """The copy was replaced, and nothing has followed yet."""
+        self._is_in_vain = False
+        """It could not be followed from the last time that it was replaced."""
         self.backoff_s = 0.0
         """What is waited after the last failure; 0 = all is well."""
         self.trouble = ""
@@ -93,7 +101,10 @@ class Tail:
         if self._wait_s:
             wait, self._wait_s = Wait(self._wait_s), 0.0
             return wait
-        return TakeSnapshot(self._snapshot_why) if self._snapshot_why else Follow()
+        if self._snapshot_why:
+            self._parts = 0
+            return TakeSnapshot(self._snapshot_why)
+        return Follow()
 
     # ---- what came of it --------------------------------------------------------------------------------------------
 
@@ -104,6 +115,7 @@ class Tail:
     def heard(self, through: int, newest: int, now: float) -> None:
         """The copy has everything up to `through`; the leader cluster's table stands at `newest`, or did just now."""
         self._succeeded()
+        self._is_unproven = self._is_in_vain = False
         if through > self.revision or through >= newest:
             self._progress_at = now
         self.revision = max(self.revision, through)
@@ -112,20 +124,34 @@ class Tail:
             self._level_at = now
 
     def cannot_follow(self, why: str) -> None:
-        """The copy can't go on from where it is: only a snapshot helps."""
+        """The copy can't go on from where it is: only a snapshot helps. If the last one has not, it is no progress to
+        take one after the other, and none is taken at once."""
         self._snapshot_why = why
+        if self._is_unproven:
+            self._is_in_vain = True
+            self.failed(f"{why}, right after a snapshot")
 
     def part_taken(self, now: float) -> None:
-        """A snapshot is coming along."""
-        self._progress_at = now
+        """A snapshot is coming along, if it comes further than those before that broke off."""
+        self._parts += 1
+        if self._parts > self._parts_furthest:
+            self._parts_furthest = self._parts
+            self._progress(now)
 
     def replaced(self, revision: int, now: float) -> None:
         """The copy is what the snapshot was, of this revision."""
         self._snapshot_why = ""
-        self._succeeded()
+        self._parts_furthest = 0
+        self._is_unproven = True
+        if not self._is_in_vain:
+            self._succeeded()
+        self._progress(now)
         self.revision = revision
         self._newest = max(self._newest, revision)
-        self._progress_at = now
+
+    def _progress(self, now: float) -> None:
+        if not self._is_in_vain:
+            self._progress_at = now
 
     def failed(self, why: str) -> None:
         """The step came to nothing; it is tried again after a while."""

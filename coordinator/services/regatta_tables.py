@@ -9,7 +9,7 @@ from google.protobuf.json_format import MessageToDict
 from config.checks import table_name_problem
 from coordinator.services.decoding import decode
 from proto import errors
-from proto.catalog import LOCAL, REPLICATED, TableSettings, history_number
+from proto.catalog import ELSEWHERE, LOCAL, REPLICATED, TableSettings, history_number
 from proto.ids import ShardId
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2 as regatta
@@ -62,12 +62,15 @@ class RegattaTables:
         return regatta.CreateTableResponse(id=str(entry.id)).SerializeToString()
 
     async def delete(self, call: Call) -> bytes:
-        """The table is gone when this is answered. Where it has users, only its root may do this."""
+        """The table is gone when this is answered. Where it has users, only its root may do this. A copy of another
+        cluster's table is deleted there: here it would come back at once."""
         request = decode(regatta.DeleteTableRequest.FromString, call.body)
         if not request.name:
             raise errors.EmptyName
 
         async def is_his(table: TableEntry) -> None:
+            if table.origin not in (0, ELSEWHERE):
+                raise errors.MethodNotServed("method Delete not implemented for follower")
             if not self._is_guarded:
                 who = self._authenticator.credentials(call, table)
                 await self._authenticator.rights(who, table, call.deadline, need=frames.RightsRequest.ROOT)

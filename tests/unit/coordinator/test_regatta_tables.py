@@ -12,7 +12,9 @@ import pytest
 from coordinator.catalog import changes
 from coordinator.server import Coordinator
 from proto import errors
+from proto.catalog import ELSEWHERE, TableEntry, encode_row, row_key
 from proto.etcd import rpc_pb2 as etcd
+from proto.ids import ShardId
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2 as regatta
 from tests.stubs import stub
@@ -145,6 +147,23 @@ async def test_a_table_goes_where_there_is_least(tmp_path: Path) -> None:
             await tables.Create(create(name))
         placed = [json.loads(rows_of(cluster)[b"tables/" + name])["shard"] for name in (b"a", b"b", b"c")]
         assert placed == [2, 2, 3]
+
+
+@in_loop
+async def test_a_copy_is_deleted_where_it_comes_from_and_what_nobody_copies_any_more_here(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as cluster:
+        for name, origin in (("copy", 10_077), ("before", ELSEWHERE)):
+            entry = TableEntry(name, 20_000 + len(name), ShardId(1), origin=origin)
+            catalog, shard = cluster.stores[1].tables[1], cluster.stores[1]
+            catalog.rows[row_key(name)] = encode_row(entry), catalog.revision
+            shard.tables[entry.id] = FakeTable(name)
+        refusal = await refused(tables_of(cluster).Delete(delete("copy")))
+        assert refusal == ("UNIMPLEMENTED", "method Delete not implemented for follower")
+        await tables_of(cluster).Delete(delete("before"))
+        assert "copy" in dict(await names(cluster))
+        assert "before" not in dict(await names(cluster))
 
 
 @in_loop

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from coordinator.replication.plan import make_plan
+from coordinator.replication.carry_out import carry_out
+from coordinator.replication.plan import Plan, make_plan
+from proto import errors
 from proto.catalog import CATALOG, ELSEWHERE, TableEntry
 from proto.ids import ShardId
 from proto.regatta.replication_pb2 import Table
+from tests.unit.coordinator.running import in_loop
 
 ONE = ShardId(1)
 
@@ -64,3 +67,46 @@ def test_what_led_before_becomes_a_copy_of_what_took_it_over() -> None:
     plan = make_plan([Table(name="t", id=20_009, history=-1, origin=10_002)], [old])
     assert (plan.delete, plan.create, plan.copy, plan.refuse) == ([], [], [], {})
     assert plan.adopt == [(old, 20_009)]
+
+
+class Tables:
+    """A follower cluster's, one of which can't be deleted just now."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, str]] = []
+
+    async def create(self, name: str, *, history: int, origin: int) -> None:
+        assert (history, origin) == (-1, 10_009)
+        self.done.append(("create", name))
+
+    async def delete(self, name: str) -> None:
+        if name == "moving":
+            raise errors.InvalidSettings("it is on its way to another shard")
+        self.done.append(("delete", name))
+
+    async def adopt(self, entry: TableEntry, origin: int) -> None:
+        self.done.append(("adopt", entry.name))
+
+
+@in_loop
+async def test_a_table_that_is_held_up_holds_up_no_other() -> None:
+    tables = Tables()
+    held_up = await carry_out(
+        Plan(
+            delete=[copy("again", 10_001), copy("moving", 10_002)],
+            create=[Table(name=name, id=10_009, history=-1) for name in ("again", "moving", "new")],
+            copy=[],
+            adopt=[(copy("before", ELSEWHERE), 10_003)],
+            refuse={},
+        ),
+        tables,
+    )
+    assert list(held_up) == ["moving"]
+    assert "on its way" in held_up["moving"]
+    assert sorted(tables.done) == [
+        ("adopt", "before"),
+        ("create", "again"),
+        ("create", "new"),
+        ("delete", "again"),
+    ]
+    assert tables.done.index(("delete", "again")) < tables.done.index(("create", "again"))

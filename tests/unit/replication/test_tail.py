@@ -102,3 +102,55 @@ def test_a_leader_that_only_repeats_itself_is_no_progress() -> None:
     one.heard(9, 9, STALLED_S)
     one.heard(9, 9, 2 * STALLED_S)
     assert not one.is_stalled(2 * STALLED_S)
+
+
+def test_a_snapshot_that_never_gets_further_is_no_progress() -> None:
+    one = tail()
+    one.cannot_follow("USE_SNAPSHOT")
+    now = 0.0
+    while now < 10 * STALLED_S:
+        while not isinstance(one.next(), TakeSnapshot):
+            pass  # it waits
+        for _ in range(3):
+            now += 1.0
+            one.part_taken(now)
+        one.failed("SnapshotInterrupted")
+    assert one.is_stalled(now)
+    assert isinstance(one.next(), Wait)
+    assert isinstance(one.next(), TakeSnapshot)
+    for _ in range(4):
+        one.part_taken(now)
+    assert not one.is_stalled(now), "it came further than ever before"
+
+
+def test_one_snapshot_after_the_other_is_trouble_and_no_progress() -> None:
+    one = tail()
+    waits, now = [], 0.0
+    one.cannot_follow("Diverged")
+    while now < 2 * STALLED_S:
+        step = one.next()
+        if isinstance(step, Wait):
+            waits.append(step.seconds)
+            now += step.seconds
+        elif isinstance(step, TakeSnapshot):
+            now += 1.0
+            one.part_taken(now)
+            one.replaced(9, now)
+        else:
+            one.cannot_follow("Diverged")
+    assert one.is_stalled(now)
+    assert (one.does, one.trouble) == (Does.BACKS_OFF, "Diverged, right after a snapshot")
+    assert max(waits) > WAIT_S_MAX / 2
+    one.replaced(9, now)
+    one.heard(9, 9, now)
+    assert (one.does, one.trouble, one.is_stalled(now)) == (Does.FOLLOWS, "", False)
+
+
+def test_a_copy_that_is_replaced_now_and_then_is_well() -> None:
+    one = tail()
+    for revision in (10, 20):
+        one.cannot_follow("USE_SNAPSHOT")
+        assert one.next() == TakeSnapshot("USE_SNAPSHOT")
+        one.replaced(revision, 1.0)
+        one.heard(revision + 1, revision + 1, 1.0)
+    assert one.trouble == ""
