@@ -26,7 +26,7 @@ TABLES_MAX: Final = 200
 class CallMeter:
     """One method of one coordinator."""
 
-    __slots__ = ("by_table", "failures", "received", "sent")
+    __slots__ = ("answer_bytes_mean", "by_table", "failures", "received", "sent")
 
     def __init__(self) -> None:
         self.by_table: dict[str, Histogram] = {}
@@ -37,6 +37,8 @@ class CallMeter:
         """Messages of clients, on calls that take a stream of them."""
         self.sent = 0
         """Messages to clients, on calls that answer with a stream of them."""
+        self.answer_bytes_mean = 0
+        """Of lately; what is to be expected of a call under way (coordinator.front.answers)."""
 
     def ended(self, table: str, seconds: float) -> None:
         """One call has ended; table: its Call.table."""

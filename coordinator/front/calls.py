@@ -42,10 +42,10 @@ class GrpcCall:
     """A call from its headers to its status."""
 
     __slots__ = (
-        "__weakref__", "_all_said", "_answer_begun", "_began_s", "_client_deadline", "_encoding", "_headers", "_held",
-        "_messages", "_news", "_one_answer", "_reader", "_request_bytes", "_room", "_session", "_task",
-        "_trailers", "body", "deadline", "deadline_slot", "identity", "is_ended", "metadata", "peer", "route",
-        "stream", "table", "takes_one",
+        "__weakref__", "_all_said", "_answer_begun", "_began_s", "_client_deadline", "_encoding", "_expected_bytes",
+        "_headers", "_held", "_is_expected", "_is_waiting", "_messages", "_news", "_reader", "_request_bytes", "_room",
+        "_session", "_task", "_trailers", "_unsent", "body", "deadline", "deadline_slot", "identity", "is_ended",
+        "metadata", "peer", "route", "stream", "table", "takes_one",
     )  # fmt: skip
 
     def __init__(
@@ -65,7 +65,11 @@ class GrpcCall:
         self.body = b""
         kind = route.method.kind
         self.takes_one = kind is Kind.UNARY or kind is Kind.SERVER_STREAM
-        self._one_answer = kind is Kind.UNARY or kind is Kind.CLIENT_STREAM
+        # Its answer comes within a time limit, and counts as something to come until then.
+        self._is_expected = kind is Kind.UNARY and not route.method.waits
+        self._expected_bytes = 0
+        self._is_waiting = False  # for its turn
+        self._unsent = b""  # what a stream waits with
         self.is_ended = False
         self._task: HandlerTask | None = None
         self._reader: grpc_wire.MessageReader | None = None
@@ -226,21 +230,47 @@ class GrpcCall:
         """See Call."""
         if self.is_ended:
             raise StreamEnded
+        stream = self.stream
+        if self._session.may_send(stream, len(message)):
+            self._queue(message)
+        else:
+            await self._wait_for_turn(message)
+        self.route.meter.sent += 1
+        if stream.queued_bytes > self._session.front.limits.stream_answer_bytes_max:
+            stream.wants_room = True
+            try:
+                await self._wait_for_room()
+            finally:
+                stream.wants_room = False
+
+    def _queue(self, message: bytes) -> None:
         session, stream = self._session, self.stream
         if not self._answer_begun:
             self._answer_begun = True
             session.connection.send_head(stream, self._head())
         session.connection.send_data(stream, self._encoded(message))
         session.touch()
-        self.route.meter.sent += 1
-        if session.is_over_queue(stream):
-            stream.wants_room = True
-            self._room = session.front.loop.create_future()
-            try:
-                await self._room
-            finally:
-                self._room = None
-                stream.wants_room = False
+
+    async def _wait_for_turn(self, message: bytes) -> None:
+        """Queue a message once there is room. It waits as it is: thousands of streams may wait with the same one."""
+        share = self._session.share
+        self._unsent = message
+        self._is_waiting = True
+        share.wait_to_send(self, len(message))
+        try:
+            await self._wait_for_room()
+        finally:
+            self._unsent = b""
+            if self._is_waiting:  # and the handler does no longer
+                self._is_waiting = False
+                share.withdraw(self)
+
+    async def _wait_for_room(self) -> None:
+        self._room = self._session.front.loop.create_future()
+        try:
+            await self._room
+        finally:
+            self._room = None
 
     def handle_room(self) -> None:
         """The client has read."""
@@ -263,28 +293,40 @@ class GrpcCall:
 
     def _maybe_start(self) -> None:
         """Run once the answer has room."""
-        room = self._session.front.room
-        if room.is_there:
-            self.start()
+        if not self._is_expected:
+            self._start()
+            return
+        share = self._session.share
+        expected = self.route.meter.answer_bytes_mean
+        if share.may_start(expected):
+            self._start()
             return
         unheld = len(self.body) - self._request_bytes
         if not self._session.hold_request(unheld):
             self.fail(errors.QueueFull("too many bytes of requests wait"))
             return
         self._request_bytes += unheld
-        if not room.wait(self):
+        self._is_waiting = share.wait_to_start(self, expected)
+        if not self._is_waiting:
             self.fail(errors.QueueFull("too many requests wait for answers to be read"))
-        room.release()
 
-    def start(self) -> None:
-        """See Waiting: the request is complete."""
+    def proceed(self) -> None:
+        """See Waiting: it is the turn of a call that is complete, or of a stream's message."""
+        self._is_waiting = False
+        if self._task is None:
+            self._start()
+        else:
+            self._queue(self._unsent)
+            self.handle_room()
+
+    def _start(self) -> None:
         if self._request_bytes:
             self._let_go_of_request(self._request_bytes)
         self._run()
 
     def _run(self) -> None:
-        if self._one_answer:
-            self._session.front.room.running += 1
+        if self._is_expected:
+            self._expected_bytes = self._session.share.begin(self.route.meter)
         task = HandlerTask(self._session.front.loop, self.route.handler(self), self._handle_end)  # type: ignore[arg-type]
         self._task = task
         task.run()
@@ -292,9 +334,9 @@ class GrpcCall:
     def _handle_end(self, answer: bytes | None, error: BaseException | None) -> None:
         """The handler has returned or raised."""
         self._task = None
-        room = self._session.front.room
-        if self._one_answer:
-            room.ended(0 if answer is None else len(answer))
+        if self._is_expected:
+            size = 0 if answer is None else len(answer)
+            self._session.share.end(self.route.meter, self._expected_bytes, size)
         if self.is_ended:
             if error is not None and not isinstance(
                 error, asyncio.CancelledError | StreamEnded | errors.BoathouseError
@@ -310,13 +352,11 @@ class GrpcCall:
             self._end_with(Code.OK, "")
         else:
             self._answer(answer)
-        if room.has_waiting:
-            room.release()
 
     def _answer(self, answer: bytes) -> None:
         session = self._session
         data = grpc_wire.prefixed(answer) if self._encoding == grpc_wire.IDENTITY else self._encoded(answer)
-        if len(data) > session.front.limits.answer_bytes_always and not session.has_room_for(len(data)):
+        if not session.share.takes_answer(len(data)):
             self.fail(self._refusal_of_answer())
             return
         self._leave()
@@ -403,6 +443,9 @@ class GrpcCall:
             self._session.front.deadlines.remove(self)
         if self._request_bytes:
             self._let_go_of_request(self._request_bytes)
+        if self._is_waiting:
+            self._is_waiting = False
+            self._session.share.withdraw(self)
         if self._reader is not None:
             self._session.partial.pop(self, None)
 

@@ -32,7 +32,7 @@ class Front:
         self.routes = routes
         self.limits = limits
         self.deadlines = Deadlines(loop)
-        self.room = AnswerRoom(limits)
+        self.room = AnswerRoom(limits, loop.call_soon)
         self.request_bytes = 0
         """Of all requests that no handler has taken."""
         self._received_bytes = self._sent_bytes = 0  # on connections that are closed
@@ -74,14 +74,14 @@ class Front:
         self._received_bytes += session.received_bytes
         self._sent_bytes += session.sent_bytes
         self._is_full_told = False
+        self.room.release_soon()
         self.maybe_idle()
 
     def _check(self) -> None:
         now = self.loop.time()
         for session in list(self.sessions):
             session.check(now)
-        if self.room.has_waiting:
-            self.room.release()
+        self.room.release_soon()
         self._timer = (
             self.loop.call_later(self.limits.check_interval_s, self._check) if self.sessions else None
         )

@@ -53,13 +53,13 @@ class Limits:
     stream_answer_bytes_max: int = 1 << 20
     """Queued on a stream before Call.send waits for the client to read. One message may be larger."""
     connection_answer_bytes_max: int = 64 << 20
-    """Queued on a connection before further answers on it are refused, and streams wait."""
+    """Queued on a connection before further calls on it and messages of its streams wait; an answer that does not fit
+    into twice this is dropped, and its call refused."""
     answer_bytes_max: int = 256 << 20
-    """Queued on all connections before further requests wait; an answer that does not fit into twice this is
-    dropped, and its call refused."""
+    """The same on all connections. None gets more of it than all of them have left (answers.py)."""
     answer_bytes_always: int = 4 << 10
-    """An answer up to this is never dropped: it costs hardly more than the words of a refusal, and for a write it is
-    the news that it was applied."""
+    """An answer up to this is never dropped, and a call that will have such a one does not wait before twice as much is
+    queued: it costs hardly more than the words of a refusal, and for a write it is the news that it was applied."""
     write_buffer_bytes: int = 64 << 10
     """Handed to the socket ahead of its reader, a connection: enough to keep it busy for a turn of the loop."""
     control_bytes_max: int = 256 << 10
@@ -89,7 +89,10 @@ class Limits:
     body_stall_s: float = 30.0
     """A message that has begun must go on within this."""
     read_stall_s: float = 30.0
-    """A client for which answers are queued takes some of them within this, or is hung up on."""
+    """A client for which answers are queued takes read_bytes_min of them within this, an eighth of them if room is
+    scarce, or they are dropped (slow_readers.py)."""
+    read_bytes_min: int = 64 << 10
+    """In read_stall_s: what the slowest line takes."""
     idle_s: float = 7_200.0
     """A connection without calls is asked for a sign of life (PING) after this..."""
     idle_answer_s: float = 20.0

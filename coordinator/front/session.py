@@ -15,6 +15,7 @@ import structlog
 
 from coordinator.api.call import ANYBODY, Identity
 from coordinator.front import grpc_wire
+from coordinator.front.answers import AnswerShare
 from coordinator.front.calls import GrpcCall
 from coordinator.front.certificates import common_name
 from coordinator.front.http2.connection import (
@@ -27,6 +28,7 @@ from coordinator.front.http2.connection import (
 )
 from coordinator.front.http2.frames import ErrorCode
 from coordinator.front.http2.streams import State
+from coordinator.front.slow_readers import SlowReaders
 
 if TYPE_CHECKING:
     from coordinator.api.call import Metadata
@@ -61,6 +63,7 @@ class Session(asyncio.Protocol):
             front.room.tally,
             varying=grpc_wire.TIMEOUT_FIELD,
         )
+        self.share = AnswerShare(front.room, self.connection)
         self._transport: asyncio.Transport | None = None
         self._by_path = front.routes.by_path
         self._clock = front.loop.time
@@ -75,8 +78,7 @@ class Session(asyncio.Protocol):
         self._asked_at: float | None = None  # for a sign of life
         self._full_since: float | None = None  # the socket takes nothing
         self._hung_up_at: float | None = None
-        # Streams with data queued: how many bytes were sent, and since when so many.
-        self._stalled: dict[int, tuple[int, float]] = {}
+        self._slow_readers = SlowReaders(front.limits)
         self.partial: dict[GrpcCall, float] = {}
         """Calls of which a message has come in part: when they were last heard of."""
 
@@ -186,22 +188,12 @@ class Session(asyncio.Protocol):
 
     # ---- out ---------------------------------------------------------------------------------------------------------
 
-    def has_room_for(self, size: int) -> bool:
-        """Whether an answer of so many bytes may be queued."""
-        return self.front.room.takes(size) and (
-            self.connection.queued_bytes + size <= 2 * self.front.limits.connection_answer_bytes_max
-        )
-
-    def is_over_queue(self, stream: Stream) -> bool:
-        """Whether the stream is to wait until its client has read some of what is queued."""
-        limits = self.front.limits
-        return stream.queued_bytes > limits.stream_answer_bytes_max or (
-            stream.queued_bytes > 0
-            and (
-                self.connection.queued_bytes > limits.connection_answer_bytes_max
-                or self.front.room.tally.bytes > limits.answer_bytes_max
-            )
-        )
+    def may_send(self, stream: Stream, size: int) -> bool:
+        """Whether a stream may queue a message of so many bytes now. A small one always, if its client has read what
+        came before."""
+        if size <= self.front.limits.answer_bytes_always and not stream.queued_bytes:
+            return True
+        return self.share.may_send(size)
 
     def touch(self) -> None:
         """Something is to be written, in this turn of the loop."""
@@ -242,8 +234,7 @@ class Session(asyncio.Protocol):
             self._handle(events, self.heard_at)
         if self.connection.has_output:
             self.touch()
-        if self.front.room.has_waiting:
-            self.front.room.release()
+        self.front.room.release_soon()
 
     # ---- time --------------------------------------------------------------------------------------------------------
 
@@ -267,25 +258,13 @@ class Session(asyncio.Protocol):
             self._check_silence(now)
 
     def _check_readers(self, now: float) -> None:
-        """End the streams whose client has not taken a byte of what is queued for too long."""
-        if not self.connection.queued_bytes:
-            self._stalled.clear()
-            return
-        before, self._stalled = self._stalled, {}
-        for stream in list(self.connection.streams.values()):
-            if not stream.queue:
-                continue
-            sent_bytes, since = before.get(stream.id, (-1, now))
-            if sent_bytes != stream.sent_bytes:
-                since = now
-            if now - since > self.front.limits.read_stall_s:
-                call = stream.call
-                self.connection.reset(stream, ErrorCode.CANCEL)
-                if call is not None:
-                    call.handle_gone()
-                self.touch()
-            else:
-                self._stalled[stream.id] = (stream.sent_bytes, since)
+        """End the streams whose client takes too little of what is queued."""
+        for stream in self._slow_readers.find(self.connection, now, is_scarce=self.front.room.is_scarce):
+            call = stream.call
+            self.connection.reset(stream, ErrorCode.CANCEL)
+            if call is not None:
+                call.handle_gone()
+            self.touch()
 
     def _check_bodies(self, now: float) -> None:
         """Refuse calls whose message has begun and does not go on."""

@@ -153,6 +153,8 @@ class Connection(Generic[T]):
         self._waiting: dict[int, Stream] = {}  # data queued and a window open, in the order of their turns
         self.queued_bytes = 0
         """Bytes of answers that wait for a window or the socket."""
+        self.sent_bytes = 0
+        """Of those that have waited, what has left."""
 
         self._output.append(
             frames.settings(
@@ -684,6 +686,7 @@ class Connection(Generic[T]):
         self.queued_bytes -= size
         self._tally.bytes -= size
         stream.sent_bytes += size
+        self.sent_bytes += size
         stream.send_window -= size
         self._send_window -= size
         self._room -= size

@@ -37,11 +37,12 @@ def route(
     *,
     timeout_s: float | None = None,
     access: Access = Access.READ,
+    waits: bool = False,
 ) -> Route:
     """/test.Service/<name>."""
     return Route(
         path=f"/test.Service/{name}",
-        method=Method(api=ApiName.ETCD, access=access, kind=kind),
+        method=Method(api=ApiName.ETCD, access=access, kind=kind, waits=waits),
         api=API,
         handler=handler,
         timeout_s=timeout_s,

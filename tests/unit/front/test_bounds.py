@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import h2.connection
 import h2.events
@@ -24,12 +24,12 @@ from coordinator.front.limits import Limits
 from proto.methods import Kind
 from tests.property.front.peers import REQUEST, client, facts_of, ours
 from tests.unit.coordinator.running import in_loop, refused
-from tests.unit.front.serving import Serving, route, serving
+from tests.unit.front.raw_client import fields_of, raw, short
+from tests.unit.front.serving import route, serving
 from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import Callable, Iterator
 
     from coordinator.api.call import Call
 
@@ -186,94 +186,6 @@ def test_a_fourth_connection_of_three_is_closed() -> None:
     scenario()
 
 
-# ---- a client by hand ------------------------------------------------------------------------------------------------
-
-
-class Raw:
-    """A client whose every frame is the test's own."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-        self.h2: h2.connection.H2Connection = client()
-        self.events: list[h2.events.Event] = []
-
-    def flush(self) -> None:
-        self.writer.write(self.h2.data_to_send())
-
-    def open(self, path: str, *more: tuple[str, str]) -> int:
-        stream = self.h2.get_next_available_stream_id()
-        fields = [(name, path if name == ":path" else value) for name, value in REQUEST]
-        self.h2.send_headers(stream, [*fields, *more])
-        self.flush()
-        return stream
-
-    def call(self, path: str, message: bytes = b"") -> int:
-        stream = self.open(path)
-        self.h2.send_data(stream, grpc_wire.prefixed(message), end_stream=True)
-        self.flush()
-        return stream
-
-    async def hears(self, *kinds: type[h2.events.Event]) -> Any:
-        """The next event of one of these kinds."""
-        async with asyncio.timeout(5):
-            while True:
-                while self.events:
-                    event = self.events.pop(0)
-                    if isinstance(event, kinds):
-                        return event
-                data = await self.reader.read(1 << 16)
-                assert data, "the server hung up"
-                self.events += self.h2.receive_data(data)
-                self.flush()
-
-    async def reads(self, part: bytes) -> bytes:
-        """What the server says up to and with this, unread by h2, which takes any GOAWAY for the end."""
-        read = b""
-        async with asyncio.timeout(5):
-            while part not in read:
-                data = await self.reader.read(1 << 16)
-                assert data, f"the server hung up after {read!r}"
-                read += data
-        return read
-
-    async def ended(self) -> bool:
-        """Whether the server hangs up; everything before is read and dropped."""
-        async with asyncio.timeout(5):
-            with contextlib.suppress(ConnectionError):
-                while await self.reader.read(1 << 16):
-                    pass
-            return True
-
-
-def fields_of(answer: h2.events.ResponseReceived) -> dict[str, str]:
-    """Headers of an answer by name."""
-    return {bytes(name).decode(): bytes(value).decode() for name, value in answer.headers or ()}
-
-
-@contextlib.asynccontextmanager
-async def raw(
-    server: Serving, *, hello: bool = True, tls: ssl.SSLContext | None = None, **settings: int
-) -> AsyncIterator[Raw]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=tls)
-    peer = Raw(reader, writer)
-    if settings:
-        peer.h2.update_settings({h2.settings.SettingCodes[name]: value for name, value in settings.items()})
-    if hello:
-        peer.flush()
-    try:
-        yield peer
-    finally:
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
-
-
-def short(**limits: float) -> Limits:
-    """Time limits that a test can wait for."""
-    return dataclasses.replace(Limits(), check_interval_s=0.02, **limits)  # type: ignore[arg-type]
-
-
 # ---- time ------------------------------------------------------------------------------------------------------------
 
 
@@ -361,109 +273,7 @@ async def test_a_silent_connection_is_asked_and_then_ended() -> None:
             assert await peer.ended()  # it reads, and says nothing
 
 
-# ---- answers that are not read ---------------------------------------------------------------------------------------
-
-
-async def flood(call: Call) -> None:
-    while True:
-        await call.send(bytes(10_000))
-
-
-async def large(call: Call) -> bytes:
-    await asyncio.sleep(0)
-    return bytes(int(call.body))
-
-
-@in_loop
-async def test_a_stream_that_is_never_read_ends_and_its_neighbours_go_on() -> None:
-    routes = (route("Flood", flood, Kind.SERVER_STREAM), route("Echo", echo))
-    limits = short(read_stall_s=0.2, stream_answer_bytes_max=100_000)
-    async with serving(*routes, limits=limits) as server, raw(server) as peer:
-        stream = peer.call("/test.Service/Flood")
-        await wait_until_async(lambda: server.front.room.tally.bytes > 100_000, timeout_s=5, what="a queue")
-        assert server.front.room.tally.bytes <= 110_005
-        # The connection's window is used up by what is not read; only the stream is at fault.
-        peer.h2.increment_flow_control_window(1 << 20)
-        peer.flush()
-        peer.call("/test.Service/Echo", b"hello")
-        reset = await peer.hears(h2.events.StreamReset)
-        assert (reset.stream_id, reset.error_code) == (stream, ErrorCode.CANCEL)
-        assert server.front.room.tally.bytes == 0
-        peer.call("/test.Service/Echo", b"still there")
-        await peer.hears(h2.events.TrailersReceived)
-
-
-@in_loop
-async def test_a_connection_that_is_never_read_ends() -> None:
-    async with serving(route("Large", large), limits=short(read_stall_s=0.2)) as server:
-        async with raw(server, INITIAL_WINDOW_SIZE=1 << 30) as peer:
-            peer.h2.increment_flow_control_window(1 << 30)
-            peer.call("/test.Service/Large", b"30000000")
-            await wait_until_async(
-                lambda: server.front.room.tally.bytes > 1 << 20, timeout_s=5, what="a queue"
-            )
-            await wait_until_async(lambda: not server.front.sessions, timeout_s=5, what="its end")
-        assert server.front.room.tally.bytes == 0
-
-
-@in_loop
-async def test_pings_of_a_client_that_reads_nothing_are_not_read_either() -> None:
-    limits = short(nuisance_max=1e9, read_stall_s=60.0)
-    async with serving(route("Echo", echo), limits=limits) as server, raw(server) as peer:
-        await wait_until_async(lambda: server.front.sessions, timeout_s=5, what="the connection")
-        (session,) = server.front.sessions
-        pings = frames.frame(frames.PING, 0, 0, bytes(8)) * 10_000
-
-        def is_deaf() -> bool:
-            if peer.writer.transport.get_write_buffer_size() == 0:
-                peer.writer.write(pings)
-            return not session.is_reading
-
-        await wait_until_async(is_deaf, timeout_s=10, what="the server to stop reading", interval_s=0.001)
-        assert session.unsent_bytes < limits.write_buffer_bytes + limits.control_bytes_max + (1 << 19)
-        peer.writer.transport.abort()
-
-
-@in_loop
-async def test_answers_of_a_process_have_a_bound_and_memory_comes_back() -> None:
-    megabyte = 1 << 20
-    limits = short(answer_bytes_max=8 * megabyte, read_stall_s=60.0)
-    async with serving(route("Large", large), limits=limits) as server:
-        async with raw(server, INITIAL_WINDOW_SIZE=1 << 30) as deaf:
-            for _ in range(100):
-                deaf.call("/test.Service/Large", b"%d" % megabyte)
-            room = server.front.room
-            await wait_until_async(
-                lambda: room.tally.bytes > 8 * megabyte and room.running == 0,
-                timeout_s=5,
-                what="a full queue",
-            )
-            assert room.tally.bytes <= 16 * megabyte
-            # Others wait for their turn meanwhile, and get it.
-            waiting = server.unary("Large")(b"5")
-            await wait_until_async(lambda: room.has_waiting, timeout_s=5, what="a call that waits")
-            assert not waiting.done()
-        assert await waiting == bytes(5)
-        assert room.tally.bytes == 0
-
-
-@in_loop
-async def test_answers_beyond_the_bound_are_refused_in_words() -> None:
-    megabyte = 1 << 20
-    limits = short(connection_answer_bytes_max=2 * megabyte)
-    async with serving(route("Large", large), limits=limits) as server:
-        async with raw(server) as peer:
-            streams = [peer.call("/test.Service/Large", b"%d" % megabyte) for _ in range(8)]
-            refusals = 0
-            while refusals < 4:
-                answer = await peer.hears(h2.events.ResponseReceived)
-                headers = fields_of(answer)
-                if "grpc-status" in headers:
-                    assert headers["grpc-status"] == "8"
-                    assert headers["grpc-message"] == "etcdserver: too many requests"
-                    refusals += 1
-            assert server.front.room.tally.bytes <= 4 * megabyte
-            assert len(streams) == 8
+# ---- requests --------------------------------------------------------------------------------------------------------
 
 
 @in_loop
@@ -533,23 +343,3 @@ async def test_bounds_are_not_met_by_a_client_that_behaves() -> None:
             "UNIMPLEMENTED",
             "unknown method Nope for service test.Service",
         )
-
-
-@in_loop
-async def test_a_stream_that_fills_the_socket_goes_on_as_it_is_read() -> None:
-    async def much(call: Call) -> None:
-        for _ in range(400):
-            await call.send(bytes(50_000))
-
-    async with serving(route("Much", much, Kind.SERVER_STREAM)) as server:
-        async with raw(server, INITIAL_WINDOW_SIZE=1 << 30) as peer:
-            peer.h2.increment_flow_control_window(1 << 30)
-            peer.call("/test.Service/Much")
-            await wait_until_async(
-                lambda: server.front.room.tally.bytes > 1 << 20, timeout_s=5, what="a queue"
-            )
-            read = 0
-            async with asyncio.timeout(10):
-                while read < 400 * 50_005:
-                    read += len(await peer.reader.read(1 << 16))
-            assert server.front.room.tally.bytes == 0

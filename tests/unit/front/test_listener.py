@@ -14,8 +14,8 @@ from coordinator.front.http2 import frames
 from proto import errors
 from proto.methods import Kind
 from tests.unit.coordinator.running import in_loop, refused
+from tests.unit.front.raw_client import raw
 from tests.unit.front.serving import route, serving
-from tests.unit.front.test_bounds import raw
 from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:

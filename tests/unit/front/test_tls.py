@@ -27,8 +27,8 @@ from tests.unit.front.certificates import (
     touch_later,
     write,
 )
+from tests.unit.front.raw_client import raw, short
 from tests.unit.front.serving import route, serving
-from tests.unit.front.test_bounds import raw, short
 from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
