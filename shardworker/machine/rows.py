@@ -94,7 +94,10 @@ class PendingRows:
         self._dirty.add(key)
 
     def delete(self, key: bytes, before: Newest, id_: int, crc: int) -> None:
-        """The key, which exists, is deleted by the change with this id."""
+        """The key is deleted by the change with this id. It exists, but in changes that come from elsewhere: without
+        history the pair between two tombstones may be gone already."""
+        if before[0] is not None and before[2] == 0:
+            self._unburied.add(key)
         self._changes.append((id_, key, None, before[0], crc))
         self._newest[key] = (id_, 0, 0, 0)
         self._dirty.add(key)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from tests.history.operations import Pending
 
 KEYS: Final = (b"a", b"b")
+DOOMED: Final = (b"c",)
+"""These are deleted, too: their versions count nothing."""
 CLIENTS: Final = 3
 EVENTS: Final = 1_200
 DRAIN_EVENTS: Final = 60_000
@@ -271,8 +273,13 @@ class Client:
         if not self.idle or draining:
             return
         self.idle = False
-        key = self._world.rng.choice(KEYS)
-        if self._world.rng.random() < 0.5:
+        key = self._world.rng.choice(KEYS + DOOMED)
+        what = self._world.rng.random()
+        if what < 0.25 and key in DOOMED:
+            pending = self._world.recorder.invoke(self._number, Kind.DELETE, key)
+            body = etcd.DeleteRangeRequest(key=key).SerializeToString()
+            self._ask(frames.ETCD_DELETE_RANGE, body, self._world.new_id(), pending)
+        elif what < 0.5:
             self._values += 1
             value = b"%d-%d" % (self._number, self._values)
             pending = self._world.recorder.invoke(self._number, Kind.PUT, key, value=value)
@@ -296,8 +303,12 @@ class Client:
             if error is not None:
                 raise Broken("no-failed-request", f"{type(error).__name__} {error.detail}")
             self.idle = True
-            if request_id:
+            if method == frames.ETCD_PUT:
                 pending.succeeded(revision=result.revision)
+                return
+            if method == frames.ETCD_DELETE_RANGE:
+                deleted = etcd.DeleteRangeResponse.FromString(result.body).deleted
+                pending.succeeded(hit=deleted > 0, revision=result.revision)
                 return
             kvs = etcd.RangeResponse.FromString(result.body).kvs
             found = kvs[0].value if kvs else None

@@ -389,3 +389,25 @@ def reopened(shard: Shard) -> StateMachine:
     machine = StateMachine(shard.connection, shard.machine.number)
     machine.committed()
     return machine
+
+
+@pytest.mark.parametrize("history", [-1, 0, 2])
+@pytest.mark.parametrize("part_rows", [1, 2, 100])
+def test_a_key_that_was_deleted_more_than_once_goes_over(history: int, part_rows: int) -> None:
+    """Without history a pair goes when it is replaced, and the tombstones on either side of it may stay a while."""
+    moving = Moving(history=history)
+    moving.source.put(b"other", b"v")
+    moving.begin()
+    for _ in range(3):
+        moving.source.put(b"k", b"v")
+        moving.source.delete(b"k")
+    with mock.patch.object(copying, "PART_ROWS_MAX", part_rows):
+        for _ in range(3):
+            moving.copy_part()
+        moving.source.put(b"k", b"v")
+        moving.source.delete(b"k")
+        moving.finish()
+    moving.take(moving.source, LEAVE)
+    assert [kv.key for kv in moving.target.range(b"\0", b"\0")[1].kvs] == [b"other"]
+    moving.target.put(b"k", b"again")
+    assert moving.target.range(b"k")[1].kvs[0].version == 1
