@@ -2,7 +2,8 @@
 
 An Envelope carries everything its receiver gets from one turn, up to a bound; large bodies travel beside it. Answers
 are bounded too: so many bytes in one turn, and so many on their way to one coordinator that says what it has taken.
-What can wait asks `has_room` first, and waits for the next turn, or for the coordinator. Answers to writes never wait.
+What can wait asks `has_room` first, and waits for the next turn, or for the coordinator. Answers to writes never wait,
+nor are they ever dropped.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker import raft_frames
 from shardworker.machine import Result
@@ -17,7 +19,6 @@ from shardworker.machine import Result
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from proto import errors
     from shardworker.raft import Message, NodeId, Raft
 
 ATTACHMENT_BYTES_MIN: Final = 256 * 1024
@@ -28,8 +29,11 @@ ENVELOPE_BYTES_MAX: Final = 16 << 20
 the thousands of reads that a turn may answer come to more."""
 
 WINDOW_PATIENCE_TICKS: Final = 100
-"""A coordinator with a full window that takes nothing for so long is gone, or its clients have given up: what else is
-meant for it is dropped, so that it holds up neither reads nor their memory."""
+"""A coordinator with a full window that takes nothing for so long is gone, or has no room left for what its clients do
+not read: what could wait for it is refused, so that it holds up neither reads nor their memory."""
+
+SMALL_BYTES_MAX: Final = 4 << 10
+"""A body up to this costs hardly more than a refusal, and is never replaced by one."""
 
 
 class Outbox(Protocol):
@@ -128,14 +132,18 @@ class Outgoing:
 
     # ---- to coordinators --------------------------------------------------------------------------------------------
 
-    def answer(self, identity: bytes, call: int, result: Result, cursor: int = 0) -> None:
-        """The answer to a call on this link; cursor: an iteration goes on behind it."""
-        error, body = result.error, result.body
+    def answer(
+        self, identity: bytes, call: int, result: Result, cursor: int = 0, *, is_applied: bool = False
+    ) -> None:
+        """The answer to a call on this link. cursor: an iteration goes on behind it. is_applied: it was a write, and
+        nothing else can be said of it any more."""
         window = self._windows.get(identity)
         if window is not None:
-            if window.given_up:
-                return
-            window.answer_bytes += len(body)
+            if window.given_up and not is_applied and len(result.body) > SMALL_BYTES_MAX:
+                cursor = 0
+                result = Result(0, b"", errors.QueueFull("answers wait for clients that do not read"))
+            window.answer_bytes += len(result.body)
+        error, body = result.error, result.body
         gathered = self._gather(identity)
         if gathered.body_bytes and gathered.body_bytes + len(body) > ENVELOPE_BYTES_MAX:
             self._full.append((identity, self._gathered.pop(identity)))

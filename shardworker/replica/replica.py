@@ -350,7 +350,7 @@ class Replica:
         waiters = self._proposals.resolve(command.request_id)
         if waiters and not self._sweep.owe(command, waiters, result):
             for waiter in waiters:
-                self._outgoing.answer(waiter.identity, waiter.call, result)
+                self._outgoing.answer(waiter.identity, waiter.call, result, is_applied=True)
 
     def _serve_reads(self) -> None:
         fault = self._parts.fault()

@@ -145,7 +145,7 @@ def test_the_next_turn_reads_anew(alone: Bench) -> None:
         assert value in alone.answer(alone.ask(frames.ETCD_RANGE, body)).body
 
 
-def test_what_a_coordinator_that_has_gone_waits_for_is_dropped(metered: Bench) -> None:
+def test_what_a_coordinator_without_room_waits_for_is_refused_at_last(metered: Bench) -> None:
     metered.replica.handle(CLIENT, frames.Envelope(hello=frames.Hello(node=1, acknowledges=True)))
     metered.replica.handle(CLIENT, gets(LINK_VALUES + 2))
     metered.work()
@@ -154,7 +154,27 @@ def test_what_a_coordinator_that_has_gone_waits_for_is_dropped(metered: Bench) -
         metered.tick()
     metered.work()
     assert metered.replica.status().statistics["reads_waiting"] == 0
-    assert len(metered.replies) == LINK_VALUES
+    for call in range(1_000 + LINK_VALUES, 1_000 + LINK_VALUES + 2):
+        with pytest.raises(errors.ReadTimedOut):
+            metered.answer(call)
+
+
+def test_a_coordinator_without_room_hears_of_its_writes_and_of_what_is_small(metered: Bench) -> None:
+    metered.replica.handle(CLIENT, frames.Envelope(hello=frames.Hello(node=1, acknowledges=True)))
+    metered.replica.handle(CLIENT, gets(LINK_VALUES))
+    metered.work()
+    for _ in range(WINDOW_PATIENCE_TICKS):
+        metered.tick()
+    put = etcd.PutRequest(key=b"0", value=b"new", prev_kv=True).SerializeToString()
+    told = metered.answer(metered.ask(frames.ETCD_PUT, put, request_id=bytes(16)))
+    assert etcd.PutResponse.FromString(told.body).prev_kv.value == VALUE
+    key = etcd.RangeRequest(key=b"0").SerializeToString()
+    assert b"new" in metered.answer(metered.ask(frames.ETCD_RANGE, key)).body
+    with pytest.raises(errors.QueueFull):
+        metered.answer(metered.ask(frames.ETCD_RANGE, everything()))
+    # It is served as before once it takes answers again.
+    metered.replica.handle(CLIENT, frames.Envelope(taken_bytes=LINK_VALUES * len(VALUE)))
+    assert metered.answer(metered.ask(frames.ETCD_RANGE, everything())).body
 
 
 def test_what_nobody_waits_for_any_more_is_not_read(metered: Bench) -> None:
