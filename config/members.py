@@ -30,6 +30,12 @@ class ShardMembers:
     """Of the shard's log, by which they were that: of two the higher one is newer."""
     nodes: Mapping[int, str]
     """By id; host:port where the node's replicas begin to listen, or empty: as the cluster file says."""
+    generation: int = 0
+    """Of the shard's group: what one of a higher generation says is newer, whatever the index."""
+
+    def is_older_than(self, other: ShardMembers) -> bool:
+        """Whether the other knows of changes that this does not."""
+        return (self.generation, self.index) < (other.generation, other.index)
 
 
 Members = dict[int, ShardMembers]
@@ -57,12 +63,18 @@ def read(cluster: ClusterConfig, node: str) -> Members:
 
 def from_event(event: Mapping[str, Any]) -> ShardMembers:
     """What a coordinator has told. Raises KeyError, TypeError or ValueError."""
-    return ShardMembers(int(event["index"]), {int(node): str(at) for node, at in event["nodes"].items()})
+    nodes = {int(node): str(at) for node, at in event["nodes"].items()}
+    return ShardMembers(int(event["index"]), nodes, int(event.get("generation", 0)))
+
+
+def to_event(members: ShardMembers) -> dict[str, Any]:
+    """What from_event() reads."""
+    return {"index": members.index, "nodes": dict(members.nodes), "generation": members.generation}
 
 
 def write(cluster: ClusterConfig, node: str, members: Members) -> None:
     """Keep it for a node. After a crash the file is the old one or the new one."""
-    shards = {shard: {"index": found.index, "nodes": dict(found.nodes)} for shard, found in members.items()}
+    shards = {shard: to_event(found) for shard, found in members.items()}
     document = {"format": FORMAT, "cluster": cluster.cluster, "shards": shards}
     write_durably(file_of(cluster, node), json.dumps(document, indent=2) + "\n")
 
@@ -76,7 +88,7 @@ def newest_here(cluster: ClusterConfig) -> Members:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
         for shard, members in found.items():
-            if shard not in newest or members.index > newest[shard].index:
+            if shard not in newest or newest[shard].is_older_than(members):
                 newest[shard] = members
     return newest
 

@@ -114,7 +114,7 @@ class LearningTopology(FileTopology):
 
     def learn(self, shard: ShardId, members: ShardMembers) -> None:
         before = self._learned.get(shard)
-        if before is not None and members.index < before.index:
+        if before is not None and members.is_older_than(before):
             return
         self._learned[shard] = members
         if before is None or dict(before.nodes) != dict(members.nodes):

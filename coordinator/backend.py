@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import zmq
 
+from config.members import to_event
 from config.tls_files import peer_keys
 from config.topology import LearningTopology
 from coordinator.catalog.bootstrap import bootstrap
@@ -117,7 +118,7 @@ class Backend:
         """Tell the supervisor who holds a shard, as far as replicas have said it."""
         members = self.topology.members_of(shard)
         if members is not None:
-            self._report("members", {"shard": shard, "index": members.index, "nodes": dict(members.nodes)})
+            self._report("members", {"shard": shard, **to_event(members)})
 
     # ---- life --------------------------------------------------------------------------------------------------------
 

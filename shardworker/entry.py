@@ -35,6 +35,7 @@ from shardworker.background import BackgroundThreads
 from shardworker.loop import Loop
 from shardworker.machine import REGISTRY, Registry, StateMachine, TooNew, UnreadableEntry
 from shardworker.raft import Membership, NodeId, Raft
+from shardworker.replica.generations import GivenUp
 from shardworker.replica.rebuild import RebuildBegun, begin_rebuild, has_peers
 from shardworker.replica.replica import Replica
 from shardworker.settings import begin_alone, is_alone, raft_settings, store_settings
@@ -212,6 +213,12 @@ def main(registry: Registry = REGISTRY) -> None:
         fail(_refusal(spec, errors.Corrupt(f"SQLite found a damaged page: {error}")))
     except RebuildBegun as error:
         ask_restart(str(error))
+    except GivenUp as error:
+        assert spec.shard is not None
+        folder = spec.cluster.replica_dir(spec.node, spec.shard)
+        fail(
+            f"{error}. Move {folder} away; started empty, the node can be given the shard by `boathouse node add`"
+        )
     except (StoreError, TooNew) as error:
         fail(str(error))
 

@@ -29,6 +29,8 @@ def encode_membership(membership: Membership) -> frames.Membership:
         learners_next=sorted(membership.learners_next),
         auto_leave=membership.auto_leave,
         directory=[frames.MemberRecord(node=node, record=record) for node, record in membership.directory],
+        generation=membership.generation,
+        departed=[frames.MemberRecord(node=node, record=record) for node, record in membership.departed],
     )
 
 
@@ -41,6 +43,8 @@ def decode_membership(frame: frames.Membership) -> Membership:
         learners_next=frozenset(NodeId(node) for node in frame.learners_next),
         auto_leave=frame.auto_leave,
         directory=tuple((NodeId(entry.node), entry.record) for entry in frame.directory),
+        generation=frame.generation,
+        departed=tuple((NodeId(entry.node), entry.record) for entry in frame.departed),
     )
 
 

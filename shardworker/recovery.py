@@ -2,7 +2,9 @@
 
 What it holds is what the shard has from then on. Its log is kept, also behind what it knows to be committed: the lost
 ones may have acknowledged that. Changes of the membership behind it are not: they are about a group that is no more,
-and become entries without an effect. The term rises far enough that nothing the lost ones may have begun is newer.
+and become entries without an effect. The term rises far enough that nothing the lost ones may have begun is newer, and
+the group is another generation: should the lost ones come back, what they say is refused, and they end once they hear
+why (shardworker/replica/generations.py).
 
 `python -m shardworker.recovery FOLDER CLUSTER_ID CLUSTER NODE SHARD` does it; the replica leads when it is started."""
 
@@ -40,13 +42,14 @@ def recover(path: Path, identity: Identity) -> LogIndex:
             )
         if not store.membership.voters:
             raise CannotRecover(f"the replica in {path} never belonged to its shard")
-        _go_on_alone(store, NodeId(identity.node))
+        go_on_alone(store, NodeId(identity.node))
         return store.log.last_index()
     finally:
         store.close()
 
 
-def _go_on_alone(store: ReplicaStore, node: NodeId) -> None:
+def go_on_alone(store: ReplicaStore, node: NodeId) -> None:
+    """Make a replica that belongs to its shard the only voter. Durable on return."""
     own = tuple(entry for entry in store.membership.directory if entry[0] == node)
     state = HardState(Term(store.hard_state.term + TERM_STEP), NO_NODE, store.hard_state.commit)
     lo, hi = LogIndex(store.applied_index + 1), LogIndex(store.log.last_index() + 1)
@@ -55,7 +58,21 @@ def _go_on_alone(store: ReplicaStore, node: NodeId) -> None:
     rewritten = tuple(_without_effect(entry) for entry in tail if first is not None and entry.index >= first)
     with store.turn(sync=True) as turn:
         turn.append(state, rewritten)
-        turn.set_membership(Membership(voters=frozenset({node}), directory=own))
+        turn.set_membership(
+            Membership(
+                voters=frozenset({node}),
+                directory=own,
+                generation=store.membership.generation + 1,
+                departed=_departed(store.membership, node),
+            )
+        )
+
+
+def _departed(before: Membership, node: NodeId) -> tuple[tuple[NodeId, bytes], ...]:
+    """With all the lost ones among them."""
+    told = dict(before.directory)
+    left = dict(before.departed) | {other: told.get(other, b"") for other in before.nodes() if other != node}
+    return tuple(sorted(left.items()))
 
 
 def _without_effect(entry: Entry) -> Entry:

@@ -1,8 +1,9 @@
 """ZeroMQ: how a worker hears coordinators and peers, and how it answers.
 
 One ROUTER socket takes everything that comes in, on the node's ipc path and on tcp. Answers to coordinators leave
-through it too, by the identity their link connected with. Each peer has a DEALER of its own for Raft traffic. What
-their options are, and who may connect, proto/internal says (sockets.py, gatekeeper.py).
+through it too, by the identity their link connected with. Each peer has a DEALER of its own for Raft traffic; back on
+it comes nothing but that one is heard no more (replica/generations.py). What their options are, and who may connect,
+proto/internal says (sockets.py, gatekeeper.py).
 """
 
 from __future__ import annotations
@@ -99,10 +100,12 @@ class Transport:
         self._monitors[monitor] = node
         self._poller.register(monitor, zmq.POLLIN)
         sockets.connect(socket, endpoint, self._keys, node)
+        self._poller.register(socket, zmq.POLLIN)
         self._peers[node] = _Peer(socket, monitor, endpoint)
 
     def _disconnect(self, peer: _Peer) -> None:
         self._poller.unregister(peer.monitor)
+        self._poller.unregister(peer.socket)
         del self._monitors[peer.monitor]
         peer.socket.disable_monitor()
         peer.monitor.close(linger=0)  # an open one keeps term() waiting for ever
@@ -133,6 +136,7 @@ class Transport:
 
         Waits up to timeout_s for the first one, then until pace_until on the monotonic clock. Envelopes of another
         shard's group or a newer protocol and undecodable bytes are dropped, and logged once per sender."""
+        noticed: list[tuple[bytes, frames.Envelope]] = []
         for source, _ in self._poller.poll(math.ceil(timeout_s * 1000)):
             if source == self._wake_read:
                 os.read(self._wake_read, 4096)
@@ -140,13 +144,15 @@ class Transport:
                 self._watched[source]()
             elif self._gatekeeper is not None and source is self._gatekeeper.socket:
                 self._gatekeeper.answer()
-            elif source is not self._router:
+            elif source in self._monitors:
                 source.recv_multipart()
                 self._disconnected.append(self._monitors[source])
+            elif source is not self._router:
+                noticed += self._taken(b"", source.recv_multipart(zmq.NOBLOCK))
         early_s = pace_until - time.monotonic()
         if early_s > 0:
             time.sleep(early_s)
-        return self._drain()
+        return noticed + self._drain()
 
     def disconnected(self) -> list[NodeId]:
         """Peers whose connection broke since the last call: within milliseconds when a process dies."""
@@ -158,23 +164,27 @@ class Transport:
         receive = self._router.recv_multipart
         for _ in range(DRAIN_MESSAGES_MAX):
             try:
-                identity, payload = receive(zmq.NOBLOCK)
+                identity, *payloads = receive(zmq.NOBLOCK)
             except zmq.Again:
                 break
-            except ValueError:
-                log.warning("dropped a message that is not two frames")
-                continue
-            try:
-                envelope = wire.decode(payload, self._group)
-            except wire.Unreadable as error:
-                self._refuse(identity, error)
-                continue
-            if envelope.raft:
-                traffic = self._traffic.get(NodeId(envelope.raft[0].sender))
-                if traffic is not None:
-                    traffic.received_bytes += len(payload)
-            received.append((identity, envelope))
+            received += self._taken(identity, payloads)
         return received
+
+    def _taken(self, identity: bytes, payloads: list[bytes]) -> list[tuple[bytes, frames.Envelope]]:
+        """The envelope that a message is, if it is one of ours."""
+        if len(payloads) != 1:
+            log.warning("dropped a message that is not one envelope")
+            return []
+        try:
+            envelope = wire.decode(payloads[0], self._group)
+        except wire.Unreadable as error:
+            self._refuse(identity, error)
+            return []
+        if envelope.raft:
+            traffic = self._traffic.get(NodeId(envelope.raft[0].sender))
+            if traffic is not None:
+                traffic.received_bytes += len(payloads[0])
+        return [(identity, envelope)]
 
     def _refuse(self, identity: bytes, error: wire.Unreadable) -> None:
         """Drop what a sender says, and tell once: it will say more."""

@@ -15,8 +15,11 @@ from coordinator.supervisor.folder import living_holder
 from tools.failure import Failed
 from tools.inspect_database import read_inspection
 from tools.output import Output, print_document
+from tools.progress import working
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from config import ClusterConfig
 
 ANSWER_S = 2.0
@@ -51,37 +54,61 @@ def recover(cluster: ClusterConfig, node: str, shard: int | None, output: Output
     held = cluster.shards_of(node) if shard is None else (shard,)
     if not held:
         raise Failed(f"{node} holds no shard")
-    survivors = [_survivor(cluster, node, number) for number in held]
+    with working(f"looking at what {node} holds") as say:
+        survivors, others = _looked_at(cluster, node, held, say)
+    if not survivors:
+        raise Failed("\n".join(others))
     if not output.is_document:
-        for survivor in survivors:
-            typer.echo(str(survivor))
+        for line in (*others, *map(str, survivors)):
+            typer.echo(line)
     if not dry_run:
-        for survivor in survivors:
-            _recover(cluster, survivor)
+        with working("going on alone") as say:
+            for survivor in survivors:
+                say(f"shard {survivor.shard} goes on alone")
+                _recover(cluster, survivor)
     if output.is_document:
         print_document([asdict(survivor) for survivor in survivors], output)
     elif not dry_run:
         gone = ", ".join(sorted({name for survivor in survivors for name in survivor.lost_voters}))
         typer.echo(
-            f"done. Start {node}. {gone} must never come back with the data that they had: remove it, start them, and "
-            "add them with `boathouse node add`"
+            f"done. Start {node}. What {gone} had is of no more use: their replicas end if they come back with it. "
+            "Remove their data, start them, and add them with `boathouse node add`"
         )
 
 
+class _Needless(Exception):
+    """A shard can't, or need not, be recovered with this replica; the text says why. Others may."""
+
+
+def _looked_at(
+    cluster: ClusterConfig, node: str, held: Sequence[int], say: Callable[[str], None]
+) -> tuple[list[Survivor], list[str]]:
+    """What is to be recovered, and why the others are not: so the same command goes on after an interruption. Raises
+    Failed for a database that is not sound."""
+    survivors, others = [], []
+    for shard in held:
+        say(f"looking at what {node} holds of shard {shard}")
+        try:
+            survivors.append(_survivor(cluster, node, shard))
+        except _Needless as why:
+            others.append(str(why))
+    return survivors, others
+
+
 def _survivor(cluster: ClusterConfig, node: str, shard: int) -> Survivor:
-    """Raises Failed if the replica can't go on alone, or need not."""
+    """Raises _Needless, and Failed for a database that is not sound."""
     found = _inspected(cluster, node, shard)
     voters = {*found["voters"], *found["voters_outgoing"]}
     own = cluster.node(node).id
     names = {config.id: name for name, config in cluster.nodes.items()}
     answering = _answering(cluster, [names[voter] for voter in voters - {own} if voter in names], shard)
     if answering and 2 * (len(answering) + 1) > len(voters):
-        raise Failed(
+        raise _Needless(
             f"shard {shard} is not lost: {', '.join(answering)} answer, and with {node} that is a majority of its "
             f"{len(voters)} voters. Start {node}"
         )
     if voters == {own}:
-        raise Failed(f"{node} is all of shard {shard} already: start it")
+        raise _Needless(f"{node} is all of shard {shard} already: start it")
     lost = tuple(names.get(voter, f"node {voter}") for voter in sorted(voters - {own}))
     return Survivor(shard, node, found["last_index"], found["commit_index"], lost)
 
@@ -117,5 +144,6 @@ def _recover(cluster: ClusterConfig, survivor: Survivor) -> None:
     kept = members.read(cluster, survivor.node)
     if survivor.shard in kept:
         # What it had learned of the others is over; the replica says the same with its next word.
-        kept[survivor.shard] = members.ShardMembers(0, {cluster.node(survivor.node).id: ""})
+        alone = {cluster.node(survivor.node).id: ""}
+        kept[survivor.shard] = members.ShardMembers(0, alone, kept[survivor.shard].generation + 1)
         members.write(cluster, survivor.node, kept)

@@ -40,14 +40,15 @@ class Memberships:
         self._cluster = cluster
         self._topology = topology
         self._of_file = {NodeId(node.id): node for node in cluster.nodes.values()}
-        self._heard: dict[ShardId, tuple[int, frames.Membership]] = {}
+        self._heard: dict[ShardId, tuple[ShardMembers, frames.Membership]] = {}
 
     def hear(self, shard: ShardId, state: frames.ReplicaState) -> None:
         """A replica has said who belongs to its shard."""
+        told = ShardMembers(state.applied_index, members_of(state.membership), state.membership.generation)
         before = self._heard.get(shard)
-        if before is None or state.applied_index >= before[0]:
-            self._heard[shard] = state.applied_index, state.membership
-        self._topology.learn(shard, ShardMembers(state.applied_index, members_of(state.membership)))
+        if before is None or not told.is_older_than(before[0]):
+            self._heard[shard] = told, state.membership
+        self._topology.learn(shard, told)
 
     def of(self, shard: ShardId) -> frames.Membership | None:
         """The members of a shard, as far as a replica has said it."""
@@ -115,8 +116,9 @@ class Memberships:
         )
 
     def new_node(self) -> NodeId:
-        """The number of a node that comes now: higher than all that are known."""
-        return NodeId(max({*self.nodes(), *self._of_file}) + 1)
+        """The number of a node that comes now: higher than all that are known, or have left."""
+        left = {NodeId(entry.node) for _, told in self._heard.values() for entry in told.departed}
+        return NodeId(max({*self.nodes(), *self._of_file, *left}) + 1)
 
     def new_member_id(self, node: NodeId, peer_urls: Sequence[str]) -> int:
         """etcd's id of a node that comes now."""

@@ -32,7 +32,7 @@ class Holdings:
         except (KeyError, TypeError, ValueError):
             return False
         known = self._members.get(shard)
-        if known is not None and told.index < known.index:
+        if known is not None and told.is_older_than(known):
             return False
         self._members[shard] = told
         if known is not None and dict(known.nodes) == dict(told.nodes):

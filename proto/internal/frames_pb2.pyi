@@ -274,12 +274,16 @@ class Envelope(_message.Message):
     SYNC_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
     TOKENS_USED_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_FIELD_NUMBER: _builtins.int
     taken_bytes: _builtins.int
     """coordinator -> worker: bodies of answers it took since it last said so"""
     protocol: _builtins.int
     """version that the sender writes (proto/internal/wire.py); 0 = 1"""
     group: _builtins.int
     """hash of (cluster, shard); a mismatch is dropped and logged"""
+    generation: _builtins.int
+    """worker -> worker, with Raft messages and snapshots: one more than the sender's"""
     @_builtins.property
     def hello(self) -> Global___Hello:
         """a coordinator introduces itself; answered by a ReplicaState"""
@@ -338,6 +342,12 @@ class Envelope(_message.Message):
     def tokens_used(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenUse]:
         """follower -> leader: reads that it has answered itself"""
 
+    @_builtins.property
+    def superseded(self) -> Global___Superseded:
+        """Membership.generation; 0 if it knows no members
+        worker -> worker: the receiver's group was given up
+        """
+
     def __init__(
         self,
         *,
@@ -358,14 +368,40 @@ class Envelope(_message.Message):
         sync: Global___SyncReport | None = ...,
         group: _builtins.int = ...,
         tokens_used: _abc.Iterable[Global___TokenUse] | None = ...,
+        generation: _builtins.int = ...,
+        superseded: Global___Superseded | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "hello", b"hello", "level", b"level", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "sync", b"sync", "verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "hello", b"hello", "level", b"level", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "superseded", b"superseded", "sync", b"sync", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "digests", b"digests", "group", b"group", "hello", b"hello", "level", b"level", "protocol", b"protocol", "raft", b"raft", "replies", b"replies", "requests", b"requests", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "sync", b"sync", "taken_bytes", b"taken_bytes", "tokens_used", b"tokens_used", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "digests", b"digests", "generation", b"generation", "group", b"group", "hello", b"hello", "level", b"level", "protocol", b"protocol", "raft", b"raft", "replies", b"replies", "requests", b"requests", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "superseded", b"superseded", "sync", b"sync", "taken_bytes", b"taken_bytes", "tokens_used", b"tokens_used", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Envelope: _TypeAlias = Envelope  # noqa: Y015
+
+@_typing.final
+class Superseded(_message.Message):
+    """The answer to who speaks for a group that was given up: its members went on without it, as a later generation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENDER_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    sender: _builtins.int
+    generation: _builtins.int
+    def __init__(
+        self,
+        *,
+        sender: _builtins.int = ...,
+        generation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "sender", b"sender"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Superseded: _TypeAlias = Superseded  # noqa: Y015
 
 @_typing.final
 class Hello(_message.Message):
@@ -2827,7 +2863,11 @@ class Membership(_message.Message):
     LEARNERS_NEXT_FIELD_NUMBER: _builtins.int
     AUTO_LEAVE_FIELD_NUMBER: _builtins.int
     DIRECTORY_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    DEPARTED_FIELD_NUMBER: _builtins.int
     auto_leave: _builtins.bool
+    generation: _builtins.int
+    """rises when a lost majority is given up (shardworker/recovery.py)"""
     @_builtins.property
     def voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -2842,6 +2882,10 @@ class Membership(_message.Message):
     def directory(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberRecord]:
         """ascending; of members that the cluster file founded the shard with, perhaps none"""
 
+    @_builtins.property
+    def departed(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberRecord]:
+        """ascending; who left, with what was known of it: numbers are not given anew"""
+
     def __init__(
         self,
         *,
@@ -2851,10 +2895,12 @@ class Membership(_message.Message):
         learners_next: _abc.Iterable[_builtins.int] | None = ...,
         auto_leave: _builtins.bool = ...,
         directory: _abc.Iterable[Global___MemberRecord] | None = ...,
+        generation: _builtins.int = ...,
+        departed: _abc.Iterable[Global___MemberRecord] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_leave", b"auto_leave", "directory", b"directory", "learners", b"learners", "learners_next", b"learners_next", "voters", b"voters", "voters_outgoing", b"voters_outgoing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_leave", b"auto_leave", "departed", b"departed", "directory", b"directory", "generation", b"generation", "learners", b"learners", "learners_next", b"learners_next", "voters", b"voters", "voters_outgoing", b"voters_outgoing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

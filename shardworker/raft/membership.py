@@ -122,7 +122,7 @@ def next_membership(current: Membership, change: MembershipChange) -> Membership
     if change.transition is not Transition.AUTO or not simple:
         stepped = _enter_joint(current, stepped, auto_leave=change.transition is not Transition.JOINT)
     told = dict(current.directory) | {step.node: step.record for step in change.steps if step.record}
-    return _with_directory(stepped, told)
+    return _succeeding(current, stepped, told)
 
 
 def _take_steps(current: Membership, steps: tuple[Step, ...]) -> Membership | InvalidChange:
@@ -160,10 +160,16 @@ def _leave_joint(current: Membership) -> Membership | InvalidChange:
     if not current.is_joint:
         return InvalidChange("the membership is not joint")
     left = Membership(voters=current.voters, learners=current.learners | current.learners_next)
-    return _with_directory(left, dict(current.directory))
+    return _succeeding(current, left, dict(current.directory))
 
 
-def _with_directory(membership: Membership, told: dict[NodeId, bytes]) -> Membership:
-    """Who has left is forgotten."""
-    nodes = membership.nodes()
-    return replace(membership, directory=tuple((node, told[node]) for node in nodes if node in told))
+def _succeeding(before: Membership, after: Membership, told: dict[NodeId, bytes]) -> Membership:
+    """The membership after, with what outlasts a change."""
+    nodes = set(after.nodes())
+    left = dict(before.departed) | {node: told.get(node, b"") for node in before.nodes()}
+    return replace(
+        after,
+        directory=tuple((node, told[node]) for node in after.nodes() if node in told),
+        generation=before.generation,
+        departed=tuple((node, record) for node, record in sorted(left.items()) if node not in nodes),
+    )

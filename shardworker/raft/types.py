@@ -75,6 +75,12 @@ class Membership:
     directory: tuple[tuple[NodeId, bytes], ...] = ()
     """What the group was told of where members are, ascending; opaque to the core. Of a member that is not in it
     the group was told nothing."""
+    generation: int = 0
+    """Rises each time that somebody gives up a lost majority and goes on without it: replicas of an earlier
+    generation are of a group that is no more."""
+    departed: tuple[tuple[NodeId, bytes], ...] = ()
+    """Who was a member and has left, ascending, with what the group was told of it last: no number is given to
+    another node."""
 
     @property
     def is_joint(self) -> bool:

@@ -77,6 +77,7 @@ class Members(Part):
         self._core = context.core
         self._outgoing = context.outgoing
         self._outbox = outbox
+        self._cluster = context.cluster
         self._founders = FileTopology(context.cluster)
         self._election_ticks = context.cluster.raft.election_ticks
         self._waiting: list[_Waiting] = []
@@ -187,6 +188,7 @@ class Members(Part):
             raise errors.MemberNotFound(after.why)
         for step in change.steps:
             if step.record:
+                self._check_number(step)
                 self._check_address(step)
             if step.kind is StepKind.ADD_VOTER:
                 self._check_reach(step.node)
@@ -199,6 +201,28 @@ class Members(Part):
         gone = {step.node for step in change.steps if step.kind is StepKind.REMOVE}
         added = {step.node for step in change.steps if step.kind is StepKind.ADD_VOTER}
         return (set(self._core.membership.voters) - gone) | added
+
+    def _check_number(self, step: Step) -> None:
+        """A number is one node's for ever: old data of another one would be taken for its own."""
+        former = dict(self._core.membership.departed).get(step.node)
+        if former is None:
+            return
+        before, now = self._member_id(step.node, former), in_record(step.record).member_id
+        if before and before != now:
+            name = in_record(former).name
+            raise errors.MemberExists(
+                f"number {step.node} was another node's{f', {name}' if name else ''}; numbers are not given anew: "
+                "take one that no node of the cluster ever had"
+            )
+
+    def _member_id(self, node: NodeId, record: bytes) -> int:
+        """etcd's id of a member; 0 if nobody has said it."""
+        if record:
+            return in_record(record).member_id
+        try:
+            return self._cluster.member_id(node)
+        except KeyError:
+            return 0
 
     def _check_address(self, step: Step) -> None:
         endpoint = endpoint_of(in_record(step.record), self._shard)

@@ -174,6 +174,10 @@ class Outgoing:
         """The coordinator is told who leads: at once, ahead of what the turn gathers."""
         self._outbox.send_client(identity, frames.Envelope(state=state))
 
+    def notify(self, identity: bytes, envelope: frames.Envelope) -> None:
+        """Tell whoever is behind this link at once; it may be a peer that this replica has no connection to."""
+        self._outbox.send_client(identity, envelope)
+
     def _gather(self, identity: bytes) -> _Gathered:
         gathered = self._gathered.get(identity)
         if gathered is None:
@@ -196,14 +200,21 @@ class Outgoing:
 
     def send_peer(self, node: NodeId, envelope: frames.Envelope) -> None:
         """Send to a peer at once."""
+        if envelope.HasField("snapshot_chunk"):
+            envelope.generation = self._generation()
         self._outbox.send_peer(node, envelope)
+
+    def _generation(self) -> int:
+        """As frames.Envelope has it."""
+        membership = self._core.membership
+        return membership.generation + 1 if membership.nodes() else 0
 
     def send_raft(self, messages: Iterable[Message]) -> None:
         """Send Raft messages at once; everything for one peer in one envelope."""
         for message in messages:
             envelope = self._peers.get(message.to)
             if envelope is None:
-                envelope = self._peers[message.to] = frames.Envelope()
+                envelope = self._peers[message.to] = frames.Envelope(generation=self._generation())
             envelope.raft.append(raft_frames.encode_message(message))
         for node, envelope in self._peers.items():
             self._outbox.send_peer(node, envelope)

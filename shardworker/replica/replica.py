@@ -32,6 +32,7 @@ from shardworker.replica.cursors import Cursors
 from shardworker.replica.defragment import Defragment
 from shardworker.replica.disk_space import DiskSpace
 from shardworker.replica.feed import Feed
+from shardworker.replica.generations import Generations
 from shardworker.replica.history_sweep import HistorySweep
 from shardworker.replica.integrity import Integrity
 from shardworker.replica.leadership import Leadership
@@ -146,6 +147,7 @@ class Replica:
         self._links = Links(context)
         self._members = Members(context, outbox)
         self._slow_disk = SlowDisk(context, self._leadership, self._disk_space)
+        self._generations = Generations(shard, core, self._outgoing)
         self._messages_refused = 0
         self._applied = Applied()
         self._tell_process = tell_process
@@ -191,7 +193,10 @@ class Replica:
     # ---- what arrives -----------------------------------------------------------------------------------------------
 
     def handle(self, identity: bytes, envelope: frames.Envelope) -> None:
-        """Take one envelope from a coordinator or a peer. Its effects leave with the next turn()."""
+        """Take one envelope from a coordinator or a peer. Its effects leave with the next turn(). Raises
+        GivenUp."""
+        if not self._generations.admits(identity, envelope):
+            return
         if self._census.waits:
             # It is no member yet, and hears nothing of what members say to each other.
             self._links.handle(identity, envelope)

@@ -165,6 +165,8 @@ def encode_membership(membership: Membership) -> bytes:
         "learners_next": sorted(membership.learners_next),
         "auto_leave": membership.auto_leave,
         "directory": [[node, record.hex()] for node, record in membership.directory],
+        "generation": membership.generation,
+        "departed": [[node, record.hex()] for node, record in membership.departed],
     }
     return json.dumps(fields, sort_keys=True).encode()
 
@@ -178,6 +180,8 @@ def decode_membership(data: bytes) -> Membership:
         learners_next=frozenset(map(NodeId, fields["learners_next"])),
         auto_leave=bool(fields["auto_leave"]),
         directory=tuple((NodeId(node), bytes.fromhex(record)) for node, record in fields["directory"]),
+        generation=fields.get("generation", 0),
+        departed=tuple((NodeId(node), bytes.fromhex(record)) for node, record in fields.get("departed", ())),
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from config.process.names import ProcessName
+from config.process.report import State
 from proto.etcd import rpc_pb2 as rpc
 from tests.integration.cluster import Cluster, run_cli
 from tests.waiting import wait_until
@@ -190,15 +191,40 @@ def test_one_replica_goes_on_when_the_majority_is_lost(cluster: Cluster) -> None
         assert b"is not lost" in needless.stderr
         for node in ("n1", "n2"):
             cluster.kill_node(node)
-            shutil.rmtree(cluster.config.node_dir(node))
+            cluster.config.node_dir(node).rename(cluster.folder / f"lost-{node}")
         assert b"up to entry" in cluster.cli("recover", "n3", "--dry-run").stdout
+        one = cluster.cli("recover", "n3", "--shard", "1")
+        assert one.returncode == 0, one.stderr.decode()
+        # It goes on where it was interrupted, and once nothing is left says so.
         done = cluster.cli("recover", "n3")
         assert done.returncode == 0, done.stderr.decode()
+        assert b"n3 is all of shard 1 already" in done.stdout
         assert b"Lost is what n1, n2 acknowledged" in done.stdout
+        assert cluster.cli("recover", "n3").returncode == 1
         cluster.start_node("n3")
         wait_until(lambda: holds_all(cluster, "n3"), timeout_s=30, what="n3 to serve")
         with cluster.client("n3") as client:
             client.put(rpc.PutRequest(key=b"after that", value=b"v"))
+        # The lost ones come back with what they had: they are a majority of the group that was.
+        for node in ("n1", "n2"):
+            (cluster.folder / f"lost-{node}").rename(cluster.config.node_dir(node))
+            cluster.start_node(node)
+        for node in ("n1", "n2"):
+            wait_until(
+                lambda node=node: (
+                    not any(  # type: ignore[misc]
+                        report.name.shard and report.state is State.RUNNING
+                        for report in cluster.reports(node)
+                    )
+                ),
+                timeout_s=20,
+                what=f"the replicas of {node} to end",
+            )
+        with cluster.client("n1") as client:
+            client.put(rpc.PutRequest(key=b"through a node that was lost", value=b"v"))
+        for node in ("n1", "n2"):
+            cluster.stop_node(node)
+            shutil.rmtree(cluster.config.node_dir(node))
         for node in ("n1", "n2"):
             cluster.start_node(node)
             added = cluster.cli("node", "add", node)

@@ -240,6 +240,10 @@ class Checkers:
                 "promise-kept", f"{process} vouched for its log up to {promises.last_index}, and has {last}"
             )
 
+    def recovered(self) -> None:
+        """The shard goes on with what one replica has: from there on it has other members at the same index."""
+        self._states.clear()
+
     def wired(self, process: Process) -> None:
         """The replica is ready to run on what it found on its disk."""
         process.applied = process.checked_state_at = int(process.store.applied_index)

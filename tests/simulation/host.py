@@ -9,6 +9,7 @@ import apsw
 
 from proto.errors import Corrupt
 from shardworker.machine import REGISTRY
+from shardworker.replica.generations import GivenUp
 from shardworker.replica.rebuild import RebuildBegun
 from shardworker.store import DiskFull, Identity, StorageFailed
 from tests.simulation.checkers import Promises
@@ -123,6 +124,10 @@ class Host:
             elif isinstance(error, RebuildBegun):
                 self._buried("it starts over")
                 self.cluster.world.after(RESTART_US, self.start)
+            elif isinstance(error, GivenUp):
+                self.refuses = str(error)
+                self.cluster.count("given up")
+                self._buried("its group was given up")
             elif isinstance(error, StorageFailed):
                 self._buried("the disk failed")
             elif isinstance(error, DiskFull | apsw.FullError) and self.full and self._starts:

@@ -99,8 +99,8 @@ def _leads(status: frames.ReplicaStatus) -> bool:
     return status.leader == status.node
 
 
-def _age(status: frames.ReplicaStatus) -> tuple[int, int]:
-    return status.term, status.applied_index
+def _age(status: frames.ReplicaStatus) -> tuple[int, int, int]:
+    return status.membership.generation, status.term, status.applied_index
 
 
 def _by_word_of(file: ClusterConfig, told: Mapping[int, frames.ReplicaStatus]) -> ClusterConfig:

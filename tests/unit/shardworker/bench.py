@@ -113,6 +113,9 @@ class Bench:
         self.level_questions: list[NodeId] = []
         self.sync_reports: list[tuple[NodeId, frames.SyncReport]] = []
         self.states: list[frames.ReplicaState] = []
+        self.noticed: list[frames.Superseded] = []
+        self.generations: list[int] = []
+        """Of what was sent to peers."""
         self.endpoints: dict[NodeId, str] = {}
         self.replies: dict[int, frames.Reply] = {}
         self.largest_answers_bytes = 0
@@ -135,6 +138,7 @@ class Bench:
 
     def send_peer(self, node: NodeId, envelope: frames.Envelope) -> None:
         self.sent += [(node, raft_frames.decode_message(one)) for one in envelope.raft]
+        self.generations += [envelope.generation] if envelope.raft else []
         self.sync_reports += [(node, envelope.sync)] if envelope.HasField("sync") else []
         if envelope.level.asks:
             self.level_questions.append(node)
@@ -144,6 +148,8 @@ class Bench:
     ) -> None:
         assert identity == CLIENT or identity in self.other_clients
         self.largest_answers_bytes = max(self.largest_answers_bytes, envelope.ByteSize())
+        if envelope.HasField("superseded"):
+            self.noticed.append(envelope.superseded)
         if envelope.HasField("state"):
             self.states.append(envelope.state)
         for reply in envelope.replies:

@@ -68,7 +68,22 @@ def test_a_learner_is_added_promoted_and_removed(leader: Bench) -> None:
     assert leader.core.membership.learners == {4}
     assert list(ask(leader, Step(kind=Step.ADD_VOTER, node=4)).voters) == [1, 2, 3, 4]
     assert list(ask(leader, Step(kind=Step.REMOVE, node=4), peers=(2, 3, 4)).voters) == [1, 2, 3]
-    assert leader.core.membership == Membership(frozenset(map(NodeId, (1, 2, 3))))
+    departed = ((NodeId(4), at(9040).SerializeToString()),)
+    assert leader.core.membership == Membership(frozenset(map(NodeId, (1, 2, 3))), departed=departed)
+
+
+def test_a_number_is_never_given_to_another_node(leader: Bench) -> None:
+    add_learner(leader, 4)
+    ask(leader, Step(kind=Step.REMOVE, node=4))
+    with pytest.raises(errors.MemberExists, match="number 4 was another node's"):
+        ask(leader, Step(kind=Step.ADD_LEARNER, node=4, record=at(9050)))
+    add_learner(leader, 4)  # itself may come back
+    assert leader.core.membership.departed == ()
+    ask(leader, Step(kind=Step.REMOVE, node=4), Step(kind=Step.REMOVE, node=3))
+    with pytest.raises(errors.MemberExists, match="number 3 was another node's"):
+        ask(leader, Step(kind=Step.ADD_LEARNER, node=3, record=at(9050)))
+    founder = frames.NodeRecord(member_id=leader.cluster.member_id(3), peer_urls=["http://127.0.0.9:9050"])
+    ask(leader, Step(kind=Step.ADD_LEARNER, node=3, record=founder))
 
 
 def test_the_answer_comes_when_it_is_applied(leader: Bench) -> None:

@@ -57,7 +57,8 @@ def folder(tmp_path: Path) -> Path:
 def test_it_keeps_its_log_and_is_alone(folder: Path) -> None:
     assert recover(folder, IDENTITY) == 5
     store = ReplicaStore.open(folder, IDENTITY)
-    assert store.membership == Membership(frozenset({NodeId(3)}))
+    departed = ((NodeId(1), b""), (NodeId(2), b""), (NodeId(4), b"there"))
+    assert store.membership == Membership(frozenset({NodeId(3)}), generation=1, departed=departed)
     assert store.hard_state.term == 2 + TERM_STEP
     kept = store.log.entries(LogIndex(1), LogIndex(6), 1 << 20)
     assert [one.data for one in kept] == [b"put", b"put", b"put", b"", b"put"]
