@@ -17,6 +17,7 @@ from coordinator.services.watch_user import WatchUser, why_forbidden
 from coordinator.watch import responses
 from coordinator.watch.hub import OPEN_END, Interest, State, Watcher
 from coordinator.watch.outbox import Outbox
+from coordinator.watch.rechecks import Readable
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.spans import NOTHING, span_of
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from coordinator.api.call import Call, Handler
     from coordinator.auth.authenticator import Authenticator
+    from coordinator.auth.credentials import Credentials
     from coordinator.services.etcd_tables import EtcdTables
     from coordinator.watch.hub import Hub
     from coordinator.watch.outbox import Budget
@@ -80,7 +82,7 @@ class EtcdWatch:
             lambda: self._tables.step_deadline(call),
         )
         stream = _Stream(call, self._watched.budget, user, progress_interval_s=interval_s)
-        with self._watched.watching(table, stream.fail, stream.recheck) as watched:
+        with self._watched.watching(table, stream) as watched:
             try:
                 async with self._tables.while_led(call, table):
                     await stream.run(watched)
@@ -107,7 +109,7 @@ class _Stream:
         self._failure: BaseException | None = None
         self._has_news = asyncio.Event()
         self._has_room = asyncio.Event()
-        self._outbox = Outbox(
+        self.outbox = Outbox(
             budget, bytes_max=OUTBOX_BYTES_MAX, on_message=self._has_news.set, on_room=self._handle_room
         )
 
@@ -122,7 +124,7 @@ class _Stream:
                 self._has_news.clear()
                 if self._failure is not None:
                     raise self._failure
-                while (message := self._outbox.pop()) is not None:
+                while (message := self.outbox.pop()) is not None:
                     await self._call.send(message)
         finally:
             requests.cancel()
@@ -133,16 +135,40 @@ class _Stream:
             self._notice.cancel()
         for watcher in self._watchers.values():
             self._hub.cancel(watcher)
-        self._outbox.close()
+        self.outbox.close()
 
     def fail(self, failure: BaseException) -> None:
         """End with this error."""
         self._failure = failure
         self._has_news.set()
 
+    @property
+    def has_watchers(self) -> bool:
+        return bool(self._watchers)
+
     def _handle_room(self) -> None:
         self._has_room.set()
         self._watched.wake()
+
+    # ---- whose it is ------------------------------------------------------------------------------------------------
+
+    @property
+    def who(self) -> Credentials:
+        return self._user.who
+
+    async def readable(self, at_least: int) -> Readable:
+        return await self._user.readable(at_least)
+
+    def handle_readable(self, readable: Readable | errors.AuthError) -> None:
+        if isinstance(readable, Readable):
+            self._user.handle_known(readable.user)
+            spans, refusal = readable.spans, why_forbidden(errors.PermissionDenied())
+        else:
+            spans, refusal = NOTHING, why_forbidden(readable)
+        for watch_id, watcher in list(self._watchers.items()):
+            heard = span_of(watcher.interest.key, watcher.interest.end)
+            if watcher.state is not State.ENDED and not spans.covers(heard):
+                self._end(watch_id, reason=refusal)
 
     # ---- requests ---------------------------------------------------------------------------------------------------
 
@@ -157,10 +183,10 @@ class _Stream:
                     self._cancel(request.cancel_request.watch_id)
                 case "progress_request":
                     await self._watched.current(patient=False)
-                    self._hub.tell_progress(self._watchers.values(), self._outbox)
+                    self._hub.tell_progress(self._watchers.values(), self.outbox)
                 case None:
                     pass
-            while self._outbox.is_full:
+            while self.outbox.is_full:
                 self._has_room.clear()
                 await self._has_room.wait()
 
@@ -176,7 +202,7 @@ class _Stream:
         refusal = COMPACTED if request.start_revision < 0 else await self._forbidden(request)
         refusal = refusal or self._refusal(request)
         if refusal is not None:
-            self._outbox.put((responses.refused(header, refusal),))
+            self.outbox.put((responses.refused(header, refusal),))
             return
         filters = request.filters
         watcher = Watcher(
@@ -188,13 +214,13 @@ class _Stream:
                 deletes=etcd.WatchCreateRequest.NODELETE not in filters,
                 prev_kv=request.prev_kv,
             ),
-            outbox=self._outbox,
+            outbox=self.outbox,
             start=request.start_revision,
             next=request.start_revision or revision + 1,
             fragment=request.fragment,
         )
         self._watchers[watcher.watch_id] = watcher
-        self._outbox.put((responses.created(header, watcher.watch_id),))
+        self.outbox.put((responses.created(header, watcher.watch_id),))
         self._hub.add(watcher)
         self._watched.wake()
         if request.progress_notify:
@@ -203,31 +229,18 @@ class _Stream:
 
     async def _forbidden(self, request: etcd.WatchCreateRequest) -> str | None:
         """Why the user may not hear of it; looked at again if users or permissions change meanwhile."""
-        watched = self._watched
+        rechecks = self._watched.rechecks
         span = span_of(request.key or LOWEST_KEY, request.range_end)
         looked_at = 0
-        while watched.auth_version % 2 and looked_at < watched.auth_version:
+        while rechecks.auth_version % 2 and looked_at < rechecks.auth_version:
             try:
-                looked_at, readable = await self._user.readable(watched.auth_version)
+                readable = await self._user.readable(rechecks.auth_version)
             except errors.AuthError as error:
                 return why_forbidden(error)
-            if not readable.covers(span):
+            if not readable.spans.covers(span):
                 return why_forbidden(errors.PermissionDenied())
+            looked_at = readable.auth_version
         return None
-
-    async def recheck(self, auth_version: int) -> None:
-        """Users or permissions have changed: end the watchers that the user may not have any more."""
-        if not self._watchers:
-            return
-        error: errors.AuthError = errors.PermissionDenied()
-        try:
-            readable = (await self._user.readable(auth_version)).spans
-        except errors.AuthError as refusal:
-            readable, error = NOTHING, refusal
-        for watch_id, watcher in list(self._watchers.items()):
-            heard = span_of(watcher.interest.key, watcher.interest.end)
-            if watcher.state is not State.ENDED and not readable.covers(heard):
-                self._end(watch_id, reason=why_forbidden(error))
 
     def _refusal(self, request: etcd.WatchCreateRequest) -> str | None:
         """Why the watcher can't be made, in etcd's order and words."""
@@ -256,7 +269,7 @@ class _Stream:
         self._notified.pop(watch_id, None)
         self._hub.cancel(watcher)
         header = self._watched.header(self._hub.revision)
-        self._outbox.put((responses.canceled(header, watch_id, reason=reason),))
+        self.outbox.put((responses.canceled(header, watch_id, reason=reason),))
 
     # ---- progress ---------------------------------------------------------------------------------------------------
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from coordinator.api import outcomes
 from coordinator.auth.credentials import Credentials
+from coordinator.watch.rechecks import Readable
 from proto import errors
 from proto.codes import Code
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
     from coordinator.auth.authenticator import Authenticator
     from proto.catalog import TableEntry
-    from proto.spans import SpanSet
 
 _TOLD: Final = (errors.InvalidAuthToken, errors.AuthOldRevision, errors.UserEmpty)
 """Refusals that a watch tells as they are; any other reads as a permission that is missing."""
@@ -23,14 +23,6 @@ _IN_GO: Final = {
     Code.UNAUTHENTICATED: "Unauthenticated",
     Code.INVALID_ARGUMENT: "InvalidArgument",
 }
-
-
-class Readable(NamedTuple):
-    """What he may read."""
-
-    auth_version: int
-    """Of the table, when that was looked at."""
-    spans: SpanSet
 
 
 class WatchUser:
@@ -49,12 +41,21 @@ class WatchUser:
         self._who = who
         self._deadline = deadline
 
+    @property
+    def who(self) -> Credentials:
+        """What is known of him."""
+        return self._who
+
     async def readable(self, at_least: int) -> Readable:
         """Now, and not before this auth version of the table. Raises what Authenticator.rights does."""
         rights = await self._authenticator.rights(self._who, self._table, self._deadline(), at_least=at_least)
-        if rights.user:
-            self._who = Credentials(user=rights.user)
-        return Readable(rights.auth_version, rights.readable)
+        self.handle_known(rights.user)
+        return Readable(rights.user, rights.auth_version, rights.readable)
+
+    def handle_known(self, user: str) -> None:
+        """What he has shown was found to be this user's; empty: nobody's, since authentication is off."""
+        if user:
+            self._who = Credentials(user=user)
 
 
 def why_forbidden(error: errors.AuthError) -> str:

@@ -167,7 +167,7 @@ class TableCalls:
             if not linearizable:
                 # As from a member of etcd, which has applied what it has answered: whoever has written through this
                 # node reads it here.
-                call.shown_revision = self._shown.get(table.id, 0)
+                call.shown_revision = self.shown(table)
             reply = await self._driver.ask(call)
         except errors.InvalidAuthToken:
             if linearizable:
@@ -183,12 +183,20 @@ class TableCalls:
         assert call.replica is not None
         return self._found(table, call, reply), call.replica.node, reply
 
+    def shown(self, table: TableEntry) -> int:
+        """The newest revision of the table that an answer through this node showed."""
+        return self._shown.get(table.id, 0)
+
     async def revision(self, table: TableEntry, *, who: Credentials) -> int:
         """Where this very table stands, by a linearizable read. Raises TableNotFound, NoLeader, ReadTimedOut."""
+        shown = self.shown(table)
         deadline = self.step_deadline(float("inf"))
         found, reply = await self.read(table, frames.TABLE_STATUS, b"", deadline, linearizable=True, who=who)
         if found.id != table.id:
             raise errors.TableNotFound(f"another table is called {table.name} now")
+        if reply.revision < shown:
+            # It was taken back. Reads that may be stale need not wait until it is as far again.
+            self._shown[table.id] = reply.revision
         return reply.revision
 
     async def leases_left(self, table: TableEntry) -> frames.LeasesLeft:

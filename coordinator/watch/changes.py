@@ -37,3 +37,22 @@ class Part(NamedTuple):
     """Whether it holds the pairs before; looking them up costs the replica, so it does if it is asked to."""
     auth_version: int = 0
     """Of the table after all that; see frames.TableChanges."""
+    checksum: int | None = None
+    """Of the table after `through`, if the replica knew it; see frames.TableChanges."""
+
+
+class Gone(NamedTuple):
+    """What was asked for can't be told any more."""
+
+    floor: int
+    """The oldest revision that can."""
+
+
+class TakenBack(NamedTuple):
+    """The table has not come from what was heard of it: it was taken back, and has gone another way since."""
+
+    revision: int
+    """Where it stands now, perhaps below what was heard."""
+
+
+Told = Part | Gone | TakenBack

@@ -8,47 +8,44 @@ double.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from coordinator.auth.credentials import NOBODY
 from coordinator.shards.changes import ask_for_changes
-from coordinator.watch.changes import Change, Part, Revised
+from coordinator.shards.router import LEADER, NEAREST
+from coordinator.watch.changes import Change, Gone, Part, Revised, TakenBack
 from proto.internal import frames_pb2 as frames
 
 if TYPE_CHECKING:
     from coordinator.shards.driver import Driver
     from coordinator.shards.table_calls import TableCalls
+    from coordinator.watch.changes import Told
+    from coordinator.watch.inquiry import Question
     from proto.catalog import TableEntry
 
 
-class HistoryGone(Exception):
-    """What was asked for can't be told any more: the oldest revision that can is `floor`."""
-
-    def __init__(self, floor: int) -> None:
-        super().__init__(f"revisions below {floor} are compacted")
-        self.floor = floor
+FOLLOW_WAIT_S: Final = 10.0
+"""A replica that has nothing to tell says so after this."""
 
 
 class Feed(Protocol):
     """Where a watched table's news comes from."""
 
-    async def changes(
-        self, table: TableEntry, first: int, *, prev: bool = False, wait_s: float = 0.0
-    ) -> Part:
-        """What has changed from this revision on, or at least its beginning; prev: with the pairs before.
-
-        wait_s: as a follower, wait so long for something to happen, and hear of what is compacted meanwhile; 0: read
-        what can be read. first 0: only where the table stands, as the end of an empty part. Raises HistoryGone,
-        TableNotFound (perhaps only a replica that lags), and what else a read may end with."""
+    async def changes(self, table: TableEntry, question: Question) -> Told:
+        """What a replica answers. Raises TableNotFound (perhaps only a replica that lags), and what else a read may
+        end with."""
 
     async def revision(self, table: TableEntry) -> int:
         """Where the table stands: at least where any client has seen it before this was called.
 
         Raises TableNotFound, NoLeader, and what else a linearizable read may end with."""
 
+    def shown(self, table: TableEntry) -> int:
+        """The newest revision of the table that this process has shown to anybody."""
+
 
 class ShardFeed:
-    """The feed of a coordinator: from the nearest replica, which tells what it has applied."""
+    """The feed of a coordinator: a replica tells what it has applied."""
 
     def __init__(self, driver: Driver, calls: TableCalls) -> None:
         self._driver = driver
@@ -56,30 +53,50 @@ class ShardFeed:
         self._followed_at: dict[int, TableEntry] = {}
         """Tables that have moved, as they are where they are followed now, by id."""
 
-    async def changes(
-        self, table: TableEntry, first: int, *, prev: bool = False, wait_s: float = 0.0
-    ) -> Part:
-        request = frames.ChangesRequest(from_revision=first, wait_ms=int(wait_s * 1000), prev=prev)
-        if wait_s:
+    async def changes(self, table: TableEntry, question: Question) -> Told:
+        request = request_of(question, FOLLOW_WAIT_S)
+        if question.waits:
             table = self._followed_at.get(table.id, table)
-        reply, shard = await ask_for_changes(self._driver, table, request)
+        target = LEADER if question.of_leader else NEAREST
+        reply, shard = await ask_for_changes(self._driver, table, request, target=target)
         if shard != table.shard:
             table = replace(table, shard=shard)
-            if wait_s:
+            if question.waits:
                 self._followed_at[table.id] = table
         self._calls.term_shown(table, reply.term)
-        return part_of(frames.TableChanges.FromString(reply.body))
+        return told_by(frames.TableChanges.FromString(reply.body))
 
     async def revision(self, table: TableEntry) -> int:
         return await self._calls.revision(table, who=NOBODY)
 
+    def shown(self, table: TableEntry) -> int:
+        return self._calls.shown(table)
 
-def part_of(told: frames.TableChanges) -> Part:
-    """What a replica told. Raises HistoryGone."""
+
+def request_of(question: Question, wait_s: float) -> frames.ChangesRequest:
+    """The question as a replica is asked. wait_s: how long one that waits may take."""
+    return frames.ChangesRequest(
+        from_revision=question.first,
+        wait_ms=int(wait_s * 1000) if question.waits else 0,
+        prev=question.prev,
+        checksum=question.checksum,
+    )
+
+
+def told_by(told: frames.TableChanges) -> Told:
+    """What a replica answered."""
+    if told.taken_back:
+        return TakenBack(told.through)
     if told.floor:
-        raise HistoryGone(told.floor)
-    revised = [Revised(each.revision, _changes(each)) for each in told.revisions]
-    return Part(told.first, told.through, revised, told.prev, told.auth_version)
+        return Gone(told.floor)
+    return Part(
+        told.first,
+        told.through,
+        [Revised(each.revision, _changes(each)) for each in told.revisions],
+        told.prev,
+        told.auth_version,
+        told.checksum if told.HasField("checksum") else None,
+    )
 
 
 def _changes(told: frames.RevisionChanges) -> list[Change]:

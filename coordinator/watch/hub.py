@@ -3,7 +3,7 @@
     add -> BEHIND --replay--> SYNCED        behind: its next revision has been published already, so the history must
               ^                  |          tell it. synced: all it should know is in its outbox, up to `Hub.revision`
               +-- outbox full ---+
-    cancel, handle_compacted, end -> ENDED
+    cancel, handle_compacted, handle_taken_back, end -> ENDED
 
 Two kinds of news come in. publish() brings what has just happened, once for the whole table, and goes to all who are
 synced. replay() brings a part of the history for those who are behind: they began in the past, or their client reads
@@ -199,9 +199,9 @@ class Hub:
         return len(self._behind)
 
     @property
-    def lag_revisions(self) -> int:
-        """How far the last of them is behind."""
-        return max((self.revision + 1 - watcher.next for watcher in self._behind), default=0)
+    def told_through(self) -> int:
+        """Everything up to this has been given to the outboxes of all who want it."""
+        return min((watcher.next - 1 for watcher in self._behind), default=self.revision)
 
     # ---- watchers come and go -------------------------------------------------------------------------------------
 
@@ -303,6 +303,17 @@ class Hub:
                 self._fall_behind(watcher, max(watcher.next, self.revision + 1))
         self.revision = floor - 1
         self.handle_compacted(floor)
+
+    def handle_taken_back(self, revision: int) -> None:
+        """The table stands at this revision and has not come from what was told: who was told anything, or would go on
+        from there, ends as if everything below it had been compacted, since only a look at the table helps. Who waits
+        for what lies ahead goes on waiting."""
+        for watcher in [*self._synced, *self._late]:
+            if watcher.next <= self.revision + 1:
+                self.cancel(watcher)
+                end = responses.canceled(self._header(0), watcher.watch_id, compact_revision=revision)
+                watcher.outbox.put((end,))
+        self.revision = revision
 
     def _deliver(
         self, group: _Group, told: Sequence[_Told], *, current: int | None, first: int = 0

@@ -1,7 +1,8 @@
 """What waits to be sent on one watch stream, with a bound.
 
 The bound is a stream's, not a watcher's: HTTP/2 controls the flow of a stream, so its watchers are fast or slow
-together. A second bound holds for all streams of the coordinator. Whoever is about to add events asks `is_full` first;
+together. A second bound holds for all streams of the coordinator. And it is full, whatever is in it, while it is not
+known what its client may hear. Whoever is about to add events asks `is_full` first;
 answers to requests and the news that a watcher has ended are always taken, because there is at most one for each
 request or watcher, and a stream that is full takes no more requests.
 """
@@ -37,12 +38,13 @@ class Outbox:
         self._messages: deque[bytes] = deque()
         self._bytes = 0
         self._was_full = False
+        self._is_held = False
 
     @property
     def is_full(self) -> bool:
         """Whether events must wait. An empty outbox takes a response of any size: some are larger than the bound."""
         over = self._bytes >= self._bytes_max or self._budget.bytes >= self._budget.bytes_max
-        full = over and bool(self._messages)
+        full = self._is_held or (over and bool(self._messages))
         self._was_full = self._was_full or full
         return full
 
@@ -65,6 +67,23 @@ class Outbox:
             self._was_full = False
             self._on_room()
         return message
+
+    @property
+    def oldest(self) -> bytes | None:
+        """The one that has waited longest."""
+        return self._messages[0] if self._messages else None
+
+    def hold(self) -> None:
+        """Take no events until release()."""
+        self._is_held = True
+
+    def release(self) -> None:
+        """Take events again. No harm if it was not held."""
+        if self._is_held:
+            self._is_held = False
+            if not self.is_full:
+                self._was_full = False
+                self._on_room()
 
     def close(self) -> None:
         """Nobody will send the rest."""

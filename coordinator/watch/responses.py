@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from proto.etcd import kv_pb2
 from proto.etcd import rpc_pb2 as etcd
-from proto.varint import varint
+from proto.varint import read_varint, varint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -91,3 +91,9 @@ def canceled(header: bytes, watch_id: int, *, reason: str = "", compact_revision
 def progress(header: bytes, watch_id: int) -> bytes:
     """Everything up to the header's revision has been sent before this: to a watcher, or to all (NO_WATCHER)."""
     return header + etcd.WatchResponse(watch_id=watch_id).SerializeToString()
+
+
+def revision_of(message: bytes) -> int:
+    """What the header of a response shows; the rest of it is not looked at."""
+    size, begin = read_varint(message, 1)
+    return etcd.ResponseHeader.FromString(message[begin : begin + size]).revision

@@ -1,54 +1,47 @@
-"""The tables that somebody watches through this coordinator: each with its hub, and two loops that feed it.
+"""The tables that somebody watches through this coordinator: each with its hub, and three loops that feed it.
 
-One loop follows the table: a question to the nearest replica that waits for the next change, answered, published, asked
-again. The other reads the past for watchers who are behind. Both ask from a revision on, so a failure of any kind is
-answered by asking again after a moment.
+One loop follows the table: a question that waits for the next change, answered, published, asked again. One reads the
+past for watchers who are behind. What they ask, and what becomes of the answers, is in inquiry.py. The third looks now
+and then whether the replica that is asked keeps up with its shard, so that watchers cannot be late in silence.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from coordinator.watch.feed import HistoryGone
-from coordinator.watch.hub import Hub
+from coordinator.watch.changes import Part
+from coordinator.watch.inquiry import Inquiry, Question
 from coordinator.watch.outbox import Budget
+from coordinator.watch.rechecks import RETRY_FIRST_S, RETRY_MAX_S, Rechecks
+from coordinator.watch.responses import revision_of
 from proto import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from random import Random
 
-    from coordinator.watch.changes import Part
+    from coordinator.watch.changes import Told
     from coordinator.watch.feed import Feed
+    from coordinator.watch.hub import Hub
+    from coordinator.watch.rechecks import Stream
     from coordinator.watch.responses import Header
     from proto.catalog import TableEntry
 
-FOLLOW_WAIT_S: Final = 10.0
-"""A replica that has nothing to tell says so after this."""
-
-RETRY_FIRST_S: Final = 0.02
-RETRY_MAX_S: Final = 1.0
-"""Between failed questions; doubled from one to the next."""
-
 REACH_TIMEOUT_S: Final = 2.0
-"""How long a request waits for the nearest replica to apply what the leader has. One that lags more is told of its own
-state, as by a member of etcd that lags."""
+"""How far the nearest replica may be behind the leader, and how long a request waits for what the leader has. Behind
+one that lags more watchers are told by the leader."""
+
+LOOK_INTERVAL_S: Final = 2.0
+"""Between two looks at where the leader is."""
 
 BYTES_MAX: Final = 256 << 20
 """Of all that waits for watch clients to read it."""
 
 DELETED: Final = "etcdserver: table was deleted"
-
-Fail = Callable[[errors.BoathouseError], None]
-"""Ends a stream with this error."""
-Recheck = Callable[[int], Awaitable[None]]
-"""Ends those watchers of a stream whose user may not read what they hear, at this auth version of the table or later.
-Raises if that can't be found out now."""
 
 log = structlog.get_logger()
 
@@ -60,36 +53,24 @@ class WatchedTable:
         """header: how responses begin."""
         self.table = table
         self.header = header
-        self._streams: dict[Fail, Recheck] = {}
-        """By how each stream is ended."""
-        self.auth_version = 0
-        """The newest that was heard of (frames.TableChanges): a new watcher is looked at by this one or a later one."""
-        self._heeded_version = 0
-        """Every watcher was."""
-        self._rechecking = asyncio.Lock()
+        self.rechecks = Rechecks()
+        """Its streams."""
         self._feed = feed
-        self._random = random
-        self._hub: Hub | None = None
+        self._inquiry = Inquiry(header, random, self.rechecks.heed)
         self._begun = asyncio.Event()
         self._wanted = asyncio.Event()
         self._awaited: list[tuple[int, asyncio.Future[None]]] = []
+        self._asking: asyncio.Timeout | None = None
+        """Of the question that follows the table, by which it can be asked of another one."""
         self._has_ended = False
         self._broken: errors.InvariantBroken | None = None
         self._tasks = [
             asyncio.create_task(self._follow(), name=f"follow {table.name}"),
             asyncio.create_task(self._read_past(), name=f"past of {table.name}"),
+            asyncio.create_task(self._look(), name=f"look at {table.name}"),
         ]
         for task in self._tasks:
             task.add_done_callback(self._handle_task_ended)
-
-    def enter(self, fail: Fail, recheck: Recheck) -> None:
-        """A stream watches from now on; fail is how it is ended if it can't be told any more."""
-        self._streams[fail] = recheck
-
-    def leave(self, fail: Fail) -> bool:
-        """It has ended. Returns whether it was the last one."""
-        del self._streams[fail]
-        return not self._streams
 
     def _handle_task_ended(self, task: asyncio.Task[None]) -> None:
         """Nobody may go on to wait for news that do not come any more."""
@@ -98,31 +79,33 @@ class WatchedTable:
         log.error("a watch stopped", table=self.table.name, job=task.get_name(), exc_info=task.exception())
         self._broken = errors.InvariantBroken(f"{task.get_name()} stopped: {task.exception()!r}")
         self._begun.set()
-        for fail in list(self._streams):
-            fail(self._broken)
+        for stream in self.rechecks.streams:
+            stream.fail(self._broken)
 
     async def hub(self) -> Hub:
         """The table's watchers, once it is known where the table stands. Raises TableNotFound."""
         await self._begun.wait()
         if self._broken is not None:
             raise self._broken
-        if self._hub is None or self._has_ended:
+        hub = self._inquiry.hub
+        if hub is None or self._has_ended:
             raise errors.TableNotFound(self.table.name)
-        return self._hub
+        return hub
 
     def wake(self) -> None:
         """Somebody is behind and has room: the past may have to be read."""
         self._wanted.set()
 
     async def current(self, *, patient: bool) -> int:
-        """Where the table stands now: everything that a client has seen before is below or at it, and if the nearest
-        replica is not too far behind, so is the hub.
+        """Where the table stands now: everything that a client has seen before is below or at it, and unless the leader
+        is out of reach so is the hub.
 
         That takes a leader. Without one, patient waits for it; else the answer is where the hub stands. Raises
         TableNotFound."""
         hub = await self.hub()
         delay_s = RETRY_FIRST_S
         while True:
+            place = self._inquiry.place
             try:
                 revision = await self._feed.revision(self.table)
             except errors.TableNotFound:
@@ -133,76 +116,69 @@ class WatchedTable:
                 delay_s = await self._pause(delay_s)
             else:
                 break
-        if hub.revision < revision:
+        self._inquiry.handle_standing(place, revision)
+        if hub.revision < revision and not await self._reach(revision):
+            self._ask_leader(is_asked=True)
             await self._reach(revision)
         return max(hub.revision, revision)
 
-    async def _reach(self, revision: int) -> None:
+    async def _reach(self, revision: int) -> bool:
+        """Whether the hub does within some time."""
         reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._awaited.append((revision, reached))
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(REACH_TIMEOUT_S):
                 await reached
+        except TimeoutError:
+            return False
+        return True
 
     def close(self) -> None:
         """Nobody watches any more."""
+        self.rechecks.close()
         for task in self._tasks:
             task.cancel()
 
     # ---- the present ------------------------------------------------------------------------------------------------
 
     async def _follow(self) -> None:
+        inquiry = self._inquiry
         delay_s = RETRY_FIRST_S
         while not self._has_ended:
+            question = inquiry.present()
             try:
-                await (self._begin() if self._hub is None else self._publish(self._hub))
+                told = await self._ask(question)
             except errors.TableNotFound:
                 # A replica that lags may not have heard of a new table.
                 if await self._is_gone():
                     self._end()
                 delay_s = await self._pause(delay_s)
+                continue
             except errors.BoathouseError as error:
                 log.debug("asked in vain for changes", table=self.table.name, error=repr(error))
                 delay_s = await self._pause(delay_s)
-            else:
-                delay_s = RETRY_FIRST_S
+                continue
+            except TimeoutError:  # another one is asked
+                continue
+            delay_s = RETRY_FIRST_S
+            inquiry.take(question, told)
+            self._begun.set()
+            if inquiry.hub is not None:
+                self._handle_news(inquiry.hub)
 
-    async def _begin(self) -> None:
-        part = await self._feed.changes(self.table, 0)
-        self.auth_version = self._heeded_version = part.auth_version
-        self._hub = Hub(part.through, self.header, self._random)
-        self._begun.set()
-
-    async def _publish(self, hub: Hub) -> None:
+    async def _ask(self, question: Question) -> Told:
+        """The answer. Raises TimeoutError if another one is to be asked."""
         try:
-            part = await self._ask(hub, prev=hub.wants_prev)
-            await self._heed(part.auth_version)
-            if hub.wants_prev and not part.prev and part.through > hub.revision:
-                part = await self._ask(hub, prev=True)  # for somebody who has come meanwhile
-                await self._heed(part.auth_version)
-        except HistoryGone as gone:
-            hub.handle_gap(gone.floor)
-        else:
-            if part.through > hub.revision:
-                hub.publish(part)
+            async with asyncio.timeout(None) as self._asking:
+                return await self._feed.changes(self.table, question)
+        finally:
+            self._asking = None
+
+    def _handle_news(self, hub: Hub) -> None:
         if hub.behind_count:
             self.wake()
         if self._awaited:
             self._tell_reached(hub.revision)
-
-    async def _ask(self, hub: Hub, *, prev: bool) -> Part:
-        return await self._feed.changes(self.table, hub.revision + 1, prev=prev, wait_s=FOLLOW_WAIT_S)
-
-    async def _heed(self, auth_version: int) -> None:
-        """Before anybody hears what happened up to this auth version: who may not read it any more hears nothing."""
-        if auth_version <= self._heeded_version:
-            return
-        self.auth_version = max(self.auth_version, auth_version)
-        async with self._rechecking:
-            if auth_version % 2:
-                for recheck in list(self._streams.values()):
-                    await recheck(auth_version)
-            self._heeded_version = max(self._heeded_version, auth_version)
 
     def _tell_reached(self, revision: int) -> None:
         still = []
@@ -226,9 +202,48 @@ class WatchedTable:
 
     def _end(self) -> None:
         self._has_ended = True
-        if self._hub is not None:
-            self._hub.end(DELETED)
+        if self._inquiry.hub is not None:
+            self._inquiry.hub.end(DELETED)
         self._begun.set()
+
+    # ---- whether whoever is asked keeps up --------------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        while not self._has_ended:
+            await asyncio.sleep(LOOK_INTERVAL_S)
+            try:
+                await self.current(patient=False)
+                if self._inquiry.of_leader and await self._keeps_up():
+                    self._ask_leader(is_asked=False)
+            except errors.TableNotFound:
+                if not self._has_ended:
+                    self._end()
+            except errors.BoathouseError as error:
+                log.debug("it is not known whether a watch is late", table=self.table.name, error=repr(error))
+
+    async def _keeps_up(self) -> bool:
+        """Whether the nearest replica does."""
+        heard = self._inquiry.stands
+        try:
+            async with asyncio.timeout(REACH_TIMEOUT_S):
+                told = await self._feed.changes(self.table, Question(0))
+        except TimeoutError:
+            return False
+        return isinstance(told, Part) and told.through >= heard
+
+    def _ask_leader(self, *, is_asked: bool) -> None:
+        """From now on the leader is asked, or again the nearest replica: whatever is under way is asked anew."""
+        if self._inquiry.of_leader == is_asked:
+            return
+        self._inquiry.of_leader = is_asked
+        log.warning(
+            "the nearest replica lags behind its shard: watches are told by the leader"
+            if is_asked
+            else "the nearest replica has caught up: watches are told by it again",
+            table=self.table.name,
+        )
+        if self._asking is not None:
+            self._asking.reschedule(0)
 
     # ---- the past ---------------------------------------------------------------------------------------------------
 
@@ -237,30 +252,17 @@ class WatchedTable:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            hub = self._hub
-            first = None if hub is None else hub.wants_history()
-            if hub is None or first is None:
+            question = self._inquiry.past()
+            if question is None:
                 continue
             self._wanted.set()  # there may be more
             try:
-                moved = await self._replay(hub, first)
+                told = await self._feed.changes(self.table, question)
+                moved = self._inquiry.take(question, told)
             except errors.BoathouseError as error:
                 log.debug("asked in vain for the past", table=self.table.name, error=repr(error))
                 moved = False
             delay_s = RETRY_FIRST_S if moved else await self._pause(delay_s)
-
-    async def _replay(self, hub: Hub, first: int) -> bool:
-        """False if the replica that was asked is itself behind: it has nothing to tell."""
-        try:
-            part = await self._feed.changes(self.table, first, prev=True)
-        except HistoryGone as gone:
-            hub.handle_compacted(gone.floor)
-            return True
-        if part.through < first:
-            return False
-        await self._heed(part.auth_version)
-        hub.replay(part)
-        return True
 
     async def _pause(self, delay_s: float) -> float:
         await asyncio.sleep(delay_s)
@@ -270,17 +272,27 @@ class WatchedTable:
 
     @property
     def watchers_count(self) -> int:
-        return 0 if self._hub is None else self._hub.watchers_count
+        return 0 if self._inquiry.hub is None else self._inquiry.hub.watchers_count
 
     @property
     def behind_count(self) -> int:
         """Watchers that have not been told yet of all that was published."""
-        return 0 if self._hub is None else self._hub.behind_count
+        return 0 if self._inquiry.hub is None else self._inquiry.hub.behind_count
 
     @property
     def lag_revisions(self) -> int:
-        """How far the last of them is behind."""
-        return 0 if self._hub is None else self._hub.lag_revisions
+        """How far the last of the clients is behind what this coordinator has heard of: because its replica lags, or
+        since it reads slowly."""
+        hub = self._inquiry.hub
+        if hub is None or not hub.watchers_count:
+            return 0
+        unread = [
+            revision_of(message) - 1
+            for stream in self.rechecks.streams
+            if (message := stream.outbox.oldest) is not None
+        ]
+        told_through = min([hub.told_through, *[revision for revision in unread if revision > 0]])
+        return max(self._inquiry.stands, self._feed.shown(self.table)) - told_through
 
 
 class WatchedTables:
@@ -295,17 +307,17 @@ class WatchedTables:
         self._tables: dict[int, WatchedTable] = {}
 
     @contextlib.contextmanager
-    def watching(self, table: TableEntry, fail: Fail, recheck: Recheck) -> Iterator[WatchedTable]:
-        """The table, which is followed for as long as any stream watches it. The others: see WatchedTable.enter."""
+    def watching(self, table: TableEntry, stream: Stream) -> Iterator[WatchedTable]:
+        """The table, which is followed for as long as any stream watches it."""
         watched = self._tables.get(table.id)
         if watched is None:
             watched = WatchedTable(table, self._feed, self._header_of(table), self._random)
             self._tables[table.id] = watched
-        watched.enter(fail, recheck)
+        watched.rechecks.enter(stream)
         try:
             yield watched
         finally:
-            if watched.leave(fail):
+            if watched.rechecks.leave(stream):
                 del self._tables[table.id]
                 watched.close()
 

@@ -584,6 +584,7 @@ class ChangesRequest(_message.Message):
     WAIT_MS_FIELD_NUMBER: _builtins.int
     PREV_FIELD_NUMBER: _builtins.int
     EXACT_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
     from_revision: _builtins.int
     """0 = where the table stands, and nothing else"""
     wait_ms: _builtins.int
@@ -594,6 +595,8 @@ class ChangesRequest(_message.Message):
     """
     exact: _builtins.bool
     """for who copies the table: where an edit may be missing, there is the floor"""
+    checksum: _builtins.int
+    """a follower's: what he heard as the table's after the revision before"""
     def __init__(
         self,
         *,
@@ -601,12 +604,15 @@ class ChangesRequest(_message.Message):
         wait_ms: _builtins.int = ...,
         prev: _builtins.bool = ...,
         exact: _builtins.bool = ...,
+        checksum: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_checksum", b"_checksum", "checksum", b"checksum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "from_revision", b"from_revision", "prev", b"prev", "wait_ms", b"wait_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checksum", b"_checksum", "checksum", b"checksum", "exact", b"exact", "from_revision", b"from_revision", "prev", b"prev", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__checksum: _TypeAlias = _typing.Literal["checksum"]  # noqa: Y015
+    _WhichOneofArgType__checksum: _TypeAlias = _typing.Literal["_checksum", b"_checksum"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__checksum) -> _WhichOneofReturnType__checksum | None: ...
 
 Global___ChangesRequest: _TypeAlias = ChangesRequest  # noqa: Y015
 
@@ -622,6 +628,7 @@ class TableChanges(_message.Message):
     AUTH_VERSION_FIELD_NUMBER: _builtins.int
     CHECKSUM_FIELD_NUMBER: _builtins.int
     COMPACTED_FIELD_NUMBER: _builtins.int
+    TAKEN_BACK_FIELD_NUMBER: _builtins.int
     LEASES_FIELD_NUMBER: _builtins.int
     first: _builtins.int
     """everything that changed in the revisions [first, through] is in here"""
@@ -639,11 +646,15 @@ class TableChanges(_message.Message):
     """
     compacted: _builtins.int
     """what the table was compacted at by then; 0 = never"""
+    taken_back: _builtins.bool
+    """the follower's checksum is of another past: nothing is told but through,"""
     @_builtins.property
     def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevisionChanges]: ...
     @_builtins.property
     def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___GrantedLease]:
-        """to who copies: those that the pairs name, as far as they are known"""
+        """where the table stands, which may be below what he heard
+        to who copies: those that the pairs name, as far as they are known
+        """
 
     def __init__(
         self,
@@ -656,11 +667,12 @@ class TableChanges(_message.Message):
         auth_version: _builtins.int = ...,
         checksum: _builtins.int | None = ...,
         compacted: _builtins.int = ...,
+        taken_back: _builtins.bool = ...,
         leases: _abc.Iterable[Global___GrantedLease] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_checksum", b"_checksum", "checksum", b"checksum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checksum", b"_checksum", "auth_version", b"auth_version", "checksum", b"checksum", "compacted", b"compacted", "first", b"first", "floor", b"floor", "leases", b"leases", "prev", b"prev", "revisions", b"revisions", "through", b"through"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checksum", b"_checksum", "auth_version", b"auth_version", "checksum", b"checksum", "compacted", b"compacted", "first", b"first", "floor", b"floor", "leases", b"leases", "prev", b"prev", "revisions", b"revisions", "taken_back", b"taken_back", "through", b"through"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__checksum: _TypeAlias = _typing.Literal["checksum"]  # noqa: Y015
     _WhichOneofArgType__checksum: _TypeAlias = _typing.Literal["_checksum", b"_checksum"]  # noqa: Y015

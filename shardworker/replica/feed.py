@@ -10,6 +10,10 @@ what happened lately, once for each table that is followed, within bounds.
     from >= floor          read the table's log, on a thread
     from < floor           say where the floor is; or read the log to who copies the table, while it is whole
 
+A follower also says which checksum he has heard as the table's before that. If it was another one, he has heard of a
+past that was given up since (a copy was put back to an earlier state, a shard was recovered from one replica), and is
+told so.
+
 A replica tells what it has applied, whether it leads or not. Once a table has gone to another shard, or is about to,
 who waits is sent there, where everything is kept from the moment on at which the table came.
 """
@@ -63,6 +67,7 @@ class _Waiter:
     first: int
     prev: bool
     exact: bool
+    checksum: int | None
     ticks_left: int
 
 
@@ -72,6 +77,8 @@ class _Followed:
 
     since: int
     """Everything after this revision is kept ..."""
+    since_checksum: int | None = None
+    """The table's at that revision, if it is known."""
     prev_since: int = REVISION_MAX
     """... and the pairs before of everything after this one; nobody looks for them before they are asked for."""
     kept: deque[Change] = field(default_factory=deque)
@@ -81,16 +88,29 @@ class _Followed:
     is_guarded: bool = False
     """Whether authentication was enabled after the last turn."""
 
-    def forget(self, since: int) -> None:
+    def forget(self, since: int, checksum: int | None) -> None:
         self.kept.clear()
         self.kept_bytes = 0
         self.since = since
+        self.since_checksum = checksum
         if self.with_prev:
             self.prev_since = since
 
     def told_from(self, *, prev: bool) -> int:
         """The revision after which everything can be told from memory."""
         return max(self.since, self.prev_since) if prev else self.since
+
+    def kept_from(self, first: int) -> Iterable[Change]:
+        """What is kept from this revision on, which is above since. One change for each revision, so that whoever keeps
+        up does not have to be led past what he has heard."""
+        return (self.kept[number] for number in range(first - self.since - 1, len(self.kept)))
+
+    def checksum_at(self, revision: int) -> int | None:
+        """The table's at this revision, if it is known still."""
+        number = revision - self.since - 1
+        if number == -1:
+            return self.since_checksum
+        return self.kept[number].checksum if 0 <= number < len(self.kept) else None
 
     @property
     def with_prev(self) -> bool:
@@ -144,12 +164,26 @@ class Feed(Part):
                 )
             return
         followed = self._follow(table, prev=asked.prev)
-        if first > table.revision:
+        checksum = asked.checksum if asked.HasField("checksum") else None
+        if first > table.revision and not self._is_of_other_past(table, first, checksum):
             ticks = max(1, asked.wait_ms // self._tick_ms)
-            waiter = _Waiter(identity, request.call, first, asked.prev, asked.exact, ticks)
+            waiter = _Waiter(identity, request.call, first, asked.prev, asked.exact, checksum, ticks)
             followed.waiting.append(waiter)
+        elif self._is_of_other_past(table, first, checksum):
+            self._answer(identity, request.call, table, _taken_back(table))
         else:
             self._tell(identity, request.call, table, first, prev=asked.prev, exact=asked.exact)
+
+    def _is_of_other_past(self, table: TableState, first: int, checksum: int | None) -> bool:
+        """Whether who asks from this revision on has heard of something else before it than what led here. That a table
+        stands below what he has heard says nothing: this replica may lag."""
+        if checksum is None or first - 1 > table.revision:
+            return False
+        if first - 1 == table.revision:
+            return checksum != table.checksum
+        followed = self._followed.get(table.id)
+        known = None if followed is None else followed.checksum_at(first - 1)
+        return known is not None and known != checksum
 
     def _check_goes_on(self, table: TableState) -> None:
         """Raises TableElsewhere if whatever comes next in the table happens in another shard."""
@@ -176,12 +210,12 @@ class Feed(Part):
             return None
         if not isinstance(self._machine.moves.absence(table_id), errors.TableAway):
             return None
-        return _from_memory(followed.kept, first, 0 if prev else REVISION_MAX)
+        return _from_memory(followed, first, 0 if prev else REVISION_MAX)
 
     def _follow(self, table: TableState, *, prev: bool) -> _Followed:
         followed = self._followed.get(table.id)
         if followed is None:
-            followed = self._followed[table.id] = _Followed(table.revision)
+            followed = self._followed[table.id] = _Followed(table.revision, table.checksum)
             self._listen()
         if prev and not followed.with_prev:
             followed.prev_since = table.revision
@@ -222,11 +256,11 @@ class Feed(Part):
                 nothing.checksum = table.checksum
             self._answer(identity, call, table, nothing)
         elif followed is not None and first > followed.told_from(prev=prev):
-            told = _from_memory(followed.kept, first, prev_above if prev else REVISION_MAX)
+            told = _from_memory(followed, first, prev_above if prev else REVISION_MAX)
             self._answer(identity, call, table, told, exact=exact)
         elif first < table.floor and followed is not None and first > followed.since:
             # Nobody had asked for the pairs before, and now they are gone.
-            self._answer(identity, call, table, _from_memory(followed.kept, first, REVISION_MAX, prev=True))
+            self._answer(identity, call, table, _from_memory(followed, first, REVISION_MAX, prev=True))
         elif first < oldest(table, exact=exact):
             self._answer(identity, call, table, _floor(first, table.floor))
         else:
@@ -271,7 +305,7 @@ class Feed(Part):
             and len(result.body) <= FLOOR_BYTES_MAX
             and frames.TableChanges.FromString(result.body).floor
         ):
-            told = _from_memory(followed.kept, first, REVISION_MAX, prev=True)
+            told = _from_memory(followed, first, REVISION_MAX, prev=True)
             result = result._replace(body=told.SerializeToString())
         self._outgoing.answer(identity, call, result)
 
@@ -316,8 +350,9 @@ class Feed(Part):
             return
         self._kept_bytes -= followed.kept_bytes
         if change.missing:
-            followed.forget(change.revision)
+            followed.forget(change.revision, change.checksum)
         else:
+            assert change.revision == followed.since + len(followed.kept) + 1
             followed.kept.append(change)
             followed.kept_bytes += _size_bytes(change)
         while followed.kept and (
@@ -326,7 +361,7 @@ class Feed(Part):
         ):
             oldest = followed.kept.popleft()
             followed.kept_bytes -= _size_bytes(oldest)
-            followed.since = oldest.revision
+            followed.since, followed.since_checksum = oldest.revision, oldest.checksum
         self._kept_bytes += followed.kept_bytes
 
     def _tell_waiting(self, table_id: int, followed: _Followed) -> None:
@@ -336,6 +371,7 @@ class Feed(Part):
             waits = (
                 table is not None
                 and waiter.first > table.revision
+                and not self._is_of_other_past(table, waiter.first, waiter.checksum)
                 and not self._machine.moves.is_fenced(table_id)
             )
             if waits and waiter.ticks_left > 0:
@@ -359,6 +395,9 @@ class Feed(Part):
                 return
             if waiter.first > table.revision:
                 self._check_goes_on(table)
+            if self._is_of_other_past(table, waiter.first, waiter.checksum):
+                self._answer(waiter.identity, waiter.call, table, _taken_back(table))
+                return
             self._tell(
                 waiter.identity, waiter.call, table, waiter.first, prev=waiter.prev, exact=waiter.exact
             )
@@ -404,7 +443,10 @@ class Feed(Part):
         """What led to the new state is not known: who is behind it has to read the log."""
         for table_id, followed in self._followed.items():
             table = self._machine.tables.get(table_id)
-            followed.forget(followed.since if table is None else table.revision)
+            if table is None:
+                followed.forget(followed.since, None)
+            else:
+                followed.forget(table.revision, table.checksum)
         self._kept_bytes = 0
         self._listen()
 
@@ -420,20 +462,22 @@ def _nothing(first: int) -> frames.TableChanges:
     return frames.TableChanges(first=first, through=first - 1)
 
 
+def _taken_back(table: TableState) -> frames.TableChanges:
+    return frames.TableChanges(through=table.revision, taken_back=True)
+
+
 def _floor(first: int, floor: int) -> frames.TableChanges:
     return frames.TableChanges(first=first, through=first - 1, floor=floor)
 
 
 def _from_memory(
-    kept: Iterable[Change], first: int, prev_above: int, *, prev: bool | None = None
+    followed: _Followed, first: int, prev_above: int, *, prev: bool | None = None
 ) -> frames.TableChanges:
-    """Of changes that begin at first or before it, those from first on; at least one. With the pairs before of
+    """What is kept from first on, which is in it; at least one change. With the pairs before of
     revisions above prev_above. prev: whether that is all there will ever be to say of them; None: if any can be."""
     told = frames.TableChanges(first=first, prev=prev_above < REVISION_MAX if prev is None else prev)
     size_bytes = 0
-    for change in kept:
-        if change.revision < first:
-            continue
+    for change in followed.kept_from(first):
         size_bytes += _add(told.revisions.add(revision=change.revision), change, change.revision > prev_above)
         told.through = change.revision
         assert change.checksum is not None

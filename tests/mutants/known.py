@@ -14,7 +14,9 @@ from unittest.mock import patch
 
 from coordinator.shards import router
 from coordinator.shards.router import Router
-from coordinator.watch import hub, responses
+from coordinator.watch import hub, inquiry, responses
+from coordinator.watch.changes import Gone, Part
+from coordinator.watch.inquiry import Inquiry
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker import raft_frames
@@ -46,7 +48,8 @@ if TYPE_CHECKING:
 
     from coordinator.shards.router import Call
     from coordinator.shards.router import Replica as RoutedReplica
-    from shardworker.machine import Change, Parsed
+    from coordinator.watch.changes import Told
+    from shardworker.machine import Parsed
     from shardworker.machine.window import Remembered
     from tests.simulation.simulation import Scenario
 
@@ -282,13 +285,16 @@ class KeepsThroughInstall(Feed):
     """Takes what it has kept to go on where a snapshot of the leader's begins."""
 
     def installed(self) -> None:
-        pass
+        for table_id, followed in self._followed.items():
+            table = self._machine.tables.get(table_id)
+            if table is not None:
+                followed.since = table.revision - len(followed.kept)
 
 
 def _begins_early(
-    kept: Iterable[Change], first: int, prev_above: int, *, prev: bool | None = None
+    followed: feed._Followed, first: int, prev_above: int, *, prev: bool | None = None
 ) -> frames.TableChanges:
-    told = _from_memory(kept, first - 1, prev_above, prev=prev)
+    told = _from_memory(followed, max(first - 1, followed.since + 1), prev_above, prev=prev)
     told.first = first
     return told
 
@@ -336,6 +342,35 @@ class HearsAll(hub.Hub):
     def add(self, watcher: hub.Watcher) -> None:
         watcher.interest = watcher.interest._replace(puts=True, deletes=True)
         super().add(watcher)
+
+
+class HidesGaps(Inquiry):
+    """Goes on behind what was compacted, as if nothing had been in it."""
+
+    def take(self, question: inquiry.Question, told: Told) -> bool:
+        if isinstance(told, Gone) and question.waits:
+            told = Part(question.first, told.floor - 1, [])
+        return super().take(question, told)
+
+
+class SkipsToThePast(Inquiry):
+    """Takes what was read of the past for told to everybody."""
+
+    def take(self, question: inquiry.Question, told: Told) -> bool:
+        taken = super().take(question, told)
+        if self.hub is not None and isinstance(told, Part) and question.prev and not question.waits:
+            self.hub.revision = max(self.hub.revision, told.through)
+        return taken
+
+
+class AsksLate(Inquiry):
+    """Asks behind the revision that comes next, whenever it was told nothing for a while."""
+
+    def take(self, question: inquiry.Question, told: Told) -> bool:
+        if self.hub is not None and isinstance(told, Part) and question.waits and told.through < told.first:
+            self.hub.revision += 1
+            return True
+        return super().take(question, told)
 
 
 def _event_with_prev(change: Any, revision: int, *, prev_kv: bool) -> bytes:
@@ -615,6 +650,31 @@ MUTANTS = (
         patches=((hub, "_pack", _pack_backwards),),
     ),
     Mutant(
+        "a gap in the news that nobody is told of",
+        Build(),
+        kinds=("snapshot", "kill", "compaction", "partition"),
+        seen_by=_WATCH,
+        scenario=watch,
+        patches=((watchers, "Inquiry", HidesGaps),),
+        intensity=1.0,
+    ),
+    Mutant(
+        "the past taken for the present",
+        Build(),
+        kinds=("kill", "partition"),
+        seen_by=_WATCH,
+        scenario=watch,
+        patches=((watchers, "Inquiry", SkipsToThePast),),
+    ),
+    Mutant(
+        "a table that is asked about a revision late",
+        Build(),
+        kinds=("kill", "partition"),
+        seen_by=_WATCH,
+        scenario=watch,
+        patches=((watchers, "Inquiry", AsksLate),),
+    ),
+    Mutant(
         "a revision in several responses",
         Build(),
         kinds=(),
@@ -628,7 +688,7 @@ MUTANTS = (
         kinds=(),
         seen_by=("watch-resumable",),
         scenario=watch,
-        patches=((watchers, "Hub", ResumesLate),),
+        patches=((inquiry, "Hub", ResumesLate),),
     ),
     Mutant(
         "progress told ahead of the events",
@@ -636,7 +696,7 @@ MUTANTS = (
         kinds=(),
         seen_by=("watch-bookmarkable",),
         scenario=watch,
-        patches=((watchers, "Hub", TellsAhead),),
+        patches=((inquiry, "Hub", TellsAhead),),
     ),
     Mutant(
         "pairs before for who did not ask for them",
@@ -652,7 +712,7 @@ MUTANTS = (
         kinds=(),
         seen_by=("watch-filters",),
         scenario=watch,
-        patches=((watchers, "Hub", HearsAll),),
+        patches=((inquiry, "Hub", HearsAll),),
     ),
     # What the simulator found in boathouse itself; each was fixed, and is put back here.
     Mutant(

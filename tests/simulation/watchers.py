@@ -1,6 +1,7 @@
-"""Watchers of the simulated cluster: production's hub, fed over production's router in virtual time.
+"""Watchers of the simulated cluster: production's hub and inquiry, over production's router in virtual time.
 
-Each coordinator has a hub and five watchers: one of everything, one of some keys' puts, one of what is deleted, one
+What is asked, of whom, and what becomes of an answer is production's; here are only the three loops that wait. Each
+coordinator has a hub and five watchers: one of everything, one of some keys' puts, one of what is deleted, one
 that reads slowly, so that it falls behind and is told from the history, and one that leaves now and then and resumes
 later where it was. Between the news they ask how far they have heard. What each was told is judged by etcd's guarantees
 (tests/history/watches.py) against what the replicas applied (witness.py), whenever it ends and at the end of all.
@@ -10,14 +11,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from coordinator.shards.router import NEAREST, Call
-from coordinator.watch.feed import HistoryGone, part_of
-from coordinator.watch.hub import OPEN_END, Hub, Interest, State, Watcher
+from coordinator.auth.credentials import SYSTEM
+from coordinator.shards.router import LEADER, NEAREST, Call
+from coordinator.watch.changes import Part, TakenBack
+from coordinator.watch.feed import request_of, told_by
+from coordinator.watch.hub import OPEN_END, Interest, State, Watcher
+from coordinator.watch.inquiry import Inquiry
 from coordinator.watch.outbox import Budget, Outbox
 from proto.etcd import rpc_pb2 as etcd
 from proto.ids import ShardId
 from proto.internal import frames_pb2 as frames
-from proto.methods import Access
+from proto.methods import COMMANDS, Access
 from tests.history.watches import Broken, Watched, check, check_resumed
 from tests.simulation.clients import TABLE_ID
 from tests.simulation.violation import Violation
@@ -25,10 +29,16 @@ from tests.simulation.witness import Witness
 from tests.simulation.world import MS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from coordinator.shards.router import Target
+    from coordinator.watch.hub import Hub
+    from coordinator.watch.inquiry import Question
     from tests.simulation.cluster import Cluster
     from tests.simulation.coordinator import Coordinator
 
-WAIT_MS: Final = 500
+WAIT_S: Final = 0.5
+LOOK_US: Final = 300 * MS
 TIMEOUT_S: Final = 2.0
 RETRY_US: Final = 20 * MS
 SLOW_BYTES_MAX: Final = 300
@@ -127,7 +137,7 @@ class SimulatedWatcher:
         self._coordinator = coordinator
         self._witness = witness
         self._rng = cluster.world.stream(f"watcher-{coordinator.address}")
-        self._hub: Hub | None = None
+        self._inquiry = Inquiry(_header, cluster.world.stream("hub"), lambda _version: None)
         self._ordinary = Listener("a watcher of everything", EVERYTHING)
         self._slow = Listener("a slow watcher", EVERYTHING, bytes_max=SLOW_BYTES_MAX)
         self._restless = Listener("a watcher that resumes", EVERYTHING._replace(prev_kv=False))
@@ -141,95 +151,131 @@ class SimulatedWatcher:
         self._resumes_at = 0
         """Where the restless one will go on, while it is away."""
         self._stopped = False
-        self._asks_past = False
-        self.idle = True
+        self._under_way = 0
 
     def start(self) -> None:
-        self._ask()
+        self._ask_present()
+        self._ask_past()
+        self._cluster.world.after(self._rng.randrange(LOOK_US), self._look)
 
     def stop(self) -> None:
         """Ask no more."""
         self._stopped = True
-        assert self._hub is not None
+        hub = self._inquiry.hub
+        assert hub is not None
         for listener in self._listeners:
             if listener.watcher is not None:
-                listener.leave(self._hub, self._witness)
+                listener.leave(hub, self._witness)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way that was asked before it stopped."""
+        return not self._under_way
 
     def has_heard(self, revision: int) -> bool:
         """Whether everybody was told of everything up to this revision."""
-        return self._hub is not None and self._hub.revision >= revision and not self._hub.behind_count
+        hub = self._inquiry.hub
+        return hub is not None and hub.revision >= revision and not hub.behind_count
 
     # ---- questions --------------------------------------------------------------------------------------------------
 
-    def _ask(self) -> None:
+    def _ask_present(self) -> None:
+        self._ask(self._inquiry.present(), self._ask_present)
+
+    def _ask_past(self) -> None:
+        question = self._inquiry.past()
+        if question is not None:
+            self._ask(question, self._ask_past)
+        elif not self._stopped:
+            self._cluster.world.after(RETRY_US, self._ask_past)
+
+    def _ask(self, question: Question, again: Callable[[], None]) -> None:
+        def ended(call: Call) -> None:
+            moved = call.reply is not None and self._take(question, call.reply)
+            if not self._stopped:
+                self._cluster.world.after(MS if moved else RETRY_US, again)
+
         if self._stopped:
             return
-        past = None if self._hub is None else self._hub.wants_history()
-        # In turn: who asks for the past holds up nobody.
-        self._asks_past = past is not None and not self._asks_past
-        if self._asks_past:
-            assert past is not None
-            self._send(frames.ChangesRequest(from_revision=past, prev=True))
-        else:
-            first = 0 if self._hub is None else self._hub.revision + 1
-            wait_ms = WAIT_MS if first and past is None else 0
-            self._send(frames.ChangesRequest(from_revision=first, wait_ms=wait_ms, prev=True))
+        body = request_of(question, WAIT_S).SerializeToString()
+        self._send(LEADER if question.of_leader else NEAREST, frames.TABLE_CHANGES, body, ended)
 
-    def _send(self, request: frames.ChangesRequest) -> None:
+    def _look(self) -> None:
+        """Where the leader is."""
+        place = self._inquiry.place
+
+        def ended(call: Call) -> None:
+            if call.reply is not None and not self._stopped:
+                self._handle_standing(place, call.reply.revision)
+            if not self._stopped:
+                self._cluster.world.after(LOOK_US, self._look)
+
+        if not self._stopped:
+            self._send(LEADER, frames.TABLE_STATUS, b"", ended)
+
+    def _send(
+        self,
+        target: Target,
+        method: frames.Method.ValueType,
+        body: bytes,
+        ended: Callable[[Call], None],
+    ) -> None:
+        def over(call: Call) -> None:
+            self._under_way -= 1
+            ended(call)
+
+        access = COMMANDS[method].access
         call = Call(
             ShardId(self._cluster.shard),
-            NEAREST,
-            Access.REPLICA,
-            frames.TABLE_CHANGES,
+            target,
+            access,
+            method,
             TABLE_ID,
-            request.SerializeToString(),
-            deadline=self._coordinator.now_s() + WAIT_MS / 1000 + TIMEOUT_S,
+            body,
+            deadline=self._coordinator.now_s() + WAIT_S + TIMEOUT_S,
+            linearizable=access is Access.READ,
+            who=SYSTEM,
         )
-        self.idle = False
-        self._coordinator.ask(call, sent=lambda _node: None, ended=self._ended)
+        self._under_way += 1
+        self._coordinator.ask(call, sent=lambda _node: None, ended=over)
 
-    def _ended(self, call: Call) -> None:
-        self.idle = True
+    # ---- answers ----------------------------------------------------------------------------------------------------
+
+    def _take(self, question: Question, reply: frames.Reply) -> bool:
         if self._stopped:
-            return
-        if call.reply is None:
-            self._cluster.world.after(RETRY_US, self._ask)
-            return
-        self._take(frames.TableChanges.FromString(call.reply.body))
-        self._go_about()
-        self._cluster.world.after(MS, self._ask)
-
-    def _take(self, told: frames.TableChanges) -> None:
-        hub = self._hub
-        try:
-            part = part_of(told)
-        except HistoryGone as gone:
-            assert hub is not None
-            (hub.handle_compacted if self._asks_past else hub.handle_gap)(gone.floor)
-            return
+            return True
+        begins = self._inquiry.hub is None
+        told = told_by(frames.TableChanges.FromString(reply.body))
+        if isinstance(told, TakenBack):
+            raise Violation("watch-reliable", "a replica takes the table for one that was taken back")
+        moved = self._inquiry.take(question, told)
+        hub = self._inquiry.hub
         if hub is None:
-            self._begin(part.through)
-        elif self._asks_past:
-            if part.through >= part.first:
-                hub.replay(part)
-                self._cluster.count("watched history")
-        elif part.through > hub.revision:
-            hub.publish(part)
+            return moved
+        if begins:
+            for listener in self._listeners:
+                listener.begin(hub, hub.revision + 1)
+        if moved and isinstance(told, Part) and not question.waits:
+            self._cluster.count("watched history")
+        self._go_about(hub)
+        return moved
 
-    def _begin(self, revision: int) -> None:
-        def header(through: int) -> bytes:
-            head = etcd.ResponseHeader(revision=through)
-            return etcd.WatchResponse(header=head).SerializeToString()
-
-        self._hub = Hub(revision, header, self._cluster.world.stream("hub"))
-        for listener in self._listeners:
-            listener.begin(self._hub, revision + 1)
+    def _handle_standing(self, place: tuple[int, int], revision: int) -> None:
+        inquiry = self._inquiry
+        inquiry.handle_standing(place, revision)
+        if inquiry.place[0]:
+            raise Violation(
+                "watch-reliable", f"the leader stands at {revision}, and {place[1]} was told before"
+            )
+        lags = inquiry.hub is not None and inquiry.hub.revision < revision
+        if lags != inquiry.of_leader:
+            self._cluster.count("watch told by the leader" if lags else "watch told by the nearest replica")
+            inquiry.of_leader = lags
 
     # ---- what the watchers do ---------------------------------------------------------------------------------------
 
-    def _go_about(self) -> None:
-        hub, rng = self._hub, self._rng
-        assert hub is not None
+    def _go_about(self, hub: Hub) -> None:
+        rng = self._rng
         for listener in self._listeners:
             if listener.watcher is None:
                 continue
@@ -250,6 +296,10 @@ class SimulatedWatcher:
         else:
             self._cluster.count("watch resumed")
             self._restless.begin(hub, self._resumes_at, resumed=True)
+
+
+def _header(revision: int) -> bytes:
+    return etcd.WatchResponse(header=etcd.ResponseHeader(revision=revision)).SerializeToString()
 
 
 def watch(cluster: Cluster) -> None:

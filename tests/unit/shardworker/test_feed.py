@@ -9,8 +9,11 @@ import pytest
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
+from shardworker.machine import history
 from shardworker.raft import MessageKind
 from shardworker.replica import feed
+from tests.unit.machine import copying
+from tests.unit.machine.shard import TABLE as ORIGIN
 from tests.unit.raft.lab import message
 from tests.unit.raft.replica import members
 from tests.unit.shardworker.bench import TABLE, Bench
@@ -18,6 +21,8 @@ from tests.unit.shardworker.bench import TABLE, Bench
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    from tests.unit.machine.shard import Shard
 
 
 class Reader(Bench):
@@ -33,8 +38,18 @@ class Reader(Bench):
     def compact(self, revision: int) -> None:
         self.write(frames.ETCD_COMPACT, etcd.CompactionRequest(revision=revision).SerializeToString())
 
-    def changes(self, first: int, wait_ms: int = 0, *, prev: bool = True, exact: bool = False) -> int:
-        request = frames.ChangesRequest(from_revision=first, wait_ms=wait_ms, prev=prev, exact=exact)
+    def changes(
+        self,
+        first: int,
+        wait_ms: int = 0,
+        *,
+        prev: bool = True,
+        exact: bool = False,
+        checksum: int | None = None,
+    ) -> int:
+        request = frames.ChangesRequest(
+            from_revision=first, wait_ms=wait_ms, prev=prev, exact=exact, checksum=checksum
+        )
         return self.ask(frames.TABLE_CHANGES, request.SerializeToString())
 
     def told(self, call: int) -> frames.TableChanges:
@@ -279,3 +294,81 @@ def test_who_copies_is_not_told_from_the_floor_where_edits_may_be_missing(reader
     assert not reader.told(reader.changes(3)).floor
     told = reader.told(reader.changes(4, exact=True))
     assert (told.through, told.floor, told.compacted) == (4, 0, 3)
+
+
+class Copier(Reader):
+    """The replica's table is a copy."""
+
+    def create_copy(self) -> None:
+        spec = frames.TableSpec(id=TABLE, name="t", history=-1, origin=ORIGIN)
+        self.write(frames.TABLE_CREATE, spec.SerializeToString())
+
+    def copy(self, leader: Shard, first: int) -> None:
+        told = copying.told(history(leader.connection, ORIGIN, first), first)
+        changes = frames.ReplicatedChanges(origin=ORIGIN, changes=told)
+        self.write(frames.REPLICATE_CHANGES, changes.SerializeToString())
+
+    def take_snapshot(self, leader: Shard) -> None:
+        for part in copying.snapshot_of(leader):
+            pairs = frames.ReplicatedPairs(origin=ORIGIN, part=part)
+            self.write(frames.REPLICATE_SNAPSHOT, pairs.SerializeToString())
+
+
+@pytest.fixture
+def copier(tmp_path: Path) -> Iterator[Copier]:
+    bench = Copier(tmp_path / "alone", members(1))
+    bench.core.campaign()
+    bench.replica.turn()
+    bench.create_copy()
+    yield bench
+    bench.store.close()
+
+
+def _two_pasts() -> tuple[Shard, Shard]:
+    """At revisions 10 and 5."""
+    longer, shorter = copying.leader(), copying.leader()
+    for number in range(9):
+        longer.put(b"k%d" % number, b"longer")
+    for number in range(4):
+        shorter.put(b"k%d" % number, b"shorter")
+    return longer, shorter
+
+
+def test_a_follower_is_told_that_the_table_was_taken_back(copier: Copier) -> None:
+    longer, shorter = _two_pasts()
+    copier.copy(longer, 2)
+    checksum = copier.told(copier.changes(0)).checksum
+    waits = copier.changes(11, wait_ms=60_000, checksum=checksum)
+    copier.take_snapshot(shorter)
+    assert copier.told(copier.changes(0)).through == 5
+    for number in range(4):
+        shorter.put(b"z%d" % number)
+    copier.copy(shorter, 6)
+    assert waits not in copier.replies, "this replica may lag behind what the follower has heard elsewhere"
+    shorter.put(b"z")
+    copier.copy(shorter, 10)
+    told = copier.told(waits)
+    assert (told.taken_back, told.through, said(told)) == (True, 10, [])
+    shorter.put(b"z")
+    copier.copy(shorter, 11)
+    told = copier.told(copier.changes(11, wait_ms=1000, checksum=checksum))
+    assert (told.taken_back, told.through, said(told)) == (True, 11, [])
+    ours = copier.told(copier.changes(6, wait_ms=1000))
+    assert (ours.taken_back, ours.through) == (False, 11)
+
+
+def test_a_follower_who_has_heard_the_same_is_told_what_follows(reader: Reader) -> None:
+    reader.create()
+    heard = [reader.told(reader.changes(0)).checksum]
+    for number in range(6):
+        reader.put(b"%d" % number)
+        heard.append(reader.follow(2 + number).checksum)
+    for number, checksum in enumerate(heard[:-1]):
+        told = reader.told(reader.changes(2 + number, wait_ms=1000, checksum=checksum))
+        assert (told.first, told.through, told.taken_back) == (2 + number, 7, False)
+        other = reader.told(reader.changes(2 + number, wait_ms=1000, checksum=checksum ^ 1))
+        assert (other.through, other.taken_back) == (7, True)
+    waits = reader.changes(8, wait_ms=1000, checksum=heard[-1])
+    assert waits not in reader.replies
+    reader.put(b"more")
+    assert not reader.told(waits).taken_back

@@ -13,8 +13,7 @@ from coordinator.auth.authenticator import Rights
 from coordinator.auth.credentials import Credentials
 from coordinator.services.etcd_watch import EtcdWatch
 from coordinator.shards.vigil import LeaderVigil
-from coordinator.watch.changes import Change, Part, Revised
-from coordinator.watch.feed import HistoryGone
+from coordinator.watch.changes import Change, Gone, Part, Revised
 from coordinator.watch.tables import WatchedTables
 from proto import errors
 from proto.catalog import TableEntry
@@ -26,6 +25,9 @@ from proto.spans import NOTHING
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
+
+    from coordinator.watch.changes import Told
+    from coordinator.watch.inquiry import Question
 
 TABLE = TableEntry("t", 10_001, ShardId(1))
 HEADERS = EtcdHeaders(cluster_id=1, member_id=2)
@@ -39,14 +41,14 @@ class FakeFeed:
         self.floor = -1
         self.applied_max: int | None = None
         """What the replica that is asked has applied; the leader has all."""
+        self.shown_revision = 0
         self.led = True
         self.deleted = False
         self.revisions_asked = 0
         self.auth_version = 0
         self.failures: list[Exception] = []
         """What the next questions end with."""
-        self.asked: list[tuple[int, bool]] = []
-        """From which revision, and whether with the pairs before."""
+        self.asked: list[Question] = []
         self._news = asyncio.Event()
 
     @property
@@ -54,9 +56,9 @@ class FakeFeed:
         """The table's revision: each change is one."""
         return 1 + len(self.log)
 
-    @property
-    def applied(self) -> int:
-        return self.latest if self.applied_max is None else min(self.applied_max, self.latest)
+    def _applied(self, question: Question) -> int:
+        lags = self.applied_max is not None and not question.of_leader
+        return min(self.applied_max or 0, self.latest) if lags else self.latest
 
     def put(self, key: bytes, value: bytes = b"v") -> None:
         pair = kv_pb2.KeyValue(key=key, value=value, mod_revision=self.latest + 1)
@@ -66,30 +68,33 @@ class FakeFeed:
     def tell(self) -> None:
         self._news.set()
 
-    async def changes(
-        self, table: TableEntry, first: int, *, prev: bool = False, wait_s: float = 0.0
-    ) -> Part:
+    async def changes(self, table: TableEntry, question: Question) -> Told:
         assert table == TABLE
-        self.asked.append((first, prev))
+        first, waits = question.first, question.waits
+        self.asked.append(question)
         if self.failures:
             raise self.failures.pop(0)
-        first = first or self.applied + 1
-        while wait_s and first > self.applied:
+        first = first or self._applied(question) + 1
+        while waits and first > self._applied(question):
             self._news.clear()
             await self._news.wait()
             if self.failures:
                 raise self.failures.pop(0)
         if first < self.floor:
-            raise HistoryGone(self.floor)
-        through = max(self.applied, first - 1)
+            return Gone(self.floor)
+        through = max(self._applied(question), first - 1)
         numbers = range(max(first, 2), through + 1)
         return Part(
             first,
             through,
             [Revised(number, [self.log[number - 2]]) for number in numbers],
-            prev,
+            question.prev,
             self.auth_version,
         )
+
+    def shown(self, table: TableEntry) -> int:
+        assert table == TABLE
+        return self.shown_revision
 
     async def revision(self, table: TableEntry) -> int:
         assert table == TABLE
@@ -126,6 +131,8 @@ class FakeAuthenticator:
         self.failures: list[Exception] = []
         """What the next questions end with."""
         self.asked: list[Credentials] = []
+        self.stuck: set[bytes] = set()
+        """Tokens about which no question is answered."""
 
     def credentials(self, call: FakeCall, _table: TableEntry) -> Credentials:
         return Credentials(token=call.metadata.get("token", "").encode())
@@ -134,9 +141,12 @@ class FakeAuthenticator:
         self, who: Credentials, _table: TableEntry, _deadline: float, *, at_least: int
     ) -> Rights:
         self.asked.append(who)
+        if who.token in self.stuck:
+            await asyncio.Event().wait()
         if self.failures:
             raise self.failures.pop(0)
-        return Rights(max(at_least, self._feed.auth_version), "u", self.readable)
+        user = who.user or f"u{who.token.decode().removeprefix('t')}"
+        return Rights(max(at_least, self._feed.auth_version), user, self.readable)
 
 
 class FakeCall:

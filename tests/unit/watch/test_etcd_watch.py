@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coordinator.services import etcd_watch
+from coordinator.watch import tables
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from tests.unit.watch.fakes import Bench, FakeCall
@@ -125,6 +126,87 @@ def test_a_watch_from_now_begins_no_earlier_than_what_the_leader_has() -> None:
     run(test)
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for wait in ("REACH_TIMEOUT_S", "LOOK_INTERVAL_S"):
+        monkeypatch.setattr(tables, wait, 0.05)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_replica_that_lags_makes_no_watch_late() -> None:
+    """It answers, but has nothing to tell: it does not come on, and its shard does."""
+
+    async def test(bench: Bench) -> None:
+        call, _ = bench.open()
+        await created(call)
+        bench.feed.applied_max = 1
+        for number in range(3):
+            bench.feed.put(b"%d" % number)
+        heard: list[int] = []
+        while len(heard) < 3:
+            heard += [event.kv.mod_revision for event in (await call.hear()).events]
+        assert heard == [2, 3, 4]
+        bench.feed.put(b"more")
+        assert (await call.hear()).header.revision == 5
+        now, _ = bench.open()
+        assert (await created(now)).header.revision == 5
+        bench.feed.applied_max = None
+        asked = bench.feed.asked
+
+        async def asks_again() -> bool:
+            return asked[-1].waits and not asked[-1].of_leader
+
+        bench.feed.tell()
+        await wait_until_async(asks_again, timeout_s=10, what="the nearest replica is asked again")
+        bench.feed.put(b"last")
+        for each in (call, now):
+            assert [event.kv.key for event in (await each.hear()).events] == [b"last"]
+
+    run(test)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_table_that_is_taken_back_ends_its_watches() -> None:
+    async def test(bench: Bench) -> None:
+        for number in range(9):
+            bench.feed.put(b"%d" % number)
+        call, _ = bench.open()
+        await created(call)
+        del bench.feed.log[4:]
+        ended = await call.hear()
+        assert (ended.canceled, ended.compact_revision) == (True, 5)
+        await created(call, start_revision=5)
+        assert [event.kv.key for event in (await call.hear()).events] == [b"3"]
+        bench.feed.put(b"new")
+        assert [event.kv.key for event in (await call.hear()).events] == [b"new"]
+
+    run(test)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_the_lag_counts_what_no_client_has_read_and_what_no_replica_has_told() -> None:
+    async def test(bench: Bench) -> None:
+        call, _ = bench.open()
+        await created(call)
+        (watched,) = bench.watched
+        assert watched.lag_revisions == 0
+        bench.feed.shown_revision = 7
+        assert watched.lag_revisions == 6, "somebody wrote through this coordinator"
+        bench.feed.shown_revision = 0
+        call.may_read.clear()
+        for number in range(5):
+            bench.feed.put(b"%d" % number)
+            await _others_run()
+        assert watched.behind_count == 0
+        assert watched.lag_revisions == 4, "all but the one that is being sent"
+        call.may_read.set()
+        for _ in range(5):
+            await call.hear()
+        assert watched.lag_revisions == 0
+
+    run(test)
+
+
 def test_without_a_leader_the_past_can_be_watched_and_now_has_to_wait() -> None:
     async def test(bench: Bench) -> None:
         bench.feed.put(b"a")
@@ -178,12 +260,13 @@ def test_pairs_before_are_asked_for_once_a_watcher_wants_them() -> None:
     async def test(bench: Bench) -> None:
         plain, _ = bench.open()
         await created(plain)
-        assert bench.feed.asked[-1] == (2, False)
+        assert (bench.feed.asked[-1].first, bench.feed.asked[-1].prev) == (2, False)
         with_prev, _ = bench.open()
         await created(with_prev, prev_kv=True)
         bench.feed.put(b"a")
         assert (await with_prev.hear()).events
-        assert bench.feed.asked[-2:] == [(2, True), (3, True)], "what was asked without them is asked again"
+        asked = [(question.first, question.prev) for question in bench.feed.asked[-2:]]
+        assert asked == [(2, True), (3, True)], "what was asked without them is asked again"
 
     run(test)
 

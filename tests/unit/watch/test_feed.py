@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
-from coordinator.watch.feed import HistoryGone, part_of
+from coordinator.watch.changes import Gone, Part, TakenBack
+from coordinator.watch.feed import told_by
 from proto.internal import frames_pb2 as frames
 
 
@@ -19,7 +18,9 @@ def test_what_one_revision_changes_twice_has_the_pair_of_the_revision_before() -
     revision.keys.add(key=b"new", prev=b"new5")
     revision.keys.add(key=b"b", kv=b"b5 anew")
     told.revisions.add(revision=6).keys.add(key=b"a", kv=b"a6", prev=b"a5")
-    fifth, sixth = part_of(told).revised
+    part = told_by(told)
+    assert isinstance(part, Part)
+    fifth, sixth = part.revised
     assert [(change.key, change.pair, change.prev) for change in fifth.changes] == [
         (b"a", b"a5", b"a3"),
         (b"b", b"b5", b"b4"),
@@ -32,5 +33,5 @@ def test_what_one_revision_changes_twice_has_the_pair_of_the_revision_before() -
 
 
 def test_what_is_compacted_is_said() -> None:
-    with pytest.raises(HistoryGone, match="below 7"):
-        part_of(frames.TableChanges(floor=7))
+    assert told_by(frames.TableChanges(floor=7)) == Gone(7)
+    assert told_by(frames.TableChanges(through=4, taken_back=True)) == TakenBack(4)

@@ -172,3 +172,35 @@ def test_nothing_is_told_while_it_is_not_known_who_may_hear_it() -> None:
         assert [who.user for who in bench.authenticator.asked] == ["", "u", "u", "u"]
 
     run(test)
+
+
+def test_streams_of_one_user_share_a_question_and_wait_for_nobody_elses() -> None:
+    async def test(bench: Bench) -> None:
+        bench.feed.auth_version = ON - 1
+        alike = [bench.open(token="t")[0] for _ in range(20)]
+        stuck, _ = bench.open(token="stuck")
+        for call in (*alike, stuck):
+            call.create(b"a")
+            assert not (await call.hear()).canceled
+        bench.authenticator.readable = EVERYTHING
+        bench.authenticator.stuck.add(b"stuck")
+        bench.feed.auth_version = ON
+        bench.feed.put(b"a")
+        for call in alike:
+            assert [event.kv.key for event in (await call.hear()).events] == [b"a"]
+        assert sorted(who.token for who in bench.authenticator.asked) == [b"stuck", b"t"]
+        assert stuck.unheard == 0
+        bench.authenticator.stuck.clear()
+        bench.feed.auth_version = LATER
+        bench.feed.put(b"a")
+        assert [len((await call.hear()).events) for call in alike] == [1] * 20
+        heard = 0
+        while heard < 2:
+            heard += len((await stuck.hear()).events)
+        bench.authenticator.stuck.add(b"stuck")
+        bench.feed.auth_version = OFF
+        bench.feed.put(b"a")
+        for call in (*alike, stuck):
+            assert (await call.hear()).events, "everybody may hear everything"
+
+    run(test)
