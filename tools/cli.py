@@ -91,6 +91,7 @@ def down(file: FileArgument = None, node: NodeOption = None) -> None:
 
 
 @app.command()
+@takes_tls
 def status(file: FileArgument = None, output: OutputOption = Output.TABLE) -> None:
     """List every process: state, restarts, load, and each replica's role."""
     from tools.cluster_file import read_cluster
@@ -134,6 +135,7 @@ def fence(
 
 
 @app.command()
+@takes_tls
 def doctor(file: FileArgument = None, output: OutputOption = Output.TABLE) -> None:
     """Look for what is wrong, and say what it means and what mends it."""
     from tools.cluster_file import read_cluster

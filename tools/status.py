@@ -11,6 +11,7 @@ import typer
 from config.process.names import REPLICATOR
 from tools.admin.cluster_source import ClusterSource
 from tools.admin.snapshot import DOWN, ELSEWHERE, Process, Replica, Replication, Snapshot
+from tools.connection import given_reach
 from tools.failure import Failed
 from tools.output import Output, human_bytes, print_document, print_table
 from tools.progress import working
@@ -32,7 +33,7 @@ def status(cluster: ClusterConfig, output: Output) -> None:
     printed, if one of them does not."""
     with working("asking supervisors and replicas"):
         found = look(cluster)
-    if {process.state for process in found.processes} <= {DOWN, ELSEWHERE}:
+    if all(process.state in (DOWN, ELSEWHERE) for process in found.processes):
         raise Failed(f"cluster {cluster.cluster} is not up here (data in {cluster.data_dir})")
     rows = [_Row(found, process) for process in found.processes]
     if output.is_document:
@@ -50,7 +51,8 @@ def status(cluster: ClusterConfig, output: Output) -> None:
 
 def look(cluster: ClusterConfig) -> Snapshot:
     """All of the cluster now."""
-    with ClusterSource(cluster, supervisor_timeout_s=SUPERVISOR_TIMEOUT_S) as source:
+    reach = given_reach(is_secure=cluster.tls.client is not None)
+    with ClusterSource(cluster, supervisor_timeout_s=SUPERVISOR_TIMEOUT_S, reach=reach) as source:
         return source.poll()
 
 

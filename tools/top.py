@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from tools.admin.attachment import ClusterAttachment, EtcdAttachment
+from tools.admin.attachment import ClusterAttachment, EndpointAttachment
 from tools.admin.reach import Reach
 from tools.connection import given_connection, given_reach
 from tools.failure import Failed
@@ -35,12 +35,12 @@ def top(file: Path | None, endpoints: str | None, *, refresh_s: float, read_only
         Top(attachment, refresh_s=refresh_s, read_only=read_only).run()
 
 
-def _attached(file: Path | None, endpoints: str | None) -> ClusterAttachment | EtcdAttachment:
+def _attached(file: Path | None, endpoints: str | None) -> ClusterAttachment | EndpointAttachment:
     if endpoints is not None:
         if file is not None:
             raise typer.BadParameter("a cluster file or endpoints, not both", param_hint="--endpoints")
         connection = given_connection(endpoints, option="--endpoints")
-        return EtcdAttachment(
+        return EndpointAttachment(
             connection.addresses, Reach(credentials=connection.credentials, token=connection.token)
         )
     from tools.cluster_file import read_cluster

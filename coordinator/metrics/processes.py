@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def process_families(pids: Mapping[str, int]) -> Iterator[Metric]:
     """pids: by what the processes are called within their node. One that has gone has no samples."""
-    living = [([name], process) for name, pid in pids.items() if (process := _find(pid)) is not None]
+    living = [([name], process) for name, pid in pids.items() if (process := find_process(pid)) is not None]
     labels = ["process"]
     yield counter(
         "boathouse_process_cpu_seconds_total",
@@ -42,7 +42,8 @@ def process_families(pids: Mapping[str, int]) -> Iterator[Metric]:
     )
 
 
-def _find(pid: int) -> dict[str, Any] | None:
+def find_process(pid: int) -> dict[str, Any] | None:
+    """What psutil tells of a living process: cpu_times, memory_info, num_fds, create_time."""
     # Here, because a coordinator of which nobody reads metrics can do without its memory.
     import psutil
 

@@ -6,12 +6,14 @@ import asyncio
 import importlib.metadata
 import itertools
 import os
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from config.process.names import ProcessName
 from coordinator.front import http1
 from coordinator.metrics.calls import call_families, coordinator_families, watch_families
 from coordinator.metrics.families import gauge
+from coordinator.metrics.node import SupervisorSilent, ask_supervisor, node_processes, node_replicas
 from coordinator.metrics.page import page
 from coordinator.metrics.processes import process_families
 from coordinator.metrics.replicas import replica_families
@@ -24,6 +26,8 @@ from proto.internal import figures_pb2 as figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from google.protobuf.message import Message
 
     from config import ClusterConfig
     from config.topology import Topology
@@ -57,18 +61,41 @@ class Scrape:
     @property
     def pages(self) -> dict[tuple[str, str], http1.Page]:
         """By method and path."""
-        return {("GET", "/metrics"): page(self._gather), ("GET", "/metrics/figures"): self._figures}
+        return {
+            ("GET", "/metrics"): page(self._gather),
+            ("GET", "/metrics/figures"): self._figures,
+            ("GET", "/metrics/processes"): self._processes,
+            ("GET", "/metrics/replicas"): self._replicas,
+        }
+
+    # Programs that look every second are spared the text.
 
     async def _figures(self, _request: http1.Request) -> http1.Response:
-        """What the coordinators have counted, as NodeFigures: a program that looks every second is spared the text."""
-        told = figures.NodeFigures(coordinators=await self._siblings.ask())
-        headers = (("Content-Type", "application/x-protobuf"),)
-        return http1.Response(headers=headers, body=told.SerializeToString())
+        """What the coordinators have counted, as NodeFigures."""
+        return _protobuf(figures.NodeFigures(coordinators=await self._siblings.ask()))
+
+    async def _processes(self, _request: http1.Request) -> http1.Response:
+        """How the node's processes are, as NodeProcesses."""
+        try:
+            reports = await ask_supervisor(self._cluster.control_socket(self._node))
+        except SupervisorSilent as error:
+            body = f"the supervisor does not answer: {error}\n".encode()
+            return http1.Response(status=HTTPStatus.SERVICE_UNAVAILABLE, body=body)
+        return _protobuf(node_processes(self._cluster.cluster, self._node, reports))
+
+    async def _replicas(self, _request: http1.Request) -> http1.Response:
+        """How the node's replicas are, as NodeReplicas."""
+        statuses = await self._ask_replicas()
+        memberships = self._driver.memberships
+        return _protobuf(node_replicas(self._cluster, self._node, memberships, statuses.values()))
+
+    async def _ask_replicas(self) -> Statuses:
+        here = NodeId(self._cluster.node(self._node).id)
+        return await self._statuses.on(here, self._topology.shards_on(here))
 
     async def _gather(self) -> Callable[[], Families]:
-        here = NodeId(self._cluster.node(self._node).id)
         statuses, coordinators, replication = await asyncio.gather(
-            self._statuses.on(here, self._topology.shards_on(here)),
+            self._ask_replicas(),
             self._siblings.ask(),
             self._ask_replication(),
         )
@@ -112,3 +139,9 @@ class Scrape:
             ["cluster_version"],
             [([CLUSTER_VERSION], 1)],
         )
+
+
+def _protobuf(message: Message) -> http1.Response:
+    return http1.Response(
+        headers=(("Content-Type", "application/x-protobuf"),), body=message.SerializeToString()
+    )

@@ -128,13 +128,21 @@ async def read(driver: Driver) -> Report | None:
     return in_answer(reply.body)
 
 
+def asked() -> etcd.RangeRequest:
+    """Of the table catalog.REPLICATION."""
+    return etcd.RangeRequest(key=LEASE_KEY)
+
+
+def in_rows(answer: etcd.RangeResponse) -> Report | None:
+    """What is said in the answer to it."""
+    return next((parse(row.value) for row in answer.kvs), None)
+
+
 def question() -> bytes:
-    """Of catalog.REPLICATION's shard, by ETCD_RANGE."""
-    return etcd.RangeRequest(key=LEASE_KEY).SerializeToString()
+    """The same for its shard, by ETCD_RANGE."""
+    return asked().SerializeToString()
 
 
 def in_answer(body: bytes) -> Report | None:
-    """What is said in the answer to it."""
-    for row in etcd.RangeResponse.FromString(body).kvs:
-        return parse(row.value)
-    return None
+    """What is said in the answer to that."""
+    return in_rows(etcd.RangeResponse.FromString(body))

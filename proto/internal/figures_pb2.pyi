@@ -44,6 +44,164 @@ class NodeFigures(_message.Message):
 Global___NodeFigures: _TypeAlias = NodeFigures  # noqa: Y015
 
 @_typing.final
+class NodeProcesses(_message.Message):
+    """The processes of a node, as its supervisor and its operating system have them, for tools on other hosts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    READ_AT_S_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    cluster: _builtins.str
+    """its name"""
+    node: _builtins.str
+    read_at_s: _builtins.float
+    """by a clock of that host that only goes on: CPU times are of this moment"""
+    @_builtins.property
+    def processes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProcessFigures]: ...
+    def __init__(
+        self,
+        *,
+        cluster: _builtins.str = ...,
+        node: _builtins.str = ...,
+        read_at_s: _builtins.float = ...,
+        processes: _abc.Iterable[Global___ProcessFigures] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "node", b"node", "processes", b"processes", "read_at_s", b"read_at_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeProcesses: _TypeAlias = NodeProcesses  # noqa: Y015
+
+@_typing.final
+class ProcessFigures(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PID_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    CPU_S_FIELD_NUMBER: _builtins.int
+    RSS_BYTES_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """and number: who it is within its node"""
+    number: _builtins.int
+    state: _builtins.str
+    """as config/process/report.py has it, and what follows"""
+    pid: _builtins.int
+    """0 = none runs"""
+    restarts: _builtins.int
+    reason: _builtins.str
+    started_at: _builtins.float
+    """Unix time; 0 = never"""
+    cpu_s: _builtins.float
+    """used since the process began"""
+    rss_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        number: _builtins.int | None = ...,
+        state: _builtins.str = ...,
+        pid: _builtins.int = ...,
+        restarts: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        started_at: _builtins.float = ...,
+        cpu_s: _builtins.float = ...,
+        rss_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_number", b"_number", "number", b"number"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_number", b"_number", "cpu_s", b"cpu_s", "kind", b"kind", "number", b"number", "pid", b"pid", "reason", b"reason", "restarts", b"restarts", "rss_bytes", b"rss_bytes", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__number: _TypeAlias = _typing.Literal["number"]  # noqa: Y015
+    _WhichOneofArgType__number: _TypeAlias = _typing.Literal["_number", b"_number"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__number) -> _WhichOneofReturnType__number | None: ...
+
+Global___ProcessFigures: _TypeAlias = ProcessFigures  # noqa: Y015
+
+@_typing.final
+class NodeReplicas(_message.Message):
+    """The replicas of a node, as they say themselves, for tools that reach nothing but coordinators."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    SHARDS_FIELD_NUMBER: _builtins.int
+    REPLICAS_WANTED_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    FOLLOWS_FIELD_NUMBER: _builtins.int
+    cluster: _builtins.str
+    """its name"""
+    node: _builtins.str
+    shards: _builtins.int
+    """of the cluster"""
+    replicas_wanted: _builtins.int
+    """of each shard"""
+    follows: _builtins.str
+    """the leader cluster, and where it is; empty if there is none"""
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberFigures]:
+        """all nodes of the cluster, ascending"""
+
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedCompositeFieldContainer[_frames_pb2.ReplicaStatus]:
+        """of those that answered in time"""
+
+    def __init__(
+        self,
+        *,
+        cluster: _builtins.str = ...,
+        node: _builtins.str = ...,
+        members: _abc.Iterable[Global___MemberFigures] | None = ...,
+        shards: _builtins.int = ...,
+        replicas_wanted: _builtins.int = ...,
+        replicas: _abc.Iterable[_frames_pb2.ReplicaStatus] | None = ...,
+        follows: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "follows", b"follows", "members", b"members", "node", b"node", "replicas", b"replicas", "replicas_wanted", b"replicas_wanted", "shards", b"shards"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeReplicas: _TypeAlias = NodeReplicas  # noqa: Y015
+
+@_typing.final
+class MemberFigures(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    node: _builtins.int
+    name: _builtins.str
+    endpoint: _builtins.str
+    """host:port of its clients; empty if it is not known"""
+    def __init__(
+        self,
+        *,
+        node: _builtins.int = ...,
+        name: _builtins.str = ...,
+        endpoint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "name", b"name", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberFigures: _TypeAlias = MemberFigures  # noqa: Y015
+
+@_typing.final
 class CoordinatorFigures(_message.Message):
     """Counted since the process began, if nothing else is said."""
 

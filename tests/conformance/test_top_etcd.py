@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proto.etcd import rpc_pb2 as rpc
-from tools.admin.attachment import EtcdAttachment, NotDone
+from tools.admin.attachment import EndpointAttachment, NotDone
 from tools.admin.diagnosis import diagnose
 from tools.admin.quorum import Verb
 from tools.admin.reach import IN_THE_CLEAR
@@ -22,7 +22,7 @@ from config.process.names import ProcessName
 
 
 def test_a_member_is_a_node_and_its_keyspace_a_table(etcd_endpoint: str) -> None:
-    with EtcdAttachment([etcd_endpoint], IN_THE_CLEAR) as attached:
+    with EndpointAttachment([etcd_endpoint], IN_THE_CLEAR) as attached:
         snapshot = attached.poll()
         assert snapshot.is_etcd
         assert snapshot.problems == []
@@ -42,7 +42,7 @@ def test_its_keys_and_their_history(etcd_endpoint: str) -> None:
     with KvClient([etcd_endpoint], None, 10) as client:
         for value in (b"one", b"two"):
             client.put(rpc.PutRequest(key=b"top/key", value=value))
-    with EtcdAttachment([etcd_endpoint], IN_THE_CLEAR) as attached:
+    with EndpointAttachment([etcd_endpoint], IN_THE_CLEAR) as attached:
         (table,) = attached.poll().tables
         reader = attached.table(table.name)
         assert b"top/key" in [row.key for row in reader.page(b"top/").rows]
@@ -50,7 +50,7 @@ def test_its_keys_and_their_history(etcd_endpoint: str) -> None:
 
 
 def test_nobody_at_home_is_said_so() -> None:
-    with EtcdAttachment(["127.0.0.1:1"], IN_THE_CLEAR) as attached:
+    with EndpointAttachment(["127.0.0.1:1"], IN_THE_CLEAR) as attached:
         snapshot = attached.poll()
     assert snapshot.nodes == []
     assert len(snapshot.problems) == 1

@@ -16,13 +16,15 @@ import pytest
 from config.process.names import ProcessName
 from tests.integration.cluster import BOATHOUSE, ROOT, Cluster
 from tests.waiting import wait_until
-from tools.admin.attachment import ClusterAttachment, EtcdAttachment, NotDone
+from tools.admin.attachment import ClusterAttachment, EndpointAttachment, NotDone
 from tools.admin.control_client import NodeControl
+from tools.admin.diagnosis import diagnose
 from tools.admin.quorum import Verb
 from tools.admin.reach import IN_THE_CLEAR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(name="cluster", scope="module")
@@ -81,7 +83,7 @@ def test_keys_are_read_through_any_endpoint_that_answers(cluster: Cluster) -> No
     for value in ("first", "second"):
         assert cluster.cli("kv", "put", "greeting", value).returncode == 0
     dead, alive = "127.0.0.1:1", cluster.config.node("n1").client_endpoint
-    with EtcdAttachment([dead, alive], IN_THE_CLEAR) as attached:
+    with EndpointAttachment([dead, alive], IN_THE_CLEAR) as attached:
         table = attached.table("default")
         wait_until(
             lambda: len(table.history(b"greeting")) == 2, timeout_s=10, what="both revisions on this node"
@@ -95,12 +97,39 @@ def test_tables_are_seen_though_the_first_member_is_dead_from_the_start(cluster:
     first = ProcessName.coordinator("n1")
     NodeControl(cluster.config, "n1").operate("stop", [first.local], timeout_s=20)
     try:
-        with EtcdAttachment([cluster.config.node("n2").client_endpoint], IN_THE_CLEAR) as attached:
+        with EndpointAttachment([cluster.config.node("n2").client_endpoint], IN_THE_CLEAR) as attached:
             snapshot = attached.poll()
         assert [table.name for table in snapshot.tables] == ["default"]
         assert [node.is_up for node in snapshot.nodes] == [False, True, True]
     finally:
         NodeControl(cluster.config, "n1").operate("start", [first.local], timeout_s=20)
+
+
+def test_processes_are_told_of_where_no_supervisor_can_be_asked(cluster: Cluster, tmp_path: Path) -> None:
+    """As on another host: by its coordinators, in either way to attach."""
+    assert cluster.cli("kv", "put", "counted", "once").returncode == 0
+    elsewhere = cluster.config.model_copy(update={"data_dir": tmp_path})
+    endpoints = [cluster.config.node("n2").client_endpoint]
+    with (
+        ClusterAttachment(elsewhere, "", IN_THE_CLEAR) as by_file,
+        EndpointAttachment(endpoints, IN_THE_CLEAR) as by_endpoints,
+    ):
+        expected = {report.name: report.pid for report in cluster.reports()}
+        for attached in (by_file, by_endpoints):
+            wait_until(
+                lambda attached=attached: {p.name: p.pid for p in attached.poll().processes} == expected,  # type: ignore[misc]
+                timeout_s=20, what="all processes",
+            )  # fmt: skip
+            snapshot = attached.poll()
+            assert {process.state for process in snapshot.processes} == {"running"}
+            assert all(
+                process.rss_bytes and process.cpu_percent is not None for process in snapshot.processes
+            )
+            assert not any(process.is_here for process in snapshot.processes)
+            assert all(replica.sync_p99_us is not None for replica in snapshot.replicas)
+            assert [len(shard.serving) for shard in snapshot.shards] == [3]
+            assert snapshot.calls
+            assert diagnose(snapshot) == []
 
 
 def test_on_a_terminal_it_shows_the_cluster_and_ends_with_q(cluster: Cluster) -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from tools.admin.cluster_source import ClusterSource
 from tools.admin.control_client import RequestRefused, SupervisorUnreachable
+from tools.admin.coordinator_source import CoordinatorSource
+from tools.admin.etcd_client import EtcdClient
 from tools.admin.etcd_source import ETCD_TABLE, EtcdSource
 from tools.admin.keys import KeyReader
 from tools.admin.operate import ControlOperator, rolling_restart
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 SUPERVISOR_TIMEOUT_S: Final = 0.5
 """A supervisor that takes longer is shown as it was, with its age."""
 HAND_OVER_TIMEOUT_S: Final = 5.0
+ANSWER_TIMEOUT_S: Final = 1.0
 
 
 class NotDone(Exception):
@@ -69,7 +72,9 @@ class ClusterAttachment:
         self.can_act = True
         self._cluster = cluster
         self._reach = reach
-        self._source = ClusterSource(cluster, supervisor_timeout_s=SUPERVISOR_TIMEOUT_S, reach=reach)
+        self._source = ClusterSource(
+            cluster, supervisor_timeout_s=SUPERVISOR_TIMEOUT_S, reach=reach, counts_calls=True
+        )
 
     def __enter__(self) -> Self:
         self._source.__enter__()
@@ -120,24 +125,33 @@ class ClusterAttachment:
         return f"{leader} hands shard {name.shard} over to {target or 'the voter that is furthest'}"
 
 
-class EtcdAttachment:
-    """By endpoints, over etcd's API. Use as a context manager."""
+class EndpointAttachment:
+    """By endpoints: of coordinators, or of a plain etcd cluster over etcd's API. Use as a context manager."""
 
     def __init__(self, endpoints: Sequence[str], reach: Reach) -> None:
         self.file = "FILE"
         self.can_act = False
         self._endpoints = endpoints
         self._reach = reach
-        self._source = EtcdSource(endpoints, reach)
+        self._client = EtcdClient(ANSWER_TIMEOUT_S, reach)
+        self._coordinators = CoordinatorSource(endpoints, reach, self._client)
+        self._etcd = EtcdSource(endpoints, self._client)
+        self._is_etcd = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._source.__exit__()
+        self._coordinators.__exit__()
+        self._client.__exit__()
 
     def poll(self) -> Snapshot:
-        return self._source.poll()
+        snapshot = None if self._is_etcd else self._coordinators.poll()
+        if snapshot is None:
+            snapshot = self._etcd.poll()
+            # Who has no pages of ours, and speaks etcd's API, is asked for them no more.
+            self._is_etcd = self._coordinators.speaks_to_others and bool(snapshot.nodes)
+        return snapshot
 
     def table(self, name: str) -> TableReader:
         return KeyReader(self._endpoints, None if name == ETCD_TABLE else name, self._reach)

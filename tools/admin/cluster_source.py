@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Final, Self
 from config.process.names import ProcessName, processes_of
 from config.process.report import ProcessReport, State
 from coordinator.replication import report
-from proto.catalog import REPLICATION, history_word
-from proto.etcd import rpc_pb2 as rpc
-from tools.admin.call_probe import CallProbe
+from proto.catalog import REPLICATION
+from proto.internal import figures_pb2 as figures
 from tools.admin.certificate_dates import CertificateDates
+from tools.admin.node_pages import COUNTED, PROCESSES, NodePages, counted
 from tools.admin.present import PresentCluster, all_replicas
-from tools.admin.probe import Answered, ReplicaProbe
+from tools.admin.probe import ReplicaProbe
+from tools.admin.reach import IN_THE_CLEAR, Reach
+from tools.admin.remote_processes import RemoteProcesses
+from tools.admin.replica_words import replica_of
 from tools.admin.snapshot import (
     DOWN,
     ELSEWHERE,
@@ -28,38 +31,48 @@ from tools.admin.snapshot import (
     Replica,
     Replication,
     Snapshot,
-    Table,
     make_shard,
 )
 from tools.admin.supervisors import Supervisors
 from tools.admin.usage import Usage, Used
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from config import ClusterConfig, NodeConfig
-    from proto.internal import frames_pb2 as frames
-    from tools.admin.reach import Reach
+    from tools.admin.node_pages import Pages, Series
+    from tools.admin.probe import Answered
 
 REPLICA_TIMEOUT_S: Final = 1.0
+TOLD_OLD_S: Final = 5.0
+"""What a coordinator on another host told of its processes longer ago counts no more."""
 COORDINATOR_TIMEOUT_S: Final = 0.2
 """After the replicas have answered: who is asked for figures has had the same time."""
-QUEUES: Final = ("writes_waiting", "reads_waiting", "long_reads_waiting")
-"""Statistics of a replica's parts that count requests in it."""
 
 
 class ClusterSource:
     """One cluster, again and again. Use as a context manager, from one thread at a time."""
 
     def __init__(
-        self, cluster: ClusterConfig, *, supervisor_timeout_s: float, reach: Reach | None = None
+        self,
+        cluster: ClusterConfig,
+        *,
+        supervisor_timeout_s: float,
+        reach: Reach = IN_THE_CLEAR,
+        counts_calls: bool = False,
     ) -> None:
         """supervisor_timeout_s: a supervisor that has not answered by then is shown as it was. reach: of coordinators,
-        to be asked for what they have counted; None: nobody wants to know."""
+        who tell of processes whose supervisors are elsewhere. counts_calls: they are also asked for what they have
+        counted."""
         self._cluster = cluster
         self._reach = reach
-        self._calls: CallProbe | None = None
+        self._counts_calls = counts_calls
         self._supervisor_timeout_s = supervisor_timeout_s
+        self._remote = RemoteProcesses()
+        self._elsewhere: dict[ProcessName, Process] = {}
+        """As coordinators told of them last."""
+        self._away: set[str] = set()
+        """Nodes without a supervisor here, whose coordinators can't be reached."""
         self._usage = Usage()
         self._certificates = CertificateDates(cluster)
         self._reports: dict[str, tuple[dict[ProcessName, ProcessReport] | None, float]] = {}
@@ -70,8 +83,7 @@ class ClusterSource:
             self._supervisors = stack.enter_context(Supervisors(self._cluster))
             self._probe = stack.enter_context(ReplicaProbe(self._cluster))
             self._present = PresentCluster(self._cluster, self._probe)
-            if self._reach is not None:
-                self._calls = stack.enter_context(CallProbe(self._cluster, self._reach))
+            self._pages = stack.enter_context(NodePages(self._reach))
             self._stack = stack.pop_all()
         return self
 
@@ -90,19 +102,22 @@ class ClusterSource:
             name: report for node, _ in self._reports.values() if node for name, report in node.items()
         }
         self._usage.watch({report.pid for report in reports.values() if report.pid})
-        if self._calls is not None:
-            self._calls.begin()
+        self._pages.begin(self._wanted_pages())
         answers = self._present.ask(
             timeout_s=REPLICA_TIMEOUT_S,
             is_up=lambda name: name not in reports or reports[name].state is State.RUNNING,
         )
         now = self._present.cluster
         names = [name for node in now.nodes for name in processes_of(now, node)]
-        calls = {} if self._calls is None else self._calls.take(COORDINATOR_TIMEOUT_S)
+        pages = self._pages.take(COORDINATOR_TIMEOUT_S)
         used = self._usage.measured()
         taken_at = time.time()
+        told = self._told_by_coordinators(pages, taken_at)
         self._take(answers, names)
-        processes = [self._process(name, reports.get(name), used, taken_at, problems) for name in names]
+        processes = [
+            told.get(name) or self._process(name, reports.get(name), used, taken_at, problems)
+            for name in names
+        ]
         return Snapshot(
             cluster=self._cluster.cluster,
             taken_at=taken_at,
@@ -122,7 +137,7 @@ class ClusterSource:
             ],
             problems=list(problems.values()),
             replication=self._replication(answers),
-            calls=calls,
+            calls=dict(self._calls(pages)),
             certificates=self._certificates.look(),
         )
 
@@ -138,6 +153,41 @@ class ClusterSource:
             if body is not None:
                 return Replication(leader=str(follows), report=report.in_answer(body), answered=True)
         return Replication(leader=str(follows), report=None, answered=False)
+
+    # ---- coordinators ------------------------------------------------------------------------------------------------
+
+    def _wanted_pages(self) -> dict[str, list[str]]:
+        """By the endpoint of each node."""
+        always = [COUNTED] if self._counts_calls else []
+        return {
+            node.http_endpoint: always if node.name in self._reports else [*always, PROCESSES]
+            for node in self._cluster.nodes.values()
+        }
+
+    def _told_by_coordinators(self, pages: Mapping[str, Pages], now: float) -> Mapping[ProcessName, Process]:
+        """Processes of nodes whose supervisors are not here; as they were last, if nobody tells of them now."""
+        here = self._reports.keys()
+        self._elsewhere = {
+            name: was if now - (was.answered_at or 0.0) < TOLD_OLD_S else replace(was, state=ELSEWHERE)
+            for name, was in self._elsewhere.items()
+            if name.node not in here
+        }
+        self._away -= here
+        for node in self._cluster.nodes.values():
+            page = pages.get(node.http_endpoint)
+            if page is None or node.name in here:
+                continue
+            (self._away.add if page.is_away else self._away.discard)(node.name)
+            told = page.read(PROCESSES, figures.NodeProcesses)
+            # On a clashing port another cluster's coordinator may have answered.
+            if told is not None and (told.cluster, told.node) == (self._cluster.cluster, node.name):
+                self._elsewhere |= self._remote.take(told, now=now)
+        return self._elsewhere
+
+    def _calls(self, pages: Mapping[str, Pages]) -> Iterator[tuple[Series, Sequence[int]]]:
+        for node in self._cluster.nodes.values():
+            if (page := pages.get(node.http_endpoint)) is not None:
+                yield from counted(node.name, page.read(COUNTED, figures.NodeFigures))
 
     # ---- supervisors and processes ----------------------------------------------------------------------------------
 
@@ -164,7 +214,8 @@ class ClusterSource:
         problems: Mapping[str, str],
     ) -> Process:
         if report is None:
-            return Process(name=name, state=self._state_unseen(name.node, problems))
+            state = self._state_unseen(name.node, problems)
+            return Process(name=name, state=state, is_here=state != ELSEWHERE)
         mine = used.get(report.pid) if report.pid else None
         is_stale = name.node in problems
         return Process(
@@ -194,7 +245,7 @@ class ClusterSource:
         is_up: bool | None = None
         if State.RUNNING in states or any(name.node == node.name for name in answers):
             is_up = True
-        elif states <= {DOWN, State.STOPPED, State.FAILED, State.BACKOFF}:
+        elif states <= {DOWN, State.STOPPED, State.FAILED, State.BACKOFF} or node.name in self._away:
             is_up = False
         return Node(name=node.name, endpoint=node.client_endpoint, is_up=is_up)
 
@@ -212,60 +263,3 @@ class ClusterSource:
             else:
                 known = before.get(name) or Replica(shard=name.shard, node=name.node)
                 self._replicas[name] = replace(known, is_answering=False)
-
-
-def replica_of(answer: Answered, names: Mapping[int, str]) -> Replica:
-    """What a replica said, in an operator's words. names: of the nodes, by id."""
-    status = answer.status
-    statistics = status.statistics
-    return Replica(
-        shard=status.shard,
-        node=names.get(status.node, str(status.node)),
-        is_answering=True,
-        answered_at=answer.answered_at,
-        role=status.role,
-        leader=names.get(status.leader, ""),
-        term=status.term,
-        commit_index=status.commit_index,
-        applied_index=status.applied_index,
-        database_bytes=status.database_bytes,
-        wal_bytes=statistics.get("wal_bytes"),
-        disk_free_bytes=statistics.get("disk_free_bytes"),
-        queued=sum(statistics[queue] for queue in QUEUES if queue in statistics),
-        sync_p99_us=statistics.get("sync_p99_us"),
-        commands_applied=statistics.get("commands_applied"),
-        reads_served=statistics.get("reads_served"),
-        machine_level=statistics.get("machine_level"),
-        build_level=statistics.get("build_level"),
-        clock_skew_ms=_clock_skew_ms(answer),
-        no_space=status.no_space,
-        fault=status.fault,
-        voters=[names.get(node, str(node)) for node in status.voters],
-        learners=[names.get(node, str(node)) for node in status.learners],
-        tables=[_table(status.shard, table) for table in status.tables if not table.name.startswith("_")],
-    )
-
-
-def _clock_skew_ms(answer: Answered) -> int | None:
-    """The least that explains the reading: it was taken between the question and the answer."""
-    if "wall_clock_ms" not in answer.status.statistics:
-        return None
-    reading_ms = answer.status.statistics["wall_clock_ms"]
-    asked_ms, answered_ms = int(answer.asked_at * 1000), int(answer.answered_at * 1000) + 1
-    return min(0, reading_ms - asked_ms) or max(0, reading_ms - answered_ms)
-
-
-def _table(shard: int, table: frames.TableStatus) -> Table:
-    return Table(
-        name=table.name,
-        shard=shard,
-        revision=table.revision,
-        keys=table.keys,
-        compacted_revision=table.compacted_revision if table.compacted_revision >= 0 else None,
-        history=str(history_word(table.history)),
-        followers={follower.follower: follower.revision for follower in table.followers},
-        size_bytes=table.size_bytes,
-        quota_bytes=table.quota_bytes or None,
-        is_full=table.full,
-        alarms=sorted({rpc.AlarmType.Name(rpc.AlarmType.ValueType(alarm.alarm)) for alarm in table.alarms}),
-    )

@@ -109,6 +109,8 @@ class _Look:
         away = [node for node in shard.voters if node not in {replica.node for replica in shard.serving}]
         if shard.leader is None:
             yield self._found(Code.SHARD_NO_LEADER, subject, f"shard {shard.number} has no leader")
+        if not voters:
+            return  # nobody has told who belongs to it
         if serving < shard.majority:
             furthest = max(shard.replicas, key=lambda each: (each.term or 0, each.commit_index or 0))
             yield self._found(

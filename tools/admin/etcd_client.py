@@ -57,8 +57,8 @@ class EtcdClient:
             endpoint, "Cluster/MemberList", rpc.MemberListRequest(), rpc.MemberListResponse, None
         )
 
-    def status(self, endpoint: str, table: str | None) -> Pending[rpc.StatusResponse]:
-        return self._call(endpoint, "Maintenance/Status", rpc.StatusRequest(), rpc.StatusResponse, table)
+    def status(self, endpoint: str) -> Pending[rpc.StatusResponse]:
+        return self._call(endpoint, "Maintenance/Status", rpc.StatusRequest(), rpc.StatusResponse, None)
 
     def alarms(self, endpoint: str) -> Pending[rpc.AlarmResponse]:
         request = rpc.AlarmRequest(action=rpc.AlarmRequest.GET)

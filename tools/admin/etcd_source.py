@@ -1,17 +1,15 @@
-"""Polls a cluster by endpoints, over etcd's API: coordinators of boathouse, or the members of a plain etcd cluster.
+"""Polls a plain etcd cluster over its API: one group with one keyspace, of which each member tells how it is.
 
-Processes are not seen from here. Of a boathouse cluster the catalog is read as well, and each shard that holds a table
-is asked about through that table; etcd is one shard with one table. What the API calls a member is a node here."""
+What the API calls a member is a node here. Processes are not seen."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from proto import catalog
 from proto.etcd import rpc_pb2 as rpc
-from tools.admin.etcd_client import EtcdClient, Refused
+from tools.admin.etcd_client import Refused
 from tools.admin.snapshot import Node, Replica, Snapshot, Table, make_shard
 
 if TYPE_CHECKING:
@@ -19,14 +17,10 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-    from tools.admin.etcd_client import Pending
-    from tools.admin.reach import Reach
+    from tools.admin.etcd_client import EtcdClient, Pending
 
     A = TypeVar("A", bound=Message)
 
-TIMEOUT_S: Final = 1.0
-TABLES_MAX: Final = 64
-"""Tables whose revision is asked for; each costs a call a poll."""
 ETCD_SHARD: Final = 1
 ETCD_TABLE: Final = "etcd"
 """What its one keyspace is called here."""
@@ -41,66 +35,45 @@ class _Member:
 
 
 class EtcdSource:
-    """One cluster, again and again. Use as a context manager."""
+    """One cluster, again and again. From one thread at a time."""
 
-    def __init__(self, endpoints: Sequence[str], reach: Reach) -> None:
+    def __init__(self, endpoints: Sequence[str], client: EtcdClient) -> None:
         """endpoints: host:port of some members; the others are found through them."""
         self._endpoints = list(endpoints)
-        self._client = EtcdClient(TIMEOUT_S, reach)
+        self._client = client
         self._members: list[_Member] = []
-        self._entries: list[catalog.TableEntry] | None = None
-        """Of boathouse's catalog; None for etcd."""
         self._cluster_id = 0
-        self._replicas: dict[tuple[int, str], Replica] = {}
-        self._tables: dict[str, Table] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._client.__exit__()
+        self._replicas: dict[str, Replica] = {}
+        self._revision = 0
 
     def poll(self) -> Snapshot:
         """Ask everybody at once, twice: who there is, and then how each is."""
         problems: list[str] = []
         alarms = self._look_around(problems)
-        self._ask_members()
-        taken_at = time.time()
-        numbers = sorted({number for number, _ in self._replicas})
-        names = [member.name for member in self._members]
+        asked = [(member, self._client.status(member.endpoint)) for member in self._members]
+        self._replicas = {member.name: self._replica(member, pending) for member, pending in asked}
         voters = [member.name for member in self._members if not member.is_learner]
-        shards = [
-            make_shard(
-                number,
-                [self._replicas[number, name] for name in names if (number, name) in self._replicas],
-                voters,
-            )
-            for number in numbers
-        ]
-        answering = {replica.node for shard in shards for replica in shard.replicas if replica.is_answering}
         return Snapshot(
-            cluster=f"{'etcd' if self._entries is None else 'boathouse'} {self._cluster_id:x}",
-            taken_at=taken_at,
+            cluster=f"etcd {self._cluster_id:x}",
+            taken_at=time.time(),
             nodes=[
-                Node(name=member.name, endpoint=member.endpoint, is_up=member.name in answering)
+                Node(
+                    name=member.name,
+                    endpoint=member.endpoint,
+                    is_up=self._replicas[member.name].is_answering,
+                )
                 for member in self._members
             ],
-            shards=shards,
+            shards=[make_shard(ETCD_SHARD, list(self._replicas.values()), voters)] if self._members else [],
             problems=problems,
-            is_etcd=self._entries is None,
+            is_etcd=True,
             alarms=alarms,
         )
 
-    # ---- who there is -----------------------------------------------------------------------------------------------
-
     def _look_around(self, problems: list[str]) -> Mapping[str, Sequence[str]]:
-        """Members, tables and alarms, as the first that answers has them; they stay as they were if nobody does."""
+        """Members and alarms, as the first that answers has them; members stay as they were if nobody does."""
         known = list(dict.fromkeys([*self._endpoints, *(member.endpoint for member in self._members)]))
         members = [self._client.member_list(endpoint) for endpoint in known]
-        tables_request = rpc.RangeRequest(
-            key=catalog.TABLES_PREFIX, range_end=catalog.TABLES_END, serializable=True
-        )
-        tables = [self._client.range(endpoint, tables_request, catalog.CATALOG_NAME) for endpoint in known]
         alarms = [self._client.alarms(endpoint) for endpoint in known]
         listed = _first(members, problems)
         if listed is not None:
@@ -114,9 +87,6 @@ class EtcdSource:
                 )
                 for member in sorted(listed.members, key=lambda member: (member.name, member.ID))
             ]
-        rows = _first(tables, [])
-        if rows is not None:
-            self._entries = _entries(rows) or None
         raised = _first(alarms, [])
         by_node: dict[str, list[str]] = {}
         for alarm in raised.alarms if raised is not None else ():
@@ -126,68 +96,27 @@ class EtcdSource:
     def _name(self, member_id: int) -> str:
         return next((member.name for member in self._members if member.id == member_id), "")
 
-    # ---- how each is ------------------------------------------------------------------------------------------------
-
-    def _ask_members(self) -> None:
-        asked: list[tuple[int, _Member, Pending[rpc.StatusResponse]]] = []
-        for number, table in self._representatives().items():
-            asked += [
-                (number, member, self._client.status(member.endpoint, table)) for member in self._members
-            ]
-        self._replicas = {
-            (number, member.name): self._replica(number, member, pending) for number, member, pending in asked
-        }
-        self._ask_for_tables()
-        for number, name in self._replicas:
-            mine = tuple(table for table in self._tables.values() if table.shard == number)
-            self._replicas[number, name] = replace(self._replicas[number, name], tables=mine)
-
-    def _ask_for_tables(self) -> None:
-        """Their revisions, of the first member that has just answered: any knows them."""
-        answering = {name for (_, name), replica in self._replicas.items() if replica.is_answering}
-        endpoint = next((member.endpoint for member in self._members if member.name in answering), None)
-        if endpoint is None:
-            return
-        entries = (self._entries or [])[:TABLES_MAX]
-        for entry, pending in [(entry, self._client.status(endpoint, entry.name)) for entry in entries]:
-            try:
-                self._note(entry.name, entry.shard, pending.result().header.revision, str(entry.history_word))
-            except Refused:
-                continue
-
-    def _representatives(self) -> dict[int, str | None]:
-        """By shard: a table of it, through which its replicas are asked."""
-        if self._entries is None:
-            return {ETCD_SHARD: None}
-        return {int(entry.shard): entry.name for entry in reversed(self._entries)}
-
-    def _replica(self, number: int, member: _Member, pending: Pending[rpc.StatusResponse]) -> Replica:
+    def _replica(self, member: _Member, pending: Pending[rpc.StatusResponse]) -> Replica:
         try:
             status = pending.result()
         except Refused:
-            known = self._replicas.get((number, member.name), Replica(shard=number, node=member.name))
+            known = self._replicas.get(member.name, Replica(shard=ETCD_SHARD, node=member.name))
             return replace(known, is_answering=False)
-        if self._entries is None:
-            self._note(ETCD_TABLE, ETCD_SHARD, status.header.revision, "")
-        role = "learner" if status.isLearner else "leader" if status.leader == member.id else "follower"
+        self._revision = max(self._revision, status.header.revision)
         return Replica(
-            shard=number,
+            shard=ETCD_SHARD,
             node=member.name,
             is_answering=True,
             answered_at=time.time(),
-            role=role,
+            role="learner" if status.isLearner else "leader" if status.leader == member.id else "follower",
             leader=self._name(status.leader),
             term=status.raftTerm,
             commit_index=status.raftIndex,
             applied_index=status.raftAppliedIndex,
             database_bytes=status.dbSize,
             no_space=any("NOSPACE" in error for error in status.errors),
+            tables=[Table(name=ETCD_TABLE, shard=ETCD_SHARD, revision=self._revision)],
         )
-
-    def _note(self, name: str, shard: int, revision: int, history: str) -> None:
-        known = self._tables.get(name)
-        if known is None or revision > known.revision:
-            self._tables[name] = Table(name=name, shard=shard, revision=revision, history=history)
 
 
 def _first(pending: Iterable[Pending[A]], problems: list[str]) -> A | None:
@@ -200,16 +129,6 @@ def _first(pending: Iterable[Pending[A]], problems: list[str]) -> A | None:
             refused.append(str(error))
     problems += refused
     return None
-
-
-def _entries(rows: rpc.RangeResponse) -> list[catalog.TableEntry]:
-    found = []
-    for row in rows.kvs:
-        try:
-            found.append(catalog.parse_row(row.key, row.value))
-        except catalog.UnreadableRow:
-            continue
-    return found
 
 
 def _endpoint(urls: Sequence[str], default: str) -> str:

@@ -10,7 +10,7 @@ from proto.histogram import CALL_BOUNDS_S
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
 
-    from tools.admin.call_probe import Series
+    from tools.admin.node_pages import Series
     from tools.admin.snapshot import Replica, Shard, Snapshot
 
 

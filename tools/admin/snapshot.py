@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
     from config.process.names import ProcessName
     from coordinator.replication.report import CopyReport, Report
-    from tools.admin.call_probe import Series
+    from tools.admin.node_pages import Series
 
 DOWN: Final = "down"
 """Of a process: no supervisor of its node is here, though it should be."""
 ELSEWHERE: Final = "elsewhere"
-"""Of a process: another machine's business, which this one can't look into."""
+"""Of a process: another machine's business, and its coordinator does not tell of it."""
 UNKNOWN: Final = "unknown"
 """Of a process: its supervisor did not answer."""
 
@@ -53,6 +53,8 @@ class Process:
     """Of one core, since the last look."""
     rss_bytes: int | None = None
     answered_at: float | None = None
+    is_here: bool = True
+    """Its supervisor is on this machine: it can be acted on from here, and its log be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from tools.tui.grid import Grid
 from tools.tui.headline import headline
 from tools.tui.model import Model
 from tools.tui.place import TOP_VIEWS, Place, View
+from tools.tui.scene import is_here
 from tools.tui.theme import STYLES
 
 if TYPE_CHECKING:
@@ -300,6 +301,9 @@ class Top(App[None]):
             self._say("select a process or a replica first")
         elif chosen is Verb.MOVE_LEADER and row.process.shard is None:
             self._say(f"{row.process} is no replica: it has no leader to move")
+        elif chosen is not Verb.MOVE_LEADER and not is_here(self._scene.snapshot, row.process):
+            command = f"boathouse {chosen} {row.process} {self._attachment.file}".rstrip()
+            self._say(f"its supervisor is on the host of {row.process.node}; there: {command}")
         else:
             self.run_worker(self._ask_and_act(chosen, row.process), exit_on_error=True)
 

@@ -158,7 +158,7 @@ def _whole(scene: Scene, place: Place, details: Details) -> Page:
         case View.CALLS:
             return calls(scene)
         case View.LOG:
-            return _or_problem(log(place.subject, details.lines), details)
+            return _or_problem(log(scene, place.subject, details.lines), details)
         case View.KEYS:
             made = keys(place.subject, details.keys) if details.keys is not None else _waiting(place)
             return _or_problem(made, details)

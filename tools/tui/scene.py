@@ -12,6 +12,7 @@ from tools.admin.rates import Called, Rates, rates
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from config.process.names import ProcessName
     from tools.admin.findings import Finding, Severity
     from tools.admin.snapshot import Snapshot
 
@@ -84,11 +85,13 @@ class Scene:
     trend: Trend
     now: float
     """Unix seconds."""
+    file: str
+    """The cluster file as commands name it."""
 
     @classmethod
     def of(cls, snapshot: Snapshot, trend: Trend, *, now: float, file: str) -> Scene:
         """With everything that is wrong in it."""
-        return cls(snapshot, diagnose(snapshot, file=file), trend, now)
+        return cls(snapshot, diagnose(snapshot, file=file), trend, now, file)
 
     def about(self, *subjects: str) -> list[Finding]:
         """What is wrong with these, the worst first."""
@@ -102,6 +105,12 @@ class Scene:
     def worst(self) -> Severity | None:
         """Of everything."""
         return max((finding.severity for finding in self.findings), default=None)
+
+
+def is_here(snapshot: Snapshot, name: ProcessName) -> bool:
+    """Whether a process can be acted on from this machine, and its log be read."""
+    process = snapshot.process(name)
+    return process is not None and process.is_here
 
 
 def coverage(snapshot: Snapshot) -> str:

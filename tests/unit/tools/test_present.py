@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, cast
 from config import ClusterConfig
 from config.process.names import ProcessName
 from proto.internal import frames_pb2 as frames
-from tools.admin.cluster_source import replica_of
 from tools.admin.diagnosis import diagnose
 from tools.admin.findings import Code
 from tools.admin.present import PresentCluster, all_replicas
 from tools.admin.probe import Answered
+from tools.admin.replica_words import replica_of
 from tools.admin.shards import ShardView, view
 from tools.admin.snapshot import Snapshot, make_shard
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from proto.histogram import CALL_BOUNDS_S, Histogram
 from tests.unit.tui.clusters import NODES, healthy
-from tools.admin.call_probe import Series
+from tools.admin.node_pages import Series
 from tools.admin.rates import Called, rates
 from tools.admin.snapshot import make_shard
 

@@ -10,9 +10,9 @@ from config.process.names import ProcessName
 from coordinator.replication.report import CopyReport, Report
 from proto.histogram import CALL_BOUNDS_S
 from tools.admin.attachment import NotDone
-from tools.admin.call_probe import Series
 from tools.admin.etcd_client import Refused
 from tools.admin.keys import KeyPage, KeyRow
+from tools.admin.node_pages import Series
 from tools.admin.snapshot import Node, Process, Replica, Replication, Snapshot, Table, make_shard
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -149,8 +149,6 @@ async def test_what_is_typed_fast_behind_the_slash_is_all_filter() -> None:
 
 @in_loop
 async def test_a_log_is_followed(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     file = tmp_path / "shard-1.log"
     file.write_text("one\ntwo\n")
     snapshot = healthy()
@@ -219,6 +217,21 @@ async def test_read_only_changes_nothing(*, can_act: bool, read_only: bool) -> N
         await pressed(pilot, "4", "r")
         assert not isinstance(pilot.app.screen, Question)
         assert "read-only" in text(pilot, "#foot")
+
+
+@in_loop
+async def test_what_is_to_be_done_on_another_host_is_told() -> None:
+    whole = healthy()
+    remote = replace(whole, processes=[replace(process, is_here=False) for process in whole.processes])
+    attached = Attached([remote])
+    async with running(attached) as pilot:
+        await pressed(pilot, "4", "r")
+        assert "on the host of n1; there: boathouse restart n1/shard-1 demo.yaml" in text(pilot, "#foot")
+        await pressed(pilot, "l")
+        grid = pilot.app.screen_stack[0].query_one(Grid)
+        assert "on the host of n1; there: boathouse logs n1/shard-1 demo.yaml" in grid.render_line(1).text
+        await pressed(pilot, "escape", "m", "y")
+        assert attached.done == [("move leader", "n1/shard-1", "n1", False)]
 
 
 @in_loop

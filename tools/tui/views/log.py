@@ -10,13 +10,15 @@ from tools.tui.page import BAD, PLAIN, WARN, Cell, Column, Page, Row
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tools.tui.scene import Scene
+
 LINES_KEPT: Final = 1_000
 
 COLUMNS: Final = (Column("LINE", takes_rest=True),)
 
 
-def log(process: str, lines: Sequence[tuple[int, str]]) -> Page:
-    """The last lines, each with its number since it is looked at."""
+def log(scene: Scene, subject: str, lines: Sequence[tuple[int, str]]) -> Page:
+    """The last lines of a process's log, each with its number since it is looked at."""
     rows = [
         Row(
             key=str(number),
@@ -25,7 +27,9 @@ def log(process: str, lines: Sequence[tuple[int, str]]) -> Page:
         )
         for number, line in lines
     ]
-    return Page(f"log of {process}", COLUMNS, rows, "no line yet, or the log is on another machine")
+    elsewhere = any(str(one.name) == subject and not one.is_here for one in scene.snapshot.processes)
+    there = f"it is on the host of {subject.partition('/')[0]}; there: boathouse logs {subject} {scene.file}"
+    return Page(f"log of {subject}", COLUMNS, rows, there.rstrip() if elsewhere else "no line yet")
 
 
 def _style(line: str) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from proto.internal import frames_pb2 as frames
-from tools.admin.cluster_source import replica_of
 from tools.admin.probe import Answered
+from tools.admin.replica_words import replica_of
 
 NAMES = {1: "n1", 2: "n2", 3: "n3"}
 

@@ -1,0 +1,75 @@
+"""What a replica says of itself, in an operator's words. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from proto.catalog import history_word
+from proto.etcd import rpc_pb2 as rpc
+from tools.admin.snapshot import Replica, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from proto.internal import frames_pb2 as frames
+    from tools.admin.probe import Answered
+
+QUEUES: Final = ("writes_waiting", "reads_waiting", "long_reads_waiting")
+"""Statistics of a replica's parts that count requests in it."""
+
+
+def replica_of(answer: Answered, names: Mapping[int, str]) -> Replica:
+    """What a replica said, in an operator's words. names: of the nodes, by id."""
+    status = answer.status
+    statistics = status.statistics
+    return Replica(
+        shard=status.shard,
+        node=names.get(status.node, str(status.node)),
+        is_answering=True,
+        answered_at=answer.answered_at,
+        role=status.role,
+        leader=names.get(status.leader, ""),
+        term=status.term,
+        commit_index=status.commit_index,
+        applied_index=status.applied_index,
+        database_bytes=status.database_bytes,
+        wal_bytes=statistics.get("wal_bytes"),
+        disk_free_bytes=statistics.get("disk_free_bytes"),
+        queued=sum(statistics[queue] for queue in QUEUES if queue in statistics),
+        sync_p99_us=statistics.get("sync_p99_us"),
+        commands_applied=statistics.get("commands_applied"),
+        reads_served=statistics.get("reads_served"),
+        machine_level=statistics.get("machine_level"),
+        build_level=statistics.get("build_level"),
+        clock_skew_ms=_clock_skew_ms(answer),
+        no_space=status.no_space,
+        fault=status.fault,
+        voters=[names.get(node, str(node)) for node in status.voters],
+        learners=[names.get(node, str(node)) for node in status.learners],
+        tables=[_table(status.shard, table) for table in status.tables if not table.name.startswith("_")],
+    )
+
+
+def _clock_skew_ms(answer: Answered) -> int | None:
+    """The least that explains the reading: it was taken between the question and the answer."""
+    if "wall_clock_ms" not in answer.status.statistics:
+        return None
+    reading_ms = answer.status.statistics["wall_clock_ms"]
+    asked_ms, answered_ms = int(answer.asked_at * 1000), int(answer.answered_at * 1000) + 1
+    return min(0, reading_ms - asked_ms) or max(0, reading_ms - answered_ms)
+
+
+def _table(shard: int, table: frames.TableStatus) -> Table:
+    return Table(
+        name=table.name,
+        shard=shard,
+        revision=table.revision,
+        keys=table.keys,
+        compacted_revision=table.compacted_revision if table.compacted_revision >= 0 else None,
+        history=str(history_word(table.history)),
+        followers={follower.follower: follower.revision for follower in table.followers},
+        size_bytes=table.size_bytes,
+        quota_bytes=table.quota_bytes or None,
+        is_full=table.full,
+        alarms=sorted({rpc.AlarmType.Name(rpc.AlarmType.ValueType(alarm.alarm)) for alarm in table.alarms}),
+    )
