@@ -25,6 +25,8 @@ OPTIONS: Final = [("grpc.max_receive_message_length", -1), ("grpc.max_send_messa
 ATTEMPT_S_MAX: Final = 5.0
 """One endpoint gets so long before the next is asked."""
 PAUSE_S: Final = 0.1
+CLIENTS_OWN_DEADLINE: Final = "Deadline Exceeded"
+"""What gRPC says when its client has stopped waiting, and heard nothing from the server."""
 
 
 class Client:
@@ -136,4 +138,9 @@ def _may_repeat(error: grpc.RpcError) -> bool:
 
 def _words(endpoint: str, error: grpc.RpcError) -> str:
     code, details = error.code(), error.details()
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED and details == CLIENTS_OWN_DEADLINE:
+        details = (
+            "no answer in the time allowed (--timeout), and a write may have been carried out all the same;"
+            " `boathouse doctor` says whether a shard has no leader"
+        )
     return f"{endpoint}: {details} ({code.name})"
