@@ -6,15 +6,22 @@ import asyncio
 import json
 import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.unit.coordinator.running import in_loop, running
-from tests.waiting import wait_until_async
+from coordinator.front.http1 import Request
+from coordinator.services.etcd_pages import EtcdPages
+from proto import errors
+from proto.etcd import rpc_pb2 as etcd
+from tests.unit.coordinator.running import in_loop, make_config, running
+from tests.waiting import free_ports, wait_until_async
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    from coordinator.api.call import Call
 
 
 async def ask(url: str, body: bytes | None = None) -> tuple[int, str]:
@@ -49,6 +56,73 @@ async def test_a_full_disk_is_an_alarm_that_can_be_passed_over(tmp_path: Path) -
         cluster.workers[1, 2].status.no_space = True
         assert await ask(f"{base}/health") == (503, '{"health":"false","reason":"ALARM NOSPACE"}\n')
         assert (await ask(f"{base}/health?exclude=NOSPACE"))[0] == 200
+
+
+class OneTable:
+    """As EtcdCalls: one table, of whose alarms there may be one, and no others."""
+
+    def __init__(self, table: str, *, full: bool) -> None:
+        self._table = table
+        self._full = full
+        self.metadata: list[Mapping[str, str]] = []
+
+    def _look(self, call: Call) -> None:
+        self.metadata.append(call.metadata)
+        if call.metadata.get("table", "default") != self._table:
+            raise errors.TableNotFound
+
+    async def alarm(self, call: Call, _request: object) -> etcd.AlarmResponse:
+        self._look(call)
+        return etcd.AlarmResponse(alarms=[etcd.AlarmMember(alarm=etcd.NOSPACE)] if self._full else [])
+
+    async def status(self, call: Call) -> etcd.StatusResponse:
+        self._look(call)
+        return etcd.StatusResponse(leader=1)
+
+    async def range(self, call: Call, _request: object) -> etcd.RangeResponse:
+        self._look(call)
+        return etcd.RangeResponse()
+
+
+@in_loop
+async def test_each_table_is_judged_by_itself() -> None:
+    """Whoever asks by the port of a table gets that one's health, and no permissions by what else he says."""
+
+    async def ask_page(calls: Any, path: str, **said: str) -> tuple[int, bytes]:
+        headers = {f"grpc-metadata-{name}": value for name, value in said.items()}
+        page = EtcdPages(calls, asyncio.get_running_loop()).pages["GET", path]
+        response = await page(Request(method="GET", path=path, query="", headers=headers, body=b""))
+        assert isinstance(response.body, bytes)
+        return response.status, response.body
+
+    for path in ("/health", "/livez", "/readyz", "/readyz/non_learner"):
+        users = OneTable("users", full=False)
+        assert (await ask_page(users, path, table="users", token="t"))[0] == 200
+        assert users.metadata
+        assert all(metadata == {"table": "users"} for metadata in users.metadata)
+        status, text = await ask_page(users, path)
+        assert (status, b"table not found" in text) == (503, True), "there is no table default"
+    full = OneTable("users", full=True)
+    assert await ask_page(full, "/health", table="users") == (
+        503,
+        b'{"health":"false","reason":"ALARM NOSPACE"}\n',
+    )
+
+
+@in_loop
+async def test_the_port_of_a_table_tells_how_that_is(tmp_path: Path) -> None:
+    config = make_config(tmp_path, nodes=1, shards=2, read_timeout_ms=300)
+    port = free_ports(1)[0]
+    tables = {"default": {"shard": 1}, "users": {"shard": 2, "client_port": port}}
+    config = type(config).model_validate({**config.model_dump(), "tables": tables})
+    async with running(tmp_path, config=config) as cluster:
+        pages = [f"http://{config.node('n1').client_endpoint}/health", f"http://127.0.0.1:{port}/health"]
+        assert [(await ask(page))[0] for page in pages] == [200, 200]
+        cluster.elect(2, 0, term=9)
+        await wait_until_async(
+            lambda: not cluster.coordinator.leader_believed(2), timeout_s=10, what="the leader to be gone"
+        )
+        assert [(await ask(page))[0] for page in pages] == [200, 503]
 
 
 @in_loop
