@@ -21,6 +21,10 @@ ANSWERS_QUEUED_MAX: Final = 16
 """Of a stream, before its handler waits."""
 
 
+class Expired(Exception):
+    """The call's client waits no longer."""
+
+
 class LocalCall:
     """A Call whose messages are known from the start, and whose answers are read with answers()."""
 
@@ -32,8 +36,10 @@ class LocalCall:
         deadline: float,
         peer: str,
         identity: Identity = ANYBODY,
+        expires: bool = False,
     ) -> None:
-        """identity: of the client in whose name it is made; a gateway's client has none."""
+        """identity: of the client in whose name it is made; a gateway's client has none. expires: whether its deadline
+        is its client's own, who then hears of nothing else: it ends with Expired."""
         self._requests = requests
         self._answers: asyncio.Queue[bytes | None] = asyncio.Queue(ANSWERS_QUEUED_MAX)
         self._ended = False
@@ -43,6 +49,7 @@ class LocalCall:
         self.peer = peer
         self.identity = identity
         self.table = NO_TABLE
+        self._expires = expires
 
     async def messages(self) -> AsyncIterator[bytes]:
         """All requests, and then the end of what the client has to say."""
@@ -63,7 +70,7 @@ class LocalCall:
 
     async def answer(self, route: Route) -> bytes:
         """What a unary method answers. Raises what its handler raises."""
-        answer = await route.handler(self)
+        answer = await self._run(route)
         assert isinstance(answer, bytes), f"{route.path} is not unary"
         return answer
 
@@ -71,7 +78,7 @@ class LocalCall:
         """What a streaming method answers, as it comes. Raises what its handler raises.
 
         A generator that is closed before its end cancels the handler."""
-        handler = asyncio.ensure_future(_run(route, self))
+        handler = asyncio.ensure_future(self._run(route))
         handler.add_done_callback(lambda _: self._wake())
         try:
             while not (handler.done() and self._answers.empty()):
@@ -91,6 +98,11 @@ class LocalCall:
         with contextlib.suppress(asyncio.QueueFull):
             self._answers.put_nowait(None)
 
-
-async def _run(route: Route, call: LocalCall) -> bytes | None:
-    return await route.handler(call)
+    async def _run(self, route: Route) -> bytes | None:
+        try:
+            async with asyncio.timeout_at(self.deadline if self._expires else None) as limit:
+                return await route.handler(self)
+        except TimeoutError:
+            if limit.expired():
+                raise Expired from None
+            raise

@@ -2,14 +2,13 @@
 
 A page translates, and calls the same route that gRPC reaches. Errors, streams and headers have the form of
 grpc-gateway 1.16, which etcd 3.5 uses: an answer that streams is one JSON object a line, each in a chunk of its own,
-since some clients take a chunk for a message.
+since some clients take a chunk for a message. `Grpc-Timeout` bounds a call, as it does there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 from dataclasses import replace
 from http import HTTPStatus
 from time import perf_counter
@@ -19,15 +18,15 @@ import structlog
 from google.protobuf import descriptor_pool, message_factory
 
 from coordinator.api import outcomes
-from coordinator.api.local_call import LocalCall
-from coordinator.front import json_text
+from coordinator.api.local_call import Expired, LocalCall
+from coordinator.front import grpc_wire, json_text
 from coordinator.front.http1 import Request, Response
 from proto import errors
 from proto.codes import Code
 from proto.methods import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 
     from google.protobuf.message import Message
 
@@ -64,6 +63,7 @@ CORS: Final[tuple[Header, ...]] = (
     ("Access-Control-Allow-Headers", "accept, content-type, authorization"),
 )
 
+_TIMEOUT_HEADER: Final = "grpc-timeout"
 _METADATA_PREFIX: Final = "grpc-metadata-"
 _PASSED_ON: Final = frozenset({"authorization", "traceparent", "tracestate"})
 _PEER: Final = "gateway"
@@ -106,6 +106,10 @@ async def _allow(_request: Request) -> Response:
     return Response(headers=CORS)
 
 
+class _BadTimeout(Exception):
+    """Grpc-Timeout says nothing that can be understood."""
+
+
 class _Endpoint:
     """One method as a page."""
 
@@ -133,9 +137,16 @@ class _Endpoint:
                 return _failed_stream(Code.UNKNOWN, "the body does not begin with a message of this method")
         return await self._answer_stream(request, messages)
 
-    def _deadline(self) -> float:
-        timeout_s = self._route.timeout_s
-        return math.inf if timeout_s is None else self._loop.time() + timeout_s
+    def _call(self, request: Request, messages: Sequence[bytes]) -> LocalCall:
+        """Raises _BadTimeout."""
+        told = request.headers.get(_TIMEOUT_HEADER)
+        timeout_s = None if told is None else grpc_wire.parse_timeout(told.encode())
+        if told is not None and timeout_s is None:
+            raise _BadTimeout(f"invalid grpc-timeout: {told}")
+        deadline, is_clients = grpc_wire.deadline_of(timeout_s, self._route.timeout_s, self._loop.time())
+        return LocalCall(
+            messages, metadata=_metadata(request), deadline=deadline, peer=_PEER, expires=is_clients
+        )
 
     async def _answer_unary(self, request: Request) -> Response:
         try:
@@ -146,8 +157,8 @@ class _Endpoint:
             return _failed(
                 *self._outcome(errors.MessageTooLarge(f"{len(body)} vs. {self._route.api.message_bytes_max}"))
             )
-        call = LocalCall((body,), metadata=_metadata(request), deadline=self._deadline(), peer=_PEER)
         try:
+            call = self._call(request, (body,))
             with self._measured(call):
                 answer = await call.answer(self._route)
         except Exception as error:
@@ -164,12 +175,10 @@ class _Endpoint:
         return messages
 
     async def _answer_stream(self, request: Request, messages: list[Message]) -> Response:
-        call = LocalCall(
-            [message.SerializeToString() for message in messages],
-            metadata=_metadata(request),
-            deadline=self._deadline(),
-            peer=_PEER,
-        )
+        try:
+            call = self._call(request, [message.SerializeToString() for message in messages])
+        except _BadTimeout as error:
+            return _failed_stream(*self._outcome(error))
         self._route.meter.received += len(messages)
         answers = self._answers(call)
         try:
@@ -193,6 +202,9 @@ class _Endpoint:
             yield
         except errors.BoathouseError as error:
             meter.failed(outcomes.to_status(self._route.api.outcomes, error).code)
+            raise
+        except Expired:
+            meter.failed(Code.DEADLINE_EXCEEDED)
             raise
         except (asyncio.CancelledError, GeneratorExit):
             meter.failed(Code.CANCELLED)
@@ -223,6 +235,10 @@ class _Endpoint:
 
     def _outcome(self, error: Exception) -> tuple[Code, str]:
         """The code and the text of an error, as gRPC would show them."""
+        if isinstance(error, Expired):
+            return Code.DEADLINE_EXCEEDED, "context deadline exceeded"
+        if isinstance(error, _BadTimeout):
+            return Code.INVALID_ARGUMENT, str(error)
         if not isinstance(error, errors.BoathouseError):
             log.error("a call failed with an unexpected error", method=self._route.path, exc_info=error)
             error = errors.InvariantBroken(type(error).__name__)

@@ -15,6 +15,7 @@ from coordinator.api.call import Api, Route
 from coordinator.front.http1 import Request, Response
 from coordinator.front.json_gateway import gateway_pages, with_cors
 from proto import errors
+from proto.codes import Code
 from proto.etcd import rpc_pb2 as etcd
 from proto.methods import METHODS, Access, ApiName, Kind, Method
 from tests.unit.coordinator.running import in_loop
@@ -203,3 +204,32 @@ async def test_web_pages_of_others_may_ask() -> None:
 def test_every_path_of_the_gateway_belongs_to_one_method(path: str) -> None:
     others = {http for name, method in METHODS.items() if name != path for http in method.http}
     assert not others & set(METHODS[path].http)
+
+
+async def _never(_call: Call) -> bytes:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+@in_loop
+async def test_a_client_says_how_long_it_waits() -> None:
+    unary = route("/etcdserverpb.KV/Put", _never)
+    response = await post(unary, "/v3/kv/put", b'{"key":"Zm9v"}', grpc_timeout="20m")
+    assert response.status == HTTPStatus.GATEWAY_TIMEOUT
+    assert isinstance(response.body, bytes)
+    assert json.loads(response.body)["message"] == "context deadline exceeded"
+    assert unary.meter.failures == {Code.DEADLINE_EXCEEDED: 1}
+
+    async def watch(call: Call) -> None:
+        await call.send(etcd.WatchResponse(created=True).SerializeToString())
+        await _never(call)
+
+    response = await post(watch_route(watch), "/v3/watch", b"{}", grpc_timeout="20000u")
+    created, end = await lines(response)
+    assert created["result"]["created"]
+    assert end["error"]["grpc_code"] == Code.DEADLINE_EXCEEDED
+    for one, path in ((unary, "/v3/kv/put"), (watch_route(watch), "/v3/watch")):
+        refused = await post(one, path, b'{"key":"Zm9v"}', grpc_timeout="soon")
+        assert refused.status == HTTPStatus.BAD_REQUEST
+        assert isinstance(refused.body, bytes)
+        assert b"invalid grpc-timeout: soon" in refused.body
