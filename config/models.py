@@ -234,8 +234,8 @@ class TableConfig(_Model):
     quota: Quota | None = None
     """What the table may hold: none, or bytes, also as 2GiB. Over it, what makes it grow is refused. Default:
     limits.table_quota."""
-    compaction: CompactionConfig | None = None
-    """What is compacted without being asked. Default: nothing."""
+    compaction: CompactionConfig | Literal["none"] | None = None
+    """What is compacted without being asked, or none. Default: limits.table_compaction."""
 
 
 class RaftConfig(_Model):
@@ -309,6 +309,8 @@ class LimitsConfig(_Model):
     """Operations in one list of an etcd transaction; etcd's --max-txn-ops and its default."""
     table_quota: Quota = "none"  # type: ignore[assignment]
     """What a table may hold that has no quota of its own: none, or bytes, also as 2GiB."""
+    table_compaction: CompactionConfig | Literal["none"] = "none"
+    """What is compacted of a table that says nothing of its own: none, or as tables.NAME.compaction."""
     pending_requests_max: Annotated[int, Field(ge=1, le=10_000_000)] = 20_000
     """Requests waiting in one process; more are refused as RESOURCE_EXHAUSTED."""
     pending_bytes_max: Bytes = 256 << 20
@@ -586,6 +588,20 @@ class ClusterConfig(_Model):
         """What the table may hold, 0 = as much as the disk."""
         config = self.tables.get(table)
         return self.limits.table_quota if config is None or config.quota is None else config.quota
+
+    def table_compaction(self, table: str) -> CompactionConfig | None:
+        """What is compacted of the table without being asked."""
+        config = self.tables.get(table)
+        own = None if config is None else config.compaction
+        said = self.limits.table_compaction if own is None else own
+        return None if said == "none" else said
+
+    @property
+    def compacts_tables(self) -> bool:
+        """Whether any table may be compacted without being asked."""
+        return self.limits.table_compaction != "none" or any(
+            table.compaction not in (None, "none") for table in self.tables.values()
+        )
 
     @property
     def cluster_id(self) -> int:

@@ -43,7 +43,7 @@ class WholeShard(Memory):
         self.dead_tables.add(table_id)
 
     def origin_of(self, table_id: int) -> int:
-        """For commands (handler.Shard)."""
+        """See handler.Shard."""
         return self._origins.of(table_id)
 
     def change_origin(self, table: TableState, origin: int) -> None:

@@ -1,4 +1,4 @@
-"""Compacts tables that say so in the cluster file, as etcd does with its --auto-compaction-mode and -retention.
+"""Compacts tables as the cluster file says of each, or of all, like etcd by --auto-compaction-mode and -retention.
 
 `revision`: every five minutes all but the newest revisions. `periodic`: every hour, or as often as the retention says
 if that is shorter, what is older than the retention. A replica remembers what revision its tables were at, ten times a
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
+from proto.catalog import FIRST_TABLE_ID
 from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames
 from proto.methods import REQUEST_ID_BYTES
@@ -103,17 +104,17 @@ class AutoCompaction(Part):
         self._core = context.core
         self._machine = context.machine
         self._proposals = proposals
-        self._watched = {
-            name: _Watched(retention_of(table.compaction), context.cluster.raft.tick_ms)
-            for name, table in context.cluster.tables.items()
-            if table.compaction is not None
-        }
+        self._cluster = context.cluster
+        self._may_compact = context.cluster.compacts_tables
+        self._watched: dict[int, _Watched | None] = {}
+        """By id, the shard's tables; None: it does not compact itself. A name may come to mean another table."""
 
     def tick(self) -> None:
-        if not self._watched:
+        if not self._may_compact:
             return
+        self._watch()
         for table in self._machine.tables:
-            watched = self._watched.get(table.name)
+            watched = self._watched[table.id]
             if watched is None:
                 continue
             watched.ticks_left -= 1
@@ -124,9 +125,23 @@ class AutoCompaction(Part):
             if revision is not None and self._core.role is Role.LEADER:
                 self._compact(table, revision)
 
+    def _watch(self) -> None:
+        """Exactly the tables that there are now."""
+        known = self._watched
+        self._watched = {
+            table.id: known[table.id] if table.id in known else self._begin(table)
+            for table in self._machine.tables
+        }
+
+    def _begin(self, table: TableState) -> _Watched | None:
+        compaction = self._cluster.table_compaction(table.name)
+        if compaction is None or table.id < FIRST_TABLE_ID:
+            return None
+        return _Watched(retention_of(compaction), self._cluster.raft.tick_ms)
+
     def _compact(self, table: TableState, revision: int) -> None:
-        if revision <= max(table.floor, 0):
-            return
+        if revision <= max(table.floor, 0) or self._machine.origin_of(table.id):
+            return  # a copy is compacted with its origin
         log.info("a table is compacted", shard=self._shard, table=table.name, revision=revision)
         which = _WHICH.pack(table.id, revision)
         self._proposals.add_own(
@@ -138,4 +153,4 @@ class AutoCompaction(Part):
         )
 
     def ticks_until_action(self) -> int:
-        return min((max(1, one.ticks_left) for one in self._watched.values()), default=NEVER_TICKS)
+        return min((max(1, one.ticks_left) for one in self._watched.values() if one), default=NEVER_TICKS)

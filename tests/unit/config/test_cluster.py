@@ -187,7 +187,7 @@ def test_what_is_no_quota_is_refused(written: str) -> None:
 @pytest.mark.parametrize(("written", "seconds"), [("90s", 90), ("30m", 1_800), ("1h", 3_600)])
 def test_a_retention_is_a_time(written: str, seconds: int) -> None:
     cluster = parse(ONE + f"tables: {{t: {{compaction: {{mode: periodic, retention: {written}}}}}}}\n", "f")
-    compaction = cluster.tables["t"].compaction
+    compaction = cluster.table_compaction("t")
     assert compaction is not None
     assert compaction.retention_s == seconds
 

@@ -179,7 +179,8 @@ class Bench:
         """Send a request, and let the replica take a turn, or all that it has work for; the number of the call."""
         self._calls += 1
         envelope = frames.Envelope()
-        envelope.requests.add(call=self._calls, method=method, table_id=self._table, body=body, **fields)
+        fields.setdefault("table_id", self._table)
+        envelope.requests.add(call=self._calls, method=method, body=body, **fields)
         self.replica.handle(CLIENT, envelope)
         self.replica.turn()
         if work:
@@ -206,9 +207,9 @@ class Bench:
         for number in range(KEYS):
             self.write(frames.ETCD_PUT, etcd.PutRequest(key=b"%d" % number, value=VALUE).SerializeToString())
 
-    def write(self, method: frames.Method.ValueType, body: bytes) -> None:
+    def write(self, method: frames.Method.ValueType, body: bytes, **fields: Any) -> None:
         """A write under an id of its own, which everybody acknowledges."""
-        call = self.ask(method, body, request_id=(self._calls + 1).to_bytes(16, "big"))
+        call = self.ask(method, body, request_id=(self._calls + 1).to_bytes(16, "big"), **fields)
         for peer in sorted(self.core.membership.voters - {NodeId(1)}):
             self.acknowledge(peer)
         self.answer(call)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from proto.catalog import FIRST_TABLE_ID as TABLE
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from shardworker.raft import MessageKind
@@ -17,7 +18,7 @@ from shardworker.replica.auto_compaction import (
 )
 from tests.unit.raft.lab import message
 from tests.unit.raft.replica import members
-from tests.unit.shardworker.bench import TABLE, Bench
+from tests.unit.shardworker.bench import Bench
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,6 +64,7 @@ def bench_with(folder: Path, compaction: Mapping[str, object], *voters: int) -> 
         members(*voters),
         raft={"tick_ms": TICK_MS},
         limits={"write_timeout_ms": 86_400_000, "read_timeout_ms": 86_400_000},
+        table=TABLE,
         tables={"t": {"compaction": compaction}, "other": {}},
     )
     if len(voters) == 1:
@@ -118,4 +120,37 @@ def test_a_follower_compacts_nothing(tmp_path: Path) -> None:
     bench.tick()
     bench.work()
     assert compacted(bench) == [-1, -1]
+    bench.store.close()
+
+
+def test_what_holds_for_all_tables_holds_for_those_that_are_made_later(tmp_path: Path) -> None:
+    bench = Bench(
+        tmp_path,
+        members(1),
+        raft={"tick_ms": TICK_MS},
+        limits={
+            "write_timeout_ms": 86_400_000,
+            "read_timeout_ms": 86_400_000,
+            "table_compaction": {"mode": "revision", "retention": 5},
+        },
+        table=TABLE,
+        tables={"keeps": {"compaction": "none"}, "own": {"compaction": {"mode": "revision", "retention": 2}}},
+    )
+    bench.core.campaign()
+    bench.replica.turn()
+    minutes(bench, 3)
+    specs = [
+        frames.TableSpec(id=TABLE, name="made later", history=-1),
+        frames.TableSpec(id=TABLE + 1, name="keeps", history=-1),
+        frames.TableSpec(id=TABLE + 2, name="own", history=-1),
+        frames.TableSpec(id=TABLE + 3, name="copy", history=-1, origin=20_000),
+    ]
+    for spec in specs:
+        bench.write(frames.TABLE_CREATE, spec.SerializeToString())
+    for number in range(20):
+        for table in range(3):
+            put = etcd.PutRequest(key=b"%d" % number).SerializeToString()
+            bench.write(frames.ETCD_PUT, put, table_id=TABLE + table)
+    minutes(bench, 1)
+    assert compacted(bench) == [16, -1, 19, -1]
     bench.store.close()
