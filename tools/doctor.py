@@ -8,6 +8,7 @@ import typer
 
 from tools.admin.checks import check
 from tools.admin.diagnosis import diagnose
+from tools.admin.findings import Severity
 from tools.failure import Failed
 from tools.output import Output, print_document
 from tools.progress import working
@@ -34,8 +35,9 @@ def doctor(cluster: ClusterConfig, file: Path | None, output: Output) -> None:
             typer.echo(f"    {finding.meaning}")
             for remedy in finding.remedies:
                 typer.echo(f"    mend: {remedy}")
-    if found:
-        raise Failed(f"{len(found)} {'thing is' if len(found) == 1 else 'things are'} wrong")
+    wrong = sum(finding.severity > Severity.NOTE for finding in found)
+    if wrong:
+        raise Failed(f"{wrong} {'thing is' if wrong == 1 else 'things are'} wrong")
     if not output.is_document:
         typer.echo(f"cluster {cluster.cluster}: nothing is wrong")
 

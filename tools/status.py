@@ -10,6 +10,7 @@ import typer
 
 from config.process.names import REPLICATOR
 from tools.admin.cluster_source import ClusterSource
+from tools.admin.diagnosis import moving
 from tools.admin.snapshot import DOWN, ELSEWHERE, Process, Replica, Replication, Snapshot
 from tools.connection import given_reach
 from tools.failure import Failed
@@ -68,6 +69,8 @@ def remarks(snapshot: Snapshot) -> list[str]:
     for table in snapshot.tables:
         if table.is_full:
             said.append(f"table {table.name} is full: what makes it grow is refused")
+        if table.move is not None:
+            said.append(f"table {table.name} is on its way {moving(table)}")
         said += [f"table {table.name}: {alarm} was raised, and refuses writes" for alarm in table.alarms]
     return said
 

@@ -34,6 +34,17 @@ NEAR_QUOTA: Final = 0.9
 CERTIFICATE_ENDS_S: Final = 30 * 86_400.0
 
 
+def moving(table: Table) -> str:
+    """Where a table is on its way, and how far it is."""
+    move = table.move
+    assert move is not None
+    way = f"from shard {table.shard} to shard {move.target}"
+    if move.is_fenced:
+        return f"{way}, which takes it over now"
+    of = "" if table.keys is None else f" of {table.keys:,}"
+    return way if move.keys is None else f"{way}: {move.keys:,}{of} keys are there"
+
+
 def of_certificates(certificates: Iterable[Certificate], *, now: float, file: str) -> Iterator[Finding]:
     """Those that have ended, or soon will."""
     for certificate in certificates:
@@ -197,6 +208,9 @@ class _Look:
         subject = f"table {table.name}"
         for alarm in table.alarms:
             yield self._found(Code.ALARM, subject, f"{alarm} was raised for table {table.name}")
+        if table.move is not None:
+            says = f"table {table.name} is on its way {moving(table)}"
+            yield self._found(Code.TABLE_MOVES, subject, says, target=table.move.target)
         if table.size_bytes is None or table.quota_bytes is None:
             return
         held = f"holds {table.size_bytes / (1 << 20):,.1f} of {table.quota_bytes / (1 << 20):,.1f} MiB"

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class Severity(enum.IntEnum):
     """How much it matters. The higher the worse."""
 
+    NOTE = 0
+    """Nothing is wrong: it explains what is seen."""
     WARNING = 1
     """Clients are served; less is left to lose than there should be."""
     CRITICAL = 2
@@ -49,6 +51,7 @@ class Code(enum.StrEnum):
     MIXED_BUILDS = "mixed-builds"
     ALARM = "alarm"
     TABLE_FULL = "table-full"
+    TABLE_MOVES = "table-moves"
     TABLE_NEAR_QUOTA = "table-near-quota"
     CERTIFICATE_INVALID = "certificate-invalid"
     CERTIFICATE_ENDS = "certificate-ends"
@@ -236,6 +239,15 @@ RULES: Final[Mapping[Code, Rule]] = {
         (
             "boathouse kv del KEY --prefix -t {table} -e {endpoint}  # of what is not needed; a compaction frees it",
             "boathouse table describe {table} -e {endpoint}  # shows the quota, which the cluster file may raise",
+        ),
+    ),
+    Code.TABLE_MOVES: Rule(
+        Severity.NOTE,
+        "It is on its way to another shard, and is served meanwhile; writes wait for a moment while the other takes "
+        "over. It stands still while one of the two has no leader.",
+        (
+            "boathouse table move {table} --to {target} -e {endpoint}  # says how far it is, until it is there",
+            "boathouse table move {table} --cancel -e {endpoint}  # lets it stay",
         ),
     ),
     Code.TABLE_NEAR_QUOTA: Rule(

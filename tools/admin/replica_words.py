@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 from proto.catalog import history_word
 from proto.etcd import rpc_pb2 as rpc
-from tools.admin.snapshot import Replica, Table
+from proto.internal import frames_pb2 as frames
+from tools.admin.snapshot import Replica, Table, TableMove
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from proto.internal import frames_pb2 as frames
     from tools.admin.probe import Answered
 
 QUEUES: Final = ("writes_waiting", "reads_waiting", "long_reads_waiting")
@@ -46,7 +46,10 @@ def replica_of(answer: Answered, names: Mapping[int, str]) -> Replica:
         fault=status.fault,
         voters=[names.get(node, str(node)) for node in status.voters],
         learners=[names.get(node, str(node)) for node in status.learners],
-        tables=[_table(status.shard, table) for table in status.tables if not table.name.startswith("_")],
+        tables=[_table(status, table) for table in status.tables if not table.name.startswith("_")],
+        arriving={
+            move.table_id: move.keys for move in status.moves if move.state == frames.MoveState.ARRIVING
+        },
     )
 
 
@@ -59,10 +62,20 @@ def _clock_skew_ms(answer: Answered) -> int | None:
     return min(0, reading_ms - asked_ms) or max(0, reading_ms - answered_ms)
 
 
-def _table(shard: int, table: frames.TableStatus) -> Table:
+_LEAVING: Final = (frames.MoveState.COPYING, frames.MoveState.FENCED)
+
+
+def _table(status: frames.ReplicaStatus, table: frames.TableStatus) -> Table:
+    moves = [
+        TableMove(target=move.shard, is_fenced=move.state == frames.MoveState.FENCED)
+        for move in status.moves
+        if move.table_id == table.id and move.state in _LEAVING
+    ]
     return Table(
         name=table.name,
-        shard=shard,
+        shard=status.shard,
+        id=table.id,
+        move=moves[0] if moves else None,
         revision=table.revision,
         keys=table.keys,
         compacted_revision=table.compacted_revision if table.compacted_revision >= 0 else None,

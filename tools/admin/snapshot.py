@@ -6,7 +6,7 @@ last, with the time when it said so: `answered_at`, in Unix seconds like every t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ class Replica:
     learners: Sequence[str] = ()
     tables: Sequence[Table] = ()
     """Without boathouse's own."""
+    arriving: Mapping[int, int] = field(default_factory=dict)
+    """Keys that have come of tables that move to its shard, by the table's id."""
 
     @property
     def is_leader(self) -> bool:
@@ -130,6 +132,22 @@ class Table:
     """A write did not fit, and there is not enough space again yet."""
     alarms: Sequence[str] = ()
     """Raised by hand, by the names that etcd's API has."""
+    id: int = 0
+    """0: not told."""
+    move: TableMove | None = None
+    """None: it stays where it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableMove:
+    """A table on its way to another shard, as that shard or its own has it."""
+
+    target: int
+    """The shard that it goes to."""
+    is_fenced: bool = False
+    """Its own shard takes no writes of it any more: they wait until the target serves it."""
+    keys: int | None = None
+    """That have arrived; None if the target did not tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,9 +262,17 @@ class Snapshot:
     @property
     def tables(self) -> list[Table]:
         """Of all shards, by name."""
-        return sorted(
-            (table for shard in self.shards for table in shard.tables), key=lambda table: table.name
-        )
+        tables = (self._with_arrived(table) for shard in self.shards for table in shard.tables)
+        return sorted(tables, key=lambda table: table.name)
+
+    def _with_arrived(self, table: Table) -> Table:
+        """What its move's target has told of it."""
+        if table.move is None:
+            return table
+        target = self.shard(table.move.target)
+        told = () if target is None else target.replicas
+        arrived = [replica.arriving[table.id] for replica in told if table.id in replica.arriving]
+        return replace(table, move=replace(table.move, keys=max(arrived, default=None)))
 
     def shard(self, number: int) -> Shard | None:
         """The shard of that number."""

@@ -9,9 +9,9 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from tools.admin.findings import Severity
-from tools.tui.page import BAD, DIM, LEAD, WARN
+from tools.tui.page import BAD, DIM, LEAD
 from tools.tui.theme import STYLES
+from tools.tui.views.cells import of_severity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tools.admin.quorum import Effect
 
 HELP = """\
-1 … 7   overview, processes, shards, replicas, tables, findings, calls
+1 … 8   overview, processes, shards, replicas, tables, findings, calls, replication
 Enter   look into what is selected
 Esc     back, or take the filter away
 /       filter
@@ -37,7 +37,7 @@ p       hold the picture
 : ? q   commands, this help, quit
 
 L leader   F follower   ~ learner   C candidate
-! behind, full or degraded   X down, or serving nothing
+! behind, full or degraded   X down, or serving nothing   i a note
 - not known here
 
 OPS/S   writes applied and reads served
@@ -75,7 +75,7 @@ def explanation(findings: Sequence[Finding]) -> Text:
     """What is wrong, what it means, and the command that mends it, one after the other."""
     text = Text()
     for position, finding in enumerate(findings):
-        style = STYLES[BAD if finding.severity is Severity.CRITICAL else WARN]
+        style = STYLES[of_severity(finding.severity).style]
         text.append("\n\n" if position else "")
         text.append(finding.says, style)
         text.append(f"\n{finding.meaning}\n")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from tools.admin.findings import Severity
 from tools.tui import units
-from tools.tui.page import BAD, DIM, GOOD, LEAD, PLAIN, WARN, Cell
+from tools.tui.page import DIM, GOOD, LEAD, PLAIN, WARN, Cell
 from tools.tui.scene import coverage
-from tools.tui.views.cells import STALE_S
+from tools.tui.views.cells import STALE_S, of_severity
 
 if TYPE_CHECKING:
     from tools.tui.scene import Scene
@@ -33,11 +33,11 @@ def headline(scene: Scene) -> tuple[list[Cell], list[Cell]]:
     old_s = scene.now - snapshot.taken_at
     if old_s > STALE_S:
         first.append(Cell(f"{units.span(old_s)} old", WARN))
-    styles = {None: GOOD, Severity.WARNING: WARN, Severity.CRITICAL: BAD}
-    second = [Cell(coverage(snapshot), styles[scene.worst])]
+    worst = of_severity(scene.worst)
+    is_well = scene.worst in (None, Severity.NOTE)
+    second = [Cell(coverage(snapshot), GOOD if is_well else worst.style)]
     if scene.findings:
-        worst = "X" if scene.worst is Severity.CRITICAL else "!"
-        second.append(Cell(f"{worst} {_counted(len(scene.findings), 'finding')}", styles[scene.worst]))
+        second.append(Cell(f"{worst.text} {_counted(len(scene.findings), 'finding')}", worst.style))
     second += [Cell(problem, PLAIN) for problem in snapshot.problems[:1]]
     return first, second
 

@@ -18,6 +18,7 @@ from tools.tui.views.log import log
 from tools.tui.views.nodes import overview
 from tools.tui.views.processes import processes
 from tools.tui.views.replicas import replicas
+from tools.tui.views.replication import replication
 from tools.tui.views.shards import shards
 from tools.tui.views.tables import tables
 
@@ -157,6 +158,8 @@ def _whole(scene: Scene, place: Place, details: Details) -> Page:
             return findings(scene)
         case View.CALLS:
             return calls(scene)
+        case View.REPLICATION:
+            return replication(scene)
         case View.LOG:
             return _or_problem(log(scene, place.subject, details.lines), details)
         case View.KEYS:

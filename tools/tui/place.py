@@ -16,6 +16,7 @@ class View(enum.StrEnum):
     TABLES = "tables"
     FINDINGS = "findings"
     CALLS = "calls"
+    REPLICATION = "replication"
     KEYS = "keys"
     HISTORY = "history"
     LOG = "log"
@@ -41,5 +42,6 @@ TOP_VIEWS = (
     View.TABLES,
     View.FINDINGS,
     View.CALLS,
+    View.REPLICATION,
 )
-"""Those about the whole cluster; the keys 1 to 7 lead there."""
+"""Those about the whole cluster; the keys 1 to 8 lead there."""

@@ -101,7 +101,7 @@ def test_from_certificates_to_the_next_version(cluster: Cluster) -> None:
     states = {
         (row["node"], row["state"]) for row in json.loads(cluster.boathouse("n2", "status", "-o", "json"))
     }
-    assert states == {("n1", "elsewhere"), ("n2", "running"), ("n3", "elsewhere")}
+    assert states == {("n1", "running"), ("n2", "running"), ("n3", "running")}
     cluster.boathouse("client", "kv", "put", "greeting", "hello")
     etcdctl = (str(etcd_program("etcdctl")), "--endpoints", ENDPOINTS)
     files = [

@@ -11,7 +11,7 @@ from tests.unit.tools.command_lines import check_can_be_given
 from tests.unit.tui.clusters import NODES, NOW, copied, copying, degraded, healthy, leaderless
 from tools.admin.diagnosis import CERTIFICATE_ENDS_S, COPY_BEHIND_S, REPORT_OLD_S, diagnose
 from tools.admin.findings import RULES, Code, Finding, Severity, finding
-from tools.admin.snapshot import Certificate, make_shard
+from tools.admin.snapshot import Certificate, TableMove, make_shard
 
 if TYPE_CHECKING:
     from tools.admin.snapshot import Snapshot
@@ -120,6 +120,20 @@ def test_what_a_table_shows(changes: dict[str, Any], expected: set[Code]) -> Non
     assert codes(with_table(**changes)) == {(code, "table default") for code in expected}
 
 
+def test_a_table_on_its_way_is_no_trouble_and_is_told() -> None:
+    whole = with_table(id=7, keys=90_000, move=TableMove(target=2))
+    (note,) = diagnose(whole)
+    assert (note.code, note.severity, note.subject) == (Code.TABLE_MOVES, Severity.NOTE, "table default")
+    assert note.says == "table default is on its way from shard 1 to shard 2"
+    second = whole.shards[1]
+    arriving = [replace(each, arriving={7: 20_000 if each.is_leader else 19_000}) for each in second.replicas]
+    there = replace(whole, shards=[whole.shards[0], make_shard(2, arriving, NODES)])
+    (note,) = diagnose(there)
+    assert note.says.endswith("from shard 1 to shard 2: 20,000 of 90,000 keys are there")
+    (note,) = diagnose(with_table(move=TableMove(target=2, is_fenced=True)))
+    assert note.says.endswith("from shard 1 to shard 2, which takes it over now")
+
+
 DAY_S = 86_400.0
 
 
@@ -200,6 +214,7 @@ def test_every_code_has_its_rule() -> None:
 
 NAMES: dict[str, Any] = {
     "endpoint": "h:1", "away": "n3", "survivor": "n1", "reporter": "n2", "cluster": "c", "epoch": 2, "nodes": "n1",
+    "target": 2,
 }  # fmt: skip
 PROGRAMS = {"etcdctl", "df", "iostat", "chronyc", "ls", "id", "chmod", "ss", "openssl"}
 """Of others, that remedies may name."""

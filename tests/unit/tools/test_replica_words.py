@@ -7,6 +7,7 @@ import pytest
 from proto.internal import frames_pb2 as frames
 from tools.admin.probe import Answered
 from tools.admin.replica_words import replica_of
+from tools.admin.snapshot import TableMove
 
 NAMES = {1: "n1", 2: "n2", 3: "n3"}
 
@@ -44,6 +45,25 @@ def test_a_full_answer() -> None:
     assert replica.revision == 12
     (table,) = replica.tables
     assert (table.size_bytes, table.quota_bytes, table.is_full, table.alarms) == (9, 8, True, ["CORRUPT"])
+
+
+def test_tables_that_leave_and_come() -> None:
+    state = frames.MoveState
+    status = frames.ReplicaStatus(shard=1, node=1)
+    for number, name in enumerate(("copied", "fenced", "stays"), start=10_001):
+        status.tables.add(id=number, name=name)
+    status.moves.add(table_id=10_001, state=state.COPYING, shard=2)
+    status.moves.add(table_id=10_002, state=state.FENCED, shard=3)
+    status.moves.add(table_id=10_003, state=state.HERE, shard=2)
+    status.moves.add(table_id=10_004, state=state.ARRIVING, shard=2, keys=70)
+    status.moves.add(table_id=10_005, state=state.MOVED, shard=2)
+    replica = replica_of(answered(status), NAMES)
+    assert [table.move for table in replica.tables] == [
+        TableMove(target=2),
+        TableMove(target=3, is_fenced=True),
+        None,
+    ]
+    assert replica.arriving == {10_004: 70}
 
 
 def test_an_older_build_leaves_gaps() -> None:

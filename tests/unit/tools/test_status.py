@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.tui.clusters import NODES, healthy
-from tools.admin.snapshot import make_shard
+from tools.admin.snapshot import TableMove, make_shard
 from tools.status import remarks
 
 
@@ -37,6 +37,11 @@ def test_a_full_table_and_its_alarms() -> None:
         "table default is full: what makes it grow is refused",
         "table default: CORRUPT was raised, and refuses writes",
     ]
+
+
+def test_a_table_on_its_way() -> None:
+    table = replace(healthy().shards[0].tables[0], move=TableMove(target=2), revision=10**9)
+    assert said(tables=[table]) == ["table default is on its way from shard 1 to shard 2"]
 
 
 def test_why_a_process_ended_is_told_while_it_is_down() -> None:

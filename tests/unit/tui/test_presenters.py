@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from config.process.names import ProcessName
 from config.process.report import State
 from tests.unit.tui.clusters import NODES, NOW, copied, copying, degraded, healthy, leaderless
-from tools.admin.snapshot import UNKNOWN, Certificate, Replica, Table, make_shard
+from tools.admin.snapshot import UNKNOWN, Certificate, Replica, Table, TableMove, make_shard
 from tools.tui import units
 from tools.tui.frame import frame
 from tools.tui.headline import headline
@@ -24,6 +24,7 @@ from tools.tui.views.keys import readable, shown
 from tools.tui.views.nodes import overview
 from tools.tui.views.processes import processes
 from tools.tui.views.replicas import replicas
+from tools.tui.views.replication import replication
 from tools.tui.views.shards import shards
 from tools.tui.views.tables import tables
 
@@ -153,7 +154,10 @@ UNHEALTHY = {
     "leaderless": leaderless(),
     "processes": in_states(*(state for state in State if state is not State.RUNNING), UNKNOWN),
     "copies": copying(
-        copied("default", 9, 40.0, stalled=True), copied("users", 3, 60.0), refused={"events": "no"}
+        copied("default", 9, 40.0, stalled=True),
+        copied("users", 3, 60.0),
+        copied("events", 1, 0.5, backoff_s=2.0),
+        refused={"other": "no"},
     ),
 }
 
@@ -161,7 +165,14 @@ UNHEALTHY = {
 @pytest.mark.parametrize("snapshot", UNHEALTHY.values(), ids=UNHEALTHY)
 def test_every_unhealthy_row_has_an_explanation_with_a_command(snapshot: Snapshot) -> None:
     seen = scene(snapshot)
-    pages = (overview(seen), processes(seen, ""), shards(seen), replicas(seen, ""), tables(seen))
+    pages = (
+        overview(seen),
+        processes(seen, ""),
+        shards(seen),
+        replicas(seen, ""),
+        tables(seen),
+        replication(seen),
+    )
     rows = [row for page in pages for row in page.rows if any(cell.style in ALARMING for cell in row.cells)]
     assert rows
     assert [row.key for row in rows if not row.findings] == []
@@ -312,6 +323,57 @@ def test_tables_of_a_follower_cluster_say_how_far_behind_they_are() -> None:
     assert (users["COPY"].text, users["COPY"].style) == ("X stalled", BAD)
     assert told(page, "events")["LAG"].text == "-"
     assert "LAG" not in {column.title for column in tables(scene(healthy())).columns}
+
+
+def test_the_replication_of_a_follower_cluster() -> None:
+    snapshot = copying(
+        copied("default", 7, 1.25, backoff_s=0.5, trouble="UNAVAILABLE"),
+        copied("users", 9, 50.0, stalled=True),
+        refused={"other": "its name is taken"},
+        at_s=NOW - 3,
+    )
+    page = replication(scene(snapshot))
+    assert page.title == "replication, follows cluster harbour at h:1: n2 said 3s ago"
+    default, users = told(page, "from default"), told(page, "from users")
+    assert (default["BEHIND"].text, default["LAG"].text, default["DOES"].text) == (
+        "7",
+        "1.2s",
+        "follows, waits 0.5 s",
+    )
+    assert (default[" "].text, users[" "].text, users["DOES"].text) == (" ", "X", "X stalled")
+    other = told(page, "from other")
+    assert (other["DOES"].text, other["TROUBLE"].text) == ("is not copied", "its name is taken")
+    assert page.rows[0].opens == Place(View.LOG, "n2/replicator")
+
+
+def with_table(**changes: Any) -> Snapshot:
+    """Healthy, but for the table `default`."""
+    whole = healthy()
+    table = replace(whole.shards[0].tables[0], **changes)
+    return replace(whole, shards=[replace(whole.shards[0], tables=[table]), *whole.shards[1:]])
+
+
+def test_the_replication_of_a_cluster_that_others_follow() -> None:
+    snapshot = with_table(revision=100, followers={"island": 60, "reef": 100})
+    page = replication(scene(snapshot))
+    assert [row.key for row in page.rows] == ["to island default", "to reef default"]
+    row = told(page, "to island default")
+    assert (row["COPIED"].text, row["REVISION"].text, row["BEHIND"].text) == ("by island", "60", "40")
+    assert "by island" in "\n".join(frame(scene(snapshot), 120))
+    assert replication(scene(healthy())).rows == []
+
+
+def test_a_table_on_its_way_shows_where_to_and_how_far() -> None:
+    assert "MOVES TO" not in {column.title for column in tables(scene(healthy())).columns}
+    moving = tables(scene(with_table(id=7, keys=200, move=TableMove(target=2))))
+    assert (told(moving, "default")["MOVES TO"].text, told(moving, "users")["MOVES TO"].text) == ("2", "")
+    assert told(moving, "default")[" "].text == "i"
+    whole = with_table(id=7, keys=200, move=TableMove(target=2))
+    arriving = [replace(each, arriving={7: 50}) for each in whole.shards[1].replicas]
+    there = replace(whole, shards=[whole.shards[0], replace(whole.shards[1], replicas=arriving)])
+    assert told(tables(scene(there)), "default")["MOVES TO"].text == "2 25%"
+    fenced = tables(scene(with_table(move=TableMove(target=2, is_fenced=True))))
+    assert told(fenced, "default")["MOVES TO"].text == "2, writes wait"
 
 
 # ---- calls of clients ------------------------------------------------------------------------------------------------

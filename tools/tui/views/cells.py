@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from config.process.report import State
 from tools.admin.diagnosis import TRAILS_ENTRIES
@@ -123,12 +123,22 @@ def trails(shard: Shard, replica: Replica) -> Cell:
     return number(behind, WARN if behind > TRAILS_ENTRIES else PLAIN)
 
 
+_MARKS: Final = {
+    None: Cell(" "),
+    Severity.NOTE: Cell("i", LEAD),
+    Severity.WARNING: Cell("!", WARN),
+    Severity.CRITICAL: Cell("X", BAD),
+}
+
+
 def mark(findings: Sequence[Finding]) -> Cell:
-    """What is wrong with a row, as a letter: X if clients are not served, else !."""
-    worst = max((finding.severity for finding in findings), default=None)
-    if worst is None:
-        return Cell(" ")
-    return Cell("X", BAD) if worst is Severity.CRITICAL else Cell("!", WARN)
+    """What is wrong with a row, as a letter: X if clients are not served, else !; i for a note."""
+    return of_severity(max((finding.severity for finding in findings), default=None))
+
+
+def of_severity(severity: Severity | None) -> Cell:
+    """The same of one finding."""
+    return _MARKS[severity]
 
 
 def total(values: Sequence[float | None]) -> float | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tools.admin.findings import Severity
-from tools.tui.page import BAD, WARN, Cell, Column, Page, Row
+from tools.tui.page import Cell, Column, Page, Row
+from tools.tui.views import cells
 
 if TYPE_CHECKING:
     from tools.admin.findings import Finding
@@ -26,11 +26,11 @@ def findings(scene: Scene) -> Page:
 
 
 def _row(finding: Finding) -> Row:
-    critical = finding.severity is Severity.CRITICAL
+    mark = cells.of_severity(finding.severity)
     return Row(
         key=f"{finding.code} {finding.subject}",
         cells=(
-            Cell("X" if critical else "!", BAD if critical else WARN, sort=-float(finding.severity)),
+            Cell(mark.text, mark.style, sort=-float(finding.severity)),
             Cell(finding.subject),
             Cell(finding.says),
         ),

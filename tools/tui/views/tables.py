@@ -42,16 +42,20 @@ COPY_COLUMNS: Final = (
     Column("COPY", rank=2),
 )
 """In a cluster that follows another one."""
+MOVE_COLUMN: Final = Column("MOVES TO", rank=2)
+"""While any is on its way."""
 
 
 def tables(scene: Scene) -> Page:
     """Of the cluster, without boathouse's own."""
-    columns = COLUMNS if scene.snapshot.replication is None else (*COLUMNS, *COPY_COLUMNS)
-    rows = [_row(scene, table) for table in scene.snapshot.tables]
-    return Page("tables", columns, rows, "no table is known yet")
+    tables = scene.snapshot.tables
+    moves = [MOVE_COLUMN] if any(table.move is not None for table in tables) else []
+    copies = COPY_COLUMNS if scene.snapshot.replication is not None else ()
+    rows = [_row(scene, table, has_move=bool(moves)) for table in tables]
+    return Page("tables", (*COLUMNS, *copies, *moves), rows, "no table is known yet")
 
 
-def _row(scene: Scene, table: Table) -> Row:
+def _row(scene: Scene, table: Table, *, has_move: bool) -> Row:
     shard = scene.snapshot.shard(table.shard)
     leader = shard.leader if shard is not None else None
     points = scene.trend.tables.get(table.name, ())
@@ -77,6 +81,7 @@ def _row(scene: Scene, table: Table) -> Row:
             cells.duration(p99_us(called)),
             Cell(units.sparkline(list(latencies), SPARK_WIDTH), GOOD),
             *_copy_cells(scene, table),
+            *([_move_cell(table)] if has_move else []),
         ),
         opens=Place(View.KEYS, table.name),
         findings=findings,
@@ -99,8 +104,18 @@ def _copy_cells(scene: Scene, table: Table) -> tuple[Cell, ...]:
         return Cell("-", DIM, sort=-1.0), Cell("-", DIM, sort=-1.0), Cell("", DIM)
     if copy.stalled:
         return cells.number(copy.lag_revisions), _lag(copy.lag_s, BAD), Cell("X stalled", BAD)
-    style = WARN if copy.backoff_s or copy.lag_s else GOOD
+    style = WARN if scene.about(f"table {table.name}") else GOOD
     return cells.number(copy.lag_revisions), _lag(copy.lag_s, style), Cell(copy.does, style)
+
+
+def _move_cell(table: Table) -> Cell:
+    move = table.move
+    if move is None:
+        return Cell("", DIM)
+    if move.is_fenced:
+        return Cell(f"{move.target}, writes wait", LEAD)
+    share = f" {100 * move.keys / table.keys:.0f}%" if move.keys is not None and table.keys else ""
+    return Cell(f"{move.target}{share}", LEAD)
 
 
 def _lag(lag_s: float, style: str) -> Cell:
