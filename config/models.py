@@ -452,6 +452,9 @@ class FollowsConfig(_Model):
     """Name of the leader cluster."""
     endpoints: Annotated[list[str], Field(min_length=1)]
     """host:port of coordinators of the leader cluster."""
+    identity: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
+    """Which cluster of that name: needed only to follow another one than before, as when it was made anew, and have the
+    copies replaced by its tables. Without it the first one that answers is remembered, and no other is followed."""
     tls: FollowsTlsConfig | None = None
     """How it is reached, for copying and for writes that are passed on; none = in the clear."""
     token_file: AbsolutePath | None = None

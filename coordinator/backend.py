@@ -16,6 +16,7 @@ from config.topology import LearningTopology
 from coordinator.catalog.bootstrap import bootstrap
 from coordinator.catalog.cache import Catalog
 from coordinator.catalog.changes import finish_deletions
+from coordinator.catalog.identities import Identities
 from coordinator.catalog.lead import LeadRow
 from coordinator.catalog.moves import MoveRows
 from coordinator.catalog.tables import Tables
@@ -84,6 +85,7 @@ class Backend:
         shards = self.topology.shards()
         self.tables = Tables(own_calls, self.statuses, shards=shards, named=cluster.tables)
         self.catalog = Catalog(self.tables, promised=cluster.tables)
+        self.identities = Identities(own_calls)
         self.leading = Leading(cluster, self.catalog, self.tables, LeadRow(own_calls))
         self._lead: LeadWatch | None = None
         self.moves = TableMoves(

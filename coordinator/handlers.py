@@ -100,7 +100,8 @@ class Handlers:
             RegattaReplication(
                 cluster.cluster,
                 gate,
-                backend.catalog,
+                changes,
+                backend.identities,
                 source,
                 backend.leading,
                 authenticator,

@@ -4,7 +4,8 @@
 A deletion replaces the row by `deleted/id/<id>`, which stays until the table's shard has deleted it too. `deleted/name/
 <name>` says of a table that the cluster file names that it was deleted by hand: no restart makes it again. `lead` says
 which cluster takes the writes of replicated tables, if that is not as the cluster file has it. `moves/<id>` stays while
-a table is on its way to another shard.
+a table is on its way to another shard. `identity` is a number drawn for this catalog alone, and `followed/<cluster>`
+that of a cluster whose tables were copied.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ TABLES_PREFIX: Final = b"tables/"
 TABLES_END: Final = b"tables0"  # "/" + 1
 NEXT_ID: Final = b"next_id"
 LEAD: Final = b"lead"
+IDENTITY: Final = b"identity"
+_FOLLOWED: Final = b"followed/"
 MOVES_PREFIX: Final = b"moves/"
 MOVES_END: Final = b"moves0"
 DELETED_PREFIX: Final = b"deleted/"
@@ -206,6 +209,11 @@ def parse_move(value: bytes) -> TableMove:
         return TableMove(entry, ShardId(int(row["target"])), int(row["number"]), bool(row["cancelled"]))
     except (KeyError, TypeError, ValueError) as error:
         raise UnreadableRow(f"{type(error).__name__}: {error}") from None
+
+
+def followed_key(cluster: str) -> bytes:
+    """The key of the identity of a cluster whose tables were copied."""
+    return _FOLLOWED + cluster.encode()
 
 
 def deleted_id_key(table_id: int) -> bytes:

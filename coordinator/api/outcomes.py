@@ -137,6 +137,8 @@ ETCD: Final[Table] = {
     errors.InvalidAuthMgmt: Row(Code.INVALID_ARGUMENT, "etcdserver: invalid auth management"),
     errors.PasswordTooLong: Row(Code.INVALID_ARGUMENT, "etcdserver: a password has at most 72 bytes"),
     errors.SnapshotUnavailable: Row(Code.UNAVAILABLE, "etcdserver: unable to stream from table {detail}"),
+    errors.TablesUnknown: Row(Code.UNAVAILABLE, "etcdserver: not all tables are known: {detail}"),
+    errors.OtherCluster: Row(Code.FAILED_PRECONDITION, "etcdserver: this is another cluster: {detail}"),
     errors.BadReplicationToken: Row(
         Code.UNAUTHENTICATED, "etcdserver: this cluster asks who copies for a token, in the metadata {detail}"
     ),
@@ -248,6 +250,8 @@ REGATTA: Final[Table] = {
         Code.INVALID_ARGUMENT, "invalid leaderIndex: leaderIndex must be greater than 0"
     ),
     errors.SnapshotUnavailable: Row(Code.UNAVAILABLE, "unable to stream from table {detail}"),
+    errors.TablesUnknown: Row(Code.UNAVAILABLE, "not all tables are known: {detail}"),
+    errors.OtherCluster: Row(Code.FAILED_PRECONDITION, "this is another cluster: {detail}"),
     errors.BadReplicationToken: Row(
         Code.UNAUTHENTICATED, "this cluster asks who copies for a token, in the metadata {detail}"
     ),

@@ -39,11 +39,18 @@ class TableChanges:
         contents = await self._catalog.load(linearizable=True)
         return sorted(contents.entries.values(), key=lambda entry: entry.name)
 
+    async def contents(self) -> Contents:
+        """The catalog as it is now, restored if it was lost."""
+        while True:
+            seen = await self._catalog.load(linearizable=True)
+            if not await self._tables.restore(seen):
+                return seen
+
     async def create(self, name: str, settings: TableSettings) -> TableEntry:
         """The new table, usable when this returns. Raises TableExists, and what the shards have to say; then the table
         may exist nevertheless."""
         for _ in range(LOST_TRIES_MAX):
-            seen = await self._seen()
+            seen = await self.contents()
             if name in seen.entries:
                 raise errors.TableExists(name)
             await self._finish(seen, name)
@@ -61,7 +68,7 @@ class TableChanges:
         Raises TableNotFound, InvalidSettings for one of boathouse's own, and what the shards have to say; then the
         table may be deleted nevertheless, now or soon."""
         for _ in range(LOST_TRIES_MAX):
-            seen = await self._seen()
+            seen = await self.contents()
             await self._finish(seen, name)
             entry = seen.entries.get(name)
             if entry is None:
@@ -79,13 +86,6 @@ class TableChanges:
                 await self._catalog.load(linearizable=True)
                 return
         raise errors.NoLeader("other coordinators kept changing the catalog")
-
-    async def _seen(self) -> Contents:
-        """The catalog as it is now, restored if it was lost."""
-        while True:
-            seen = await self._catalog.load(linearizable=True)
-            if not await self._tables.restore(seen):
-                return seen
 
     async def _finish(self, seen: Contents, name: str) -> None:
         """What an earlier deletion of this name has left to do."""

@@ -32,6 +32,8 @@ class Contents:
     a table compares it, and loses then at worst once more than needed."""
     row_revisions: Mapping[str, int] = field(default_factory=dict)
     """When each table's row was last changed."""
+    unread: Sequence[str] = ()
+    """Tables whose rows this coordinator can't make sense of: there are more than `entries` says."""
     deletions: Sequence[TableEntry] = ()
     """Tables that have no row any more, and that their shards may still have."""
     deleted_names: frozenset[str] = frozenset()
@@ -52,10 +54,13 @@ async def read_contents(rows: Rows, shards: Collection[ShardId], *, linearizable
     moving = await rows.range(catalog.MOVES_PREFIX, catalog.MOVES_END, linearizable=linearizable)
     entries = {catalog.CATALOG_NAME: catalog.CATALOG}
     row_revisions = {}
+    unread = []
     for row in tables[1].kvs:
         entry = _parse(row.key, row.value, shards)
         if isinstance(entry, catalog.TableEntry):
             entries[entry.name], row_revisions[entry.name] = entry, row.mod_revision
+        else:
+            unread.append(row.key.removeprefix(catalog.TABLES_PREFIX).decode(errors="replace"))
     gone = [_parse(row.key, row.value, shards) for row in deleted[1].kvs]
     next_id, next_id_revision = catalog.FIRST_TABLE_ID, 0
     for row in counter[1].kvs:
@@ -73,6 +78,7 @@ async def read_contents(rows: Rows, shards: Collection[ShardId], *, linearizable
         next_id,
         next_id_revision,
         row_revisions,
+        unread=unread,
         deletions=[entry for entry in gone if isinstance(entry, catalog.TableEntry)],
         deleted_names=frozenset(name for name in gone if isinstance(name, str)),
         moves=moves,

@@ -12,6 +12,7 @@ from proto.regatta import replication_pb2 as replication
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
+    from config import FollowsConfig
     from proto import errors
 
 M = TypeVar("M")
@@ -31,6 +32,30 @@ class LeaderFailed(Exception):
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
+
+
+class Unfit(LeaderFailed):
+    """The cluster that answers is none to copy from."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("FAILED_PRECONDITION", why)
+
+
+def check_identity(told: replication.MetadataResponse, follows: FollowsConfig, known: str) -> None:
+    """known: the identity of the cluster whose tables were copied, "" if none were. What the cluster file says counts
+    more. A cluster of an earlier version does not say who it is, and goes by its name. Raises Unfit."""
+    if told.cluster != follows.cluster:
+        raise Unfit(
+            f"cluster {told.cluster!r} answers at {', '.join(follows.endpoints)},"
+            f" and the cluster file says {follows.cluster!r}"
+        )
+    wanted = follows.identity or known
+    if wanted and told.identity not in ("", wanted):
+        raise Unfit(
+            f"cluster {told.cluster} is not the one whose tables were copied: it was made anew, or has lost its"
+            f" catalog. Its identity is {told.identity}, and not {wanted}. Promote this cluster to keep what it holds;"
+            f" or have its copies replaced, by follows.identity: {told.identity} in the cluster file"
+        )
 
 
 def reason_of(error: errors.BoathouseError | LeaderFailed) -> str:
@@ -62,6 +87,8 @@ class Leader:
     def __init__(self, follower: str, calls: Calls) -> None:
         """follower: this cluster's name."""
         self._follower = follower
+        self.identity = ""
+        """Of the cluster that is meant, once that is known."""
         self._calls = calls
 
     async def metadata(
@@ -108,4 +135,6 @@ class Leader:
                 yield parsed(parse, answer)
 
     def _boathouse(self, table_id: int) -> replication.Boathouse:
-        return replication.Boathouse(version=VERSION, table_id=table_id, follower=self._follower)
+        return replication.Boathouse(
+            version=VERSION, table_id=table_id, follower=self._follower, identity=self.identity
+        )

@@ -12,6 +12,7 @@ from config.tls_files import peer_keys
 from config.topology import LearningTopology
 from coordinator.catalog.cache import Catalog
 from coordinator.catalog.changes import TableChanges
+from coordinator.catalog.identities import Identities
 from coordinator.catalog.lead import LeadRow
 from coordinator.catalog.tables import Tables
 from coordinator.replication.copies import WRITE_S, Copies
@@ -74,6 +75,7 @@ class LocalCluster:
         )
         self._catalog = Catalog(tables, promised=())
         self._changes = TableChanges(self._catalog, tables)
+        self.identities = Identities(self._shards)
         self.leading = Leading(cluster, self._catalog, tables, LeadRow(self._shards))
         self.copies = Copies(self._shards)
 

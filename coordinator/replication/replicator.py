@@ -15,7 +15,7 @@ from coordinator.replication.carry_out import carry_out
 from coordinator.replication.channels import LeaderChannels
 from coordinator.replication.clock import LOOP_CLOCK
 from coordinator.replication.copier import Copier
-from coordinator.replication.leader import Leader, LeaderFailed, reason_of
+from coordinator.replication.leader import Leader, LeaderFailed, Unfit, check_identity, reason_of
 from coordinator.replication.leading import OldEpoch
 from coordinator.replication.lease import RENEW_S, Lease
 from coordinator.replication.local import LocalCluster
@@ -151,6 +151,8 @@ class Replicator:
                 await self._reconcile()
                 self._trouble = ""
             except (errors.BoathouseError, LeaderFailed) as error:
+                if isinstance(error, Unfit):
+                    await self._stop_copiers(list(self._copiers))
                 self._trouble = reason_of(error)
                 self._say("the tables of the leader cluster are not known", self._trouble)
             self._raise_alarms()
@@ -171,24 +173,26 @@ class Replicator:
         await self._change(plan)
 
     async def _check(self, told: replication.MetadataResponse) -> None:
-        """Raises LeaderFailed unless this cluster is to copy what that one has."""
-        if told.cluster != self._follows.cluster:
-            raise _unfit(
-                f"cluster {told.cluster!r} answers at {', '.join(self._follows.endpoints)},"
-                f" and the cluster file says {self._follows.cluster!r}"
-            )
+        """Raises Unfit unless this cluster is to copy what that one has."""
+        identities = self._local.identities
+        known = await identities.followed(told.cluster)
+        check_identity(told, self._follows, known)
+        if told.identity and told.identity != known:
+            log.info("follows a cluster", cluster=told.cluster, identity=told.identity, before=known)
+            await identities.remember(told.cluster, told.identity)
+        self._leader.identity = told.identity or known
         lead = Lead(told.lead.epoch, told.lead.cluster)
         if self._local.leading.is_ours(lead):
             return  # it gave way, and this cluster is about to take over what it still lacks
         if lead.cluster != told.cluster and not told.follows:
-            raise _unfit(
+            raise Unfit(
                 f"cluster {told.cluster} leads no longer, cluster {lead.cluster} does since epoch {lead.epoch}:"
                 " name that one as the one to follow"
             )
         try:
             await self._local.leading.hear(lead)
         except OldEpoch as error:
-            raise _unfit(f"cluster {told.cluster} is of epoch {lead.epoch}, and {error}") from None
+            raise Unfit(f"cluster {told.cluster} is of epoch {lead.epoch}, and {error}") from None
 
     async def _announce(self) -> None:
         """This cluster was promoted: the one that led before is told so, until it gives way."""
@@ -207,7 +211,7 @@ class Replicator:
             heirs = [table for table in told.tables if table.origin and told.lead.cluster == told.cluster]
             await self._local.leading.give_way(Lead(told.lead.epoch, told.lead.cluster), heirs, _anybodys)
         elif (told.lead.epoch, told.lead.cluster) != (self._lead.epoch, self._lead.cluster):
-            raise _unfit(f"cluster {told.cluster} has not given way: it goes by cluster {told.lead.cluster}")
+            raise Unfit(f"cluster {told.cluster} has not given way: it goes by cluster {told.lead.cluster}")
         else:
             log.info(
                 "the cluster that led before has given way", cluster=told.cluster, epoch=self._lead.epoch
@@ -255,10 +259,6 @@ class Replicator:
         if now - self._said.get(what, -ALARM_S) >= ALARM_S:
             self._said[what] = now
             log.error(what, reason=why)
-
-
-def _unfit(why: str) -> LeaderFailed:
-    return LeaderFailed("FAILED_PRECONDITION", why)
 
 
 async def _anybodys(_: TableEntry) -> None:

@@ -24,7 +24,8 @@ from proto.regatta import replication_pb2 as replication
 if TYPE_CHECKING:
     from coordinator.api.call import Call, Handler
     from coordinator.auth.authenticator import Authenticator
-    from coordinator.catalog.cache import Catalog
+    from coordinator.catalog.changes import TableChanges
+    from coordinator.catalog.identities import Identities
     from coordinator.replication.gate import Gate
     from coordinator.replication.leading import Leading
     from coordinator.replication.source import TableSource
@@ -46,6 +47,9 @@ NO_USERS: Final = 2
 """auth_version of a table that never had any."""
 
 
+_Request = replication.ReplicateRequest | replication.SnapshotRequest
+
+
 class RegattaReplication:
     """Metadata.Get, Log.Replicate, Snapshot.Stream."""
 
@@ -53,7 +57,8 @@ class RegattaReplication:
         self,
         cluster: str,
         gate: Gate,
-        catalog: Catalog,
+        changes: TableChanges,
+        identities: Identities,
         source: TableSource,
         leading: Leading,
         authenticator: Authenticator,
@@ -68,7 +73,8 @@ class RegattaReplication:
         self._leading = leading
         self._follows = follows
         self._gate = gate
-        self._catalog = catalog
+        self._changes = changes
+        self._identities = identities
         self._source = source
         self._authenticator = authenticator
 
@@ -92,9 +98,14 @@ class RegattaReplication:
         if request.HasField("lead") and not follows:
             await self._give_way(call, request.lead)
             lead = await self._leading.now()
-        contents = await self._catalog.load(linearizable=True)
+        contents = await self._changes.contents()
+        if contents.unread:
+            raise errors.TablesUnknown(
+                f"the catalog's rows of {', '.join(contents.unread)} can't be read here"
+            )
         response = replication.MetadataResponse(
             cluster=self._cluster,
+            identity=await self._identities.own(),
             lead=replication.Lead(epoch=lead.epoch, cluster=lead.cluster),
             follows=self._follows and lead.cluster != self._cluster,
         )
@@ -131,6 +142,14 @@ class RegattaReplication:
                 Lead(told.epoch, told.cluster), told.tables, lambda table: self._check_root(call, table)
             )
 
+    async def _check_identity(self, request: _Request) -> None:
+        """A table's id says which one is meant, in its own cluster: one that was made anew gives the same ids. Raises
+        OtherCluster."""
+        if request.boathouse.identity:
+            own = await self._identities.own()
+            if request.boathouse.identity != own:
+                raise errors.OtherCluster(f"its identity is {own}, and not {request.boathouse.identity}")
+
     async def _check_root(self, call: Call, table: TableEntry) -> None:
         """Who copies a table that has users sees all of it, past every permission: root may, and a follower cluster
         that has shown its token, which then goes by those users."""
@@ -148,6 +167,7 @@ class RegattaReplication:
         request = decode(replication.ReplicateRequest.FromString, call.body)
         if request.leader_index == 0:
             raise errors.NoLeaderIndex
+        await self._check_identity(request)
         table = await self._source.find(request.table, table_id=_table_id(request))
         call.table = table.name
         await self._check_root(call, table)
@@ -206,6 +226,7 @@ class RegattaReplication:
         """All pairs of one revision."""
         self._gate.check(call)
         request = decode(replication.SnapshotRequest.FromString, call.body)
+        await self._check_identity(request)
         try:
             table = await self._source.find(request.table, table_id=_table_id(request))
         except errors.TableNotFound:
@@ -259,7 +280,7 @@ class _Batch:
             self._message, self._size_bytes = self._empty(), 0
 
 
-def _table_id(request: replication.ReplicateRequest | replication.SnapshotRequest) -> int:
+def _table_id(request: _Request) -> int:
     """The table that a follower cluster of boathouse means; 0 = whatever has the name. Raises InvalidRequest."""
     if not request.HasField("boathouse"):
         return 0

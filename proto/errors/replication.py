@@ -58,3 +58,16 @@ class BadReplicationToken(BoathouseError):
     """A follower cluster showed no token that this cluster knows; `detail` names the metadata that it belongs in."""
 
     frame_code = 308
+
+
+class TablesUnknown(BoathouseError):
+    """A follower cluster asked which tables there are, and would delete what is left out; this coordinator can't tell
+    of all of them, and `detail` says why."""
+
+    frame_code = 320
+
+
+class OtherCluster(BoathouseError):
+    """A follower cluster meant another cluster of this name; `detail` has the identity of this one."""
+
+    frame_code = 321

@@ -113,9 +113,12 @@ class MetadataResponse(_message.Message):
     CLUSTER_FIELD_NUMBER: _builtins.int
     LEAD_FIELD_NUMBER: _builtins.int
     FOLLOWS_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
     cluster: _builtins.str
     follows: _builtins.bool
     """it copies its tables from another cluster"""
+    identity: _builtins.str
+    """of this very cluster: one that is made anew under its name has another"""
     @_builtins.property
     def tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___Table]: ...
     @_builtins.property
@@ -129,10 +132,11 @@ class MetadataResponse(_message.Message):
         cluster: _builtins.str = ...,
         lead: Global___Lead | None = ...,
         follows: _builtins.bool = ...,
+        identity: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lead", b"lead"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "follows", b"follows", "lead", b"lead", "tables", b"tables"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "follows", b"follows", "identity", b"identity", "lead", b"lead", "tables", b"tables"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -229,22 +233,26 @@ class Boathouse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     TABLE_ID_FIELD_NUMBER: _builtins.int
     FOLLOWER_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """of the fields from 90 on: 1"""
     table_id: _builtins.int
     """it copies this table, and no later one of the same name"""
     follower: _builtins.str
     """its cluster's name"""
+    identity: _builtins.str
+    """of the leader cluster whose table it is; empty: it does not know that"""
     def __init__(
         self,
         *,
         version: _builtins.int = ...,
         table_id: _builtins.int = ...,
         follower: _builtins.str = ...,
+        identity: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["follower", b"follower", "table_id", b"table_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follower", b"follower", "identity", b"identity", "table_id", b"table_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

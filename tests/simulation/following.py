@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from coordinator.api.call import Handler, Identity
     from coordinator.auth.authenticator import Authenticator
     from coordinator.catalog.cache import Catalog
+    from coordinator.catalog.changes import TableChanges
+    from coordinator.catalog.identities import Identities
     from coordinator.replication.leading import Leading
     from coordinator.replication.plan import Plan as TablesPlan
     from coordinator.shards.driver import Driver
@@ -139,6 +141,7 @@ class CoordinatorDriver:
 class Tables:
     """A catalog, of which everybody knows at once what is in it."""
 
+    unread: tuple[str, ...] = ()
     tables: dict[str, TableEntry] = field(default_factory=dict)
     next_id: int = TABLE_ID
 
@@ -149,6 +152,13 @@ class Tables:
     async def load(self, *, linearizable: bool) -> Tables:
         assert linearizable
         return self
+
+    async def contents(self) -> Tables:
+        return self
+
+    async def own(self) -> str:
+        """Identity: these never lose what they hold."""
+        return "sim"
 
     async def find(self, name: str, _deadline: float) -> TableEntry:
         try:
@@ -334,7 +344,8 @@ class LeaderCluster:
         return RegattaReplication(
             "sim",
             gate,
-            catalog,
+            cast("TableChanges", self.tables),
+            cast("Identities", self.tables),
             source(driver, calls, RequestIds(self._rng.randbytes(8))),
             cast("Leading", SteadyLead()),
             cast("Authenticator", Nobody()),

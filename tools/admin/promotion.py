@@ -15,7 +15,7 @@ from config.tls_files import TlsUnusable
 from config.token_files import BadTokenFile
 from coordinator.replication.channels import LeaderChannels
 from coordinator.replication.clock import LOOP_CLOCK
-from coordinator.replication.leader import Leader, LeaderFailed
+from coordinator.replication.leader import Leader, LeaderFailed, check_identity
 from coordinator.replication.leading import OldEpoch
 from coordinator.replication.local import LocalCluster
 from coordinator.replication.report import parse
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from config import ClusterConfig
     from coordinator.catalog.contents import Contents
+    from coordinator.catalog.identities import Identities
     from coordinator.replication.clock import Clock
     from coordinator.replication.copies import Copies
     from coordinator.replication.leading import Leading
@@ -76,6 +77,8 @@ class Local(Protocol):
     def leading(self) -> Leading: ...
     @property
     def copies(self) -> Copies: ...
+    @property
+    def identities(self) -> Identities: ...
     async def contents(self) -> Contents: ...
     async def read_lease(self) -> LeaseRow: ...
 
@@ -83,11 +86,14 @@ class Local(Protocol):
 class Promotion:
     """Of one cluster. Use `opened()`."""
 
-    def __init__(self, local: Local, leader: Leader | None, cluster: str, clock: Clock = LOOP_CLOCK) -> None:
-        """leader: None if the cluster's file names none. cluster: its name."""
+    def __init__(
+        self, local: Local, leader: Leader | None, cluster: ClusterConfig, clock: Clock = LOOP_CLOCK
+    ) -> None:
+        """leader: None if the cluster's file names none."""
         self._local = local
         self._leader = leader
-        self._cluster = cluster
+        self._name = cluster.cluster
+        self._follows = cluster.follows
         self._clock = clock
 
     @classmethod
@@ -106,7 +112,7 @@ class Promotion:
                     raise NotPromoted(str(error)) from None
                 stack.push_async_callback(channels.close)
                 leader = Leader(cluster.cluster, channels)
-            yield cls(local, leader, cluster.cluster)
+            yield cls(local, leader, cluster)
 
     # ---- promoting --------------------------------------------------------------------------------------------------
 
@@ -126,7 +132,9 @@ class Promotion:
         else:
             try:
                 told = await self._leader.metadata(positions=True)
-                epoch = max(epoch, told.lead.epoch + (told.lead.cluster != self._cluster))
+                assert self._follows is not None
+                check_identity(told, self._follows, await self._local.identities.followed(told.cluster))
+                epoch = max(epoch, told.lead.epoch + (told.lead.cluster != self._name))
                 if told.follows:
                     unreachable = f"cluster {told.cluster} follows another one itself, and does not give way"
                 # Asked again: what was copied meanwhile is no past of its own.
@@ -191,9 +199,9 @@ class Promotion:
         """Raises LeaderFailed, NotPromoted."""
         assert self._leader is not None
         contents = await self._local.contents()
-        lead = Lead(prospect.epoch, self._cluster)
+        lead = Lead(prospect.epoch, self._name)
         told = await self._leader.metadata(self._local.leading.announcement(lead, contents.entries.values()))
-        if told.lead.cluster != self._cluster:
+        if told.lead.cluster != self._name:
             raise NotPromoted(
                 f"cluster {told.cluster} has not given way: by what it knows cluster {told.lead.cluster} leads in epoch"
                 f" {told.lead.epoch}"

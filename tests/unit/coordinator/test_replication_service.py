@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import cramjam
+import grpc
 import pytest
 
 from config.models import ReplicationConfig
@@ -15,7 +16,8 @@ from coordinator.replication.gate import Gate
 from coordinator.replication.token_key import TOKEN_KEY
 from coordinator.services.regatta_replication import RegattaReplication
 from proto import errors
-from proto.catalog import Lead
+from proto.catalog import Lead, TableEntry, encode_row, row_key
+from proto.ids import ShardId
 from proto.internal import frames_pb2 as frames
 from proto.regatta import mvcc_pb2 as mvcc
 from proto.regatta import replication_pb2 as replication
@@ -136,6 +138,60 @@ async def test_tables_are_listed_by_name_and_reserved_ones_are_not(tmp_path: Pat
     assert [(table.name, table.type, table.id, table.history) for table in response.tables] == [
         ("default", replication.Table.REPLICATED, DEFAULT_TABLE_ID, -1)
     ]
+
+
+async def metadata(cluster: Running) -> replication.MetadataResponse:
+    return replication.MetadataResponse.FromString(await cluster.raw("/replication.v1.Metadata/Get")(b""))
+
+
+@in_loop
+async def test_a_lost_catalog_is_restored_before_anybody_is_told_that_there_is_nothing(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, filled()) as cluster:
+        before = await metadata(cluster)
+        assert before.identity == (await metadata(cluster)).identity
+        for worker in cluster.workers.values():
+            del worker.script[frames.TABLE_STATUS]
+        shard = cluster.stores[1]
+        shard.tables[1].rows.clear()
+        held = frames.TableStatus(id=DEFAULT_TABLE_ID, name="default", history=-1)
+        for worker in cluster.workers.values():
+            worker.status.tables.append(held)
+        after = await metadata(cluster)
+    assert before.tables == after.tables
+    assert before.identity != after.identity, "a person has to look"
+
+
+@in_loop
+async def test_a_row_that_can_not_be_read_here_is_no_deletion(tmp_path: Path) -> None:
+    async with serving(tmp_path, filled()) as cluster:
+        catalog = cluster.stores[1].tables[1]
+        elsewhere = TableEntry(
+            "far", 10_009, ShardId(7)
+        )  # on a shard that this coordinator's file does not know
+        for name, row in (("far", encode_row(elsewhere)), ("odd", b"{")):
+            catalog.rows[row_key(name)] = row, catalog.revision
+            with pytest.raises(grpc.RpcError) as raised:
+                await metadata(cluster)
+            assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert name in str(raised.value.details())
+            del catalog.rows[row_key(name)]
+        assert [table.name for table in (await metadata(cluster)).tables] == ["default"]
+
+
+@in_loop
+async def test_who_means_another_cluster_of_this_name_is_told_so(tmp_path: Path) -> None:
+    async with serving(tmp_path, filled()) as cluster:
+        known = replication.Boathouse(version=1, table_id=DEFAULT_TABLE_ID)
+        known.identity = (await metadata(cluster)).identity
+        request = replication.ReplicateRequest(table=b"default", leader_index=2, boathouse=known)
+        assert (await first_message(cluster, request)).leader_index == 4
+        known.identity = "0" * 32
+        request.boathouse.MergeFrom(known)
+        assert (await refused(replicate(cluster, request)))[0] == "FAILED_PRECONDITION"
+        taking = replication.SnapshotRequest(table=b"default", boathouse=known)
+        assert (await refused(snapshot(cluster, taking)))[0] == "FAILED_PRECONDITION"
 
 
 @in_loop
@@ -381,7 +437,9 @@ async def test_where_anybody_could_say_so_a_cluster_does_not_give_way() -> None:
     anything: Any = None
     leading: Any = Steady()
     gate = Gate(ReplicationConfig(), lambda: 0.0)
-    service = RegattaReplication("harbour", gate, anything, anything, leading, anything, is_exposed=True)
+    service = RegattaReplication(
+        "harbour", gate, anything, anything, anything, leading, anything, is_exposed=True
+    )
     request = replication.MetadataRequest(lead=replication.Lead(epoch=2, cluster="island"))
     call = LocalCall((request.SerializeToString(),), metadata={}, deadline=0.0, peer="test", identity=ANYBODY)
     with pytest.raises(errors.BadReplicationToken, match=r"replication\.token_file"):

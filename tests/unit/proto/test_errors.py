@@ -113,6 +113,8 @@ NUMBERS = """
     311 TableElsewhere
     312 TableArriving
     313 MoveRefused
+    320 TablesUnknown
+    321 OtherCluster
     370 RestoreRefused
     371 RestoreInterrupted
     372 BackupOutdated

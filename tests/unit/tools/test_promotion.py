@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from config import ClusterConfig
 from proto.catalog import Lead, TableEntry
 from proto.ids import ShardId
 from proto.internal import frames_pb2 as frames
@@ -18,6 +19,13 @@ from tools.admin.promotion import NotPromoted, Promotion
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+ISLAND = ClusterConfig.model_validate(
+    {
+        "cluster": "island",
+        "nodes": {"n1": {}},
+        "follows": {"cluster": "harbour", "endpoints": ["127.0.0.1:1"]},
+    }
+)
 COPY = TableEntry("t", 20_001, ShardId(1), origin=10_001)
 
 
@@ -34,6 +42,8 @@ class Clusters:
     lead: Lead = field(default_factory=lambda: Lead(1, "harbour"))
     heard: Lead = field(default_factory=lambda: Lead(1, "harbour"))
     """By the leader cluster."""
+    known: str = ""
+    """The identity of the cluster that was followed."""
     now: float = 0.0
     said: list[str] = field(default_factory=list)
 
@@ -46,7 +56,9 @@ class Clusters:
             self.heard = Lead(lead.epoch, lead.cluster)
             self.fenced(self)
         told = replication.MetadataResponse(
-            cluster="harbour", lead=replication.Lead(epoch=self.heard.epoch, cluster=self.heard.cluster)
+            cluster="harbour",
+            identity="a" * 32,
+            lead=replication.Lead(epoch=self.heard.epoch, cluster=self.heard.cluster),
         )
         for id_, (name, revision) in self.there.items():
             position = replication.Position(revision=revision) if positions else None
@@ -64,6 +76,13 @@ class Clusters:
     @property
     def copies(self) -> Any:
         return SimpleNamespace(status=self._status)
+
+    @property
+    def identities(self) -> Any:
+        return SimpleNamespace(followed=self._followed)
+
+    async def _followed(self, _cluster: str) -> str:
+        return self.known
 
     async def contents(self) -> Any:
         self.goes_on(self)
@@ -98,7 +117,7 @@ class Clusters:
 
     async def promote(self, *, wait: bool = True) -> None:
         """Raises NotPromoted."""
-        promotion = Promotion(self, self, "island", self)  # type: ignore[arg-type]
+        promotion = Promotion(self, self, ISLAND, self)  # type: ignore[arg-type]
         await promotion.promote(await promotion.prospect(), wait=wait, say=self.said.append)
 
 
@@ -150,3 +169,12 @@ async def test_one_that_is_half_done_is_finished_without_another_look() -> None:
     clusters = Clusters(here={COPY: 2}, lead=Lead(2, "island"), heard=Lead(2, "island"))
     await clusters.promote()
     assert clusters.lead == Lead(2, "island")
+
+
+@in_loop
+async def test_a_cluster_that_was_made_anew_is_not_the_one_that_gives_way() -> None:
+    clusters = Clusters(there={}, known="b" * 32)
+    promotion = Promotion(clusters, clusters, ISLAND, clusters)  # type: ignore[arg-type]
+    prospect = await promotion.prospect()
+    assert "not the one whose tables were copied" in prospect.unreachable
+    assert [standing.name for standing in prospect.standings] == ["t"]
