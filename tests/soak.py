@@ -36,6 +36,7 @@ FOLDERS = [
     "tests/simulation/test_following.py",
     "tests/integration/test_promotion.py",
     "tests/simulation/test_moving.py",
+    "tests/simulation/test_promoting.py",
     "tests/integration/test_replication.py",
     "tests/integration/test_crash_matrix.py",
     "tests/integration/test_random_faults.py",

@@ -11,8 +11,11 @@ from __future__ import annotations
 from typing import Final
 
 RENEW_S: Final = 1.0
+LOOK_S: Final = 0.5
+"""Of who does not hold it. A holder that dies is noticed after a look, EXPIRES_S and another look at the latest, which
+leaves a second of five for what the looks themselves take, an election among it."""
 HELD_S: Final = 2.5
-EXPIRES_S: Final = 3.5
+EXPIRES_S: Final = 3.0
 
 
 class Lease:
@@ -52,3 +55,7 @@ class Lease:
     def is_held(self, now: float) -> bool:
         """Whether this node replicates."""
         return now < self._held_until
+
+    def pause_s(self, now: float) -> float:
+        """Until the next look."""
+        return RENEW_S if self.is_held(now) else LOOK_S

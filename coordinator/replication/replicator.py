@@ -17,7 +17,7 @@ from coordinator.replication.clock import LOOP_CLOCK
 from coordinator.replication.copier import Copier
 from coordinator.replication.leader import Leader, LeaderFailed, Unfit, check_identity, reason_of
 from coordinator.replication.leading import OldEpoch
-from coordinator.replication.lease import RENEW_S, Lease
+from coordinator.replication.lease import Lease
 from coordinator.replication.local import LocalCluster
 from coordinator.replication.plan import make_plan
 from coordinator.replication.report import Report
@@ -101,7 +101,7 @@ class Replicator:
                     "the lease of replication can't be renewed", f"{type(error).__name__}: {error.detail}"
                 )
             await self._turn()
-            await asyncio.sleep(RENEW_S)
+            await asyncio.sleep(self._lease.pause_s(self._loop.time()))
 
     async def _renew(self) -> None:
         row = await self._local.read_lease()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -55,9 +56,13 @@ def test_a_table_that_is_restored_there_is_what_its_copy_becomes(
     with grpc.insecure_channel(island.endpoint("n1")) as channel:
         watch: Any = stub(channel, etcd, "Watch")
         create = etcd.WatchCreateRequest(key=b"\0", range_end=b"\0", start_revision=newest + 1)
-        answers = watch.Watch(
-            iter([etcd.WatchRequest(create_request=create)]), metadata=[("table", "default")], timeout=30
-        )
+        done = threading.Event()
+
+        def requests() -> Iterator[etcd.WatchRequest]:
+            yield etcd.WatchRequest(create_request=create)
+            done.wait(60)
+
+        answers = watch.Watch(requests(), metadata=[("table", "default")], timeout=30)
         assert next(answers).created
         assert harbour.cli("restore", *backup, "-t", "default", "--yes").returncode == 0
         wait_level(harbour, island)
@@ -65,6 +70,7 @@ def test_a_table_that_is_restored_there_is_what_its_copy_becomes(
         assert contents(island, "default") == contents(harbour, "default")
         assert [kv.key for kv in contents(island, "default")] == [b"saved"]
         assert next(answers).compact_revision, "who watched is told that the past is another one"
+        done.set()
     assert put(island, b"passed on") == tables(harbour)["default"].revision
     wait_level(harbour, island)
 

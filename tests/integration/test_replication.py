@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
@@ -297,3 +298,33 @@ def test_a_copy_that_is_reset_is_taken_anew(leader: Cluster, follower: Cluster) 
         what="a snapshot in the place of the copy",
     )
     wait_level(leader, follower)
+
+
+@pytest.mark.long
+def test_another_node_replicates_within_five_seconds_of_the_death_of_the_one_that_did(
+    tmp_path: Path, leader: Cluster
+) -> None:
+    """The whole node goes, as in a power cut: its replicator, its coordinator, and whatever its replicas led."""
+    folder = tmp_path / "three"
+    folder.mkdir()
+    follows = {"cluster": leader.config.cluster, "endpoints": list(leader.endpoints)}
+    settings = {"cluster": "three", "follows": follows}
+    with Cluster(folder, nodes=3, shards=1, tables={}, separate=True, settings=settings) as follower:
+        wait_level(leader, follower)
+        wait_until(lambda: reported(follower) == {"default", "brief"}, timeout_s=10, what="the report")
+        rows = [row for row in follower.cli_json("status") if row["process"] == "replicator"]
+        (killed,) = {row["replication"]["node"] for row in rows if row["replication"]}
+        survivor = next(node for node in follower.config.nodes if node != killed)
+        died_at = time.monotonic()
+        follower.kill_node(killed)
+        with leader.client(table="default") as client:
+            client.put(etcd.PutRequest(key=b"after", value=b"the death"))
+        with grpc.insecure_channel(follower.endpoint(survivor)) as channel:
+            kv: Any = stub(channel, etcd, "KV")
+            read = etcd.RangeRequest(key=b"after", serializable=True)
+            metadata = [("table", "default")]
+            wait_until(
+                lambda: kv.Range(read, metadata=metadata, timeout=10).kvs, timeout_s=10, what="the change"
+            )
+        took_s = time.monotonic() - died_at
+        assert took_s < 5.0, f"{took_s:.1f} s\n{logs(follower)}"

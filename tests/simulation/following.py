@@ -182,6 +182,9 @@ class SteadyLead:
     async def now(self) -> Lead:
         return Lead(cluster="sim")
 
+    def is_ours(self, _lead: Lead) -> bool:
+        return True
+
     def counterpart(self, _entry: TableEntry, _cluster: str) -> int:
         return 0
 
@@ -327,6 +330,7 @@ class LeaderCluster:
         self.tables = Tables()
         self.tables.tables[MAIN] = self.tables.draw(MAIN)
         self.clock = WorldClock(world)
+        self.leading = cast("Leading", SteadyLead())
         self._rng = self.cluster.world.stream("brief")
         self._task: Task | None = None
 
@@ -347,8 +351,9 @@ class LeaderCluster:
             cast("TableChanges", self.tables),
             cast("Identities", self.tables),
             source(driver, calls, RequestIds(self._rng.randbytes(8))),
-            cast("Leading", SteadyLead()),
+            self.leading,
             cast("Authenticator", Nobody()),
+            is_exposed=False,
         ).handlers
 
     def start(self) -> None:
@@ -365,7 +370,7 @@ class LeaderCluster:
         rng = self._rng
         driver = cast("Driver", CoordinatorDriver(self.cluster.coordinators[-1]))
         shards = OwnCalls(driver, RequestIds(rng.randbytes(8)))
-        while True:
+        while self.leading.is_ours(await self.leading.now()):
             entry = self.tables.draw(BRIEF)
             spec = frames.TableSpec(id=entry.id, name=BRIEF, history=-1).SerializeToString()
             await self._insist(shards, frames.TABLE_CREATE, entry, spec)
@@ -382,10 +387,12 @@ class LeaderCluster:
     async def _insist(
         self, shards: OwnCalls, method: frames.Method.ValueType, entry: TableEntry, body: bytes
     ) -> None:
-        """Until it is done; more than once does no harm."""
+        """Until it is done, or another cluster leads; more than once does no harm."""
         while True:
             try:
                 await shards.ask(Access.WRITE, method, entry, body, WRITE_S)
+            except errors.TableReplicated:
+                return
             except errors.BoathouseError:
                 await self.clock.sleep(0.1)
             else:
@@ -433,7 +440,12 @@ class SimulatedReplicator:
             await self._follower.clock.sleep(RECONCILE_S)
 
     async def _reconcile(self) -> None:
-        tables = self._follower.tables
+        tables, leading = self._follower.tables, self._follower.leading
+        if leading is not None and leading.is_ours(await leading.now()):
+            for task in self._copiers.values():
+                task.cancel()
+            self._copiers.clear()
+            return
         told = await self._leader.metadata()
         plan = self._follower.make_plan(told.tables, tables.entries.values())
         for copy in [copy for copy in self._copiers if copy not in plan.copy]:
@@ -481,6 +493,8 @@ class FollowerCluster:
         self.cluster = Cluster(Side(world, "F", 2 * plan.seed + 1), plan, build)
         self.tables = Tables(next_id=20_001)
         self.clock = WorldClock(world)
+        self.leading: Leading | None = None
+        """None: it is never promoted."""
         self.make_plan: Callable[..., TablesPlan] = make_plan
         self.copies: Callable[[OwnCalls], Copies] = lambda shards: CountedCopies(shards, self.cluster.count)
         self.replicators: list[SimulatedReplicator] = []

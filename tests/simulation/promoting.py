@@ -1,0 +1,454 @@
+"""A follower cluster that is promoted while clients write, through faults in both clusters and between them.
+
+What runs is production's promotion, who leads, the leader cluster's service, copiers, routers and replicas; simulated
+are the catalogs, and clients that go to the other cluster where one refuses their writes. Whoever promotes dies now and
+then, and begins again; sometimes there are two of them.
+
+Judged: the history that the clients have recorded over both clusters, as if they were one; that the new leader cluster
+begins with all that the old one has ever applied, and that the old one applies nothing more from then on; that all of
+it comes to its end once the faults are over.
+
+python -m tests.simulation.promoting --seed N
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from config import ClusterConfig
+from coordinator.replication.copies import Copies
+from coordinator.replication.leader import Leader
+from coordinator.replication.leading import Leading
+from coordinator.replication.local import LeaseRow
+from coordinator.shards.own_calls import OwnCalls
+from coordinator.shards.request_ids import RequestIds
+from coordinator.shards.router import LEADER, Call
+from proto import errors
+from proto.catalog import Lead, TableEntry
+from proto.etcd import rpc_pb2 as etcd
+from proto.ids import ShardId
+from proto.internal import frames_pb2 as frames
+from proto.methods import Access
+from tests.history import linearizability, revisions
+from tests.history.operations import Kind
+from tests.simulation.build import PRODUCTION
+from tests.simulation.clients import REGISTERS, TABLE_ID
+from tests.simulation.cluster import SHARD, Cluster
+from tests.simulation.disk import seed_sqlite
+from tests.simulation.faults import Faults
+from tests.simulation.following import MAIN, WRITE_S, CoordinatorDriver, Tables, WayCalls
+from tests.simulation.healing import heal
+from tests.simulation.pair import Pair, draw
+from tests.simulation.simulation import CONVERGE_US_MAX, Finding, Simulation, silence
+from tests.simulation.tasks import Task
+from tests.simulation.violation import Violation
+from tests.simulation.world import MS, SECOND, World
+from tools.admin.promotion import NotPromoted, Promotion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from coordinator.catalog.cache import Catalog
+    from coordinator.catalog.contents import Contents
+    from coordinator.catalog.lead import LeadRow
+    from coordinator.catalog.tables import Tables as CatalogTables
+    from coordinator.shards.driver import Driver
+    from tests.history.operations import Pending
+    from tests.simulation.build import Build
+    from tests.simulation.plan import Plan
+    from tests.simulation.process import Process, State
+
+CLIENTS: Final = 3
+TIMEOUT_S: Final = 4.0
+TRY_AGAIN_US: Final = 50 * MS
+"""Before a client that was refused asks the other cluster."""
+BEGIN_US_MAX: Final = 3 * SECOND
+PROMOTE_US_MAX: Final = 120 * SECOND
+"""For a promotion to end once nothing fails any more: it waits for level copies for up to a minute."""
+
+OLD: Final = ClusterConfig.model_validate({"cluster": "sim", "nodes": {"n1": {}}})
+NEW: Final = ClusterConfig.model_validate(
+    {
+        "cluster": "follower",
+        "nodes": {"n1": {}},
+        "follows": {"cluster": "sim", "endpoints": ["127.0.0.1:1"]},
+    }
+)
+
+
+@dataclass
+class Rows(Tables):
+    """A catalog with who leads, over shards that are asked what each table copies."""
+
+    shards: OwnCalls | None = None
+    lead: Lead = field(default_factory=Lead)
+    lead_changed: int = 0
+
+    async def read(self) -> tuple[Lead, int]:
+        return self.lead, self.lead_changed
+
+    async def write(self, lead: Lead, *, seen: int) -> bool:
+        if seen != self.lead_changed:
+            return False
+        self.lead, self.lead_changed = lead, seen + 1
+        return True
+
+    async def change_origin(self, entry: TableEntry, changed: TableEntry, *, seen: Contents) -> bool:
+        del seen
+        assert self.shards is not None
+        told = frames.TableOrigin(table_id=entry.id, was=entry.origin, origin=changed.origin)
+        await self.shards.ask(Access.WRITE, frames.TABLE_ORIGIN, entry, told.SerializeToString(), WRITE_S)
+        if self.tables.get(entry.name) != entry:
+            return False
+        self.tables[entry.name] = changed
+        return True
+
+    # ---- what a promotion asks of its own cluster, beside that ------------------------------------------------------
+
+    async def read_lease(self) -> LeaseRow:
+        return LeaseRow(b"", 0)
+
+    async def followed(self, _cluster: str) -> str:
+        return ""
+
+
+@dataclass
+class Local:
+    """promotion.Local."""
+
+    rows: Rows
+    leading: Leading
+    copies: Copies
+
+    @property
+    def identities(self) -> Any:
+        return self.rows
+
+    async def contents(self) -> Any:
+        return self.rows
+
+    async def read_lease(self) -> LeaseRow:
+        return await self.rows.read_lease()
+
+
+class Promoting(Pair):
+    """Both clusters, who writes to them, and who promotes."""
+
+    def __init__(self, world: World, plan: Plan, build: Build = PRODUCTION) -> None:
+        super().__init__(world, replace(plan, clients=CLIENTS, lessees=0), build)
+        self.rows: dict[str, Rows] = {}
+        self.leading: dict[str, Leading] = {}
+        for side, config, first_id in ((self.leader, OLD, TABLE_ID), (self.follower, NEW, 20_001)):
+            rows = side.tables = Rows(next_id=first_id)
+            driver = cast("Driver", CoordinatorDriver(side.cluster.coordinators[0]))
+            rows.shards = OwnCalls(driver, RequestIds(side.cluster.world.stream("rows").randbytes(8)))
+            self.rows[config.cluster] = rows
+            self.leading[config.cluster] = Leading(
+                config,
+                cast("Catalog", rows),
+                cast("CatalogTables", rows),
+                cast("LeadRow", rows),
+                side.clock,
+            )
+        self.leader.tables.tables[MAIN] = self.leader.tables.draw(MAIN)
+        self.leader.leading = self.leading[OLD.cluster]
+        self.follower.leading = self.leading[NEW.cluster]
+        self.rng = world.stream("promoting")
+        self.clients = [Client(self, number) for number in range(1, CLIENTS + 1)]
+        self.promoters: list[Task] = []
+        self.promotion: Callable[..., Promotion] = Promotion
+        self.is_active = True
+        self.is_promoted = False
+        self._old: tuple[int, int] = (0, 0)
+        """Revision and checksum of the old leader cluster's table, the furthest that it ever came."""
+        self._taken_at = 0
+        """The revision that the new leader cluster has begun with; 0 = it has not."""
+
+    # ---- the run ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Raises Violation."""
+        world = self.world
+        for cluster in (self.leader.cluster, self.follower.cluster):
+            for host in cluster.hosts:
+                host.start()
+        for client in self.leader.cluster.clients:
+            client.stop()  # they know one cluster only
+        Simulation(self.leader.cluster).create_table()
+        faults = [Faults(cluster) for cluster in (self.leader.cluster, self.follower.cluster)]
+        for mine in self.clients:
+            mine.next()
+        self.leader.start()
+        services = self.leader.services()
+        self.follower.follow(self.way, services)
+        self._break_things()
+        world.after(self.rng.randrange(BEGIN_US_MAX), lambda: self._operate(services))
+        world.run_until(world.now_us + self.plan.safety_ms * MS)
+        for one in faults:
+            one.stop()
+        self._heal()
+        for cluster in (self.leader.cluster, self.follower.cluster):
+            assert heal(cluster), "nothing here takes a quorum away"
+        self._wait(PROMOTE_US_MAX, lambda: self.is_promoted, "the promotion does not end")
+        for mine in self.clients:
+            self._wait(
+                CONVERGE_US_MAX,
+                lambda mine=mine, goal=mine.written + 1: mine.written >= goal,  # type: ignore[misc]
+                "the new leader cluster does not serve every client",
+            )
+        self.is_active = False
+        self._wait(
+            CONVERGE_US_MAX, lambda: all(client.is_idle for client in self.clients), "a client is stuck"
+        )
+        for key in REGISTERS:
+            self.clients[0].read(key)
+            self._wait(CONVERGE_US_MAX, lambda: self.clients[0].is_idle, "a client is not served")
+        self._check_history()
+
+    def _wait(self, patience_us: int, reached: Callable[[], bool], otherwise: str) -> None:
+        deadline = self.world.now_us + patience_us
+        while not reached():
+            if self.world.now_us >= deadline:
+                raise Violation("liveness", otherwise)
+            self.world.run_until(self.world.now_us + 100 * MS)
+
+    def _check_history(self) -> None:
+        history = self.leader.cluster.recorder.history()
+        verdict = linearizability.check(history)
+        if isinstance(verdict, linearizability.Violation):
+            raise Violation("linearizability", str(verdict))
+        anomalies = revisions.check(history)
+        if anomalies:
+            raise Violation("revisions", str(anomalies[0]))
+
+    # ---- the operator -----------------------------------------------------------------------------------------------
+
+    def _operate(self, services: list[dict[str, Any]]) -> None:
+        """Somebody promotes, or dies at it."""
+        if self.is_promoted:
+            return
+        if self.promoters and self._active and self.rng.random() < 0.3:
+            self.leader.cluster.count("promoter killed")
+            self.promoters.pop(self.rng.randrange(len(self.promoters))).cancel()
+        elif len(self.promoters) < 1 + (self.rng.random() < 0.1):
+            self.promoters.append(Task(self.world, self._promote_until_done(services)))
+        self.world.after(self.rng.randrange(4 * SECOND), lambda: self._operate(services))
+
+    async def _promote_until_done(self, services: list[dict[str, Any]]) -> None:
+        coordinator = self.rng.choice(self.follower.cluster.coordinators)
+        shards = OwnCalls(cast("Driver", CoordinatorDriver(coordinator)), RequestIds(self.rng.randbytes(8)))
+        local = Local(self.rows[NEW.cluster], self.leading[NEW.cluster], Copies(shards))
+        leader = Leader(NEW.cluster, WayCalls(self.way, services, self.rng))
+        while not self.is_promoted:
+            promotion = self.promotion(local, leader, NEW, self.follower.clock)
+            try:
+                prospect = await promotion.prospect()
+                if not prospect.unreachable or prospect.leads:
+                    await promotion.promote(prospect, wait=True, say=self.world.note)
+                    self.is_promoted = True
+                    self.leader.cluster.count("promoted")
+                    return
+            except NotPromoted as refusal:
+                self.world.note(f"not promoted: {refusal}")
+                self.leader.cluster.count("not promoted")
+            await self.follower.clock.sleep(0.5)
+
+    # ---- the judges -------------------------------------------------------------------------------------------------
+
+    def _origin_reached(self, process: Process, state: State) -> None:
+        super()._origin_reached(process, state)
+        if state.table_id == self.leader.tables.tables[MAIN].id:
+            self._old = max(self._old, (state.revision, state.checksum))
+            if self._taken_at and state.revision > self._taken_at:
+                raise Violation("fence", f"{process} is at {state}, and was taken over at {self._taken_at}")
+
+    def _copy_reached(self, process: Process, state: State) -> None:
+        copy = self.follower.tables.tables.get(MAIN)
+        if state.origin:
+            super()._copy_reached(process, state)
+        elif copy is not None and state.table_id == copy.id and not self._taken_at:
+            self._taken_at = state.revision
+            if (state.revision, state.checksum) != self._old:
+                raise Violation(
+                    "lost-write", f"{process} begins at {state}, and the old one came to {self._old[0]}"
+                )
+
+
+class Client:
+    """One operation at a time, in whichever cluster takes it. It reads by comparing: that is a write of its cluster."""
+
+    def __init__(self, promoting: Promoting, number: int) -> None:
+        self._promoting = promoting
+        self._number = number
+        self._rng = promoting.world.stream(f"promoting-client-{number}")
+        self._ids = RequestIds(self._rng.randbytes(8))
+        self._is_old = True
+        """Which cluster has taken the last one."""
+        self._values = 0
+        self._guesses: dict[bytes, bytes | None] = {}
+        self.is_idle = True
+        self.written = 0
+
+    def next(self) -> None:
+        """Go on, as long as things happen."""
+        if not self._promoting.is_active or not self.is_idle:
+            return
+        key = self._rng.choice(REGISTERS)
+        self._values += 1
+        value = b"%d-%d" % (self._number, self._values)
+        (self._put if self._rng.random() < 0.5 else self._swap)(key, value)
+
+    def _put(self, key: bytes, value: bytes) -> None:
+        pending = self._recorded(Kind.PUT, key, value=value)
+
+        def succeeded(reply: frames.Reply) -> None:
+            self._guesses[key] = value
+            pending.succeeded(revision=reply.revision)
+
+        self._ask(frames.ETCD_PUT, etcd.PutRequest(key=key, value=value), pending, succeeded)
+
+    def _swap(self, key: bytes, value: bytes) -> None:
+        expected = self._guesses.get(key)
+        pending = self._recorded(Kind.CAS, key, value=value, expected=expected)
+        txn = etcd.TxnRequest()
+        compare = txn.compare.add(key=key, result=etcd.Compare.EQUAL)
+        if expected is None:
+            compare.target, compare.create_revision = etcd.Compare.CREATE, 0
+        else:
+            compare.target, compare.value = etcd.Compare.VALUE, expected
+        txn.success.add(request_put=etcd.PutRequest(key=key, value=value))
+        txn.failure.add(request_range=etcd.RangeRequest(key=key))
+
+        def succeeded(reply: frames.Reply) -> None:
+            answer = etcd.TxnResponse.FromString(reply.body)
+            found = [value] if answer.succeeded else []
+            if not answer.succeeded:
+                found = [kv.value for kv in answer.responses[0].response_range.kvs]
+            self._guesses[key] = found[0] if found else None
+            pending.succeeded(hit=answer.succeeded, revision=reply.revision)
+
+        self._ask(frames.ETCD_TXN, txn, pending, succeeded)
+
+    def read(self, key: bytes) -> None:
+        """In the cluster that leads: linearizable."""
+        pending = self._recorded(Kind.GET, key)
+
+        def succeeded(reply: frames.Reply) -> None:
+            kvs = etcd.RangeResponse.FromString(reply.body).kvs
+            pending.succeeded(
+                found=kvs[0].value if kvs else None,
+                revision=reply.revision,
+                mod_revision=kvs[0].mod_revision if kvs else 0,
+            )
+
+        self._is_old = False
+        self._ask(frames.ETCD_RANGE, etcd.RangeRequest(key=key), pending, succeeded)
+
+    def _recorded(self, kind: Kind, key: bytes, **what: bytes | None) -> Pending:
+        return self._promoting.leader.cluster.recorder.invoke(self._number, kind, key, **what)  # type: ignore[arg-type]
+
+    def _ask(
+        self,
+        method: frames.Method.ValueType,
+        request: Any,
+        pending: Pending,
+        succeeded: Callable[[frames.Reply], None],
+    ) -> None:
+        self.is_idle = False
+        is_read = method == frames.ETCD_RANGE
+        give_up_us = self._promoting.world.now_us + int(TIMEOUT_S * SECOND)
+
+        def send() -> None:
+            cluster, table = self._place()
+            coordinator = cluster.coordinators[self._number % len(cluster.coordinators)]
+            call = Call(
+                ShardId(SHARD),
+                LEADER,
+                Access.READ if is_read else Access.WRITE,
+                method,
+                table,
+                request.SerializeToString(),
+                deadline=coordinator.now_s() + TIMEOUT_S,
+                request_id=b"" if is_read else self._ids.draw(),
+                linearizable=is_read,
+            )
+            coordinator.ask(call, sent=lambda _node: None, ended=ended)
+
+        def ended(call: Call) -> None:
+            error = call.error
+            elsewhere = isinstance(error, errors.TableReplicated | errors.TableNotFound) and not call.in_doubt
+            if elsewhere:
+                self._is_old = not self._is_old
+                if self._promoting.world.now_us < give_up_us:
+                    self._promoting.world.after(1 + self._rng.randrange(TRY_AGAIN_US), send)
+                    return
+            self.is_idle = True
+            self._promoting.world.after(1 + self._rng.randrange(50 * MS), self.next)
+            if error is not None and (call.in_doubt or not error.definite):
+                pending.lost()
+            elif error is not None:
+                pending.refused()
+            else:
+                assert call.reply is not None
+                self.written += not is_read
+                self._promoting.leader.cluster.count(
+                    "old leader wrote" if self._is_old else "new leader wrote"
+                )
+                succeeded(call.reply)
+
+        send()
+
+    def _place(self) -> tuple[Cluster, int]:
+        side = self._promoting.leader if self._is_old else self._promoting.follower
+        entry = side.tables.tables.get(MAIN)
+        return side.cluster, 0 if entry is None else entry.id
+
+
+def run_promoting(
+    plan: Plan,
+    build: Build = PRODUCTION,
+    arrange: Callable[[Promoting], None] = lambda _promoting: None,
+    write: Callable[[str], object] | None = None,
+) -> Finding:
+    """Simulate. A violation is part of the outcome, not raised. arrange: before anything has started."""
+    with silence():
+        world = World(plan.seed, write)
+        seed_sqlite(plan.seed)
+        world.note(f"plan {plan.voters} kinds={sorted(plan.kinds)}")
+        promoting = Promoting(world, plan, build)
+        violation: Violation | None = None
+        try:
+            arrange(promoting)
+            promoting.run()
+        except Violation as caught:
+            violation = caught
+        finally:
+            promoting.close()
+    clusters = (promoting.leader.cluster, promoting.follower.cluster)
+    return Finding(
+        plan=plan,
+        violation=violation,
+        digest=world.digest(),
+        virtual_us=world.now_us,
+        counts=clusters[0].counts + clusters[1].counts,
+        operations=len(clusters[0].recorder.operations),
+        checks=sum(cluster.checkers.checks for cluster in clusters),
+        recent=list(world.recent),
+    )
+
+
+def main() -> None:
+    """Run one seed and print its trace."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, required=True)
+    arguments = parser.parse_args()
+    finding = run_promoting(draw(arguments.seed), write=lambda line: sys.stdout.write(line + "\n"))
+    sys.stdout.write(f"{finding.violation or 'all promises held'}\n{dict(finding.counts)}\n")
+    sys.exit(finding.violation is not None)
+
+
+if __name__ == "__main__":
+    main()
