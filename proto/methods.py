@@ -141,6 +141,7 @@ COMMANDS: Final[dict[int, Command]] = {
     frames.LEASE_GRANT: Command(access=Access.WRITE),
     frames.LEASE_REVOKE: Command(access=Access.WRITE, frees_space=True),
     frames.LEASE_EXPIRE: Command(access=Access.INTERNAL),
+    frames.LEASE_CHECKPOINT: Command(access=Access.INTERNAL),
     frames.LEASE_KEEP_ALIVE: Command(access=Access.PROVEN_LEADER),
     frames.LEASE_TIME_TO_LIVE: Command(access=Access.PROVEN_LEADER),
     frames.LEASE_LEASES: Command(access=Access.PROVEN_LEADER),

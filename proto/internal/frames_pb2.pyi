@@ -92,6 +92,8 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     LEASE_KEEP_ALIVE: _Method.ValueType  # 63
     LEASE_TIME_TO_LIVE: _Method.ValueType  # 64
     LEASE_LEASES: _Method.ValueType  # 65
+    LEASE_CHECKPOINT: _Method.ValueType  # 200
+    """body: LeaseCheckpoints; proposed by the leader itself, as its ends are"""
     ETCD_ALARM: _Method.ValueType  # 100
     """body: AlarmChange; answered by an AlarmResponse"""
     TABLE_QUOTA: _Method.ValueType  # 101
@@ -205,6 +207,8 @@ LEASE_EXPIRE: Method.ValueType  # 62
 LEASE_KEEP_ALIVE: Method.ValueType  # 63
 LEASE_TIME_TO_LIVE: Method.ValueType  # 64
 LEASE_LEASES: Method.ValueType  # 65
+LEASE_CHECKPOINT: Method.ValueType  # 200
+"""body: LeaseCheckpoints; proposed by the leader itself, as its ends are"""
 ETCD_ALARM: Method.ValueType  # 100
 """body: AlarmChange; answered by an AlarmResponse"""
 TABLE_QUOTA: Method.ValueType  # 101
@@ -1290,7 +1294,7 @@ Global___AuthRow: _TypeAlias = AuthRow  # noqa: Y015
 
 @_typing.final
 class LeasesLeft(_message.Message):
-    """How long leases live on as their leader counts. One that is missing is taken to have been renewed just now."""
+    """How long leases live on as their leader counts. One that is missing has what was last written down of it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1755,6 +1759,55 @@ class ExpiredLease(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExpiredLease: _TypeAlias = ExpiredLease  # noqa: Y015
+
+@_typing.final
+class LeaseCheckpoints(_message.Message):
+    """What is left of leases of one table by the leader's clock, or again all of it: whoever leads next counts from there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseCheckpoint]: ...
+    def __init__(
+        self,
+        *,
+        leases: _abc.Iterable[Global___LeaseCheckpoint] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leases", b"leases"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseCheckpoints: _TypeAlias = LeaseCheckpoints  # noqa: Y015
+
+@_typing.final
+class LeaseCheckpoint(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    GRANTED_AT_FIELD_NUMBER: _builtins.int
+    LEFT_MS_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    granted_at: _builtins.int
+    """as in ExpiredLease"""
+    left_ms: _builtins.int
+    """never more than it was granted for"""
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        granted_at: _builtins.int = ...,
+        left_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["granted_at", b"granted_at", "id", b"id", "left_ms", b"left_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseCheckpoint: _TypeAlias = LeaseCheckpoint  # noqa: Y015
 
 @_typing.final
 class TableSpec(_message.Message):
@@ -2431,17 +2484,21 @@ class MovedLease(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     TTL_S_FIELD_NUMBER: _builtins.int
+    LEFT_MS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     ttl_s: _builtins.int
+    left_ms: _builtins.int
+    """of that, when it was last written down"""
     def __init__(
         self,
         *,
         id: _builtins.int = ...,
         ttl_s: _builtins.int = ...,
+        left_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "ttl_s", b"ttl_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "left_ms", b"left_ms", "ttl_s", b"ttl_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -81,11 +81,12 @@ class Shard(Protocol):
         table: TableState,
         origin: int,
         *,
-        leases: Iterable[tuple[int, int]],
+        leases: Iterable[tuple[int, int, int]],
         auth: Iterable[tuple[int, bytes, str]],
         copied_leases: Mapping[int, int],
     ) -> None:
-        """Serves a table, whose rows are there, from the next command on. leases: ids and times to live."""
+        """Serves a table, whose rows are there, from the next command on. leases: ids, seconds for
+        which they were granted, and milliseconds left."""
 
     def give_up_table(self, table_id: int) -> None:
         """The table is another shard's now. What belongs to it is freed later."""

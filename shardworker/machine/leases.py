@@ -1,9 +1,9 @@
 """The leases of all tables: rows in the database, a copy of them in memory, with the life of the transaction.
 
-What is replicated of a lease is that it exists, and for how long it was granted. How much of that is left is no part of
-the state: the leader counts it (replica/leases.py) and proposes the end. Which keys a lease holds is not kept here
-either: the newest row of a key names its lease, and an index over those rows leads back (tables.py), so a key that is
-put anew, moved or deleted can never be missing there, or remain.
+What is replicated of a lease is that it exists, for how long it was granted, and what was left of that when the
+leader last wrote it down. The leader counts the rest (replica/leases.py), and proposes the end. Which keys a lease
+holds is not kept here: the newest row of a key names its lease, and an index over those rows leads back (tables.py),
+so a key that is put anew, moved or deleted can never be missing there, or remain.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ CREATE TABLE IF NOT EXISTS leases (
     id INTEGER NOT NULL,
     ttl_s INTEGER NOT NULL,
     granted_at INTEGER NOT NULL,
+    left_ms INTEGER NOT NULL,
     crc INTEGER NOT NULL,          -- of all that, checked whenever the row is read
     PRIMARY KEY (table_id, id)
 ) STRICT, WITHOUT ROWID
 """
 
-_ROW: Final = struct.Struct("<4q")
+_ROW: Final = struct.Struct("<5q")
 _DRAW: Final = struct.Struct("<3q")
 _ID_MAX: Final = (1 << 63) - 1
 _UINT64_MASK: Final = (1 << 64) - 1
@@ -47,6 +48,13 @@ class Lease(NamedTuple):
     """As granted. 0 once it has ended, while keys of it are still to be deleted."""
     granted_at: int
     """Log index of the entry that granted it, which tells it from an earlier lease of the same id."""
+    left_ms: int
+    """What was left of its time when that was last written down; all of it, if it was renewed since, or never."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of its time is left, as far as is written down."""
+        return self.left_ms == self.ttl_s * 1000
 
 
 class Leases:
@@ -64,8 +72,9 @@ class Leases:
         self._index = self._drawn = 0
         self._before_turn: dict[tuple[int, int], Lease | None] = {}
         self._changed: set[tuple[int, int]] = set()
-        self._left: dict[tuple[int, int], int] = {}
-        """Seconds, of leases that were granted with less than their whole time."""
+        self._changed_before_turn: set[tuple[int, int]] = set()
+        self._counted_before_turn: set[tuple[int, int]] = set()
+        self._counted: set[tuple[int, int]] = set()
         for table_id, *values, crc in connection.execute("SELECT * FROM leases"):
             self._enter(table_id, _checked(table_id, values, crc))
 
@@ -105,32 +114,42 @@ class Leases:
         self._index, self._drawn = index, 0
 
     def grant(self, table_id: int, lease_id: int, ttl_s: int, *, left_s: int | None = None) -> Lease:
-        """left_s: for who counts, if it is not to have its whole time. Raises LeaseExists."""
+        """left_s: if it is not to have its whole time. Raises LeaseExists."""
         if not lease_id:
             lease_id = self._draw_id(table_id)
         elif self.find(table_id, lease_id) is not None:
             raise errors.LeaseExists
-        lease = Lease(lease_id, ttl_s, self._index)
+        lease = Lease(lease_id, ttl_s, self._index, 1000 * (ttl_s if left_s is None else left_s))
         self._keep(table_id, lease_id)
-        if left_s is not None:
-            self._left[table_id, lease_id] = left_s
         self._save(table_id, lease)
         self._enter(table_id, lease)
         return lease
 
-    def adopt(self, table_id: int, lease_id: int, ttl_s: int) -> None:
+    def adopt(self, table_id: int, lease_id: int, ttl_s: int, left_ms: int) -> None:
         """A lease of a table that has come from another shard; as if it was granted by this entry. ttl_s: 0 = it has
         ended, and has keys left."""
         self._keep(table_id, lease_id)
-        lease = Lease(lease_id, ttl_s, self._index)
+        lease = Lease(lease_id, ttl_s, self._index, min(left_ms, 1000 * ttl_s))
         self._save(table_id, lease)
         self._enter(table_id, lease)
+
+    def checkpoint(self, table_id: int, lease_id: int, granted_at: int, left_ms: int) -> None:
+        """So much is left of a lease, if it is the one that this entry granted, and has not ended."""
+        lease = self.get(table_id, lease_id)
+        if lease is None or lease.granted_at != granted_at:
+            return
+        self._keep_row(table_id, lease_id)
+        self._counted_before_turn.add((table_id, lease_id))
+        self._leave(table_id, lease_id)
+        counted = lease._replace(left_ms=min(left_ms, 1000 * lease.ttl_s))
+        self._save(table_id, counted)
+        self._enter(table_id, counted)
 
     def end_later(self, table_id: int, lease: Lease) -> None:
         """It has ended, and some of its keys are still to be deleted."""
         self._keep(table_id, lease.id)
         self._leave(table_id, lease.id)
-        ended = lease._replace(ttl_s=0)
+        ended = lease._replace(ttl_s=0, left_ms=0)
         self._save(table_id, ended)
         self._enter(table_id, ended)
 
@@ -159,7 +178,7 @@ class Leases:
 
     def _save(self, table_id: int, lease: Lease) -> None:
         self._connection.execute(
-            "REPLACE INTO leases VALUES (?, ?, ?, ?, ?)", (table_id, *lease, _crc(table_id, lease))
+            "REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?)", (table_id, *lease, _crc(table_id, lease))
         )
 
     # ---- what is in memory ---------------------------------------------------------------------------------
@@ -176,14 +195,19 @@ class Leases:
         self.checksum = (self.checksum - _digest(table_id, lease)) & _UINT64_MASK
 
     def _keep(self, table_id: int, lease_id: int) -> None:
+        self._keep_row(table_id, lease_id)
+        self._changed_before_turn.add((table_id, lease_id))
+
+    def _keep_row(self, table_id: int, lease_id: int) -> None:
         self._before_turn.setdefault((table_id, lease_id), self.find(table_id, lease_id))
 
     def committed(self) -> None:
         """The transaction is durable."""
         self.copied.committed()
         if self._before_turn:
-            self._changed.update(self._before_turn)
-            self._before_turn.clear()
+            self._changed |= self._changed_before_turn
+            self._counted |= self._counted_before_turn
+            self._forget_turn()
 
     def rollback(self) -> None:
         """The transaction was rolled back: everything is what it was before it."""
@@ -193,17 +217,23 @@ class Leases:
                 self._leave(table_id, lease_id)
             if before is not None:
                 self._enter(table_id, before)
-            self._left.pop((table_id, lease_id), None)
+        self._forget_turn()
+
+    def _forget_turn(self) -> None:
         self._before_turn.clear()
+        self._changed_before_turn.clear()
+        self._counted_before_turn.clear()
 
     def take_changed(self) -> set[tuple[int, int]]:
         """Tables and ids of the leases that came, ended or went, durably, since the last call."""
         taken, self._changed = self._changed, set()
         return taken
 
-    def take_left(self, key: tuple[int, int]) -> int | None:
-        """Seconds that were left of a lease (table, id) when it was granted; None for its whole time. Told once."""
-        return self._left.pop(key, None)
+    def take_counted(self) -> set[tuple[int, int]]:
+        """Tables and ids of the leases of which was written down, durably, what is left, since the last call. Some may
+        have ended since."""
+        taken, self._counted = self._counted, set()
+        return taken
 
 
 def read_leases(connection: apsw.Connection, table_id: int) -> list[Lease]:

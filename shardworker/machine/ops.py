@@ -100,6 +100,14 @@ class ExpireLeases:
 
 
 @dataclass(slots=True)
+class CheckpointLeases:
+    """What is left of leases, as the leader counts."""
+
+    leases: list[tuple[int, int, int]]
+    """Id, the log index of the grant, and milliseconds."""
+
+
+@dataclass(slots=True)
 class Get:
     """The newest pair of one key: what most reads are."""
 

@@ -82,15 +82,15 @@ class WholeShard(Memory):
         table: TableState,
         origin: int,
         *,
-        leases: Iterable[tuple[int, int]],
+        leases: Iterable[tuple[int, int, int]],
         auth: Iterable[tuple[int, bytes, str]],
         copied_leases: Mapping[int, int],
     ) -> None:
         self.tables.adopt(table)
         if origin:
             self._origins.add(table.id, origin)
-        for lease_id, ttl_s in leases:
-            self.leases.adopt(table.id, lease_id, ttl_s)
+        for lease_id, ttl_s, left_ms in leases:
+            self.leases.adopt(table.id, lease_id, ttl_s, left_ms)
         self.leases.copied.note(table.id, copied_leases, copied_leases.keys)
         self.auth.adopt(table.id, auth)
         self._recorder.open(table)

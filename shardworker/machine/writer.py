@@ -357,6 +357,11 @@ class Writer(View):
                 self.end()
             self.begin()
 
+    def checkpoint_leases(self, counted: Iterable[tuple[int, int, int]]) -> None:
+        """Of those of these leases (id, granted at, milliseconds left) that are still there so much is left."""
+        for lease_id, granted_at, left_ms in counted:
+            self._leases.checkpoint(self.table.id, lease_id, granted_at, left_ms)
+
     def _end(self, lease: Lease) -> None:
         """Ends a lease. What this command has not written yet are keys of other leases, which are deleted."""
         few: list[Any] = self._execute_now(self.sql.attached, (lease.id, FEW_KEYS + 1)).fetchall()

@@ -13,7 +13,7 @@ from shardworker.raft import NO_NODE, Accepted, NodeId, Role
 from shardworker.replica.part import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from shardworker.replica.part import Handler, ReplicaContext
 
@@ -29,7 +29,9 @@ class _Transfer(NamedTuple):
 class Leadership(Part):
     """What one replica does about its leadership, beside the core."""
 
-    def __init__(self, context: ReplicaContext) -> None:
+    def __init__(self, context: ReplicaContext, prepare: Callable[[], None]) -> None:
+        """prepare: proposes what the next leader should know, before leadership is handed over by plan."""
+        self._prepare = prepare
         self._shard = context.shard
         self._node = context.node
         self._core = context.core
@@ -75,6 +77,7 @@ class Leadership(Part):
         target = NodeId(asked.target)
         members = self._core.membership
         if not target:
+            self._prepare()
             if not self.hand_over():
                 raise errors.NoSuccessor
         elif target not in members.nodes():
@@ -82,6 +85,7 @@ class Leadership(Part):
         elif not members.is_voter(target):
             raise errors.BadTransferee(f"node {target} is a learner of shard {self._shard}: it cannot lead")
         else:
+            self._prepare()
             self._core.transfer_leadership(target)  # to itself changes nothing, as in etcd
         if asked.wait and target:
             self._transfers.append(_Transfer(identity, request.call, target))
@@ -109,6 +113,7 @@ class Leadership(Part):
     def drain(self) -> None:
         """Take no new requests, and hand leadership over if somebody can take it."""
         self._draining = True
+        self._prepare()
         self._handing_over = self.hand_over()
 
     def drained(self) -> bool:

@@ -6,7 +6,7 @@ it was sent, by the clock of whoever leads; a leader's count of ticks never runs
 - A keep-alive is answered by a leader that has proved its leadership after the request had come, and has applied
   everything that was committed then: it takes the way of a linearizable read (reads.py). So each later leader was
   elected after the request had come, and gives every lease its full time again, with an election timeout on top, as
-  etcd does.
+  etcd does; or what was written down of it (lease_checkpoints.py), and then the keep-alive was, too.
 - The end of a lease is an entry of the log, proposed by a leader whose own count says so. If that leader was deposed
   before, the entry is in no later leader's log. If it was not, the entry is ahead of the one that opens the later
   leader's term, which that leader has applied before it renews anything.
@@ -19,7 +19,7 @@ it: neither a herd of leases nor a flood of writes holds up the other. A proposa
 after an election timeout. While a process is stopped its ticks stand still, so that whoever was kept from renewing has
 time.
 
-Not handled here: carrying what is left of a lease from leader to leader. An election postpones its end.
+**A change of leaders postpones it little.** What is left of it is written down in steps (lease_checkpoints.py).
 """
 
 from __future__ import annotations
@@ -35,6 +35,12 @@ from proto.internal import frames_pb2 as frames
 from shardworker.machine import Result
 from shardworker.raft import Role
 from shardworker.replica.deadlines import Deadlines, Key
+from shardworker.replica.lease_checkpoints import (
+    GRANULARITY_TICKS,
+    STEP_MS_MAX,
+    LeaseCheckpoints,
+    ticks_of,
+)
 from shardworker.replica.part import NEVER_TICKS, Part
 
 if TYPE_CHECKING:
@@ -53,14 +59,10 @@ ENDING_MAX: Final = 1_000
 """Leases whose end is proposed and not applied yet. Applying that many takes about as long as a batch of puts."""
 
 WAITING_MAX: Final = 10_000
-"""Renewals that wait for the end of their lease; any more are refused."""
+"""Renewals that wait for the end of their lease, or until they are written down; any more are refused."""
 
 LISTED_LIGHT: Final = 1_000
 """A longer list is sorted beside the loop, and so are more keys read."""
-
-GRANULARITY_TICKS: Final = 1
-"""Of the tick in which a lease was granted or renewed, all but a moment may have been over."""
-
 
 M = TypeVar("M", bound=Message)
 
@@ -84,9 +86,16 @@ class LeaseClock(Part):
         self._long_reads = long_reads
         self._logins = logins
         self._tick_ms = context.cluster.raft.tick_ms
-        self._grace_ticks = self._retry_ticks = context.cluster.raft.election_ticks
+        self._retry_ticks = context.cluster.raft.election_ticks
         self._led_term: Term | None = None
-        self._deadlines = Deadlines()
+        self._deadlines = Deadlines(
+            self._retry_ticks,
+            step_ticks_min=self._retry_ticks,
+            step_ticks_max=max(self._retry_ticks, STEP_MS_MAX // self._tick_ms),
+        )
+        self._checkpoints = LeaseCheckpoints(
+            context.machine, self._deadlines, tick_ms=self._tick_ms, round_ticks=self._retry_ticks
+        )
         self._ending: dict[Key, int] = {}
         """When their end was proposed last."""
         self._waiting: dict[Key, list[_Waiter]] = {}
@@ -108,21 +117,23 @@ class LeaseClock(Part):
 
     def _take_over_all(self) -> None:
         self._machine.leases.take_changed()
+        self._machine.leases.take_counted()
         self._deadlines.clear()
         for table_id, leases in self._machine.leases.tables.items():
             for lease in leases.values():
-                self._deadlines.add((table_id, lease.id), self._ttl_ticks(lease))
+                self._add((table_id, lease.id), lease)
 
-    def _ttl_ticks(self, lease: Lease) -> int:
+    def _add(self, key: Key, lease: Lease) -> None:
         """One that has ended, and has keys left, is due at once."""
-        return self._ticks(lease.ttl_s) if lease.ttl_s else 0
-
-    def _ticks(self, seconds: int) -> int:
-        """Not before so many seconds have passed."""
-        return -(-seconds * 1000 // self._tick_ms) + GRANULARITY_TICKS
+        if lease.ttl_s:
+            whole, left = ticks_of(1000 * lease.ttl_s, self._tick_ms), ticks_of(lease.left_ms, self._tick_ms)
+            self._deadlines.add(key, whole, left)
+        else:
+            self._deadlines.add(key, 0)
 
     def installed(self) -> None:
         self._ending.clear()
+        self._checkpoints.abandon()
         self._take_over_all()
 
     def end_turn(self) -> None:
@@ -136,14 +147,18 @@ class LeaseClock(Part):
         for key in self._machine.leases.take_changed():
             lease = self._machine.leases.find(*key)
             self._ending.pop(key, None)
+            self._checkpoints.forget(key)
             if lease is None:
                 self._deadlines.remove(key)
             else:
-                left_s = self._machine.leases.take_left(key)
-                left_ticks = None if left_s is None else self._ticks(left_s)
-                self._deadlines.add(key, self._ttl_ticks(lease), left_ticks)
+                self._add(key, lease)
             for waiter in self._take_waiting(key):
                 self._answer_gone(waiter, key)
+        for key in self._machine.leases.take_counted():
+            lease = self._machine.leases.get(*key)
+            if lease is not None and self._checkpoints.applied(key, lease):
+                for waiter in self._take_waiting(key):
+                    self._answer_renewed(waiter, key, lease)
 
     # ---- time -------------------------------------------------------------------------------------------------------
 
@@ -154,12 +169,13 @@ class LeaseClock(Part):
     def ticks_until_action(self) -> int:
         if self._led_term is None:
             return NEVER_TICKS
+        checkpoints = self._checkpoints.ticks_until_action()
         if not self._ending:
-            return self._deadlines.ticks_until_due()
-        retry = min(self._ending.values()) + self._retry_ticks - self._deadlines.now
+            return min(checkpoints, self._deadlines.ticks_until_due())
+        retry = max(1, min(self._ending.values()) + self._retry_ticks - self._deadlines.now)
         if len(self._ending) >= ENDING_MAX:
-            return max(1, retry)
-        return min(max(1, retry), self._deadlines.ticks_until_due())
+            return min(checkpoints, retry)
+        return min(checkpoints, retry, self._deadlines.ticks_until_due())
 
     @property
     def _leads(self) -> bool:
@@ -168,11 +184,15 @@ class LeaseClock(Part):
         return self._led_term is not None and self._led_term == core.term and core.role is Role.LEADER
 
     def _notice_leadership(self) -> None:
-        term = self._core.term if self._core.role is Role.LEADER else None
+        """A leader counts once it has applied an entry of its own term: by then it knows all that earlier ones have
+        written down."""
+        core = self._core
+        leads = core.role is Role.LEADER and self._store.applied_term == core.term
+        term = core.term if leads else None
         if term != self._led_term:
             self._led_term = term
             if term is not None:
-                self._deadlines.restart(self._grace_ticks)
+                self._deadlines.restart()
 
     def _propose(self) -> None:
         """The end of what has run out, and again of what was proposed long ago."""
@@ -187,22 +207,36 @@ class LeaseClock(Part):
             lease = self._machine.leases.find(table_id, lease_id)
             assert lease is not None, "a lease that is gone is taken off the clock at the end of its turn"
             self._ending[key] = now
+            self._checkpoints.forget(key)
             batch = tables.setdefault(table_id, frames.ExpiredLeases())
             batch.leases.add(id=lease_id, granted_at=lease.granted_at)
         for table_id, batch in tables.items():
             self._proposals.add_own(
                 frames.LEASE_EXPIRE, batch.SerializeToString(), self._request_id(), table_id=table_id
             )
+        self._write_down(self._checkpoints.take())
+
+    def _write_down(self, tables: Mapping[int, frames.LeaseCheckpoints]) -> None:
+        for table_id, batch in tables.items():
+            self._proposals.add_own(
+                frames.LEASE_CHECKPOINT, batch.SerializeToString(), self._request_id(), table_id=table_id
+            )
+
+    def prepare_hand_over(self) -> None:
+        """Leadership is about to go, by plan: what the next leader should know is proposed first."""
+        if self._leads:
+            self._write_down(self._checkpoints.take_before_hand_over())
 
     def _request_id(self) -> bytes:
         """One that no other proposal has: a term has one leader, in one process."""
         assert self._led_term is not None
         self._proposed_count += 1
-        return b"end" + self._led_term.to_bytes(7) + self._proposed_count.to_bytes(6)
+        return b"lse" + self._led_term.to_bytes(7) + self._proposed_count.to_bytes(6)
 
     def abandon(self, why: str) -> None:
-        """Leadership is lost: whoever leads next counts anew."""
+        """Leadership is lost: whoever leads next counts from what is written down."""
         self._led_term = None
+        self._checkpoints.abandon()
         for key in self._ending:
             self._deadlines.renew(key)
         self._ending.clear()
@@ -215,6 +249,7 @@ class LeaseClock(Part):
 
     def _table(self, request: frames.Request) -> TableState:
         """The request's table, if this replica may answer for its leases. Raises NotLeader, TableNotFound."""
+        self._notice_leadership()
         if not self._leads:
             raise errors.NotLeader
         table = self._machine.tables.get(request.table_id)
@@ -239,14 +274,20 @@ class LeaseClock(Part):
         if lease is None:
             self._answer_gone(waiter, key)
         elif key in self._ending or not lease.ttl_s:
-            if self._waiting_count >= WAITING_MAX:
-                raise errors.QueueFull(f"{self._waiting_count} renewals wait for the end of their leases")
-            self._waiting_count += 1
-            self._waiting.setdefault(key, []).append(waiter)
-        else:
+            self._wait(waiter, key)
+        elif self._checkpoints.is_whole(key, lease):
             self._deadlines.renew(key)
-            response = etcd.LeaseKeepAliveResponse(ID=lease.id, TTL=lease.ttl_s)
-            self._answer(waiter, table, response.SerializeToString())
+            self._answer_renewed(waiter, key, lease)
+        else:
+            self._wait(waiter, key)
+            self._deadlines.renew(key)
+            self._checkpoints.renew(key)
+
+    def _wait(self, waiter: _Waiter, key: Key) -> None:
+        if self._waiting_count >= WAITING_MAX:
+            raise errors.QueueFull(f"{self._waiting_count} renewals wait for what is written of their leases")
+        self._waiting_count += 1
+        self._waiting.setdefault(key, []).append(waiter)
 
     def _take_waiting(self, key: Key) -> list[_Waiter]:
         waiters = self._waiting.pop(key, [])
@@ -254,14 +295,18 @@ class LeaseClock(Part):
         return waiters
 
     def _answer_gone(self, waiter: _Waiter, key: Key) -> None:
+        self._answer(waiter, key, etcd.LeaseKeepAliveResponse(ID=key[1]))
+
+    def _answer_renewed(self, waiter: _Waiter, key: Key, lease: Lease) -> None:
+        self._answer(waiter, key, etcd.LeaseKeepAliveResponse(ID=lease.id, TTL=lease.ttl_s))
+
+    def _answer(self, waiter: _Waiter, key: Key, response: etcd.LeaseKeepAliveResponse) -> None:
         table = self._machine.tables.get(key[0])
         if table is None:
             self._outgoing.refuse(waiter.identity, waiter.call, self._machine.moves.absence(key[0]))
         else:
-            self._answer(waiter, table, etcd.LeaseKeepAliveResponse(ID=key[1]).SerializeToString())
-
-    def _answer(self, waiter: _Waiter, table: TableState, body: bytes) -> None:
-        self._outgoing.answer(waiter.identity, waiter.call, Result(table.revision, body))
+            result = Result(table.revision, response.SerializeToString())
+            self._outgoing.answer(waiter.identity, waiter.call, result)
 
     def _time_to_live(self, identity: bytes, request: frames.Request) -> None:
         """Raises PermissionDenied for who asks for keys and may not read all of them."""
@@ -334,10 +379,14 @@ class LeaseClock(Part):
     # ---- the end, and figures ---------------------------------------------------------------------------------------
 
     def drained(self) -> bool:
-        return not self._waiting_count
+        return not self._waiting_count and self._checkpoints.drained()
 
     def statistics(self) -> Mapping[str, int]:
-        return {"leases": len(self._deadlines), "leases_ending": len(self._ending)}
+        return {
+            "leases": len(self._deadlines),
+            "leases_ending": len(self._ending),
+            "lease_checkpoints": self._checkpoints.written_count,
+        }
 
 
 def _parsed(message: M, body: bytes) -> M:

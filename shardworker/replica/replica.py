@@ -136,7 +136,7 @@ class Replica:
         openers[frames.TABLE_BACKUP] = self._cursors.open_spooled
         openers.update(self._leases.openers)
         self._reads = Reads(context, self._long_reads, self._logins, openers)
-        self._leadership = Leadership(context)
+        self._leadership = Leadership(context, prepare=self._prepare_hand_over)
         self._disk_space = DiskSpace(context, self._leadership)
         self._sweep = HistorySweep(context, self._disk_space)
         self._snapshots = Snapshots(context)
@@ -371,6 +371,11 @@ class Replica:
         """Nobody who waits gets an answer here."""
         for part in self._parts:
             part.abandon(why)
+
+    def _prepare_hand_over(self) -> None:
+        """What is to be in the log first."""
+        self._leases.prepare_hand_over()
+        self._proposals.propose()
 
     # ---- for people, and the end ------------------------------------------------------------------------------------
 

@@ -23,17 +23,15 @@ from shardworker import raft_frames
 from shardworker.machine import Result, StateMachine, window
 from shardworker.machine.registry import REGISTRY
 from shardworker.raft import LogIndex, Membership, NodeId, Role, Term, decode_change, next_membership
-from shardworker.replica import census, feed
+from shardworker.replica import census, feed, leases
 from shardworker.replica import replica as replica_module
-from shardworker.replica.admission import Admission
 from shardworker.replica.disk_space import DiskSpace, Space
 from shardworker.replica.feed import Feed
-from shardworker.replica.leases import LeaseClock
 from shardworker.replica.levels import Levels
 from shardworker.replica.members import Members
 from shardworker.replica.replica import Replica
 from shardworker.store import ReplicaStore, Turn, folder
-from tests.mutants import scenarios
+from tests.mutants import lessors, scenarios
 from tests.property.raft import mutants as cores
 from tests.simulation import watchers
 from tests.simulation.build import Build
@@ -188,14 +186,6 @@ class NeverAsks(Router):
         pass
 
 
-class CountsOn(LeaseClock):
-    """Whoever leads again ends leases by what it counted before it was deposed."""
-
-    def _notice_leadership(self) -> None:
-        super()._notice_leadership()
-        self._deadlines.restart = lambda grace_ticks: None  # type: ignore[method-assign]
-
-
 class SaysDoneAtOnce(Members):
     """A change of membership is answered as made when it is proposed."""
 
@@ -209,18 +199,6 @@ class SaysDoneAtOnce(Members):
         body = raft_frames.encode_membership(membership).SerializeToString()
         self._outgoing.answer(waiting.identity, waiting.call, Result(0, body))
         return True
-
-
-class TakesRenewalsOnTrust(Admission):
-    """A keep-alive is answered by whoever takes himself for the leader."""
-
-    def _route(self, identity: bytes, request: frames.Request) -> None:
-        if request.method != frames.LEASE_KEEP_ALIVE:
-            super()._route(identity, request)
-            return
-        self._leadership.check_leads()
-        request.linearizable = False
-        self._reads.admit(identity, request)
 
 
 class ForgetsAttachments(StateMachine):
@@ -597,17 +575,43 @@ MUTANTS = (
         kinds=("transfer", "partition"),
         seen_by=("lease-early",),
         lessees=4,
-        patches=((replica_module, "LeaseClock", CountsOn),),
+        patches=((replica_module, "LeaseClock", lessors.CountsOn),),
     ),
     Mutant(
         # Where leaders step down by themselves the election timeout that a new one adds would cover it.
         "a lease renewed by a deposed leader",
         Build(raft_settings={"check_quorum": False}),
         kinds=("partition", "one-way"),
+        seen_by=("lease-early", "lease-kept"),
+        lessees=8,
+        intensity=1.0,
+        patches=((replica_module, "Admission", lessors.TakesRenewalsOnTrust),),
+    ),
+    Mutant(
+        "a renewal that the next leader does not know of",
+        Build(),
+        kinds=("transfer", "kill"),
         seen_by=("lease-early",),
         lessees=4,
         intensity=1.0,
-        patches=((replica_module, "Admission", TakesRenewalsOnTrust),),
+        patches=((leases, "LeaseCheckpoints", lessors.RenewsOnTrust),),
+    ),
+    Mutant(
+        "a lease whose time begins anew with each leader",
+        Build(),
+        kinds=(),
+        seen_by=("lease-late",),
+        scenario=scenarios.wandering_leader,
+        patches=((leases, "LeaseCheckpoints", lessors.WritesNothingDown),),
+    ),
+    Mutant(
+        "a leader that takes for the end of a lease what it told others of it",
+        Build(),
+        kinds=("transfer", "kill"),
+        seen_by=("lease-early",),
+        lessees=4,
+        intensity=1.0,
+        patches=((leases, "Deadlines", lessors.TellsAtOnce),),
     ),
     Mutant(
         "attachment to leases lost at a restart",

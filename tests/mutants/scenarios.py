@@ -6,12 +6,15 @@ simulation's own checkers to find.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
+from proto.internal import frames_pb2 as frames
 from proto.internal import wire
 from shardworker.raft import MembershipChange, NodeId, Role, Step, StepKind
+from tests.simulation.lessees import Lessee
 from tests.simulation.upgrade import NEWER
-from tests.simulation.world import MS
+from tests.simulation.world import MS, SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -241,6 +244,27 @@ def lost_news(cluster: Cluster) -> None:
     cluster.network.sift(coordinator.address, keep)
     for host in cluster.hosts:
         coordinator.disconnect(host.number)
+
+
+def wandering_leader(cluster: Cluster) -> None:
+    """A lease that nobody renews, while leadership goes on to the next voter long before it would end."""
+    ttl_s, transfers = 4, 3
+    lease_id = Lessee(cluster, cluster.coordinators[0], 50).hold_once(ttl_s)
+    for number in range(1, transfers + 1):
+        cluster.world.after(number * SECOND * 6 // 5, partial(_pass_on_leadership, cluster))
+    cluster.world.after(
+        (ttl_s + transfers) * SECOND, lambda: cluster.ledger.check_over(lease_id, cluster.world.now_us)
+    )
+
+
+def _pass_on_leadership(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    assert leader is not None, "nothing else is wrong"
+    envelope = frames.Envelope(group=cluster.config.group(cluster.shard))
+    target = leader.host.number % cluster.plan.voters + 1
+    body = frames.TransferLeader(target=target).SerializeToString()
+    envelope.requests.add(call=0, method=frames.TRANSFER_LEADER, body=body)
+    leader.receive("c1", envelope.SerializeToString())
 
 
 def upgrade(cluster: Cluster) -> None:

@@ -1,8 +1,7 @@
 """What a table holds beside its pairs, as a backup of it has that: leases, users and roles.
 
 Tokens are left out: who is logged in is no part of a table's past. What is left of a lease only the leader knows, so it
-comes with the question, and goes to the leader's clock with the answer; where nobody said, a lease has its whole time
-again, as after an election.
+comes with the question; where nobody said, a lease has what was last written down, as after an election.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def extras_of(view: View, left: Mapping[int, int]) -> frames.TableExtras:
     extras = frames.TableExtras()
     for lease in read_leases(view.connection, view.table.id):
         if lease.ttl_s:
-            left_s = min(left.get(lease.id, lease.ttl_s), lease.ttl_s)
+            left_s = min(left.get(lease.id, -(-lease.left_ms // 1000)), lease.ttl_s)
             extras.leases.add(id=lease.id, ttl_s=lease.ttl_s, left_s=left_s)
     for kind, name, data in read_rows(view.connection, view.table.id):
         if kind is not Kind.TOKEN:

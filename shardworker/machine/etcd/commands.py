@@ -12,6 +12,7 @@ from shardworker.machine.backup.extras import read_left
 from shardworker.machine.etcd import codec, hashing
 from shardworker.machine.handler import Handler
 from shardworker.machine.ops import (
+    CheckpointLeases,
     Compact,
     DeleteRange,
     ExpireLeases,
@@ -69,6 +70,11 @@ def _parse_revoke(body: bytes) -> RevokeLease:
 def _parse_expire(body: bytes) -> ExpireLeases:
     expired = frames.ExpiredLeases.FromString(body).leases
     return ExpireLeases([(lease.id, lease.granted_at) for lease in expired])
+
+
+def _parse_checkpoint(body: bytes) -> CheckpointLeases:
+    counted = frames.LeaseCheckpoints.FromString(body).leases
+    return CheckpointLeases([(lease.id, lease.granted_at, lease.left_ms) for lease in counted])
 
 
 def _range(view: View, op: Get | Range) -> bytes:
@@ -131,6 +137,11 @@ def _revoke(writer: Writer, op: RevokeLease) -> bytes:
 
 def _expire(writer: Writer, op: ExpireLeases) -> bytes:
     writer.expire(op.leases)
+    return b""
+
+
+def _checkpoint(writer: Writer, op: CheckpointLeases) -> bytes:
+    writer.checkpoint_leases(op.leases)
     return b""
 
 
@@ -200,4 +211,5 @@ HANDLERS: dict[int, Handler[Any]] = {
     ),
     frames.LEASE_REVOKE: Handler(check=_check_revoke, parse=_parse_revoke, write=_revoke),
     frames.LEASE_EXPIRE: Handler(parse=_parse_expire, write=_expire, under_alarm=True),
+    frames.LEASE_CHECKPOINT: Handler(parse=_parse_checkpoint, write=_checkpoint, under_alarm=True),
 }

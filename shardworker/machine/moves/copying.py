@@ -21,6 +21,7 @@ from zlib import crc32
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker.machine.internal.loading import read_change
+from shardworker.machine.leases import read_leases
 from shardworker.machine.moves.results import SELECT, Arrived, checked
 from shardworker.machine.moves.states import Move, Position, State, read_move
 from shardworker.machine.replication.copied_leases import read_copied_leases
@@ -159,10 +160,8 @@ def _add_rest(view: View, move: Move, part: frames.MovePart) -> None:
     for member, alarm in table.alarms:
         rest.alarms.add(member=member, alarm=alarm)
     # Both in the order of their keys: equal states have equal parts.
-    for lease_id, ttl_s in execute(
-        "SELECT id, ttl_s FROM leases WHERE table_id = ? ORDER BY id", (table.id,)
-    ):
-        rest.leases.add(id=lease_id, ttl_s=ttl_s)
+    for lease in read_leases(view.connection, table.id):
+        rest.leases.add(id=lease.id, ttl_s=lease.ttl_s, left_ms=lease.left_ms)
     for lease_id, ttl_s in read_copied_leases(view.connection, table.id):
         rest.copied_leases.add(id=lease_id, ttl_s=ttl_s)
     for name, revision in read_followers(view.connection, table.id):
@@ -240,7 +239,7 @@ def _open(shard: Shard, table: TableState, move: Move, rest: frames.MoveRest) ->
     shard.open_table(
         table,
         rest.origin,
-        leases=[(lease.id, lease.ttl_s) for lease in rest.leases],
+        leases=[(lease.id, lease.ttl_s, lease.left_ms) for lease in rest.leases],
         auth=[(row.kind, row.name, row.data) for row in rest.auth],
         copied_leases={lease.id: lease.ttl_s for lease in rest.copied_leases},
     )

@@ -14,10 +14,33 @@ from shardworker.replica.deadlines import Deadlines
 from shardworker.replica.part import NEVER_TICKS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shardworker.replica.deadlines import Key
 
 KEYS = [(1, 1), (1, 2), (2, 1)]
+GRACE, STEP_MIN, STEP_MAX = 3, 2, 4
 keys = st.sampled_from(KEYS)
+
+
+@dataclass
+class Timer:
+    """One deadline of `Plain`."""
+
+    ttl: int
+    ends: int
+    noted: int
+    told: bool = False
+    is_counted: bool = True
+    """Since the last restart."""
+
+    def loss(self, now: int) -> int:
+        """What a restart would give it, but for the grace."""
+        return self.noted - (self.ends - now)
+
+    @property
+    def step(self) -> int:
+        return min(max(self.ttl // 2, STEP_MIN), STEP_MAX)
 
 
 @dataclass
@@ -25,89 +48,120 @@ class Plain:
     """What Deadlines is to do, without a heap."""
 
     now: int = 0
-    since: dict[Key, int] = field(default_factory=dict)
-    ttl: dict[Key, int] = field(default_factory=dict)
-    told: set[Key] = field(default_factory=set)
     epoch: int = 0
+    timers: dict[Key, Timer] = field(default_factory=dict)
 
-    def deadline(self, key: Key) -> int:
-        return self.since[key] + self.ttl[key]
-
-    def due(self) -> list[Key]:
-        due = [key for key in self.since if key not in self.told and self.deadline(key) <= self.now]
-        return sorted(due, key=lambda key: (self.deadline(key), key))
+    def due(self) -> list[Timer]:
+        return [timer for timer in self.timers.values() if not timer.told and timer.ends <= self.now]
 
 
 steps = st.one_of(
     st.tuples(st.just("tick"), st.integers(1, 6)),
-    st.tuples(st.just("add"), keys, st.integers(0, 12)),
+    st.tuples(st.just("add"), keys, st.integers(0, 12), st.integers(0, 12)),
     st.tuples(st.just("renew"), keys),
     st.tuples(st.just("remove"), keys),
-    st.tuples(st.just("restart"), st.integers(0, 4)),
+    st.tuples(st.just("restart")),
     st.tuples(st.just("take"), st.integers(0, 3)),
+    st.tuples(st.just("tell"), st.integers(0, 3)),
+    st.tuples(st.just("tell all")),
+    st.tuples(st.just("hear"), keys, st.integers(0, 12)),
 )
 
 
 @given(st.lists(steps, max_size=60))
 def test_nothing_is_told_early_or_twice_and_everything_in_the_end(program: list[tuple[object, ...]]) -> None:
-    clock, plain = Deadlines(), Plain()
+    clock, plain = Deadlines(GRACE, step_ticks_min=STEP_MIN, step_ticks_max=STEP_MAX), Plain()
     with patch.object(deadlines, "STALE_MAX", 2):
         for step in program:
             take(step, clock, plain)
-            assert len(clock) == len(plain.since)
-            assert {key: clock.deadline(key) for key in plain.since} == {
-                key: plain.deadline(key) for key in plain.since
+            assert len(clock) == len(plain.timers)
+            assert {key: clock.deadline(key) for key in plain.timers} == {
+                key: timer.ends for key, timer in plain.timers.items()
             }
-            assert len(clock._heap) <= 2 * len(plain.since) + 2
-            waiting = [plain.deadline(key) for key in plain.since if key not in plain.told]
+            assert len(clock._heap) <= 2 * len(plain.timers) + 2
+            waiting = [timer.ends for timer in plain.timers.values() if not timer.told]
             next_due = min(waiting, default=plain.now + NEVER_TICKS) - plain.now
             assert clock.ticks_until_due() <= max(1, next_due), "it would be told late"
-        while len(plain.told) < len(plain.since):
+        while not all(timer.told for timer in plain.timers.values()):
             take(("tick", 1), clock, plain)
             take(("take", 3), clock, plain)
     assert clock.ticks_until_due() == NEVER_TICKS or clock.take_due(9) == []
 
 
 def take(step: tuple[object, ...], clock: Deadlines, plain: Plain) -> None:
+    now, timers = plain.now, plain.timers
     match step:
         case ("tick", int(ticks)):
             for _ in range(ticks):
                 clock.tick()
                 plain.now += 1
-        case ("add", key, int(ttl)):
-            clock.add(key, ttl)  # type: ignore[arg-type]
-            plain.since[key], plain.ttl[key] = plain.now, ttl  # type: ignore[index]
-            plain.told.discard(key)
-        case ("renew", key) if key in plain.since:
+        case ("add", key, int(ttl), int(left)):
+            left = min(left, ttl)
+            clock.add(key, ttl, left)  # type: ignore[arg-type]
+            timers[key] = Timer(ttl, now + left, left)  # type: ignore[index]
+        case ("renew", key) if key in timers and timers[key].ttl:
             clock.renew(key)
-            plain.since[key] = max(plain.since[key], plain.now)
-            plain.told.discard(key)
+            timer = timers[key]
+            timer.ends, timer.told, timer.is_counted = max(timer.ends, now + timer.ttl), False, True
         case ("remove", key):
             clock.remove(key)  # type: ignore[arg-type]
-            plain.told.discard(key)
-            if plain.since.pop(key, None) is not None:  # type: ignore[call-overload]
-                del plain.ttl[key]  # type: ignore[arg-type]
-        case ("restart", int(grace)):
-            clock.restart(grace)
-            plain.epoch = max(plain.epoch, plain.now + grace)
-            for key in plain.since:
-                plain.since[key] = max(plain.since[key], plain.epoch)
+            timers.pop(key, None)  # type: ignore[call-overload]
+        case ("restart",):
+            clock.restart()
+            plain.epoch = now + GRACE
+            for timer in timers.values():
+                timer.ends, timer.is_counted = plain.epoch + timer.noted, False
+        case ("hear", key, int(left)) if key in timers:
+            timer = timers[key]
+            timer.noted = left
+            clock.note(key, left)
+            if not timer.is_counted:
+                timer.ends = plain.epoch + left
         case ("take", int(count)):
             due = plain.due()
             taken = clock.take_due(count)
-            assert all(plain.deadline(key) <= plain.now and key not in plain.told for key in taken)
             assert len(taken) == min(count, len(due))
-            assert [plain.deadline(key) for key in taken] == [plain.deadline(key) for key in due[:count]]
-            plain.told.update(taken)
+            for key in taken:
+                assert timers[key].ends <= now
+                assert not timers[key].told
+                timers[key].told = True
+        case ("tell", int(count)):
+            note(clock, plain, clock.take_unnoted(count), lambda timer: timer.step)
+        case ("tell all",):
+            note(clock, plain, clock.take_losing(1), lambda _timer: 1)
+
+
+def note(
+    clock: Deadlines, plain: Plain, told: list[tuple[Key, int]], loss_min: Callable[[Timer], int]
+) -> None:
+    """Others hear what they are told."""
+    for key, left in told:
+        timer = plain.timers[key]
+        assert left == timer.ends - plain.now > 0
+        assert timer.loss(plain.now) >= loss_min(timer), "it need not have been told"
+        timer.noted, timer.is_counted = left, True
+        clock.note(key, left)
+
+
+@given(st.lists(steps, max_size=60))
+def test_whatever_has_lost_a_step_is_told(program: list[tuple[object, ...]]) -> None:
+    clock, plain = Deadlines(GRACE, step_ticks_min=STEP_MIN, step_ticks_max=STEP_MAX), Plain()
+    for step in program:
+        take(step, clock, plain)
+        if step[0] == "tick":
+            take(("take", 99), clock, plain)
+            take(("tell", 99), clock, plain)
+            lost = [timer for timer in plain.timers.values() if timer.loss(plain.now) >= timer.step]
+            assert all(timer.told or timer.ends <= plain.now for timer in lost)
 
 
 def test_a_call_looks_at_so_many_entries_and_no_more() -> None:
-    clock = Deadlines()
+    clock = Deadlines(5, step_ticks_min=99, step_ticks_max=99)
     for number in range(100):
         clock.add((1, number), 1)
     for _ in range(9):
         clock.tick()
-    clock.restart(5)
+    clock.restart()
     with patch.object(deadlines, "LOOKS_MAX", 10):
         for _ in range(10):
             assert clock.take_due(1_000) == []

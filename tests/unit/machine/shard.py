@@ -44,6 +44,7 @@ METHODS: dict[type[Message], int] = {
     rpc_pb2.LeaseGrantRequest: frames.LEASE_GRANT,
     rpc_pb2.LeaseRevokeRequest: frames.LEASE_REVOKE,
     frames.ExpiredLeases: frames.LEASE_EXPIRE,
+    frames.LeaseCheckpoints: frames.LEASE_CHECKPOINT,
     frames.TableSpec: frames.TABLE_CREATE,
     frames.MachineLevel: frames.RAISE_LEVEL,
     frames.TableQuota: frames.TABLE_QUOTA,

@@ -615,8 +615,8 @@ def test_a_damaged_row_is_found(tmp_path: Path) -> None:
 
 OWN = {
     frames.TABLE_CREATE, frames.TABLE_DELETE, frames.TABLE_STATUS, frames.RAISE_LEVEL, frames.AUTH_LOOK_UP,
-    frames.AUTH_LOG_IN, frames.AUTH_DROP_TOKENS, frames.LEASE_EXPIRE, frames.TABLE_QUOTA, frames.TABLE_FREED,
-    frames.FOLLOWER_POSITION,
+    frames.AUTH_LOG_IN, frames.AUTH_DROP_TOKENS, frames.LEASE_EXPIRE, frames.LEASE_CHECKPOINT,
+    frames.TABLE_QUOTA, frames.TABLE_FREED, frames.FOLLOWER_POSITION,
     frames.REPLICATE_CHANGES, frames.REPLICATE_SNAPSHOT, frames.TABLE_PAIRS, frames.COPY_RESET, frames.TABLE_BACKUP,
     frames.TABLE_RESTORE,
     frames.TABLE_ORIGIN, frames.TABLE_USERS, frames.REPLICATE_USERS,

@@ -324,3 +324,65 @@ def test_keys_of_a_lease_are_read_on_another_connection(tmp_path: Path) -> None:
     reader = apsw.Connection(str(tmp_path / "db"), apsw.SQLITE_OPEN_READONLY)
     assert shard.machine.lease_keys(reader, TABLE, 50) == [b"a", b"b"]
     reader.close()
+
+
+def counted(
+    shard: Shard, lease_id: int, left_ms: int, granted_at: int | None = None
+) -> frames.LeaseCheckpoints:
+    """What a leader writes down of this lease."""
+    if granted_at is None:
+        lease = shard.machine.leases.get(TABLE, lease_id)
+        assert lease is not None
+        granted_at = lease.granted_at
+    one = frames.LeaseCheckpoint(id=lease_id, granted_at=granted_at, left_ms=left_ms)
+    return frames.LeaseCheckpoints(leases=[one])
+
+
+def left_ms(shard: Shard, lease_id: int) -> int:
+    lease = shard.machine.leases.get(TABLE, lease_id)
+    assert lease is not None
+    return lease.left_ms
+
+
+def test_what_is_left_of_a_lease_is_written_down(tmp_path: Path) -> None:
+    shard = Shard()
+    shard.grant(5, 60)
+    assert left_ms(shard, 5) == 60_000
+    before = shard.machine.checksum
+    shard.machine.leases.take_changed()
+    revision = shard.machine.table_status()[0].revision
+    shard.write(counted(shard, 5, 7_500))
+    assert left_ms(shard, 5) == 7_500
+    assert shard.machine.table_status()[0].revision == revision
+    assert shard.machine.leases.take_changed() == set()
+    assert shard.machine.leases.take_counted() == {(TABLE, 5)}
+    assert shard.machine.checksum != before
+    shard.machine.reload()
+    assert left_ms(shard, 5) == 7_500
+    shard.write(counted(shard, 5, 1 << 63))
+    assert left_ms(shard, 5) == 60_000, "never more than it was granted for"
+    assert shard.machine.checksum == before
+
+
+def test_what_is_left_of_another_lease_or_none_changes_nothing() -> None:
+    shard = Shard()
+    shard.grant(5, 60)
+    before = shard.machine.checksum
+    shard.write(counted(shard, 5, 7_500, granted_at=1))
+    shard.write(counted(shard, 404, 7_500, granted_at=1))
+    assert shard.machine.checksum == before
+    assert shard.machine.leases.take_counted() == set()
+
+
+def test_what_was_written_down_in_a_turn_that_is_rolled_back_is_not() -> None:
+    shard = Shard()
+    shard.grant(5, 60)
+    before = shard.machine.checksum
+    shard.connection.execute("BEGIN IMMEDIATE")
+    shard.apply_uncommitted(shard.command(counted(shard, 5, 7_500)))
+    assert left_ms(shard, 5) == 7_500
+    shard.connection.execute("ROLLBACK")
+    shard.machine.rollback()
+    assert left_ms(shard, 5) == 60_000
+    assert shard.machine.checksum == before
+    assert shard.machine.leases.take_counted() == set()

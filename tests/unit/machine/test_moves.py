@@ -276,12 +276,16 @@ def add_user(shard: Shard, name: str) -> None:
 def test_a_lease_goes_along_with_its_keys_and_is_granted_anew() -> None:
     moving = Moving()
     moving.source.grant(5, 60)
+    granted = moving.source.machine.leases.get(TABLE, 5)
+    assert granted is not None
+    counted = frames.LeaseCheckpoint(id=5, granted_at=granted.granted_at, left_ms=7_500)
+    moving.source.write(frames.LeaseCheckpoints(leases=[counted]))
     moving.source.put(b"leased", lease=5)
     moving.begin()
     moving.finish()
     lease = moving.target.machine.leases.get(TABLE, 5)
     assert lease is not None
-    assert (lease.ttl_s, lease.granted_at) == (60, moving.target.index)
+    assert (lease.ttl_s, lease.granted_at, lease.left_ms) == (60, moving.target.index, 7_500)
     assert moving.target.lease_keys(5) == [b"leased"]
     moving.take(moving.source, LEAVE)
     assert not moving.source.machine.leases.of_table(TABLE)
