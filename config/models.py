@@ -417,6 +417,8 @@ class SupervisorConfig(_Model):
     """A process that has not stopped in order by then is killed."""
     hang_timeout_ms: Annotated[int, Field(ge=0, le=86_400_000)] = 10_000
     """A process that is silent for so long, though it lives, is killed and started again; 0 = never."""
+    start_timeout_ms: Annotated[int, Field(ge=0, le=86_400_000)] = 300_000
+    """The same until it first shows that it works: to open a large database after a crash takes a while; 0 = never."""
     log_bytes_max: Annotated[int, Field(ge=4_096, lt=2**40)] = 10 << 20
     """Size at which a process's log file is moved aside."""
     log_files_max: Annotated[int, Field(ge=1, le=100)] = 3

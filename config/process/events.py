@@ -9,8 +9,9 @@ One JSON object a line:
     {"event": "members", "shard": 2, "index": 7, "nodes": {"1": "", "4": "host:7401"}}
                                             it has heard who holds a shard (config/members.py)
 
-Beats are optional. But a child that has sent one and then falls silent for `supervisor.hang_timeout_ms` is taken to
-hang, and is killed and started again. So they have to come from the loop that does the work, not from a thread."""
+Beats are optional. But a child that neither beats nor serves within `supervisor.start_timeout_ms` is taken to hang, as
+is one that has sent a beat and then falls silent for `supervisor.hang_timeout_ms`: it is killed and started again. So
+they have to come from the loop that does the work, not from a thread."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from config.process.report import ProcessReport, State
 from coordinator.supervisor.life import NOT_STOPPED, CannotStart, Cause, End, Life
 from coordinator.supervisor.restarts import RestartPolicy
+from coordinator.supervisor.silence import Silence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -223,7 +224,7 @@ class Child:
             self.spec,
             self.log,
             inherited=self._inherited,
-            hang_timeout_s=self._settings.hang_timeout_ms / 1000,
+            silence=Silence(self._settings.hang_timeout_ms / 1000, self._settings.start_timeout_ms / 1000),
             on_ready=self._handle_ready,
             on_members=self._on_members,
         )

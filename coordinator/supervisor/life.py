@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from config.process.events import EXIT_RESTART
-from coordinator.supervisor.silence import Silence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from coordinator.supervisor.logfile import LogFile
+    from coordinator.supervisor.silence import Silence
 
 EVENT_BYTES_MAX: Final = 1 << 20
 LAST_WORDS_S: Final = 1.0
@@ -54,7 +54,7 @@ class Life:
     def __init__(
         self,
         process: asyncio.subprocess.Process,
-        hang_timeout_s: float,
+        silence: Silence,
         on_ready: Callable[[Life], None],
         on_members: Callable[[Mapping[str, Any]], None],
     ) -> None:
@@ -65,8 +65,7 @@ class Life:
         self._process = process
         self._on_ready = on_ready
         self._on_members = on_members
-        self._hang_timeout_s = hang_timeout_s
-        self._silence = Silence(hang_timeout_s)
+        self._silence = silence
         self._words = ""
         self._ended = asyncio.create_task(self._live(), name=f"process {process.pid}")
 
@@ -78,12 +77,13 @@ class Life:
         log: LogFile,
         *,
         inherited: tuple[int, ...],
-        hang_timeout_s: float,
+        silence: Silence,
         on_ready: Callable[[Life], None],
         on_members: Callable[[Mapping[str, Any]], None],
     ) -> Life:
-        """Start a process. `spec` is the line for its stdin, `inherited` are descriptors that it keeps open; on_ready
-        is called once it serves, on_members with each event of that name. Raises CannotStart."""
+        """Start a process. `spec` is the line for its stdin, `inherited` are descriptors that it keeps open, `silence`
+        says when it hangs; on_ready is called once it serves, on_members with each event of that name. Raises
+        CannotStart."""
         try:
             log_fd = log.open()
         except OSError as error:
@@ -105,7 +105,7 @@ class Life:
             os.close(log_fd)
         assert process.stdin is not None
         process.stdin.write(spec + b"\n")  # drained by the loop; a process that dies first needs it no more
-        return cls(process, hang_timeout_s, on_ready, on_members)
+        return cls(process, silence, on_ready, on_members)
 
     async def wait(self) -> End:
         """Wait until the process is gone."""
@@ -132,7 +132,7 @@ class Life:
     def kill_if_hung(self) -> None:
         """Look whether it still answers; to be called every WATCH_INTERVAL_S."""
         if self._silence.is_too_long(time.monotonic()) and self._process.returncode is None:
-            self._words = f"did not answer for {self._hang_timeout_s:g} s"
+            self._words = f"did not answer for {self._silence.limit_s:g} s"
             self.send(signal.SIGKILL)
 
     async def _live(self) -> End:
@@ -165,6 +165,7 @@ class Life:
                     self._silence.beat()
                 case {"event": "ready"} if not self.ready.is_set():
                     self.ready.set()
+                    self._silence.serve()
                     self._on_ready(self)
                 case {"event": "members"}:
                     self._on_members(event)

@@ -139,7 +139,8 @@ RULES: Final[Mapping[Code, Rule]] = {
     ),
     Code.PROCESS_STARTING: Rule(
         _W,
-        "It is not ready yet. A replica first opens its database, and then waits for nobody.",
+        "It is not ready yet. A replica first opens its database, and then waits for nobody. One that shows no sign of "
+        "work is killed and started again (supervisor.start_timeout_ms).",
         ("boathouse logs {subject} {file}  # if it takes long",),
     ),
     Code.PROCESS_STOPPING: Rule(

@@ -363,12 +363,27 @@ def test_a_process_that_falls_silent_is_killed_and_comes_back(run: Run) -> None:
     run(body)
 
 
+def test_a_process_that_never_begins_to_work_is_killed_and_started_again(run: Run) -> None:
+    async def body(nursery: Nursery) -> None:
+        settings = QUICK.model_copy(update={"hang_timeout_ms": 50, "start_timeout_ms": 700})
+        child = nursery.child("mute,serve", settings)
+        await child.start()
+        began = time.monotonic()
+        await _watch_until(child, lambda: child.report().restarts, "a second start")
+        assert time.monotonic() - began > 0.6, "it was given the time of a start"
+        await _wait_state(child, State.RUNNING)
+        assert child.report().reason == "did not answer for 0.7 s"
+
+    run(body)
+
+
 @pytest.mark.parametrize(("behaviour", "limit_ms"), [("serve", 100), ("beat", 0)])
 def test_one_that_never_beat_is_not_watched_and_nobody_is_without_a_limit(
     run: Run, behaviour: str, limit_ms: int
 ) -> None:
     async def body(nursery: Nursery) -> None:
-        child = nursery.child(behaviour, QUICK.model_copy(update={"hang_timeout_ms": limit_ms}))
+        limits = {"hang_timeout_ms": limit_ms, "start_timeout_ms": limit_ms}
+        child = nursery.child(behaviour, QUICK.model_copy(update=limits))
         await child.start()
         await child.wait_settled()
         child.send(signal.SIGSTOP)

@@ -8,8 +8,8 @@ from coordinator.supervisor.silence import WATCH_INTERVAL_S, Silence
 class Watch:
     """A clock, and looks at one process."""
 
-    def __init__(self, limit_s: float = 10.0) -> None:
-        self.silence = Silence(limit_s)
+    def __init__(self, limit_s: float = 10.0, start_limit_s: float = 40.0) -> None:
+        self.silence = Silence(limit_s, start_limit_s)
         self.now_s = 1000.0
 
     def seconds_until_too_long(self, at_most_s: float = 60.0) -> float | None:
@@ -29,12 +29,25 @@ def test_silence_is_counted_from_the_last_beat() -> None:
     assert watch.seconds_until_too_long() == 10.0
 
 
-def test_who_never_beat_is_never_too_long_silent() -> None:
-    assert Watch().seconds_until_too_long() is None
+def test_who_has_not_begun_to_work_has_longer() -> None:
+    watch = Watch()
+    assert watch.seconds_until_too_long() == 40.0 + WATCH_INTERVAL_S
+    watch.silence.beat()
+    assert watch.seconds_until_too_long() == 10.0 + WATCH_INTERVAL_S
+
+
+def test_who_serves_and_never_beats_is_not_watched() -> None:
+    watch = Watch()
+    watch.silence.serve()
+    assert watch.seconds_until_too_long() is None
+    watch.silence.beat()
+    watch.silence.serve()
+    assert watch.seconds_until_too_long() is not None
 
 
 def test_without_a_limit_nobody_is() -> None:
-    watch = Watch(limit_s=0.0)
+    watch = Watch(limit_s=0.0, start_limit_s=0.0)
+    assert watch.seconds_until_too_long() is None
     watch.silence.beat()
     assert watch.seconds_until_too_long() is None
 
