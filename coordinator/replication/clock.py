@@ -1,9 +1,15 @@
-"""Time, where replication passes it: the event loop's in a process, virtual in the simulator."""
+"""Time, where replication passes it, and work beside: on the event loop in a process, virtual in the simulator."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Generator
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 class Clock(Protocol):
@@ -16,8 +22,29 @@ class Clock(Protocol):
         """Return after so long."""
 
 
-class _LoopClock:
-    """The running event loop's."""
+class Started(Protocol[T_co]):
+    """What was started, to be awaited once."""
+
+    def __await__(self) -> Generator[Any, Any, T_co]:
+        """Its outcome."""
+
+    def cancel(self) -> object:
+        """It ends, if it has not; its outcome is of no interest."""
+
+
+class Starter(Protocol):
+    """Runs work beside who starts it."""
+
+    def start(self, work: Coroutine[Any, Any, T]) -> Started[T]:
+        """Begin at once."""
+
+
+class Loop(Clock, Starter, Protocol):
+    """Both."""
+
+
+class _RunningLoop:
+    """The running event loop."""
 
     def time(self) -> float:
         return asyncio.get_running_loop().time()
@@ -25,5 +52,16 @@ class _LoopClock:
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        task.add_done_callback(_retrieve)
+        return task
 
-LOOP_CLOCK: Final[Clock] = _LoopClock()
+
+def _retrieve(task: asyncio.Task[T]) -> None:
+    """Whoever was to await it may have given up; the error is then nobody's."""
+    if not task.cancelled():
+        task.exception()
+
+
+LOOP_CLOCK: Final[Loop] = _RunningLoop()

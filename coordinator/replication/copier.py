@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, assert_never
 import structlog
 
 from coordinator.replication.leader import LeaderFailed, parsed, reason_of
+from coordinator.replication.parts import PartsUnderWay
 from coordinator.replication.report import CopyReport
 from coordinator.replication.tail import Follow, Rng, Tail, TakeSnapshot, Wait
 from proto import errors
@@ -15,7 +16,7 @@ from proto.internal import frames_pb2 as frames
 from proto.regatta import replication_pb2 as replication
 
 if TYPE_CHECKING:
-    from coordinator.replication.clock import Clock
+    from coordinator.replication.clock import Loop
     from coordinator.replication.copies import Copies
     from coordinator.replication.leader import Leader
     from proto.catalog import TableEntry
@@ -26,12 +27,12 @@ log = structlog.get_logger()
 class Copier:
     """One copy. run() ends only by being cancelled, or by a bug."""
 
-    def __init__(self, copy: TableEntry, leader: Leader, copies: Copies, rng: Rng, clock: Clock) -> None:
+    def __init__(self, copy: TableEntry, leader: Leader, copies: Copies, rng: Rng, loop: Loop) -> None:
         self._copy = copy
         self._leader = leader
         self._copies = copies
-        self._clock = clock
-        self.tail = Tail(rng, clock.time())
+        self._loop = loop
+        self.tail = Tail(rng, loop.time())
         self._compacted = 0
         self._users = b""
         """As they were last taken over."""
@@ -47,7 +48,7 @@ class Copier:
                     case TakeSnapshot():
                         await self._take_snapshot(step.why)
                     case Wait():
-                        await self._clock.sleep(step.seconds)
+                        await self._loop.sleep(step.seconds)
                     case _:
                         assert_never(step)
             except errors.Diverged as error:
@@ -113,7 +114,7 @@ class Copier:
             revision = self.tail.revision
             if revision == began.revision == changes.through and changes.HasField("checksum"):
                 _check_same(began, changes)
-        self.tail.heard(revision, message.leader_index, self._clock.time())
+        self.tail.heard(revision, message.leader_index, self._loop.time())
 
     async def _take_snapshot(self, why: str) -> None:
         """All parts of one snapshot; the last one puts it in place."""
@@ -121,13 +122,17 @@ class Copier:
         log.warning(
             "a copy is replaced by a snapshot", table=copy.name, revision=self.tail.revision, reason=why
         )
-        revision = 0
+        parts = PartsUnderWay(self._copies, copy, self._loop)
         stream = self._leader.snapshot(copy.name, copy.origin)
-        async with aclosing(stream):
-            async for chunk in stream:
-                revision = await self._copies.take_part(copy, chunk.pairs)
-                self.tail.part_taken(self._clock.time())
-        self.tail.replaced(revision, self._clock.time())
+        try:
+            async with aclosing(stream):
+                async for chunk in stream:
+                    if await parts.add(chunk.pairs):
+                        self.tail.part_taken(self._loop.time())
+            revision = await parts.finish()
+        finally:
+            parts.give_up()
+        self.tail.replaced(revision, self._loop.time())
         log.info("a copy was replaced by a snapshot", table=copy.name, revision=revision)
 
 

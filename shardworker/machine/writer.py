@@ -654,7 +654,14 @@ def split(blob: bytes) -> list[bytes]:
     parts: list[bytes] = []
     at, size = 0, len(blob)
     while at < size:
-        length, start = read_varint(blob, at + 1)
-        parts.append(blob[at : start + length])
-        at = start + length
+        length = blob[at + 1]
+        if length < 128:
+            end = at + 2 + length
+        elif (high := blob[at + 2]) < 128:  # most: up to 16 KiB
+            end = at + 3 + (length & 127) + (high << 7)
+        else:
+            length, start = read_varint(blob, at + 1)
+            end = start + length
+        parts.append(blob[at:end])
+        at = end
     return parts

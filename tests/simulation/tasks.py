@@ -91,8 +91,28 @@ class Task:
             self._step()
 
 
+class Background(Generic[T]):
+    """A coroutine that runs beside who started it, and whose outcome is awaited once."""
+
+    def __init__(self, world: World, coroutine: Coroutine[Any, Any, T]) -> None:
+        self._promise = Promise[T]()
+        self._task = Task(world, self._run(coroutine))
+
+    async def _run(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        try:
+            self._promise.keep(await coroutine)
+        except Exception as error:
+            self._promise.fail(error)
+
+    def cancel(self) -> None:
+        self._task.cancel()
+
+    def __await__(self) -> Generator[Promise[T], None, T]:
+        return self._promise.__await__()
+
+
 class WorldClock:
-    """coordinator.replication.copier.Clock in virtual time."""
+    """coordinator.replication.clock.Loop in virtual time."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -104,3 +124,6 @@ class WorldClock:
         promise = Promise[None]()
         self._world.after(int(seconds * SECOND), lambda: promise.keep(None))
         await promise
+
+    def start(self, work: Coroutine[Any, Any, T]) -> Background[T]:
+        return Background(self._world, work)

@@ -14,7 +14,6 @@ the table is told that he has to look at all of it. Pairs of a backup that knows
 
 from __future__ import annotations
 
-import operator
 import struct
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from proto import errors
 from proto.checksums import rolled
 from proto.internal import frames_pb2 as frames
 from shardworker.machine.backup.extras import Extras, read_extras, take_extras
+from shardworker.machine.columns import Columns, insert_columns, read_columns
 from shardworker.machine.internal.loading import read_change
 from shardworker.machine.leftovers import put_aside
 from shardworker.machine.tables import (
@@ -36,8 +36,6 @@ from shardworker.machine.tables import (
     create_rows,
     rename_rows,
 )
-from shardworker.machine.view import parse
-from shardworker.machine.writer import split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,17 +67,12 @@ def create_schema(connection: apsw.Connection) -> None:
     connection.execute(_SCHEMA)
 
 
-Row = tuple[bytes, int, int, int, int]
-"""Of the live keys, as it is stored: key, id, create revision, version, lease."""
-
-
 @dataclass(frozen=True, slots=True)
 class Part:
     """A frames.RestoredPart, read and found well-formed."""
 
     told: frames.RestoredPart
-    stored: Sequence[bytes]
-    rows: Sequence[Row]
+    columns: Columns
     edits: Sequence[LoadedChange]
     extras: Extras | None
 
@@ -98,31 +91,23 @@ class _Begun:
 def read_part(body: bytes) -> Part:
     """Raises DecodeError, MalformedRequest, and InvalidRequest for what no table can have held."""
     told = frames.RestoredPart.FromString(body)
-    if crc32(told.pairs) != told.crc:
-        raise errors.MalformedRequest("the pairs fail their checksum")
-    stored, kvs = split(told.pairs), list(parse(told.pairs))
-    if not len(stored) == len(kvs) == len(told.ids):
-        raise errors.MalformedRequest("pairs and their ids differ in number")
-    rows = [
-        (kv.key, id_, kv.create_revision, kv.version, kv.lease) for id_, kv in zip(told.ids, kvs, strict=True)
-    ]
-    _check_rows(rows, [kv.mod_revision for kv in kvs])
+    columns, fits = read_columns(told.pairs, told.ids, told.crc)
+    _check(columns, fits=fits)
     edits = [read_change(edit.id, edit.key, edit.kv) for edit in told.edits]
     is_end = told.HasField("end")
-    if is_end + bool(stored) + bool(edits) + told.begin + told.give_up > 1:
+    if is_end + bool(columns.ids) + bool(edits) + told.begin + told.give_up > 1:
         raise errors.MalformedRequest("a part is of one kind")
     extras = read_extras(told.end.extras) if is_end and told.end.HasField("extras") else None
-    return Part(told, stored, rows, edits, extras)
+    return Part(told, columns, edits, extras)
 
 
-def _check_rows(rows: Sequence[Row], modified: Sequence[int]) -> None:
+def _check(columns: Columns, *, fits: bool) -> None:
     """Raises InvalidRequest for what no table can hold."""
-    keys = [row[0] for row in rows]
-    if keys and not (keys[0] and all(map(operator.lt, keys, keys[1:]))):
+    if not columns.keys_ascend():
         raise errors.InvalidRequest("the keys do not ascend")
-    if modified != [row[1] >> SUB_BITS for row in rows]:
+    if not fits:
         raise errors.InvalidRequest("a key is not of its revision")
-    for _, id_, created, version, _ in rows:
+    for id_, created, version in zip(columns.ids, columns.created, columns.versions, strict=True):
         if not 0 < created <= id_ >> SUB_BITS <= REVISION_MAX or version < 1:
             raise errors.InvalidRequest(f"no key is of revision {id_ >> SUB_BITS} and version {version}")
 
@@ -191,19 +176,12 @@ def _all_or_nothing(connection: apsw.Connection) -> Iterator[None]:
 
 
 def _insert(connection: apsw.Connection, name: str, op: Part, begun: _Begun) -> None:
-    pairs, rows = op.stored, op.rows
-    connection.executemany(
-        f"INSERT INTO {name}_rev (id, key, kv, prev, crc) VALUES (?, ?, ?, NULL, ?)",
-        [(row[1], row[0], pair, crc32(pair)) for row, pair in zip(rows, pairs, strict=True)],
-    )
-    connection.executemany(
-        f"INSERT INTO {name}_live (key, id, create_revision, version, lease) VALUES (?, ?, ?, ?, ?)", rows
-    )
-    begun.keys += len(rows)
-    begun.size_bytes += len(op.told.pairs) + sum([len(row[0]) for row in rows]) + CHANGE_BYTES * len(rows)
-    begun.newest_id = max(begun.newest_id, max([row[1] for row in rows], default=0))
-    ids_sum = sum([row[1] for row in rows])
-    begun.checksum = (begun.checksum + rolled(op.told.crc, ids_sum, len(rows))) & _UINT64_MASK
+    ids, keys = op.columns.ids, op.columns.keys
+    insert_columns(connection, name, op.columns)
+    begun.keys += len(keys)
+    begun.size_bytes += len(op.told.pairs) + sum(map(len, keys)) + CHANGE_BYTES * len(keys)
+    begun.newest_id = max(begun.newest_id, max(ids, default=0))
+    begun.checksum = (begun.checksum + rolled(op.told.crc, sum(ids), len(ids))) & _UINT64_MASK
 
 
 def _edit(connection: apsw.Connection, name: str, edits: Sequence[LoadedChange], begun: _Begun) -> None:

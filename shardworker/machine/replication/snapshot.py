@@ -17,20 +17,18 @@ from zlib import crc32
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
+from shardworker.machine.columns import Columns, insert_columns, read_columns
 from shardworker.machine.leases import read_leases
 from shardworker.machine.leftovers import put_aside
 from shardworker.machine.replication.apply import granted
 from shardworker.machine.replication.copied_leases import read_copied_leases
 from shardworker.machine.tables import SUB_BITS, create_rows, rename_rows
-from shardworker.machine.view import parse
-from shardworker.machine.writer import split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import apsw
 
-    from proto.etcd.kv_pb2 import KeyValue
     from shardworker.machine.view import View
     from shardworker.machine.writer import Writer
 
@@ -108,8 +106,7 @@ class Part:
 
     origin: int
     told: frames.TablePairs
-    stored: list[bytes]
-    kvs: list[KeyValue]
+    columns: Columns
     leases: dict[int, int]
 
 
@@ -128,17 +125,11 @@ def read_part(body: bytes) -> Part:
     """Raises DecodeError, and MalformedRequest for what no snapshot holds."""
     request = frames.ReplicatedPairs.FromString(body)
     told = request.part
-    if crc32(told.pairs) != told.crc:
-        raise errors.MalformedRequest("the pairs fail their checksum")
-    stored, kvs = split(told.pairs), list(parse(told.pairs))
-    if not len(stored) == len(kvs) == len(told.ids):
-        raise errors.MalformedRequest("pairs and their ids differ in number")
-    key = b""
-    for id_, kv in zip(told.ids, kvs, strict=True):
-        if kv.key <= key or kv.mod_revision != id_ >> SUB_BITS or kv.mod_revision > told.revision:
-            raise errors.MalformedRequest(f"key {kv.key!r} is out of order, or not of its revision")
-        key = kv.key
-    return Part(request.origin, told, stored, kvs, granted(told.leases))
+    columns, fits = read_columns(told.pairs, told.ids, told.crc)
+    newest_id = ((told.revision + 1) << SUB_BITS) - 1
+    if not (fits and columns.keys_ascend() and max(columns.ids, default=0) <= newest_id):
+        raise errors.MalformedRequest("keys are out of order, or not of their revisions")
+    return Part(request.origin, told, columns, granted(told.leases))
 
 
 def take_part(writer: Writer, op: Part) -> bytes:
@@ -155,10 +146,11 @@ def take_part(writer: Writer, op: Part) -> bytes:
     if told.number == 0:
         give_up(connection, table.id)
         create_rows(connection, name)
-    _insert(connection, name, op)
+    insert_columns(connection, name, op.columns)
+    keys = op.columns.keys
     begun.next_part += 1
-    begun.keys += len(op.stored)
-    begun.last_key = op.kvs[-1].key if op.kvs else begun.last_key
+    begun.keys += len(keys)
+    begun.last_key = keys[-1] if keys else begun.last_key
     if told.last:
         writer.give_up_rows()
         put_aside(connection, f"t{table.id}")
@@ -178,7 +170,7 @@ def give_up(connection: apsw.Connection, table_id: int) -> None:
 
 
 def _check_next(begun: _Begun | None, op: Part, position: tuple[int, int]) -> None:
-    told = op.told
+    told, keys = op.told, op.columns.keys
     if begun is None:
         raise errors.SnapshotInterrupted(f"part {told.number} came, and the first one never did")
     if (begun.revision, begun.checksum, begun.next_part) != (told.revision, told.checksum, told.number):
@@ -188,25 +180,10 @@ def _check_next(begun: _Begun | None, op: Part, position: tuple[int, int]) -> No
         )
     if (begun.from_revision, begun.from_checksum) != position:
         raise errors.SnapshotInterrupted("the table has been changed since the snapshot began")
-    if op.kvs and op.kvs[0].key <= begun.last_key:
-        raise errors.SnapshotInterrupted(f"key {op.kvs[0].key!r} came after {begun.last_key!r}")
-    if told.last and told.keys != begun.keys + len(op.kvs):
-        raise errors.SnapshotInterrupted(f"{begun.keys + len(op.kvs)} of {told.keys} keys came")
-
-
-def _insert(connection: apsw.Connection, name: str, op: Part) -> None:
-    ids = op.told.ids
-    connection.executemany(
-        f"INSERT INTO {name}_rev (id, key, kv, prev, crc) VALUES (?, ?, ?, NULL, ?)",
-        [(id_, kv.key, pair, crc32(pair)) for id_, kv, pair in zip(ids, op.kvs, op.stored, strict=True)],
-    )
-    connection.executemany(
-        f"INSERT INTO {name}_live (key, id, create_revision, version, lease) VALUES (?, ?, ?, ?, ?)",
-        [
-            (kv.key, id_, kv.create_revision, kv.version, kv.lease)
-            for id_, kv in zip(ids, op.kvs, strict=True)
-        ],
-    )
+    if keys and keys[0] <= begun.last_key:
+        raise errors.SnapshotInterrupted(f"key {keys[0]!r} came after {begun.last_key!r}")
+    if told.last and told.keys != begun.keys + len(keys):
+        raise errors.SnapshotInterrupted(f"{begun.keys + len(keys)} of {told.keys} keys came")
 
 
 def _load(connection: apsw.Connection, table_id: int) -> _Begun | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from proto.regatta import replication_pb2 as replication
 from tests.unit.coordinator.running import in_loop
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Coroutine
 
 COPY = TableEntry("t", 20_001, ShardId(1), origin=10_001)
 
@@ -52,6 +53,9 @@ class Clock:
         self.waits += 1
         if self.waits == 3:
             raise Done
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        return asyncio.create_task(work)
 
 
 async def trouble_with(answer: bytes) -> str:

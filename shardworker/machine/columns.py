@@ -1,0 +1,68 @@
+"""The newest pairs of a table that come as a whole, many at a time: column by column, as they are read and stored.
+
+Pair by pair, reading them costs more than putting them into the database."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, NamedTuple
+from zlib import crc32
+
+from proto import errors
+from shardworker.machine.tables import SUB_BITS
+from shardworker.machine.view import parse
+from shardworker.machine.writer import split
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import apsw
+
+
+class Columns(NamedTuple):
+    """All of the same length."""
+
+    ids: Sequence[int]
+    """Of the changes that put them."""
+    keys: Sequence[bytes]
+    stored: Sequence[bytes]
+    created: Sequence[int]
+    versions: Sequence[int]
+    leases: Sequence[int]
+
+    def keys_ascend(self) -> bool:
+        """Each but the first is behind the one before, and none is empty."""
+        keys = self.keys
+        return not keys or (bool(keys[0]) and all(map(operator.lt, keys, keys[1:])))
+
+
+def read_columns(pairs: bytes, ids: Iterable[int], crc: int) -> tuple[Columns, bool]:
+    """Pairs that are glued together, and whether each is of its id's revision. Raises DecodeError, and
+    MalformedRequest for what its sender did not mean."""
+    if crc32(pairs) != crc:
+        raise errors.MalformedRequest("the pairs fail their checksum")
+    ids, stored, kvs = list(ids), split(pairs), parse(pairs)
+    if not len(stored) == len(kvs) == len(ids):
+        raise errors.MalformedRequest("pairs and their ids differ in number")
+    columns = Columns(
+        ids,
+        [kv.key for kv in kvs],
+        stored,
+        [kv.create_revision for kv in kvs],
+        [kv.version for kv in kvs],
+        [kv.lease for kv in kvs],
+    )
+    return columns, [kv.mod_revision for kv in kvs] == [id_ >> SUB_BITS for id_ in ids]
+
+
+def insert_columns(connection: apsw.Connection, name: str, columns: Columns) -> None:
+    """Into the rows of that name (tables.create_rows). Raises apsw.ConstraintError for a key or an id that is there."""
+    ids, keys, stored, created, versions, leases = columns
+    connection.executemany(
+        f"INSERT INTO {name}_rev (id, key, kv, prev, crc) VALUES (?, ?, ?, NULL, ?)",
+        zip(ids, keys, stored, map(crc32, stored), strict=True),
+    )
+    connection.executemany(
+        f"INSERT INTO {name}_live (key, id, create_revision, version, lease) VALUES (?, ?, ?, ?, ?)",
+        zip(keys, ids, created, versions, leases, strict=True),
+    )
