@@ -113,10 +113,18 @@ class Tables:
             put(txn, catalog.deleted_name_key(entry.name), b"%d" % entry.id)
         return await self._rows.commit(txn)
 
-    async def change_origin(self, entry: TableEntry, changed: TableEntry, *, seen: Contents) -> bool:
-        """Have a table copy another one from now on, or none: first in its shard, which is what counts. Returns whether
-        the row, as it was seen, says so as well."""
-        told = frames.TableOrigin(table_id=entry.id, was=entry.origin, origin=changed.origin)
+    async def origin_in_shard(self, entry: TableEntry) -> int:
+        """What the table copies by its shard, which is what counts. Raises TableNotFound, and what a linearizable read
+        may."""
+        reply = await self._status(entry, linearizable=True)
+        return frames.TableStatus.FromString(reply.body).origin
+
+    async def change_origin(
+        self, entry: TableEntry, held: int, changed: TableEntry, *, seen: Contents
+    ) -> bool:
+        """Have a table copy another one from now on, or none: first in its shard. held: what it copies there now.
+        Returns whether the row, as it was seen, says so as well."""
+        told = frames.TableOrigin(table_id=entry.id, was=held, origin=changed.origin)
         await self._write(frames.TABLE_ORIGIN, entry, told.SerializeToString())
         key = catalog.row_key(entry.name)
         txn = etcd.TxnRequest()

@@ -132,26 +132,37 @@ class Leading:
         await self._change_origins(lambda one: origin if one.id == entry.id else one.origin)
 
     async def _change_origins(self, wanted: Callable[[TableEntry], int]) -> list[TableEntry]:
+        """wanted: is asked of each table, with the origin that counts: its shard's. The catalog may say another one, if
+        whoever changed it last died in between; that may have been on the way to something else."""
         changed: list[TableEntry] = []
         for _ in range(TRIES_MAX):
             contents = await self._catalog.load(linearizable=True)
             lost = 0
             for entry in contents.entries.values():
-                if _is_replicated(entry) and wanted(entry) != entry.origin:
-                    lost += not await self._change_origin(entry, wanted(entry), contents)
-                    changed.append(entry)
+                if _is_replicated(entry):
+                    held = await self._held(entry)
+                    origin = wanted(replace(entry, origin=held))
+                    if origin != held or origin != entry.origin:
+                        lost += not await self._change_origin(entry, held, origin, contents)
+                        changed.append(entry)
             if not lost:
                 await self._catalog.load(linearizable=True)
                 return changed
         raise errors.NoLeader("others kept changing the catalog")
 
-    async def _change_origin(self, entry: TableEntry, origin: int, seen: Contents) -> bool:
+    async def _held(self, entry: TableEntry) -> int:
+        try:
+            return await self._tables.origin_in_shard(entry)
+        except errors.TableNotFound:
+            return entry.origin  # it is made or deleted just now
+
+    async def _change_origin(self, entry: TableEntry, held: int, origin: int, seen: Contents) -> bool:
         changed = replace(entry, origin=origin)
-        if not origin:
+        if not origin and entry.origin:
             was = 0 if entry.origin == ELSEWHERE else entry.origin
             changed = replace(changed, copied=was, copied_from=self._leader if was else "")
         try:
-            return await self._tables.change_origin(entry, changed, seen=seen)
+            return await self._tables.change_origin(entry, held, changed, seen=seen)
         except errors.TableNotFound:
             return False  # it is deleted just now: the next look at the catalog says so
 

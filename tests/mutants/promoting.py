@@ -48,11 +48,15 @@ def _fence_in_the_catalog(pair: Pair) -> None:
     assert isinstance(pair, Promoting)
     rows = pair.rows[OLD.cluster]
 
-    async def change_origin(entry: TableEntry, changed: TableEntry, *, seen: Contents) -> bool:
-        del seen
+    async def origin_in_shard(entry: TableEntry) -> int:
+        return rows.tables[entry.name].origin
+
+    async def change_origin(entry: TableEntry, held: int, changed: TableEntry, *, seen: Contents) -> bool:
+        del held, seen
         rows.tables[entry.name] = changed
         return True
 
+    rows.origin_in_shard = origin_in_shard  # type: ignore[method-assign]
     rows.change_origin = change_origin  # type: ignore[method-assign]
 
 

@@ -96,10 +96,17 @@ class Rows(Tables):
         self.lead, self.lead_changed = lead, seen + 1
         return True
 
-    async def change_origin(self, entry: TableEntry, changed: TableEntry, *, seen: Contents) -> bool:
+    async def origin_in_shard(self, entry: TableEntry) -> int:
+        assert self.shards is not None
+        reply = await self.shards.ask(Access.READ, frames.TABLE_STATUS, entry, b"", WRITE_S)
+        return frames.TableStatus.FromString(reply.body).origin
+
+    async def change_origin(
+        self, entry: TableEntry, held: int, changed: TableEntry, *, seen: Contents
+    ) -> bool:
         del seen
         assert self.shards is not None
-        told = frames.TableOrigin(table_id=entry.id, was=entry.origin, origin=changed.origin)
+        told = frames.TableOrigin(table_id=entry.id, was=held, origin=changed.origin)
         await self.shards.ask(Access.WRITE, frames.TABLE_ORIGIN, entry, told.SerializeToString(), WRITE_S)
         if self.tables.get(entry.name) != entry:
             return False

@@ -36,6 +36,10 @@ class Rows:
     changed: int = 0
     lost: int = 0
     """So many changes of rows are lost to somebody else who is faster."""
+    held: dict[int, int] = field(default_factory=dict)
+    """Origins by table id, where a shard was told another one than the row says."""
+    dies: bool = False
+    """Whoever changes an origin dies between the shard and the row."""
     broken: bool = False
     looks: int = 0
 
@@ -56,10 +60,19 @@ class Rows:
         self.row, self.changed = lead, self.changed + 1
         return True
 
-    async def change_origin(self, entry: TableEntry, changed: TableEntry, *, seen: Contents) -> bool:
+    async def origin_in_shard(self, entry: TableEntry) -> int:
+        return self.held.get(entry.id, entry.origin)
+
+    async def change_origin(
+        self, entry: TableEntry, held: int, changed: TableEntry, *, seen: Contents
+    ) -> bool:
+        assert held == await self.origin_in_shard(entry), "the shard refuses it"
+        assert (entry.name, entry.id) == (changed.name, changed.id)
+        self.held[entry.id] = changed.origin
+        if self.dies:
+            raise errors.TimedOut
         if self._loses():
             return False
-        assert (entry.name, entry.id) == (changed.name, changed.id)
         self.entries[entry.name] = changed
         return True
 
@@ -160,6 +173,28 @@ async def test_a_promoted_cluster_tells_of_what_it_has_copied_and_of_nothing_els
     assert before == after
     assert [(table.name, table.id, table.origin) for table in after.tables] == [("a", 20_005, 10_001)]
     assert island.counterpart(rows.entries["a"], "reef") == 0
+
+
+@in_loop
+async def test_a_change_that_somebody_died_at_is_finished_or_undone_by_the_next_one() -> None:
+    rows = Rows(dies=True)
+    rows.entries["a"] = entry("a", 10_005)
+    harbour = leading(rows, "harbour")
+    with pytest.raises(errors.TimedOut):
+        await harbour.give_way(Lead(2, "island"), [Table(name="a", id=20_001, origin=10_005)], anybodys)
+    assert (rows.origins, rows.held) == ({"a": 0}, {10_005: 20_001})
+    rows.dies = False
+    await harbour.take_over(3)
+    assert (rows.origins, rows.held) == ({"a": 0}, {10_005: 0}), "it takes writes again"
+
+    rows.dies = True
+    rows.entries["b"] = entry("b", 10_006, 20_002)
+    with pytest.raises(errors.TimedOut):
+        await harbour.take_over(4)
+    rows.dies = False
+    await harbour.give_way(Lead(5, "island"), (), anybodys)
+    assert rows.held[10_006] == ELSEWHERE, "it takes no writes any more"
+    assert rows.origins == {"a": ELSEWHERE, "b": ELSEWHERE}
 
 
 @in_loop
