@@ -38,8 +38,8 @@ END_S: Final = 120.0
 """What the table held is let go of, however much that is."""
 
 FRESH_GAP: Final = 1 << 20
-"""Revisions left free ahead of those that pairs without revisions get, for what is written to the table meanwhile: no
-revision may mean two things."""
+"""Revisions left free ahead of those that a table goes on with, for what is written to it meanwhile: no revision may
+mean two things, and who watches and has heard all of that is to find the next one compacted."""
 
 
 class Restoring:
@@ -153,6 +153,8 @@ class Restoring:
         end.parts = self._parts
         if self._is_fresh:
             end.fresh_revision = self._fresh_from
+        else:
+            end.revision = max(end.revision, self._fresh_from)
         return await self._write(frames.RestoredPart(attempt=self._attempt, end=end), END_S)
 
     async def give_up(self) -> None:
