@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 LEVEL_CHANGES: Final = 200
 LEVEL_BYTES: Final = 64 << 10
-"""A part of less brings the copy so near that the source can be fenced: what is written meanwhile is about as much, and
-takes one part more."""
+"""A part of less is all that there was, of a source whose build does not say whether it is."""
 
 
 class Outcome(enum.Enum):
@@ -43,6 +42,8 @@ class Ask(NamedTuple):
     """Of a read: any replica will do."""
     paced: bool = False
     """There is time: whoever asks may rest for a while afterwards, for the sake of others."""
+    ahead: Ask | None = None
+    """What will most likely be asked next, of the other shard: it may be asked beside this one."""
 
 
 Steps = Generator[Ask, frames.Reply, Outcome]
@@ -65,12 +66,14 @@ def _bring(move: TableMove) -> Steps:
     if source.state == frames.MoveState.MOVED:
         return Outcome.MOVED
     target = _state((yield _step(move, frames.MoveStep.ARRIVE, move.target)))
+    is_fenced = False
     while target.state != frames.MoveState.HERE:
-        part = yield from _export(move, target.position)
-        if not part.HasField("rest") and _is_level(part):
+        part = yield from (_last_export if is_fenced else _export)(move, target.position)
+        has_more = not (part.HasField("rest") or _is_level(part))
+        target = _state((yield _import(move, part, has_more=has_more and not is_fenced)))
+        if not (has_more or is_fenced or part.HasField("rest")):
             yield _step(move, frames.MoveStep.FENCE, move.source)
-            part = yield from _last_export(move, target.position)
-        target = _state((yield _import(move, part, paced=not _is_level(part))))
+            is_fenced = True
     yield _step(move, frames.MoveStep.LEAVE, move.source)
     return Outcome.MOVED
 
@@ -116,12 +119,18 @@ def _export_ask(move: TableMove, after: frames.MovePosition, *, nearest: bool) -
     return Ask(move.source, frames.TABLE_EXPORT, request.SerializeToString(), nearest)
 
 
-def _import(move: TableMove, part: frames.MovePart, *, paced: bool) -> Ask:
+def _import(move: TableMove, part: frames.MovePart, *, has_more: bool) -> Ask:
+    """has_more: another part will follow, and nobody waits for it."""
     request = frames.MoveImport(table_id=move.entry.id, number=move.number, part=part)
-    return Ask(move.target, frames.TABLE_IMPORT, request.SerializeToString(), paced=paced)
+    ahead = _export_ask(move, part.through, nearest=True) if has_more else None
+    return Ask(move.target, frames.TABLE_IMPORT, request.SerializeToString(), paced=has_more, ahead=ahead)
 
 
 def _is_level(part: frames.MovePart) -> bool:
+    """Whether it brings the copy so near that the source can be fenced: what is written meanwhile is less than a part
+    again, and takes one more."""
+    if part.HasField("whole"):
+        return part.whole
     return len(part.changes) < LEVEL_CHANGES and part.ByteSize() < LEVEL_BYTES
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from coordinator.moves.mover import Ask, Outcome, Steps, carry_out
+from coordinator.moves.pacing import Pacing
 from coordinator.shards.router import LEADER, NEAREST, Call
 from proto import errors
 from proto.boathouse import moves_pb2 as api
@@ -16,7 +17,7 @@ from proto.internal import frames_pb2 as frames
 from proto.methods import COMMANDS, Access
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from coordinator.catalog.cache import Catalog
     from coordinator.catalog.contents import Contents
@@ -37,9 +38,6 @@ CALL_TIMEOUT_S: Final = 7.0
 WAIT_S_MIN: Final = 0.1
 WAIT_S_MAX: Final = 5.0
 """After a step that came to nothing, doubled from one time to the next."""
-REST_S_MAX: Final = 0.5
-"""After a part, as long as it took: a copy leaves its shards at least half of their time."""
-
 CHECK_INTERVAL_S: Final = 5.0
 """Between looks for moves that nobody goes on with."""
 LOOK_S: Final = 0.5
@@ -49,6 +47,33 @@ WAITED_S: Final = 0.25
 """How soon it is noticed that clients wait for a table on its way, which is no time to be idle."""
 
 log = structlog.get_logger()
+
+
+class Ahead:
+    """What was asked before its turn came."""
+
+    def __init__(self) -> None:
+        self._ask: Ask | None = None
+        self._reply: asyncio.Task[frames.Reply] | None = None
+
+    def begin(self, ask: Ask, asking: Coroutine[Any, Any, frames.Reply]) -> None:
+        self.drop()
+        self._ask, self._reply = ask, asyncio.create_task(asking)
+        # Nobody may want to know how it ended.
+        self._reply.add_done_callback(lambda reply: reply.cancelled() or reply.exception())
+
+    def reply_to(self, ask: Ask) -> Awaitable[frames.Reply] | None:
+        """The reply, if it is the one that was asked for; another one is of no use any more."""
+        reply = self._reply if ask == self._ask else None
+        if reply is None:
+            self.drop()
+        self._ask = self._reply = None
+        return reply
+
+    def drop(self) -> None:
+        if self._reply is not None:
+            self._reply.cancel()
+        self._ask = self._reply = None
 
 
 class TableMoves:
@@ -225,23 +250,30 @@ class TableMoves:
         return outcome
 
     async def _ask_all(self, move: TableMove, steps: Steps) -> Outcome:
+        pacing, ahead = Pacing(), Ahead()
         try:
             ask = next(steps)
             while True:
+                begun_s = self._driver.time()
                 try:
-                    reply = await self._ask(move, ask)
+                    reply = await (ahead.reply_to(ask) or self._ask(move, ask, ahead))
                 except errors.BoathouseError as error:
                     ask = steps.throw(error)
                 else:
+                    if ask.paced:
+                        await asyncio.sleep(pacing.rest_s(self._driver.time() - begun_s))
                     ask = steps.send(reply)
         except StopIteration as end:
             outcome: Outcome = end.value
             return outcome
+        finally:
+            ahead.drop()
 
-    async def _ask(self, move: TableMove, ask: Ask) -> frames.Reply:
+    async def _ask(self, move: TableMove, ask: Ask, ahead: Ahead) -> frames.Reply:
+        if ask.ahead is not None:
+            ahead.begin(ask.ahead, self._ask(move, ask.ahead, ahead))
         access = COMMANDS[ask.method].access
-        begun_s = self._driver.time()
-        reply = await self._driver.ask(
+        return await self._driver.ask(
             Call(
                 ask.shard,
                 NEAREST if ask.nearest else LEADER,
@@ -249,15 +281,12 @@ class TableMoves:
                 ask.method,
                 move.entry.id,
                 ask.body,
-                deadline=begun_s + CALL_TIMEOUT_S,
+                deadline=self._driver.time() + CALL_TIMEOUT_S,
                 request_id=self._request_ids.draw() if access is Access.WRITE else b"",
                 linearizable=access is Access.READ and not ask.nearest,
                 in_shard=True,
             )
         )
-        if ask.paced:
-            await asyncio.sleep(min(REST_S_MAX, self._driver.time() - begun_s))
-        return reply
 
     # ---- moves that nobody goes on with -----------------------------------------------------------------------------
 

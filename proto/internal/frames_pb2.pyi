@@ -2345,6 +2345,9 @@ class MovePart(_message.Message):
     CHANGES_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
     REST_FIELD_NUMBER: _builtins.int
+    WHOLE_FIELD_NUMBER: _builtins.int
+    whole: _builtins.bool
+    """nothing lies behind it, as far as the replica that was asked knows"""
     @_builtins.property
     def after(self) -> Global___MovePosition: ...
     @_builtins.property
@@ -2367,12 +2370,15 @@ class MovePart(_message.Message):
         changes: _abc.Iterable[Global___StoredChange] | None = ...,
         results: _abc.Iterable[Global___MovedResults] | None = ...,
         rest: Global___MoveRest | None = ...,
+        whole: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "rest", b"rest", "through", b"through"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_whole", b"_whole", "after", b"after", "rest", b"rest", "through", b"through", "whole", b"whole"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "changes", b"changes", "rest", b"rest", "results", b"results", "through", b"through"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_whole", b"_whole", "after", b"after", "changes", b"changes", "rest", b"rest", "results", b"results", "through", b"through", "whole", b"whole"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__whole: _TypeAlias = _typing.Literal["whole"]  # noqa: Y015
+    _WhichOneofArgType__whole: _TypeAlias = _typing.Literal["_whole", b"_whole"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__whole) -> _WhichOneofReturnType__whole | None: ...
 
 Global___MovePart: _TypeAlias = MovePart  # noqa: Y015
 

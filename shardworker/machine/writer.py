@@ -434,6 +434,7 @@ class Writer(View):
         """How many keys the table has after these."""
         is_there: dict[bytes, bool] = {}
         keys = self.table.keys
+        self._rows.fetch([change.key for change in changes])
         for change in changes:
             before = is_there.get(change.key)
             if before is None:
@@ -443,9 +444,9 @@ class Writer(View):
         return keys
 
     def append(self, changes: Sequence[LoadedChange]) -> None:
-        """Makes changes of another table here, under their own ids. How many keys there are then is not counted."""
+        """Makes changes of another table here, under their own ids. How many keys there are then, keys_with() has
+        counted; it has also looked all of them up."""
         table, rows = self.table, self._rows
-        rows.fetch([change.key for change in changes])
         for change in changes:
             before = rows.newest(change.key)
             if before[2] and before[0] is not None and table.history == 0:

@@ -196,22 +196,6 @@ def test_nobody_notices_that_tables_move(cluster: Cluster) -> None:
     assert move_table(tables(cluster), "kept", shard_of(cluster, "kept")).is_new is False
 
 
-def test_a_move_goes_on_when_workers_and_its_mover_die(cluster: Cluster) -> None:
-    rng = random.Random(SEED)
-    with watched(cluster):
-        with load_on(cluster, seed=SEED + 1, repeats=True) as load:
-            for _ in range(KILLED_MOVES):
-                for victim in VICTIMS if FRESH else (mover,):
-                    move_and_kill(cluster, victim, lambda: load.wait_answers(rng.randrange(1, 150)))
-        told = {failure.code for failure in load.failures}
-        assert told <= {"UNAVAILABLE"}, load.failures[:5]
-        assert all(failure.endpoint == cluster.endpoint("n1") for failure in load.failures), (
-            "only the mover was asked"
-        )
-        load.check()
-    check_agreed(cluster)
-
-
 def source_leader(cluster: Cluster, source: int) -> ProcessName:
     return cluster.leader(source)
 
@@ -224,7 +208,29 @@ def mover(_cluster: Cluster, _source: int) -> ProcessName:
     return ProcessName.coordinator("n1")
 
 
-VICTIMS: Final = (source_leader, target_leader, mover)
+@pytest.mark.parametrize(
+    "victim",
+    [
+        mover,
+        pytest.param(source_leader, marks=pytest.mark.long),
+        pytest.param(target_leader, marks=pytest.mark.long),
+    ],
+)
+def test_a_move_goes_on_whoever_is_killed(
+    cluster: Cluster, victim: Callable[[Cluster, int], ProcessName]
+) -> None:
+    rng = random.Random(SEED)
+    with watched(cluster):
+        with load_on(cluster, seed=SEED + 1, repeats=True) as load:
+            for _ in range(KILLED_MOVES):
+                move_and_kill(cluster, victim, lambda: load.wait_answers(rng.randrange(1, 150)))
+        told = {failure.code for failure in load.failures}
+        assert told <= {"UNAVAILABLE"}, load.failures[:5]
+        assert all(failure.endpoint == cluster.endpoint("n1") for failure in load.failures), (
+            "only the mover was asked"
+        )
+        load.check()
+    check_agreed(cluster)
 
 
 def move_and_kill(

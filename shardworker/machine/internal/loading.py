@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -16,16 +16,18 @@ from shardworker.machine.tables import SUB_BITS
 from shardworker.machine.view import parse
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from shardworker.machine.writer import Writer
+
+_PAIR_TAG: Final = 2 << 3 | 2
+"""Of the field that a stored pair is encoded as: RangeResponse.kvs."""
 
 
 def parse_load(body: bytes) -> Load:
     """Raises InvalidRequest for changes that no table can have made."""
     request = restore.LoadRequest.FromString(body)
-    changes = [read_change(one.id, one.key, one.kv) for one in request.changes]
-    ids = [change.id for change in changes]
-    if any(later <= earlier for earlier, later in itertools.pairwise(ids)):
-        raise errors.InvalidRequest("the changes are not in the order of their ids")
+    changes = read_changes(request.changes)
     facts = None
     if request.HasField("facts"):
         told = request.facts
@@ -34,8 +36,61 @@ def parse_load(body: bytes) -> Load:
     return Load(request.after, changes, facts)
 
 
+class StoredChange(Protocol):
+    """A change of a table that was saved, or is on its way."""
+
+    @property
+    def id(self) -> int: ...
+
+    @property
+    def key(self) -> bytes: ...
+
+    @property
+    def kv(self) -> bytes:
+        """As stored; empty = deleted."""
+
+
+def read_changes(told: Sequence[StoredChange]) -> list[LoadedChange]:
+    """Changes in the order of their ids. Raises EmptyKey, InvalidRequest."""
+    rows = [(one.id, one.key, one.kv) for one in told]
+    ids = [id_ for id_, _, _ in rows]
+    if any(later <= earlier for earlier, later in itertools.pairwise(ids)):
+        raise errors.InvalidRequest("the changes are not in the order of their ids")
+    # One message of all pairs is read in a third of the time of a message each.
+    stored = [kv for _, _, kv in rows if kv]
+    try:
+        pairs = [*frames.PairsWithoutValues.FromString(b"".join(stored)).kvs]
+    except DecodeError:
+        pairs = []
+    if len(pairs) != len(stored) or not all(map(_is_one_pair, stored)):
+        return [read_change(*row) for row in rows]  # which says what is wrong
+    left = iter(pairs)
+    changes = []
+    for id_, key, kv in rows:
+        if not kv or not key:
+            changes.append(read_change(id_, key, kv))
+            continue
+        pair = next(left)
+        version = pair.version
+        if pair.key != key or pair.mod_revision != id_ >> SUB_BITS or version < 1:
+            raise errors.InvalidRequest(f"the pair of change {id_} is another one's")
+        changes.append(LoadedChange(id_, key, kv, pair.create_revision, version, pair.lease))
+    return changes
+
+
+def _is_one_pair(kv: bytes) -> bool:
+    """Whether these bytes are one field, as long as it says."""
+    length, shift, at = 0, 0, 1
+    for at in range(1, min(len(kv), 6)):
+        length |= (kv[at] & 0x7F) << shift
+        shift += 7
+        if kv[at] < 0x80:
+            break
+    return kv[0] == _PAIR_TAG and at + 1 + length == len(kv)
+
+
 def read_change(id_: int, key: bytes, kv: bytes) -> LoadedChange:
-    """One change of a table that was saved. kv: as stored; empty = deleted. Raises EmptyKey, InvalidRequest."""
+    """One change; kv: as stored, empty = deleted. Raises EmptyKey, InvalidRequest."""
     if not key:
         raise errors.EmptyKey
     if not kv:

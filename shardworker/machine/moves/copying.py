@@ -20,7 +20,7 @@ from zlib import crc32
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
-from shardworker.machine.internal.loading import read_change
+from shardworker.machine.internal.loading import read_changes
 from shardworker.machine.leases import read_leases
 from shardworker.machine.moves.results import SELECT, Arrived, checked
 from shardworker.machine.moves.states import Move, Position, State, read_move
@@ -76,6 +76,7 @@ def export(view: View, op: Export) -> bytes:
     if is_whole and move.state is State.FENCED:
         _add_rest(view, move, part)
     part.through.CopyFrom(told_position(through))
+    part.whole = is_whole
     return part.SerializeToString()
 
 
@@ -187,12 +188,9 @@ class Import:
 def read_import(body: bytes) -> Import:
     """Raises DecodeError, InvalidRequest."""
     request = frames.MoveImport.FromString(body)
-    changes = [read_change(change.id, change.key, change.kv) for change in request.part.changes]
-    after = request.part.after.change
-    for change in changes:
-        if change.id <= after:
-            raise errors.InvalidRequest("the changes are not in the order of their ids")
-        after = change.id
+    changes = read_changes(request.part.changes)
+    if changes and changes[0].id <= request.part.after.change:
+        raise errors.InvalidRequest("the changes are not in the order of their ids")
     return Import(request.table_id, request.number, request.part, changes)
 
 
