@@ -8,7 +8,7 @@ answers, and finds the others even if the file does not name them. What is kept 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from config.durable_files import write_durably
@@ -30,6 +30,8 @@ class ShardMembers:
     """Of the shard's log, by which they were that: of two the higher one is newer."""
     nodes: Mapping[int, str]
     """By id; host:port where the node's replicas begin to listen, or empty: as the cluster file says."""
+    keys: Mapping[int, str] = field(default_factory=dict)
+    """By id; public keys between nodes, of those whose shards were told."""
     generation: int = 0
     """Of the shard's group: what one of a higher generation says is newer, whatever the index."""
 
@@ -64,12 +66,18 @@ def read(cluster: ClusterConfig, node: str) -> Members:
 def from_event(event: Mapping[str, Any]) -> ShardMembers:
     """What a coordinator has told. Raises KeyError, TypeError or ValueError."""
     nodes = {int(node): str(at) for node, at in event["nodes"].items()}
-    return ShardMembers(int(event["index"]), nodes, int(event.get("generation", 0)))
+    keys = {int(node): str(key) for node, key in event.get("keys", {}).items()}
+    return ShardMembers(int(event["index"]), nodes, keys, int(event.get("generation", 0)))
 
 
 def to_event(members: ShardMembers) -> dict[str, Any]:
     """What from_event() reads."""
-    return {"index": members.index, "nodes": dict(members.nodes), "generation": members.generation}
+    return {
+        "index": members.index,
+        "nodes": dict(members.nodes),
+        "keys": dict(members.keys),
+        "generation": members.generation,
+    }
 
 
 def write(cluster: ClusterConfig, node: str, members: Members) -> None:
@@ -95,6 +103,7 @@ def newest_here(cluster: ClusterConfig) -> Members:
 
 def with_members(cluster: ClusterConfig, members: Members) -> ClusterConfig:
     """The cluster as it is by these members."""
-    return cluster.model_copy(
-        update={"holders": {shard: dict(found.nodes) for shard, found in members.items()}}
-    )
+    named = {node.id for node in cluster.nodes.values()}
+    keys = {node: key for found in members.values() for node, key in found.keys.items() if node not in named}
+    holders = {shard: dict(found.nodes) for shard, found in members.items()}
+    return cluster.model_copy(update={"holders": holders, "member_keys": keys})

@@ -574,6 +574,8 @@ class ClusterConfig(_Model):
     """Where traces go. Default: there are none."""
     holders: dict[NumberedKey, dict[NumberedKey, str]] = {}
     """Not for the file: who holds which shard by now (config/members.py)."""
+    member_keys: dict[NumberedKey, str] = {}
+    """Not for the file: public keys of nodes that came later, by id; empty if nobody has said it."""
     insecure: bool = False
     """Allows hosts other than loopback without `tls`: whoever reaches the ports reads and writes everything."""
 

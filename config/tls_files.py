@@ -46,8 +46,10 @@ def peer_keys(cluster: ClusterConfig, node: str) -> curve.PeerKeys | None:
     curve.BadKeyFile."""
     if cluster.tls.peer is None:
         return None
-    ids = {name: config.id for name, config in cluster.nodes.items()}
-    return curve.PeerKeys.load(cluster.tls.peer.keys, node, ids)
+    told = cluster.member_keys
+    ids = {name: config.id for name, config in cluster.nodes.items() if config.id not in told}
+    of_members = {number: key.encode() for number, key in told.items() if key}
+    return curve.PeerKeys.load(cluster.tls.peer.keys, node, ids, of_members)
 
 
 def context_of(files: ClientTlsConfig, alpn: Iterable[str]) -> ssl.SSLContext:

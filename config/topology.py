@@ -39,8 +39,11 @@ class Topology(Protocol):
     def group_of(self, shard: ShardId) -> int:
         """Envelope.group: tells this cluster's shard from any other on a clashing port."""
 
+    def member_keys(self) -> dict[NodeId, bytes]:
+        """Public keys between nodes, of those whose shards were told, by the newest words."""
+
     def changes(self, notify: Callable[[ShardId], None]) -> None:
-        """Have notify called for each shard whose replicas or their addresses have changed, from now on."""
+        """Have notify called for each shard whose replicas, their addresses or keys have changed, from now on."""
 
     def learn(self, shard: ShardId, members: ShardMembers) -> None:
         """A replica has said who its shard's members are."""
@@ -67,6 +70,9 @@ class FileTopology:
 
     def peer_endpoint_of(self, node: NodeId) -> str:
         return self._cluster.worker_tcp(node, 1).removeprefix("tcp://")
+
+    def member_keys(self) -> dict[NodeId, bytes]:
+        return {NodeId(node): key.encode() for node, key in self._cluster.member_keys.items() if key}
 
     def group_of(self, shard: ShardId) -> int:
         return self._cluster.group(shard)
@@ -98,6 +104,13 @@ class LearningTopology(FileTopology):
             else [NodeId(node) for node in sorted(learned.nodes)]
         )
 
+    def member_keys(self) -> dict[NodeId, bytes]:
+        """Public keys between nodes, of those whose shards were told, by the newest words."""
+        told = (members.keys for members in self._learned.values())
+        return super().member_keys() | {
+            NodeId(node): key.encode() for keys in told for node, key in keys.items()
+        }
+
     def shards_on(self, node: NodeId) -> Sequence[ShardId]:
         return [shard for shard in self.shards() if node in self.replicas_of(shard)]
 
@@ -117,6 +130,9 @@ class LearningTopology(FileTopology):
         if before is not None and members.is_older_than(before):
             return
         self._learned[shard] = members
-        if before is None or dict(before.nodes) != dict(members.nodes):
+        if before is None or (dict(before.nodes), dict(before.keys)) != (
+            dict(members.nodes),
+            dict(members.keys),
+        ):
             for notify in self._notify:
                 notify(shard)

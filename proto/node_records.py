@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from proto.internal import frames_pb2 as frames
+from proto.internal.keys import is_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +40,12 @@ def members_of(membership: frames.Membership) -> dict[int, str]:
     known = {entry.node: in_record(entry.record) for entry in membership.directory}
     everybody = {*membership.voters, *membership.voters_outgoing, *membership.learners}
     return {node: _host_port(known[node]) if node in known else "" for node in sorted(everybody)}
+
+
+def keys_of(membership: frames.Membership) -> dict[int, str]:
+    """By the ids of members: their public keys between nodes, of those whose shard was told."""
+    records = ((entry.node, in_record(entry.record)) for entry in membership.directory)
+    return {node: record.peer_key.decode() for node, record in records if is_key(record.peer_key)}
 
 
 def _host_port(record: frames.NodeRecord) -> str:

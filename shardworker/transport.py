@@ -86,11 +86,16 @@ class Transport:
             if node not in self._peers:
                 self._connect(node, endpoint)
 
+    def know_keys(self, keys: Mapping[int, bytes]) -> None:
+        """These are the public keys of nodes that came later than the cluster file: no others are let in."""
+        if self._keys is not None:
+            self._keys.of_members = dict(keys)
+
     def _connect(self, node: NodeId, endpoint: str) -> None:
-        if self._keys is not None and node not in self._keys.public_of:
+        if self._keys is not None and self._keys.of(node) is None:
             log.error(
-                "a member of the shard is not reached: its public key is not among this node's; put it there, and "
-                "restart this process",
+                "a member of the shard is not reached: its public key is not known. `boathouse node add` tells it, or "
+                "put it among this node's, and restart this process",
                 member=node,
             )
             return

@@ -145,5 +145,5 @@ def _recover(cluster: ClusterConfig, survivor: Survivor) -> None:
     if survivor.shard in kept:
         # What it had learned of the others is over; the replica says the same with its next word.
         alone = {cluster.node(survivor.node).id: ""}
-        kept[survivor.shard] = members.ShardMembers(0, alone, kept[survivor.shard].generation + 1)
+        kept[survivor.shard] = members.ShardMembers(0, alone, generation=kept[survivor.shard].generation + 1)
         members.write(cluster, survivor.node, kept)

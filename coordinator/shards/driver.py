@@ -13,6 +13,7 @@ import structlog
 
 from coordinator.shards.link import Link
 from coordinator.shards.router import Router
+from proto.internal import frames_pb2 as frames
 
 if TYPE_CHECKING:
     import zmq
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from coordinator.shards.routing import ShardRoutes
     from proto.catalog import TableEntry
     from proto.ids import NodeId, ShardId
-    from proto.internal import frames_pb2 as frames
     from proto.internal.curve import PeerKeys
 
 
@@ -59,6 +59,7 @@ class Driver:
         self._turn_is_due = False
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
+        self._member_keys = topology.member_keys()
         for shard in topology.shards():
             self._follow(shard)
         # Not at once: the link that brings the news may be one that ends by it.
@@ -141,6 +142,7 @@ class Driver:
         """Have a link to each replica of the shard, where it is now, and no others."""
         if self._closed:
             return
+        self._learn_keys()
         wanted = {
             node: self._topology.address_of(node, shard, seen_from=self._local)
             for node in self._topology.replicas_of(shard)
@@ -167,8 +169,24 @@ class Driver:
             )
         self._turn_soon()
 
+    def _learn_keys(self) -> None:
+        """Keys of nodes that came later are known by their memberships: to this process, and by its word to the
+        replicas of its node, which let in coordinators of any."""
+        found = self._topology.member_keys()
+        if self._keys is None or found == self._member_keys:
+            return
+        self._member_keys = found
+        self._keys.of_members = {int(node): key for node, key in found.items()}
+        for replica in self._links:
+            self._tell_keys(replica)
+
+    def _tell_keys(self, replica: Replica) -> None:
+        if self._keys is not None and replica.node == self._local:
+            keys = {int(node): key for node, key in self._member_keys.items()}
+            self._links[replica].tell(frames.Envelope(node_keys=frames.NodeKeys(keys=keys)))
+
     def _can_reach(self, node: NodeId) -> bool:
-        if self._keys is None or node in self._keys.public_of:
+        if self._keys is None or self._keys.of(node) is not None:
             return True
         log.error("a replica is not reached: this process does not know its node's public key", node=node)
         return False
@@ -176,6 +194,7 @@ class Driver:
     def handle_connected(self, replica: Replica) -> None:
         """For its link, as are the next two."""
         self._router.handle_connected(replica)
+        self._tell_keys(replica)
 
     def handle_disconnected(self, replica: Replica) -> None:
         """See handle_connected."""

@@ -11,6 +11,7 @@ is either on a connection whose end will be noticed, or it was not taken at all.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
@@ -59,7 +60,8 @@ class Link:
         local: int,
         keys: PeerKeys | None,
     ) -> None:
-        """Start connecting. local is the node id of this coordinator, keys are needed for other nodes."""
+        """Start connecting. local is the node id of this coordinator, keys are needed for other nodes, and have to
+        have this one's."""
         self.endpoint = endpoint
         self._replica = replica
         self._loop = loop
@@ -93,6 +95,12 @@ class Link:
         if int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
             self._loop.call_soon(self._drain)
         return sent
+
+    def tell(self, envelope: frames.Envelope) -> None:
+        """Send what wants no answer, if it can leave now."""
+        with contextlib.suppress(zmq.Again):
+            self._socket.send(wire.encode(envelope, self._group), zmq.NOBLOCK)
+        self._loop.call_soon(self._drain)
 
     def _drain(self) -> None:
         if self._closed:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from config.members import ShardMembers
 from proto.ids import NodeId, ShardId
 from proto.internal import frames_pb2 as frames
-from proto.node_records import in_record, members_of
+from proto.node_records import in_record, keys_of, members_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,12 @@ class Memberships:
 
     def hear(self, shard: ShardId, state: frames.ReplicaState) -> None:
         """A replica has said who belongs to its shard."""
-        told = ShardMembers(state.applied_index, members_of(state.membership), state.membership.generation)
+        told = ShardMembers(
+            state.applied_index,
+            members_of(state.membership),
+            keys_of(state.membership),
+            state.membership.generation,
+        )
         before = self._heard.get(shard)
         if before is None or not told.is_older_than(before[0]):
             self._heard[shard] = told, state.membership

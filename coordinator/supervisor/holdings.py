@@ -35,7 +35,7 @@ class Holdings:
         if known is not None and told.is_older_than(known):
             return False
         self._members[shard] = told
-        if known is not None and dict(known.nodes) == dict(told.nodes):
+        if known is not None and (known.nodes, known.keys) == (told.nodes, told.keys):
             return False
         if not self.cluster.holders and not self._has_changed():
             return False

@@ -8,40 +8,54 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import zmq
 
+from proto.internal.keys import is_key
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
 KEY_FILE_BYTES_MAX: Final = 1_000
-_KEY: Final = re.compile(rb"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 
 
 class BadKeyFile(Exception):
     """A file with a key is missing, open to others, or holds no key. The text says which, and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PeerKeys:
-    """What a process of a node needs to talk to other nodes, and to know them."""
+    """What a process of a node needs to talk to other nodes, and to know them: nobody else is let in."""
 
     public: bytes
     secret: bytes = field(repr=False)
-    public_of: Mapping[int, bytes]
-    """By node id, of every node of the cluster: nobody else is let in."""
+    of_file: Mapping[int, bytes]
+    """Public keys by node id, of those that the cluster file names. They do not change."""
+    of_members: Mapping[int, bytes] = field(default_factory=dict)
+    """The same, of nodes that came later, by the word of the shards that they are members of."""
 
     @classmethod
-    def load(cls, folder: Path, own: str, nodes: Mapping[str, int]) -> PeerKeys:
+    def load(
+        cls, folder: Path, own: str, nodes: Mapping[str, int], of_members: Mapping[int, bytes] | None = None
+    ) -> PeerKeys:
         """The keys in a folder, for the node `own`; nodes: the ids of all by name. Raises BadKeyFile."""
-        public_of = {number: read_public(folder, name) for name, number in nodes.items()}
-        public = public_of[nodes[own]]
-        return cls(public, read_secret(folder, own, public), public_of)
+        of_file = {number: read_public(folder, name) for name, number in nodes.items()}
+        public = of_file[nodes[own]]
+        return cls(public, read_secret(folder, own, public), of_file, of_members or {})
+
+    def of(self, node: int) -> bytes | None:
+        """A node's public key, if it is known. What the file says goes before what members say."""
+        return self.of_file.get(node) or self.of_members.get(node)
+
+    def is_known(self, public: bytes) -> bool:
+        """Whether a public key is a node's."""
+        return public in self.of_file.values() or any(
+            public == key and node not in self.of_file for node, key in self.of_members.items()
+        )
 
 
 def public_file(folder: Path, node: str) -> Path:
@@ -108,6 +122,6 @@ def _read(path: Path) -> bytes:
             key = file.read(KEY_FILE_BYTES_MAX).strip()
     except OSError as error:
         raise BadKeyFile(f"{path} can't be read: {error.strerror}") from None
-    if not _KEY.fullmatch(key):
+    if not is_key(key):
         raise BadKeyFile(f"{path} holds no key of 40 characters; `boathouse keygen` makes one")
     return key

@@ -279,6 +279,7 @@ class Envelope(_message.Message):
     GROUP_FIELD_NUMBER: _builtins.int
     TOKENS_USED_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    NODE_KEYS_FIELD_NUMBER: _builtins.int
     SUPERSEDED_FIELD_NUMBER: _builtins.int
     taken_bytes: _builtins.int
     """coordinator -> worker: bodies of answers it took since it last said so"""
@@ -347,10 +348,14 @@ class Envelope(_message.Message):
         """follower -> leader: reads that it has answered itself"""
 
     @_builtins.property
-    def superseded(self) -> Global___Superseded:
+    def node_keys(self) -> Global___NodeKeys:
         """Membership.generation; 0 if it knows no members
-        worker -> worker: the receiver's group was given up
+        coordinator -> worker: keys of members of any shard, whenever they change
         """
+
+    @_builtins.property
+    def superseded(self) -> Global___Superseded:
+        """worker -> worker: the receiver's group was given up"""
 
     def __init__(
         self,
@@ -373,11 +378,12 @@ class Envelope(_message.Message):
         group: _builtins.int = ...,
         tokens_used: _abc.Iterable[Global___TokenUse] | None = ...,
         generation: _builtins.int = ...,
+        node_keys: Global___NodeKeys | None = ...,
         superseded: Global___Superseded | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "hello", b"hello", "level", b"level", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "superseded", b"superseded", "sync", b"sync", "verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "hello", b"hello", "level", b"level", "node_keys", b"node_keys", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "superseded", b"superseded", "sync", b"sync", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "digests", b"digests", "generation", b"generation", "group", b"group", "hello", b"hello", "level", b"level", "protocol", b"protocol", "raft", b"raft", "replies", b"replies", "requests", b"requests", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "superseded", b"superseded", "sync", b"sync", "taken_bytes", b"taken_bytes", "tokens_used", b"tokens_used", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "digests", b"digests", "generation", b"generation", "group", b"group", "hello", b"hello", "level", b"level", "node_keys", b"node_keys", "protocol", b"protocol", "raft", b"raft", "replies", b"replies", "requests", b"requests", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "superseded", b"superseded", "sync", b"sync", "taken_bytes", b"taken_bytes", "tokens_used", b"tokens_used", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3015,12 +3021,15 @@ class NodeRecord(_message.Message):
     PEER_URLS_FIELD_NUMBER: _builtins.int
     CLIENT_URLS_FIELD_NUMBER: _builtins.int
     PROMOTE_FIELD_NUMBER: _builtins.int
+    PEER_KEY_FIELD_NUMBER: _builtins.int
     member_id: _builtins.int
     """as the etcd API knows it"""
     name: _builtins.str
     """empty until the node has started"""
     promote: _builtins.bool
     """a learner that gets its vote from the leader itself, once it is within reach"""
+    peer_key: _builtins.bytes
+    """public key between nodes, as files hold it; empty: theirs, or there are none"""
     @_builtins.property
     def peer_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """of the first, host and port are where its replicas begin to listen: shard s at"""
@@ -3039,14 +3048,59 @@ class NodeRecord(_message.Message):
         peer_urls: _abc.Iterable[_builtins.str] | None = ...,
         client_urls: _abc.Iterable[_builtins.str] | None = ...,
         promote: _builtins.bool = ...,
+        peer_key: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_urls", b"client_urls", "member_id", b"member_id", "name", b"name", "peer_urls", b"peer_urls", "promote", b"promote"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_urls", b"client_urls", "member_id", b"member_id", "name", b"name", "peer_key", b"peer_key", "peer_urls", b"peer_urls", "promote", b"promote"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeRecord: _TypeAlias = NodeRecord  # noqa: Y015
+
+@_typing.final
+class NodeKeys(_message.Message):
+    """Public keys between nodes, of all that came later."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class KeysEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.bytes
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def keys(self) -> _containers.ScalarMap[_builtins.int, _builtins.bytes]:
+        """by node id"""
+
+    def __init__(
+        self,
+        *,
+        keys: _abc.Mapping[_builtins.int, _builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeKeys: _TypeAlias = NodeKeys  # noqa: Y015
 
 @_typing.final
 class ChangeMembership(_message.Message):

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 VERSION: Final = b"1.0"
 LET_IN: Final = (b"200", b"")
-REFUSED: Final = (b"400", b"not a node of this cluster")
+REFUSED: Final = (b"300", b"not a node of this cluster, yet")
+"""A temporary failure, after which ZeroMQ's clients try again: the key of a node that comes may not be known yet."""
 MECHANISM: Final = b"CURVE"
 REFUSED_KEPT_MAX: Final = 256
 """Addresses that are remembered as told."""
@@ -32,7 +33,7 @@ class Gatekeeper:
     def __init__(self, context: sockets.Context, keys: PeerKeys, refused: Callable[[str], None]) -> None:
         """Must be there before the sockets that it guards are bound. refused: is told a client's address."""
         self.socket = sockets.deciding(context)
-        self._allowed = {z85.decode(key) for key in keys.public_of.values()}
+        self._keys = keys
         self._refused = refused
         self._told: dict[str, None] = {}
 
@@ -46,7 +47,11 @@ class Gatekeeper:
             except zmq.Again:
                 return
             assert version == VERSION, "ZeroMQ speaks another ZAP than this"
-            is_known = mechanism == MECHANISM and len(credentials) == 1 and credentials[0] in self._allowed
+            is_known = (
+                mechanism == MECHANISM
+                and len(credentials) == 1
+                and self._keys.is_known(z85.encode(credentials[0]))
+            )
             status, text = LET_IN if is_known else REFUSED
             self.socket.send_multipart((VERSION, request_id, status, text, b"", b""))
             if not is_known:

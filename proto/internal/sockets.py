@@ -69,7 +69,6 @@ def to_peer(context: Context) -> Socket:
     socket.sndhwm = PEER_QUEUE_MESSAGES_MAX
     # A connection to a machine that does not answer must not be waited for longer than one that broke.
     socket.connect_timeout = CONNECT_TIMEOUT_MS
-    socket.handshake_ivl = HEARTBEAT_TIMEOUT_MS
     return socket
 
 
@@ -109,11 +108,14 @@ def bind(socket: Socket, endpoints: Iterable[str], keys: PeerKeys | None) -> Non
 
 
 def connect(socket: Socket, endpoint: str, keys: PeerKeys | None, node: int) -> None:
-    """Connect to a replica of a node, with keys so that nobody else can be taken for it."""
+    """Connect to a replica of a node, with keys, of which this one's has to be known, so that nobody else can be taken
+    for it."""
     if keys is not None and _is_remote(endpoint):
+        public = keys.of(node)
+        assert public is not None, f"the public key of node {node} is not known"
         socket.curve_publickey = keys.public
         socket.curve_secretkey = keys.secret
-        socket.curve_serverkey = keys.public_of[node]
+        socket.curve_serverkey = public
     socket.connect(endpoint)
 
 
@@ -129,6 +131,8 @@ def _connecting(context: Context) -> Socket:
     socket.immediate = True
     socket.reconnect_ivl = RECONNECT_FIRST_MS
     socket.reconnect_ivl_max = RECONNECT_MAX_MS
+    # Also how soon somebody tries again who was not known yet (gatekeeper.py).
+    socket.handshake_ivl = HEARTBEAT_TIMEOUT_MS
     _watch(socket)
     return socket
 

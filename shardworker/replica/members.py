@@ -80,6 +80,8 @@ class Members(Part):
         self._cluster = context.cluster
         self._founders = FileTopology(context.cluster)
         self._election_ticks = context.cluster.raft.election_ticks
+        self._keys = {node: key.encode() for node, key in context.cluster.member_keys.items() if key}
+        """Between nodes, of those that came later, as a coordinator said last."""
         self._waiting: list[_Waiting] = []
         self._told: Membership | None = None
         self._tell_addresses()
@@ -89,6 +91,7 @@ class Members(Part):
     def _tell_addresses(self) -> None:
         """Have the outbox reach whom the membership names."""
         membership = self._told = self._core.membership
+        self._tell_keys()
         if membership.nodes():
             found = {node: self._endpoint(node) for node in membership.nodes() if node != self._node}
             self._outbox.know_peers({node: endpoint for node, endpoint in found.items() if endpoint})
@@ -103,6 +106,17 @@ class Members(Part):
         except KeyError:
             log.error("where a member is is not known", shard=self._shard, member=node)
             return ""
+
+    def handle(self, identity: bytes, envelope: frames.Envelope) -> None:
+        if envelope.HasField("node_keys"):
+            # Of all shards' members: their coordinators come to this replica, too.
+            self._keys = dict(envelope.node_keys.keys)
+            self._tell_addresses()
+
+    def _tell_keys(self) -> None:
+        records = {node: in_record(record) for node, record in self._core.membership.directory}
+        own = {int(node): record.peer_key for node, record in records.items() if record.peer_key}
+        self._outbox.know_keys(self._keys | own)
 
     # ---- a change ---------------------------------------------------------------------------------------------------
 

@@ -50,6 +50,9 @@ class Outbox(Protocol):
     def know_peers(self, endpoints: Mapping[NodeId, str]) -> None:
         """These are the shard's replicas on other nodes, and where they are: no others need a connection."""
 
+    def know_keys(self, keys: Mapping[int, bytes]) -> None:
+        """These are the public keys of nodes that came later than the cluster file, by node id: all that are known."""
+
 
 class _Gathered:
     """What one coordinator gets with this turn."""

@@ -35,7 +35,7 @@ SILENCE_MS: Final = 1_000
 class SecureCluster(Cluster):
     """Its certificates and keys are made by the commands that an operator has."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, shards: int = 1) -> None:
         self.certs = CertificateFiles.in_folder(folder / "certs")
         self.keys = folder / "keys"
         tls = {
@@ -47,7 +47,7 @@ class SecureCluster(Cluster):
             },
             "peer": {"keys": str(self.keys)},
         }
-        super().__init__(folder, nodes=3, shards=1, separate=True, settings={"tls": tls})
+        super().__init__(folder, nodes=3, shards=shards, separate=True, settings={"tls": tls})
         for command in (("tls", "init", "--dir", str(folder / "certs")), ("keygen",)):
             done = run_cli(*command, BOATHOUSE_FILE=str(self.file))
             assert done.returncode == 0, done.stderr.decode()
@@ -216,3 +216,38 @@ def test_no_secret_is_printed_logged_or_on_a_command_line(cluster: SecureCluster
     for path in seen:
         content = path.read_bytes()
         assert not [secret for secret in cluster.secrets if secret in content], path
+
+
+@pytest.mark.long
+def test_a_node_comes_whose_key_the_others_never_saw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their files do not name it, and nothing of theirs is restarted: the shards' logs tell its key."""
+    with SecureCluster(tmp_path, shards=2) as cluster:
+        cluster.wait_leaders()
+        pids = {report.name: report.pid for report in cluster.reports() if report.name.shard is None}
+        cluster.write_joining_node("n4", 4)
+        assert cluster.cli("keygen").returncode == 0
+        made = cluster.cli("tls", "init", "--dir", str(tmp_path / "certs"))
+        assert made.returncode in (0, 1), made.stderr.decode()
+        cluster.start_node("n4")
+        added = cluster.cli("node", "add", "n4")
+        assert added.returncode == 0, added.stderr.decode() + cluster.describe()
+        cluster.reload()
+        (held,) = cluster.config.shards_of("n4")  # its coordinator has to be let in by the other shard, too
+        moved = cluster.cli("shard", "move-leader", str(held), "--to", "n4")
+        assert moved.returncode == 0, moved.stderr.decode() + cluster.describe()
+        for node in ("n1", "n4"):
+            cluster.said("put", f"through {node}", "v", node=node)
+        wait_until(
+            lambda: cluster.said("get", "through n1", "--print-value-only", node="n4") == "v\n",
+            timeout_s=20,
+            what="n4's coordinator to reach the shards",
+        )
+        # After a restart they know it before anybody has told them again.
+        old_pid = cluster.kill(ProcessName.coordinator("n2"))
+        cluster.wait_restarted(ProcessName.coordinator("n2"), old_pid)
+        cluster.said("put", "through n2", "v", node="n2")
+        assert {
+            report.name: report.pid for report in cluster.reports() if report.name.node == "n1"
+        }.items() >= {name: pid for name, pid in pids.items() if name.node == "n1"}.items()
+        removed = cluster.cli("node", "remove", "n4")
+        assert removed.returncode == 0, removed.stderr.decode()

@@ -126,6 +126,9 @@ class _Outbox:
         envelope.group = self._group
         self._host.cluster.network.send(self._host.address, f"n{node}", envelope.SerializeToString())
 
+    def know_keys(self, keys: Mapping[int, bytes]) -> None:
+        """Nobody asks for one here."""
+
     def know_peers(self, endpoints: Mapping[NodeId, str]) -> None:
         """The network knows everybody."""
 

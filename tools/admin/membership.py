@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 from config.durable_files import write_durably
 from config.process.names import ProcessName
 from proto import errors
+from proto.internal import curve
 from proto.internal import frames_pb2 as frames
 from tools.admin.member_plan import Placement, Step, StepKind
 from tools.admin.probe import NotChanged, ReplicaProbe, change_members
@@ -246,7 +247,18 @@ def node_record(cluster: ClusterConfig, node: str) -> frames.NodeRecord:
         name=node,
         peer_urls=[f"http://{endpoint}"],
         client_urls=[cluster.client_url(node)],
+        peer_key=_public_key(cluster, node),
     )
+
+
+def _public_key(cluster: ClusterConfig, node: str) -> bytes:
+    """What lets it into the others; empty if it is not here, or there are no keys. Raises ChangeStuck."""
+    if cluster.tls.peer is None or cluster.node(node).id in cluster.member_keys:
+        return cluster.member_keys.get(cluster.node(node).id, "").encode()
+    try:
+        return curve.read_public(cluster.tls.peer.keys, node)
+    except curve.BadKeyFile as error:
+        raise ChangeStuck(str(error)) from None
 
 
 # ---- the plan on disk ------------------------------------------------------------------------------------------------

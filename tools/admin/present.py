@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from config import NodeConfig
 from config.process.names import ProcessName
-from proto.node_records import in_record, members_of
+from proto.node_records import in_record, keys_of, members_of
 from tools.admin.probe import ReplicaProbe
 
 if TYPE_CHECKING:
@@ -111,7 +111,16 @@ def _by_word_of(file: ClusterConfig, told: Mapping[int, frames.ReplicaStatus]) -
         if number not in known:
             node = _node(number, record, taken=nodes)
             nodes[node.name] = node
-    return file.model_copy(update={"holders": {**file.holders, **holders}, "nodes": nodes})
+    named = {node.id for node in file.nodes.values()}
+    keys = {number: key for status in told.values() for number, key in keys_of(status.membership).items()}
+    later = {node.id: "" for node in nodes.values()} | dict(file.member_keys) | keys
+    return file.model_copy(
+        update={
+            "holders": {**file.holders, **holders},
+            "nodes": nodes,
+            "member_keys": {number: key for number, key in later.items() if number not in named},
+        }
+    )
 
 
 def _records(told: Mapping[int, frames.ReplicaStatus]) -> dict[int, frames.NodeRecord | None]:

@@ -74,6 +74,10 @@ class ReplicaProbe:
     def go_by(self, cluster: ClusterConfig) -> None:
         """From now on replicas are where this one says."""
         before, self._cluster = self._cluster, cluster
+        if self._keys is not None:
+            self._keys.of_members = {
+                number: key.encode() for number, key in cluster.member_keys.items() if key
+            }
         for lines in (self._lines, self._reading):
             moved = [name for name in lines if _place(before, name) != _place(cluster, name)]
             for name in moved:
@@ -82,7 +86,7 @@ class ReplicaProbe:
     def ask(self, names: Iterable[ProcessName], *, timeout_s: float) -> dict[ProcessName, Answered]:
         """What each says; who did not answer in time is left out. Who let the last poll down is asked, but not waited
         for: a dead node costs timeout_s once."""
-        wanted = [name for name in names if _place(self._cluster, name)]
+        wanted = [name for name in names if self._can_reach(name)]
         for name in wanted:
             self._ask(name)
         answers: dict[ProcessName, Answered] = {}
@@ -103,6 +107,11 @@ class ReplicaProbe:
         for name in wanted:
             self._lines[name].is_late = name not in answers
         return answers
+
+    def _can_reach(self, name: ProcessName) -> bool:
+        if not _place(self._cluster, name):
+            return False
+        return self._keys is None or self._keys.of(self._cluster.node(name.node).id) is not None
 
     def read(self, name: ProcessName, table: TableEntry, body: bytes, *, timeout_s: float) -> bytes | None:
         """What a replica answers to an etcd RangeRequest about one of boathouse's own tables, without asking its

@@ -142,7 +142,7 @@ def test_a_secret_key_is_shown_to_nobody(file: Path) -> None:
     keys = peer_keys(load(file), "n1")
     assert keys is not None
     assert keys.secret.decode() not in repr(keys)
-    assert set(keys.public_of) == {1, 2}
+    assert set(keys.of_file) == {1, 2}
 
 
 def test_a_key_with_a_password_is_refused_in_words(file: Path) -> None:

@@ -117,6 +117,7 @@ class Bench:
         self.generations: list[int] = []
         """Of what was sent to peers."""
         self.endpoints: dict[NodeId, str] = {}
+        self.member_keys: dict[int, bytes] = {}
         self.replies: dict[int, frames.Reply] = {}
         self.largest_answers_bytes = 0
         self._calls = 0
@@ -156,6 +157,9 @@ class Bench:
             if reply.attachment:
                 reply.body = attachments[reply.attachment - 1]
             self.replies[reply.call] = reply
+
+    def know_keys(self, keys: Mapping[int, bytes]) -> None:
+        self.member_keys = dict(keys)
 
     def know_peers(self, endpoints: Mapping[NodeId, str]) -> None:
         self.endpoints = dict(endpoints)

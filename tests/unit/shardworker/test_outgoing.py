@@ -38,6 +38,9 @@ class Sent:
     ) -> None:
         self.envelopes.append(envelope)
 
+    def know_keys(self, keys: Mapping[int, bytes]) -> None:
+        """Nobody asks for one here."""
+
     def know_peers(self, endpoints: Mapping[NodeId, str]) -> None:
         raise AssertionError("it knows them")
 

@@ -74,6 +74,9 @@ class Side:
     def send_peer(self, node: NodeId, envelope: frames.Envelope) -> None:
         self.sent.append(envelope)
 
+    def know_keys(self, keys: Mapping[int, bytes]) -> None:
+        """Nobody asks for one here."""
+
     def know_peers(self, endpoints: Mapping[NodeId, str]) -> None:
         raise AssertionError("it knows them")
 

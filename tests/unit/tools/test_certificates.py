@@ -107,7 +107,7 @@ def test_keys_are_added_for_new_nodes_and_never_made_twice(tmp_path: Path) -> No
     assert "made keys of n2 " in run.invoke(app, ["keygen", str(file)]).output
     assert (tmp_path / "keys" / "n1.secret").read_bytes() == first
     keys = PeerKeys.load(tmp_path / "keys", "n2", {"n1": 1, "n2": 2})
-    assert zmq.curve_public(keys.secret) == keys.public_of[2]
+    assert zmq.curve_public(keys.secret) == keys.of_file[2]
 
 
 @pytest.mark.parametrize(
