@@ -182,6 +182,7 @@ class Worker:
     def _tell_process(self, status: frames.ReplicaStatus) -> None:
         status.pid = os.getpid()
         status.peers.extend(self._transport.traffic)
+        status.newer_protocol = self._transport.newer_protocol
 
     def _read_stdin(self) -> None:
         if not os.read(sys.stdin.fileno(), 4096):

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 DRAIN_MESSAGES_MAX: Final = 512
 """Messages taken in one turn; bounds a turn's length. The rest waits in ZeroMQ's queue for the next turn."""
 
+NEWER_LATELY_S: Final = 60.0
+"""Whoever speaks a newer version does so every few seconds at least."""
+
 STRANGERS_MAX: Final = 256
 """Senders that were refused once and whose further messages are dropped without a word."""
 
@@ -73,6 +76,8 @@ class Transport:
         self._disconnected: list[NodeId] = []
         self._watched: dict[int, Callable[[], None]] = {}
         self._strangers: dict[bytes, None] = {}
+        self._newer = (0, 0.0)
+        """The version of the protocol that was last refused as too new, and when."""
         self._closed = False
         self.know_peers(peers)
 
@@ -193,6 +198,8 @@ class Transport:
 
     def _refuse(self, identity: bytes, error: wire.Unreadable) -> None:
         """Drop what a sender says, and tell once: it will say more."""
+        if isinstance(error, wire.NewerProtocol):
+            self._newer = error.version, time.monotonic()
         if identity in self._strangers:
             return
         self._strangers[identity] = None
@@ -212,6 +219,12 @@ class Transport:
             traffic.lost_messages += 1
         else:
             traffic.sent_bytes += len(payload)
+
+    @property
+    def newer_protocol(self) -> int:
+        """In which version of the protocol somebody has lately spoken that this build can't read; 0 if nobody has."""
+        version, at_s = self._newer
+        return version if time.monotonic() - at_s < NEWER_LATELY_S else 0
 
     @property
     def traffic(self) -> Iterable[frames.PeerTraffic]:

@@ -12,6 +12,7 @@ import typer
 
 from tools.failure import Failed
 from tools.output import Output, print_document, print_table
+from tools.progress import working
 
 if TYPE_CHECKING:
     from config import ClusterConfig
@@ -32,7 +33,8 @@ async def _promote(cluster: ClusterConfig, output: Output, *, yes: bool, force: 
     from tools.admin.promotion import Promotion
 
     async with Promotion.opened(cluster) as promotion:
-        prospect = await promotion.prospect()
+        with working("looking at both clusters' tables"):
+            prospect = await promotion.prospect()
         if cluster.follows is None and prospect.leads and not prospect.copies:
             raise Failed(f"cluster {cluster.cluster} leads already, and follows no other")
         if not output.is_document:
@@ -46,7 +48,8 @@ async def _promote(cluster: ClusterConfig, output: Output, *, yes: bool, force: 
             )
         if not yes:
             _ask(cluster)
-        await promotion.promote(prospect, wait=not force, say=partial(typer.echo, err=output.is_document))
+        with working(f"promoting cluster {cluster.cluster}"):
+            await promotion.promote(prospect, wait=not force, say=partial(typer.echo, err=output.is_document))
     _tell(cluster, prospect, output)
     if cluster.follows is None:
         typer.echo(

@@ -10,7 +10,7 @@ import typer
 
 from config.process.names import REPLICATOR
 from tools.admin.cluster_source import ClusterSource
-from tools.admin.diagnosis import moving
+from tools.admin.diagnosis import moving, too_new
 from tools.admin.snapshot import DOWN, ELSEWHERE, Process, Replica, Replication, Snapshot
 from tools.connection import given_reach
 from tools.failure import Failed
@@ -130,21 +130,22 @@ class _Row:
         self._replication = snapshot.replication
         self.leader: str | None = None
         self.replica: Replica | None = None
+        self._unread: int | None = None
         number = process.name.shard
         if number is not None and (shard := snapshot.shard(number)) is not None:
             self.leader = shard.leader
-            self.replica = next(
-                (
-                    replica
-                    for replica in shard.replicas
-                    if replica.node == process.name.node and replica.is_answering
-                ),
-                None,
-            )
+            mine = next((each for each in shard.replicas if each.node == process.name.node), None)
+            if mine is not None:
+                self.replica = mine if mine.is_answering else None
+                self._unread = mine.unread_protocol
 
     def remark(self) -> str:
+        if self._unread is not None:
+            return f"can't be read here: it answers in version {self._unread} of the protocol between nodes"
         if self.replica is not None and self.replica.fault:
             return self.replica.fault
+        if self.replica is not None and self.replica.newer_protocol is not None:
+            return too_new(self.replica.newer_protocol)
         if self.replica is not None and self.replica.no_space:
             return "its disk is nearly full: writes are refused, reads go on"
         return self.process.last_error

@@ -23,6 +23,10 @@ REPLICA: Final[Mapping[str, tuple[str, Callable[[frames.ReplicaStatus], float]]]
         "1 if the replica found that its data is damaged or differs from the other replicas', and stopped serving.",
         lambda status: bool(status.fault),
     ),
+    "boathouse_replica_newer_protocol": (
+        "Version of the protocol between nodes in which somebody spoke lately, too new for this build; 0: nobody.",
+        lambda status: status.newer_protocol,
+    ),
     "boathouse_replica_no_space": (
         "1 if the replica refuses writes because its disk is full.",
         lambda status: status.no_space,

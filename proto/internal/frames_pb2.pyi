@@ -2724,6 +2724,7 @@ class ReplicaStatus(_message.Message):
     PEERS_FIELD_NUMBER: _builtins.int
     MEMBERSHIP_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
+    NEWER_PROTOCOL_FIELD_NUMBER: _builtins.int
     shard: _builtins.int
     node: _builtins.int
     term: _builtins.int
@@ -2744,6 +2745,8 @@ class ReplicaStatus(_message.Message):
     """of all tables that it holds or that were deleted: a new one needs a higher id"""
     pid: _builtins.int
     """of its process"""
+    newer_protocol: _builtins.int
+    """in which somebody spoke lately, too new for this build; 0 = nobody did"""
     @_builtins.property
     def tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableStatus]: ...
     @_builtins.property
@@ -2807,10 +2810,11 @@ class ReplicaStatus(_message.Message):
         peers: _abc.Iterable[Global___PeerTraffic] | None = ...,
         membership: Global___Membership | None = ...,
         progress: _abc.Iterable[Global___PeerProgress] | None = ...,
+        newer_protocol: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["membership", b"membership"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "commands", b"commands", "commit_index", b"commit_index", "database_bytes", b"database_bytes", "database_in_use_bytes", b"database_in_use_bytes", "durations", b"durations", "fault", b"fault", "first_index", b"first_index", "highest_table_id", b"highest_table_id", "last_index", b"last_index", "leader", b"leader", "learners", b"learners", "membership", b"membership", "moves", b"moves", "no_space", b"no_space", "node", b"node", "peers", b"peers", "pid", b"pid", "progress", b"progress", "reads", b"reads", "role", b"role", "shard", b"shard", "statistics", b"statistics", "tables", b"tables", "term", b"term", "voters", b"voters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "commands", b"commands", "commit_index", b"commit_index", "database_bytes", b"database_bytes", "database_in_use_bytes", b"database_in_use_bytes", "durations", b"durations", "fault", b"fault", "first_index", b"first_index", "highest_table_id", b"highest_table_id", "last_index", b"last_index", "leader", b"leader", "learners", b"learners", "membership", b"membership", "moves", b"moves", "newer_protocol", b"newer_protocol", "no_space", b"no_space", "node", b"node", "peers", b"peers", "pid", b"pid", "progress", b"progress", "reads", b"reads", "role", b"role", "shard", b"shard", "statistics", b"statistics", "tables", b"tables", "term", b"term", "voters", b"voters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

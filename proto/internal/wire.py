@@ -24,6 +24,13 @@ class Unreadable(Exception):
 class NewerProtocol(Unreadable):
     """Whoever wrote the Envelope belongs to a newer build."""
 
+    def __init__(self, version: int) -> None:
+        super().__init__(
+            f"a message in version {version} of the protocol between nodes, of which this build knows {PROTOCOL}: "
+            f"upgrade this node too"
+        )
+        self.version = version
+
 
 def encode(envelope: frames.Envelope, group: int) -> bytes:
     """The bytes of an Envelope to somebody of this group."""
@@ -43,8 +50,5 @@ def decode(payload: bytes, group: int) -> frames.Envelope:
     if envelope.group != group:
         raise Unreadable(f"a message of another shard or cluster (group {envelope.group})")
     if envelope.protocol > PROTOCOL:
-        raise NewerProtocol(
-            f"a message in version {envelope.protocol} of the protocol between nodes, of which this build knows "
-            f"{PROTOCOL}: upgrade this node too"
-        )
+        raise NewerProtocol(envelope.protocol)
     return envelope

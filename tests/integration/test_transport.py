@@ -78,6 +78,7 @@ def test_a_newer_build_is_refused_in_words_once() -> None:
         for payload in (newer, newer, wire.encode(frames.Envelope(), 1)):
             sender.send(payload)
         received = wait_until(lambda: transport.receive(0.05), timeout_s=10, what="what can be understood")
+    assert transport.newer_protocol == wire.PROTOCOL + 1
     transport.close()
     assert [envelope.protocol for _, envelope in received] == [wire.PROTOCOL]
     (line,) = logged

@@ -262,4 +262,5 @@ class ClusterSource:
                 self._replicas[name] = replica_of(answer, nodes)
             else:
                 known = before.get(name) or Replica(shard=name.shard, node=name.node)
-                self._replicas[name] = replace(known, is_answering=False)
+                unread = self._probe.newer.get(name)
+                self._replicas[name] = replace(known, is_answering=False, unread_protocol=unread)

@@ -34,6 +34,11 @@ NEAR_QUOTA: Final = 0.9
 CERTIFICATE_ENDS_S: Final = 30 * 86_400.0
 
 
+def too_new(protocol: int) -> str:
+    """What it is for a replica to be spoken to in a protocol that it can't read."""
+    return f"is spoken to in version {protocol} of the protocol between nodes, which is too new for it"
+
+
 def moving(table: Table) -> str:
     """Where a table is on its way, and how far it is."""
     move = table.move
@@ -172,11 +177,17 @@ class _Look:
     def at_replica(self, shard: Shard, replica: Replica) -> Iterator[Finding]:
         subject = f"{replica.node}/shard-{replica.shard}"
         if not replica.is_answering:
-            if self._should_answer(replica):
+            if replica.unread_protocol is not None:
+                says = f"{subject} answers in version {replica.unread_protocol} of the protocol between nodes"
+                yield self._found(Code.TOOL_TOO_OLD, subject, says)
+            elif self._should_answer(replica):
                 yield self._found(Code.REPLICA_SILENT, subject, f"{subject} does not answer")
             return
         if replica.fault:
             yield self._found(Code.REPLICA_FAULT, subject, f"{subject} serves nothing: {replica.fault}")
+        if replica.newer_protocol is not None:
+            says = f"{subject} {too_new(replica.newer_protocol)}"
+            yield self._found(Code.NEWER_PROTOCOL, subject, says)
         if replica.no_space:
             says = f"{subject} refuses writes: its disk is nearly full"
             yield self._found(Code.REPLICA_NO_SPACE, subject, says)

@@ -49,6 +49,8 @@ class Code(enum.StrEnum):
     REPLICA_WAL_LARGE = "replica-wal-large"
     CLOCK_OFF = "clock-off"
     MIXED_BUILDS = "mixed-builds"
+    NEWER_PROTOCOL = "newer-protocol"
+    TOOL_TOO_OLD = "tool-too-old"
     ALARM = "alarm"
     TABLE_FULL = "table-full"
     TABLE_MOVES = "table-moves"
@@ -223,6 +225,17 @@ RULES: Final[Mapping[Code, Rule]] = {
         "Replicas of the shard run different versions. That is fine during an upgrade; what only the newer one can do "
         "begins once all voters run it.",
         ("boathouse restart {subject} {file}  # finishes the upgrade, once all hosts have the new version",),
+    ),
+    Code.NEWER_PROTOCOL: Rule(
+        _C,
+        "Others of its shard, or coordinators, run a version whose messages it can't read: it takes no part, and what "
+        "they ask of it ends without an answer.",
+        ("boathouse restart {node} {file}  # on its host, once the new version is installed there",),
+    ),
+    Code.TOOL_TOO_OLD: Rule(
+        _W,
+        "What it says can't be read here: this program is older than that node. How the replica is, is not known.",
+        ("boathouse version  # use the program that is installed on {node}",),
     ),
     Code.ALARM: Rule(
         _C,

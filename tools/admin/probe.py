@@ -60,6 +60,8 @@ class ReplicaProbe:
         self._keys = _keys_here(cluster)
         self._context: sockets.Context = zmq.Context()
         self._lines: dict[ProcessName, _Line] = {}
+        self.newer: dict[ProcessName, int] = {}
+        """Who answered last in a version of the protocol that this program can't read, and in which."""
         self._reading: dict[ProcessName, _Line] = {}
         """Lines of their own: an answer to one question is none to another."""
 
@@ -89,6 +91,7 @@ class ReplicaProbe:
         wanted = [name for name in names if self._can_reach(name)]
         for name in wanted:
             self._ask(name)
+            self.newer.pop(name, None)
         answers: dict[ProcessName, Answered] = {}
         by_socket = {self._lines[name].socket: name for name in wanted}
         poller = zmq.Poller()
@@ -96,7 +99,8 @@ class ReplicaProbe:
             poller.register(socket, zmq.POLLIN)
         deadline_s = time.monotonic() + timeout_s
         while len(answers) < len(wanted):
-            awaited = any(not self._lines[name].is_late for name in wanted if name not in answers)
+            owed = [name for name in wanted if name not in answers and name not in self.newer]
+            awaited = any(not self._lines[name].is_late for name in owed)
             remaining_ms = int((deadline_s - time.monotonic()) * 1000) if awaited else 0
             ready = poller.poll(max(0, remaining_ms))
             for socket, _ in ready:
@@ -105,7 +109,7 @@ class ReplicaProbe:
             if not ready and (remaining_ms <= 0 or not awaited):
                 break
         for name in wanted:
-            self._lines[name].is_late = name not in answers
+            self._lines[name].is_late = name not in answers and name not in self.newer
         return answers
 
     def _can_reach(self, name: ProcessName) -> bool:
@@ -145,7 +149,11 @@ class ReplicaProbe:
 
     def _take(self, name: ProcessName, answers: dict[ProcessName, Answered]) -> None:
         line = self._lines[name]
-        reply = _reply_in(line.socket.recv(), line)
+        payload = line.socket.recv()
+        if (version := _newer_protocol(payload, line)) is not None:
+            self.newer[name], line.asked_at = version, None
+            return
+        reply = _reply_in(payload, line)
         if reply is not None and line.asked_at is not None:
             if not reply.error:
                 status = frames.ReplicaStatus.FromString(reply.body)
@@ -265,3 +273,14 @@ def _reply_in(payload: bytes, line: _Line) -> frames.Reply | None:
     except wire.Unreadable:
         return None  # of another cluster on the same port, or of a newer build: as if it did not answer
     return next((reply for reply in envelope.replies if reply.call == line.call), None)
+
+
+def _newer_protocol(payload: bytes, line: _Line) -> int | None:
+    """The version that it is in, if that is too new for this program."""
+    try:
+        wire.decode(payload, line.group)
+    except wire.NewerProtocol as error:
+        return error.version
+    except wire.Unreadable:
+        pass
+    return None

@@ -44,6 +44,7 @@ def replica_of(answer: Answered, names: Mapping[int, str]) -> Replica:
         clock_skew_ms=_clock_skew_ms(answer),
         no_space=status.no_space,
         fault=status.fault,
+        newer_protocol=status.newer_protocol or None,
         voters=[names.get(node, str(node)) for node in status.voters],
         learners=[names.get(node, str(node)) for node in status.learners],
         tables=[_table(status, table) for table in status.tables if not table.name.startswith("_")],

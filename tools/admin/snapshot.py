@@ -91,6 +91,10 @@ class Replica:
     no_space: bool = False
     fault: str = ""
     """Why it does not serve; "" if it does."""
+    newer_protocol: int | None = None
+    """In which version of the protocol between nodes somebody spoke to it lately that it can't read."""
+    unread_protocol: int | None = None
+    """In which version of it this replica has answered, that this program can't read."""
     voters: Sequence[str] = ()
     """Nodes that vote in this shard, as it has applied them."""
     learners: Sequence[str] = ()

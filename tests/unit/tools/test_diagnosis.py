@@ -75,6 +75,8 @@ def test_a_leaderless_shard_and_why() -> None:
         ({"clock_skew_ms": -501}, Code.CLOCK_OFF, "n2/shard-1"),
         ({"build_level": 2}, Code.MIXED_BUILDS, "shard-1"),
         ({"is_answering": False}, Code.REPLICA_SILENT, "n2/shard-1"),
+        ({"is_answering": False, "unread_protocol": 2}, Code.TOOL_TOO_OLD, "n2/shard-1"),
+        ({"newer_protocol": 2}, Code.NEWER_PROTOCOL, "n2/shard-1"),
     ],
 )
 def test_what_a_replica_shows(changes: dict[str, Any], code: Code, subject: str) -> None:

@@ -42,6 +42,7 @@ class FakeReplica:
         assert name.shard is not None
         self.may_answer = threading.Event()
         self.may_answer.set()
+        self.protocol = wire.PROTOCOL
         self.transfers: list[int] = []
         self.refusal: errors.BoathouseError | None = None
         self._ends = threading.Event()
@@ -74,7 +75,8 @@ class FakeReplica:
                 self.may_answer.wait(20)
                 envelope = wire.decode(payload, self._group)
                 answer = frames.Envelope(replies=[self._reply(each) for each in envelope.requests])
-                socket.send_multipart([identity, wire.encode(answer, self._group)])
+                answer.group, answer.protocol = self._group, self.protocol
+                socket.send_multipart([identity, answer.SerializeToString()])
             socket.close()
 
     def _reply(self, request: frames.Request) -> frames.Reply:
@@ -112,6 +114,19 @@ def test_a_late_answer_is_taken_with_a_later_poll_and_no_backlog_queues_up(clust
         assert answers[ALIVE].asked_at <= answers[ALIVE].answered_at
         later = wait_until(lambda: probe.ask([ALIVE], timeout_s=5), timeout_s=10, what="the next answer")
         assert later[ALIVE].status.term == 2
+
+
+def test_who_answers_in_a_newer_protocol_is_told_apart_from_who_is_silent(cluster: ClusterConfig) -> None:
+    with FakeReplica(cluster, ALIVE).running() as replica, ReplicaProbe(cluster) as probe:
+        replica.protocol = wire.PROTOCOL + 1
+        for _ in range(2):
+            begun_s = time.monotonic()
+            assert probe.ask([ALIVE], timeout_s=30) == {}
+            assert time.monotonic() - begun_s < 15, "there is nothing to wait for"
+            assert probe.newer == {ALIVE: wire.PROTOCOL + 1}
+        replica.protocol = wire.PROTOCOL
+        assert set(probe.ask([ALIVE], timeout_s=30)) == {ALIVE}
+        assert probe.newer == {}
 
 
 def test_asking_once(cluster: ClusterConfig) -> None:

@@ -24,6 +24,16 @@ def said(**changes: Any) -> list[str]:
     [
         ({}, []),
         ({"no_space": True}, ["n2/shard-1: its disk is nearly full: writes are refused, reads go on"]),
+        (
+            {"newer_protocol": 2},
+            [
+                "n2/shard-1: is spoken to in version 2 of the protocol between nodes, which is too new for it",
+            ],
+        ),
+        (
+            {"is_answering": False, "unread_protocol": 3},
+            ["n2/shard-1: can't be read here: it answers in version 3 of the protocol between nodes"],
+        ),
         ({"no_space": True, "fault": "row 7 is damaged"}, ["n2/shard-1: row 7 is damaged"]),
     ],
 )
