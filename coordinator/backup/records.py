@@ -8,6 +8,7 @@ has changed since is puts and deletions in the order in which they were made.
 
 from __future__ import annotations
 
+import functools
 import struct
 from typing import TYPE_CHECKING, Final
 
@@ -40,6 +41,7 @@ _TABLE, _DELETE, _KV = b"\x0a", b"\x10\x01", b"\x1a"
 _KEY, _CREATED, _MODIFIED, _VALUE = b"\x0a", b"\x10", b"\x18", b"\x22"
 _VERSION, _LEASE, _ID = varint(170 << 3), varint(171 << 3), varint(172 << 3 | 1)
 _FIXED64: Final = struct.Struct("<Q").pack
+_FIXED64_AT: Final = struct.Struct("<Q").unpack_from
 
 
 # ---- making -------------------------------------------------------------------------------------------------------
@@ -49,29 +51,39 @@ def puts(table: bytes, part: frames.TablePairs, *, full: bool) -> bytes:
     """A put for each pair. full: with what only boathouse reads."""
     head = delimited(_TABLE, table)
     kvs = etcd.RangeResponse.FromString(part.pairs).kvs
+    pieces: list[bytes] = []
     if full:
-        return b"".join([_full_put(head, kv, id_) for kv, id_ in zip(kvs, part.ids, strict=True)])
-    return b"".join([_put(head, kv.key, kv.value) for kv in kvs])
+        for kv, id_ in zip(kvs, part.ids, strict=True):
+            pieces += _full_put(head, kv, id_)
+    else:
+        for kv in kvs:
+            pieces += _put(head, kv.key, kv.value, b"")
+    return b"".join(pieces)
 
 
-def _put(head: bytes, key: bytes, value: bytes, more: bytes = b"") -> bytes:
-    """more: encoded fields of the pair beside key and value."""
-    pieces = (_KEY, varint(len(key)), key, more)
-    kv = b"".join((*pieces, _VALUE, varint(len(value)), value) if value else pieces)
-    length = varint(len(kv))
-    size = len(head) + 1 + len(length) + len(kv)
-    return b"".join((_FIXED64(size), head, _KV, length, kv))
+def _put(head: bytes, key: bytes, value: bytes, more: bytes) -> tuple[bytes, ...]:
+    """In pieces. more: encoded fields of the pair beside key and value."""
+    before, before_value = _heads(head, len(key), len(more), len(value))
+    return before, key, more, before_value, value
 
 
-def _full_put(head: bytes, kv: KeyValue, id_: int) -> bytes:
-    created, modified, lease = kv.create_revision, kv.mod_revision, kv.lease
+@functools.lru_cache(maxsize=4_096)
+def _heads(head: bytes, key_bytes: int, more_bytes: int, value_bytes: int) -> tuple[bytes, bytes]:
+    """What stands before a key and before its value; most records of a table have the lengths of others."""
+    before_key = _KEY + varint(key_bytes)
+    before_value = _VALUE + varint(value_bytes) if value_bytes else b""
+    size = len(before_key) + key_bytes + more_bytes + len(before_value) + value_bytes
+    before = head + _KV + varint(size) + before_key
+    return _FIXED64(len(head) + 1 + len(varint(size)) + size) + before, before_value
+
+
+def _full_put(head: bytes, kv: KeyValue, id_: int) -> tuple[bytes, ...]:
+    modified, lease = kv.mod_revision, kv.lease
     revision = varint(modified)
+    created = revision if kv.create_revision == modified else varint(kv.create_revision)
     more = b"".join(
-        (
-            _CREATED, revision if created == modified else varint(created), _MODIFIED, revision,
-            _VERSION, varint(kv.version), _ID, _FIXED64(id_),
-        )
-    )  # fmt: skip
+        (_CREATED, created, _MODIFIED, revision, _VERSION, varint(kv.version), _ID, _FIXED64(id_))
+    )
     if lease:
         more += _LEASE + varint(lease)
     return _put(head, kv.key, kv.value, more)
@@ -80,13 +92,13 @@ def _full_put(head: bytes, kv: KeyValue, id_: int) -> bytes:
 def edits(table: bytes, revisions: Iterable[frames.RevisionChanges]) -> bytes:
     """A put or a deletion for each change, with all that boathouse reads."""
     head = delimited(_TABLE, table)
-    found = []
+    found: list[bytes] = []
     for revision in revisions:
         for place, change in enumerate(revision.keys):
             id_ = (revision.revision << SUB_BITS) + place
             if change.kv:
                 (kv,) = etcd.RangeResponse.FromString(change.kv).kvs
-                found.append(_full_put(head, kv, id_))
+                found += _full_put(head, kv, id_)
             else:
                 kv_bytes = b"".join((_KEY, varint(len(change.key)), change.key, _ID, _FIXED64(id_)))
                 command = head + _DELETE + delimited(_KV, kv_bytes)
@@ -156,19 +168,20 @@ class RecordReader:
         return at
 
     def _take_records(self) -> Iterator[mvcc.Command]:
-        data, at = self._records, 0
-        while at + LENGTH_BYTES <= len(data):
-            size = int.from_bytes(data[at : at + LENGTH_BYTES], "little")
+        data, at, whole = self._records, 0, len(self._records)
+        read_size, read = _FIXED64_AT, mvcc.Command.FromString
+        while (start := at + LENGTH_BYTES) <= whole:
+            (size,) = read_size(data, at)
             if size > RECORD_BYTES_MAX:
                 raise errors.RestoreRefused(f"the backup is damaged: a record of {size} bytes")
-            end = at + LENGTH_BYTES + size
-            if end > len(data):
+            if start + size > whole:
                 break
+            at = start + size
             try:
-                yield mvcc.Command.FromString(data[at + LENGTH_BYTES : end])
+                command = read(data[start:at])
             except DecodeError:
                 raise errors.RestoreRefused("the backup is damaged: a record can't be read") from None
-            at = end
+            yield command
         self._records = data[at:]
 
     def end(self) -> None:

@@ -70,26 +70,24 @@ class Restoring:
         """The next records. Raises RestoreRefused, and what a write may."""
         for command in commands:
             kv = command.kv
-            if command.type == mvcc.Command.DUMMY or not kv.key:
-                continue  # Regatta's own restore leaves a pair without key behind, its snapshots end with a DUMMY
+            key = kv.key
             is_put = command.type == mvcc.Command.PUT
-            if not is_put and (command.type != mvcc.Command.DELETE or command.HasField("range_end")):
+            if is_put and self._edits is None and key > self._last_key:
+                id_ = self._id(kv)
+                stored = _stored(kv, id_)
+                self._last_key = key
+                self._ids.append(id_)
+                self._pairs.append(stored)
+                self._size_bytes += len(stored)
+                if self._size_bytes >= PART_BYTES or len(self._pairs) >= PART_PAIRS:
+                    await self._send_pairs()
+            elif command.type == mvcc.Command.DUMMY or not key:
+                pass  # Regatta's own restore leaves a pair without key behind, its snapshots end with a DUMMY
+            elif is_put or (command.type == mvcc.Command.DELETE and not command.HasField("range_end")):
+                await self._add_edit(kv, is_put=is_put)
+            else:
                 name = mvcc.Command.CommandType.Name(command.type)
                 raise errors.RestoreRefused(f"a backup has no record of type {name}")
-            if self._edits is not None or not is_put or kv.key <= self._last_key:
-                await self._add_edit(kv, is_put=is_put)
-            elif self._is_full_with(kv):
-                await self._send_pairs()
-
-    def _is_full_with(self, kv: mvcc.KeyValue) -> bool:
-        """Whether a part is to be sent, now that this pair is in it."""
-        id_ = self._id(kv)
-        stored = _stored(kv, id_)
-        self._last_key = kv.key
-        self._ids.append(id_)
-        self._pairs.append(stored)
-        self._size_bytes += len(stored)
-        return self._size_bytes >= PART_BYTES or len(self._pairs) >= PART_PAIRS
 
     async def _add_edit(self, kv: mvcc.KeyValue, *, is_put: bool) -> None:
         """What is out of order changes what came before, so that has to have come."""

@@ -431,6 +431,8 @@ class Pairs:
         key and value reach it) decides where a page ends, so it is part of the API. A page holds at least one
         pair all the same: an empty one with more to come would never get its reader further."""
         op = self._op
+        if op.limit <= 0 and not op.keys_only and self._take_all(kvs):
+            return True
         for kv in kvs:
             if 0 < op.limit <= len(self._pairs):
                 self._more = True
@@ -445,8 +447,25 @@ class Pairs:
             self.size_bytes += pair_bytes(key, value)
         return True
 
+    def _take_all(self, kvs: list[kv_pb2.KeyValue]) -> bool:
+        """Adds all of them, if it is plain that they fit; else none."""
+        keys, values = [kv.key for kv in kvs], [kv.value for kv in kvs]
+        raw_bytes, count = sum(map(len, keys)) + sum(map(len, values)), len(kvs)
+        if self.size_bytes + raw_bytes + PAIR_BYTES_MAX * (count + 1) >= self._op.bytes_max:
+            return False
+        self._pairs.extend(zip(keys, values, strict=True))
+        if max(map(len, keys)) < 128 <= min(map(len, values)) and max(map(len, values)) < 16_200:
+            self.size_bytes += raw_bytes + 8 * count  # as pair_bytes() has it
+        else:
+            self.size_bytes += sum(map(pair_bytes, keys, values))
+        return True
+
     def done(self) -> Paged:
         return Paged(self._pairs, len(self._pairs), self._more)
+
+
+PAIR_BYTES_MAX = 18
+"""What a pair takes at most beside its key and value: three tags and three lengths."""
 
 
 def pair_bytes(key: bytes, value: bytes) -> int:

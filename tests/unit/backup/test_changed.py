@@ -32,14 +32,29 @@ class Source:
     def __init__(self, shard: Shard) -> None:
         self._shard = shard
 
-    async def changes(self, _table: TableEntry, first: int, *, wait_s: float) -> Told:
+    def changes(self, _table: TableEntry, first: int, *, seen: int) -> Changes:
+        del seen  # it lags behind nothing
+        return Changes(self._shard, first)
+
+
+class Changes:
+    """source.Changes of that table."""
+
+    def __init__(self, shard: Shard, first: int) -> None:
+        self._shard = shard
+        self._first = first
+
+    async def next(self) -> Told:
+        first = self._first
         floor = self._shard.machine.table_status()[0].compacted_revision
         if first <= floor:
             return Told(b"", frames.TableChanges(first=first, through=first - 1, floor=floor), 0)
         some = [
             change for change in history(self._shard.connection, TABLE, first) if change.revision < first + 2
         ]
-        return Told(b"", told(some, first), 0)
+        message = told(some, first)
+        self._first = message.through + 1
+        return Told(b"", message, 0)
 
 
 def facts(shard: Shard) -> frames.TableFacts:
