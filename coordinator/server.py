@@ -23,13 +23,15 @@ from coordinator.apis import (
 from coordinator.auth.authenticator import Authenticator
 from coordinator.auth.passwords import Passwords
 from coordinator.backend import Backend
-from coordinator.front import http1
+from coordinator.front import http1, http_pages
+from coordinator.front.answers import AnswerShare
 from coordinator.front.front import Front
 from coordinator.front.json_gateway import gateway_headers, gateway_pages, with_cors
 from coordinator.front.limits import DEFAULT
 from coordinator.front.listener import Listener
 from coordinator.front.routes import Routes, make_routes
 from coordinator.front.server_tls import H2, HTTP1, ServerTls
+from coordinator.front.tally import Held
 from coordinator.handlers import Handlers
 from coordinator.metrics.figures import coordinator_figures
 from coordinator.metrics.scrape import Scrape
@@ -131,19 +133,22 @@ class Coordinator:
         scrape = Scrape(
             cluster, node.name, backend.topology, backend.driver, backend.statuses, self._siblings
         )
-        self._pages = http1.Pages(
+        # To the room for answers, all of HTTP/1.1 is one client.
+        held = Held(self._front.room.tally)
+        self._pages = http_pages.Pages(
             with_cors(
                 {
                     **scrape.pages,
-                    ("GET", "/healthz"): http1.alive,
+                    ("GET", "/healthz"): http_pages.alive,
                     **EtcdPages(etcd, loop).pages,
-                    **gateway_pages(by_path, loop),
+                    **gateway_pages(by_path, loop, AnswerShare(self._front.room, held)),
                 }
             ),
             # In base64 a message takes a third more; only etcd's have paths there.
-            http1.Limits(
+            http_pages.Limits(
                 body_bytes_max=2 * max(apis[ApiName.ETCD].message_bytes_max, REGATTA_MESSAGE_BYTES_MAX)
             ),
+            held,
         )
         self._listeners = [
             self._listener(listener, sockets[listener.name])
@@ -155,7 +160,7 @@ class Coordinator:
         headers = gateway_headers(table)
         return Listener(
             self._front,
-            lambda: http1.Http1Protocol(self._pages, headers),
+            http1.Door(self._pages, headers),
             sock,
             metadata=table,
             tls=self._tls(listener),

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from coordinator.api.call import Identity, Metadata, Route
 
-ANSWERS_QUEUED_MAX: Final = 16
-"""Of a stream, before its handler waits."""
+ANSWERS_QUEUED_MAX: Final = 1
+"""Of a stream, before its handler waits. An answer may have megabytes, and hundreds of streams may wait."""
 
 
 class Expired(Exception):
@@ -49,7 +49,7 @@ class LocalCall:
         self.peer = peer
         self.identity = identity
         self.table = NO_TABLE
-        self._expires = expires
+        self.expires = expires
 
     async def messages(self) -> AsyncIterator[bytes]:
         """All requests, and then the end of what the client has to say."""
@@ -100,7 +100,7 @@ class LocalCall:
 
     async def _run(self, route: Route) -> bytes | None:
         try:
-            async with asyncio.timeout_at(self.deadline if self._expires else None) as limit:
+            async with asyncio.timeout_at(self.deadline if self.expires else None) as limit:
                 return await route.handler(self)
         except TimeoutError:
             if limit.expired():

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from coordinator.front.http2.connection import Tally
+from coordinator.front.tally import Tally
+from proto import errors
+from proto.methods import Access
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +27,13 @@ if TYPE_CHECKING:
 
 MEMORY_CALLS: Final = 64
 """The average follows a change within about so many calls of a method."""
+
+
+def refusal(access: Access) -> errors.BoathouseError:
+    """What is said of a call whose answer was dropped."""
+    if access is Access.WRITE:
+        return errors.TimedOut()  # it was applied: nothing may say that it was not
+    return errors.QueueFull("too many answers wait to be read")
 
 
 class Waiting(Protocol):

@@ -18,7 +18,7 @@ import structlog
 from coordinator.api import outcomes
 from coordinator.api.call import StreamEnded
 from coordinator.api.meter import NO_TABLE
-from coordinator.front import grpc_wire
+from coordinator.front import answers, grpc_wire
 from coordinator.front.compression import compress, decompress
 from coordinator.front.handler_task import HandlerTask
 from coordinator.front.http2.frames import EncodedHeaders, ErrorCode, read_u32
@@ -357,16 +357,11 @@ class GrpcCall:
         session = self._session
         data = grpc_wire.prefixed(answer) if self._encoding == grpc_wire.IDENTITY else self._encoded(answer)
         if not session.share.takes_answer(len(data)):
-            self.fail(self._refusal_of_answer())
+            self.fail(answers.refusal(self.route.method.access))
             return
         self._leave()
         session.connection.respond(self.stream, self._head(), data, self._with_trailers(grpc_wire.OK))
         session.touch()
-
-    def _refusal_of_answer(self) -> errors.BoathouseError:
-        if self.route.method.access is Access.WRITE:
-            return errors.TimedOut()  # it was applied: nothing may say that it was not
-        return errors.QueueFull("too many answers wait to be read")
 
     def _handle_error(self, error: BaseException) -> None:
         if isinstance(error, errors.BoathouseError):

@@ -5,7 +5,8 @@ to everything a stranger may ask for. The life of a connection, and what ends ea
 
     idle        waits for a request                        idle_s, then closed without a word
     receiving   has a part of a request                    request_s in all, however it trickles in, then 408
-    answering   a page is at work, or its answer is sent   send_s without progress of the client's reading, then cut
+    answering   a page is at work, or its answer is sent   send_s without progress of the client's reading, or answer_s
+                                                           in all, then cut
     leaving     what is left to say is said                leave_s, then cut
 
 Requests that a client sends ahead (pipelining) wait in h11's buffer; from the first such bytes on nothing more is read
@@ -21,141 +22,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from email.utils import formatdate
 from http import HTTPStatus
-from types import MappingProxyType
-from typing import Final, cast
+from typing import cast
 from urllib.parse import unquote, urlsplit
 
 import h11
 import structlog
 
 from coordinator.front.certificates import common_name
-
-Header = tuple[str, str]
-
-TEXT: Final[Header] = ("Content-Type", "text/plain; charset=utf-8")
-CLOSE: Final[Header] = ("Connection", "close")
-NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+from coordinator.front.http_pages import CLOSE, NO_HEADERS, Header, Pages, Request, Response, refusal
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What a page gets to see."""
-
-    method: str
-    path: str
-    """Without percent signs and query."""
-    query: str
-    """As it came, without the question mark."""
-    headers: Mapping[str, str]
-    """By lower-case name; several of one name are joined by commas, as HTTP has it."""
-    body: bytes
-    common_name: str = ""
-    """Of the certificate that the client showed; "" if it showed none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Response:
-    """What a page answers."""
-
-    status: HTTPStatus = HTTPStatus.OK
-    headers: Sequence[Header] = (TEXT,)
-    """Without those that say how long the body is."""
-    body: bytes | AsyncGenerator[bytes] = b""
-    """Parts are sent as they come, each as soon as the client has read most of those before it. A generator that is not
-    read to its end, because its client left, is closed."""
-
-
-Page = Callable[[Request], Awaitable[Response]]
-"""Cancelled when its client goes away."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What clients may take."""
-
-    connections_max: int = 256
-    """Of one process, on all ports. As many more are told so; what comes beyond those is cut without a word."""
-    head_bytes_max: int = 16 << 10
-    """Request line and headers."""
-    body_bytes_max: int = 64 << 10
-    idle_s: float = 60.0
-    """More than the minute between two looks of most monitoring, so that it may keep its connection."""
-    request_s: float = 10.0
-    send_s: float = 10.0
-    unsent_bytes_max: int = 64 << 10
-    """Of an answer, in this process; more waits in the page."""
-    leave_s: float = 2.0
-
-
-class Pages:
-    """All pages by method and path, and the connections that ask for them."""
-
-    def __init__(self, pages: Mapping[tuple[str, str], Page], limits: Limits | None = None) -> None:
-        """A page for GET is one for HEAD."""
-        self._pages = pages
-        self.limits = limits or Limits()
-        self.closing = False
-        self._connections: set[Http1Protocol] = set()
-
-    @property
-    def connections(self) -> int:
-        """How many are open."""
-        return len(self._connections)
-
-    def admit(self, connection: Http1Protocol) -> None:
-        """Count it, until release(). Raises _Refused if there is no room."""
-        self._connections.add(connection)
-        if self.closing or len(self._connections) > self.limits.connections_max:
-            text = "too many connections, or about to stop; try again later\n"
-            raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, text)
-
-    def release(self, connection: Http1Protocol) -> None:
-        """It has gone."""
-        self._connections.discard(connection)
-
-    def close(self) -> None:
-        """Let every client go: now, or when the answer that is being made is sent. Streams end now."""
-        self.closing = True
-        for connection in tuple(self._connections):
-            connection.close()
-
-    async def answer(self, request: Request) -> Response:
-        """The page's answer, or why there is none."""
-        method = "GET" if request.method == "HEAD" else request.method
-        page = self._pages.get((method, request.path))
-        if page is None:
-            return self._refuse(request.path)
-        try:
-            return await page(request)
-        except Exception as error:
-            log.exception("a page could not be made", path=request.path)
-            text = f"{request.path} could not be made: {type(error).__name__}; the log says more\n"
-            return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, text)
-
-    def _refuse(self, path: str) -> Response:
-        if methods := [method for method, known in self._pages if known == path]:
-            allowed = ", ".join(methods)
-            return refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes {allowed}\n", ("Allow", allowed))
-        if path.startswith("/v3"):
-            return refusal(HTTPStatus.NOT_FOUND, "Not Found")
-        known = ", ".join(path for method, path in self._pages if method == "GET")
-        return refusal(HTTPStatus.NOT_FOUND, f"no such page; there are {known}\n")
-
-
-async def alive(_request: Request) -> Response:
-    """An empty page that says that the process runs, not that it can serve."""
-    return Response()
-
-
-def refusal(status: HTTPStatus, text: str, *headers: Header) -> Response:
-    """A page in a sentence."""
-    return Response(status=status, headers=(TEXT, *headers), body=text.encode())
 
 
 class _State(enum.Enum):
@@ -173,13 +52,44 @@ class _Refused(Exception):
         self.response = refusal(status, text)
 
 
-class Http1Protocol(asyncio.Protocol):
-    """One client's connection. A listener may have read its first bytes before: it gives them to data_received."""
+class Door:
+    """Where the connections of one port come in: makes a protocol for each. It has room of its own, so that nobody who
+    takes all of the clients' port takes that of those who watch over the node."""
 
     def __init__(self, pages: Pages, default_headers: Mapping[str, str] = NO_HEADERS) -> None:
         """default_headers: what a request says unless it says otherwise, by lower-case name."""
-        self._pages = pages
-        self._default_headers = default_headers
+        self.pages = pages
+        self.default_headers = default_headers
+        self.connections: set[Http1Protocol] = set()
+        pages.doors.append(self)
+
+    def __call__(self) -> Http1Protocol:
+        return Http1Protocol(self)
+
+    def admit(self, connection: Http1Protocol) -> None:
+        """Count it, until release(). Raises _Refused if there is no room."""
+        self.connections.add(connection)
+        if self.pages.closing or len(self.connections) > self.pages.limits.connections_max:
+            text = "too many connections, or about to stop; try again later\n"
+            raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, text)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether those that are told that there is no room are too many, too."""
+        return len(self.connections) > 2 * self.pages.limits.connections_max
+
+    def release(self, connection: Http1Protocol) -> None:
+        """It has gone."""
+        self.connections.discard(connection)
+
+
+class Http1Protocol(asyncio.Protocol):
+    """One client's connection. A listener may have read its first bytes before: it gives them to data_received."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._pages = pages = door.pages
+        self._default_headers = door.default_headers
         self._limits = pages.limits
         self._loop = asyncio.get_running_loop()
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes_max)
@@ -190,6 +100,7 @@ class Http1Protocol(asyncio.Protocol):
         self._head: h11.Request | None = None
         self._is_head_only = False  # what is being asked wants no body
         self._body = bytearray()
+        self._body_bytes = 0  # that count, also while they are a page's
         self._answer: asyncio.Task[None] | None = None
         self._streaming = False
         self._half_closed = False
@@ -204,9 +115,9 @@ class Http1Protocol(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=self._limits.unsent_bytes_max)
         self._common_name = common_name(transport.get_extra_info("peercert") or {})
         try:
-            self._pages.admit(self)
+            self._door.admit(self)
         except _Refused as refused:
-            if self._pages.connections > 2 * self._limits.connections_max:
+            if self._door.is_crowded:
                 self._cut()
             else:
                 self._give_up(refused)
@@ -242,8 +153,9 @@ class Http1Protocol(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         """The client has gone, or was let go."""
-        self._pages.release(self)
+        self._door.release(self)
         self._transport = None
+        self._drop_body()
         self._state = _State.LEAVING
         if self._timer is not None:
             self._timer.cancel()
@@ -278,6 +190,7 @@ class Http1Protocol(asyncio.Protocol):
                         self._send(h11.InformationalResponse(status_code=HTTPStatus.CONTINUE, headers=[]))
                 case h11.Data(data=data):
                     self._check_body_size(len(self._body) + len(data))
+                    self._hold_body(len(data))
                     self._body += data
                 case h11.EndOfMessage():
                     self._start_answer()
@@ -297,6 +210,18 @@ class Http1Protocol(asyncio.Protocol):
             most = self._limits.body_bytes_max
             raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body may have {most} bytes\n")
 
+    def _hold_body(self, count: int) -> None:
+        """Count so much more of the request that is being taken or answered. Raises _Refused."""
+        if self._pages.bodies_bytes + count > max(self._limits.bodies_bytes_max, self._limits.body_bytes_max):
+            raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, "too many bytes of requests; try again later\n")
+        self._pages.bodies_bytes += count
+        self._body_bytes += count
+
+    def _drop_body(self) -> None:
+        self._pages.bodies_bytes -= self._body_bytes
+        self._body_bytes = 0
+        self._body.clear()
+
     def _start_answer(self) -> None:
         head, self._head = self._head, None
         assert head is not None
@@ -310,10 +235,15 @@ class Http1Protocol(asyncio.Protocol):
     async def _give_answer(self, request: Request) -> None:
         try:
             response = await self._pages.answer(request)
-            if isinstance(response.body, bytes):
-                await self._send_whole(request.method, response, response.body)
+            body = response.body
+            if isinstance(body, AsyncGenerator):
+                await self._send_stream(request.method, response, body)
+            elif isinstance(body, bytes):
+                async with self._holding(len(body)):
+                    await self._send_whole(request.method, response, body)
             else:
-                await self._send_parts(request.method, response, response.body)
+                async with self._holding(response.held_bytes):
+                    await self._send_parts(request.method, response, body)
             self._next_request()
         except TimeoutError:
             log.info("an HTTP client does not read its answer", path=request.path)
@@ -323,13 +253,37 @@ class Http1Protocol(asyncio.Protocol):
             log.exception("an HTTP answer broke off", path=request.path)
             self._cut()
 
+    @contextlib.asynccontextmanager
+    async def _holding(self, count: int) -> AsyncIterator[None]:
+        with self._pages.held.holding(count):
+            async with asyncio.timeout(self._limits.answer_s):
+                yield
+
     async def _send_whole(self, method: str, response: Response, body: bytes) -> None:
         size = ("Content-Length", str(len(body)))
-        parts = () if method == "HEAD" else (h11.Data(data=body),)
-        self._send(self._head_of(response, size), *parts, h11.EndOfMessage())
+        if method == "HEAD":
+            body = b""
+        part_bytes = self._limits.unsent_bytes_max
+        if len(body) <= part_bytes:
+            self._send(self._head_of(response, size), h11.Data(data=body), h11.EndOfMessage())
+        else:
+            self._send(self._head_of(response, size))
+            for start in range(0, len(body), part_bytes):
+                self._send(h11.Data(data=body[start : start + part_bytes]))
+                await self._sent()
+            self._send(h11.EndOfMessage())
         await self._sent()
 
-    async def _send_parts(self, method: str, response: Response, parts: AsyncGenerator[bytes]) -> None:
+    async def _send_parts(self, method: str, response: Response, parts: Iterator[bytes]) -> None:
+        self._send(self._head_of(response))
+        for part in parts if method != "HEAD" else ():
+            self._send(h11.Data(data=part))
+            await self._sent()
+            await asyncio.sleep(0)  # a part is at work as long as others may wait for it
+        self._send(h11.EndOfMessage())
+        await self._sent()
+
+    async def _send_stream(self, method: str, response: Response, parts: AsyncGenerator[bytes]) -> None:
         async with contextlib.aclosing(parts):
             if self._half_closed or self._pages.closing:
                 self._give_up(_Refused(HTTPStatus.SERVICE_UNAVAILABLE, "nobody listens, or about to stop\n"))
@@ -338,8 +292,9 @@ class Http1Protocol(asyncio.Protocol):
             self._send(self._head_of(response))
             if method != "HEAD":
                 async for part in parts:
-                    self._send(h11.Data(data=part))
-                    await self._sent()
+                    with self._pages.held.holding(len(part)):
+                        self._send(h11.Data(data=part))
+                        await self._sent()
         self._send(h11.EndOfMessage())
         await self._sent()
 
@@ -363,6 +318,7 @@ class Http1Protocol(asyncio.Protocol):
 
     def _next_request(self) -> None:
         self._answer, self._streaming = None, False
+        self._drop_body()
         if self._state is _State.LEAVING:
             return
         if (
@@ -403,6 +359,7 @@ class Http1Protocol(asyncio.Protocol):
         if self._state is _State.LEAVING:
             return
         self._wait(_State.LEAVING, self._limits.leave_s)
+        self._drop_body()
         transport = self._live
         if transport.can_write_eof():
             transport.write_eof()

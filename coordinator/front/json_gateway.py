@@ -20,7 +20,8 @@ from google.protobuf import descriptor_pool, message_factory
 from coordinator.api import outcomes
 from coordinator.api.local_call import Expired, LocalCall
 from coordinator.front import grpc_wire, json_text
-from coordinator.front.http1 import Request, Response
+from coordinator.front.answers import refusal
+from coordinator.front.http_pages import Request, Response
 from proto import errors
 from proto.codes import Code
 from proto.methods import Kind
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from coordinator.api.call import Metadata, Route
-    from coordinator.front.http1 import Header, Page
+    from coordinator.front.answers import AnswerShare
+    from coordinator.front.http_pages import Header, Page
 
 HTTP_STATUS: Final[Mapping[Code, HTTPStatus]] = {
     Code.OK: HTTPStatus.OK,
@@ -63,6 +65,9 @@ CORS: Final[tuple[Header, ...]] = (
     ("Access-Control-Allow-Headers", "accept, content-type, authorization"),
 )
 
+WHOLE_BYTES_MAX: Final = 16 << 10
+"""An answer up to this is encoded at once; a larger one part by part, as it is sent."""
+
 _TIMEOUT_HEADER: Final = "grpc-timeout"
 _METADATA_PREFIX: Final = "grpc-metadata-"
 _PASSED_ON: Final = frozenset({"authorization", "traceparent", "tracestate"})
@@ -72,14 +77,15 @@ log = structlog.get_logger()
 
 
 def gateway_pages(
-    routes: Mapping[str, Route], loop: asyncio.AbstractEventLoop
+    routes: Mapping[str, Route], loop: asyncio.AbstractEventLoop, share: AnswerShare
 ) -> dict[tuple[str, str], Page]:
-    """A page for each HTTP path of each route that has one, and the same below /v3beta as etcd has it."""
+    """A page for each HTTP path of each route that has one, and the same below /v3beta as etcd has it. share: of all
+    these pages' answers."""
     pages: dict[tuple[str, str], Page] = {}
     for route in routes.values():
         if not route.method.http:
             continue
-        page = _Endpoint(route, loop).answer
+        page = _Endpoint(route, loop, share).answer
         for path in route.method.http:
             pages["POST", path] = page
             pages["POST", path.replace("/v3/", "/v3beta/", 1)] = page
@@ -113,9 +119,10 @@ class _BadTimeout(Exception):
 class _Endpoint:
     """One method as a page."""
 
-    def __init__(self, route: Route, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, route: Route, loop: asyncio.AbstractEventLoop, share: AnswerShare) -> None:
         self._route = route
         self._loop = loop
+        self._share = share
         service, _, name = route.path.lstrip("/").rpartition("/")
         method = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
         self._request = message_factory.GetMessageClass(method.input_type)
@@ -160,10 +167,33 @@ class _Endpoint:
         try:
             call = self._call(request, (body,))
             with self._measured(call):
-                answer = await call.answer(self._route)
+                answer = await self._answer_in_turn(call)
         except Exception as error:
             return _failed(*self._outcome(error))
-        return Response(headers=JSON, body=json_text.encode(self._to_value(answer)))
+        message = self._response.FromString(answer)
+        if len(answer) <= WHOLE_BYTES_MAX:
+            return Response(headers=JSON, body=json_text.encode(json_text.to_value(message)))
+        return Response(headers=JSON, body=json_text.parts(message), held_bytes=len(answer))
+
+    async def _answer_in_turn(self, call: LocalCall) -> bytes:
+        """As over gRPC: when there is room for what is to be expected, and if there is for what comes."""
+        share, method, meter = self._share, self._route.method, self._route.meter
+        if method.waits:
+            return await call.answer(self._route)
+        if not share.may_start(meter.answer_bytes_mean):
+            try:
+                await _Turn(self._loop, share).wait(meter.answer_bytes_mean, call.deadline)
+            except TimeoutError:
+                raise Expired if call.expires else errors.ReadTimedOut from None
+        size, expected = 0, share.begin(meter)
+        try:
+            answer = await call.answer(self._route)
+            size = len(answer)
+        finally:
+            share.end(meter, expected, size)
+        if not share.takes_answer(size):
+            raise refusal(method.access)
+        return answer
 
     def _read_stream(self, body: bytes) -> list[Message]:
         """The messages up to the first that is none: as if the client had no more to say."""
@@ -219,19 +249,22 @@ class _Endpoint:
         try:
             if first is None:
                 return
-            yield self._line(first)
+            yield await self._line(first)
             async for answer in answers:
-                yield self._line(answer)
+                yield await self._line(answer)
         except Exception as error:
             yield json_text.encode(_stream_error(*self._outcome(error))) + b"\n"
         finally:
             await answers.aclose()
 
-    def _line(self, answer: bytes) -> bytes:
-        return json_text.encode({"result": self._to_value(answer)}) + b"\n"
-
-    def _to_value(self, answer: bytes) -> dict[str, Any]:
-        return json_text.to_value(self._response.FromString(answer))
+    async def _line(self, answer: bytes) -> bytes:
+        """An answer of a stream, which stays one chunk; others have their turns while a large one is made."""
+        parts = [b'{"result":']
+        for part in json_text.parts(self._response.FromString(answer)):
+            parts.append(part)
+            if len(part) >= json_text.PART_BYTES:
+                await asyncio.sleep(0)
+        return b"".join((*parts, b"}\n"))
 
     def _outcome(self, error: Exception) -> tuple[Code, str]:
         """The code and the text of an error, as gRPC would show them."""
@@ -244,6 +277,29 @@ class _Endpoint:
             error = errors.InvariantBroken(type(error).__name__)
         row = outcomes.to_status(self._route.api.outcomes, error)
         return row.code, row.text
+
+
+class _Turn:
+    """A call that waits for room."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, share: AnswerShare) -> None:
+        self._share = share
+        self._come = loop.create_future()
+
+    def proceed(self) -> None:
+        """See answers.Waiting."""
+        self._come.set_result(None)
+
+    async def wait(self, size: int, deadline: float) -> None:
+        """Raises QueueFull if too many wait, TimeoutError if it does not come in time."""
+        if not self._share.wait_to_start(self, size):
+            raise errors.QueueFull("too many requests wait for answers to be read")
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._come
+        finally:
+            if not self._come.done() or self._come.cancelled():
+                self._share.withdraw(self)
 
 
 def gateway_headers(metadata: Metadata) -> dict[str, str]:

@@ -13,7 +13,7 @@ from prometheus_client import Metric, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from coordinator.front import compression, http1
+from coordinator.front import compression, http_pages
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -41,10 +41,10 @@ class _Chosen(Collector):
                 yield part
 
 
-def page(gather: Callable[[], Awaitable[Callable[[], Families]]]) -> http1.Page:
+def page(gather: Callable[[], Awaitable[Callable[[], Families]]]) -> http_pages.Page:
     """gather is awaited once a scrape; the families are then made on another thread, of what it has gathered."""
 
-    async def metrics(request: http1.Request) -> http1.Response:
+    async def metrics(request: http_pages.Request) -> http_pages.Response:
         families = await gather()
         # A node of many tables has megabytes of figures: calls do not wait for them to be written down.
         return await asyncio.to_thread(_render, families, request)
@@ -52,7 +52,7 @@ def page(gather: Callable[[], Awaitable[Callable[[], Families]]]) -> http1.Page:
     return metrics
 
 
-def _render(families: Callable[[], Families], request: http1.Request) -> http1.Response:
+def _render(families: Callable[[], Families], request: http_pages.Request) -> http_pages.Response:
     names: Sequence[str] = parse_qs(request.query).get("name[]", ())
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     body = encode(_Chosen(_with_this_process(families()), frozenset(names)))
@@ -60,7 +60,7 @@ def _render(families: Callable[[], Families], request: http1.Request) -> http1.R
     if _takes_gzip(request.headers):
         headers.append(("Content-Encoding", "gzip"))
         body = compression.compress("gzip", body)
-    return http1.Response(headers=headers, body=body)
+    return http_pages.Response(headers=headers, body=body)
 
 
 def _with_this_process(families: Families) -> Iterator[Metric]:

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from config.process.names import ProcessName
-from coordinator.front import http1
+from coordinator.front import http_pages
 from coordinator.metrics.calls import call_families, coordinator_families, watch_families
 from coordinator.metrics.families import gauge
 from coordinator.metrics.node import SupervisorSilent, ask_supervisor, node_processes, node_replicas
@@ -59,7 +59,7 @@ class Scrape:
         self._siblings = siblings
 
     @property
-    def pages(self) -> dict[tuple[str, str], http1.Page]:
+    def pages(self) -> dict[tuple[str, str], http_pages.Page]:
         """By method and path."""
         return {
             ("GET", "/metrics"): page(self._gather),
@@ -70,20 +70,20 @@ class Scrape:
 
     # Programs that look every second are spared the text.
 
-    async def _figures(self, _request: http1.Request) -> http1.Response:
+    async def _figures(self, _request: http_pages.Request) -> http_pages.Response:
         """What the coordinators have counted, as NodeFigures."""
         return _protobuf(figures.NodeFigures(coordinators=await self._siblings.ask()))
 
-    async def _processes(self, _request: http1.Request) -> http1.Response:
+    async def _processes(self, _request: http_pages.Request) -> http_pages.Response:
         """How the node's processes are, as NodeProcesses."""
         try:
             reports = await ask_supervisor(self._cluster.control_socket(self._node))
         except SupervisorSilent as error:
             body = f"the supervisor does not answer: {error}\n".encode()
-            return http1.Response(status=HTTPStatus.SERVICE_UNAVAILABLE, body=body)
+            return http_pages.Response(status=HTTPStatus.SERVICE_UNAVAILABLE, body=body)
         return _protobuf(node_processes(self._cluster.cluster, self._node, reports))
 
-    async def _replicas(self, _request: http1.Request) -> http1.Response:
+    async def _replicas(self, _request: http_pages.Request) -> http_pages.Response:
         """How the node's replicas are, as NodeReplicas."""
         statuses = await self._ask_replicas()
         memberships = self._driver.memberships
@@ -141,7 +141,7 @@ class Scrape:
         )
 
 
-def _protobuf(message: Message) -> http1.Response:
-    return http1.Response(
+def _protobuf(message: Message) -> http_pages.Response:
+    return http_pages.Response(
         headers=(("Content-Type", "application/x-protobuf"),), body=message.SerializeToString()
     )

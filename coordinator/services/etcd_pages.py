@@ -15,7 +15,7 @@ from coordinator.api import outcomes
 from coordinator.api.call import SYSTEM
 from coordinator.api.local_call import LocalCall
 from coordinator.front import json_text
-from coordinator.front.http1 import TEXT, Request, Response
+from coordinator.front.http_pages import TEXT, Request, Response
 from coordinator.services.etcd_maintenance import VERSION
 from coordinator.services.etcd_tables import TABLE_KEY
 from proto import errors
@@ -24,7 +24,7 @@ from proto.etcd import rpc_pb2 as etcd
 if TYPE_CHECKING:
     import asyncio
 
-    from coordinator.front.http1 import Header, Page
+    from coordinator.front.http_pages import Header, Page
     from coordinator.services.etcd_calls import EtcdCalls
 
 JSON: Final[Header] = ("Content-Type", "application/json")

@@ -14,7 +14,7 @@ import uvloop
 
 from coordinator.api import outcomes
 from coordinator.api.call import Api, Call, Route
-from coordinator.front import http1
+from coordinator.front import http1, http_pages
 from coordinator.front.front import Front
 from coordinator.front.limits import DEFAULT
 from coordinator.front.listener import Listener
@@ -42,9 +42,9 @@ def _routes(paths: Iterable[str]) -> Routes:
 
 async def serve(port: int) -> None:
     """Serve until SIGTERM."""
-    front, pages = Front(asyncio.get_running_loop(), _routes(PATHS.values()), DEFAULT), http1.Pages({})
+    front, pages = Front(asyncio.get_running_loop(), _routes(PATHS.values()), DEFAULT), http_pages.Pages({})
     with socket.create_server(("127.0.0.1", port)) as listening:
-        listener = Listener(front, lambda: http1.Http1Protocol(pages), listening)
+        listener = Listener(front, http1.Door(pages), listening)
         await listener.start()
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

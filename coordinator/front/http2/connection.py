@@ -19,6 +19,7 @@ from coordinator.front.http2.flow import ReceiveWindow
 from coordinator.front.http2.frames import ConnectionFault, EncodedHeaders, ErrorCode, Setting, StreamFault
 from coordinator.front.http2.headers import HeaderReader
 from coordinator.front.http2.streams import LENGTH_UNKNOWN, TRANSITIONS, Input, State, Stream
+from coordinator.front.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,15 +82,6 @@ class ConnectionEnded:
 
 
 Event = RequestStarted[T] | DataArrived | StreamEnded | RoomMade | ConnectionEnded
-
-
-class Tally:
-    """Bytes of answers that are queued, on all connections that share it."""
-
-    __slots__ = ("bytes",)
-
-    def __init__(self) -> None:
-        self.bytes = 0
 
 
 class Connection(Generic[T]):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from coordinator.api import outcomes
 from coordinator.api.call import Api, Call, Handler, Route
-from coordinator.front import http1
+from coordinator.front import http1, http_pages
 from coordinator.front.front import Front
 from coordinator.front.limits import DEFAULT
 from coordinator.front.listener import Listener
@@ -126,9 +126,9 @@ def make_front() -> Front:
 @contextlib.asynccontextmanager
 async def serving() -> AsyncIterator[int]:
     """A server with the test service, and a page at /; its port."""
-    front, pages = make_front(), http1.Pages({("GET", "/"): http1.alive})
+    front, pages = make_front(), http_pages.Pages({("GET", "/"): http_pages.alive})
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        listener = Listener(front, lambda: http1.Http1Protocol(pages), listening)
+        listener = Listener(front, http1.Door(pages), listening)
         await listener.start()
         try:
             yield listening.getsockname()[1]

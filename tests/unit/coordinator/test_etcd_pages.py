@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from coordinator.front.http1 import Request
+from coordinator.front.http_pages import Request
 from coordinator.services.etcd_pages import EtcdPages
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd

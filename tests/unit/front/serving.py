@@ -13,10 +13,12 @@ import grpc
 from coordinator.api import outcomes
 from coordinator.api.call import Api, Route
 from coordinator.front.front import Front
-from coordinator.front.http1 import Http1Protocol, Pages, alive
+from coordinator.front.http1 import Door
+from coordinator.front.http_pages import Pages, alive
 from coordinator.front.limits import Limits
 from coordinator.front.listener import Listener
 from coordinator.front.routes import Routes
+from coordinator.front.tally import Held
 from proto.methods import Access, ApiName, Kind, Method
 from tests.waiting import wait_until_async
 
@@ -90,10 +92,10 @@ async def serving(
         Routes(routes, known_services=frozenset({"test.Service"}), unserved=API),
         limits or Limits(),
     )
-    pages = Pages({("GET", "/healthz"): alive})
+    pages = Pages({("GET", "/healthz"): alive}, held=Held(front.room.tally))
     sock = socket.create_server(("127.0.0.1", 0))
     port = sock.getsockname()[1]
-    listener = Listener(front, lambda: Http1Protocol(pages), sock, tls=tls)
+    listener = Listener(front, Door(pages), sock, tls=tls)
     await listener.start()
     channel = grpc.aio.insecure_channel(
         f"127.0.0.1:{port}",

@@ -18,12 +18,12 @@ import pytest
 import trustme
 import uvloop
 
-from coordinator.front import http1
-from coordinator.front.http1 import Http1Protocol, Limits, Pages, Request, Response
+from coordinator.front.http1 import Door
+from coordinator.front.http_pages import Limits, Pages, Request, Response, alive
 from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 
 P = ParamSpec("P")
 SHORT_S = 0.05
@@ -46,6 +46,7 @@ class Site:
     """Pages on a port. What pages see and do is for a test to look at."""
 
     pages: Pages
+    door: Door
     port: int
     seen: list[Request]
     hold: asyncio.Event
@@ -54,6 +55,7 @@ class Site:
     """Of all clients: uvloop waits for ever for one that a failed test leaves."""
     cancelled: int = 0
     stream_closed: int = 0
+    parts_made: int = 0
 
     async def connect(self, tls: ssl.SSLContext | None = None) -> Client:
         name = "localhost" if tls is not None else None
@@ -168,9 +170,21 @@ async def site(tls: ssl.SSLContext | None = None, **limits: Any) -> AsyncIterato
         yield b"half"
         raise ValueError("secret")
 
+    async def large(request: Request) -> Response:
+        count = int(request.query)
+        return Response(body=made(count), held_bytes=8_000 * count)
+
+    def made(count: int) -> Iterator[bytes]:
+        for number in range(count):
+            served.parts_made += 1
+            yield b"%07d\n" % number * 1_000
+
+    async def whole(request: Request) -> Response:
+        return Response(body=bytes(int(request.query)))
+
     pages = Pages(
         {
-            ("GET", "/alive"): http1.alive,
+            ("GET", "/alive"): alive,
             ("GET", "/echo"): echo,
             ("POST", "/echo"): echo,
             ("GET", "/held"): held,
@@ -179,12 +193,15 @@ async def site(tls: ssl.SSLContext | None = None, **limits: Any) -> AsyncIterato
             ("GET", "/endless"): endless,
             ("GET", "/broken"): broken,
             ("GET", "/breaks-off"): breaks_off,
+            ("GET", "/large"): large,
+            ("GET", "/whole"): whole,
         },
         Limits(**{"leave_s": 4 * SHORT_S} | limits),
     )
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Http1Protocol(pages), "127.0.0.1", 0, ssl=tls)
-    served = Site(pages, server.sockets[0].getsockname()[1], [], asyncio.Event())
+    door = Door(pages)
+    server = await loop.create_server(door, "127.0.0.1", 0, ssl=tls)
+    served = Site(pages, door, server.sockets[0].getsockname()[1], [], asyncio.Event())
     try:
         yield served
     finally:
@@ -225,7 +242,7 @@ async def test_a_page_and_what_it_sees() -> None:
 async def test_what_is_not_there_and_what_fails() -> None:
     async with site() as served:
         client = await served.connect()
-        known = b"/alive, /echo, /held, /stream, /held-stream, /endless, /broken, /breaks-off"
+        known = b"/alive, /echo, /held, /stream, /held-stream, /endless, /broken, /breaks-off, /large, /whole"
         assert (await client.get("/"))[::2] == (404, b"no such page; there are " + known + b"\n")
         status, headers, body = await client.get("/echo", method="DELETE")
         assert (status, headers["allow"], body) == (405, "GET, POST", b"/echo takes GET, POST\n")
@@ -318,7 +335,7 @@ async def test_bytes_that_a_listener_read_before() -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             ours.setblocking(False)
-            protocol = Http1Protocol(served.pages)
+            protocol = served.door()
             await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, ours)
             protocol.data_received(b"GET /alive HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             reader, writer = await asyncio.open_connection(sock=theirs)
@@ -490,7 +507,7 @@ async def test_what_is_sent_ahead_is_not_all_taken() -> None:
         client.send(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n")
         await wait_until_async(lambda: served.seen, timeout_s=5, what="the request to arrive")
         client.send(b"GET /alive HTTP/1.1\r\nHost: x\r\n\r\n" * 1_000_000)
-        (connection,) = served.pages._connections
+        (connection,) = served.door.connections
 
         def paused() -> bool:
             assert connection._transport is not None
@@ -515,6 +532,103 @@ async def test_connections_have_a_number() -> None:
             client.close()
         await gone(served)
         assert (await (await served.connect()).get("/alive"))[0] == 200
+
+
+@on_uvloop
+async def test_a_port_that_is_full_takes_no_room_of_another() -> None:
+    async with site(connections_max=2) as served:
+        for _ in range(4):
+            await served.connect()
+        await wait_until_async(lambda: served.pages.connections == 4, timeout_s=5, what="a full port")
+        server = await asyncio.get_running_loop().create_server(Door(served.pages), "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        served.writers.append(writer)
+        assert (await Client(reader, writer).get("/alive"))[0] == 200
+        server.close()
+
+
+@on_uvloop
+async def test_bodies_of_all_requests_have_a_bound() -> None:
+    async with site(body_bytes_max=100, bodies_bytes_max=150) as served:
+        half = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n" + bytes(99)
+        first, second = await served.connect(), await served.connect()
+        first.send(half)
+        await wait_until_async(lambda: served.pages.bodies_bytes == 99, timeout_s=5, what="the first")
+        second.send(half)
+        assert (await second.answer())[0] == 503
+        first.send(bytes(1))
+        assert await first.answer() is not None
+        await wait_until_async(lambda: not served.pages.bodies_bytes, timeout_s=5, what="no bodies")
+        first.send(half)
+        await wait_until_async(lambda: served.pages.bodies_bytes == 99, timeout_s=5, what="another")
+        first.reset()
+        await wait_until_async(lambda: not served.pages.bodies_bytes, timeout_s=5, what="no bodies again")
+
+
+# ---- large answers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/large?500", "/whole?4000000"])
+@on_uvloop
+async def test_an_answer_in_parts_is_one_answer(path: str) -> None:
+    async with site() as served:
+        client = await served.connect()
+        client.send(b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path.encode())
+        client.writer.write_eof()  # whoever has no more to say hears it nevertheless
+        http = h11.Connection(h11.CLIENT)
+        http.send(h11.Request(method="GET", target="/", headers=[("Host", "x")]))
+        http.send(h11.EndOfMessage())
+        http.receive_data(await client.ended())
+        body = b""
+        while isinstance(event := http.next_event(), h11.Response | h11.Data):
+            body += event.data if isinstance(event, h11.Data) else b""
+        assert isinstance(event, h11.EndOfMessage)
+        if path.startswith("/large"):
+            assert body == b"".join(b"%07d\n" % number * 1_000 for number in range(500))
+        else:
+            assert body == bytes(4_000_000)
+
+
+@pytest.mark.parametrize("path", ["/large?2000", "/whole?16000000"])
+@on_uvloop
+async def test_what_is_held_for_an_answer_counts_until_it_is_sent_or_cut(path: str) -> None:
+    async with site(send_s=0.3) as served:
+        client = await served.connect()
+        client.send(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode())
+        held = served.pages.held
+        await wait_until_async(lambda: held.queued_bytes, timeout_s=5, what="an answer")
+        assert held.queued_bytes == 16_000_000
+        (connection,) = served.door.connections
+        transport = connection._transport
+        assert transport is not None
+        await wait_until_async(lambda: not connection._writable.is_set(), timeout_s=5, what="a full socket")
+        assert transport.get_write_buffer_size() < 1 << 20
+        await gone(served)
+        assert held.queued_bytes == 0
+
+
+@on_uvloop
+async def test_an_answer_that_takes_too_long_in_all_is_cut() -> None:
+    async with site(send_s=60.0, answer_s=0.2) as served:
+        client = await served.connect()
+        client.send(b"GET /large?2000 HTTP/1.1\r\nHost: x\r\n\r\n")
+        await wait_until_async(lambda: served.pages.connections, timeout_s=5, what="the connection")
+        await gone(served)
+        assert served.pages.held.queued_bytes == 0
+
+
+@on_uvloop
+async def test_others_are_answered_while_a_large_answer_is_made() -> None:
+    async with site() as served:
+        reader = await served.connect()
+        reader.send(b"GET /large?20000 HTTP/1.1\r\nHost: x\r\n\r\n")
+        reading = asyncio.create_task(reader.reader.read())
+        other = await served.connect()
+        held = served.pages.held
+        await wait_until_async(lambda: held.queued_bytes, timeout_s=5, what="it to begin", interval_s=0.001)
+        assert (await other.get("/alive"))[0] == 200
+        assert served.parts_made < 50, "it had to wait until the socket was full"
+        reading.cancel()
 
 
 @pytest.mark.parametrize(
@@ -573,7 +687,7 @@ async def test_no_stream_is_begun_that_nobody_could_end(who: str, method: str) -
             client.writer.write_eof()
         else:
             served.pages.close()
-        (connection,) = served.pages._connections
+        (connection,) = served.door.connections
         await wait_until_async(
             lambda: connection._half_closed or served.pages.closing, timeout_s=5, what="the server to know"
         )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +13,18 @@ import pytest
 
 from coordinator.api import outcomes
 from coordinator.api.call import Api, Route
-from coordinator.front.http1 import Request, Response
+from coordinator.front import json_text
+from coordinator.front.answers import AnswerRoom, AnswerShare
+from coordinator.front.http_pages import Request, Response
 from coordinator.front.json_gateway import gateway_pages, with_cors
+from coordinator.front.limits import Limits
+from coordinator.front.tally import Held, Tally
 from proto import errors
 from proto.codes import Code
 from proto.etcd import rpc_pb2 as etcd
 from proto.methods import METHODS, Access, ApiName, Kind, Method
 from tests.unit.coordinator.running import in_loop
+from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,8 +44,17 @@ def watch_route(handler: Callable[[Call], Any]) -> Route:
     return route(WATCH, handler, method)
 
 
-async def post(one: Route, path: str, body: bytes, **headers: str) -> Response:
-    pages = gateway_pages({one.path: one}, asyncio.get_running_loop())
+def share_of(tally: Tally, limits: Limits | None = None) -> AnswerShare:
+    """Of pages whose answers are counted there."""
+    room = AnswerRoom(limits or Limits(), asyncio.get_running_loop().call_soon)
+    room.tally = tally
+    return AnswerShare(room, Held(tally))
+
+
+async def post(
+    one: Route, path: str, body: bytes, share: AnswerShare | None = None, **headers: str
+) -> Response:
+    pages = gateway_pages({one.path: one}, asyncio.get_running_loop(), share or share_of(Tally()))
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return await pages["POST", path](Request(method="POST", path=path, query="", headers=named, body=body))
 
@@ -193,7 +208,7 @@ async def test_web_pages_of_others_may_ask() -> None:
         return b""
 
     one = route("/etcdserverpb.KV/Put", put)
-    pages = with_cors(gateway_pages({one.path: one}, asyncio.get_running_loop()))
+    pages = with_cors(gateway_pages({one.path: one}, asyncio.get_running_loop(), share_of(Tally())))
     request = Request(method="POST", path="/v3/kv/put", query="", headers={}, body=b"")
     for method in ("POST", "OPTIONS"):
         response = await pages[method, "/v3/kv/put"](request)
@@ -233,3 +248,65 @@ async def test_a_client_says_how_long_it_waits() -> None:
         assert refused.status == HTTPStatus.BAD_REQUEST
         assert isinstance(refused.body, bytes)
         assert b"invalid grpc-timeout: soon" in refused.body
+
+
+# ---- large answers ---------------------------------------------------------------------------------------------------
+
+
+def large_answer() -> etcd.RangeResponse:
+    answer = etcd.RangeResponse()
+    for number in range(200):
+        answer.kvs.add(key=b"%d" % number, value=bytes(1_000))
+    return answer
+
+
+async def answer_much(_call: Call) -> bytes:
+    return large_answer().SerializeToString()
+
+
+@in_loop
+async def test_a_large_answer_is_made_in_parts_and_counts_meanwhile() -> None:
+    one = route("/etcdserverpb.KV/Range", answer_much)
+    response = await post(one, "/v3/kv/range", b"{}")
+    assert isinstance(response.body, Iterator)
+    assert response.held_bytes == len(await answer_much(None))  # type: ignore[arg-type]
+    assert b"".join(response.body) == json_text.encode(json_text.to_value(large_answer()))
+
+
+@in_loop
+async def test_an_answer_for_which_there_is_no_room_is_refused() -> None:
+    async def write_much(call: Call) -> bytes:
+        tally.bytes = 2_000_000
+        return await answer_much(call)
+
+    limits = Limits(answer_bytes_max=1_000_000)
+    tally = Tally()
+    read = route("/etcdserverpb.KV/Range", write_much)
+    response = await post(read, "/v3/kv/range", b"{}", share_of(tally, limits))
+    assert response.status == HTTPStatus.TOO_MANY_REQUESTS
+    tally = Tally()
+    # A write has happened: nobody may say that it has not.
+    write = route("/etcdserverpb.KV/Txn", write_much)
+    response = await post(write, "/v3/kv/txn", b"{}", share_of(tally, limits))
+    assert response.status == HTTPStatus.SERVICE_UNAVAILABLE
+    assert isinstance(response.body, bytes)
+    assert b"request timed out" in response.body
+
+
+@in_loop
+async def test_a_call_waits_for_room_until_its_deadline() -> None:
+    tally = Tally()
+    tally.bytes = 1_000_000
+    share = share_of(tally, Limits(answer_bytes_max=1_000_000, calls_waiting_max=1))
+    one = replace(route("/etcdserverpb.KV/Range", answer_much), timeout_s=0.05)
+    one.meter.answer_bytes_mean = 100_000
+    first = asyncio.create_task(post(one, "/v3/kv/range", b"{}", share))
+    await wait_until_async(lambda: share._room.turns, timeout_s=5, what="a call that waits")
+    assert (await post(one, "/v3/kv/range", b"{}", share)).status == HTTPStatus.TOO_MANY_REQUESTS
+    assert (await first).status == HTTPStatus.SERVICE_UNAVAILABLE
+    assert not share._room.turns
+    patient = asyncio.create_task(post(replace(one, timeout_s=5.0), "/v3/kv/range", b"{}", share))
+    await wait_until_async(lambda: share._room.turns, timeout_s=5, what="a call that waits")
+    tally.bytes = 0
+    share._room.release_soon()
+    assert (await patient).status == HTTPStatus.OK

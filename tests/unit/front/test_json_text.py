@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from coordinator.front.json_text import NESTING_MAX, BadJson, encode, parse, split, to_value
+from coordinator.front import json_text
+from coordinator.front.json_text import NESTING_MAX, BadJson, encode, parse, parts, split, to_value
+from proto.etcd import kv_pb2 as etcd2
 from proto.etcd import rpc_pb2 as etcd
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
 
 def test_an_answer_has_proto_names_and_large_numbers_as_strings() -> None:
@@ -21,6 +28,41 @@ def test_defaults_are_left_out_and_present_messages_are_not() -> None:
     response = etcd.PutResponse()
     response.header.SetInParent()
     assert encode(to_value(response)) == b'{"header":{}}'
+
+
+def large_answers() -> list[Message]:
+    answer = etcd.RangeResponse(more=True, count=2**40)
+    answer.header.revision = 5
+    for number in range(300):
+        answer.kvs.add(key=b"<%d>" % number, value=bytes(number * 3), version=number)
+    txn = etcd.TxnResponse(succeeded=True)
+    txn.responses.add().response_range.CopyFrom(answer)
+    txn.responses.add().response_txn.responses.add().response_put.prev_kv.value = bytes(100_000)
+    txn.responses.add()
+    events = etcd.WatchResponse(watch_id=7, cancel_reason="&")
+    for pair in answer.kvs:
+        events.events.add(type=etcd2.Event.DELETE, kv=pair)
+    members = etcd.MemberListResponse()
+    for number in range(2_000):
+        members.members.add(ID=number, clientURLs=["http://a", "http://b"], isLearner=bool(number % 2))
+    members.members[0].peerURLs.extend(["x" * 100] * 1_000)
+    return [etcd.RangeResponse(), answer, txn, events, members]
+
+
+@pytest.mark.parametrize("piece_bytes", [0, 100, json_text.PIECE_BYTES_MAX])
+def test_a_text_in_parts_is_the_same_text(monkeypatch: pytest.MonkeyPatch, piece_bytes: int) -> None:
+    monkeypatch.setattr(json_text, "PIECE_BYTES_MAX", piece_bytes)
+    for message in large_answers():
+        assert b"".join(parts(message)) == encode(to_value(message))
+
+
+def test_no_part_is_much_larger_than_it_may_be() -> None:
+    for message in large_answers():
+        whole = list(parts(message))
+        largest = max(len(part) for part in whole)
+        # A value, or a field of names, is not cut.
+        assert largest <= json_text.PART_BYTES + 140_000
+        assert len(whole) <= len(b"".join(whole)) // json_text.PART_BYTES + 1
 
 
 def test_text_can_stand_inside_html() -> None:
