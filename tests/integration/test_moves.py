@@ -209,19 +209,20 @@ def mover(_cluster: Cluster, _source: int) -> ProcessName:
 
 
 @pytest.mark.parametrize(
-    "victim",
+    ("victim", "seed"),
     [
-        mover,
-        pytest.param(source_leader, marks=pytest.mark.long),
-        pytest.param(target_leader, marks=pytest.mark.long),
+        (mover, SEED + 1),
+        pytest.param(source_leader, SEED + 2, marks=pytest.mark.long),
+        pytest.param(target_leader, SEED + 3, marks=pytest.mark.long),
     ],
+    ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_move_goes_on_whoever_is_killed(
-    cluster: Cluster, victim: Callable[[Cluster, int], ProcessName]
+    cluster: Cluster, victim: Callable[[Cluster, int], ProcessName], seed: int
 ) -> None:
-    rng = random.Random(SEED)
+    rng = random.Random(seed)
     with watched(cluster):
-        with load_on(cluster, seed=SEED + 1, repeats=True) as load:
+        with load_on(cluster, seed=seed, repeats=True) as load:
             for _ in range(KILLED_MOVES):
                 move_and_kill(cluster, victim, lambda: load.wait_answers(rng.randrange(1, 150)))
         told = {failure.code for failure in load.failures}

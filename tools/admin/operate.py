@@ -82,10 +82,19 @@ def restartable(
 ) -> list[ProcessName]:
     """Those of `names` that were not started after the Unix time `older_than`; all without one.
 
-    Raises SupervisorUnreachable or RequestRefused if the supervisors of all of them are not here."""
+    Raises SupervisorUnreachable or RequestRefused if the supervisors of all of them are not here: nothing begins that
+    can only be half done. Where other machines have some of them it says what to do there."""
     reports: dict[ProcessName, ProcessReport] = {}
+    elsewhere: list[str] = []
     for node in sorted({name.node for name in names}):
-        reports |= {report.name: report for report in NodeControl(cluster, node).status()}
+        try:
+            reports |= {report.name: report for report in NodeControl(cluster, node).status()}
+        except SupervisorUnreachable:
+            if cluster.node(node).is_loopback:
+                raise
+            elsewhere.append(node)
+    if elsewhere:
+        raise SupervisorUnreachable(_host_by_host(names, elsewhere))
     if older_than is None:
         return list(names)
     return [
@@ -95,6 +104,20 @@ def restartable(
         or report.state is not State.RUNNING
         or (report.started_at or 0.0) <= older_than
     ]
+
+
+def _host_by_host(names: Sequence[ProcessName], elsewhere: Sequence[str]) -> str:
+    """How to restart what is on several machines."""
+
+    def command(node: str) -> str:
+        there = [name for name in names if name.node == node]
+        return f"`boathouse restart {there[0] if len(there) == 1 else node} FILE`"
+
+    here = sorted({name.node for name in names} - set(elsewhere))
+    steps = [f"{command(node)} here" for node in here]
+    steps += [f"{command(node)} on the host of {node}" for node in elsewhere]
+    are = "is" if len(elsewhere) == 1 else "are"
+    return f"{', '.join(elsewhere)} {are} not up on this machine; do it host by host: {', then '.join(steps)}"
 
 
 def move_timeout_s(cluster: ClusterConfig) -> float:
