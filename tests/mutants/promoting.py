@@ -46,7 +46,7 @@ def _look_only_before(pair: Pair) -> None:
 def _fence_in_the_catalog(pair: Pair) -> None:
     """The shards of the cluster that gave way are not told."""
     assert isinstance(pair, Promoting)
-    rows = pair.rows[OLD.cluster]
+    rows = pair.rows[OLD]
 
     async def origin_in_shard(entry: TableEntry) -> int:
         return rows.tables[entry.name].origin

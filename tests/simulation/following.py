@@ -17,8 +17,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, cast
 
 from config.models import ReplicationConfig
-from coordinator.api import outcomes
-from coordinator.api.call import ANYBODY
 from coordinator.auth.credentials import NOBODY
 from coordinator.replication.copier import Copier
 from coordinator.replication.copies import Copies
@@ -31,7 +29,7 @@ from coordinator.shards.own_calls import OwnCalls
 from coordinator.shards.request_ids import RequestIds
 from coordinator.shards.table_calls import TableCalls
 from proto import errors
-from proto.catalog import CATALOG, Lead, TableEntry
+from proto.catalog import CATALOG, ELSEWHERE, Lead, TableEntry
 from proto.etcd import rpc_pb2 as etcd
 from proto.ids import ShardId
 from proto.internal import frames_pb2 as frames
@@ -39,13 +37,14 @@ from proto.methods import Access
 from tests.simulation.clients import TABLE_ID
 from tests.simulation.cluster import SHARD, Cluster
 from tests.simulation.tasks import Promise, Task, WorldClock
-from tests.simulation.world import MS, SECOND, World
+from tests.simulation.way import WayCalls
+from tests.simulation.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from random import Random
 
-    from coordinator.api.call import Handler, Identity
+    from coordinator.api.call import Handler
     from coordinator.auth.authenticator import Authenticator
     from coordinator.catalog.cache import Catalog
     from coordinator.catalog.changes import TableChanges
@@ -59,6 +58,7 @@ if TYPE_CHECKING:
     from tests.simulation.build import Build
     from tests.simulation.coordinator import Coordinator
     from tests.simulation.plan import Plan
+    from tests.simulation.way import Way
 
 MAIN: Final = "table"
 """The simulation's own clients write to it."""
@@ -199,127 +199,38 @@ class Nobody:
         return None
 
 
-# ---- between the clusters -------------------------------------------------------------------------------------------
-
-
-class Way:
-    """What the clusters reach each other by."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.clock = WorldClock(world)
-        self._rng = world.stream("way")
-        self.is_open = True
-        self.delay_us_max = 5 * MS
-        self.exchanges: list[Exchange] = []
-
-    async def pass_on(self) -> None:
-        """As long as a message takes."""
-        await self.clock.sleep(self._rng.randrange(200, self.delay_us_max) / SECOND)
-
-    def cut(self) -> None:
-        """Everything that is under way ends."""
-        self.is_open = False
-        for exchange in list(self.exchanges):
-            exchange.break_off()
-
-
-class Exchange:
-    """A call from one cluster to the other, at both its ends: here an api.call.Call, there its answers."""
-
-    metadata: Final[Mapping[str, str]] = {}
-    deadline: Final = float("inf")
-    peer: Final = "follower"
-    identity: Final[Identity] = ANYBODY
-
-    def __init__(self, way: Way, handler: Handler, body: bytes) -> None:
-        self.body = body
-        self._way = way
-        self._answers: list[bytes] = []
-        self._is_over = False
-        self._failure: LeaderFailed | None = None
-        self._awaited: Promise[None] | None = None
-        way.exchanges.append(self)
-        self._task = Task(way.world, self._serve(handler))
-
-    async def _serve(self, handler: Handler) -> None:
-        await self._way.pass_on()
-        try:
-            answer = await handler(self)  # type: ignore[arg-type]  # what it lacks of a Call, no handler here asks for
-            if answer is not None:
-                await self.send(answer)
-        except errors.BoathouseError as error:
-            code, text = outcomes.to_status(outcomes.REGATTA, error)
-            self._end(LeaderFailed(code.name, text))
-        else:
-            self._end(None)
-
-    async def send(self, message: bytes) -> None:
-        await self._way.pass_on()
-        self._answers.append(message)
-        self._wake()
-
-    def _end(self, failure: LeaderFailed | None) -> None:
-        if not self._is_over:
-            self._is_over, self._failure = True, failure
-            self._way.exchanges.remove(self)
-            self._wake()
-
-    def _wake(self) -> None:
-        awaited, self._awaited = self._awaited, None
-        if awaited is not None:
-            awaited.keep(None)
-
-    def break_off(self) -> None:
-        """One end is gone, or can't be reached."""
-        self._task.cancel()
-        self._end(LeaderFailed("UNAVAILABLE", "the way is cut"))
-
-    async def answers(self) -> AsyncGenerator[bytes]:
-        """As they arrive. Raises LeaderFailed."""
-        try:
-            while True:
-                while self._answers:
-                    yield self._answers.pop(0)
-                if self._is_over:
-                    if self._failure is not None:
-                        raise self._failure
-                    return
-                self._awaited = Promise()
-                await self._awaited
-        finally:
-            self.break_off()
-
-
-class WayCalls:
-    """leader.Calls over the way, to any coordinator of the leader cluster."""
-
-    def __init__(self, way: Way, services: list[dict[str, Handler]], rng: Random) -> None:
-        self._way = way
-        self._services = services
-        self._rng = rng
-
-    async def unary(self, path: str, request: bytes, timeout_s: float) -> bytes:
-        answer = b""
-        async for message in self.stream(path, request, timeout_s):
-            answer = message
-        return answer
-
-    async def stream(self, path: str, request: bytes, timeout_s: float | None) -> AsyncGenerator[bytes]:
-        del timeout_s  # the leader cluster's own limits are shorter
-        handler = self._rng.choice(self._services)[path]
-        if not self._way.is_open:
-            await self._way.clock.sleep(0.1)
-            raise LeaderFailed("UNAVAILABLE", "there is no way")
-        exchange = Exchange(self._way, handler, request)
-        try:
-            async for message in exchange.answers():
-                yield message
-        finally:
-            exchange.break_off()
-
-
 # ---- the leader cluster ---------------------------------------------------------------------------------------------
+
+
+def services(
+    name: str,
+    cluster: Cluster,
+    tables: Tables,
+    leading: Leading,
+    clock: WorldClock,
+    rng: Random,
+    source: type[TableSource] = TableSource,
+) -> list[dict[str, Handler]]:
+    """What a cluster of this name answers those who follow it, by path, one for each coordinator."""
+    catalog = cast("Catalog", tables)
+
+    def serve(coordinator: Coordinator) -> dict[str, Handler]:
+        driver = cast("Driver", CoordinatorDriver(coordinator))
+        calls = TableCalls(
+            driver, catalog, RequestIds(rng.randbytes(8)), coordinator.bounds, step_timeout_s=STEP_S
+        )
+        return RegattaReplication(
+            name,
+            Gate(ReplicationConfig(), clock.time),
+            cast("TableChanges", tables),
+            cast("Identities", tables),
+            source(driver, calls, RequestIds(rng.randbytes(8))),
+            leading,
+            cast("Authenticator", Nobody()),
+            is_exposed=False,
+        ).handlers
+
+    return [serve(coordinator) for coordinator in cluster.coordinators]
 
 
 class LeaderCluster:
@@ -336,25 +247,7 @@ class LeaderCluster:
 
     def services(self, source: type[TableSource] = TableSource) -> list[dict[str, Handler]]:
         """By path, one for each coordinator."""
-        return [self._service(coordinator, source) for coordinator in self.cluster.coordinators]
-
-    def _service(self, coordinator: Coordinator, source: type[TableSource]) -> dict[str, Handler]:
-        driver = cast("Driver", CoordinatorDriver(coordinator))
-        catalog = cast("Catalog", self.tables)
-        calls = TableCalls(
-            driver, catalog, RequestIds(self._rng.randbytes(8)), coordinator.bounds, step_timeout_s=STEP_S
-        )
-        gate = Gate(ReplicationConfig(), self.clock.time)
-        return RegattaReplication(
-            "sim",
-            gate,
-            cast("TableChanges", self.tables),
-            cast("Identities", self.tables),
-            source(driver, calls, RequestIds(self._rng.randbytes(8))),
-            self.leading,
-            cast("Authenticator", Nobody()),
-            is_exposed=False,
-        ).handlers
+        return services("sim", self.cluster, self.tables, self.leading, self.clock, self._rng, source)
 
     def start(self) -> None:
         """Write to BRIEF, delete it, make it again."""
@@ -410,7 +303,7 @@ class SimulatedReplicator:
         self._rng = follower.cluster.world.stream(f"replicator-{coordinator.address}")
         driver = cast("Driver", CoordinatorDriver(coordinator))
         self._shards = OwnCalls(driver, RequestIds(self._rng.randbytes(8)))
-        self._leader = Leader("follower", calls)
+        self._leader = Leader(follower.name, calls)
         self._work: Task | None = None
         self._copiers: dict[TableEntry, Task] = {}
 
@@ -450,6 +343,9 @@ class SimulatedReplicator:
         plan = self._follower.make_plan(told.tables, tables.entries.values())
         for copy in [copy for copy in self._copiers if copy not in plan.copy]:
             self._copiers.pop(copy).cancel()
+        for entry, origin in plan.adopt:
+            assert leading is not None
+            await leading.adopt(entry, origin)
         for entry in plan.delete:
             if tables.tables.get(entry.name) == entry:
                 del tables.tables[entry.name]
@@ -462,7 +358,7 @@ class SimulatedReplicator:
             spec = frames.TableSpec(
                 id=copy.id, name=copy.name, history=-1, origin=copy.origin
             ).SerializeToString()
-            if copy not in self._copiers:
+            if copy not in self._copiers and copy.origin not in (0, ELSEWHERE):
                 await self._shards.ask(Access.WRITE, frames.TABLE_CREATE, copy, spec, WRITE_S)
                 self._start_copier(copy)
 
@@ -489,10 +385,11 @@ class CountedCopies(Copies):
 class FollowerCluster:
     """With a replicator on every node that has a coordinator."""
 
-    def __init__(self, world: World, plan: Plan, build: Build) -> None:
-        self.cluster = Cluster(Side(world, "F", 2 * plan.seed + 1), plan, build)
-        self.tables = Tables(next_id=20_001)
-        self.clock = WorldClock(world)
+    def __init__(self, name: str, cluster: Cluster, tables: Tables) -> None:
+        self.name = name
+        self.cluster = cluster
+        self.tables = tables
+        self.clock = WorldClock(cluster.world)
         self.leading: Leading | None = None
         """None: it is never promoted."""
         self.make_plan: Callable[..., TablesPlan] = make_plan

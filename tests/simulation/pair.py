@@ -15,13 +15,15 @@ from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import history
 from tests.simulation.build import PRODUCTION
+from tests.simulation.cluster import Cluster
 from tests.simulation.disk import seed_sqlite
 from tests.simulation.faults import Faults
-from tests.simulation.following import FollowerCluster, LeaderCluster, Way
+from tests.simulation.following import FollowerCluster, LeaderCluster, Side, Tables
 from tests.simulation.healing import heal
 from tests.simulation.plan import Plan
 from tests.simulation.simulation import CONVERGE_US_MAX, Finding, Simulation, silence
 from tests.simulation.violation import Violation
+from tests.simulation.way import Way
 from tests.simulation.world import MS, SECOND, World
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from coordinator.replication.source import TableSource
     from tests.simulation.build import Build
+    from tests.simulation.following import SimulatedReplicator
     from tests.simulation.host import Host
     from tests.simulation.process import Process, State
 
@@ -68,7 +71,12 @@ class Pair:
         self.world = world
         self.plan = plan
         self.leader = LeaderCluster(world, plan, build)
-        self.follower = FollowerCluster(world, replace(plan, clients=2, lessees=0), build)
+        follower_plan = replace(plan, clients=2, lessees=0)
+        self.follower = FollowerCluster(
+            "follower",
+            Cluster(Side(world, "F", 2 * plan.seed + 1), follower_plan, build),
+            Tables(next_id=20_001),
+        )
         self.way = Way(world)
         self.source: type[TableSource] | None = None
         """Another one than production's."""
@@ -153,7 +161,7 @@ class Pair:
         self._later(lambda: setattr(self.way, "delay_us_max", 5 * MS))
 
     def _kill(self) -> None:
-        replicator = self._rng.choice(self.follower.replicators)
+        replicator = self._rng.choice(self._replicators())
         replicator.die()
         self._later(replicator.start)
 
@@ -163,8 +171,11 @@ class Pair:
     def _heal(self) -> None:
         self._active = False
         self.way.is_open, self.way.delay_us_max = True, 5 * MS
-        for replicator in self.follower.replicators:
+        for replicator in self._replicators():
             replicator.start()
+
+    def _replicators(self) -> list[SimulatedReplicator]:
+        return self.follower.replicators
 
     # ---- the judges -------------------------------------------------------------------------------------------------
 

@@ -1,12 +1,13 @@
-"""A follower cluster that is promoted while clients write, through faults in both clusters and between them.
+"""A follower cluster that is promoted while clients write, through faults in both clusters and between them; in every
+second seed the old leader cluster then follows it, and is promoted again.
 
 What runs is production's promotion, who leads, the leader cluster's service, copiers, routers and replicas; simulated
 are the catalogs, and clients that go to the other cluster where one refuses their writes. Whoever promotes dies now and
 then, and begins again; sometimes there are two of them.
 
-Judged: the history that the clients have recorded over both clusters, as if they were one; that the new leader cluster
-begins with all that the old one has ever applied, and that the old one applies nothing more from then on; that all of
-it comes to its end once the faults are over.
+Judged: the history that the clients have recorded over both clusters, as if they were one; that a table has one past,
+which is the same in both; that a new leader cluster begins with all that the old one has ever applied, and that the old
+one applies nothing more from then on; that all of it comes to its end once the faults are over.
 
 python -m tests.simulation.promoting --seed N
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from config import ClusterConfig
@@ -39,18 +41,20 @@ from tests.simulation.clients import REGISTERS, TABLE_ID
 from tests.simulation.cluster import SHARD, Cluster
 from tests.simulation.disk import seed_sqlite
 from tests.simulation.faults import Faults
-from tests.simulation.following import MAIN, WRITE_S, CoordinatorDriver, Tables, WayCalls
+from tests.simulation.following import MAIN, WRITE_S, CoordinatorDriver, FollowerCluster, Tables, services
 from tests.simulation.healing import heal
 from tests.simulation.pair import Pair, draw
 from tests.simulation.simulation import CONVERGE_US_MAX, Finding, Simulation, silence
-from tests.simulation.tasks import Task
+from tests.simulation.tasks import Task, WorldClock
 from tests.simulation.violation import Violation
+from tests.simulation.way import WayCalls
 from tests.simulation.world import MS, SECOND, World
 from tools.admin.promotion import NotPromoted, Promotion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from coordinator.api.call import Handler
     from coordinator.catalog.cache import Catalog
     from coordinator.catalog.contents import Contents
     from coordinator.catalog.lead import LeadRow
@@ -58,6 +62,7 @@ if TYPE_CHECKING:
     from coordinator.shards.driver import Driver
     from tests.history.operations import Pending
     from tests.simulation.build import Build
+    from tests.simulation.following import SimulatedReplicator
     from tests.simulation.plan import Plan
     from tests.simulation.process import Process, State
 
@@ -69,14 +74,14 @@ BEGIN_US_MAX: Final = 3 * SECOND
 PROMOTE_US_MAX: Final = 120 * SECOND
 """For a promotion to end once nothing fails any more: it waits for level copies for up to a minute."""
 
-OLD: Final = ClusterConfig.model_validate({"cluster": "sim", "nodes": {"n1": {}}})
-NEW: Final = ClusterConfig.model_validate(
-    {
-        "cluster": "follower",
-        "nodes": {"n1": {}},
-        "follows": {"cluster": "sim", "endpoints": ["127.0.0.1:1"]},
-    }
-)
+OLD: Final = "sim"
+"""The name of the cluster that leads at first."""
+NEW: Final = "follower"
+
+
+def _config(name: str, follows: str = "") -> ClusterConfig:
+    following = {"follows": {"cluster": follows, "endpoints": ["127.0.0.1:1"]}} if follows else {}
+    return ClusterConfig.model_validate({"cluster": name, "nodes": {"n1": {}}, **following})
 
 
 @dataclass
@@ -146,60 +151,68 @@ class Promoting(Pair):
 
     def __init__(self, world: World, plan: Plan, build: Build = PRODUCTION) -> None:
         super().__init__(world, replace(plan, clients=CLIENTS, lessees=0), build)
-        self.rows: dict[str, Rows] = {}
-        self.leading: dict[str, Leading] = {}
-        for side, config, first_id in ((self.leader, OLD, TABLE_ID), (self.follower, NEW, 20_001)):
-            rows = side.tables = Rows(next_id=first_id)
-            driver = cast("Driver", CoordinatorDriver(side.cluster.coordinators[0]))
-            rows.shards = OwnCalls(driver, RequestIds(side.cluster.world.stream("rows").randbytes(8)))
-            self.rows[config.cluster] = rows
-            self.leading[config.cluster] = Leading(
-                config,
-                cast("Catalog", rows),
-                cast("CatalogTables", rows),
-                cast("LeadRow", rows),
-                side.clock,
-            )
-        self.leader.tables.tables[MAIN] = self.leader.tables.draw(MAIN)
-        self.leader.leading = self.leading[OLD.cluster]
-        self.follower.leading = self.leading[NEW.cluster]
         self.rng = world.stream("promoting")
+        self.clusters = {OLD: self.leader.cluster, NEW: self.follower.cluster}
+        self.rows = {OLD: self._make_rows(OLD, TABLE_ID), NEW: self._make_rows(NEW, 20_001)}
+        self.leader.tables, self.follower.tables = self.rows[OLD], self.rows[NEW]
+        self.leader.tables.tables[MAIN] = self.leader.tables.draw(MAIN)
+        self.leader.leading = self._leading(OLD, "")
+        self.follower.leading = self._leading(NEW, OLD)
         self.clients = [Client(self, number) for number in range(1, CLIENTS + 1)]
-        self.promoters: list[Task] = []
         self.promotion: Callable[..., Promotion] = Promotion
+        self.to_promote = [NEW, OLD] if plan.seed % 2 else [NEW]
+        """One after the other."""
         self.is_active = True
-        self.is_promoted = False
-        self._old: tuple[int, int] = (0, 0)
-        """Revision and checksum of the old leader cluster's table, the furthest that it ever came."""
-        self._taken_at = 0
-        """The revision that the new leader cluster has begun with; 0 = it has not."""
+        self._followers = {NEW: self.follower}
+        self._services: list[dict[str, Handler]] = []
+        """Of the cluster that leads."""
+        self._promoters: list[Task] = []
+        self._judge = _Judge(self.rows)
+        for name, cluster in self.clusters.items():
+            cluster.checkers.reached = partial(self._judge.reached, name)
+
+    def _make_rows(self, name: str, first_id: int) -> Rows:
+        cluster = self.clusters[name]
+        driver = cast("Driver", CoordinatorDriver(cluster.coordinators[0]))
+        shards = OwnCalls(driver, RequestIds(cluster.world.stream("rows").randbytes(8)))
+        return Rows(next_id=first_id, shards=shards)
+
+    def _leading(self, name: str, follows: str) -> Leading:
+        rows = self.rows[name]
+        return Leading(
+            _config(name, follows),
+            cast("Catalog", rows),
+            cast("CatalogTables", rows),
+            cast("LeadRow", rows),
+            WorldClock(self.world),
+        )
 
     # ---- the run ----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Raises Violation."""
         world = self.world
-        for cluster in (self.leader.cluster, self.follower.cluster):
+        for cluster in self.clusters.values():
             for host in cluster.hosts:
                 host.start()
         for client in self.leader.cluster.clients:
             client.stop()  # they know one cluster only
         Simulation(self.leader.cluster).create_table()
-        faults = [Faults(cluster) for cluster in (self.leader.cluster, self.follower.cluster)]
+        faults = [Faults(cluster) for cluster in self.clusters.values()]
         for mine in self.clients:
             mine.next()
         self.leader.start()
-        services = self.leader.services()
-        self.follower.follow(self.way, services)
+        self._services = self.leader.services()
+        self.follower.follow(self.way, self._services)
         self._break_things()
-        world.after(self.rng.randrange(BEGIN_US_MAX), lambda: self._operate(services))
+        world.after(self.rng.randrange(BEGIN_US_MAX), self._operate)
         world.run_until(world.now_us + self.plan.safety_ms * MS)
         for one in faults:
             one.stop()
         self._heal()
-        for cluster in (self.leader.cluster, self.follower.cluster):
+        for cluster in self.clusters.values():
             assert heal(cluster), "nothing here takes a quorum away"
-        self._wait(PROMOTE_US_MAX, lambda: self.is_promoted, "the promotion does not end")
+        self._wait(PROMOTE_US_MAX, lambda: not self.to_promote, "the promotion does not end")
         for mine in self.clients:
             self._wait(
                 CONVERGE_US_MAX,
@@ -211,7 +224,7 @@ class Promoting(Pair):
             CONVERGE_US_MAX, lambda: all(client.is_idle for client in self.clients), "a client is stuck"
         )
         for key in REGISTERS:
-            self.clients[0].read(key)
+            self.clients[0].read(key, self._judge.leads)
             self._wait(CONVERGE_US_MAX, lambda: self.clients[0].is_idle, "a client is not served")
         self._check_history()
 
@@ -231,57 +244,120 @@ class Promoting(Pair):
         if anomalies:
             raise Violation("revisions", str(anomalies[0]))
 
+    def close(self) -> None:
+        """Let go of everything, whatever has happened."""
+        for follower in self._followers.values():
+            follower.stop()
+        super().close()
+
+    def _replicators(self) -> list[SimulatedReplicator]:
+        return [one for follower in self._followers.values() for one in follower.replicators]
+
     # ---- the operator -----------------------------------------------------------------------------------------------
 
-    def _operate(self, services: list[dict[str, Any]]) -> None:
+    def _operate(self) -> None:
         """Somebody promotes, or dies at it."""
-        if self.is_promoted:
+        if not self.to_promote:
             return
-        if self.promoters and self._active and self.rng.random() < 0.3:
+        if self._promoters and self._active and self.rng.random() < 0.3:
             self.leader.cluster.count("promoter killed")
-            self.promoters.pop(self.rng.randrange(len(self.promoters))).cancel()
-        elif len(self.promoters) < 1 + (self.rng.random() < 0.1):
-            self.promoters.append(Task(self.world, self._promote_until_done(services)))
-        self.world.after(self.rng.randrange(4 * SECOND), lambda: self._operate(services))
+            self._promoters.pop(self.rng.randrange(len(self._promoters))).cancel()
+        elif len(self._promoters) < 1 + (self.rng.random() < 0.1):
+            self._promoters.append(Task(self.world, self._promote_until_done(self.to_promote[0])))
+        self.world.after(self.rng.randrange(4 * SECOND), self._operate)
 
-    async def _promote_until_done(self, services: list[dict[str, Any]]) -> None:
-        coordinator = self.rng.choice(self.follower.cluster.coordinators)
+    async def _promote_until_done(self, name: str) -> None:
+        follower = self._followers[name]
+        assert follower.leading is not None
+        coordinator = self.rng.choice(follower.cluster.coordinators)
         shards = OwnCalls(cast("Driver", CoordinatorDriver(coordinator)), RequestIds(self.rng.randbytes(8)))
-        local = Local(self.rows[NEW.cluster], self.leading[NEW.cluster], Copies(shards))
-        leader = Leader(NEW.cluster, WayCalls(self.way, services, self.rng))
-        while not self.is_promoted:
-            promotion = self.promotion(local, leader, NEW, self.follower.clock)
+        local = Local(self.rows[name], follower.leading, Copies(shards))
+        leader = Leader(name, WayCalls(self.way, self._services, self.rng))
+        config = _config(name, OLD if name == NEW else NEW)
+        while name in self.to_promote:
+            promotion = self.promotion(local, leader, config, follower.clock)
             try:
                 prospect = await promotion.prospect()
                 if not prospect.unreachable or prospect.leads:
                     await promotion.promote(prospect, wait=True, say=self.world.note)
-                    self.is_promoted = True
-                    self.leader.cluster.count("promoted")
+                    self._promoted(name)
                     return
             except NotPromoted as refusal:
                 self.world.note(f"not promoted: {refusal}")
                 self.leader.cluster.count("not promoted")
-            await self.follower.clock.sleep(0.5)
+            await follower.clock.sleep(0.5)
 
-    # ---- the judges -------------------------------------------------------------------------------------------------
+    def _promoted(self, name: str) -> None:
+        """The first of those who promoted it says so; the cluster that led before follows, if it is to lead again."""
+        if name not in self.to_promote:
+            return
+        self.leader.cluster.count(f"promoted {name}")
+        self.to_promote.remove(name)
+        self._promoters.clear()
+        if not self.to_promote:
+            return
+        self._services = services(
+            name,
+            self.clusters[name],
+            self.rows[name],
+            self._leading(name, OLD),
+            self.follower.clock,
+            self.world.stream("back"),
+        )
+        back = FollowerCluster(OLD, self.clusters[OLD], self.rows[OLD])
+        back.leading = self._leading(OLD, NEW)
+        back.follow(self.way, self._services)
+        self._followers[OLD] = back
 
-    def _origin_reached(self, process: Process, state: State) -> None:
-        super()._origin_reached(process, state)
-        if state.table_id == self.leader.tables.tables[MAIN].id:
-            self._old = max(self._old, (state.revision, state.checksum))
-            if self._taken_at and state.revision > self._taken_at:
-                raise Violation("fence", f"{process} is at {state}, and was taken over at {self._taken_at}")
 
-    def _copy_reached(self, process: Process, state: State) -> None:
-        copy = self.follower.tables.tables.get(MAIN)
-        if state.origin:
-            super()._copy_reached(process, state)
-        elif copy is not None and state.table_id == copy.id and not self._taken_at:
-            self._taken_at = state.revision
-            if (state.revision, state.checksum) != self._old:
-                raise Violation(
-                    "lost-write", f"{process} begins at {state}, and the old one came to {self._old[0]}"
-                )
+class _Judge:
+    """A table has one past, whichever cluster makes it."""
+
+    def __init__(self, rows: Mapping[str, Rows]) -> None:
+        self._rows = rows
+        self._past: dict[int, int] = {}
+        """The table's checksum at each of its revisions."""
+        self._newest = 0
+        self.leads = OLD
+        """The cluster that has last begun to take writes."""
+        self._epoch = Lead().epoch
+        """In which it did."""
+        self._furthest: dict[str, tuple[int, Process | None]] = {OLD: (0, None), NEW: (0, None)}
+        """The last entry of its log that any replica of a cluster has applied, and which one did so first."""
+
+    def reached(self, name: str, process: Process, state: State) -> None:
+        """A command has made this of a table. Raises Violation."""
+        entry = self._rows[name].tables.get(MAIN)
+        if entry is None or state.table_id != entry.id:
+            return
+        known = self._past.get(state.revision)
+        if state.origin and known is None:
+            raise Violation("never-ahead", f"{process} of {name} is where nobody has ever been: {state}")
+        if known not in (None, state.checksum):
+            raise Violation("equal-copy", f"{process} of {name} is at {state}, and it was {known:#x} there")
+        if not state.origin and self._is_news(name, process):
+            self._check_leads(name, process, state)
+        self._past[state.revision] = state.checksum
+        self._newest = max(self._newest, state.revision)
+
+    def _check_leads(self, name: str, process: Process, state: State) -> None:
+        """It takes writes of clients."""
+        if name == self.leads:
+            return
+        lead = self._rows[name].lead
+        if lead.cluster != name or lead.epoch <= self._epoch:
+            raise Violation("fence", f"{process} of {name} writes {state}, and {self.leads} leads")
+        if state.revision < self._newest:
+            raise Violation("lost-write", f"{process} of {name} begins at {state}, behind {self._newest}")
+        self.leads, self._epoch = name, lead.epoch
+
+    def _is_news(self, name: str, process: Process) -> bool:
+        """Whether no other replica has applied that before."""
+        furthest, first = self._furthest[name]
+        if process.applied > furthest:
+            self._furthest[name] = process.applied, process
+            return True
+        return process.applied == furthest and process is first
 
 
 class Client:
@@ -292,7 +368,7 @@ class Client:
         self._number = number
         self._rng = promoting.world.stream(f"promoting-client-{number}")
         self._ids = RequestIds(self._rng.randbytes(8))
-        self._is_old = True
+        self._place = OLD
         """Which cluster has taken the last one."""
         self._values = 0
         self._guesses: dict[bytes, bytes | None] = {}
@@ -339,7 +415,7 @@ class Client:
 
         self._ask(frames.ETCD_TXN, txn, pending, succeeded)
 
-    def read(self, key: bytes) -> None:
+    def read(self, key: bytes, leads: str) -> None:
         """In the cluster that leads: linearizable."""
         pending = self._recorded(Kind.GET, key)
 
@@ -351,7 +427,7 @@ class Client:
                 mod_revision=kvs[0].mod_revision if kvs else 0,
             )
 
-        self._is_old = False
+        self._place = leads
         self._ask(frames.ETCD_RANGE, etcd.RangeRequest(key=key), pending, succeeded)
 
     def _recorded(self, kind: Kind, key: bytes, **what: bytes | None) -> Pending:
@@ -369,7 +445,7 @@ class Client:
         give_up_us = self._promoting.world.now_us + int(TIMEOUT_S * SECOND)
 
         def send() -> None:
-            cluster, table = self._place()
+            cluster, table = self._asked()
             coordinator = cluster.coordinators[self._number % len(cluster.coordinators)]
             call = Call(
                 ShardId(SHARD),
@@ -388,7 +464,7 @@ class Client:
             error = call.error
             elsewhere = isinstance(error, errors.TableReplicated | errors.TableNotFound) and not call.in_doubt
             if elsewhere:
-                self._is_old = not self._is_old
+                self._place = NEW if self._place == OLD else OLD
                 if self._promoting.world.now_us < give_up_us:
                     self._promoting.world.after(1 + self._rng.randrange(TRY_AGAIN_US), send)
                     return
@@ -401,17 +477,15 @@ class Client:
             else:
                 assert call.reply is not None
                 self.written += not is_read
-                self._promoting.leader.cluster.count(
-                    "old leader wrote" if self._is_old else "new leader wrote"
-                )
+                self._promoting.leader.cluster.count(f"{self._place} served")
                 succeeded(call.reply)
 
         send()
 
-    def _place(self) -> tuple[Cluster, int]:
-        side = self._promoting.leader if self._is_old else self._promoting.follower
-        entry = side.tables.tables.get(MAIN)
-        return side.cluster, 0 if entry is None else entry.id
+    def _asked(self) -> tuple[Cluster, int]:
+        """The cluster, and which table it is there."""
+        entry = self._promoting.rows[self._place].tables.get(MAIN)
+        return self._promoting.clusters[self._place], 0 if entry is None else entry.id
 
 
 def run_promoting(

@@ -20,5 +20,7 @@ def test_a_promotion_loses_nothing_in_every_seed() -> None:
         again = f"python -m tests.simulation.promoting --seed {seed}"
         assert finding.violation is None, "\n".join([str(finding.violation), *finding.recent[-40:], again])
         counts += finding.counts
-    for happened in ("promoted", "promoter killed", "old leader wrote", "new leader wrote", "way cut"):
+    for happened in (
+        "promoted follower", "promoted sim", "promoter killed", "sim served", "follower served", "way cut"
+    ):  # fmt: skip
         assert counts[happened], f"no {happened} in {SEEDS} seeds"
