@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up test lint format proto conformance bench soak golden screenshots docs lock hooks clean
+.PHONY: help venv up test lint format proto conformance beside patroni bench soak golden screenshots docs lock hooks clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,19 @@ proto: $(STAMP) ## regenerate the protobuf code
 conformance: $(STAMP) ## try programs of others, and the docs against three hosts; needs Go, Rust, PostgreSQL, root
 	$(BIN)/pytest -q -o faulthandler_timeout=0 tests/conformance/foreign
 	$(BIN)/pytest -q -m long
+	$(MAKE) beside
+
+# What a later etcd does otherwise is named in tests/conformance/versions.py.
+BESIDE := $(patsubst %,tests/conformance/test_%.py,golden_probes lease lock_and_election watch auth maintenance \
+	differential watch_differential auth_differential expiry_differential etcdctl_sessions)
+beside: $(STAMP) ## what make test holds against etcd 3.5.1, against 3.5.35 and 3.7.3; needs Go
+	@for version in 3.5 3.7; do \
+		etcd=$$($(BIN)/python -m tests.conformance.foreign.programs etcd-$$version) || exit 1; \
+		echo "beside $$etcd"; BOATHOUSE_ETCD=$$etcd $(BIN)/pytest -q $(BESIDE) || exit 1; \
+	done
+
+patroni: $(STAMP) ## PostgreSQL under Patroni, whose lock is in boathouse; needs PostgreSQL
+	$(BIN)/pytest -q -o faulthandler_timeout=0 tests/conformance/foreign/test_patroni.py
 
 bench: $(STAMP) ## measure a three-node cluster against its ceiling and etcd
 	$(BIN)/boathouse bench --against etcd

@@ -11,6 +11,12 @@ from proto.etcd import auth_pb2
 from proto.etcd import rpc_pb2 as etcd
 from tests.conformance.keyspace import EVERYTHING
 from tests.conformance.programs import LEASES, Programmer
+from tests.conformance.versions import (
+    ASKS_LESS_OF_USERS,
+    SHOWS_WHAT_ROOT_MAY,
+    TELLS_EVERYBODY_OF_AUTH,
+    TRANSLATES_REFUSED_MAINTENANCE,
+)
 
 if TYPE_CHECKING:
     import random
@@ -126,26 +132,29 @@ class AuthProgrammer:
 
     def _look(self) -> Message:
         choice = self.rng.choice
-        return choice(
-            (
-                etcd.AuthUserGetRequest(name=choice(USERS)),
-                etcd.AuthRoleGetRequest(role=choice(ROLES)),
-                etcd.AuthUserListRequest(),
-                etcd.AuthRoleListRequest(),
-                etcd.AuthStatusRequest(),
-            )
-        )
+        looks: list[Message] = [
+            etcd.AuthUserGetRequest(name=choice(USERS)),
+            etcd.AuthRoleGetRequest(role=choice(ROLES[1:] if SHOWS_WHAT_ROOT_MAY.is_met else ROLES)),
+            etcd.AuthUserListRequest(),
+            etcd.AuthRoleListRequest(),
+        ]
+        if not TELLS_EVERYBODY_OF_AUTH.is_met:
+            looks.append(etcd.AuthStatusRequest())
+        return choice(looks)
 
     def _of_keys(self) -> Message:
         while True:
             request = self._keys.request()
-            if not is_stricter_now(request) and not is_inverted(request):
+            if ASKS_LESS_OF_USERS.is_met and is_asked_less_of(request):
+                continue
+            if TRANSLATES_REFUSED_MAINTENANCE.is_met and isinstance(request, etcd.HashKVRequest):
+                continue
+            if not is_inverted(request):
                 return request
 
 
-def is_stricter_now(request: Message) -> bool:
-    """Whether etcd 3.5.1 asks less of who makes this request than later ones, and boathouse, do: to compact, of leases,
-    and what hides in a transaction within a transaction, or goes with a put in one."""
+def is_asked_less_of(request: Message) -> bool:
+    """Whether ASKS_LESS_OF_USERS means this request."""
     if isinstance(request, etcd.TxnRequest):
         return any(
             op.HasField("request_txn") or op.request_put.prev_kv or op.request_put.lease
@@ -157,7 +166,9 @@ def is_stricter_now(request: Message) -> bool:
         | etcd.LeaseGrantRequest
         | etcd.LeaseRevokeRequest
         | etcd.LeaseTimeToLiveRequest
-        | etcd.LeaseLeasesRequest,
+        | etcd.LeaseLeasesRequest
+        | etcd.LeaseKeepAliveRequest
+        | etcd.AlarmRequest,
     )
 
 

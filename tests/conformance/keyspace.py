@@ -6,6 +6,7 @@ ORIGIN + 1 for the first change after it. Numbers below ORIGIN / 2 (zero, negati
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 
@@ -54,6 +55,10 @@ METHODS: Final[dict[type[Message], tuple[str, type[Message]]]] = {
     etcd.LeaseRevokeRequest: ("/etcdserverpb.Lease/LeaseRevoke", etcd.LeaseRevokeResponse),
     etcd.LeaseTimeToLiveRequest: ("/etcdserverpb.Lease/LeaseTimeToLive", etcd.LeaseTimeToLiveResponse),
     etcd.LeaseLeasesRequest: ("/etcdserverpb.Lease/LeaseLeases", etcd.LeaseLeasesResponse),
+    etcd.LeaseKeepAliveRequest: ("/etcdserverpb.Lease/LeaseKeepAlive", etcd.LeaseKeepAliveResponse),
+    etcd.AlarmRequest: ("/etcdserverpb.Maintenance/Alarm", etcd.AlarmResponse),
+    etcd.HashKVRequest: ("/etcdserverpb.Maintenance/HashKV", etcd.HashKVResponse),
+    etcd.StatusRequest: ("/etcdserverpb.Maintenance/Status", etcd.StatusResponse),
     etcd.AuthEnableRequest: ("/etcdserverpb.Auth/AuthEnable", etcd.AuthEnableResponse),
     etcd.AuthDisableRequest: ("/etcdserverpb.Auth/AuthDisable", etcd.AuthDisableResponse),
     etcd.AuthStatusRequest: ("/etcdserverpb.Auth/AuthStatus", etcd.AuthStatusResponse),
@@ -86,6 +91,8 @@ METHODS: Final[dict[type[Message], tuple[str, type[Message]]]] = {
 }  # fmt: skip
 
 EVERYTHING: Final = b"\0"
+MEMBER: Final = 1
+"""Stands for the member that is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,11 @@ class Answer:
         if self.message is None:
             return f"{self.code}: {self.text}"
         return text_format.MessageToString(self.message, as_one_line=True)
+
+
+def _refusal(error: grpc.RpcError) -> Answer:
+    call = cast("grpc.Call", error)
+    return Answer(call.code().name, call.details() or "")
 
 
 class Keyspace:
@@ -122,8 +134,12 @@ class Keyspace:
     def begin(self) -> None:
         """Make the keyspace empty, with its whole history compacted, and put the base here."""
         self.base = ORIGIN
+        for alarm in self.call(etcd.AlarmRequest()).message.alarms:
+            deactivate = etcd.AlarmRequest.DEACTIVATE
+            self.call(etcd.AlarmRequest(action=deactivate, memberID=alarm.memberID, alarm=alarm.alarm))
         for lease in self.call(etcd.LeaseLeasesRequest()).message.leases:
             self.call(etcd.LeaseRevokeRequest(ID=lease.ID))
+        self.call(etcd.DeleteRangeRequest(key=EVERYTHING, range_end=EVERYTHING))
         revision = 0
         while revision < PAST_MAX:
             self.call(etcd.PutRequest(key=b"reset"))
@@ -147,17 +163,62 @@ class Keyspace:
         path, response = METHODS[type(request)]
         metadata = (*self.metadata, ("token", token)) if token else self.metadata
         try:
-            stub = self.channel.unary_unary(path, None, None)
-            body = stub(self.absolute(request).SerializeToString(), timeout=timeout_s, metadata=metadata)
+            body = self._ask(
+                path, self._to_member(self.absolute(request)), timeout=timeout_s, metadata=metadata
+            )
         except grpc.RpcError as error:
-            call = cast("grpc.Call", error)
-            return Answer(call.code().name, call.details() or "")
-        message = response.FromString(body)
+            return _refusal(error)
+        return Answer("OK", "", self._comparable(response.FromString(body)))
+
+    def stream(self, request: etcd.RangeRequest) -> Answer:
+        """Send a request of RangeStream; the answer is that of Range, put together from its parts."""
+        stub = self.channel.unary_stream(
+            "/etcdserverpb.KV/RangeStream",
+            etcd.RangeRequest.SerializeToString,
+            etcd.RangeStreamResponse.FromString,
+        )
+        merged = etcd.RangeResponse()
+        try:
+            for part in stub(self.absolute(request), timeout=CALL_TIMEOUT_S, metadata=self.metadata):
+                merged.MergeFrom(part.range_response)
+        except grpc.RpcError as error:
+            return _refusal(error)
+        return Answer("OK", "", self._comparable(merged))
+
+    def _ask(self, path: str, request: Message, **call: Any) -> bytes:
+        body = request.SerializeToString()
+        if isinstance(request, etcd.LeaseKeepAliveRequest):
+            (answer,) = self.channel.stream_stream(path, None, None)(iter([body]), **call)
+            return cast("bytes", answer)
+        return cast("bytes", self.channel.unary_unary(path, None, None)(body, **call))
+
+    def _to_member(self, request: M) -> M:
+        if isinstance(request, etcd.AlarmRequest) and request.memberID == MEMBER:
+            request.memberID = self._member_id
+        return request
+
+    @functools.cached_property
+    def _member_id(self) -> int:
+        path, response = METHODS[etcd.StatusRequest]
+        body = self._ask(path, etcd.StatusRequest(), timeout=CALL_TIMEOUT_S, metadata=self.metadata)
+        return cast("etcd.StatusResponse", response.FromString(body)).header.member_id
+
+    def _comparable(self, message: M) -> M:
+        """The answer in relative revisions, without ids and what etcd defines no order of."""
         message.header.cluster_id = message.header.member_id = message.header.raft_term = 0  # type: ignore[attr-defined]
         self.make_relative(message)
-        if isinstance(message, etcd.LeaseTimeToLiveResponse):
-            message.keys.sort()  # etcd defines no order
-        return Answer("OK", "", message)
+        match message:
+            case etcd.LeaseTimeToLiveResponse():
+                message.keys.sort()
+            case etcd.AlarmResponse():
+                for alarm in message.alarms:
+                    if alarm.memberID == self._member_id:
+                        alarm.memberID = MEMBER
+                message.alarms.sort(key=lambda alarm: alarm.alarm)
+            case etcd.HashKVResponse():
+                message.hash = 0  # of other revisions than the other's
+                message.DiscardUnknownFields()  # SAYS_WHICH_REVISION_WAS_HASHED
+        return message
 
     def _shift(self, message: Message, *, out: bool) -> None:
         """Turn revisions from relative to absolute (out) or back, in the message and all below it."""

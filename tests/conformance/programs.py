@@ -1,16 +1,21 @@
 """Random KV programs: few keys and values, so that their requests meet each other.
 
 One generator serves seeds and Hypothesis, which brings a `random.Random` whose draws it can shrink. Left out
-is only what real etcd 3.5.1 can't be asked or doesn't define: a sort target that does not exist kills it, so
-does a certain transaction (see `txn`), and with more than six keys Go's sort no longer leaves equal elements
-in the order of their keys."""
+is only what real etcd can't be asked or doesn't define, and what the one at hand does otherwise (`versions.py`): a
+certain transaction kills it (see `txn`), and with more than six keys Go's sort no longer leaves equal elements in
+the order of their keys."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from proto.etcd import rpc_pb2 as etcd
-from tests.conformance.keyspace import EVERYTHING, ORIGIN
+from tests.conformance.keyspace import EVERYTHING, MEMBER, ORIGIN
+from tests.conformance.versions import (
+    DIES_OF_UNKNOWN_TARGETS,
+    REFUSES_HASHES_AT_COMPACTION,
+    REFUSES_UNKNOWN_ORDERS,
+)
 
 if TYPE_CHECKING:
     import random
@@ -34,9 +39,12 @@ class Programmer:
         """Whether puts may ignore the value or the lease."""
         self.open_ended_deletes = True
         self.revision = ORIGIN
+        self.alarm_raised: etcd.AlarmType.ValueType = etcd.NONE
 
     def request(self) -> Message:
         """Any request, writes more often than reads: state is what makes reads interesting."""
+        if self.alarm_raised and self.one_in(4):
+            return self.alarm()
         draw = self.rng.randrange(100)
         if draw < 30:
             return self.put()
@@ -46,8 +54,12 @@ class Programmer:
             return self.range()
         if draw < 88:
             return self.txn(0)
-        if draw < 97:
+        if draw < 95:
             return self.lease()
+        if draw < 97:
+            return self.alarm()
+        if draw < 98:
+            return self.hash()
         return etcd.CompactionRequest(revision=self.some_revision(), physical=self.one_in(2))
 
     def lease(self) -> Message:
@@ -58,9 +70,30 @@ class Programmer:
             return etcd.LeaseGrantRequest(ID=lease_id, TTL=10**10 if self.one_in(20) else 10_000)
         if draw < 7:
             return etcd.LeaseRevokeRequest(ID=lease_id)
+        if draw < 8:
+            return etcd.LeaseKeepAliveRequest(ID=lease_id)
         if draw < 9:
             return etcd.LeaseTimeToLiveRequest(ID=lease_id, keys=self.one_in(2))
         return etcd.LeaseLeasesRequest()
+
+    def alarm(self) -> etcd.AlarmRequest:
+        """A look at the alarms, or one that is raised or ended; soon, as little is done meanwhile. Never two kinds at
+        once: etcd heeds only the newer then, and neither as soon as one of them has ended."""
+        action = etcd.AlarmRequest
+        draw = self.rng.randrange(4)
+        if draw == 0:
+            return action(action=action.GET, alarm=self.rng.choice((etcd.NONE, etcd.NOSPACE, etcd.CORRUPT)))
+        if self.alarm_raised and draw < 3:
+            ended, self.alarm_raised = self.alarm_raised, etcd.NONE
+            return action(action=action.DEACTIVATE, memberID=MEMBER, alarm=ended)
+        alarm = self.alarm_raised or self.rng.choice((etcd.NONE, etcd.NOSPACE, etcd.CORRUPT))
+        self.alarm_raised = alarm
+        return action(action=action.ACTIVATE, memberID=MEMBER, alarm=alarm)
+
+    def hash(self) -> etcd.HashKVRequest:
+        """Of what is there now, or was."""
+        now = REFUSES_HASHES_AT_COMPACTION.is_met or self.one_in(3)
+        return etcd.HashKVRequest(revision=0 if now else self.some_revision())
 
     def put(self) -> etcd.PutRequest:
         """A put; some with ignored value or lease, some with a lease that does not exist, some without a
@@ -90,9 +123,10 @@ class Programmer:
         if self.one_in(3):
             request.revision = self.some_revision()
         if self.one_in(2):
-            # Unknown orders are ignored by etcd; unknown targets are not asked for.
-            request.sort_order = self.rng.choice((0, 1, 2, 2, 1, 9))  # type: ignore[assignment]
-            request.sort_target = self.rng.choice((0, 1, 2, 3, 4))  # type: ignore[assignment]
+            unknown_order = 0 if REFUSES_UNKNOWN_ORDERS.is_met else 9
+            unknown_target = 0 if DIES_OF_UNKNOWN_TARGETS.is_met else 9
+            request.sort_order = self.rng.choice((0, 1, 2, 2, 1, unknown_order))  # type: ignore[assignment]
+            request.sort_target = self.rng.choice((0, 0, 1, 1, 2, 2, 3, 3, 4, unknown_target))  # type: ignore[assignment]
         for bound in ("min_mod", "max_mod", "min_create", "max_create"):
             if self.one_in(10):
                 setattr(request, f"{bound}_revision", self.some_revision())
