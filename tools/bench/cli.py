@@ -25,6 +25,7 @@ class Scenario(enum.StrEnum):
     IDLE = "idle"
     MOVES = "moves"
     JOINS = "joins"
+    RESTARTS = "restarts"
     TABLE_MOVES = "table-moves"
     REPLICATION = "replication"
     BACKUP = "backup"

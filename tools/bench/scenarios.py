@@ -25,6 +25,7 @@ from tools.bench import joining, systems
 from tools.bench.backup import backup
 from tools.bench.replication import replication
 from tools.bench.report import OURS, Figure, Report
+from tools.bench.restarts import restarts
 from tools.bench.run import LoadFailed, Meter, measure
 from tools.connection import Connection
 
@@ -336,6 +337,7 @@ SCENARIOS: dict[str, Callable[[Setting, Workload], Report]] = {
     "idle": idle,
     "moves": moves,
     "joins": joins,
+    "restarts": restarts,
     "table-moves": table_moves,
     "replication": replication,
     "backup": backup,
