@@ -139,7 +139,7 @@ class Authenticator:
                 raise errors.AuthNotEnabled
             if secret.no_password:
                 raise errors.NoPasswordUser
-            if not await self._passwords.matches(request.password, secret.hash):
+            if not await self._passwords.matches(request.password, secret.hash, usual_cost=secret.usual_cost):
                 raise errors.AuthFailed
             if self._signed is not None:
                 return found, self._signed.sign(

@@ -28,10 +28,19 @@ WAITING_MAX: Final = 64
 """Checks under way or waiting for a thread; more are refused."""
 REMEMBERED_MAX: Final = 4_096
 
+COST_MIN: Final = 4
+COST_MAX: Final = 16
+"""What the cluster file may ask for; of a hash that came from elsewhere no more is made up for."""
+
 _NOBODYS_SALT: Final = "Zx0fYl4hOJvR3T1sQe8Uku"
 _NOBODYS_DIGEST: Final = "b7mCq2Gk9rLw5HnXvT0eJdSaYp1uZiO"
 
 T = TypeVar("T")
+
+
+def nobodys_hash(cost: int) -> str:
+    """That of no password, which takes as long to check as another one of this cost."""
+    return f"$2b${min(max(cost, COST_MIN), COST_MAX):02}${_NOBODYS_SALT}{_NOBODYS_DIGEST}"
 
 
 class Passwords:
@@ -40,7 +49,6 @@ class Passwords:
     def __init__(self, *, cost: int) -> None:
         """cost: bcrypt's, of new hashes."""
         self._cost = cost
-        self._nobodys_hash = f"$2b${cost:02}${_NOBODYS_SALT}{_NOBODYS_DIGEST}"
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="passwords")
         self._waiting_count = 0
         self._key = secrets.token_bytes(32)
@@ -53,16 +61,17 @@ class Passwords:
             raise errors.PasswordTooLong
         return await self._on_thread(lambda: bcrypt.hashpw(plain, bcrypt.gensalt(self._cost)).decode())
 
-    async def matches(self, password: str, hash_: str) -> bool:
-        """Whether it is the password that was hashed; never for an empty hash, which nobody's password has. Raises
-        QueueFull."""
+    async def matches(self, password: str, hash_: str, *, usual_cost: int = 0) -> bool:
+        """Whether it is the password that was hashed; never for an empty hash, which nobody's password has. It takes
+        then as long as with usual_cost, or with that of new hashes. Raises QueueFull."""
         plain = password.encode()
         digest = self._digest(plain, hash_)
         if digest in self._remembered:
             self._remembered.move_to_end(digest)
             return True
         short = plain[:PASSWORD_BYTES_MAX]
-        found = await self._on_thread(lambda: bcrypt.checkpw(short, (hash_ or self._nobodys_hash).encode()))
+        compared = (hash_ or nobodys_hash(usual_cost or self._cost)).encode()
+        found = await self._on_thread(lambda: bcrypt.checkpw(short, compared))
         is_right = found and bool(hash_) and short == plain
         if is_right:
             self._remembered[digest] = None

@@ -703,12 +703,15 @@ class Secret(_message.Message):
     AUTH_REVISION_FIELD_NUMBER: _builtins.int
     HASH_FIELD_NUMBER: _builtins.int
     NO_PASSWORD_FIELD_NUMBER: _builtins.int
+    USUAL_COST_FIELD_NUMBER: _builtins.int
     enabled: _builtins.bool
     auth_revision: _builtins.int
     hash: _builtins.str
     """bcrypt's; empty = no such user, or one without password"""
     no_password: _builtins.bool
     """there is such a user, and no password opens his account"""
+    usual_cost: _builtins.int
+    """bcrypt's, of another user's hash: by which one checks in vain if hash is empty"""
     def __init__(
         self,
         *,
@@ -716,10 +719,11 @@ class Secret(_message.Message):
         auth_revision: _builtins.int = ...,
         hash: _builtins.str = ...,
         no_password: _builtins.bool = ...,
+        usual_cost: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth_revision", b"auth_revision", "enabled", b"enabled", "hash", b"hash", "no_password", b"no_password"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth_revision", b"auth_revision", "enabled", b"enabled", "hash", b"hash", "no_password", b"no_password", "usual_cost", b"usual_cost"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3113,16 +3117,20 @@ class ChangeMembership(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STEPS_FIELD_NUMBER: _builtins.int
+    ONLY_CHECK_FIELD_NUMBER: _builtins.int
+    only_check: _builtins.bool
+    """whether it could be made; nothing is changed"""
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___MembershipStep]: ...
     def __init__(
         self,
         *,
         steps: _abc.Iterable[Global___MembershipStep] | None = ...,
+        only_check: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["only_check", b"only_check", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+import bcrypt
 import pytest
 
 from coordinator.auth import passwords
@@ -72,6 +73,14 @@ def test_an_unknown_user_costs_what_a_known_one_does() -> None:
         assert 0.5 < unknown / known < 2
 
     run(test, cost=9)
+
+
+def test_an_unknown_user_costs_what_others_do_though_new_hashes_cost_another() -> None:
+    for usual_cost in (0, 4, 7, 12, 99):
+        told = passwords.nobodys_hash(usual_cost)
+        assert told.startswith(f"$2b${min(max(usual_cost, 4), 16):02}$")
+        if usual_cost < 8:
+            assert not bcrypt.checkpw(b"", told.encode())
 
 
 def test_a_password_that_was_right_costs_once() -> None:

@@ -513,6 +513,27 @@ def test_a_login_is_refused_if_anything_changed_since_the_password_was_checked(p
     assert probed.error(login) is errors.AuthNotEnabled
 
 
+def test_a_name_that_is_nobodys_is_checked_at_the_cost_of_others(realm: Realm) -> None:
+    def cost_of(name: str) -> int:
+        body = etcd.AuthenticateRequest(name=name).SerializeToString()
+        parsed = realm.machine.parse(frames.AUTH_LOOK_UP, TABLE, body, NOBODY)
+        told = frames.Secret.FromString(realm.machine.read(realm.shard.connection, parsed).body)
+        assert not (told.hash and told.usual_cost)
+        return told.usual_cost
+
+    assert cost_of("nobody") == 0
+    realm.ok(etcd.AuthUserAddRequest(name="without", options=auth_pb2.UserAddOptions(no_password=True)))
+    assert cost_of("nobody") == 0
+    for number in range(20):
+        hashed = f"$2b${12 if number % 2 else 10}$letters"
+        realm.ok(etcd.AuthUserAddRequest(name=f"u{number}", hashedPassword=hashed))
+    names = [f"nobody{number}" for number in range(100)]
+    costs = {name: cost_of(name) for name in names}
+    assert set(costs.values()) == {10, 12}, "as the users' own"
+    assert costs == {name: cost_of(name) for name in names}
+    assert cost_of("u1") == 0
+
+
 def test_unused_tokens_are_dropped_by_name(probed: Realm) -> None:
     mine, other = probed.log_in("u"), probed.log_in("u")
     probed.ok(frames.Tokens(tokens=[mine, b"unknown"]), "")
