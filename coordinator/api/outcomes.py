@@ -76,6 +76,7 @@ ETCD: Final[Table] = {
     errors.NotEnoughStarted: Row(
         Code.UNKNOWN, "etcdserver: re-configuration failed due to not enough started members"
     ),
+    errors.Unhealthy: Row(Code.UNAVAILABLE, "etcdserver: unhealthy cluster"),
     errors.BadMemberUrls: Row(Code.INVALID_ARGUMENT, "etcdserver: given member URLs are invalid"),
     errors.MemberNotFound: Row(Code.NOT_FOUND, "etcdserver: member not found"),
     errors.MemberNotLearner: Row(Code.FAILED_PRECONDITION, "etcdserver: can only promote a learner member"),

@@ -76,10 +76,11 @@ class EtcdCluster:
         urls = _checked(request.peerURLs)
         table = await self._tables.find(call)
         if not request.isLearner:
-            for shard in self._topology.shards():
-                voters, active = await self._changes.active_voters(shard)
-                if len(voters) > 1 and len(active) < (len(voters) + 1) // 2 + 1:
-                    raise errors.NotEnoughStarted(f"shard {shard} has {len(active)} of {len(voters)} voters")
+            self._check_started()
+        for shard in self._topology.shards():
+            voters, active = await self._changes.active_voters(shard)
+            if active < voters:
+                raise errors.Unhealthy(f"shard {shard} has {len(active)} of {len(voters)} voters")
         member = self._unfinished(urls)
         if member is None:
             node = self._memberships.new_node()
@@ -98,6 +99,13 @@ class EtcdCluster:
         others = [one for one in self._listed() if one.ID != added.ID]
         members = sorted([*others, added], key=lambda one: one.ID)
         return self._answer(table, etcd.MemberAddResponse(member=added, members=members))
+
+    def _check_started(self) -> None:
+        """Raises NotEnoughStarted if a further voter could be waited for in vain: too few have come that were added."""
+        voters = [member for member in self._memberships.members() if not member.is_learner]
+        started = sum(bool(member.name) for member in voters)
+        if len(voters) > 1 and started < (len(voters) + 1) // 2 + 1:
+            raise errors.NotEnoughStarted(f"{started} of {len(voters)} have started")
 
     def _unfinished(self, urls: list[str]) -> Member | None:
         """A member that was to be added with these URLs, and does not hold every shard yet. Raises PeerUrlExists."""
@@ -119,7 +127,7 @@ class EtcdCluster:
             voters, active = await self._changes.active_voters(shard)
             stay = voters - {member.node}
             if member.node in voters and len(stay & active) < len(stay) // 2 + 1:
-                raise errors.NotEnoughStarted(f"shard {shard} would lose its quorum")
+                raise errors.Unhealthy(f"shard {shard} would lose its quorum")
         for shard in shards:
             await self._changes.change(shard, Step(kind=Step.REMOVE, node=member.node), call.deadline)
         members = [one for one in self._listed() if one.ID != request.ID]
@@ -158,8 +166,11 @@ class EtcdCluster:
         ]
         if not shards:
             raise errors.MemberNotLearner(member.name)
+        step = Step(kind=Step.ADD_VOTER, node=member.node)
+        for shard in shards:  # it votes in all of them or in none
+            await self._changes.check(shard, step, call.deadline)
         for shard in shards:
-            await self._changes.change(shard, Step(kind=Step.ADD_VOTER, node=member.node), call.deadline)
+            await self._changes.change(shard, step, call.deadline)
         members = self._listed()
         for one in members:
             if one.ID == request.ID:

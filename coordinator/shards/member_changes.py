@@ -41,17 +41,24 @@ class MemberChanges:
 
     async def change(self, shard: ShardId, step: frames.MembershipStep, deadline: float) -> None:
         """Have it made; it is applied when this returns. Raises MembershipError, NoLeader, ReadTimedOut."""
-        body = frames.ChangeMembership(steps=[step]).SerializeToString()
         while True:
-            call = Call(shard, LEADER, Access.LEADER, frames.CHANGE_MEMBERSHIP, 0, body, deadline=deadline)
             try:
-                await self._driver.ask(call)
+                await self._ask(shard, frames.ChangeMembership(steps=[step]), deadline)
             except errors.ChangeUnderWay:
                 if self._driver.time() + AGAIN_S >= deadline:
                     raise
                 await asyncio.sleep(AGAIN_S)
             else:
                 return
+
+    async def check(self, shard: ShardId, step: frames.MembershipStep, deadline: float) -> None:
+        """Whether it could be made now. Raises as change()."""
+        await self._ask(shard, frames.ChangeMembership(steps=[step], only_check=True), deadline)
+
+    async def _ask(self, shard: ShardId, change: frames.ChangeMembership, deadline: float) -> None:
+        body = change.SerializeToString()
+        call = Call(shard, LEADER, Access.LEADER, frames.CHANGE_MEMBERSHIP, 0, body, deadline=deadline)
+        await self._driver.ask(call)
 
     async def active_voters(self, shard: ShardId) -> tuple[set[int], set[int]]:
         """The voters of a shard, and those of them that its leader has heard from lately. Raises NoLeader."""

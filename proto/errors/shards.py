@@ -112,3 +112,9 @@ class ChangeUnderWay(MembershipError):
 
     frame_code = 409
     retry = Retry.CALLER
+
+
+class Unhealthy(MembershipError):
+    """A voter is out of reach that the change would need."""
+
+    frame_code = 410

@@ -124,7 +124,8 @@ class Members(Part):
         return {frames.CHANGE_MEMBERSHIP: self._change}
 
     def _change(self, identity: bytes, request: frames.Request) -> None:
-        """Propose what is asked for. Raises MembershipError, NotLeader, ChangeUnderWay or MalformedRequest."""
+        """Propose what is asked for, or only look whether that could be done. Raises MembershipError, NotLeader,
+        ChangeUnderWay or MalformedRequest."""
         try:
             asked = frames.ChangeMembership.FromString(request.body)
         except DecodeError:
@@ -132,7 +133,9 @@ class Members(Part):
         if not asked.steps:
             raise errors.MalformedRequest("a change of membership without steps")
         steps = tuple(self._step(step) for step in asked.steps if not self._is_done(step))
-        if not steps:
+        if asked.only_check and steps:
+            self._check(MembershipChange(steps))
+        if asked.only_check or not steps:
             self._outgoing.answer(identity, request.call, self._result())
             return
         accepted = self._propose(steps)

@@ -190,6 +190,18 @@ def test_etcdctl_adds_promotes_and_removes_a_member(cluster: Cluster) -> None:
         # A voter is gone: no further one may go, nor may one come; the dead one may.
         n3 = f"{listed(cluster)['n3']['ID']:x}"
         cluster.kill_node("n3")
+        unhealthy = (
+            ("add", "n5", "--peer-urls=http://127.0.0.1:1"),
+            ("add", "n5", "--peer-urls=http://127.0.0.1:1", "--learner"),
+        )
+        wait_until(
+            lambda: all(
+                "etcdserver: unhealthy cluster" in etcdctl(cluster, "member", *words).stderr
+                for words in unhealthy
+            ),
+            timeout_s=20,
+            what="the leaders to miss n3",
+        )
         gone = etcdctl(cluster, "member", "remove", n3)
         assert gone.returncode == 0, gone.stderr
         assert set(listed(cluster, "n4")) == {"n1", "n2", "n4"}

@@ -65,6 +65,7 @@ ETCD_ONLY = {
     errors.LearnerNotReady,
     errors.TooManyLearners,
     errors.ChangeUnderWay,
+    errors.Unhealthy,
 }
 
 CONCURRENCY: set[type[errors.BoathouseError]] = {

@@ -134,6 +134,7 @@ NUMBERS = """
     407 LearnerNotReady
     408 TooManyLearners
     409 ChangeUnderWay
+    410 Unhealthy
 """
 
 

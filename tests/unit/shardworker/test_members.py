@@ -152,6 +152,22 @@ def test_a_learner_that_lacks_much_or_is_silent_stays_one(leader: Bench) -> None
         ask(leader, Step(kind=Step.ADD_VOTER, node=4))
 
 
+def test_a_change_can_be_checked_without_being_made(leader: Bench) -> None:
+    def check(step: frames.MembershipStep) -> None:
+        body = frames.ChangeMembership(steps=[step], only_check=True).SerializeToString()
+        leader.answer(leader.ask(frames.CHANGE_MEMBERSHIP, body))
+
+    add_learner(leader, 4, catches_up=False)
+    last, promotion = leader.core.log.last_index, Step(kind=Step.ADD_VOTER, node=4)
+    with pytest.raises(errors.LearnerNotReady):
+        check(promotion)
+    leader.hear(message(MessageKind.APPEND_REPLY, 4, leader.core.term, index=last))
+    check(promotion)
+    check(Step(kind=Step.REMOVE, node=2))
+    assert leader.core.log.last_index == last
+    assert leader.core.membership.learners == {4}
+
+
 def test_no_step_that_loses_the_quorum(leader: Bench) -> None:
     silence(leader, 2)
     with pytest.raises(errors.NotEnoughStarted, match="node 3 of 2 voters"):
