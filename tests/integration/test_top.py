@@ -130,6 +130,16 @@ def test_processes_are_told_of_where_no_supervisor_can_be_asked(cluster: Cluster
             assert [len(shard.serving) for shard in snapshot.shards] == [3]
             assert snapshot.calls
             assert diagnose(snapshot) == []
+        leader = by_endpoints.poll().shards[0].leader
+        assert leader is not None
+        by_endpoints.act(Verb.MOVE_LEADER, ProcessName.replica(leader, 1), leader, force=False)
+        wait_until(
+            lambda: by_endpoints.poll().shards[0].leader not in (leader, None),
+            timeout_s=20,
+            what="another leader",
+        )
+        with pytest.raises(NotDone, match="by a cluster file only"):
+            by_endpoints.act(Verb.STOP, ProcessName.replica(leader, 1), None, force=False)
 
 
 def test_on_a_terminal_it_shows_the_cluster_and_ends_with_q(cluster: Cluster) -> None:

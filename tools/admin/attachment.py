@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
+from proto.catalog import CATALOG_NAME, CATALOG_SHARD
 from tools.admin.cluster_source import ClusterSource
 from tools.admin.control_client import RequestRefused, SupervisorUnreachable
 from tools.admin.coordinator_source import CoordinatorSource
-from tools.admin.etcd_client import EtcdClient
+from tools.admin.etcd_client import EtcdClient, Refused
 from tools.admin.etcd_source import ETCD_TABLE, EtcdSource
 from tools.admin.keys import KeyReader
 from tools.admin.operate import ControlOperator, rolling_restart
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from config.process.names import ProcessName
     from tools.admin.keys import KeyPage, KeyRow
     from tools.admin.reach import Reach
-    from tools.admin.snapshot import Snapshot
+    from tools.admin.snapshot import Shard, Snapshot
 
 SUPERVISOR_TIMEOUT_S: Final = 0.5
 """A supervisor that takes longer is shown as it was, with its age."""
@@ -130,7 +131,8 @@ class EndpointAttachment:
 
     def __init__(self, endpoints: Sequence[str], reach: Reach) -> None:
         self.file = "FILE"
-        self.can_act = False
+        self.can_act = True
+        self._seen: Snapshot | None = None
         self._endpoints = endpoints
         self._reach = reach
         self._client = EtcdClient(ANSWER_TIMEOUT_S, reach)
@@ -151,10 +153,39 @@ class EndpointAttachment:
             snapshot = self._etcd.poll()
             # Who has no pages of ours, and speaks etcd's API, is asked for them no more.
             self._is_etcd = self._coordinators.speaks_to_others and bool(snapshot.nodes)
+        self._seen = snapshot
         return snapshot
 
     def table(self, name: str) -> TableReader:
         return KeyReader(self._endpoints, None if name == ETCD_TABLE else name, self._reach)
 
     def act(self, verb: Verb, name: ProcessName, leader: str | None, *, force: bool) -> str:
-        raise NotDone("processes can be acted on by a cluster file only")
+        """Leaders are moved by etcd's API; the rest is the supervisors' business, which are not in reach."""
+        shard = self._seen.shard(name.shard) if self._seen is not None and name.shard is not None else None
+        if verb is not Verb.MOVE_LEADER or self._seen is None or shard is None:
+            raise NotDone("processes can be acted on by a cluster file only")
+        if leader is None:
+            raise NotDone(f"shard {shard.number} has no leader to move")
+        target = name.node if name.node != leader else _furthest(shard, leader)
+        table = shard.tables[0].name if shard.tables else None
+        if shard.number == CATALOG_SHARD:
+            table = CATALOG_NAME
+        if target is None or table is None:
+            missing = (
+                "voter that could lead instead" if target is None else "table by which it could be named"
+            )
+            raise NotDone(f"shard {shard.number} has no {missing}")
+        endpoint = next(node.endpoint for node in self._seen.nodes if node.name == leader)
+        with EtcdClient(HAND_OVER_TIMEOUT_S, self._reach) as client:
+            try:
+                members = client.member_list(endpoint).result().members
+                member = next((each.ID for each in members if each.name == target), 0)
+                client.move_leader(endpoint, member, table).result()
+            except Refused as error:
+                raise NotDone(str(error)) from None
+        return f"{target} leads shard {shard.number}"
+
+
+def _furthest(shard: Shard, leader: str) -> str | None:
+    others = [replica for replica in shard.serving if replica.node != leader]
+    return max(others, key=lambda replica: replica.applied_index or 0).node if others else None

@@ -64,6 +64,12 @@ class EtcdClient:
         request = rpc.AlarmRequest(action=rpc.AlarmRequest.GET)
         return self._call(endpoint, "Maintenance/Alarm", request, rpc.AlarmResponse, None)
 
+    def move_leader(
+        self, endpoint: str, member_id: int, table: str | None
+    ) -> Pending[rpc.MoveLeaderResponse]:
+        request = rpc.MoveLeaderRequest(targetID=member_id)
+        return self._call(endpoint, "Maintenance/MoveLeader", request, rpc.MoveLeaderResponse, table)
+
     def range(
         self, endpoint: str, request: rpc.RangeRequest, table: str | None
     ) -> Pending[rpc.RangeResponse]:

@@ -23,6 +23,7 @@ class Scenario(enum.StrEnum):
     RANGE_100K = "range-100k"
     KEYS_1M = "keys-1m"
     IDLE = "idle"
+    TOP = "top"
     MOVES = "moves"
     JOINS = "joins"
     RESTARTS = "restarts"

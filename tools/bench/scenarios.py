@@ -27,6 +27,7 @@ from tools.bench.replication import replication
 from tools.bench.report import OURS, Figure, Report
 from tools.bench.restarts import restarts
 from tools.bench.run import LoadFailed, Meter, measure
+from tools.bench.watching import watching
 from tools.connection import Connection
 
 if TYPE_CHECKING:
@@ -205,6 +206,23 @@ def idle(setting: Setting, workload: Workload) -> Report:
     return report
 
 
+def top(setting: Setting, workload: Workload) -> Report:
+    """What `boathouse top` costs, on three nodes and 16 shards, a look a second."""
+    report = Report("boathouse top, 3 nodes, 16 shards, a look a second", compared="cpu")
+    with _running(replace(setting, endpoints=()), OURS, Shape(3, 16, 3), workload) as system:
+        assert isinstance(system, systems.Boathouse)
+        time.sleep(SETTLE_S)
+        given = system.tls.to_json().items()
+        options = {f"BOATHOUSE_{name.upper()}": path for name, path in given if path is not None}
+        with watching(system.cluster_file, options) as watcher:
+            cost = watcher.cpu_percent(IDLE_S)
+            report.figures.append(Figure(OURS, "cpu", cost, "% of one core", "of the program that shows it"))
+            system.stop()
+            cost = watcher.cpu_percent(IDLE_S)
+            report.figures.append(Figure(OURS, "cpu_while_down", cost, "% of one core", "no replica answers"))
+    return report
+
+
 def check_perf(setting: Setting, workload: Workload, size: str) -> Report:
     """`etcdctl check perf`: a minute of puts by etcd's own client, on three nodes."""
     report = Report(f"etcdctl check perf --load {size}, 3 nodes, 3 replicas", compared="writes_per_second")
@@ -335,6 +353,7 @@ SCENARIOS: dict[str, Callable[[Setting, Workload], Report]] = {
     "range-100k": range_100k,
     "keys-1m": keys_1m,
     "idle": idle,
+    "top": top,
     "moves": moves,
     "joins": joins,
     "restarts": restarts,
