@@ -57,6 +57,16 @@ class SpanSet:
         held_end = self.spans[at][1]
         return held_end is None or (span[1] is not None and span[1] <= held_end)
 
+    def reach(self, key: bytes) -> bytes | None:
+        """Where the span that holds this key ends; None if it does not. Raises KeyError if none holds it."""
+        at = bisect_right(self._starts, key) - 1
+        if at < 0:
+            raise KeyError(key)
+        end = self.spans[at][1]
+        if end is not None and end <= key:
+            raise KeyError(key)
+        return end
+
 
 EVERYTHING: Final = SpanSet([(b"", None)])
 NOTHING: Final = SpanSet([])

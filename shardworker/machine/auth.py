@@ -136,13 +136,15 @@ AUTH_OFF: Final = TableAuth()
 class Caller:
     """Who asks something of a table; check_* raise what he is told if he may not have it."""
 
-    __slots__ = ("_keys_of_lease", "auth", "who")
+    __slots__ = ("_next_key_of_lease", "auth", "who")
 
-    def __init__(self, auth: TableAuth, who: Who, keys_of_lease: Callable[[int], Iterable[bytes]]) -> None:
-        """keys_of_lease: the keys that are attached to a lease of the table."""
+    def __init__(
+        self, auth: TableAuth, who: Who, next_key_of_lease: Callable[[int, bytes], bytes | None]
+    ) -> None:
+        """next_key_of_lease: the first key from this one on that is attached to a lease of the table."""
         self.auth = auth
         self.who = who
-        self._keys_of_lease = keys_of_lease
+        self._next_key_of_lease = next_key_of_lease
 
     def check_read(self, key: bytes, end: bytes = b"") -> None:
         """Raises UserEmpty, AuthOldRevision, PermissionDenied."""
@@ -169,9 +171,16 @@ class Caller:
             self._check_keys(lease, rights.readable)
 
     def _check_keys(self, lease: int, spans: SpanSet) -> None:
-        for key in self._keys_of_lease(lease):
-            if not spans.covers(span_of(key, b"")):
-                raise errors.PermissionDenied
+        """A look for each span that has any of them: a lease may have very many keys."""
+        start: bytes | None = b""
+        while start is not None:
+            key = self._next_key_of_lease(lease, start)
+            if key is None:
+                return
+            try:
+                start = spans.reach(key)
+            except KeyError:
+                raise errors.PermissionDenied from None
 
     @property
     def is_limited(self) -> bool:

@@ -80,6 +80,12 @@ class Reading(Requests):
         with snapshot(connection):
             return [key for (key,) in connection.execute(table_sql(table_id).attached, (lease_id, -1))]
 
+    def attached_keys(self, connection: apsw.Connection, table_id: int) -> Iterator[bytes]:
+        """The keys that any lease of the table holds; as of read()."""
+        with snapshot(connection):
+            for (key,) in connection.execute(table_sql(table_id).all_attached):
+                yield key
+
     def is_heavy(self, request: Parsed) -> bool:
         """Whether a read should run beside the loop, on a connection of its own.
 

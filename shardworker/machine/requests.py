@@ -69,11 +69,11 @@ class Requests(Memory):
 
     def caller(self, table_id: int, who: Who) -> Caller:
         """Who asks something of a table, to see whether he may have it."""
-        return Caller(self.auth.of(table_id), who, partial(self.keys_of_lease, table_id))
+        return Caller(self.auth.of(table_id), who, partial(self.next_key_of_lease, table_id))
 
-    def keys_of_lease(self, table_id: int, lease_id: int) -> list[bytes]:
-        """The keys that are attached to this lease, as of the last command."""
+    def next_key_of_lease(self, table_id: int, lease_id: int, start: bytes) -> bytes | None:
+        """The first key from `start` on that is attached to this lease, as of the last command."""
         writer = self._writers.get(table_id)
         execute = self._connection.execute if writer is None else writer.execute  # which sees what is pending
-        rows: Any = execute(table_sql(table_id).attached, (lease_id, -1))
-        return [key for (key,) in rows]
+        key: bytes | None = execute(table_sql(table_id).attached_from, (lease_id, start)).get
+        return key

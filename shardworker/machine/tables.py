@@ -116,8 +116,10 @@ class TableSql:
     __slots__ = (
         "add_change",
         "add_dead",
+        "all_attached",
         "attached",
         "attached_count",
+        "attached_from",
         "attached_leases",
         "bury_span",
         "change",
@@ -223,6 +225,8 @@ class TableSql:
         )
         leased = f"{live} INDEXED BY t{table_id}_leased WHERE lease = ? AND lease <> 0"
         self.attached = f"SELECT key FROM {leased} ORDER BY key LIMIT ?"
+        self.attached_from = f"SELECT key FROM {leased} AND key >= ? ORDER BY key LIMIT 1"
+        self.all_attached = f"SELECT key FROM {live} INDEXED BY t{table_id}_leased WHERE lease <> 0"
         self.attached_leases = (
             f"SELECT DISTINCT lease FROM {live} INDEXED BY t{table_id}_leased WHERE lease <> 0 ORDER BY lease"
         )

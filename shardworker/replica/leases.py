@@ -353,8 +353,6 @@ class LeaseClock(Part):
         table = self._table(request)
         _parsed(etcd.LeaseLeasesRequest(), request.body)
         caller = self._caller(request)
-        for lease_id in self._machine.leases.of_table(table.id) if caller.is_limited else ():
-            caller.check_lease_readable(lease_id)
         deadline = self._deadlines.deadline
         found = [
             (deadline((table.id, lease.id)), lease.id)
@@ -362,10 +360,28 @@ class LeaseClock(Part):
             if lease.ttl_s
         ]
         answer = partial(self._outgoing.answer, identity, request.call)
-        if len(found) > LISTED_LIGHT:
+        if caller.is_limited:
+            self._long_reads.submit(
+                identity, partial(self._list_for, caller, table.id, table.revision, found), answer
+            )
+        elif len(found) > LISTED_LIGHT:
             self._long_reads.submit(identity, partial(_listed, table.revision, found), answer)
         else:
             answer(_listed(table.revision, found))
+
+    def _list_for(
+        self, caller: Caller, table_id: int, revision: int, found: Iterable[tuple[int, int]]
+    ) -> Result:
+        """On a thread, since all keys of all leases are looked at."""
+        connection = self._store.reader()
+        try:
+            for key in self._machine.attached_keys(connection, table_id):
+                caller.check_read(key)
+        except errors.BoathouseError as error:
+            return Result(revision, b"", error)
+        finally:
+            self._store.close_reader(connection)
+        return _listed(revision, found)
 
     def _tell_left(self, identity: bytes, request: frames.Request) -> None:
         """Of all leases of a table, for the cluster's own use."""

@@ -440,9 +440,11 @@ def test_a_put_with_a_lease_needs_all_keys_that_it_holds(
     probed: Realm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = {7: [b"a", b"w"], 8: [b"a", b"c"]}
-    monkeypatch.setattr(
-        probed.machine, "keys_of_lease", lambda table, lease: keys[lease] if table == TABLE else []
-    )
+
+    def next_key(table: int, lease: int, start: bytes) -> bytes | None:
+        return min((key for key in keys[lease] if key >= start and table == TABLE), default=None)
+
+    monkeypatch.setattr(probed.machine, "next_key_of_lease", next_key)
     assert probed.error(put(b"a", lease=7), "u") is errors.LeaseNotFound
     assert probed.error(put(b"a", lease=8), "u") is DENIED
     assert probed.error(txn(put(b"a", lease=8)), "u") is DENIED

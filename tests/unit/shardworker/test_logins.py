@@ -229,3 +229,24 @@ def test_what_a_follower_has_answered_is_a_use(door: Door) -> None:
         use = frames.TokenUse(table_id=TABLE, token=token)
         door.replica.handle(b"peer", frames.Envelope(tokens_used=[use]))
     assert door.is_known(token)
+
+
+def test_leases_are_listed_beside_the_loop_for_who_may_read_all_their_keys(door: Door) -> None:
+    root, user = ({"user": name, "auth_revision": door.auth_revision} for name in ("root", "u"))
+    grants = [etcd.LeaseGrantRequest(ID=lease_id, TTL=60) for lease_id in (7, 8)]
+    for grant in grants:
+        door.answer(door.send(frames.LEASE_GRANT, grant, **root))
+    door.answer(door.send(frames.ETCD_PUT, etcd.PutRequest(key=b"a", lease=7), **root))
+    door.jobs.may_end = False
+    call = door.ask(frames.LEASE_LEASES, linearizable=True, **user)
+    assert call not in door.replies, "there may be very many keys"
+    door.jobs.may_end = True
+    door.work()
+    assert {lease.ID for lease in etcd.LeaseLeasesResponse.FromString(door.answer(call).body).leases} == {
+        7,
+        8,
+    }
+    door.answer(door.send(frames.ETCD_PUT, etcd.PutRequest(key=b"q", lease=8), **root))
+    with pytest.raises(errors.PermissionDenied):
+        door.answer(door.ask(frames.LEASE_LEASES, linearizable=True, **user))
+    door.answer(door.ask(frames.LEASE_LEASES, linearizable=True, **root))
