@@ -36,6 +36,10 @@ CREATE TABLE IF NOT EXISTS auth (
 """
 
 
+ROW_BYTES: Final = 256
+"""What a user or a role counts beside its name and row (quota.py). Part of the replicated behaviour."""
+
+
 class UnsoundRow(Exception):
     """A row from outside that can't be read; a sentence says why."""
 
@@ -59,6 +63,7 @@ class _Before:
 
     auth: TableAuth
     tokens: dict[bytes, str]
+    size_bytes: int
 
 
 class AuthStore:
@@ -69,6 +74,7 @@ class AuthStore:
         self._connection = connection
         self._auth: dict[int, TableAuth] = {}
         self._tokens: dict[int, dict[bytes, str]] = {}
+        self._size_bytes: dict[int, int] = {}
         self.guarded: set[int] = set()
         """Tables with authentication enabled."""
         self.checksum = 0
@@ -84,6 +90,10 @@ class AuthStore:
     def tokens(self, table_id: int) -> Mapping[bytes, str]:
         """The user behind each token, by what it is known by; that of an older one is less."""
         return self._tokens.get(table_id, {})
+
+    def size_bytes(self, table_id: int) -> int:
+        """What the users and roles of a table count in its size."""
+        return self._size_bytes.get(table_id, 0)
 
     # ---- changes ------------------------------------------------------------------------------------------------
 
@@ -152,16 +162,24 @@ class AuthStore:
         """plain: None deletes the row."""
         where = (table_id, int(kind), name)
         row: Any = self._connection.execute(
-            "SELECT crc FROM auth WHERE table_id = ? AND kind = ? AND name = ?", where
+            "SELECT crc, data FROM auth WHERE table_id = ? AND kind = ? AND name = ?", where
         ).fetchone()
-        self.checksum -= row[0] if row else 0
+        if row:
+            self.checksum -= row[0]
+            self._count(table_id, kind, name, row[1], -1)
         if plain is None:
             self._connection.execute("DELETE FROM auth WHERE table_id = ? AND kind = ? AND name = ?", where)
             return
         data = json.dumps(plain, sort_keys=True)
         crc = _crc(*where, data)
         self.checksum += crc
+        self._count(table_id, kind, name, data, 1)
         self._connection.execute("REPLACE INTO auth VALUES (?, ?, ?, ?, ?)", (*where, data, crc))
+
+    def _count(self, table_id: int, kind: Kind, name: bytes, data: str, sign: int) -> None:
+        if kind in (Kind.USER, Kind.ROLE):
+            size_bytes = ROW_BYTES + len(name) + len(data)
+            self._size_bytes[table_id] = self.size_bytes(table_id) + sign * size_bytes
 
     # ---- life of the transaction --------------------------------------------------------------------------------
 
@@ -169,7 +187,9 @@ class AuthStore:
         if not self._before_turn:
             self._checksum_before = self.checksum
         if table_id not in self._before_turn:
-            self._before_turn[table_id] = _Before(self.of(table_id), dict(self.tokens(table_id)))
+            self._before_turn[table_id] = _Before(
+                self.of(table_id), dict(self.tokens(table_id)), self.size_bytes(table_id)
+            )
 
     def committed(self) -> None:
         """The transaction is durable."""
@@ -182,6 +202,7 @@ class AuthStore:
         for table_id, before in self._before_turn.items():
             self._auth[table_id] = before.auth
             self._tokens[table_id] = before.tokens
+            self._size_bytes[table_id] = before.size_bytes
             self._guard(table_id)
         self._before_turn.clear()
         self.checksum = self._checksum_before
@@ -200,6 +221,7 @@ class AuthStore:
         for table_id, kind, name, data, crc in rows:
             _check_row(table_id, kind, name, data, crc)
             self.checksum += crc
+            self._count(table_id, Kind(kind), name, data, 1)
             found.setdefault(table_id, {}).setdefault(Kind(kind), {})[name] = json.loads(data)
         for table_id, kinds in found.items():
             self._enter(table_id, kinds)

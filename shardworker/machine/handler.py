@@ -48,6 +48,9 @@ class Shard(Protocol):
     @property
     def tables(self) -> TableCache: ...
 
+    def beside_bytes(self, table_id: int) -> int:
+        """What the table holds beside its changes (quota.py)."""
+
     def origin_of(self, table_id: int) -> int:
         """The id of the leader cluster's table that this one copies; 0 = none."""
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from proto.internal import frames_pb2 as frames
     from shardworker.machine.requests import Parsed
+    from shardworker.machine.tables import TableState
 
 FORMAT: Final = 1
 """Of a log entry (CommandBatch.format)."""
@@ -146,22 +147,37 @@ class StateMachine(WholeShard, Reading, Sweeping):
             self._check(request)
             self._check_origin(table.id, handler, request.op)
             if handler.administer is not None:
-                body = handler.administer(AuthWriter(self.auth, table.id, index), request.op)
-                return Result(table.revision, body)
+                return self._administer(index, handler, table, request.op)
         except errors.BoathouseError as error:
             return Result(table.revision, b"", error)
         writer = self._writer(request.table_id, writers)
         writer.begin()
         assert handler.write is not None
         try:
-            quota.check_takes(table, handler, request.op)
+            quota.check_takes(table, handler, request.op, self.leases, self.auth)
             body = handler.write(writer, request.op)
         except errors.BoathouseError as error:
             if isinstance(error, errors.QuotaExceeded):
-                quota.note_refused(table)
+                quota.note_refused(table, self.leases, self.auth)
             writer.refuse()
             return Result(table.revision, b"", error)
         writer.end()
+        return Result(table.revision, body)
+
+    def _administer(self, index: int, handler: Handler[Any], table: TableState, op: Any) -> Result:
+        """Raises as the handler does, and QuotaExceeded, CorruptAlarm."""
+        assert handler.administer is not None
+        try:
+            if handler.cost is not None:
+                quota.check_takes(table, handler, op, self.leases, self.auth)
+            body = handler.administer(AuthWriter(self.auth, table.id, index), op)
+        except errors.QuotaExceeded:
+            self.tables.touch(table)
+            quota.note_refused(table, self.leases, self.auth)
+            raise
+        if table.full:
+            self.tables.touch(table)
+            quota.note_changed(table, self.leases, self.auth)
         return Result(table.revision, body)
 
     def _run_on_shard(self, work: Callable[[StateMachine, Any], Result], request: Parsed) -> Result:
@@ -204,7 +220,7 @@ class StateMachine(WholeShard, Reading, Sweeping):
             return
         parsed = self.parse(request.method, request.table_id, request.body)
         if parsed.error is None and parsed.handler is not None:
-            quota.check_takes(table, parsed.handler, parsed.op)
+            quota.check_takes(table, parsed.handler, parsed.op, self.leases, self.auth)
 
 
 def _origin_refusal(told: int, origin: int) -> errors.BoathouseError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from proto.catalog import CATALOG_ID, CATALOG_NAME, CATALOG_SHARD
-from shardworker.machine import leftovers
+from shardworker.machine import leftovers, quota
 from shardworker.machine.auth_store import AuthStore
 from shardworker.machine.backup import restoring
 from shardworker.machine.budget import ENTRY_ANSWERS_BYTES_MAX, EntryBudget
@@ -181,9 +181,18 @@ class Memory:
 
     def table_status(self) -> list[frames.TableStatus]:
         return [
-            table_status(table, self._origins.of(table.id), self.followers.of(table.id))
+            table_status(
+                table,
+                self._origins.of(table.id),
+                beside_bytes=self.beside_bytes(table.id),
+                followers=self.followers.of(table.id),
+            )
             for table in self.tables
         ]
+
+    def beside_bytes(self, table_id: int) -> int:
+        """What a table holds beside its changes (quota.py)."""
+        return quota.beside_bytes(table_id, self.leases, self.auth)
 
     def move_states(self) -> list[frames.MoveState]:
         """Of all tables that came, go, or went."""

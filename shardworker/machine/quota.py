@@ -5,6 +5,9 @@ until a sweep has removed them from a disk. Commands add to it. A sweep is each 
 through the log what its sweep has removed so far (TABLE_FREED). Without history a command takes off at once what it
 replaced.
 
+What a table holds beside its changes counts as well: so much for each lease, and the rows of its users and roles. That
+is no counter, but follows from what there is. Who may log in, and for whom, is bounded otherwise (auth_store.py).
+
 A write that may make a table grow is refused once size and cost together reach the quota; cost is what etcd counts. If
 not even a sixteenth of the quota is left by then, the table is full: nothing that grows is taken, however small, until
 more than that is free again. etcd waits for somebody to clear its alarm; here that is allowed and not needed.
@@ -16,19 +19,24 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from proto import errors
 from proto.etcd import rpc_pb2
+from shardworker.machine.auth_store import ROW_BYTES, Kind
 from shardworker.machine.ops import Load, Put, Txn
 from shardworker.machine.tables import CHANGE_BYTES
 
 if TYPE_CHECKING:
+    import apsw
+
+    from shardworker.machine.auth_store import AuthStore
     from shardworker.machine.handler import Handler
+    from shardworker.machine.leases import Leases
     from shardworker.machine.ops import Operation
     from shardworker.machine.tables import TableState
 
 PUT_COST_BYTES: Final = 256
 """etcd's allowance for a put beside its key and value."""
 
-LEASE_COST_BYTES: Final = 64
-"""etcd's allowance for a lease."""
+LEASE_BYTES: Final = 512
+"""What a lease counts: about what its row takes, and its clock in the memory of each replica."""
 
 FREE_SHARE: Final = 16
 """A table with less than this part of its quota free is full once a write did not fit."""
@@ -61,7 +69,23 @@ def cost(op: Operation | Load) -> int:
             return 0
 
 
-def check_takes(table: TableState, handler: Handler[Any], op: Any) -> None:
+def beside_bytes(table_id: int, leases: Leases, auth: AuthStore) -> int:
+    """What the table holds beside its changes."""
+    return LEASE_BYTES * len(leases.of_table(table_id)) + auth.size_bytes(table_id)
+
+
+def read_beside_bytes(connection: apsw.Connection, table_id: int) -> int:
+    """The same, as this connection sees it."""
+    leases: int = connection.execute("SELECT count(*) FROM leases WHERE table_id = ?", (table_id,)).get
+    users_and_roles: int = connection.execute(
+        "SELECT ifnull(sum(? + length(name) + length(data)), 0) FROM auth"
+        " WHERE table_id = ? AND kind IN (?, ?)",
+        (ROW_BYTES, table_id, Kind.USER, Kind.ROLE),
+    ).get
+    return LEASE_BYTES * leases + users_and_roles
+
+
+def check_takes(table: TableState, handler: Handler[Any], op: Any, leases: Leases, auth: AuthStore) -> None:
     """Raises QuotaExceeded or CorruptAlarm if the table's alarms or its quota refuse this write."""
     if not (table.quota_bytes or table.alarms or table.full) or handler.under_alarm:
         return
@@ -74,26 +98,29 @@ def check_takes(table: TableState, handler: Handler[Any], op: Any) -> None:
         return
     if table.full or any(alarm == rpc_pb2.NOSPACE for _, alarm in table.alarms):
         raise errors.QuotaExceeded(f"table {table.name} is full")
-    if table.quota_bytes and table.size_bytes + needed >= table.quota_bytes:
-        raise errors.QuotaExceeded(
-            f"table {table.name} holds {table.size_bytes} of at most {table.quota_bytes} bytes"
-        )
+    if table.quota_bytes:
+        size_bytes = table.size_bytes + beside_bytes(table.id, leases, auth)
+        if size_bytes + needed >= table.quota_bytes:
+            raise errors.QuotaExceeded(
+                f"table {table.name} holds {size_bytes} of at most {table.quota_bytes} bytes"
+            )
 
 
-def note_refused(table: TableState) -> None:
+def note_refused(table: TableState, leases: Leases, auth: AuthStore) -> None:
     """A write did not fit: the table may be full by now."""
-    if table.quota_bytes and table.size_bytes >= _enough_free(table):
-        table.full = True
+    table.full = table.full or _has_little_free(table, leases, auth)
 
 
-def note_changed(table: TableState) -> None:
+def note_changed(table: TableState, leases: Leases, auth: AuthStore) -> None:
     """Size or quota changed: there may be space again."""
-    if table.full and not (table.quota_bytes and table.size_bytes >= _enough_free(table)):
-        table.full = False
+    table.full = table.full and _has_little_free(table, leases, auth)
 
 
-def _enough_free(table: TableState) -> int:
-    return table.quota_bytes - table.quota_bytes // FREE_SHARE
+def _has_little_free(table: TableState, leases: Leases, auth: AuthStore) -> bool:
+    if not table.quota_bytes:
+        return False
+    enough_free = table.quota_bytes - table.quota_bytes // FREE_SHARE
+    return table.size_bytes + beside_bytes(table.id, leases, auth) >= enough_free
 
 
 def change_alarm(table: TableState, change: AlarmChange) -> bool:

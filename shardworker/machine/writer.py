@@ -141,7 +141,7 @@ class Writer(View):
         for span in self._replaced_spans:
             table.written_bytes -= self._execute_now(sql.replaced_bytes, span).get
             self._execute_now(sql.delete_replaced, span)
-        quota.note_changed(table)
+        quota.note_changed(table, self._leases, self._auth)
 
     @property
     def changes(self) -> int:

@@ -15,10 +15,13 @@ from proto.internal import frames_pb2 as frames
 from proto.spans import span_of
 from proto.tokens import DIGEST_BYTES, known_by
 from shardworker.machine.auth import ROOT, Access, Permission, TableAuth, User
+from shardworker.machine.auth_store import ROW_BYTES
 from shardworker.machine.handler import Handler
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from google.protobuf.message import Message
 
     from shardworker.machine.auth import Caller
     from shardworker.machine.auth_writer import AuthWriter
@@ -282,6 +285,11 @@ def _rights(caller: Caller, op: object) -> bytes:
     return told.SerializeToString()
 
 
+def _cost(op: Message) -> int:
+    """What is stored takes about as much as its request, or twice that where keys are written as digits."""
+    return ROW_BYTES + 2 * op.ByteSize()
+
+
 HANDLERS: dict[int, Handler[Any]] = {
     frames.AUTH_ENABLE: Handler(parse=rpc_pb2.AuthEnableRequest.FromString, administer=_enable, check=_root),
     frames.AUTH_DISABLE: Handler(
@@ -289,7 +297,7 @@ HANDLERS: dict[int, Handler[Any]] = {
     ),
     frames.AUTH_STATUS: Handler(parse=rpc_pb2.AuthStatusRequest.FromString, inspect=_status, check=_root),
     frames.AUTH_USER_ADD: Handler(
-        parse=rpc_pb2.AuthUserAddRequest.FromString, administer=_add_user, check=_root
+        parse=rpc_pb2.AuthUserAddRequest.FromString, administer=_add_user, check=_root, cost=_cost
     ),
     frames.AUTH_USER_GET: Handler(
         parse=rpc_pb2.AuthUserGetRequest.FromString, inspect=_get_user, check=_check_may_see_user
@@ -304,13 +312,13 @@ HANDLERS: dict[int, Handler[Any]] = {
         parse=rpc_pb2.AuthUserChangePasswordRequest.FromString, administer=_change_password, check=_root
     ),
     frames.AUTH_USER_GRANT_ROLE: Handler(
-        parse=rpc_pb2.AuthUserGrantRoleRequest.FromString, administer=_grant_role, check=_root
+        parse=rpc_pb2.AuthUserGrantRoleRequest.FromString, administer=_grant_role, check=_root, cost=_cost
     ),
     frames.AUTH_USER_REVOKE_ROLE: Handler(
         parse=rpc_pb2.AuthUserRevokeRoleRequest.FromString, administer=_revoke_role, check=_root
     ),
     frames.AUTH_ROLE_ADD: Handler(
-        parse=rpc_pb2.AuthRoleAddRequest.FromString, administer=_add_role, check=_root
+        parse=rpc_pb2.AuthRoleAddRequest.FromString, administer=_add_role, check=_root, cost=_cost
     ),
     frames.AUTH_ROLE_GET: Handler(
         parse=rpc_pb2.AuthRoleGetRequest.FromString, inspect=_get_role, check=_check_may_see_role
@@ -322,7 +330,10 @@ HANDLERS: dict[int, Handler[Any]] = {
         parse=rpc_pb2.AuthRoleDeleteRequest.FromString, administer=_delete_role, check=_root
     ),
     frames.AUTH_ROLE_GRANT_PERMISSION: Handler(
-        parse=rpc_pb2.AuthRoleGrantPermissionRequest.FromString, administer=_grant_permission, check=_root
+        parse=rpc_pb2.AuthRoleGrantPermissionRequest.FromString,
+        administer=_grant_permission,
+        check=_root,
+        cost=_cost,
     ),
     frames.AUTH_ROLE_REVOKE_PERMISSION: Handler(
         parse=rpc_pb2.AuthRoleRevokePermissionRequest.FromString, administer=_revoke_permission, check=_root

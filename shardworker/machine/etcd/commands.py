@@ -207,7 +207,7 @@ HANDLERS: dict[int, Handler[Any]] = {
         check=_check_root, parse=_parse_alarm, write=_alarm, under_alarm=True, for_copies=True
     ),
     frames.LEASE_GRANT: Handler(
-        check=_check_user, parse=_parse_grant, write=_grant, cost=lambda op: quota.LEASE_COST_BYTES
+        check=_check_user, parse=_parse_grant, write=_grant, cost=lambda op: quota.LEASE_BYTES
     ),
     frames.LEASE_REVOKE: Handler(check=_check_revoke, parse=_parse_revoke, write=_revoke),
     frames.LEASE_EXPIRE: Handler(parse=_parse_expire, write=_expire, under_alarm=True),

@@ -31,9 +31,10 @@ NAME_BYTES_MAX: Final = 1024
 
 
 def table_status(
-    table: TableState, origin: int, followers: Mapping[str, Position] | None = None
+    table: TableState, origin: int, *, beside_bytes: int, followers: Mapping[str, Position] | None = None
 ) -> frames.TableStatus:
-    """origin: the leader cluster's table that it copies; 0 = none. followers: clusters that copy it."""
+    """origin: the leader cluster's table that it copies; 0 = none. beside_bytes: what it holds beside its changes.
+    followers: clusters that copy it."""
     alarms = [frames.TableAlarm(member=member, alarm=alarm) for member, alarm in table.alarms]
     return frames.TableStatus(
         id=table.id,
@@ -43,7 +44,7 @@ def table_status(
         history=table.history,
         keys=table.keys,
         checksum=table.checksum,
-        size_bytes=table.size_bytes,
+        size_bytes=table.size_bytes + beside_bytes,
         quota_bytes=table.quota_bytes,
         full=table.full,
         alarms=alarms,
@@ -73,7 +74,8 @@ def _create_table(shard: Shard, spec: frames.TableSpec) -> Result:
             f"not {spec.name!r} with history {spec.history}"
         )
         return Result(table.revision, b"", refusal)
-    return Result(table.revision, table_status(table, shard.origin_of(table.id)).SerializeToString())
+    status = table_status(table, shard.origin_of(table.id), beside_bytes=shard.beside_bytes(table.id))
+    return Result(table.revision, status.SerializeToString())
 
 
 def _delete_table(shard: Shard, spec: frames.TableSpec) -> Result:
@@ -120,7 +122,11 @@ def _note_freed(writer: Writer, op: frames.TableFreed) -> bytes:
 
 
 def _status(view: View, op: None) -> bytes:
-    status = table_status(view.table, read_origin(view.connection, view.table.id))
+    status = table_status(
+        view.table,
+        read_origin(view.connection, view.table.id),
+        beside_bytes=quota.read_beside_bytes(view.connection, view.table.id),
+    )
     status.auth_version = read_version(view.connection, view.table.id)
     return status.SerializeToString()
 

@@ -244,7 +244,6 @@ def test_results_that_came_leave_by_age_and_push_out_no_others() -> None:
 def test_users_tokens_alarms_and_quota_go_along() -> None:
     moving = Moving()
     moving.source.write(frames.TableQuota(quota_bytes=1 << 20))
-    moving.source.write(frames.AlarmChange(alarm=frames.TableAlarm(member=7, alarm=1), activate=True))
     moving.source.connection.execute("BEGIN")
     auth = moving.source.machine.auth
     auth.add_token(TABLE, b"digest", "root")
@@ -252,6 +251,7 @@ def test_users_tokens_alarms_and_quota_go_along() -> None:
     moving.source.machine.committed()
     for name in ("root", "ann"):
         add_user(moving.source, name)
+    moving.source.write(frames.AlarmChange(alarm=frames.TableAlarm(member=7, alarm=1), activate=True))
     moving.begin()
     moving.finish()
     before, after = moving.source.machine, moving.target.machine

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proto import errors
+from proto.etcd import auth_pb2
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2 as regatta
@@ -15,6 +16,8 @@ from shardworker.machine.ops import DeleteRange, Put, Txn
 from tests.unit.machine.shard import TABLE, Shard
 
 if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
     from shardworker.machine.tables import TableState
 
 QUOTA = 16_000
@@ -225,3 +228,87 @@ def test_a_refusal_that_is_known_beforehand_needs_no_log() -> None:
     request.request_id = b"another".ljust(16)
     with pytest.raises(errors.QuotaExceeded):
         shard.machine.check_takes(request)
+
+
+# ---- what a table holds beside its changes --------------------------------------------------------------------------
+
+
+def size(shard: Shard) -> int:
+    """As its memory and its database say."""
+    (status,) = shard.machine.table_status()
+    parsed = shard.machine.parse(frames.TABLE_STATUS, TABLE, b"")
+    read = frames.TableStatus.FromString(shard.machine.read(shard.connection, parsed).body)
+    assert read.size_bytes == status.size_bytes
+    return status.size_bytes
+
+
+def administer(
+    shard: Shard, method: frames.Method.ValueType, request: Message
+) -> type[errors.BoathouseError] | None:
+    body, request_id = request.SerializeToString(), shard.new_id()
+    (result,) = shard.apply(frames.Command(method=method, table_id=TABLE, body=body, request_id=request_id))
+    return None if result.error is None else type(result.error)
+
+
+def add_user(shard: Shard, name: str) -> type[errors.BoathouseError] | None:
+    return administer(shard, frames.AUTH_USER_ADD, etcd.AuthUserAddRequest(name=name))
+
+
+def test_leases_count_until_they_are_gone() -> None:
+    shard = limited()
+    taken = 0
+    while (error := shard.write(etcd.LeaseGrantRequest(TTL=60)).error) is None:
+        taken += 1
+    assert isinstance(error, errors.QuotaExceeded)
+    assert taken == size(shard) // quota.LEASE_BYTES == (QUOTA - 1) // quota.LEASE_BYTES
+    assert table(shard).full
+    assert put(shard) is errors.QuotaExceeded
+    for lease_id in list(shard.machine.leases.of_table(TABLE))[: taken // 8]:
+        assert shard.write(etcd.LeaseRevokeRequest(ID=lease_id)).error is None
+    assert not table(shard).full
+    assert put(shard) is None
+    shard.machine.reload()
+    assert size(shard) == table(shard).size_bytes + quota.LEASE_BYTES * (taken - taken // 8)
+
+
+def test_users_and_roles_count_until_they_are_gone() -> None:
+    shard = limited()
+    taken = 0
+    while (error := add_user(shard, f"u{taken}")) is None:
+        taken += 1
+    assert error is errors.QuotaExceeded
+    assert taken > 10
+    assert table(shard).full
+    assert administer(shard, frames.AUTH_ROLE_ADD, etcd.AuthRoleAddRequest(name="r")) is error
+    assert put(shard) is errors.QuotaExceeded
+    full = size(shard)
+    shard.machine.reload()
+    assert size(shard) == full
+    for number in range(taken // 2):
+        gone = etcd.AuthUserDeleteRequest(name=f"u{number}")
+        assert administer(shard, frames.AUTH_USER_DELETE, gone) is None
+    assert size(shard) < full
+    assert not table(shard).full
+    assert administer(shard, frames.AUTH_ROLE_ADD, etcd.AuthRoleAddRequest(name="r")) is None
+    before = size(shard)
+    perm = auth_pb2.Permission(permType=auth_pb2.Permission.READ, key=b"k" * 500, range_end=b"l" * 500)
+    grant = etcd.AuthRoleGrantPermissionRequest(name="r", perm=perm)
+    assert administer(shard, frames.AUTH_ROLE_GRANT_PERMISSION, grant) is None
+    assert size(shard) >= before + 1_000
+    assert add_user(shard, "x" * QUOTA) is errors.QuotaExceeded
+
+
+def test_what_a_turn_adds_beside_counts_no_more_when_it_is_rolled_back() -> None:
+    shard = limited()
+    add_user(shard, "u")
+    before = size(shard)
+    shard.connection.execute("BEGIN IMMEDIATE")
+    body = etcd.AuthUserAddRequest(name="v").SerializeToString()
+    command = frames.Command(
+        method=frames.AUTH_USER_ADD, table_id=TABLE, body=body, request_id=shard.new_id()
+    )
+    shard.apply_uncommitted(command, shard.command(etcd.LeaseGrantRequest(TTL=60)))
+    assert size(shard) > before
+    shard.connection.execute("ROLLBACK")
+    shard.machine.rollback()
+    assert size(shard) == before

@@ -232,7 +232,8 @@ def test_what_a_follower_has_answered_is_a_use(door: Door) -> None:
 
 
 def test_leases_are_listed_beside_the_loop_for_who_may_read_all_their_keys(door: Door) -> None:
-    root, user = ({"user": name, "auth_revision": door.auth_revision} for name in ("root", "u"))
+    root: dict[str, Any] = {"user": "root", "auth_revision": door.auth_revision}
+    user = root | {"user": "u"}
     grants = [etcd.LeaseGrantRequest(ID=lease_id, TTL=60) for lease_id in (7, 8)]
     for grant in grants:
         door.answer(door.send(frames.LEASE_GRANT, grant, **root))
