@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Protocol, assert_never
 
 import structlog
 
@@ -24,11 +24,21 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
+class Aside(Protocol):
+    """Where copies are kept that hold what the leader cluster does not: aside.Aside."""
+
+    async def keep(self, copy: TableEntry, revision: int) -> None:
+        """Raises BoathouseError."""
+
+
 class Copier:
     """One copy. run() ends only by being cancelled, or by a bug."""
 
-    def __init__(self, copy: TableEntry, leader: Leader, copies: Copies, rng: Rng, loop: Loop) -> None:
+    def __init__(
+        self, copy: TableEntry, leader: Leader, copies: Copies, aside: Aside, rng: Rng, loop: Loop
+    ) -> None:
         self._copy = copy
+        self._aside = aside
         self._leader = leader
         self._copies = copies
         self._loop = loop
@@ -46,13 +56,13 @@ class Copier:
                     case Follow():
                         await self._follow()
                     case TakeSnapshot():
-                        await self._take_snapshot(step.why)
+                        await self._take_snapshot(step)
                     case Wait():
                         await self._loop.sleep(step.seconds)
                     case _:
                         assert_never(step)
             except errors.Diverged as error:
-                self.tail.cannot_follow(error.detail)
+                self.tail.cannot_follow(error.detail, loses=True)
             except (errors.BoathouseError, LeaderFailed) as error:
                 self.tail.failed(reason_of(error))
                 self._warn()
@@ -92,7 +102,8 @@ class Copier:
         async with aclosing(stream):
             async for message in stream:
                 if message.HasField("error_response"):
-                    tail.cannot_follow(_word(message.error_response.error))
+                    error = message.error_response.error
+                    tail.cannot_follow(_word(error), loses=error == replication.LEADER_BEHIND)
                     return
                 if message.users:
                     await self._take_users(message.users)
@@ -116,12 +127,14 @@ class Copier:
                 _check_same(began, changes)
         self.tail.heard(revision, message.leader_index, self._loop.time())
 
-    async def _take_snapshot(self, why: str) -> None:
+    async def _take_snapshot(self, step: TakeSnapshot) -> None:
         """All parts of one snapshot; the last one puts it in place."""
         copy = self._copy
         log.warning(
-            "a copy is replaced by a snapshot", table=copy.name, revision=self.tail.revision, reason=why
+            "a copy is replaced by a snapshot", table=copy.name, revision=self.tail.revision, reason=step.why
         )
+        if step.loses:
+            await self._aside.keep(copy, self.tail.revision)
         parts = PartsUnderWay(self._copies, copy, self._loop)
         stream = self._leader.snapshot(copy.name, copy.origin)
         try:

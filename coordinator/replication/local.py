@@ -15,6 +15,7 @@ from coordinator.catalog.changes import TableChanges
 from coordinator.catalog.identities import Identities
 from coordinator.catalog.lead import LeadRow
 from coordinator.catalog.tables import Tables
+from coordinator.replication.aside import Aside
 from coordinator.replication.copies import WRITE_S, Copies
 from coordinator.replication.leading import Leading
 from coordinator.replication.report import LEASE_KEY
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from coordinator.catalog.contents import Contents
     from proto.catalog import TableEntry
 
+ASIDE: Final = "copies-set-aside"
+"""In the folder of a node."""
 LEASE_S: Final = 1.0
 """For a look at the lease row, and for a try to write it."""
 
@@ -78,6 +81,7 @@ class LocalCluster:
         self.identities = Identities(self._shards)
         self.leading = Leading(cluster, self._catalog, tables, LeadRow(self._shards))
         self.copies = Copies(self._shards)
+        self.aside = Aside(self._driver, cluster.node_dir(node.name) / ASIDE)
 
     def close(self) -> None:
         """End all calls, and let go of everything."""

@@ -233,7 +233,9 @@ class Replicator:
     def _start_copiers(self, copies: Sequence[TableEntry]) -> None:
         for copy in copies:
             if copy not in self._copiers:
-                copier = Copier(copy, self._leader, self._local.copies, self._rng, LOOP_CLOCK)
+                copier = Copier(
+                    copy, self._leader, self._local.copies, self._local.aside, self._rng, LOOP_CLOCK
+                )
                 self._copiers[copy] = (copier, asyncio.create_task(copier.run()))
 
     async def _stop_copiers(self, copies: Sequence[TableEntry]) -> None:

@@ -40,6 +40,8 @@ class TakeSnapshot:
     """Replace what the copy holds."""
 
     why: str
+    loses: bool = False
+    """Something that the leader cluster has not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class Tail:
         self._failures = 0
         self._wait_s = 0.0
         self._snapshot_why = ""
+        self._snapshot_loses = False
         self._parts = 0
         """Of the snapshot that is being taken."""
         self._parts_furthest = 0
@@ -103,7 +106,7 @@ class Tail:
             return wait
         if self._snapshot_why:
             self._parts = 0
-            return TakeSnapshot(self._snapshot_why)
+            return TakeSnapshot(self._snapshot_why, self._snapshot_loses)
         return Follow()
 
     # ---- what came of it --------------------------------------------------------------------------------------------
@@ -123,10 +126,11 @@ class Tail:
         if self.revision >= newest:
             self._level_at = now
 
-    def cannot_follow(self, why: str) -> None:
-        """The copy can't go on from where it is: only a snapshot helps. If the last one has not, it is no progress to
-        take one after the other, and none is taken at once."""
-        self._snapshot_why = why
+    def cannot_follow(self, why: str, *, loses: bool = False) -> None:
+        """The copy can't go on from where it is: only a snapshot helps. loses: it holds what the leader cluster does
+        not. If the last snapshot has not helped, it is no progress to take one after the other, and none is taken at
+        once."""
+        self._snapshot_why, self._snapshot_loses = why, loses
         if self._is_unproven:
             self._is_in_vain = True
             self.failed(f"{why}, right after a snapshot")

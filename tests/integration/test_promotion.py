@@ -179,7 +179,11 @@ def test_an_old_leader_that_was_away_gives_way_and_becomes_a_follower(
 ) -> None:
     put(harbour, b"both")
     wait_same(harbour, island)
+    island.stop()
+    put(harbour, b"alone")
     harbour.stop()
+    island.start()
+    island.wait_leaders()
     refusal = island.cli("promote", "--yes")
     assert refusal.returncode == 1
     assert b"can't be asked to give way" in refusal.stderr
@@ -203,6 +207,13 @@ def test_an_old_leader_that_was_away_gives_way_and_becomes_a_follower(
     assert put(harbour, b"forwarded") == positions(island)["default"][0]
     assert contents(harbour, "default") == contents(island, "default")
     assert "mine" in tables(harbour)
+
+    # What it alone had is in a file, as good as any snapshot.
+    (kept,) = (harbour.config.node_dir("n1") / "copies-set-aside").glob("default-*.snapshot")
+    assert "table default at revision" in said(harbour, "snapshot", "verify", str(kept))
+    said(island, "table", "create", "found")
+    said(island, "snapshot", "restore", str(kept), "--table", "found")
+    assert [kv.key for kv in contents(island, "found")] == [b"alone", b"both"]
 
     # And back again.
     assert "cluster harbour leads since epoch 3" in said(harbour, "promote", "--yes")

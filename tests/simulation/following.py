@@ -362,9 +362,14 @@ class SimulatedReplicator:
                 await self._shards.ask(Access.WRITE, frames.TABLE_CREATE, copy, spec, WRITE_S)
                 self._start_copier(copy)
 
+    async def keep(self, copy: TableEntry, revision: int) -> None:
+        """copier.Aside: there are no files here."""
+        self._follower.cluster.count("set aside")
+        self._follower.cluster.world.note(f"sets {copy.name} aside at {revision}")
+
     def _start_copier(self, copy: TableEntry) -> None:
         copies = self._follower.copies(self._shards)
-        copier = Copier(copy, self._leader, copies, self._rng, self._follower.clock)
+        copier = Copier(copy, self._leader, copies, self, self._rng, self._follower.clock)
         self._copiers[copy] = Task(self._follower.cluster.world, copier.run())
 
 

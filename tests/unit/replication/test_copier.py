@@ -11,6 +11,7 @@ import pytest
 
 from coordinator.replication.copier import Copier
 from coordinator.replication.leader import Leader
+from proto import errors
 from proto.catalog import TableEntry
 from proto.ids import ShardId
 from proto.internal import frames_pb2 as frames
@@ -58,6 +59,17 @@ class Clock:
         return asyncio.create_task(work)
 
 
+class Aside:
+    """Where nothing can be kept."""
+
+    def __init__(self, error: errors.BoathouseError) -> None:
+        self._error = error
+
+    async def keep(self, copy: TableEntry, revision: int) -> None:
+        assert (copy, revision) == (COPY, 1)
+        raise self._error
+
+
 async def trouble_with(answer: bytes) -> str:
     """What a copier makes of it, again and again."""
 
@@ -65,7 +77,8 @@ async def trouble_with(answer: bytes) -> str:
         return frames.TableStatus(revision=1)
 
     copies: Any = SimpleNamespace(status=status)
-    copier = Copier(COPY, Leader("island", Calls(answer)), copies, random.Random(1), Clock())
+    aside = Aside(errors.ReplicationRefused("the disk is full"))
+    copier = Copier(COPY, Leader("island", Calls(answer)), copies, aside, random.Random(1), Clock())
     with pytest.raises(Done):
         await copier.run()
     return copier.tail.trouble
@@ -83,3 +96,10 @@ async def test_a_reason_of_a_later_version_is_trouble_and_no_snapshot() -> None:
     refusal = replication.ReplicateErrResponse(error=9)  # type: ignore[arg-type]  # of a later version
     answer = replication.ReplicateResponse(error_response=refusal).SerializeToString()
     assert "not known here" in await trouble_with(answer)
+
+
+@in_loop
+async def test_what_can_not_be_set_aside_is_not_replaced() -> None:
+    refusal = replication.ReplicateErrResponse(error=replication.LEADER_BEHIND)
+    answer = replication.ReplicateResponse(error_response=refusal).SerializeToString()
+    assert "the disk is full" in await trouble_with(answer)

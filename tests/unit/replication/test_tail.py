@@ -154,3 +154,15 @@ def test_a_copy_that_is_replaced_now_and_then_is_well() -> None:
         one.replaced(revision, 1.0)
         one.heard(revision + 1, revision + 1, 1.0)
     assert one.trouble == ""
+
+
+def test_a_snapshot_says_whether_it_loses_something() -> None:
+    one = tail()
+    one.cannot_follow("LEADER_BEHIND", loses=True)
+    one.failed("refused")
+    one.next()
+    assert one.next() == TakeSnapshot("LEADER_BEHIND", loses=True)
+    one.replaced(3, 1.0)
+    one.heard(4, 4, 1.0)
+    one.cannot_follow("USE_SNAPSHOT")
+    assert one.next() == TakeSnapshot("USE_SNAPSHOT")
