@@ -317,7 +317,8 @@ RULES: Final[Mapping[Code, Rule]] = {
     ),
     Code.TABLE_NOT_COPIED: Rule(
         _W,
-        "The leader cluster has the table, and this cluster does not copy it.",
+        "The table is not the leader cluster's: it is not copied here, can't be changed as there, or led before, and"
+        " was never copied there.",
         ("boathouse table list -e {endpoint}", "boathouse logs {subject} {file}"),
     ),
     Code.DISK_LOW: Rule(
