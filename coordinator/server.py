@@ -45,7 +45,7 @@ from coordinator.services.reflection import Reflection
 from coordinator.services.serving_tables import ServingTables
 from proto import errors
 from proto.ids import NodeId, ShardId
-from proto.methods import ApiName, Kind
+from proto.methods import ApiName
 
 if TYPE_CHECKING:
     import socket
@@ -217,8 +217,7 @@ class Coordinator:
         self._pages.close()
         front = self._front
         front.announce_end()
-        # Streams that last end at once, so that their clients go on elsewhere; the others get the time to end.
-        front.end_calls(errors.ShuttingDown(), only=frozenset({Kind.BIDI_STREAM}))
+        front.end_calls(errors.ShuttingDown(), only_lasting=True)
         if front.sessions:
             await asyncio.sleep(NOTICE_S)
         front.refuse_calls()

@@ -229,6 +229,9 @@ class Method:
     waits: bool = False
     """Whether it may take as long as it likes, waiting for other clients or at work: only its own client sets an end to
     that."""
+    lasts: bool = False
+    """Whether it goes on until its client or another one does something. A coordinator that stops ends it at once, so
+    that its client goes on elsewhere; others get the time to end."""
 
 
 _E, _A, _C, _G = ApiName.ETCD, ApiName.ETCD_ADMIN, ApiName.ETCD_CONCURRENCY, ApiName.GRPC
@@ -244,7 +247,7 @@ METHODS: Final[dict[str, Method]] = {
         api=_E, access=Access.WRITE, permission=Permission.ROOT, http=("/v3/kv/compaction",)
     ),
     "/etcdserverpb.Watch/Watch": Method(
-        api=_E, access=Access.READ, kind=Kind.BIDI_STREAM, http=("/v3/watch",)
+        api=_E, access=Access.READ, kind=Kind.BIDI_STREAM, http=("/v3/watch",), lasts=True
     ),
     "/etcdserverpb.Auth/AuthEnable": Method(
         api=_E, access=Access.WRITE, permission=Permission.ROOT, http=("/v3/auth/enable",)
@@ -304,7 +307,7 @@ METHODS: Final[dict[str, Method]] = {
         api=_E, access=Access.WRITE, http=("/v3/lease/revoke", "/v3/kv/lease/revoke")
     ),
     "/etcdserverpb.Lease/LeaseKeepAlive": Method(
-        api=_E, access=Access.PROVEN_LEADER, kind=Kind.BIDI_STREAM, http=("/v3/lease/keepalive",)
+        api=_E, access=Access.PROVEN_LEADER, kind=Kind.BIDI_STREAM, http=("/v3/lease/keepalive",), lasts=True
     ),
     "/etcdserverpb.Lease/LeaseTimeToLive": Method(
         api=_E, access=Access.PROVEN_LEADER, http=("/v3/lease/timetolive", "/v3/kv/lease/timetolive")
@@ -362,17 +365,19 @@ METHODS: Final[dict[str, Method]] = {
     "/etcdserverpb.Maintenance/Downgrade": Method(
         api=_E, access=Access.COORDINATOR, permission=Permission.ROOT, http=("/v3/maintenance/downgrade",)
     ),
-    "/v3lockpb.Lock/Lock": Method(api=_C, access=Access.COORDINATOR, waits=True, http=("/v3/lock/lock",)),
+    "/v3lockpb.Lock/Lock": Method(
+        api=_C, access=Access.COORDINATOR, waits=True, http=("/v3/lock/lock",), lasts=True
+    ),
     "/v3lockpb.Lock/Unlock": Method(api=_C, access=Access.COORDINATOR, http=("/v3/lock/unlock",)),
     "/v3electionpb.Election/Campaign": Method(
-        api=_C, access=Access.COORDINATOR, waits=True, http=("/v3/election/campaign",)
+        api=_C, access=Access.COORDINATOR, waits=True, http=("/v3/election/campaign",), lasts=True
     ),
     "/v3electionpb.Election/Proclaim": Method(
         api=_C, access=Access.COORDINATOR, http=("/v3/election/proclaim",)
     ),
     "/v3electionpb.Election/Leader": Method(api=_C, access=Access.COORDINATOR, http=("/v3/election/leader",)),
     "/v3electionpb.Election/Observe": Method(
-        api=_C, access=Access.COORDINATOR, kind=Kind.SERVER_STREAM, http=("/v3/election/observe",)
+        api=_C, access=Access.COORDINATOR, kind=Kind.SERVER_STREAM, http=("/v3/election/observe",), lasts=True
     ),
     "/v3electionpb.Election/Resign": Method(api=_C, access=Access.COORDINATOR, http=("/v3/election/resign",)),
     "/regatta.v1.KV/Range": Method(api=_R, access=Access.READ),
@@ -384,7 +389,7 @@ METHODS: Final[dict[str, Method]] = {
     "/regatta.v1.Cluster/Status": Method(api=_R, access=Access.COORDINATOR, permission=Permission.NONE),
     "/replication.v1.Metadata/Get": Method(api=_R, access=Access.COORDINATOR, permission=Permission.ROOT),
     "/replication.v1.Log/Replicate": Method(
-        api=_R, access=Access.COORDINATOR, kind=Kind.SERVER_STREAM, permission=Permission.ROOT
+        api=_R, access=Access.COORDINATOR, kind=Kind.SERVER_STREAM, permission=Permission.ROOT, lasts=True
     ),
     "/replication.v1.Snapshot/Stream": Method(
         api=_R, access=Access.COORDINATOR, kind=Kind.SERVER_STREAM, permission=Permission.ROOT
@@ -415,10 +420,10 @@ METHODS: Final[dict[str, Method]] = {
         api=_G, access=Access.COORDINATOR, kind=Kind.SERVER_STREAM, permission=Permission.NONE
     ),
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": Method(
-        api=_G, access=Access.COORDINATOR, kind=Kind.BIDI_STREAM, permission=Permission.NONE
+        api=_G, access=Access.COORDINATOR, kind=Kind.BIDI_STREAM, permission=Permission.NONE, lasts=True
     ),
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Method(
-        api=_G, access=Access.COORDINATOR, kind=Kind.BIDI_STREAM, permission=Permission.NONE
+        api=_G, access=Access.COORDINATOR, kind=Kind.BIDI_STREAM, permission=Permission.NONE, lasts=True
     ),
 }
 """By path, as HTTP/2's `:path` has it."""

@@ -179,10 +179,15 @@ ETCD_ADMIN: Final[Table] = {
 ETCD_CONCURRENCY: Final[Table] = {
     # etcd's Lock and Election run over a client inside the server, and whatever that client reports leaves as UNKNOWN.
     **{error: Row(Code.UNKNOWN, row.text) for error, row in ETCD.items()},
-    # But for what the server says before anything is run.
+    # But for what the server says before anything is run, and when it stops.
     **{
         error: ETCD[error]
-        for error in (errors.MalformedRequest, errors.MessageTooLarge, errors.MethodNotServed)
+        for error in (
+            errors.MalformedRequest,
+            errors.MessageTooLarge,
+            errors.MethodNotServed,
+            errors.ShuttingDown,
+        )
     },
     errors.SessionExpired: Row(Code.UNKNOWN, "mutex: session is expired"),
     errors.NoElectionLeader: Row(Code.UNKNOWN, "election: no leader"),

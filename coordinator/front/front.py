@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import structlog
 
 from coordinator.front.answers import AnswerRoom
 from coordinator.front.deadlines import Deadlines
-from proto.methods import Kind
 
 if TYPE_CHECKING:
     from coordinator.front.limits import Limits
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from proto import errors
 
 log = structlog.get_logger()
-
-ALL_KINDS: Final = frozenset(Kind)
 
 
 class Front:
@@ -98,10 +95,10 @@ class Front:
         for session in list(self.sessions):
             session.refuse_calls()
 
-    def end_calls(self, error: errors.BoathouseError, *, only: frozenset[Kind] = ALL_KINDS) -> None:
-        """End the calls of these kinds with their API's status for an error."""
+    def end_calls(self, error: errors.BoathouseError, *, only_lasting: bool = False) -> None:
+        """End all calls, or those of methods that last, with their API's status for an error."""
         for session in list(self.sessions):
-            session.end_calls(error, only=only)
+            session.end_calls(error, only_lasting=only_lasting)
 
     async def wait_until_idle(self, timeout_s: float) -> None:
         """Wait for the last call to end, its answer written. For so long at most."""

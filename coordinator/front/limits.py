@@ -68,9 +68,12 @@ class Limits:
     # ---- nuisance ----------------------------------------------------------------------------------------------------
 
     nuisance_max: float = 2_000
-    """Frames without work in them: PING, SETTINGS, WINDOW_UPDATE, PRIORITY, empty DATA, resets of requests. This many
-    at once are let pass, the next ends the connection (ENHANCE_YOUR_CALM). A client that cancels a thousand calls at
-    once, as one that shuts down does, stays below."""
+    """Frames without work in them: PING, SETTINGS, WINDOW_UPDATE, PRIORITY, empty DATA, resets of requests that
+    have just come. This many at once are let pass, the next ends the connection (ENHANCE_YOUR_CALM)."""
+    moment_s: float = 0.1
+    """Requests that were open when such a stretch of time began may be reset as if they had their answers, all of
+    streams_max at once, as by a client that shuts down, or whose calls have the same deadline. Whoever does that as an
+    attack has to make calls that are worth it."""
     nuisance_per_s: float = 200
     """So many are forgotten a second. grpc-go pings every 10 s, and up to a few times a second while it measures the
     bandwidth."""

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from coordinator.front.http2.connection import Event
     from coordinator.front.http2.streams import Stream
     from proto import errors
-    from proto.methods import Kind
 
 LINGER_S: Final = 1.0
 """What the peer has sent until it knows of the end is read for so long: closing on unread bytes would reset the
@@ -317,11 +316,11 @@ class Session(asyncio.Protocol):
         self._is_refusing = True
         self.touch()
 
-    def end_calls(self, error: errors.BoathouseError, *, only: frozenset[Kind]) -> None:
-        """End the calls of these kinds with the API's status for an error."""
+    def end_calls(self, error: errors.BoathouseError, *, only_lasting: bool) -> None:
+        """End all calls, or those of methods that last, with the API's status for an error."""
         for stream in list(self.connection.streams.values()):
             call = stream.call
-            if call is not None and not call.is_ended and call.route.method.kind in only:
+            if call is not None and not call.is_ended and (call.route.method.lasts or not only_lasting):
                 call.fail(error)
 
     def close(self) -> None:

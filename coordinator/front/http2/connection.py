@@ -134,7 +134,9 @@ class Connection(Generic[T]):
         self._reset_by_us: dict[int, None] = {}
 
         self._nuisance = 0.0
-        self._nuisance_at = 0.0
+        self._heard_at = 0.0
+        self._marked_at = 0.0
+        self._marked_stream = 0  # the last that was opened by then
 
         self._receive_window = ReceiveWindow(limits.connection_window_bytes)
         self._send_window = frames.WINDOW_DEFAULT
@@ -171,10 +173,12 @@ class Connection(Generic[T]):
         """What the peer's next bytes mean. now: seconds on any clock that does not go back."""
         if self.fault is not None:
             return []
+        if now - self._marked_at >= self._limits.moment_s:
+            self._marked_at, self._marked_stream = now, self._last_stream
         if self._nuisance:
-            passed = now - self._nuisance_at
+            passed = now - self._heard_at
             self._nuisance = max(0.0, self._nuisance - passed * self._limits.nuisance_per_s)
-        self._nuisance_at = now
+        self._heard_at = now
         if self._preface_left:
             data = self._take_preface(data)
         fault = self._parse(self._buffer + data if self._buffer else data, now)
@@ -440,6 +444,8 @@ class Connection(Generic[T]):
             self._forget(stream)
             known = code in ErrorCode.__members__.values()
             self._events.append(StreamEnded(stream, ErrorCode(code) if known else ErrorCode.CANCEL))
+            if stream_id <= self._marked_stream:
+                return None  # not to be told from a call that has its answer
         return self._annoy()
 
     def _handle_settings(self, flags: int, stream_id: int, payload: bytes) -> Fault | None:

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coordinator.apis import api_services
+from coordinator.server import CALLS_END_S
+from proto.etcd import election_pb2 as election
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
-from proto.methods import METHODS
+from proto.methods import METHODS, Kind
+from proto.regatta import replication_pb2 as replication
 from tests.unit.coordinator.running import in_loop, refused, running
+from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -53,6 +57,33 @@ def test_a_method_that_is_not_built_says_so(tmp_path: Path, path: str, text: str
             assert await refused(cluster.raw(path)(b"")) == ("UNIMPLEMENTED", text)
 
     scenario()
+
+
+def test_what_lasts_is_known_to() -> None:
+    """A new method that goes on until somebody does something would hold up each restart of a coordinator."""
+    lasting = {path.rpartition("/")[2] for path, method in METHODS.items() if method.lasts}
+    assert lasting == {
+        *("Watch", "LeaseKeepAlive", "Lock", "Campaign", "Observe", "Replicate"),
+        "ServerReflectionInfo",
+    }
+    assert all(method.lasts for method in METHODS.values() if method.kind is Kind.BIDI_STREAM)
+
+
+@in_loop
+async def test_calls_that_last_do_not_hold_up_a_stop(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        observe = cluster.channel.unary_stream("/v3electionpb.Election/Observe", None, None)
+        observing = observe(election.LeaderRequest(name=b"one").SerializeToString())
+        follow = cluster.channel.unary_stream("/replication.v1.Log/Replicate", None, None)
+        following = follow(replication.ReplicateRequest(table=b"default", leader_index=1).SerializeToString())
+        front = cluster.coordinator._front
+        await wait_until_async(lambda: len(front.under_way()) == 2, timeout_s=5, what="both calls")
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        await cluster.coordinator.stop()
+        assert loop.time() - began_s < CALLS_END_S / 2
+        assert (await refused(observing.read()))[0] == "UNAVAILABLE"
+        assert (await refused(following.read()))[0] == "UNAVAILABLE"
 
 
 async def never() -> AsyncIterator[bytes]:

@@ -40,11 +40,12 @@ def route(
     timeout_s: float | None = None,
     access: Access = Access.READ,
     waits: bool = False,
+    lasts: bool = False,
 ) -> Route:
     """/test.Service/<name>."""
     return Route(
         path=f"/test.Service/{name}",
-        method=Method(api=ApiName.ETCD, access=access, kind=kind, waits=waits),
+        method=Method(api=ApiName.ETCD, access=access, kind=kind, waits=waits, lasts=lasts),
         api=API,
         handler=handler,
         timeout_s=timeout_s,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 from typing import TYPE_CHECKING
 
 import h2.connection
@@ -139,6 +140,39 @@ def test_calls_that_are_cancelled_at_a_sane_pace_are_no_flood() -> None:
         if number == 10_000:
             break
     assert server.fault is None
+
+
+@pytest.mark.parametrize("quiet_s", [0.0, 0.15, 60.0])
+def test_all_calls_that_may_be_open_may_be_cancelled_at_once(quiet_s: float) -> None:
+    limits = dataclasses.replace(Limits(), nuisance_max=100.0)
+    server = ours(limits)
+    server.receive(HELLO, 0.0)
+    streams = range(1, 2 * 1_000, 2)
+    for stream in streams:
+        server.receive(frames.frame(frames.HEADERS, frames.END_HEADERS, stream, BLOCK), stream * 1e-5)
+    opened_s = streams[-1] * 1e-5
+    if not quiet_s:
+        # A connection that is never quiet.
+        for number in range(30):
+            server.receive(frames.frame(frames.PING, 0, 0, bytes(8)), opened_s + number / 100)
+        opened_s += 0.3
+    resets = b"".join(frames.rst_stream(stream, ErrorCode.CANCEL) for stream in streams)
+    facts = facts_of(server.receive(resets, opened_s + quiet_s))
+    assert server.fault is None
+    assert len(facts) == len(streams)
+    assert not server.streams
+
+
+def test_requests_that_have_just_come_are_no_older_for_it_that_others_are() -> None:
+    # One stream stays open for ever, and time passes: the others are still taken back as soon as they come.
+    server = ours()
+    server.receive(HELLO + OPEN, 0.0)
+    count = 0
+    for count, part in enumerate(itertools.islice(rapid_reset(), 1, None)):
+        server.receive(part, 60.0 + count * 1e-4)
+        if server.fault is not None:
+            break
+    assert count < Limits().nuisance_max + count * 1e-4 * Limits().nuisance_per_s + 10
 
 
 # ---- headers ---------------------------------------------------------------------------------------------------------

@@ -106,12 +106,26 @@ async def test_a_server_that_stops_serves_what_has_come_and_nothing_else() -> No
 
 
 @in_loop
-async def test_streams_that_last_end_with_the_apis_own_word() -> None:
-    async with serving(route("Watch", watch, Kind.BIDI_STREAM)) as server:
-        stream = server.bidi("Watch")(None)
+async def test_calls_that_last_end_with_the_apis_own_word_and_others_go_on() -> None:
+    held = Held()
+    routes = (
+        route("Watch", watch, Kind.BIDI_STREAM, lasts=True),
+        route("Lock", Held(), waits=True, lasts=True),
+        route("Held", held),
+    )
+    async with serving(*routes) as server:
+        stream, lock, get = (
+            server.bidi("Watch")(None),
+            server.unary("Lock")(b""),
+            server.unary("Held")(b"abc"),
+        )
         assert await stream.read() == b"created"
-        server.front.end_calls(errors.ShuttingDown(), only=frozenset({Kind.BIDI_STREAM}))
+        await wait_until_async(lambda: server.streams == 3, timeout_s=5, what="all calls")
+        server.front.end_calls(errors.ShuttingDown(), only_lasting=True)
         assert await refused(stream.read()) == ("UNAVAILABLE", "etcdserver: server stopped")
+        assert await refused(lock) == ("UNAVAILABLE", "etcdserver: server stopped")
+        held.go_on.set()
+        assert await get == b"abc"
 
 
 @in_loop
