@@ -243,7 +243,7 @@ RULES: Final[Mapping[Code, Rule]] = {
         "and no write is taken.",
         (
             "etcdctl --endpoints={endpoint} alarm list",
-            "etcdctl --endpoints={endpoint} alarm disarm  # once its cause is gone",
+            "etcdctl --endpoints={endpoint} alarm disarm  # once its cause is gone; of a table with a port, by that",
         ),
     ),
     Code.TABLE_FULL: Rule(

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from tools.admin.quorum import Effect
 
 HELP = """\
-1 … 8   overview, processes, shards, replicas, tables, findings, calls, replication
+1 … 8   overview, processes, shards, replicas, tables, findings,
+        calls, replication
 Enter   look into what is selected
 Esc     back, or take the filter away
 /       filter
@@ -37,8 +38,8 @@ p       hold the picture
 : ? q   commands, this help, quit
 
 L leader   F follower   ~ learner   C candidate
-! behind, full or degraded   X down, or serving nothing   i a note
-- not known here
+! behind, full or degraded   X down, or serving nothing
+i a note: nothing is wrong   - not known here
 
 OPS/S   writes applied and reads served
 TRAILS  entries that the leader has committed and this replica

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.tui.clusters import NOW, Attached, degraded, healthy, leaderless
+from tests.unit.tui.clusters import NOW, Attached, copied, copying, degraded, healthy, leaderless
 from tools.tui.app import Top
 
 if TYPE_CHECKING:
@@ -48,6 +48,22 @@ def test_replicas_of_a_degraded_cluster(snap_compare: Callable[..., bool], size:
         await pilot.press("4")
 
     assert snap_compare(screen(degraded()), terminal_size=SIZES[size], run_before=go)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_replication_of_a_follower_cluster(snap_compare: Callable[..., bool], size: str) -> None:
+    copies = copying(
+        copied("users", 9, 50.0, stalled=True, trouble="UNAVAILABLE: no route to host"),
+        copied("default", 7, 1.25),
+        at_s=NOW - 1,
+        refused={"jobs": "a table of that name is this cluster's own"},
+    )
+
+    async def go(pilot: Pilot[None]) -> None:
+        await looked(pilot)
+        await pilot.press("8")
+
+    assert snap_compare(screen(copies), terminal_size=SIZES[size], run_before=go)
 
 
 def test_explanation(snap_compare: Callable[..., bool]) -> None:
