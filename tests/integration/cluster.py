@@ -81,6 +81,8 @@ class Cluster:
         self.config = load(self.file)
         self._separate = separate
         self._launcher = launcher
+        self.builds: dict[str, tuple[str, ...]] = {}
+        """What starts a node, where that is another program than this build's. Only for separate ones."""
         self._supervisors: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
@@ -177,7 +179,7 @@ class Cluster:
         one = ["--node", nodes[0]] if self._separate else []
         with (self.folder / f"up-{name}.out").open("ab") as output:
             return subprocess.Popen(
-                [*self._launcher, *BOATHOUSE, "up", str(self.file), *one],
+                [*self._launcher, *self.builds.get(name, BOATHOUSE), "up", str(self.file), *one],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,

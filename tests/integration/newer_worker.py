@@ -15,5 +15,8 @@ NEW_COMMAND: Final = frames.Method.ValueType(999)
 NEWER: Final = Registry(LEVEL + 1, {**REGISTRY.handlers, NEW_COMMAND: REGISTRY.handlers[frames.ETCD_PUT]})
 
 if __name__ == "__main__":
+    from tests.integration.newer_build import speak_newer
+
+    speak_newer()
     COMMANDS[NEW_COMMAND] = Command(access=Access.WRITE, since_level=LEVEL + 1)
     main(NEWER)
