@@ -71,8 +71,9 @@ golden: $(STAMP) ## rewrite the golden transcripts; read the diff before you com
 screenshots: $(STAMP) ## take the pictures of docs/ anew
 	$(BIN)/python -m tests.unit.tui.screenshots docs
 
-docs: $(STAMP) ## write the reference of all commands, docs/commands.md, from their help
+docs: $(STAMP) ## write the references of all commands and of the cluster file, docs/commands.md and cluster-file.md
 	$(BIN)/python -m tools.reference > docs/commands.md
+	$(BIN)/python -m tools.file_reference > docs/cluster-file.md
 
 # Neither the index nor a wheel folder of whoever ran it belongs in the lock: hashes say what is meant.
 lock: $(BIN)/pip-compile ## renew requirements.lock from pyproject.toml

@@ -28,6 +28,7 @@ class Scenario(enum.StrEnum):
     JOINS = "joins"
     RESTARTS = "restarts"
     TABLE_MOVES = "table-moves"
+    COMPACTION = "compaction"
     REPLICATION = "replication"
     BACKUP = "backup"
     CHECK_PERF_S = "check-perf-s"

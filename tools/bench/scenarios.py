@@ -27,6 +27,7 @@ from tools.bench.replication import replication
 from tools.bench.report import OURS, Figure, Report
 from tools.bench.restarts import restarts
 from tools.bench.run import LoadFailed, Meter, measure
+from tools.bench.upkeep import compact_and_defragment
 from tools.bench.watching import watching
 from tools.connection import Connection
 
@@ -314,6 +315,20 @@ def _move_table(client: TablesClient, over: threading.Event) -> list[float]:
     return took_s
 
 
+def compaction(setting: Setting, workload: Workload) -> Report:
+    """Puts on three nodes while 1,000,000 changes are compacted and the nodes defragmented."""
+    report = Report(
+        "1,000,000 changes compacted and defragmented under puts, 3 nodes", compared="longest_pause"
+    )
+    for _ in range(setting.rounds):
+        for name in _names(setting, ceiling=False):
+            with _running(setting, name, Shape(3, 1, 3), replace(workload, tables=("default",))) as system:
+                outcome, figures = compact_and_defragment(system, workload, setting.progress(name))
+            report.outcomes.append(outcome)
+            report.figures += figures
+    return report
+
+
 def joins(setting: Setting, workload: Workload) -> Report:
     """Puts on three nodes while a fourth comes, and catches up with many keys."""
     keys = max(workload.key_count, joining.KEYS_MIN)
@@ -358,6 +373,7 @@ SCENARIOS: dict[str, Callable[[Setting, Workload], Report]] = {
     "joins": joins,
     "restarts": restarts,
     "table-moves": table_moves,
+    "compaction": compaction,
     "replication": replication,
     "backup": backup,
     **{f"check-perf-{size}": partial(check_perf, size=size) for size in "sml"},

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pytest
 
+from tools import file_reference
 from tools.failure import EXIT_CODES, Failed
 from tools.output import Output
 from tools.reference import all_commands, reference
@@ -73,8 +74,16 @@ def test_every_command_and_option_explains_itself(words: tuple[str, ...]) -> Non
     assert not {"install_completion", "show_completion"} & {parameter.name for parameter in command.params}
 
 
-def test_the_reference_is_fresh() -> None:
+def test_the_references_are_fresh() -> None:
     assert (ROOT / "docs/commands.md").read_text() == reference(), "run `make docs`"
+    assert (ROOT / "docs/cluster-file.md").read_text() == file_reference.reference(), "run `make docs`"
+
+
+def test_the_reference_of_the_cluster_file_says_what_each_key_is_for() -> None:
+    rows = [line for line in file_reference.reference().splitlines() if line.startswith("| `")]
+    silent = [row for row in rows if row.endswith("|  |") and "keys below" not in row]
+    assert len(rows) > 80
+    assert not silent
 
 
 @pytest.mark.parametrize("words", LEAVES, ids=_id)

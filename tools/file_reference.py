@@ -1,0 +1,128 @@
+"""docs/cluster-file.md, which `make docs` writes anew from the models of the cluster file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from config.models import ClusterConfig, NodeConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic.fields import FieldInfo
+
+HEAD: Final = """\
+# The cluster file
+
+Written by `make docs` from `config/models.py`. `boathouse check FILE` names every mistake with its line, unknown keys
+among them. A node reads the file when `boathouse up` starts it: after a change end and start the nodes, one after the
+other. What a key is called says what its number counts: bytes (`_bytes`), milliseconds (`_ms`).
+"""
+
+NOT_WRITTEN: Final = {NodeConfig: {"name"}, ClusterConfig: {"holders", "member_keys"}}
+"""What the models know beside what a file says."""
+
+WORDS: Final = {int: "number", float: "number", str: "text", bool: "true or false", Path: "path"}
+UNITS: Final = {30: "GiB", 20: "MiB", 10: "KiB"}
+UNBOUNDED: Final = 1 << 31
+"""A bound from here on only keeps numbers sane."""
+
+
+def reference() -> str:
+    """The page."""
+    lines = [HEAD]
+    for path, model in _sections(ClusterConfig, ""):
+        if path:
+            lines += ["", f"## {path}", "", _text(model.__doc__), ""]
+        lines += ["| key | value | default | |", "| --- | --- | --- | --- |"]
+        fields = model.model_fields.items()
+        lines += [_row(name, field) for name, field in fields if name not in NOT_WRITTEN.get(model, ())]
+    return "\n".join(lines) + "\n"
+
+
+def _sections(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseModel]]]:
+    """Each model with the keys that lead to it, a model before what is in it."""
+    yield path, model
+    for name, field in model.model_fields.items():
+        for inner, key in _models(field.annotation):
+            yield from _sections(inner, f"{path}.{name}{key}".lstrip("."))
+
+
+def _models(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
+    """Models that may stand for a value, with the key that is still between."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation, ""
+    elif get_origin(annotation) is dict:
+        for inner, _ in _models(get_args(annotation)[1]):
+            yield inner, ".NAME"
+    elif get_origin(annotation) is not Literal:
+        for argument in get_args(annotation):
+            yield from _models(argument)
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    value = _value(field.annotation)
+    bounds = _bounds(field.metadata)
+    cells = (f"`{name}`", f"{value}{bounds}", _default(name, field), _text(field.description))
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+
+
+def _value(annotation: Any) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation in WORDS:
+        return WORDS[annotation]
+    if origin is Literal:
+        return " or ".join(f"`{argument}`" for argument in arguments)
+    if origin is Annotated:
+        return _value(arguments[0]) + _bounds(arguments[1:])
+    if origin in (Union, UnionType):
+        return " or ".join(_value(argument) for argument in arguments if argument is not NoneType)
+    if origin in (list, tuple):
+        return f"list of: {_value(arguments[0])}"
+    if origin is dict:
+        return "keys below, by name" if any(_models(arguments[1])) else f"by name: {_value(arguments[1])}"
+    return "keys below"
+
+
+def _bounds(metadata: Any) -> str:
+    bounds: dict[str, Any] = {}
+    for each in metadata:
+        for one in getattr(each, "metadata", (each,)):
+            bounds |= {
+                name: getattr(one, name) for name in ("ge", "le", "lt", "max_length") if hasattr(one, name)
+            }
+    if "max_length" in bounds:
+        return f", at most {bounds['max_length']} long"
+    if "ge" not in bounds:
+        return ""
+    most = bounds.get("le", bounds.get("lt", UNBOUNDED + 1) - 1)
+    return f", {bounds['ge']} to {most}" if most < UNBOUNDED - 1 else f", {bounds['ge']} or more"
+
+
+def _default(name: str, field: FieldInfo) -> str:
+    if field.is_required():
+        return "" if "Default:" in (field.description or "") else "needed"  # the loader fills some in
+    default = field.get_default(call_default_factory=True)
+    if default is None or default == "" or isinstance(default, BaseModel | dict):
+        return ""
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    told = f"`{default}`"
+    if name.endswith("_bytes") or "_bytes_" in name:
+        for power, unit in UNITS.items():
+            if default % (1 << power) == 0:
+                return f"{told} ({default >> power} {unit})"
+    return told
+
+
+def _text(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())
