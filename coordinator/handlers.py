@@ -118,7 +118,7 @@ class Handlers:
                 is_guarded=bearers.is_guarded(MAINTENANCE),
             ),
             RegattaTables(changes, backend.topology, authenticator, is_guarded=bearers.is_guarded(TABLES)),
-            RegattaCluster(backend.catalog, statuses, cluster, backend.topology, node),
+            RegattaCluster(backend.catalog, statuses, cluster, memberships, node),
             EtcdLock(etcd, asyncio.get_running_loop()),
             EtcdElection(etcd, asyncio.get_running_loop()),
         )

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from coordinator.services.decoding import decode
 from proto import errors
-from proto.ids import NodeId
 from proto.regatta import early_pb2 as early
 from proto.regatta import regatta_pb2 as regatta
 
 if TYPE_CHECKING:
     from config import ClusterConfig, NodeConfig
-    from config.topology import Topology
     from coordinator.api.call import Call, Handler
     from coordinator.catalog.cache import Catalog
+    from coordinator.shards.memberships import Memberships
     from coordinator.shards.replica_status import ReplicaStatuses
     from proto.ids import ShardId
     from proto.internal import frames_pb2 as frames
@@ -36,23 +35,14 @@ class RegattaCluster:
         catalog: Catalog,
         statuses: ReplicaStatuses,
         cluster: ClusterConfig,
-        topology: Topology,
+        memberships: Memberships,
         node: NodeConfig,
     ) -> None:
         self._catalog = catalog
         self._statuses = statuses
         self._cluster = cluster
         self._node = node
-        self._members = [
-            regatta.Member(
-                id=str(member.id),
-                name=member.name,
-                # Without a scheme, unlike the next.
-                peerURLs=[topology.peer_endpoint_of(NodeId(member.id))],
-                clientURLs=[cluster.client_url(member.id)],
-            )
-            for member in cluster.nodes.values()
-        ]
+        self._memberships = memberships
 
     @property
     def handlers(self) -> dict[str, Handler]:
@@ -63,16 +53,31 @@ class RegattaCluster:
         }
 
     async def member_list(self, call: Call) -> bytes:
-        """All nodes. Field 1 has two meanings in two published forms of the API, and each form's clients may
-        choke on the other's: who is asking decides, and whoever can't be told apart gets no field 1."""
+        """All nodes, as they are members now. Field 1 has two meanings in two published forms of the API, and each
+        form's clients may choke on the other's: who is asking decides, and whoever can't be told apart gets no field
+        1."""
         request = decode(regatta.MemberListRequest.FromString, call.body)
+        members = self._listed()
         if request.linearizable:  # a field that only the early form has
             header = regatta.ResponseHeader(replica_id=self._node.id)
-            return early.MemberListResponse(header=header, members=self._members).SerializeToString()
-        response = regatta.MemberListResponse(members=self._members)
+            return early.MemberListResponse(header=header, members=members).SerializeToString()
+        response = regatta.MemberListResponse(members=members)
         if CLIENT_VERSION_KEY in call.metadata:  # regatta-go, current form
             response.cluster = self._cluster.cluster
         return response.SerializeToString()
+
+    def _listed(self) -> list[regatta.Member]:
+        """In order of their numbers. A node that was added and has not started yet has no name."""
+        return [
+            regatta.Member(
+                id=str(member.node),
+                name=member.name,
+                # Without a scheme, unlike the next.
+                peerURLs=[url.partition("://")[2] for url in member.peer_urls],
+                clientURLs=member.client_urls,
+            )
+            for member in sorted(self._memberships.members(), key=lambda member: member.node)
+        ]
 
     async def status(self, call: Call) -> bytes:
         """This node and every table, as the nearest replica of its shard sees it. A shard that does not answer is

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf.json_format import MessageToDict
 
 from config.checks import table_name_problem
+from config.models import TableConfig
 from coordinator.services.decoding import decode
 from proto import errors
 from proto.catalog import ELSEWHERE, LOCAL, REPLICATED, TableSettings, history_number
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 HISTORY_MAX: Final = 2**31 - 1
 OWNER_LENGTH_MAX: Final = 255
+FILE_ONLY: Final = frozenset(TableConfig.model_fields) - {"shard", "history", "type", "owner"}
+"""What is a cluster file's to say of a table, and is taken from there at each start."""
 
 
 class RegattaTables:
@@ -49,8 +52,8 @@ class RegattaTables:
     async def create(self, call: Call) -> bytes:
         """The table is usable, on every node, when this is answered.
 
-        `config` may hold shard, history, type and owner, as the cluster file has them. Everything else in it is passed
-        over: Regatta passes over all of it."""
+        `config` may hold shard, history, type and owner, as the cluster file has them. What only the cluster file may
+        say of a table is refused, and everything else in it passed over: Regatta passes over all of it."""
         request = decode(regatta.CreateTableRequest.FromString, call.body)
         if not request.name:
             raise errors.EmptyName
@@ -89,6 +92,11 @@ class RegattaTables:
 
     def _settings(self, config: dict[str, Any]) -> TableSettings:
         """Raises InvalidSettings."""
+        elsewhere = sorted(FILE_ONLY & config.keys())
+        if elsewhere:
+            raise errors.InvalidSettings(
+                f"{', '.join(elsewhere)} can't be given here: the cluster file may say that, beneath `tables`"
+            )
         return TableSettings(
             shard=self._shard(config.get("shard")),
             history=_history(config.get("history", "all")),

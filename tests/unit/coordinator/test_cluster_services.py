@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from config.topology import LearningTopology
+from coordinator.services.regatta_cluster import RegattaCluster
+from coordinator.shards.memberships import Memberships
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
+from proto.ids import ShardId
 from proto.internal import frames_pb2 as frames
 from proto.regatta import early_pb2 as early
 from proto.regatta import regatta_pb2 as regatta
 from tests.stubs import stub
-from tests.unit.coordinator.running import DEFAULT_TABLE_ID, in_loop, refused, running
+from tests.unit.coordinator.running import DEFAULT_TABLE_ID, in_loop, make_config, refused, running
 from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from config import ClusterConfig
     from tests.unit.coordinator.running import Running
 
 
@@ -191,6 +197,35 @@ async def test_regatta_members_for_a_caller_of_the_early_form(tmp_path: Path) ->
         answer = await listing(regatta.MemberListRequest(linearizable=True))
         assert answer.header.replica_id == 1
         assert len(answer.members) == 3
+
+
+async def _regatta_members(memberships: Memberships, config: ClusterConfig) -> list[tuple[str, ...]]:
+    nothing: Any = None
+    call: Any = SimpleNamespace(body=b"", metadata={})
+    service = RegattaCluster(nothing, nothing, config, memberships, config.node("n1"))
+    told = regatta.MemberListResponse.FromString(await service.member_list(call))
+    return [(one.id, one.name, *one.peerURLs, *one.clientURLs) for one in told.members]
+
+
+@in_loop
+async def test_regatta_members_are_those_that_there_are_by_now(tmp_path: Path) -> None:
+    config = make_config(tmp_path, nodes=3, shards=1)
+    memberships = Memberships(config, LearningTopology(config))
+    assert [one[:2] for one in await _regatta_members(memberships, config)] == [
+        ("1", "n1"), ("2", "n2"), ("3", "n3"),
+    ]  # fmt: skip
+    n4 = frames.NodeRecord(
+        member_id=77, name="n4", peer_urls=["http://host4:7500"], client_urls=["https://host4:2379"]
+    )
+    directory = [frames.MemberRecord(node=4, record=n4.SerializeToString())]
+    for node in (1, 3):
+        record = frames.NodeRecord(member_id=node, name=f"n{node}", peer_urls=[f"http://host{node}:7500"])
+        directory.append(frames.MemberRecord(node=node, record=record.SerializeToString()))
+    membership = frames.Membership(voters=[1, 3, 4], directory=directory)
+    memberships.hear(ShardId(1), frames.ReplicaState(applied_index=9, membership=membership))
+    assert await _regatta_members(memberships, config) == [
+        ("1", "n1", "host1:7500"), ("3", "n3", "host3:7500"), ("4", "n4", "host4:7500", "https://host4:2379"),
+    ]  # fmt: skip
 
 
 @in_loop

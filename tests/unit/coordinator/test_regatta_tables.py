@@ -94,6 +94,11 @@ async def test_a_table_is_made_used_deleted_and_made_again(tmp_path: Path) -> No
         ("Create", create("x", history=0), ("INVALID_ARGUMENT", "history 0 must be all, none, or")),
         ("Create", create("x", history="some"), ("INVALID_ARGUMENT", "history 'some' must be all")),
         ("Create", create("x", type="both"), ("INVALID_ARGUMENT", "type 'both' must be replicated or local")),
+        (
+            "Create",
+            create("x", quota="2GiB"),
+            ("INVALID_ARGUMENT", "quota can't be given here: the cluster file"),
+        ),
         ("Create", create("x", owner=7), ("INVALID_ARGUMENT", "owner must be at most 255 characters")),
         ("Delete", delete(""), ("INVALID_ARGUMENT", "name must be set")),
         ("Delete", delete("nobody"), ("INVALID_ARGUMENT", "table not found")),
