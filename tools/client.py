@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="Message")
 
 OPTIONS: Final = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+KEEPALIVE: Final = (("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_timeout_ms", 5_000))
+"""For calls that last: a coordinator that is silent for so long is gone, though nothing has said so."""
 ATTEMPT_S_MAX: Final = 5.0
 """One endpoint gets so long before the next is asked."""
 PAUSE_S: Final = 0.1
@@ -76,9 +78,11 @@ class Client:
             time.sleep(PAUSE_S)
 
 
-def open_channel(endpoint: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
-    """A channel to a coordinator; without credentials in the clear."""
-    options = channel_options(endpoint)
+def open_channel(
+    endpoint: str, credentials: grpc.ChannelCredentials | None, options: Sequence[tuple[str, int]] = ()
+) -> grpc.Channel:
+    """A channel to a coordinator; without credentials in the clear. options: further ones of gRPC's."""
+    options = [*channel_options(endpoint), *options]
     if credentials is None:
         return grpc.insecure_channel(endpoint, options=options)
     return grpc.secure_channel(endpoint, credentials, options=options)

@@ -15,7 +15,7 @@ from proto.regatta import maintenance_pb2 as maintenance
 from proto.regatta import replication_pb2 as replication
 from tools.admin import backup_folder
 from tools.admin.backup_folder import Piece, SavedTable
-from tools.client import open_channel
+from tools.client import KEEPALIVE, open_channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,8 +27,15 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 """Of boathouse's own fields in maintenance.proto."""
 TRIES_MAX: Final = 3
-"""Of one table, while coordinators or replicas go away under it."""
+"""Of one table, while coordinators or replicas go away under it; and each endpoint is tried once."""
 TRY_PAUSE_S: Final = 1.0
+UNKNOWN: Final = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.UNKNOWN,
+)
+"""After these a request may have taken effect."""
 OUTDATED: Final = "the earlier backup is outdated: "
 """How a cluster begins to say that."""
 
@@ -109,7 +116,10 @@ class BackupClient:
     """Use as a context manager."""
 
     def __init__(self, connection: Connection) -> None:
-        self._channels = [open_channel(address, connection.credentials) for address in connection.addresses]
+        self._channels = [
+            open_channel(address, connection.credentials, KEEPALIVE) for address in connection.addresses
+        ]
+        self._tries_max = max(TRIES_MAX, len(self._channels))
         self._metadata = (("authorization", f"Bearer {connection.token}"),) if connection.token else ()
 
     def __enter__(self) -> Self:
@@ -154,7 +164,7 @@ class BackupClient:
                 return _receive(self._chunks(channel, target.table, earlier), target, earlier)
             except grpc.RpcError as error:
                 details = error.details() or ""
-                if error.code() is grpc.StatusCode.UNAVAILABLE and tries < TRIES_MAX:
+                if error.code() is grpc.StatusCode.UNAVAILABLE and tries < self._tries_max:
                     time.sleep(TRY_PAUSE_S)
                 elif details.startswith(OUTDATED):
                     raise Outdated(details.removeprefix(OUTDATED)) from None
@@ -184,25 +194,32 @@ class BackupClient:
     def restore(
         self, folder: Path, table: SavedTable, name: str, *, rate: Rate, progress: Progress
     ) -> Restored:
-        """Put a table's files, which were checked, in the place of what the table of this name holds. Raises
-        BackupFailed, OSError."""
+        """Put a table's files, which were checked, in the place of what the table of this name holds. Begins anew at
+        the next endpoint if one goes away on the way. Raises BackupFailed, OSError."""
         size_bytes = backup_folder.size_bytes(folder, table)
-        progress.begin(name, size_bytes)
         began = time.monotonic()
-        method: grpc.StreamUnaryMultiCallable[maintenance.RestoreMessage, maintenance.RestoreResponse] = (
-            self._channels[0].stream_unary(
-                "/maintenance.v1.Maintenance/Restore",
-                maintenance.RestoreMessage.SerializeToString,
-                maintenance.RestoreResponse.FromString,
-            )
-        )
-        sending = _Sending(backup_folder.read_pieces(folder, table), table, name, rate, progress)
-        try:
-            answer = method(sending, metadata=self._metadata)
-        except grpc.RpcError as error:
-            if sending.failure is not None:
-                raise sending.failure from None
-            raise _failed(name, error) from None
+        tries = 0
+        while True:
+            channel = self._channels[tries % len(self._channels)]
+            tries += 1
+            progress.begin(name, size_bytes)
+            sending = _Sending(backup_folder.read_pieces(folder, table), table, name, rate, progress)
+            try:
+                answer = self._send(channel, sending)
+            except grpc.RpcError as error:
+                if sending.failure is not None:
+                    raise sending.failure from None
+                if sending.is_all and error.code() in UNKNOWN:
+                    # Once more would replace what was written to a table that holds the backup already.
+                    raise BackupFailed(
+                        f"table {name}: all of it was sent, and nobody said whether it has taken the table's place:"
+                        f" {error.details()} ({error.code().name}); look at the table before you restore it again"
+                    ) from None
+                if error.code() is not grpc.StatusCode.UNAVAILABLE or tries >= self._tries_max:
+                    raise _failed(name, error) from None
+                time.sleep(TRY_PAUSE_S)
+            else:
+                break
         is_told = table.facts is not None
         return Restored(
             name,
@@ -211,6 +228,17 @@ class BackupClient:
             size_bytes,
             time.monotonic() - began,
         )
+
+    def _send(self, channel: grpc.Channel, sending: _Sending) -> maintenance.RestoreResponse:
+        """Raises RpcError."""
+        method: grpc.StreamUnaryMultiCallable[maintenance.RestoreMessage, maintenance.RestoreResponse] = (
+            channel.stream_unary(
+                "/maintenance.v1.Maintenance/Restore",
+                maintenance.RestoreMessage.SerializeToString,
+                maintenance.RestoreResponse.FromString,
+            )
+        )
+        return method(sending, metadata=self._metadata)
 
 
 def _receive(
@@ -266,6 +294,8 @@ class _Sending:
         self._progress = progress
         self._size_bytes = 0
         self.failure: OSError | None = None
+        self.is_all = False
+        """Everything was handed on: the cluster may have put it in place."""
 
     def __iter__(self) -> Self:
         return self
@@ -276,6 +306,9 @@ class _Sending:
             return maintenance.RestoreMessage(info=self._info)
         try:
             data = next(self._pieces)
+        except StopIteration:
+            self.is_all = True
+            raise
         except OSError as error:
             self.failure = error
             raise
