@@ -1,4 +1,5 @@
-"""Writes of copied tables, which a follower cluster passes on to its leader cluster.
+"""What of copied tables a follower cluster passes on to its leader cluster: writes, and all that concerns leases, which
+live where the leader is.
 
 A write is answered once the copy that the answering node reads from has it, so whoever writes here reads here what he
 has written. It carries a request id, and so goes to the next coordinator after a failure without being applied twice.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc.aio
 
@@ -22,7 +23,7 @@ from proto import errors
 from proto.codes import Code
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
-from proto.methods import METHODS, Access, ApiName
+from proto.methods import METHODS, Access, ApiName, Kind
 from proto.regatta import regatta_pb2 as regatta
 
 if TYPE_CHECKING:
@@ -37,11 +38,18 @@ if TYPE_CHECKING:
 PAUSE_S: Final = 0.1
 """Before the next coordinator is asked."""
 
+Metadata = tuple[tuple[str, str | bytes], ...]
+
 _Response = (
     etcd.PutResponse
     | etcd.DeleteRangeResponse
     | etcd.TxnResponse
     | etcd.CompactionResponse
+    | etcd.LeaseGrantResponse
+    | etcd.LeaseRevokeResponse
+    | etcd.LeaseKeepAliveResponse
+    | etcd.LeaseTimeToLiveResponse
+    | etcd.LeaseLeasesResponse
     | regatta.PutResponse
     | regatta.DeleteRangeResponse
     | regatta.TxnResponse
@@ -52,11 +60,23 @@ _FORWARDED: Final[Mapping[int, tuple[str, Callable[[bytes], _Response]]]] = {
     frames.ETCD_DELETE_RANGE: ("/etcdserverpb.KV/DeleteRange", etcd.DeleteRangeResponse.FromString),
     frames.ETCD_TXN: ("/etcdserverpb.KV/Txn", etcd.TxnResponse.FromString),
     frames.ETCD_COMPACT: ("/etcdserverpb.KV/Compact", etcd.CompactionResponse.FromString),
+    frames.LEASE_GRANT: ("/etcdserverpb.Lease/LeaseGrant", etcd.LeaseGrantResponse.FromString),
+    frames.LEASE_REVOKE: ("/etcdserverpb.Lease/LeaseRevoke", etcd.LeaseRevokeResponse.FromString),
     frames.REGATTA_PUT: ("/regatta.v1.KV/Put", regatta.PutResponse.FromString),
     frames.REGATTA_DELETE_RANGE: ("/regatta.v1.KV/DeleteRange", regatta.DeleteRangeResponse.FromString),
     frames.REGATTA_TXN: ("/regatta.v1.KV/Txn", regatta.TxnResponse.FromString),
 }
 """By the command that would carry it here: the path to call there, and how its answer is read."""
+
+_ASKED: Final[Mapping[int, tuple[str, Callable[[bytes], _Response]]]] = {
+    frames.LEASE_KEEP_ALIVE: ("/etcdserverpb.Lease/LeaseKeepAlive", etcd.LeaseKeepAliveResponse.FromString),
+    frames.LEASE_TIME_TO_LIVE: (
+        "/etcdserverpb.Lease/LeaseTimeToLive",
+        etcd.LeaseTimeToLiveResponse.FromString,
+    ),
+    frames.LEASE_LEASES: ("/etcdserverpb.Lease/LeaseLeases", etcd.LeaseLeasesResponse.FromString),
+}
+"""Likewise what a leader of a shard would answer beside its log."""
 
 
 class Forwarder:
@@ -92,7 +112,7 @@ class Forwarder:
         if forwarded is None:
             raise errors.TableReplicated(f"write to {self._leader}")
         path, parse = forwarded
-        metadata: tuple[tuple[str, str | bytes], ...] = (
+        metadata: Metadata = (
             ("table", table.name),
             (METADATA_KEY, client_id or secrets.token_hex(16)),
             *await self._vouched(table, who, deadline),
@@ -100,9 +120,8 @@ class Forwarder:
         answer = await self._call(path, body, metadata, deadline)
         if answer is None:
             return None
-        response = parse(answer)
-        revision = response.header.revision
-        response.ClearField("header")
+        reply = _reply(parse(answer))
+        revision = reply.revision
         try:
             await self._wait_until_here(table, revision, deadline)
         except errors.BoathouseError as error:
@@ -110,7 +129,25 @@ class Forwarder:
             raise errors.TimedOut(
                 f"written at revision {revision}, and not replicated yet: {error.detail}"
             ) from None
-        return frames.Reply(revision=revision, body=response.SerializeToString())
+        return reply
+
+    async def ask(
+        self,
+        table: TableEntry,
+        method: frames.Method.ValueType,
+        body: bytes,
+        deadline: float,
+        who: Credentials,
+    ) -> frames.Reply | None:
+        """What the leader cluster's leader answers beside its log; None if that is for this cluster to answer. Raises
+        what it refused it with, and TimedOut."""
+        asked = _ASKED.get(method)
+        if asked is None or not await self._lead.passes_on(deadline):
+            return None
+        path, parse = asked
+        metadata: Metadata = (("table", table.name), *await self._vouched(table, who, deadline))
+        answer = await self._call(path, body, metadata, deadline)
+        return None if answer is None else _reply(parse(answer))
 
     async def _vouched(
         self, table: TableEntry, who: Credentials, deadline: float
@@ -134,9 +171,7 @@ class Forwarder:
         rights = frames.Rights.FromString((await self._driver.ask(call)).body)
         return ((VOUCHED_KEY, rights.user.encode()),) if rights.user else ()
 
-    async def _call(
-        self, path: str, body: bytes, metadata: tuple[tuple[str, str | bytes], ...], deadline: float
-    ) -> bytes | None:
+    async def _call(self, path: str, body: bytes, metadata: Metadata, deadline: float) -> bytes | None:
         table = outcomes.REGATTA if METHODS[path].api is ApiName.REGATTA else outcomes.ETCD
         while True:
             left_s = deadline - self._driver.time()
@@ -145,7 +180,7 @@ class Forwarder:
             channel = self._channels.current()
             try:
                 shown = (*metadata, *self._channels.metadata)
-                answer: bytes = await channel.unary_unary(path)(body, metadata=shown, timeout=left_s)
+                answer = await _answer(channel, path, body, shown, left_s)
             except grpc.aio.AioRpcError as error:
                 code = Code[error.code().name]
                 if code is Code.UNAVAILABLE:
@@ -171,3 +206,28 @@ class Forwarder:
                 return
             if left_ms <= 0:
                 raise errors.ReadTimedOut("the copy is behind")
+
+
+async def _answer(
+    channel: Any,
+    path: str,
+    body: bytes,
+    metadata: Metadata,
+    time_s: float,
+) -> bytes:
+    """The one answer to a request, though its method be one of streams. Raises AioRpcError."""
+    if METHODS[path].kind is Kind.UNARY:
+        unary: bytes = await channel.unary_unary(path)(body, metadata=metadata, timeout=time_s)
+        return unary
+    call = channel.stream_stream(path)(iter((body,)), metadata=metadata, timeout=time_s)
+    async for answer in call:
+        streamed: bytes = answer
+        return streamed
+    raise errors.TimedOut(f"{path} ended without an answer")
+
+
+def _reply(response: _Response) -> frames.Reply:
+    """As the shard here would have answered: the header is put in front of it anew."""
+    revision = response.header.revision
+    response.ClearField("header")
+    return frames.Reply(revision=revision, body=response.SerializeToString())

@@ -36,7 +36,7 @@ class Answer(NamedTuple):
 
 
 class Forwarder(Protocol):
-    """The leader cluster, for writes of tables that are copied from it."""
+    """The leader cluster, for what of tables that are copied from it only that cluster can do."""
 
     async def write(
         self,
@@ -49,6 +49,16 @@ class Forwarder(Protocol):
     ) -> frames.Reply | None:
         """As TableCalls.write(), the copy here being as far when it returns. None: the table is no copy any more, or
         will not be one in a moment, and is written to here."""
+
+    async def ask(
+        self,
+        table: TableEntry,
+        method: frames.Method.ValueType,
+        body: bytes,
+        deadline: float,
+        who: Credentials,
+    ) -> frames.Reply | None:
+        """As TableCalls.read(), of what only a leader knows that takes writes. None: that is answered here."""
 
 
 class TableCalls:
@@ -128,6 +138,10 @@ class TableCalls:
         who: Credentials,
     ) -> Answer:
         """Linearizable: through the leader. Otherwise: from the local replica if there is one, perhaps stale."""
+        if table.origin and self._forwarder is not None and linearizable:
+            reply = await self._forwarder.ask(table, method, body, deadline, who)
+            if reply is not None:
+                return Answer(table, reply)
         table, _, reply = await self._read(table, method, body, deadline, linearizable=linearizable, who=who)
         return Answer(table, reply)
 

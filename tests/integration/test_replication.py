@@ -15,6 +15,8 @@ from config import load
 from config.process.names import REPLICATOR, ProcessName
 from proto.etcd import rpc_pb2 as etcd
 from proto.regatta import maintenance_pb2 as maintenance
+from proto.regatta import mvcc_pb2 as mvcc
+from proto.regatta import regatta_pb2 as regatta
 from tests.integration.cluster import ROOT, Cluster
 from tests.integration.proxy import FaultProxy, Link
 from tests.stubs import stub
@@ -266,6 +268,67 @@ def test_a_follower_cluster_comes_to_the_same_whatever_is_killed(
         client.put(etcd.PutRequest(key=b"anew"))
     wait_level(leader, follower)
     assert [kv.key for kv in contents(follower, "brief")] == [b"anew"]
+
+
+def test_calls_of_either_api_go_to_the_leader_cluster_and_are_read_here(
+    leader: Cluster, follower: Cluster
+) -> None:
+    wait_level(leader, follower)
+    with grpc.insecure_channel(follower.endpoint("n1")) as channel:
+        _regatta_calls(stub(channel, regatta, "KV"))
+        _lease_calls(stub(channel, etcd, "Lease"), stub(channel, etcd, "KV"))
+        users: Any = stub(channel, etcd, "Auth")
+        with pytest.raises(grpc.RpcError) as refusal:
+            users.UserAdd(etcd.AuthUserAddRequest(name="root", password="p"), timeout=10)
+    assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert f"write to cluster {leader.config.cluster} at 127.0.0.1:" in str(refusal.value.details())
+    wait_level(leader, follower)
+    assert [kv.key for kv in contents(leader, "default")] == [b"t", b"two"]
+
+
+def _regatta_calls(kv: Any) -> None:
+    put = kv.Put(regatta.PutRequest(table=b"default", key=b"one", value=b"1"), timeout=10)
+    read = regatta.RangeRequest(table=b"default", key=b"one")
+    assert [pair.value for pair in kv.Range(read, timeout=10).kvs] == [b"1"]
+    again = kv.Put(regatta.PutRequest(table=b"default", key=b"one", value=b"2", prev_kv=True), timeout=10)
+    assert again.prev_kv.value == b"1"
+    assert again.header.revision == put.header.revision + 1
+    two = mvcc.RequestOp(request_put=mvcc.RequestOp.Put(key=b"two", value=b"2"))
+    one = mvcc.RequestOp(request_range=mvcc.RequestOp.Range(key=b"one"))
+    exists = mvcc.Compare(key=b"one", result=mvcc.Compare.EQUAL, value=b"2")
+    written = kv.Txn(regatta.TxnRequest(table=b"default", compare=[exists], success=[two, one]), timeout=10)
+    assert written.succeeded
+    assert [pair.value for pair in written.responses[1].response_range.kvs] == [b"2"]
+    only_read = kv.Txn(regatta.TxnRequest(table=b"default", compare=[exists], success=[one]), timeout=10)
+    assert [pair.value for pair in only_read.responses[0].response_range.kvs] == [b"2"]
+    assert only_read.header.revision == written.header.revision
+    deleted = kv.DeleteRange(regatta.DeleteRangeRequest(table=b"default", key=b"one", count=True), timeout=10)
+    assert deleted.deleted == 1
+    assert not kv.Range(read, timeout=10).kvs
+    with pytest.raises(grpc.RpcError) as refusal:
+        kv.Put(regatta.PutRequest(table=b"nobody", key=b"k"), timeout=10)
+    assert refusal.value.details() == "table not found"
+    long = regatta.PutRequest(table=b"default", key=b"k" * 2_000)
+    with pytest.raises(grpc.RpcError) as refusal:
+        kv.Put(long, timeout=10)
+    assert refusal.value.details() == "key length exceeded max allowed value"
+
+
+def _lease_calls(leases: Any, kv: Any) -> None:
+    granted = leases.LeaseGrant(etcd.LeaseGrantRequest(TTL=600), timeout=10)
+    brief = leases.LeaseGrant(etcd.LeaseGrantRequest(TTL=600), timeout=10).ID
+    kv.Put(etcd.PutRequest(key=b"t", lease=granted.ID), timeout=10)
+    kv.Put(etcd.PutRequest(key=b"brief", lease=brief), timeout=10)
+    asked = iter([etcd.LeaseKeepAliveRequest(ID=granted.ID), etcd.LeaseKeepAliveRequest(ID=7)])
+    assert [kept.TTL for kept in leases.LeaseKeepAlive(asked, timeout=10)] == [600, 0]
+    left = leases.LeaseTimeToLive(etcd.LeaseTimeToLiveRequest(ID=granted.ID, keys=True), timeout=10)
+    assert left.grantedTTL == 600
+    assert list(left.keys) == [b"t"]
+    assert left.TTL > 500
+    listed = leases.LeaseLeases(etcd.LeaseLeasesRequest(), timeout=10).leases
+    assert {lease.ID for lease in listed} == {granted.ID, brief}
+    leases.LeaseRevoke(etcd.LeaseRevokeRequest(ID=brief), timeout=10)
+    assert not kv.Range(etcd.RangeRequest(key=b"brief", serializable=True), timeout=10).kvs
 
 
 def test_a_copy_that_is_reset_is_taken_anew(leader: Cluster, follower: Cluster) -> None:

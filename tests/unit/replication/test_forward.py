@@ -135,3 +135,29 @@ async def test_a_cluster_that_leads_itself_passes_nothing_on(tmp_path: Path) -> 
             deadline = asyncio.get_running_loop().time() + 5
             assert await one.write(COPY, frames.ETCD_PUT, PUT, deadline, None, NOBODY) is None
             await one.close()
+
+
+@in_loop
+async def test_what_concerns_leases_is_asked_where_they_live(tmp_path: Path) -> None:
+    async with running(tmp_path) as leader:
+        one = forwarder(Copies(0), leader.cluster.node("n1").client_endpoint)
+        deadline = asyncio.get_running_loop().time() + 5
+        kept = etcd.LeaseKeepAliveResponse(ID=7, TTL=60).SerializeToString()
+        for worker in leader.workers.values():
+            worker.script[frames.LEASE_KEEP_ALIVE] = lambda _: frames.Reply(revision=4, term=1, body=kept)
+        asked = etcd.LeaseKeepAliveRequest(ID=7).SerializeToString()
+        try:
+            reply = await one.ask(COPY, frames.LEASE_KEEP_ALIVE, asked, deadline, NOBODY)
+            assert reply is not None
+            assert (reply.revision, reply.body) == (4, kept)
+            assert await one.ask(COPY, frames.ETCD_RANGE, b"", deadline, NOBODY) is None
+        finally:
+            await one.close()
+
+
+@in_loop
+async def test_leases_of_a_cluster_that_leads_are_its_own(tmp_path: Path) -> None:
+    one = forwarder(Copies(0), f"127.0.0.1:{free_ports(1)[0]}")
+    one._lead = cast("LeadWatch", Lead(0))
+    assert await one.ask(COPY, frames.LEASE_LEASES, b"", 1e9, NOBODY) is None
+    await one.close()
