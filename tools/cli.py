@@ -135,6 +135,19 @@ def fence(
 
 
 @app.command()
+def forget(
+    follower: Annotated[str, typer.Argument(help="The name of a cluster that followed this one.")],
+    file: FileArgument = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Forget a follower cluster that is gone. One that still follows is known again once it comes further."""
+    from tools.cluster_file import read_cluster
+    from tools.forget import forget as run_forget
+
+    run_forget(read_cluster(file), follower, output)
+
+
+@app.command()
 @takes_tls
 def doctor(file: FileArgument = None, output: OutputOption = Output.TABLE) -> None:
     """Look for what is wrong, and say what it means and what mends it."""

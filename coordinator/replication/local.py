@@ -25,10 +25,11 @@ from coordinator.shards.memberships import Memberships
 from coordinator.shards.own_calls import OwnCalls
 from coordinator.shards.replica_status import ReplicaStatuses
 from coordinator.shards.request_ids import RequestIds
-from proto import catalog
+from proto import catalog, errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.ids import NodeId
 from proto.internal import frames_pb2 as frames
+from proto.internal.curve import BadKeyFile
 from proto.methods import Access
 
 if TYPE_CHECKING:
@@ -83,6 +84,18 @@ class LocalCluster:
         self.copies = Copies(self._shards)
         self.aside = Aside(self._driver, cluster.node_dir(node.name) / ASIDE)
 
+    @classmethod
+    def of_any_node(cls, cluster: ClusterConfig) -> LocalCluster:
+        """As the first node whose keys are on this machine. Raises BadKeyFile if none is."""
+        failure: BadKeyFile | None = None
+        for node in cluster.nodes.values():
+            try:
+                return cls(cluster, node)
+            except BadKeyFile as error:
+                failure = error
+        assert failure is not None, "a cluster has nodes"
+        raise failure
+
     def close(self) -> None:
         """End all calls, and let go of everything."""
         self._driver.close()
@@ -109,6 +122,18 @@ class LocalCluster:
             """The copy of a table that is gone; its users, if it has any, were given to it here."""
 
         await self._changes.delete(name, is_ours)
+
+    async def forget_follower(self, name: str) -> list[str]:
+        """Keep nothing for that cluster any more. The tables that it followed. Raises what a write may."""
+        followed = []
+        for entry in (await self.contents()).entries.values():
+            body = frames.FollowerPosition(table_id=entry.id, follower=name, gone=True).SerializeToString()
+            try:
+                await self._shards.ask(Access.WRITE, frames.FOLLOWER_POSITION, entry, body, WRITE_S)
+            except errors.InvalidRequest:
+                continue  # it did not follow this one
+            followed.append(entry.name)
+        return followed
 
     # ---- the lease row ----------------------------------------------------------------------------------------------
 

@@ -1100,21 +1100,25 @@ class FollowerPosition(_message.Message):
     TABLE_ID_FIELD_NUMBER: _builtins.int
     FOLLOWER_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    GONE_FIELD_NUMBER: _builtins.int
     table_id: _builtins.int
     follower: _builtins.str
     """the cluster's name"""
     revision: _builtins.int
     """it has everything up to here"""
+    gone: _builtins.bool
+    """it follows the table no longer"""
     def __init__(
         self,
         *,
         table_id: _builtins.int = ...,
         follower: _builtins.str = ...,
         revision: _builtins.int = ...,
+        gone: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["follower", b"follower", "revision", b"revision", "table_id", b"table_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follower", b"follower", "gone", b"gone", "revision", b"revision", "table_id", b"table_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

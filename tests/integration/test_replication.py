@@ -285,6 +285,12 @@ def test_calls_of_either_api_go_to_the_leader_cluster_and_are_read_here(
     wait_level(leader, follower)
     assert [kv.key for kv in contents(leader, "default")] == [b"t", b"two"]
 
+    assert "island" in leader.cli("status").stdout.decode()
+    follower.stop()
+    assert set(leader.cli_json("forget", "island")["tables"]) == {"default", "brief"}
+    assert "island" not in leader.cli("status").stdout.decode()
+    assert b"is followed by a cluster island" in leader.cli("forget", "island").stderr
+
 
 def _regatta_calls(kv: Any) -> None:
     put = kv.Put(regatta.PutRequest(table=b"default", key=b"one", value=b"1"), timeout=10)

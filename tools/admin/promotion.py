@@ -247,13 +247,10 @@ class Promotion:
 
 
 def _local(cluster: ClusterConfig) -> LocalCluster:
-    why = ""
-    for node in cluster.nodes.values():
-        try:
-            return LocalCluster(cluster, node)
-        except BadKeyFile as error:
-            why = str(error)
-    raise NotPromoted(why)
+    try:
+        return LocalCluster.of_any_node(cluster)
+    except BadKeyFile as error:
+        raise NotPromoted(str(error)) from None
 
 
 def _words(error: errors.BoathouseError) -> str:

@@ -27,7 +27,10 @@ def _table(shard: Shard, table_id: int) -> TableState:
 
 def _note_position(shard: Shard, op: frames.FollowerPosition) -> Result:
     table = _table(shard, op.table_id)
-    shard.followers.note(table, op.follower, op.revision)
+    if op.gone:
+        shard.followers.forget(table, op.follower)
+    else:
+        shard.followers.note(table, op.follower, op.revision)
     return Result(table.revision, b"")
 
 

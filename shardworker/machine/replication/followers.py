@@ -82,6 +82,17 @@ class Followers:
         row = (table.id, name.encode(), *position)
         self._connection.execute("REPLACE INTO followers VALUES (?, ?, ?, ?, ?)", (*row, _crc(*row)))
 
+    def forget(self, table: TableState, name: str) -> None:
+        """It follows the table no longer. Raises InvalidRequest if it did not."""
+        known = self._positions.get(table.id, {})
+        if name not in known:
+            raise InvalidRequest(f"no cluster {name!r} follows table {table.name}")
+        self._keep()
+        self._positions[table.id] = {other: at for other, at in known.items() if other != name}
+        self._connection.execute(
+            "DELETE FROM followers WHERE table_id = ? AND follower = ?", (table.id, name.encode())
+        )
+
     def drop_table(self, table_id: int) -> None:
         """The table is gone."""
         if table_id in self._positions:

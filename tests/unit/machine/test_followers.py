@@ -175,6 +175,22 @@ def test_only_so_many_clusters_follow_a_table() -> None:
     note(shard, 6)
 
 
+def test_nothing_is_kept_for_a_follower_that_is_forgotten(tmp_path: Path) -> None:
+    path = str(tmp_path / "db")
+    shard = filled(path)
+    note(shard, 11, "reef")
+    compact(shard, 11)
+    assert revisions(shard) == [5, 6, 7, 8, 9, 10, 11]
+    gone = frames.FollowerPosition(table_id=TABLE, follower="island", gone=True)
+    assert shard.write(gone).error is None
+    assert list(shard.machine.followers.of(TABLE)) == ["reef"]
+    shard.sweep()
+    assert revisions(shard) == [11]
+    assert isinstance(shard.write(gone).error, errors.InvalidRequest)
+    shard.connection.close()
+    assert list(Shard(path, create=False).machine.followers.of(TABLE)) == ["reef"]
+
+
 def test_positions_and_leases_of_copies_move_with_their_table() -> None:
     moving = Moving()
     moving.source.put(b"k", b"v")
