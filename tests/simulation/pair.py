@@ -20,7 +20,7 @@ from tests.simulation.disk import seed_sqlite
 from tests.simulation.faults import Faults
 from tests.simulation.following import FollowerCluster, LeaderCluster, Side, Tables
 from tests.simulation.healing import heal
-from tests.simulation.plan import Plan
+from tests.simulation.plan import Plan, draw_kinds
 from tests.simulation.simulation import CONVERGE_US_MAX, Finding, Simulation, silence
 from tests.simulation.violation import Violation
 from tests.simulation.way import Way
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 KINDS: Final = (
     "drop", "delay", "duplicate", "reorder", "partition", "one-way", "disconnect", "slow", "pause", "kill",
-    "crash-point", "power-cut", "full-disk", "failed-sync", "clock", "transfer", "snapshot", "compaction",
+    "crash-point", "power-cut", "full-disk", "failed-sync", "clock", "transfer", "snapshot", "compaction", "bit-flip",
+    "lost-disk",
 )  # fmt: skip
 """Not changes of the membership: here a coordinator goes on asking a replica that is a member no longer."""
 COMPARE_US: Final = 250 * MS
@@ -56,7 +57,7 @@ def draw(seed: int) -> Plan:
         clients=rng.randint(2, 3),
         safety_ms=rng.choice((6_000, 9_000)),
         intensity=rng.choice((0.1, 0.2, 0.4)),
-        kinds=frozenset(kind for kind in KINDS if rng.random() < share),
+        kinds=draw_kinds(rng, KINDS, share),
         tick_ms=rng.choice((30, 50, 100)),
         heartbeat_ticks=rng.choice((1, 2, 4)),
         election_ticks=rng.choice((6, 10)),

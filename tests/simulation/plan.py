@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 KINDS: Final = (
     "drop",
@@ -64,14 +67,20 @@ class Plan:
         return replace(self, kinds=self.kinds - kinds)
 
 
+def draw_kinds(rng: random.Random, kinds: Iterable[str], share: float) -> frozenset[str]:
+    """About such a share of them, that go together."""
+    drawn = frozenset(kind for kind in kinds if rng.random() < share)
+    if "lost-disk" in drawn:
+        # Only one may be without data at a time.
+        drawn -= rng.choice((frozenset({"lost-disk"}), frozenset({"bit-flip"})))
+    return drawn
+
+
 def draw(seed: int) -> Plan:
     """The plan of a seed. Most seeds leave some kinds out, so that the rest can go deep."""
     rng = random.Random(f"{seed}/plan")
     share = rng.choice((0.3, 0.5, 0.5, 0.8, 1.0))
-    kinds = frozenset(kind for kind in KINDS if rng.random() < share)
-    if "lost-disk" in kinds:
-        # Only one may be without data at a time.
-        kinds -= rng.choice((frozenset({"lost-disk"}), frozenset({"bit-flip"})))
+    kinds = draw_kinds(rng, KINDS, share)
     spares = rng.choices((0, 1, 2), (4, 4, 2))[0]
     return Plan(
         seed=seed,
