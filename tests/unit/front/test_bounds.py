@@ -107,6 +107,23 @@ def test_a_flood_ends_the_connection(flood: Callable[[], Iterator[bytes]]) -> No
         assert len(server.streams) <= 1
 
 
+@pytest.mark.parametrize("flood", ["rapid reset", "PING", "empty DATA", "requests that are reset here"])
+def test_a_flood_that_takes_its_time_ends_the_connection(flood: str) -> None:
+    limits = Limits()
+    server = ours()
+    server.receive(HELLO, 0.0)
+    pace = 2 * limits.nuisance_per_s
+    now = 0.0
+    for number, part in enumerate(FLOODS[flood]()):
+        now = number / pace
+        server.receive(part, now)
+        server.take()
+        if server.fault is not None:
+            break
+    # Half of it is forgotten meanwhile.
+    assert limits.nuisance_max / pace <= now <= 2 * limits.nuisance_max / pace + 1
+
+
 def test_pings_of_a_go_client_are_no_flood() -> None:
     server = ours()
     server.receive(HELLO, 0.0)
@@ -185,6 +202,58 @@ def test_a_header_bomb_is_not_unpacked() -> None:
     server = ours()
     facts = facts_of(server.receive(HELLO + frames.frame(frames.HEADERS, frames.END_HEADERS, 1, bomb), 0.0))
     assert facts == CALM
+
+
+@pytest.mark.parametrize(("size", "count"), [(16_384, 8), (1, 32)], ids=["bytes", "fragments"])
+def test_a_header_block_has_a_size_and_a_number_of_fragments(size: int, count: int) -> None:
+    server = ours()
+    server.receive(HELLO + frames.frame(frames.HEADERS, 0, 1, BLOCK), 0.0)
+    part = frames.frame(frames.CONTINUATION, 0, 1, bytes(size))
+    assert server.receive((count - 1) * part, 0.0) == []
+    assert facts_of(server.receive(part, 0.0)) == CALM
+
+
+def test_a_frame_has_a_size() -> None:
+    server = ours()
+    server.receive(HELLO, 0.0)
+    largest = frames.frame(frames.DATA, 0, 1, bytes(Limits().frame_bytes_max))
+    assert facts_of(server.receive(OPEN + largest, 0.0))[-1][0] != "fault"
+    too_large = (Limits().frame_bytes_max + 1).to_bytes(3) + largest[3:9]
+    assert facts_of(server.receive(too_large, 0.0)) == [("fault", int(ErrorCode.FRAME_SIZE_ERROR))]
+
+
+def test_windows_are_kept() -> None:
+    limits = dataclasses.replace(Limits(), stream_window_bytes=100_000, connection_window_bytes=150_000)
+    server = ours(limits)
+    server.receive(HELLO + OPEN, 0.0)
+    part = bytes(10_000)
+    for _ in range(10):
+        server.receive(frames.frame(frames.DATA, 0, 1, part), 0.0)
+    assert 1 in server.streams
+    facts = facts_of(server.receive(frames.frame(frames.DATA, 0, 1, part), 0.0))
+    assert 1 not in server.streams
+    assert server.fault is None
+    assert facts[-1][-1] == int(ErrorCode.FLOW_CONTROL_ERROR)
+
+
+def test_few_requests_headers_are_remembered() -> None:
+    server = ours()
+    server.receive(HELLO, 0.0)
+    stream, known = 1, server._headers
+    for number in range(40):
+        references = b"\x83\x86\x84" + bytes((0x80 | 20 + number,))  # of the table that all connections have
+        literals = b"\x83\x86\x84" + literal(b"x", b"%d" % number)
+        for block in (references, literals):
+            flags = frames.END_HEADERS | frames.END_STREAM
+            server.receive(frames.frame(frames.HEADERS, flags, stream, block), 0.0)
+            stream += 2
+        assert 0 < len(known._by_fields) <= Limits().headers_cached_max
+    for number in range(40):
+        block = b"\x83\x86\x84" + bytes((0x80 | 20 + number,))
+        server.receive(frames.frame(frames.HEADERS, flags, stream, block), 0.0)
+        stream += 2
+        assert 0 < len(known.cache) <= Limits().headers_cached_max
+    assert len(server.streams) > 100
 
 
 def test_streams_beyond_the_limit_are_refused_and_the_others_go_on() -> None:
@@ -328,6 +397,25 @@ async def test_requests_that_nobody_takes_have_a_bound() -> None:
         answer = await peer.hears(h2.events.ResponseReceived)
         assert fields_of(answer)["grpc-status"] == "8"
         assert server.front.request_bytes <= 100_000
+
+
+@in_loop
+async def test_requests_of_all_connections_have_a_bound() -> None:
+    limits = short(request_bytes_max=100_000, all_request_bytes_max=150_000)
+    async with serving(route("Echo", echo), limits=limits) as server, contextlib.AsyncExitStack() as stack:
+        for number in range(3):
+            peer = await stack.enter_async_context(raw(server))
+            await peer.hears(h2.events.RemoteSettingsChanged)
+            stream = peer.open("/test.Service/Echo")
+            for part in (grpc_wire.prefixed(bytes(70_000))[:16_384], *[bytes(16_384)] * 2, bytes(10_000)):
+                peer.h2.send_data(stream, part)
+            peer.flush()
+            if number < 2:
+                held = (number + 1) * 59_152
+                await wait_until_async(lambda: server.front.request_bytes >= held, timeout_s=5, what="a part")  # noqa: B023
+        answer = await peer.hears(h2.events.ResponseReceived)
+        assert fields_of(answer)["grpc-status"] == "8"
+        assert server.front.request_bytes <= 150_000
 
 
 @in_loop
