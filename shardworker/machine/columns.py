@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
 from proto import errors
-from shardworker.machine.tables import SUB_BITS
+from shardworker.machine.tables import CHANGE_BYTES, SUB_BITS
 from shardworker.machine.view import parse
 from shardworker.machine.writer import split
 
@@ -29,6 +29,12 @@ class Columns(NamedTuple):
     created: Sequence[int]
     versions: Sequence[int]
     leases: Sequence[int]
+
+    @property
+    def size_bytes(self) -> int:
+        """What they count in their table's size."""
+        lengths = sum(map(len, self.keys)) + sum(map(len, self.stored))
+        return lengths + CHANGE_BYTES * len(self.ids)
 
     def keys_ascend(self) -> bool:
         """Each but the first is behind the one before, and none is empty."""

@@ -155,7 +155,6 @@ class TableSql:
         "probe",
         "removed_bytes",
         "replaced_bytes",
-        "rows_bytes",
         "sample",
         "scan",
         "set_live",
@@ -191,7 +190,6 @@ class TableSql:
             f" (SELECT prev FROM {rev} WHERE id >= ? AND id < ? AND prev NOTNULL)"
         )
         size = f"ifnull(sum(length(r.key) + ifnull(length(r.kv), 0) + {CHANGE_BYTES}), 0)"
-        self.rows_bytes = f"SELECT {size} FROM {rev} r"
         self.removed_bytes = f"SELECT {size} FROM carray(?) gone CROSS JOIN {rev} r ON r.id = gone.value"
         self.replaced_bytes = (
             f"SELECT {size} FROM {rev} s CROSS JOIN {rev} r ON r.id = s.prev WHERE s.id >= ? AND s.id < ?"

@@ -496,14 +496,12 @@ class Writer(View):
         self._replaced.clear()
         self._replaced_spans.clear()
 
-    def take_over(self, revision: int, checksum: int, keys: int, rows_bytes: int | None = None) -> None:
+    def take_over(self, revision: int, checksum: int, keys: int, rows_bytes: int) -> None:
         """All rows were replaced by those of a snapshot at this revision; nothing older can be read. rows_bytes: what
         they count, if that is known."""
         table = self.table
         table.revision, table.checksum, table.keys = revision, checksum, keys
-        if rows_bytes is None:
-            rows_bytes = self.execute(self.sql.rows_bytes).get
-        table.written_bytes = table.freed_bytes + (rows_bytes or 0)
+        table.written_bytes = table.freed_bytes + rows_bytes
         table.swept_bytes = table.freed_bytes  # what a sweep had not come to yet is gone
         table.compacted = table.swept_floor = revision
         table.swept_id = (revision + 1) << SUB_BITS

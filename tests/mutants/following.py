@@ -127,8 +127,8 @@ def _save_position_apart(pair: Pair) -> None:
 class ForgetsRevision(Writer):
     """A snapshot brings its pairs, and leaves the table's revision as it was."""
 
-    def take_over(self, revision: int, checksum: int, keys: int, rows_bytes: int | None = None) -> None:
-        super().take_over(self.table.revision, checksum, keys)
+    def take_over(self, revision: int, checksum: int, keys: int, rows_bytes: int) -> None:
+        super().take_over(self.table.revision, checksum, keys, rows_bytes)
 
 
 class AnyOfThatName(TableSource):

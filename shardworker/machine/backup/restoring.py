@@ -179,7 +179,7 @@ def _insert(connection: apsw.Connection, name: str, op: Part, begun: _Begun) -> 
     ids, keys = op.columns.ids, op.columns.keys
     insert_columns(connection, name, op.columns)
     begun.keys += len(keys)
-    begun.size_bytes += len(op.told.pairs) + sum(map(len, keys)) + CHANGE_BYTES * len(keys)
+    begun.size_bytes += op.columns.size_bytes
     begun.newest_id = max(begun.newest_id, max(ids, default=0))
     begun.checksum = (begun.checksum + rolled(op.told.crc, sum(ids), len(ids))) & _UINT64_MASK
 

@@ -38,12 +38,13 @@ PART_PAIRS_MAX: Final = 4_096
 """In one part, which is applied between two heartbeats."""
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS snapshots_begun (
+CREATE TABLE IF NOT EXISTS snapshots_under_way (
     table_id INTEGER PRIMARY KEY,
     revision INTEGER NOT NULL,       -- of the snapshot
     checksum INTEGER NOT NULL,       -- likewise, as a signed 64-bit number
     next_part INTEGER NOT NULL,
-    keys INTEGER NOT NULL,           -- taken over so far
+    keys INTEGER NOT NULL,           -- taken over so far ...
+    size_bytes INTEGER NOT NULL,     -- ... and what they count in the table's size
     from_revision INTEGER NOT NULL,  -- of the table when the first part came ...
     from_checksum INTEGER NOT NULL,  -- ... likewise
     last_key BLOB NOT NULL,
@@ -51,7 +52,7 @@ CREATE TABLE IF NOT EXISTS snapshots_begun (
 ) STRICT
 """
 
-_NUMBERS: Final = struct.Struct("<7q")
+_NUMBERS: Final = struct.Struct("<8q")
 _SIGNED: Final = struct.Struct("<q")
 _UNSIGNED: Final = struct.Struct("<Q")
 
@@ -116,6 +117,7 @@ class _Begun:
     checksum: int
     next_part: int
     keys: int
+    size_bytes: int
     from_revision: int
     from_checksum: int
     last_key: bytes
@@ -136,7 +138,7 @@ def take_part(writer: Writer, op: Part) -> bytes:
     """The next part; the last one replaces the table's contents. Raises SnapshotInterrupted, before any change."""
     connection, table, told = writer.connection, writer.table, op.told
     begun = (
-        _Begun(told.revision, told.checksum, 0, 0, table.revision, table.checksum, b"")
+        _Begun(told.revision, told.checksum, 0, 0, 0, table.revision, table.checksum, b"")
         if told.number == 0
         else _load(connection, table.id)
     )
@@ -150,13 +152,14 @@ def take_part(writer: Writer, op: Part) -> bytes:
     keys = op.columns.keys
     begun.next_part += 1
     begun.keys += len(keys)
+    begun.size_bytes += op.columns.size_bytes
     begun.last_key = keys[-1] if keys else begun.last_key
     if told.last:
         writer.give_up_rows()
         put_aside(connection, f"t{table.id}")
         rename_rows(connection, name, f"t{table.id}")
-        connection.execute("DELETE FROM snapshots_begun WHERE table_id = ?", (table.id,))
-        writer.take_over(told.revision, told.checksum, told.keys)
+        connection.execute("DELETE FROM snapshots_under_way WHERE table_id = ?", (table.id,))
+        writer.take_over(told.revision, told.checksum, told.keys, begun.size_bytes)
         writer.note_copied_leases(op.leases)
     else:
         _save(connection, table.id, begun)
@@ -166,7 +169,7 @@ def take_part(writer: Writer, op: Part) -> bytes:
 def give_up(connection: apsw.Connection, table_id: int) -> None:
     """What was taken over so far is of no use. No harm if there is nothing."""
     put_aside(connection, f"s{table_id}")
-    connection.execute("DELETE FROM snapshots_begun WHERE table_id = ?", (table_id,))
+    connection.execute("DELETE FROM snapshots_under_way WHERE table_id = ?", (table_id,))
 
 
 def _check_next(begun: _Begun | None, op: Part, position: tuple[int, int]) -> None:
@@ -188,25 +191,34 @@ def _check_next(begun: _Begun | None, op: Part, position: tuple[int, int]) -> No
 
 def _load(connection: apsw.Connection, table_id: int) -> _Begun | None:
     """Raises Corrupt."""
-    row: Any = connection.execute("SELECT * FROM snapshots_begun WHERE table_id = ?", (table_id,)).fetchone()
+    row: Any = connection.execute(
+        "SELECT * FROM snapshots_under_way WHERE table_id = ?", (table_id,)
+    ).fetchone()
     if row is None:
         return None
     *numbers, last_key, crc = row
     if _crc(numbers, last_key) != crc:
         raise errors.Corrupt(f"the snapshot begun of table id {table_id} fails its checksum")
-    _, revision, checksum, next_part, keys, from_revision, from_checksum = numbers
+    _, revision, checksum, next_part, keys, size_bytes, from_revision, from_checksum = numbers
     return _Begun(
-        revision, _unsigned(checksum), next_part, keys, from_revision, _unsigned(from_checksum), last_key
+        revision,
+        _unsigned(checksum),
+        next_part,
+        keys,
+        size_bytes,
+        from_revision,
+        _unsigned(from_checksum),
+        last_key,
     )
 
 
 def _save(connection: apsw.Connection, table_id: int, begun: _Begun) -> None:
     numbers = [
-        table_id, begun.revision, _signed(begun.checksum), begun.next_part, begun.keys, begun.from_revision,
-        _signed(begun.from_checksum),
+        table_id, begun.revision, _signed(begun.checksum), begun.next_part, begun.keys, begun.size_bytes,
+        begun.from_revision, _signed(begun.from_checksum),
     ]  # fmt: skip
     connection.execute(
-        "REPLACE INTO snapshots_begun VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "REPLACE INTO snapshots_under_way VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (*numbers, begun.last_key, _crc(numbers, begun.last_key)),
     )
 

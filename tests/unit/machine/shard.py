@@ -21,6 +21,7 @@ from proto.etcd.rpc_pb2 import (
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2
 from shardworker.machine import FORMAT, REGISTRY, Registry, Result, StateMachine, WindowLimits
+from shardworker.machine.tables import CHANGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -190,6 +191,12 @@ class Shard:
         text = f"SELECT id >> 24, key, kv NOTNULL FROM t{table}_rev ORDER BY id"  # noqa: S608
         found: Any = self.connection.execute(text)
         return [(revision, key, bool(pair)) for revision, key, pair in found]
+
+    def rows_bytes(self, table: int = TABLE) -> int:
+        """What these rows count in the table's size."""
+        text = f"SELECT sum(length(key) + ifnull(length(kv), 0) + {CHANGE_BYTES}) FROM t{table}_rev"  # noqa: S608
+        found: Any = self.connection.execute(text).get
+        return int(found)
 
 
 def op(request: Message) -> rpc_pb2.RequestOp:

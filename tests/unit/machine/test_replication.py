@@ -330,6 +330,8 @@ def test_parts_are_taken_in_order_and_of_one_snapshot() -> None:
     for part in parts:
         assert take_part(other, part).error is None
     assert contents(other, COPY) != b""
+    (status,) = other.machine.table_status()
+    assert status.size_bytes == other.rows_bytes(COPY)
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -402,4 +404,4 @@ def test_a_deleted_copy_leaves_nothing_behind() -> None:
     assert other.machine.origin_of(COPY) == 0
     names = "SELECT name FROM sqlite_schema WHERE name LIKE '%20001%'"
     assert list(other.connection.execute(names)) == []
-    assert list(other.connection.execute("SELECT * FROM snapshots_begun")) == []
+    assert list(other.connection.execute("SELECT * FROM snapshots_under_way")) == []
