@@ -13,6 +13,7 @@ import pytest
 
 from config import load
 from config.process.names import REPLICATOR, ProcessName
+from proto.etcd import lock_pb2 as lock
 from proto.etcd import rpc_pb2 as etcd
 from proto.regatta import maintenance_pb2 as maintenance
 from proto.regatta import mvcc_pb2 as mvcc
@@ -277,6 +278,9 @@ def test_calls_of_either_api_go_to_the_leader_cluster_and_are_read_here(
     with grpc.insecure_channel(follower.endpoint("n1")) as channel:
         _regatta_calls(stub(channel, regatta, "KV"))
         _lease_calls(stub(channel, etcd, "Lease"), stub(channel, etcd, "KV"))
+        locks: Any = stub(channel, lock, "Lock")
+        held = locks.Lock(lock.LockRequest(name=b"only", lease=0), timeout=10)
+        locks.Unlock(lock.UnlockRequest(key=held.key), timeout=10)
         users: Any = stub(channel, etcd, "Auth")
         with pytest.raises(grpc.RpcError) as refusal:
             users.UserAdd(etcd.AuthUserAddRequest(name="root", password="p"), timeout=10)
