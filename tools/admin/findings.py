@@ -252,7 +252,7 @@ RULES: Final[Mapping[Code, Rule]] = {
         "other tables go on. Writes are taken again by themselves once more than a sixteenth of the quota is free.",
         (
             "boathouse kv del KEY --prefix -t {table} -e {endpoint}  # of what is not needed; a compaction frees it",
-            "boathouse table describe {table} -e {endpoint}  # shows the quota, which the cluster file may raise",
+            "boathouse restart --all {file}  # once the files of all nodes say a larger tables.{table}.quota",
         ),
     ),
     Code.TABLE_MOVES: Rule(
@@ -268,7 +268,7 @@ RULES: Final[Mapping[Code, Rule]] = {
         _W,
         "Once it has reached its quota, writes that make it grow are refused as NOSPACE.",
         (
-            "boathouse table describe {table} -e {endpoint}  # shows the quota, which the cluster file may raise",
+            "boathouse restart --all {file}  # once the files of all nodes say a larger tables.{table}.quota",
             "boathouse kv del KEY --prefix -t {table} -e {endpoint}  # of what is not needed; a compaction frees it",
         ),
     ),

@@ -94,12 +94,13 @@ class Scene:
         return cls(snapshot, diagnose(snapshot, file=file), trend, now, file)
 
     def about(self, *subjects: str) -> list[Finding]:
-        """What is wrong with these, the worst first."""
-        return [
-            finding
-            for finding in self.findings
-            if finding.subject in subjects or not set(subjects).isdisjoint(finding.also)
-        ]
+        """What is wrong with these, the worst first, and of what is as bad the first subject's."""
+        found: dict[Finding, None] = {}
+        for subject in subjects:
+            found |= dict.fromkeys(
+                each for each in self.findings if subject == each.subject or subject in each.also
+            )
+        return sorted(found, key=lambda each: -each.severity)
 
     @property
     def worst(self) -> Severity | None:

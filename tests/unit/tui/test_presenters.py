@@ -179,6 +179,11 @@ def test_every_unhealthy_row_has_an_explanation_with_a_command(snapshot: Snapsho
     assert all(finding.meaning and finding.remedies for row in rows for finding in row.findings)
 
 
+def test_an_explanation_begins_with_the_row_itself() -> None:
+    row = next(row for row in replicas(scene(degraded()), "1").rows if row.key == "n2/shard-1")
+    assert [finding.subject for finding in row.findings] == ["n2/shard-1", "n2/shard-1", "shard-1"]
+
+
 # ---- rates -----------------------------------------------------------------------------------------------------------
 
 
