@@ -78,7 +78,12 @@ def bench(
     replicas: Annotated[
         int | None, typer.Option(min=1, max=9, help="Default: one on each node, at most 3.")
     ] = None,
-    against: Annotated[str | None, typer.Option(help="etcd: measure that too, with as many members.")] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="etcd: measure that too, with as many members; BOATHOUSE_ETCD may name its program."
+        ),
+    ] = None,
     ceiling: Annotated[
         bool, typer.Option(help="Measure a server that only echoes, for the most that Python could do.")
     ] = True,
