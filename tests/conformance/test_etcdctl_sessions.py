@@ -311,6 +311,7 @@ def words(text: str) -> str:
     return " ".join(sorted(re.split(r'[\s,"]+', text)))
 
 
+@pytest.mark.long
 def test_what_goes_on_prints_the_same(pair: tuple[System, System]) -> None:
     """A lease that is kept alive, a listener of an election, and a lock that one has and another waits for."""
     with ThreadPoolExecutor(len(pair)) as both:
