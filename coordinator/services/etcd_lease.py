@@ -12,6 +12,8 @@ from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from coordinator.api.call import Call, Handler
     from coordinator.auth.authenticator import Authenticator
     from coordinator.services.etcd_tables import EtcdTables
@@ -78,9 +80,22 @@ class EtcdLease:
             await self._answer_all(call, table)
 
     async def _answer_all(self, call: Call, table: TableEntry) -> None:
+        messages = aiter(call.messages())
+        # The first by itself: many a stream has no other, and needs nothing of what keeps several in order.
+        first = await anext(messages, None)
+        if first is None:
+            return
+        await call.send(await self._renew(call, table, first))
+        second = await anext(messages, None)
+        if second is not None:
+            await self._answer_rest(call, table, second, messages)
+
+    async def _answer_rest(
+        self, call: Call, table: TableEntry, message: bytes, following: AsyncIterator[bytes]
+    ) -> None:
         answers: _Answers = asyncio.Queue(KEEP_ALIVES_MAX)
         asked: set[asyncio.Task[bytes]] = set()
-        asking = asyncio.create_task(self._ask_all(call, table, answers, asked))
+        asking = asyncio.create_task(self._ask_all(call, table, message, following, answers, asked))
         try:
             while (answer := await answers.get()) is not None:
                 await call.send(await answer)
@@ -89,7 +104,13 @@ class EtcdLease:
                 task.cancel()
 
     async def _ask_all(
-        self, call: Call, table: TableEntry, answers: _Answers, asked: set[asyncio.Task[bytes]]
+        self,
+        call: Call,
+        table: TableEntry,
+        message: bytes | None,
+        following: AsyncIterator[bytes],
+        answers: _Answers,
+        asked: set[asyncio.Task[bytes]],
     ) -> None:
         """Asks for what the client asks for, without waiting for answers while there is room for more of them."""
 
@@ -99,11 +120,12 @@ class EtcdLease:
                 task.exception()  # of several that fail together the first one is told
 
         try:
-            async for message in call.messages():
+            while message is not None:
                 task = asyncio.create_task(self._renew(call, table, message))
                 asked.add(task)
                 task.add_done_callback(ended)
                 await answers.put(task)
+                message = await anext(following, None)
         except Exception as failure:
             failed: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
             failed.set_exception(failure)
