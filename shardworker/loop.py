@@ -115,6 +115,8 @@ class Loop:
             self._replica.handle_disconnected(node)
         has_taken, requests = self._take(received, now)
         self._tick(after)
+        if self._ticks.missed:
+            self._replica.miss(self._ticks.missed)
         if has_taken:
             self._replica.turn()
         if requests:

@@ -20,6 +20,8 @@ class Ticks:
         self._tick = tick
         self._last = now
         self._held_back = False
+        self.missed = 0
+        """Of the last call: ticks that have passed and are not made up for."""
 
     def due(self, until_action: int) -> float:
         """When the tick comes that does something, if it is so many ticks away."""
@@ -28,13 +30,16 @@ class Ticks:
     def passed(self, now: float, until_action: int) -> tuple[int, int]:
         """Ticks since the last call: those before what has arrived, and those after it."""
         elapsed = int((now - self._last) / self._tick)
+        self.missed = 0
         if elapsed == 0:
             return 0, 0
         self._last += elapsed * self._tick
         # Not twice in a row: a loop that is always late has to act too.
         self._held_back = elapsed > until_action + CATCH_UP_TICKS_MAX and not self._held_back
         if self._held_back:
+            self.missed = elapsed - (until_action - 1)
             return until_action - 1, 0
         ticks = min(elapsed, max(CATCH_UP_TICKS_MAX, until_action))
+        self.missed = elapsed - ticks
         before = min(ticks, until_action - 1)
         return before, ticks - before

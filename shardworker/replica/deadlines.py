@@ -61,9 +61,9 @@ class Deadlines:
     def __contains__(self, key: Key) -> bool:
         return key in self._timers
 
-    def tick(self) -> None:
-        """One tick has passed."""
-        self.now += 1
+    def tick(self, ticks: int = 1) -> None:
+        """So many ticks have passed."""
+        self.now += ticks
 
     def add(self, key: Key, ttl_ticks: int, left_ticks: int | None = None) -> None:
         """Runs out after so many ticks from now, or after left_ticks until it is renewed, and everybody knows. What was

@@ -17,7 +17,7 @@ it was sent, by the clock of whoever leads; a leader's count of ticks never runs
 **It ends soon after.** What has run out is proposed in batches, so much at a time, each as soon as there is room for
 it: neither a herd of leases nor a flood of writes holds up the other. A proposal that came to nothing is made again
 after an election timeout. While a process is stopped its ticks stand still, so that whoever was kept from renewing has
-time.
+time; what it misses of them by less than an election timeout, because the machine is busy, is made up for.
 
 **A change of leaders postpones it little.** What is left of it is written down in steps (lease_checkpoints.py).
 """
@@ -165,6 +165,11 @@ class LeaseClock(Part):
     def tick(self) -> None:
         self._deadlines.tick()
         self._propose()
+
+    def miss(self, ticks: int) -> None:
+        """What a busy process has missed is made up for; a pause is not."""
+        if ticks < self._retry_ticks:
+            self._deadlines.tick(ticks)
 
     def ticks_until_action(self) -> int:
         if self._led_term is None:

@@ -58,6 +58,9 @@ class Part:
     def tick(self) -> None:
         """One tick of the Raft clock has passed."""
 
+    def miss(self, ticks: int) -> None:
+        """So many have passed at once without a call of tick(): the process came late, or was stopped."""
+
     def ticks_until_action(self) -> int:
         """Ticks that may pass before tick() does something; lets an idle loop sleep."""
         return NEVER_TICKS
@@ -109,6 +112,7 @@ class Parts:
         self._all = tuple(parts)
         self._hearing = caring("handle")
         self._ticking = caring("tick")
+        self._missing = caring("miss")
         self._awaiting_ticks = caring("ticks_until_action")
         self._working = caring("has_work")
         self._ending = caring("end_turn")
@@ -127,6 +131,11 @@ class Parts:
         """One tick of the Raft clock has passed."""
         for part in self._ticking:
             part.tick()
+
+    def miss(self, ticks: int) -> None:
+        """So many have passed without a call of tick()."""
+        for part in self._missing:
+            part.miss(ticks)
 
     def ticks_until_action(self) -> int:
         """Ticks that may pass before one matters to any."""

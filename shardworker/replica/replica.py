@@ -233,6 +233,10 @@ class Replica:
             self._core.tick()
         self._parts.tick()
 
+    def miss(self, ticks: int) -> None:
+        """So many have passed, and are not made up for by calls of tick()."""
+        self._parts.miss(ticks)
+
     def ticks_until_action(self) -> int:
         """Ticks that may pass before tick() matters; lets an idle loop sleep."""
         return min(self._core.ticks_until_action(), self._parts.ticks_until_action())

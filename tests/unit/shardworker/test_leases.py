@@ -366,3 +366,16 @@ def test_the_clock_starts_over_with_a_snapshot(alone: Bench) -> None:
     clock.installed()
     assert time_left(alone) == TTL_TICKS + 1
     assert clock.statistics() == {"leases": 1, "leases_ending": 0, "lease_checkpoints": 0}
+
+
+def test_what_a_busy_process_misses_is_made_up_for_and_a_pause_is_not(tmp_path: Path) -> None:
+    bench = bench_with_lease(tmp_path, 1)
+    bench.replica.miss(ELECTION_TICKS)
+    tick(bench, TTL_TICKS - ELECTION_TICKS)
+    assert keys(bench) == 1
+    bench.replica.miss(ELECTION_TICKS - 1)
+    tick(bench, 1)
+    assert keys(bench) == 1
+    tick(bench, 1)
+    assert keys(bench) == 0
+    bench.store.close()

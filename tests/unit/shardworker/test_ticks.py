@@ -48,3 +48,14 @@ def test_no_tick_is_lost_by_being_asked_often() -> None:
     clock = ticks()
     assert sum(sum(clock.passed(now, until_action=5)) for now in range(0, 7 * TICK + 1, 30)) == 6
     assert clock.passed(7 * TICK, until_action=5) == (1, 0)
+
+
+def test_whatever_is_not_made_up_for_is_told_once() -> None:
+    clock = ticks()
+    now = counted = 0
+    for step, until_action in ((5, 1), (3, 1), (1, 10), (40, 2), (1, 1), (0, 1), (7, 5)):
+        now += step * TICK
+        counted += sum(clock.passed(now, until_action)) + clock.missed
+        assert counted * TICK == now
+    assert clock.passed(now, 1) == (0, 0)
+    assert clock.missed == 0
