@@ -5,7 +5,8 @@ Pair by pair, reading them costs more than putting them into the database."""
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
 
 from proto import errors
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import apsw
+
+
+LIVE_ROWS: Final = 64
+"""Of the live keys, in one statement: half of what it takes one by one. With the changes, which are larger, nothing is
+gained by it."""
 
 
 class Columns(NamedTuple):
@@ -68,7 +74,9 @@ def insert_columns(connection: apsw.Connection, name: str, columns: Columns) -> 
         f"INSERT INTO {name}_rev (id, key, kv, prev, crc) VALUES (?, ?, ?, NULL, ?)",
         zip(ids, keys, stored, map(crc32, stored), strict=True),
     )
-    connection.executemany(
-        f"INSERT INTO {name}_live (key, id, create_revision, version, lease) VALUES (?, ?, ?, ?, ?)",
-        zip(keys, ids, created, versions, leases, strict=True),
-    )
+    live = zip(keys, ids, created, versions, leases, strict=True)
+    insert = f"INSERT INTO {name}_live (key, id, create_revision, version, lease) VALUES (?, ?, ?, ?, ?)"
+    many = insert + ", (?, ?, ?, ?, ?)" * (LIVE_ROWS - 1)
+    for _ in range(len(keys) // LIVE_ROWS):
+        connection.execute(many, tuple(chain.from_iterable(islice(live, LIVE_ROWS))))
+    connection.executemany(insert, live)

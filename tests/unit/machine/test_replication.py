@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,6 +11,7 @@ from proto.etcd.rpc_pb2 import CompactionRequest
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2
 from shardworker.machine import Listen
+from shardworker.machine.columns import LIVE_ROWS
 from shardworker.machine.replication import snapshot
 from tests.unit.machine.copying import (
     COPY,
@@ -307,6 +308,19 @@ def test_the_past_of_a_snapshot_is_compacted() -> None:
     other.sweep()
     assert not other.machine.is_compacting, "nothing but what the snapshot replaced"
     assert contents(other, COPY) == before
+
+
+def test_a_part_of_many_pairs_is_taken_whole() -> None:
+    one, other = leader(), follower()
+    many = 2 * LIVE_ROWS + 5
+    for number in range(many):
+        one.put(b"k%d" % number, b"v%d" % number)
+    (part,) = snapshot_of(one)
+    assert take_part(other, part).error is None
+    assert contents(other, COPY) == contents(one, TABLE)
+    assert position(other, COPY) == position(one, TABLE)
+    live: Any = other.connection.execute(f"SELECT count(*) FROM t{COPY}_live").get  # noqa: S608
+    assert live == many
 
 
 def interrupted(shard: Shard, part: frames.TablePairs) -> None:
