@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,10 +20,13 @@ from config.process.report import State
 from tests.integration.cluster import ROOT, Cluster, is_alive, run_cli
 from tests.tab import offered
 from tests.waiting import wait_until
+from tools.admin.cluster_source import ClusterSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tools.admin.snapshot import TableMove
 
 EXAMPLES = ROOT / "config" / "examples"
 
@@ -339,6 +343,25 @@ def test_status_lists_every_process(cluster: Cluster) -> None:
         "REVISION",
     ]
     assert len(table) == 4
+
+
+def test_a_table_on_its_way_to_another_shard_is_told(cluster: Cluster) -> None:
+    """It is there within a third of a second, so it goes there and back until somebody has seen it go."""
+    assert cluster.cli("table", "create", "mover", "--shard", "1").returncode == 0
+    seen: list[TableMove] = []
+    with ClusterSource(cluster.config, supervisor_timeout_s=5) as source, ThreadPoolExecutor(1) as pool:
+        for way in range(20):
+            moved = pool.submit(cluster.cli, "table", "move", "mover", "--to", str(2 - way % 2))
+            while not moved.done():
+                seen += [table.move for table in source.poll().tables if table.move is not None]
+            assert moved.result().returncode == 0
+            if seen:
+                break
+        assert seen[0].target == 2 - way % 2
+        wait_until(
+            lambda: not any(table.move for table in source.poll().tables), timeout_s=10, what="its end"
+        )
+    assert cluster.cli("table", "delete", "mover", "--yes").returncode == 0
 
 
 def test_stop_start_and_restart(cluster: Cluster) -> None:
