@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,9 +14,13 @@ import yaml
 from config.process.names import ProcessName
 from config.process.report import State
 from proto.etcd import rpc_pb2 as rpc
+from tests.integration.clients import Load
 from tests.integration.cluster import Cluster, run_cli
 from tests.waiting import wait_until
+from tools.admin.moves import move_table
+from tools.admin.tables import TablesClient
 from tools.bench.systems import etcd_program
+from tools.connection import Connection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -206,6 +211,36 @@ def test_etcdctl_adds_promotes_and_removes_a_member(cluster: Cluster) -> None:
         assert gone.returncode == 0, gone.stderr
         assert set(listed(cluster, "n4")) == {"n1", "n2", "n4"}
         assert etcdctl(cluster, "put", "after", "that", node="n4").stdout == "OK\n"
+
+
+@pytest.mark.long
+def test_tables_move_and_leaders_spread_while_a_node_comes(cluster: Cluster) -> None:
+    """Every shard changes its members, and a table goes from one to the other and back, under load."""
+    with cluster:
+        cluster.wait_leaders()
+        fill(cluster)
+        cluster.write_joining_node("n4", 4)
+        cluster.start_node("n4")
+        tables = TablesClient(Connection(cluster.endpoints[:3], None, ""), 60.0)
+        with (
+            Load(cluster.endpoints[:3], clients=12, seed=4, retry_elsewhere=True) as load,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            load.wait_answers(100)
+            added = pool.submit(cluster.cli, "node", "replace", "n3", "n4")
+            moves = 0
+            while not added.done() or moves < 2:
+                (entry,) = [each for each in tables.list() if each.name == "default"]
+                move_table(tables, "default", 3 - entry.shard)
+                moves += 1
+            assert added.result().returncode == 0, added.result().stderr.decode() + cluster.describe()
+            balanced = cluster.cli("shard", "balance")
+            assert balanced.returncode == 0, balanced.stderr.decode()
+            load.wait_answers(100)
+        assert {failure.code for failure in load.failures} <= {"UNAVAILABLE"}, load.failures[:5]
+        load.check()
+        assert members(cluster, 1) == members(cluster, 2) == ({"n1", "n2", "n4"}, set())
+        assert holds_all(cluster, "n4")
 
 
 @pytest.mark.long
