@@ -179,7 +179,7 @@ ETCD_ADMIN: Final[Table] = {
 ETCD_CONCURRENCY: Final[Table] = {
     # etcd's Lock and Election run over a client inside the server, and whatever that client reports leaves as UNKNOWN.
     **{error: Row(Code.UNKNOWN, row.text) for error, row in ETCD.items()},
-    # But for what the server says before anything is run, and when it stops.
+    # But for what the server says by itself: before anything is run, when it stops, and to who insists on a leader.
     **{
         error: ETCD[error]
         for error in (
@@ -187,6 +187,7 @@ ETCD_CONCURRENCY: Final[Table] = {
             errors.MessageTooLarge,
             errors.MethodNotServed,
             errors.ShuttingDown,
+            errors.NoLeader,
         )
     },
     errors.SessionExpired: Row(Code.UNKNOWN, "mutex: session is expired"),

@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from coordinator.api.local_call import LocalCall
+from coordinator.services.etcd_tables import HAS_LEADER_KEY
 from proto.etcd import rpc_pb2 as etcd
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class EtcdCalls:
     async def txn(
         self, call: Call, request: etcd.TxnRequest, *, deadline: float | None = None
     ) -> etcd.TxnResponse:
-        """Raises what KV.Txn does. deadline: another one than the call's own."""
+        """Raises what KV.Txn does. deadline: of what is done after the call has ended, which insists on nothing."""
         return await self._ask(call, TXN, request, etcd.TxnResponse.FromString, deadline)
 
     async def delete_range(
@@ -92,9 +93,12 @@ class EtcdCalls:
         parse: Callable[[bytes], R],
         deadline: float | None = None,
     ) -> R:
+        metadata = call.metadata
+        if deadline is not None:
+            metadata = {name: value for name, value in metadata.items() if name != HAS_LEADER_KEY}
         local = LocalCall(
             (request.SerializeToString(),),
-            metadata=call.metadata,
+            metadata=metadata,
             deadline=call.deadline if deadline is None else deadline,
             peer=call.peer,
             identity=call.identity,

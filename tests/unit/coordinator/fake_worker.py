@@ -114,10 +114,10 @@ class FakeWorker:
         answer = frames.Envelope()
         self._ahead_bytes -= envelope.taken_bytes
         if envelope.HasField("hello"):
-            assert envelope.hello.acknowledges
-            self._ahead_bytes = 0
-            self.hellos += 1
-            self._identities.append(identity)
+            if envelope.hello.acknowledges:
+                self._ahead_bytes = 0
+                self.hellos += 1
+                self._identities.append(identity)
             answer.state.CopyFrom(self._state())
         for request in envelope.requests:
             self.seen.append(request)

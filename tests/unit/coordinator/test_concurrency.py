@@ -1,0 +1,97 @@
+"""Lock and Election through a real gRPC server and real ZeroMQ links, over fake replicas: how long somebody waits."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+
+from proto.etcd import election_pb2 as election
+from proto.etcd import kv_pb2 as kv
+from proto.etcd import lock_pb2 as lock
+from proto.etcd import rpc_pb2 as etcd
+from proto.internal import frames_pb2 as frames
+from tests.stubs import stub
+from tests.unit.coordinator.running import in_loop, make_config, running
+from tests.waiting import wait_until_async
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+INSISTS = (("hasleader", "true"),)
+NO_LEADER = ("UNAVAILABLE", "etcdserver: no leader")
+REVISION = 5
+HOLDER = kv.KeyValue(key=b"name/1", create_revision=3, mod_revision=3)
+
+
+def _changes(request: frames.Request) -> frames.Reply | None:
+    """Nothing happens in the table."""
+    if frames.ChangesRequest.FromString(request.body).wait_ms:
+        return None
+    told = frames.TableChanges(first=REVISION + 1, through=REVISION)
+    return frames.Reply(call=request.call, revision=REVISION, term=1, body=told.SerializeToString())
+
+
+def _held(request: frames.Request) -> frames.Reply:
+    """Somebody else came first."""
+    body = etcd.RangeResponse(kvs=[HOLDER], count=1).SerializeToString()
+    return frames.Reply(call=request.call, revision=REVISION, term=1, body=body)
+
+
+def _entered(request: frames.Request) -> frames.Reply:
+    body = etcd.TxnResponse(
+        succeeded=True,
+        responses=[
+            etcd.ResponseOp(response_put=etcd.PutResponse()),
+            etcd.ResponseOp(response_range=etcd.RangeResponse(kvs=[HOLDER])),
+        ],
+    )
+    return frames.Reply(call=request.call, revision=REVISION, term=1, body=body.SerializeToString())
+
+
+@in_loop
+async def test_who_waits_and_insists_on_a_leader_is_told_that_there_is_none(tmp_path: Path) -> None:
+    config = make_config(tmp_path, nodes=3, shards=2)
+    raft = config.raft.model_copy(update={"tick_ms": 10})
+    async with running(tmp_path, config=config.model_copy(update={"raft": raft})) as cluster:
+        leader = cluster.workers[2, 1]
+        leader.script |= {
+            frames.TABLE_CHANGES: _changes,
+            frames.TABLE_STATUS: lambda request: frames.Reply(call=request.call, revision=REVISION, term=1),
+            frames.ETCD_RANGE: _held,
+            frames.ETCD_TXN: _entered,
+        }
+        locks, elections = stub(cluster.channel, lock, "Lock"), stub(cluster.channel, election, "Election")
+        waiting = [
+            asyncio.ensure_future(locks.Lock(lock.LockRequest(name=b"name", lease=number), metadata=metadata))
+            for number, metadata in ((7, INSISTS), (8, ()))
+        ]
+        observing = [
+            elections.Observe(election.LeaderRequest(name=b"name"), metadata=metadata)
+            for metadata in (INSISTS, ())
+        ]
+        for stream in observing:
+            assert (await stream.read()).kv == HOLDER
+        await wait_until_async(
+            lambda: len(leader.requests(frames.ETCD_TXN)) == 2 and leader.requests(frames.TABLE_CHANGES),
+            timeout_s=10,
+            what="both to wait in line",
+        )
+        cluster.elect(2, 0, term=4)
+        for ends in (waiting[0], asyncio.ensure_future(observing[0].read())):
+            with pytest.raises(grpc.aio.AioRpcError) as ended:
+                await ends
+            assert (ended.value.code().name, ended.value.details()) == NO_LEADER
+        assert not waiting[1].done()
+        cluster.elect(2, 1, term=5)
+        await wait_until_async(
+            lambda: leader.requests(frames.ETCD_DELETE_RANGE),
+            timeout_s=10,
+            what="the key of who waits no longer to be taken back",
+        )
+        (left,) = leader.requests(frames.ETCD_DELETE_RANGE)
+        assert etcd.DeleteRangeRequest.FromString(left.body).key == b"name/7"
+        waiting[1].cancel()
+        observing[1].cancel()
