@@ -77,12 +77,14 @@ class RealClusters:
     """What the rounds came to on clusters of real processes."""
 
     operations: int = 0
+    events: int = 0
     faults: Counter[str] = field(default_factory=Counter)
 
     def add(self, line: str) -> None:
         """One line that tests/integration/test_random_faults.py leaves in BOATHOUSE_FIGURES."""
         found = json.loads(line)
         self.operations += found["operations"]
+        self.events += found["events"]
         self.faults.update(found["faults"])
 
 
@@ -154,6 +156,7 @@ def table_of(tally: Tally, rounds: Rounds, date: datetime.date) -> str:
         ("violations", f"{len(tally.failures):,}"),
         ("rounds of property tests, crash matrix and real clusters", f"{rounds.passed + rounds.failed:,}"),
         ("client operations on real clusters, in checked histories", f"{rounds.real.operations:,}"),
+        ("events that watchers of them heard, each checked", f"{rounds.real.events:,}"),
         ("faults on real clusters by kind", _by_kind(rounds.real.faults, sorted(rounds.real.faults))),
         ("rounds that failed", f"{rounds.failed:,}"),
     ]

@@ -1,4 +1,5 @@
-"""Real clients on a real cluster while one fault after another strikes it, by chance; then every answer is judged.
+"""Real clients on a real cluster while one fault after another strikes it, by chance; then every answer is judged, and
+all that watchers were told meanwhile.
 
 `make test` takes a fixed seed and a few faults, a soak fresh seeds and many."""
 
@@ -15,6 +16,7 @@ from tests.integration.clients import Load
 from tests.integration.proxied import TABLES, ProxiedCluster
 from tests.integration.proxy import FaultProxy
 from tests.integration.random_faults import RandomFaults
+from tests.integration.watchers import Watches
 
 pytestmark = pytest.mark.alone
 
@@ -26,7 +28,10 @@ CALM_ANSWERS: Final = 300
 UNDECIDED_FATE: Final = {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
 """What a client may be told while its node or a quorum is away."""
 
-NEVER_GIVE_UP: Final = {"supervisor": {"crashes_max": 1_000, "backoff_max_ms": 1_000}}
+NEVER_GIVE_UP: Final = {
+    "supervisor": {"crashes_max": 1_000, "backoff_max_ms": 1_000},
+    "watch": {"progress_interval_ms": 1_000},
+}
 
 
 def test_whatever_breaks_no_answer_is_wrong(tmp_path: Path) -> None:
@@ -37,6 +42,7 @@ def test_whatever_breaks_no_answer_is_wrong(tmp_path: Path) -> None:
         with (
             Load(everywhere, tables, clients=CLIENTS, seed=2 * SEED, retry_elsewhere=True) as patient,
             Load(everywhere, tables, clients=CLIENTS, seed=2 * SEED + 1) as impatient,
+            Watches(everywhere, tables, seed=2 * SEED) as watches,
         ):
             loads = (patient, impatient)
             for load in loads:
@@ -47,14 +53,18 @@ def test_whatever_breaks_no_answer_is_wrong(tmp_path: Path) -> None:
                 raise AssertionError(f"{error}, after {faults.counts}\n{cluster.describe()}") from error
             for load in loads:
                 load.wait_answers(CALM_ANSWERS)
+                load.stop()
+            watches.catch_up()
+        watches.check()
+        assert watches.streams > len(everywhere) * len(tables), "no stream was lost"
         for load in loads:
             told = {failure.code for failure in load.failures}
             assert told <= UNDECIDED_FATE, [f for f in load.failures if f.code not in UNDECIDED_FATE][:5]
             load.check()
-        note_figures(faults, loads)
+        note_figures(faults, loads, watches)
 
 
-def note_figures(faults: RandomFaults, loads: tuple[Load, ...]) -> None:
+def note_figures(faults: RandomFaults, loads: tuple[Load, ...], watches: Watches) -> None:
     """For the soak's table."""
     file = os.environ.get("BOATHOUSE_FIGURES")
     if file:
@@ -62,6 +72,7 @@ def note_figures(faults: RandomFaults, loads: tuple[Load, ...]) -> None:
             "faults": dict(faults.counts),
             "operations": sum(load.operations for load in loads),
             "failures": sum(len(load.failures) for load in loads),
+            "events": watches.events,
         }
         with Path(file).open("a") as lines:
             lines.write(json.dumps(figures) + "\n")

@@ -52,7 +52,9 @@ def test_the_figures_replace_the_last_ones_and_touch_nothing_else() -> None:
         tally.add(json.dumps({**figures, "counts": {"kill": 2}, "failure": failure}))
     rounds = Rounds(passed=3, failed=1)
     for _ in range(2):
-        rounds.real.add(json.dumps({"operations": 5_000, "failures": 7, "faults": {"node killed": 2}}))
+        rounds.real.add(
+            json.dumps({"operations": 5_000, "failures": 7, "events": 40, "faults": {"node killed": 2}})
+        )
     table = table_of(tally, rounds, datetime.date(2026, 1, 2))
     assert "| seeds | 2 |" in table
     assert "1.0 hours" in table
@@ -60,6 +62,7 @@ def test_the_figures_replace_the_last_ones_and_touch_nothing_else() -> None:
     assert "kill 4" in table
     assert "| violations | 1 |" in table
     assert "| client operations on real clusters, in checked histories | 10,000 |" in table
+    assert "| events that watchers of them heard, each checked | 80 |" in table
     assert "| faults on real clusters by kind | node killed 4 |" in table
     assert "| rounds that failed | 1 |" in table
     page = f"# Promises\n{BEGIN}\nold\n{END}\nmore\n"
