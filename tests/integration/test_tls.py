@@ -110,9 +110,8 @@ def test_top_and_restart_look_at_it_as_a_client(as_client: SecureCluster) -> Non
     assert by_endpoint.returncode == 0, by_endpoint.stderr.decode()
     assert b"shards 1/1 have a leader" in by_file.stdout
     assert b"shards 1/1 have a leader" in by_endpoint.stdout
-    with ClusterSource(
-        as_client.config, supervisor_timeout_s=5, reach=Reach(tls=as_client.client_context())
-    ) as source:
+    reach = Reach(tls=as_client.client_context())
+    with ClusterSource(as_client.config, supervisor_timeout_s=5, reach=reach, counts_calls=True) as source:
         called = {(series.method, series.table) for series in source.poll().calls}
     assert ("/etcdserverpb.KV/Put", "default") in called
     done = run_cli("restart", "n2/coordinator", str(as_client.file), "-o", "json")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tools.client import open_channel
-
 if TYPE_CHECKING:
     import ssl
 
@@ -26,6 +24,8 @@ class Reach:
 
     def channel(self, endpoint: str) -> grpc.Channel:
         """A new channel; whoever opens it closes it."""
+        from tools.client import open_channel  # with gRPC, which who only reads pages does without
+
         return open_channel(endpoint, self.credentials)
 
     @property
