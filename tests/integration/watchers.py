@@ -1,4 +1,4 @@
-"""Watchers on a real cluster whose clients lose their streams, go on at another node, and note all that they hear.
+"""Watchers on a real cluster whose clients lose or leave their streams, go on at another node, and note all they hear.
 
 There is one of each kind for each table and node. A client resumes as etcd's and Kubernetes' do: behind the last event
 or bookmark that it has heard. So what a stream promises is judged stream by stream, and what all of them together
@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import itertools
 import math
+import random
 import threading
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
@@ -32,6 +33,8 @@ EVERYTHING: Final = b"\0"
 CALL_TIMEOUT_S: Final = 20.0
 CONNECT_S: Final = 1.0
 """Before a client tries the next node."""
+STAYS: Final = (20, 400)
+"""Responses that a client hears before it leaves a stream by itself."""
 CATCH_UP_S: Final = 90.0
 STOP_S: Final = 30.0
 
@@ -65,11 +68,12 @@ class Watches:
         self._stop = asyncio.Event()
         self._loop = asyncio.new_event_loop()
         self._clients = [
-            _Client(self._endpoints, home, table, wish)
+            _Client(self._endpoints, home, table, wish, random.Random(f"{seed} {home} {table} {wish}"))
             for home in range(len(endpoints))
             for table in tables
             for wish in wishes(seed)
         ]
+        self.clients = len(self._clients)
         self._tables = tables
         self._unexpected: list[BaseException] = []
         self._thread = threading.Thread(target=self._run_thread, name="watchers")
@@ -124,7 +128,7 @@ class Watches:
     def check(self) -> None:
         """Judge what was heard, once nothing happens any more, by the whole history as it is told now."""
         for table in self._tables:
-            judge = _Client(self._endpoints, 0, table, Wish(prev_kv=True))
+            judge = _Client(self._endpoints, 0, table, Wish(prev_kv=True), random.Random(0))
             judge.until = self._revision(table)
             asyncio.run(asyncio.wait_for(judge.run(), CATCH_UP_S))
             truth = truth_of(judge.together().events)
@@ -149,7 +153,7 @@ class Watches:
 class _Client:
     """One watcher, over as many streams as it takes."""
 
-    def __init__(self, endpoints: list[str], home: int, table: str, wish: Wish) -> None:
+    def __init__(self, endpoints: list[str], home: int, table: str, wish: Wish, rng: random.Random) -> None:
         self.table = table
         self.through = 0
         """It has heard of everything up to this."""
@@ -159,6 +163,7 @@ class _Client:
         self._endpoints = endpoints
         self._home = home
         self._wish = wish
+        self._rng = rng
 
     def together(self) -> Watched:
         """All streams as if they had been one."""
@@ -204,7 +209,7 @@ class _Client:
             progress_notify=True,
         )
         await call.write(etcd.WatchRequest(create_request=create).SerializeToString())
-        heard = Watched(**wish._asdict(), first=first)
+        heard, stays = Watched(**wish._asdict(), first=first), self._rng.randint(*STAYS)
         self.streams.append(heard)
         progress = etcd.WatchRequest(progress_request=etcd.WatchProgressRequest()).SerializeToString()
         try:
@@ -218,7 +223,7 @@ class _Client:
                     self.through = response.events[-1].kv.mod_revision
                 else:
                     self.through = max(self.through, response.header.revision)
-                if self._is_done:
+                if self._is_done or len(heard.responses) >= stays:
                     return
         finally:
             call.cancel()
