@@ -78,6 +78,7 @@ class RealClusters:
 
     operations: int = 0
     events: int = 0
+    leases: int = 0
     faults: Counter[str] = field(default_factory=Counter)
 
     def add(self, line: str) -> None:
@@ -85,6 +86,7 @@ class RealClusters:
         found = json.loads(line)
         self.operations += found["operations"]
         self.events += found["events"]
+        self.leases += found["leases"]
         self.faults.update(found["faults"])
 
 
@@ -157,6 +159,10 @@ def table_of(tally: Tally, rounds: Rounds, date: datetime.date) -> str:
         ("rounds of property tests, crash matrix and real clusters", f"{rounds.passed + rounds.failed:,}"),
         ("client operations on real clusters, in checked histories", f"{rounds.real.operations:,}"),
         ("events that watchers of them heard, each checked", f"{rounds.real.events:,}"),
+        (
+            "leases on real clusters, each held against what its holder was promised",
+            f"{rounds.real.leases:,}",
+        ),
         ("faults on real clusters by kind", _by_kind(rounds.real.faults, sorted(rounds.real.faults))),
         ("rounds that failed", f"{rounds.failed:,}"),
     ]

@@ -13,6 +13,7 @@ from typing import Final
 import pytest
 
 from tests.integration.clients import Load
+from tests.integration.lessees import Lessees
 from tests.integration.proxied import TABLES, ProxiedCluster
 from tests.integration.proxy import FaultProxy
 from tests.integration.random_faults import RandomFaults
@@ -24,6 +25,7 @@ FRESH: Final = os.environ.get("BOATHOUSE_EXAMPLES") == "fresh"
 SEED: Final = int(os.environ.get("BOATHOUSE_SEED", "3"))
 FAULTS: Final = 60 if FRESH else 12
 CLIENTS: Final = 24
+LESSEES: Final = 6
 CALM_ANSWERS: Final = 300
 UNDECIDED_FATE: Final = {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
 """What a client may be told while its node or a quorum is away."""
@@ -43,6 +45,7 @@ def test_whatever_breaks_no_answer_is_wrong(tmp_path: Path) -> None:
             Load(everywhere, tables, clients=CLIENTS, seed=2 * SEED, retry_elsewhere=True) as patient,
             Load(everywhere, tables, clients=CLIENTS, seed=2 * SEED + 1) as impatient,
             Watches(everywhere, tables, seed=2 * SEED) as watches,
+            Lessees(everywhere, holders=LESSEES, seed=SEED) as lessees,
         ):
             loads = (patient, impatient)
             for load in loads:
@@ -61,16 +64,18 @@ def test_whatever_breaks_no_answer_is_wrong(tmp_path: Path) -> None:
             told = {failure.code for failure in load.failures}
             assert told <= UNDECIDED_FATE, [f for f in load.failures if f.code not in UNDECIDED_FATE][:5]
             load.check()
-        note_figures(faults, loads, watches)
+        lessees.check()
+        note_figures(faults, loads, watches, lessees)
 
 
-def note_figures(faults: RandomFaults, loads: tuple[Load, ...], watches: Watches) -> None:
+def note_figures(faults: RandomFaults, loads: tuple[Load, ...], watches: Watches, lessees: Lessees) -> None:
     """For the soak's table."""
     file = os.environ.get("BOATHOUSE_FIGURES")
     if file:
         figures = {
             "faults": dict(faults.counts),
             "operations": sum(load.operations for load in loads),
+            "leases": lessees.leases,
             "failures": sum(len(load.failures) for load in loads),
             "events": watches.events,
         }

@@ -53,7 +53,9 @@ def test_the_figures_replace_the_last_ones_and_touch_nothing_else() -> None:
     rounds = Rounds(passed=3, failed=1)
     for _ in range(2):
         rounds.real.add(
-            json.dumps({"operations": 5_000, "failures": 7, "events": 40, "faults": {"node killed": 2}})
+            json.dumps(
+                {"operations": 5_000, "leases": 40, "failures": 7, "events": 40, "faults": {"node killed": 2}}
+            )
         )
     table = table_of(tally, rounds, datetime.date(2026, 1, 2))
     assert "| seeds | 2 |" in table
