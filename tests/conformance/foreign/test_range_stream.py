@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RUN_S: Final = 200
+"""A little more than the program gives itself."""
 CALL_TIMEOUT_S: Final = 20.0
 LARGE: Final = 2_000
 """Pairs of 10 kB: more than what may be on its way to who does not read."""

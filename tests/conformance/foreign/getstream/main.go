@@ -20,7 +20,8 @@ import (
 
 const (
 	keys    = 2000
-	timeout = 60 * time.Second
+	batch   = 100
+	timeout = 180 * time.Second
 )
 
 func main() {
@@ -29,8 +30,12 @@ func main() {
 	client, err := clientv3.New(clientv3.Config{Endpoints: os.Args[1:], DialTimeout: 5 * time.Second})
 	check(err)
 	defer client.Close()
-	for number := range keys {
-		_, err := client.Put(ctx, fmt.Sprintf("k%04d", number), strings.Repeat("v", 10_000))
+	for first := 0; first < keys; first += batch {
+		var puts []clientv3.Op
+		for number := first; number < first+batch; number++ {
+			puts = append(puts, clientv3.OpPut(fmt.Sprintf("k%04d", number), strings.Repeat("v", 10_000)))
+		}
+		_, err := client.Txn(ctx).Then(puts...).Commit()
 		check(err)
 	}
 	for _, one := range []struct {
@@ -45,7 +50,7 @@ func main() {
 		{"no key", "x", nil},
 		{"empty range", "x", []clientv3.OpOption{clientv3.WithPrefix()}},
 		{"limit", "k", []clientv3.OpOption{clientv3.WithPrefix(), clientv3.WithLimit(1500)}},
-		{"revision", "k", []clientv3.OpOption{clientv3.WithPrefix(), clientv3.WithRev(1001)}},
+		{"revision", "k", []clientv3.OpOption{clientv3.WithPrefix(), clientv3.WithRev(11)}},
 		{"keys only", "k", []clientv3.OpOption{clientv3.WithPrefix(), clientv3.WithKeysOnly()}},
 		{"count only", "k", []clientv3.OpOption{clientv3.WithPrefix(), clientv3.WithCountOnly()}},
 		{"serializable", "k", []clientv3.OpOption{clientv3.WithPrefix(), clientv3.WithSerializable()}},
