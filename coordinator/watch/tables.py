@@ -117,6 +117,8 @@ class WatchedTable:
             else:
                 break
         self._inquiry.handle_standing(place, revision)
+        if self._inquiry.place[0] != place[0]:
+            self._ask_anew()  # what is under way is about a past that was given up
         if hub.revision < revision and not await self._reach(revision):
             self._ask_leader(is_asked=True)
             await self._reach(revision)
@@ -242,6 +244,10 @@ class WatchedTable:
             else "the nearest replica has caught up: watches are told by it again",
             table=self.table.name,
         )
+        self._ask_anew()
+
+    def _ask_anew(self) -> None:
+        """Give up the question that follows the table, and put the next one."""
         if self._asking is not None:
             self._asking.reschedule(0)
 

@@ -183,6 +183,25 @@ def test_a_table_that_is_taken_back_ends_its_watches() -> None:
     run(test)
 
 
+def test_what_follows_a_table_that_was_taken_back_is_asked_for_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test(bench: Bench) -> None:
+        for number in range(9):
+            bench.feed.put(b"%d" % number)
+        call, _ = bench.open()
+        await created(call)
+        del bench.feed.log[4:]
+        call.say(etcd.WatchRequest(progress_request=etcd.WatchProgressRequest()).SerializeToString())
+        assert (await call.hear()).canceled
+        await created(call)
+        bench.feed.put(b"new")
+        assert [event.kv.key for event in (await call.hear()).events] == [b"new"]
+
+    monkeypatch.setattr(tables, "LOOK_INTERVAL_S", 60.0)
+    run(test)
+
+
 @pytest.mark.usefixtures("impatient")
 def test_the_lag_counts_what_no_client_has_read_and_what_no_replica_has_told() -> None:
     async def test(bench: Bench) -> None:
