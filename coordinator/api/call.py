@@ -6,7 +6,7 @@ all of them, and a test calls them without any.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -71,6 +71,9 @@ class Call(Protocol):
         """One answer of a server-streaming or bidirectional call. Waits while more is queued than a stream may hold.
 
         Raises StreamEnded once nobody can hear it."""
+
+    async def send_all(self, messages: Sequence[bytes]) -> None:
+        """As send() of one after the other, for less."""
 
 
 Unary = Callable[[Call], Awaitable[bytes]]

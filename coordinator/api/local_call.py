@@ -68,6 +68,11 @@ class LocalCall:
             raise StreamEnded
         await self._answers.put(message)
 
+    async def send_all(self, messages: Sequence[bytes]) -> None:
+        """As of send()."""
+        for message in messages:
+            await self.send(message)
+
     async def answer(self, route: Route) -> bytes:
         """What a unary method answers. Raises what its handler raises."""
         answer = await self._run(route)

@@ -28,7 +28,7 @@ from proto.codes import Code
 from proto.methods import Access, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from coordinator.api.call import Metadata, Route
     from coordinator.front.grpc_wire import RequestHead
@@ -230,26 +230,41 @@ class GrpcCall:
         """See Call."""
         if self.is_ended:
             raise StreamEnded
-        stream = self.stream
-        if self._session.may_send(stream, len(message)):
-            self._queue(message)
+        if self._session.may_send(self.stream, len(message)):
+            self._queue(self._encoded(message))
         else:
             await self._wait_for_turn(message)
         self.route.meter.sent += 1
+        await self._wait_while_full()
+
+    async def send_all(self, messages: Sequence[bytes]) -> None:
+        """See Call."""
+        if self.is_ended:
+            raise StreamEnded
+        if self._session.may_send(self.stream, sum(map(len, messages))):
+            self._queue(b"".join(map(self._encoded, messages)))
+            self.route.meter.sent += len(messages)
+            await self._wait_while_full()
+        else:
+            for message in messages:
+                await self.send(message)
+
+    def _queue(self, data: bytes) -> None:
+        session, stream = self._session, self.stream
+        if not self._answer_begun:
+            self._answer_begun = True
+            session.connection.send_head(stream, self._head())
+        session.connection.send_data(stream, data)
+        session.touch()
+
+    async def _wait_while_full(self) -> None:
+        stream = self.stream
         if stream.queued_bytes > self._session.front.limits.stream_answer_bytes_max:
             stream.wants_room = True
             try:
                 await self._wait_for_room()
             finally:
                 stream.wants_room = False
-
-    def _queue(self, message: bytes) -> None:
-        session, stream = self._session, self.stream
-        if not self._answer_begun:
-            self._answer_begun = True
-            session.connection.send_head(stream, self._head())
-        session.connection.send_data(stream, self._encoded(message))
-        session.touch()
 
     async def _wait_for_turn(self, message: bytes) -> None:
         """Queue a message once there is room. It waits as it is: thousands of streams may wait with the same one."""
@@ -316,7 +331,7 @@ class GrpcCall:
         if self._task is None:
             self._start()
         else:
-            self._queue(self._unsent)
+            self._queue(self._encoded(self._unsent))
             self.handle_room()
 
     def _start(self) -> None:

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 OUTBOX_BYTES_MAX: Final = 1 << 20
 """Of one stream. A client that has so much to read hears the rest from the history when it has read half of it."""
 
+BATCH_BYTES_MAX: Final = 64 << 10
+"""Of responses that are given to the connection at once, about."""
+
 PROGRESS_JITTER: Final = 0.1
 """Notifications of streams that began together drift apart by up to this part of the interval."""
 
@@ -124,8 +127,8 @@ class _Stream:
                 self._has_news.clear()
                 if self._failure is not None:
                     raise self._failure
-                while (message := self.outbox.pop()) is not None:
-                    await self._call.send(message)
+                while batch := self.outbox.pop_batch(BATCH_BYTES_MAX):
+                    await self._call.send_all(batch)
         finally:
             requests.cancel()
 

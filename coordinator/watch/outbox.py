@@ -68,6 +68,16 @@ class Outbox:
             self._on_room()
         return message
 
+    def pop_batch(self, bytes_max: int) -> list[bytes]:
+        """The next ones to send together: none once they have so many bytes, but one of any size. Empty = nothing
+        waits."""
+        batch: list[bytes] = []
+        size = 0
+        while size < bytes_max and (message := self.pop()) is not None:
+            batch.append(message)
+            size += len(message)
+        return batch
+
     @property
     def oldest(self) -> bytes | None:
         """The one that has waited longest."""

@@ -12,7 +12,7 @@ from tests.simulation.tasks import Promise, Task, WorldClock
 from tests.simulation.world import MS, SECOND, World
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Mapping, Sequence
     from random import Random
 
     from coordinator.api.call import Handler, Identity
@@ -74,6 +74,10 @@ class Exchange:
         await self._way.pass_on()
         self._answers.append(message)
         self._wake()
+
+    async def send_all(self, messages: Sequence[bytes]) -> None:
+        for message in messages:
+            await self.send(message)
 
     def _end(self, failure: LeaderFailed | None) -> None:
         if not self._is_over:

@@ -27,7 +27,7 @@ from tests.unit.coordinator.running import in_loop, refused, running
 from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from pathlib import Path
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -62,6 +62,10 @@ class DirectCall:
 
     async def send(self, message: bytes) -> None:
         self.sent.append(message)
+
+    async def send_all(self, messages: Sequence[bytes]) -> None:
+        for message in messages:
+            await self.send(message)
 
 
 # ---- health ----------------------------------------------------------------------------------------------------

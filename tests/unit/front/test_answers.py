@@ -524,3 +524,22 @@ async def test_a_slow_line_is_let_alone_while_there_is_room() -> None:
         tally.bytes += 64 * MEGABYTE
         await while_it_trickles(peer, 500, lambda: not server.streams, "their end")
         tally.bytes -= 64 * MEGABYTE
+
+
+@in_loop
+async def test_messages_that_are_sent_together_come_one_by_one_also_where_they_have_to_wait() -> None:
+    messages = [bytes([number % 256]) * (number * 37 % 3_000) for number in range(400)]
+
+    async def talk(call: Call) -> None:
+        for start in range(0, len(messages), 80):
+            await call.send_all(messages[start : start + 80])
+
+    narrow = Limits(answer_bytes_max=64 << 10, connection_answer_bytes_max=32 << 10)
+    async with serving(route("Talk", talk, Kind.SERVER_STREAM), limits=narrow) as server:
+        calls = [server.channel.unary_stream("/test.Service/Talk", None, None)(b"") for _ in range(4)]
+        for heard in await asyncio.gather(*(_all_of(call) for call in calls)):
+            assert heard == messages
+
+
+async def _all_of(call: object) -> list[bytes]:
+    return [message async for message in call]  # type: ignore[attr-defined]

@@ -23,7 +23,7 @@ from proto.ids import ShardId
 from proto.spans import NOTHING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from coordinator.watch.changes import Told
@@ -172,6 +172,10 @@ class FakeCall:
     async def send(self, message: bytes) -> None:
         await self.may_read.wait()
         self._heard.put_nowait(message)
+
+    async def send_all(self, messages: Sequence[bytes]) -> None:
+        for message in messages:
+            await self.send(message)
 
     def add_header(self, name: str, value: str) -> None:
         raise AssertionError("a watch adds none")

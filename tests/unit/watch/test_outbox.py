@@ -59,3 +59,10 @@ def test_all_together_have_a_bound() -> None:
     assert not one.outbox.is_full
     one.outbox.close()
     assert budget.bytes == 0
+
+
+def test_a_batch_is_bounded_but_for_its_first_message() -> None:
+    box = Told(Budget(1000), bytes_max=100).outbox
+    box.put((bytes(30), b"a", b"bc", b"d"))
+    assert [box.pop_batch(3) for _ in range(3)] == [[bytes(30)], [b"a", b"bc"], [b"d"]]
+    assert box.pop_batch(3) == []
