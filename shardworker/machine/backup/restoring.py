@@ -15,18 +15,15 @@ the table is told that he has to look at all of it. Pairs of a backup that knows
 from __future__ import annotations
 
 import struct
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
-
-import apsw
 
 from proto import errors
 from proto.checksums import rolled
 from proto.internal import frames_pb2 as frames
 from shardworker.machine.backup.extras import Extras, read_extras, take_extras
-from shardworker.machine.columns import Columns, insert_columns, read_columns
+from shardworker.machine.columns import Columns, all_or_nothing, insert_columns, read_columns
 from shardworker.machine.internal.loading import read_change
 from shardworker.machine.leftovers import put_aside
 from shardworker.machine.tables import (
@@ -38,7 +35,9 @@ from shardworker.machine.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+
+    import apsw
 
     from shardworker.machine.ops import LoadedChange
     from shardworker.machine.writer import Writer
@@ -130,7 +129,7 @@ def take_part(writer: Writer, op: Part) -> bytes:
         _end(writer, op, begun)
         return _answer(table.revision, begun)
     _check_quota(writer, op, begun)
-    with _all_or_nothing(writer.connection):
+    with all_or_nothing(writer.connection, errors.RestoreRefused("a key or a change comes twice")):
         if op.edits:
             _edit(writer.connection, _name(table.id), op.edits, begun)
         else:
@@ -160,19 +159,6 @@ def _check_quota(writer: Writer, op: Part, begun: _Begun) -> None:
         raise errors.QuotaExceeded(
             f"the backup comes to more than the {quota_bytes} bytes that table {writer.table.name} may hold"
         )
-
-
-@contextmanager
-def _all_or_nothing(connection: apsw.Connection) -> Iterator[None]:
-    """Raises RestoreRefused for a key or an id that is there already; then nothing of the part is."""
-    connection.execute("SAVEPOINT part")
-    try:
-        yield
-    except apsw.ConstraintError:
-        connection.execute("ROLLBACK TO part")
-        connection.execute("RELEASE part")
-        raise errors.RestoreRefused("a key or a change comes twice") from None
-    connection.execute("RELEASE part")
 
 
 def _insert(connection: apsw.Connection, name: str, op: Part, begun: _Begun) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -11,6 +11,7 @@ from proto import errors
 from proto.boathouse import restore_pb2 as restore
 from proto.internal import frames_pb2 as frames
 from shardworker.machine.backup.extras import check_extras, read_extras, take_extras
+from shardworker.machine.columns import PAIR_TAG
 from shardworker.machine.ops import Load, LoadedChange, LoadFacts
 from shardworker.machine.tables import SUB_BITS
 from shardworker.machine.view import parse
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from shardworker.machine.writer import Writer
-
-_PAIR_TAG: Final = 2 << 3 | 2
-"""Of the field that a stored pair is encoded as: RangeResponse.kvs."""
 
 
 def parse_load(body: bytes) -> Load:
@@ -86,7 +84,7 @@ def _is_one_pair(kv: bytes) -> bool:
         shift += 7
         if kv[at] < 0x80:
             break
-    return kv[0] == _PAIR_TAG and at + 1 + length == len(kv)
+    return kv[0] == PAIR_TAG and at + 1 + length == len(kv)
 
 
 def read_change(id_: int, key: bytes, kv: bytes) -> LoadedChange:

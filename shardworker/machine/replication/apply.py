@@ -17,10 +17,10 @@ from zlib import crc32
 from proto import errors
 from proto.checksums import rolled
 from proto.internal import frames_pb2 as frames
+from shardworker.machine.columns import read_pairs
 from shardworker.machine.etcd.codec import LEASE_TTL_S_MAX
 from shardworker.machine.ops import DeleteRange
 from shardworker.machine.tables import CHANGES_MAX, SUB_BITS
-from shardworker.machine.view import parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -82,7 +82,7 @@ def _pair(revision: int, edit: frames.KeyChange) -> Pair:
         raise errors.MalformedRequest("a change has no key")
     if not edit.kv:
         return Pair(edit.key, None)
-    pairs = parse(edit.kv)
+    _, pairs = read_pairs(edit.kv)
     if len(pairs) != 1 or pairs[0].key != edit.key or pairs[0].mod_revision != revision:
         raise errors.MalformedRequest(f"a change of revision {revision} holds another pair than its own")
     (kv,) = pairs

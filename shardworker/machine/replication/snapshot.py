@@ -17,12 +17,12 @@ from zlib import crc32
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
-from shardworker.machine.columns import Columns, insert_columns, read_columns
+from shardworker.machine.columns import Columns, all_or_nothing, insert_columns, read_columns
 from shardworker.machine.leases import read_leases
 from shardworker.machine.leftovers import put_aside
 from shardworker.machine.replication.apply import granted
 from shardworker.machine.replication.copied_leases import read_copied_leases
-from shardworker.machine.tables import SUB_BITS, create_rows, rename_rows
+from shardworker.machine.tables import REVISION_MAX, SUB_BITS, create_rows, rename_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,9 +128,13 @@ def read_part(body: bytes) -> Part:
     request = frames.ReplicatedPairs.FromString(body)
     told = request.part
     columns, fits = read_columns(told.pairs, told.ids, told.crc)
+    if not 0 < told.revision <= REVISION_MAX:
+        raise errors.MalformedRequest(f"no table has revision {told.revision}")
     newest_id = ((told.revision + 1) << SUB_BITS) - 1
     if not (fits and columns.keys_ascend() and max(columns.ids, default=0) <= newest_id):
         raise errors.MalformedRequest("keys are out of order, or not of their revisions")
+    if len(set(columns.ids)) != len(columns.ids):
+        raise errors.MalformedRequest("two keys were put by one change")
     return Part(request.origin, told, columns, granted(told.leases))
 
 
@@ -148,7 +152,10 @@ def take_part(writer: Writer, op: Part) -> bytes:
     if told.number == 0:
         give_up(connection, table.id)
         create_rows(connection, name)
-    insert_columns(connection, name, op.columns)
+    with all_or_nothing(
+        connection, errors.SnapshotInterrupted(f"part {told.number} repeats a change of an earlier one")
+    ):
+        insert_columns(connection, name, op.columns)
     keys = op.columns.keys
     begun.next_part += 1
     begun.keys += len(keys)

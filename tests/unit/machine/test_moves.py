@@ -371,7 +371,7 @@ def test_a_restart_forgets_nothing_of_a_move() -> None:
 def test_a_snapshot_of_the_leader_cluster_does_not_replace_what_is_being_copied() -> None:
     moving = Moving()
     moving.begin()
-    part = frames.ReplicatedPairs(part=frames.TablePairs(last=True))
+    part = frames.ReplicatedPairs(part=frames.TablePairs(revision=1, last=True))
     assert error_of(moving.source.write(part)) is errors.SnapshotInterrupted
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
 
 import pytest
 
 from proto import errors
-from proto.etcd.rpc_pb2 import CompactionRequest
+from proto.etcd import kv_pb2
+from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2
 from shardworker.machine import Listen
 from shardworker.machine.columns import LIVE_ROWS
 from shardworker.machine.replication import snapshot
+from shardworker.machine.tables import SUB_BITS
+from shardworker.machine.view import parse
 from tests.unit.machine.copying import (
     COPY,
     contents,
@@ -161,7 +165,7 @@ def test_changes_of_another_table_are_refused() -> None:
         put(b"a"),
         delete(b"a"),
         txn(put(b"a")),
-        CompactionRequest(revision=1),
+        etcd.CompactionRequest(revision=1),
         regatta_pb2.PutRequest(table=b"t", key=b"a"),
     ],
 )
@@ -397,6 +401,70 @@ def test_a_damaged_part_is_refused(damage: str) -> None:
     else:
         part.revision = 3
     assert type(take_part(follower(), part).error) is errors.MalformedRequest
+
+
+def part_of(pairs: bytes, ids: list[int], *, revision: int = 7) -> frames.TablePairs:
+    """A snapshot whose checksum is right, whatever is in it."""
+    return frames.TablePairs(
+        revision=revision, pairs=pairs, ids=ids, crc=crc32(pairs), last=True, keys=len(ids)
+    )
+
+
+def pair(key: bytes, revision: int = 7) -> bytes:
+    kv = kv_pb2.KeyValue(key=key, create_revision=revision, mod_revision=revision, version=1)
+    return etcd.RangeResponse(kvs=[kv]).SerializeToString()
+
+
+ID = 7 << SUB_BITS
+NO_SNAPSHOT: Final = {
+    "a tag alone": part_of(b"\x1a", [ID]),
+    "half a length": part_of(b"\x12\x80", [ID]),
+    "half a pair": part_of(pair(b"a")[:-1], [ID]),
+    "other fields": part_of(b"\x18\x01\x18\x01", []),
+    "a field that takes a pair's place": part_of(b"\x18\x01" + pair(b"a"), [ID]),
+    "a number behind a pair": part_of(pair(b"a") + b"\x20\x05", [ID]),
+    "two keys of one id": part_of(pair(b"a") + pair(b"b"), [ID, ID]),
+    "a revision that no table has": part_of(b"", [], revision=2**39),
+    "a revision before the first": part_of(b"", [], revision=0),
+    "an id that no change has": part_of(pair(b"a", 2**39), [2**63], revision=2**39),
+}
+
+
+@pytest.mark.parametrize("kind", NO_SNAPSHOT)
+def test_what_no_snapshot_holds_is_refused_in_words(kind: str) -> None:
+    other = follower()
+    assert type(take_part(other, NO_SNAPSHOT[kind]).error) is errors.MalformedRequest
+    (whole,) = snapshot_of(filled())
+    assert take_part(other, whole).error is None
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_part_that_repeats_an_id_of_an_earlier_one_interrupts_the_snapshot() -> None:
+    one, other = filled(), follower()
+    parts = snapshot_of(one)
+    take_part(other, parts[0])
+    wrong = frames.TablePairs.FromString(parts[1].SerializeToString())
+    pairs = [kv_pb2.KeyValue.FromString(kv.SerializeToString()) for kv in parse(wrong.pairs)]
+    pairs[1].create_revision = pairs[1].mod_revision = parts[0].ids[0] >> SUB_BITS
+    wrong.ids[1] = parts[0].ids[0]
+    wrong.pairs = etcd.RangeResponse(kvs=pairs).SerializeToString()
+    wrong.crc = crc32(wrong.pairs)
+    interrupted(other, wrong)
+    for part in parts[1:]:
+        assert take_part(other, part).error is None, "nothing of the other part is left"
+    assert position(other, COPY) == position(one, TABLE)
+
+
+def test_a_change_holds_its_pair_and_nothing_beside() -> None:
+    one, other = leader(), follower()
+    one.put(b"a")
+    changes = told(one.machine.take_changes(), 2, with_checksum=False)
+    kv = changes.revisions[0].keys[0].kv
+    for wrong in (kv + b"\x18\x01", b"\x18\x01" + kv):
+        changes.revisions[0].keys[0].kv = wrong
+        assert type(replicate(other, changes).error) is errors.MalformedRequest
+    changes.revisions[0].keys[0].kv = kv
+    assert replicate(other, changes).error is None
 
 
 def test_a_snapshot_of_another_table_is_refused() -> None:
