@@ -91,16 +91,14 @@ class Rechecks:
         if auth_version <= self.auth_version:
             return
         self.auth_version = auth_version
-        self.close()  # what they ask is out of date
-        watching = [stream for stream in self._streams if stream.has_watchers]
-        if auth_version % 2 == 0:
-            for stream in watching:
-                stream.outbox.release()
-            return
+        self.close()  # what they ask is out of date, and whom they would release is looked at below
         by_user: dict[Credentials, list[Stream]] = {}
-        for stream in watching:
-            stream.outbox.hold()
-            by_user.setdefault(stream.who, []).append(stream)
+        for stream in self._streams:
+            if auth_version % 2 and stream.has_watchers:
+                stream.outbox.hold()
+                by_user.setdefault(stream.who, []).append(stream)
+            else:
+                stream.outbox.release()
         for streams in by_user.values():
             task = asyncio.create_task(self._recheck(auth_version, streams))
             self._asking.add(task)

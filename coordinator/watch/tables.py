@@ -154,6 +154,8 @@ class WatchedTable:
                 # A replica that lags may not have heard of a new table.
                 if await self._is_gone():
                     self._end()
+                elif delay_s >= RETRY_MAX_S:
+                    self._ask_leader(is_asked=True)
                 delay_s = await self._pause(delay_s)
                 continue
             except errors.BoathouseError as error:
@@ -229,7 +231,7 @@ class WatchedTable:
         try:
             async with asyncio.timeout(REACH_TIMEOUT_S):
                 told = await self._feed.changes(self.table, Question(0))
-        except TimeoutError:
+        except (TimeoutError, errors.TableNotFound):  # as of one that was made anew; the leader has the table
             return False
         return isinstance(told, Part) and told.through >= heard
 

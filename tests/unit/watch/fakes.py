@@ -41,6 +41,8 @@ class FakeFeed:
         self.floor = -1
         self.applied_max: int | None = None
         """What the replica that is asked has applied; the leader has all."""
+        self.lacks_table = False
+        """Whether the replica that is asked has not heard of the table; the leader has."""
         self.shown_revision = 0
         self.led = True
         self.deleted = False
@@ -60,6 +62,10 @@ class FakeFeed:
         lags = self.applied_max is not None and not question.of_leader
         return min(self.applied_max or 0, self.latest) if lags else self.latest
 
+    def _check_has_table(self, question: Question) -> None:
+        if self.lacks_table and not question.of_leader:
+            raise errors.TableNotFound
+
     def put(self, key: bytes, value: bytes = b"v") -> None:
         pair = kv_pb2.KeyValue(key=key, value=value, mod_revision=self.latest + 1)
         self.log.append(Change(key, etcd.RangeResponse(kvs=[pair]).SerializeToString(), None))
@@ -74,12 +80,14 @@ class FakeFeed:
         self.asked.append(question)
         if self.failures:
             raise self.failures.pop(0)
+        self._check_has_table(question)
         first = first or self._applied(question) + 1
         while waits and first > self._applied(question):
             self._news.clear()
             await self._news.wait()
             if self.failures:
                 raise self.failures.pop(0)
+            self._check_has_table(question)
         if first < self.floor:
             return Gone(self.floor)
         through = max(self._applied(question), first - 1)
@@ -188,6 +196,10 @@ class FakeCall:
     def create(self, key: bytes, end: bytes = b"", **options: Any) -> None:
         create = etcd.WatchCreateRequest(key=key, range_end=end, **options)
         self.say(etcd.WatchRequest(create_request=create).SerializeToString())
+
+    def cancel(self, watch_id: int) -> None:
+        cancel = etcd.WatchCancelRequest(watch_id=watch_id)
+        self.say(etcd.WatchRequest(cancel_request=cancel).SerializeToString())
 
     async def hear(self) -> etcd.WatchResponse:
         async with asyncio.timeout(10):

@@ -9,6 +9,7 @@ import pytest
 
 from coordinator.services import etcd_watch
 from coordinator.watch import tables
+from coordinator.watch.inquiry import Question
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from tests.unit.watch.fakes import Bench, FakeCall
@@ -128,7 +129,7 @@ def test_a_watch_from_now_begins_no_earlier_than_what_the_leader_has() -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for wait in ("REACH_TIMEOUT_S", "LOOK_INTERVAL_S"):
+    for wait in ("REACH_TIMEOUT_S", "LOOK_INTERVAL_S", "RETRY_MAX_S"):
         monkeypatch.setattr(tables, wait, 0.05)
 
 
@@ -161,6 +162,44 @@ def test_a_replica_that_lags_makes_no_watch_late() -> None:
         bench.feed.put(b"last")
         for each in (call, now):
             assert [event.kv.key for event in (await each.hear()).events] == [b"last"]
+
+    run(test)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_replica_that_has_lost_the_table_does_not_end_its_watches() -> None:
+    """As one that is made anew: it is not the one to say that a table was deleted, however often it is asked."""
+
+    async def test(bench: Bench) -> None:
+        call, _ = bench.open()
+        await created(call)
+        bench.feed.lacks_table = True
+        bench.feed.put(b"a")
+        assert [event.kv.key for event in (await call.hear()).events] == [b"a"]
+        looks = bench.feed.asked.count(Question(0))
+        await wait_until_async(
+            lambda: bench.feed.asked.count(Question(0)) > looks + 2, timeout_s=10, what="it is looked at"
+        )
+        bench.feed.put(b"b")
+        assert [event.kv.key for event in (await call.hear()).events] == [b"b"]
+        bench.feed.lacks_table = False
+        await wait_until_async(
+            lambda: bench.feed.asked[-1].waits and not bench.feed.asked[-1].of_leader,
+            timeout_s=10,
+            what="it is asked again",
+        )
+
+    run(test)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_watch_begins_while_the_nearest_replica_lacks_the_table() -> None:
+    async def test(bench: Bench) -> None:
+        bench.feed.lacks_table = True
+        call, _ = bench.open()
+        await created(call)
+        bench.feed.put(b"a")
+        assert [event.kv.key for event in (await call.hear()).events] == [b"a"]
 
     run(test)
 

@@ -9,6 +9,7 @@ import pytest
 from proto import errors
 from proto.spans import EVERYTHING, NOTHING, SpanSet
 from tests.unit.watch.test_etcd_watch import run
+from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
     from proto.etcd import rpc_pb2 as etcd
@@ -202,5 +203,32 @@ def test_streams_of_one_user_share_a_question_and_wait_for_nobody_elses() -> Non
         bench.feed.put(b"a")
         for call in (*alike, stuck):
             assert (await call.hear()).events, "everybody may hear everything"
+
+    run(test)
+
+
+@pytest.mark.parametrize("later", [LATER, OFF])
+def test_a_stream_whose_last_watcher_has_gone_is_not_held_back_for_ever(later: int) -> None:
+    """While its user was asked about in vain, its client cancelled; then users or permissions changed again."""
+
+    async def test(bench: Bench) -> None:
+        bench.feed.auth_version = ON - 1
+        call, _ = bench.open(token="stuck")
+        call.create(b"a")
+        assert not (await call.hear()).canceled
+        bench.authenticator.stuck.add(b"stuck")
+        bench.feed.auth_version = ON
+        bench.feed.put(b"a")
+        await wait_until_async(lambda: bool(bench.authenticator.asked), timeout_s=10, what="the question")
+        call.cancel(0)
+        assert (await call.hear()).canceled
+        bench.authenticator.stuck.clear()
+        bench.authenticator.readable = EVERYTHING
+        bench.feed.auth_version = later
+        bench.feed.put(b"a")
+        call.create(b"a")
+        assert (await call.hear()).created
+        bench.feed.put(b"a")
+        assert [event.kv.key for event in (await call.hear()).events] == [b"a"]
 
     run(test)
