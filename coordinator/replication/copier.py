@@ -27,8 +27,8 @@ log = structlog.get_logger()
 class Aside(Protocol):
     """Where copies are kept that hold what the leader cluster does not: aside.Aside."""
 
-    async def keep(self, copy: TableEntry, revision: int) -> None:
-        """Raises BoathouseError."""
+    async def keep(self, copy: TableEntry, revision: int, *, is_fresh: bool) -> None:
+        """is_fresh: it is what the last snapshot brought, and no more. Raises BoathouseError."""
 
 
 class Copier:
@@ -134,7 +134,7 @@ class Copier:
             "a copy is replaced by a snapshot", table=copy.name, revision=self.tail.revision, reason=step.why
         )
         if step.loses:
-            await self._aside.keep(copy, self.tail.revision)
+            await self._aside.keep(copy, self.tail.revision, is_fresh=step.of_fresh)
         parts = PartsUnderWay(self._copies, copy, self._loop)
         stream = self._leader.snapshot(copy.name, copy.origin)
         try:

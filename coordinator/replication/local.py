@@ -82,7 +82,11 @@ class LocalCluster:
         self.identities = Identities(self._shards)
         self.leading = Leading(cluster, self._catalog, tables, LeadRow(self._shards))
         self.copies = Copies(self._shards)
-        self.aside = Aside(self._driver, cluster.node_dir(node.name) / ASIDE)
+        self.aside = Aside(
+            self._driver,
+            cluster.node_dir(node.name) / ASIDE,
+            free_bytes_min=cluster.store.disk_free_bytes_min,
+        )
 
     @classmethod
     def of_any_node(cls, cluster: ClusterConfig) -> LocalCluster:

@@ -42,6 +42,8 @@ class TakeSnapshot:
     why: str
     loses: bool = False
     """Something that the leader cluster has not."""
+    of_fresh: bool = False
+    """What is replaced is what the last snapshot brought, and no more: nothing has followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class Tail:
             return wait
         if self._snapshot_why:
             self._parts = 0
-            return TakeSnapshot(self._snapshot_why, self._snapshot_loses)
+            return TakeSnapshot(self._snapshot_why, self._snapshot_loses, self._is_unproven)
         return Follow()
 
     # ---- what came of it --------------------------------------------------------------------------------------------

@@ -362,7 +362,7 @@ class SimulatedReplicator:
                 await self._shards.ask(Access.WRITE, frames.TABLE_CREATE, copy, spec, WRITE_S)
                 self._start_copier(copy)
 
-    async def keep(self, copy: TableEntry, revision: int) -> None:
+    async def keep(self, copy: TableEntry, revision: int, *, is_fresh: bool) -> None:
         """copier.Aside: there are no files here."""
         self._follower.cluster.count("set aside")
         self._follower.cluster.world.note(f"sets {copy.name} aside at {revision}")

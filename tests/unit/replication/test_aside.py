@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import shutil
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ from proto.catalog import TableEntry
 from proto.ids import ShardId
 from proto.internal import frames_pb2 as frames
 from tests.unit.coordinator.running import in_loop
+from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,14 +25,16 @@ if TYPE_CHECKING:
 
 COPY = TableEntry("a-b", 20_001, ShardId(1), origin=10_001)
 PARTS = [b"the first part", b"and the last"]
+SIZE_BYTES = sum(map(len, PARTS))
 
 
 class Shard:
-    """shards.driver.Driver to one that tells its table in parts, unless it breaks off."""
+    """shards.driver.Driver to one that tells its table in parts, unless it breaks off or hangs."""
 
-    def __init__(self, breaks_off: bool = False) -> None:
+    def __init__(self, breaks_off: bool = False, hangs: bool = False) -> None:
         self.asked = 0
         self._breaks_off = breaks_off
+        self._hangs = hangs
 
     def time(self) -> float:
         return 0.0
@@ -40,16 +45,18 @@ class Shard:
         number = 0 if call.method == frames.ETCD_SNAPSHOT else 1
         if number and self._breaks_off:
             raise errors.CursorNotFound
-        body = frames.SnapshotPart(data=PARTS[number]).SerializeToString()
+        if number and self._hangs:
+            await asyncio.Event().wait()
+        body = frames.SnapshotPart(total_bytes=SIZE_BYTES, data=PARTS[number]).SerializeToString()
         return frames.Reply(cursor=1 - number, body=body)
 
     def close_cursor(self, *_: object) -> None:
         """Nobody reads on."""
 
 
-def aside(folder: Path, shard: Shard | None = None) -> Aside:
+def aside(folder: Path, shard: Shard | None = None, *, free_bytes_min: int = 0) -> Aside:
     driver: Any = shard or Shard()
-    return Aside(driver, folder)
+    return Aside(driver, folder, free_bytes_min=free_bytes_min)
 
 
 def names(folder: Path) -> list[str]:
@@ -90,8 +97,70 @@ async def test_what_breaks_off_takes_the_place_of_nothing(tmp_path: Path) -> Non
     await aside(tmp_path).keep(COPY, 5)
     with pytest.raises(errors.CursorNotFound):
         await aside(tmp_path, Shard(breaks_off=True)).keep(COPY, 6)
-    assert "a-b-20001-5.snapshot" in names(tmp_path)
-    assert "a-b-20001-6.snapshot" not in names(tmp_path)
+    assert names(tmp_path) == ["a-b-20001-5.snapshot"]
+
+
+@in_loop
+async def test_nothing_is_left_of_what_was_cancelled(tmp_path: Path) -> None:
+    task = asyncio.create_task(aside(tmp_path, shard := Shard(hangs=True)).keep(COPY, 5))
+    await wait_until_async(lambda: shard.asked == len(PARTS), timeout_s=10, what="the last part is asked for")
+    assert len(names(tmp_path)) == 1
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert names(tmp_path) == []
+
+
+@in_loop
+async def test_what_a_process_that_died_has_left_is_removed_and_what_is_being_written_is_not(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "gone-20009-3.partial").write_bytes(b"half")
+    one = aside(tmp_path, hanging := Shard(hangs=True))
+    task = asyncio.create_task(one.keep(COPY, 5))
+    await wait_until_async(
+        lambda: hanging.asked == len(PARTS), timeout_s=10, what="the last part is asked for"
+    )
+    (under_way,) = names(tmp_path)
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(one.keep(TableEntry("a", 20_002, ShardId(1), origin=10_002), 7), 0.1)
+    assert names(tmp_path) == [under_way]
+    task.cancel()
+
+
+@in_loop
+async def test_what_must_stay_free_stays_free(tmp_path: Path) -> None:
+    free_bytes = shutil.disk_usage(tmp_path).free
+    with pytest.raises(errors.ReplicationRefused, match=f"{SIZE_BYTES} bytes"):
+        await aside(tmp_path, free_bytes_min=2 * free_bytes).keep(COPY, 5)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["表" * 80, "n" * 255])
+@in_loop
+async def test_any_name_of_a_table_will_do(tmp_path: Path, name: str) -> None:
+    one = aside(tmp_path)
+    for revision in (5, 6):
+        await one.keep(TableEntry(name, 20_003, ShardId(1), origin=10_003), revision)
+    assert names(tmp_path) == ["table-20003-6.snapshot"]
+
+
+@in_loop
+async def test_another_table_of_the_same_name_replaces_nothing(tmp_path: Path) -> None:
+    await aside(tmp_path).keep(COPY, 5)
+    await aside(tmp_path).keep(TableEntry(COPY.name, 20_009, ShardId(1), origin=10_009), 6)
+    assert names(tmp_path) == ["a-b-20001-5.snapshot", "a-b-20009-6.snapshot"]
+
+
+@in_loop
+async def test_what_only_a_snapshot_has_brought_replaces_but_its_like(tmp_path: Path) -> None:
+    one = aside(tmp_path)
+    await one.keep(COPY, 5)
+    for revision in (4, 5, 6):
+        await one.keep(COPY, revision, is_fresh=True)
+    assert names(tmp_path) == ["a-b-20001-5.snapshot", "a-b-20001-6-fresh.snapshot"]
+    await one.keep(COPY, 7)
+    assert names(tmp_path) == ["a-b-20001-6-fresh.snapshot", "a-b-20001-7.snapshot"]
 
 
 @in_loop

@@ -65,8 +65,8 @@ class Aside:
     def __init__(self, error: errors.BoathouseError) -> None:
         self._error = error
 
-    async def keep(self, copy: TableEntry, revision: int) -> None:
-        assert (copy, revision) == (COPY, 1)
+    async def keep(self, copy: TableEntry, revision: int, *, is_fresh: bool) -> None:
+        assert (copy, revision, is_fresh) == (COPY, 1, False)
         raise self._error
 
 

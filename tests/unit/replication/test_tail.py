@@ -166,3 +166,16 @@ def test_a_snapshot_says_whether_it_loses_something() -> None:
     one.heard(4, 4, 1.0)
     one.cannot_follow("USE_SNAPSHOT")
     assert one.next() == TakeSnapshot("USE_SNAPSHOT")
+
+
+def test_a_snapshot_says_whether_it_replaces_but_another_one() -> None:
+    one = tail()
+    one.cannot_follow("LEADER_BEHIND", loses=True)
+    one.replaced(3, 1.0)
+    one.cannot_follow("LEADER_BEHIND", loses=True)
+    one.next()
+    assert one.next() == TakeSnapshot("LEADER_BEHIND", loses=True, of_fresh=True)
+    one.replaced(3, 1.0)
+    one.heard(4, 4, 1.0)
+    one.cannot_follow("LEADER_BEHIND", loses=True)
+    assert one.next() == TakeSnapshot("LEADER_BEHIND", loses=True)
