@@ -24,7 +24,7 @@ from coordinator.auth.authenticator import Authenticator
 from coordinator.auth.passwords import Passwords
 from coordinator.backend import Backend
 from coordinator.front import http1, http_pages
-from coordinator.front.answers import AnswerShare
+from coordinator.front.answers import CommonShare
 from coordinator.front.front import Front
 from coordinator.front.json_gateway import gateway_headers, gateway_pages, with_cors
 from coordinator.front.limits import DEFAULT
@@ -133,15 +133,16 @@ class Coordinator:
         scrape = Scrape(
             cluster, node.name, backend.topology, backend.driver, backend.statuses, self._siblings
         )
-        # To the room for answers, all of HTTP/1.1 is one client.
-        held = Held(self._front.room.tally)
+        # To the room for answers, the clients of HTTP/1.1 are one together.
+        room = self._front.room
+        held = Held(room.tally, room.release_soon)
         self._pages = http_pages.Pages(
             with_cors(
                 {
                     **scrape.pages,
                     ("GET", "/healthz"): http_pages.alive,
                     **EtcdPages(etcd, loop).pages,
-                    **gateway_pages(by_path, loop, AnswerShare(self._front.room, held)),
+                    **gateway_pages(by_path, loop, CommonShare(room, held)),
                 }
             ),
             # In base64 a message takes a third more; only etcd's have paths there.

@@ -98,18 +98,23 @@ class AnswerRoom:
     def _release(self) -> None:
         self._release_due = False
         able = list(self.turns)
-        while able:
-            able = [share for share in able if share.proceed_next()]
+        try:
+            while able:
+                able = [share for share in able if share.proceed_next()]
+        except BaseException:
+            self.release_soon()  # whoever breaks at its turn holds up none behind it
+            raise
 
 
 class AnswerShare:
     """What one connection has claimed of the room, and what waits on it."""
 
-    __slots__ = ("_expected_bytes", "_queue", "_room", "_waiting")
+    __slots__ = ("_bytes_max", "_expected_bytes", "_queue", "_room", "_waiting")
 
     def __init__(self, room: AnswerRoom, queue: Queue) -> None:
         self._room = room
         self._queue = queue
+        self._bytes_max = room.connection_bytes_max
         self._expected_bytes = 0
         self._waiting: dict[Waiting, _Wish] = {}
 
@@ -125,14 +130,15 @@ class AnswerShare:
             self._expected_bytes += size
         return size
 
-    def end(self, meter: CallMeter, expected: int, size: int) -> None:
-        """A call has its answer, of so many bytes."""
+    def end(self, meter: CallMeter, expected: int, size: int | None) -> None:
+        """A call has its answer, of so many bytes. None: it has ended without one, which says nothing of how large
+        answers are."""
         room = self._room
         room.running -= 1
         if expected:
             room.expected_bytes -= expected
             self._expected_bytes -= expected
-        if size != expected:
+        if size is not None and size != expected:
             # In whole numbers, so that what is added up comes back to nothing.
             meter.answer_bytes_mean += (size - meter.answer_bytes_mean) // MEMORY_CALLS
         if room.turns:
@@ -156,13 +162,10 @@ class AnswerShare:
         room = self._room
         claimed = self._queue.queued_bytes + self._expected_bytes
         if size <= room.bytes_always:
-            return claimed < 2 * room.connection_bytes_max and claimed < 2 * room.bytes_max - room.tally.bytes
+            return claimed < 2 * self._bytes_max and claimed < 2 * room.bytes_max - room.tally.bytes
         # What is only expected leaves half of the room: a shard that does not answer holds up no other.
         expected_bytes = min(room.expected_bytes, room.bytes_max // 2)
-        return (
-            claimed < room.connection_bytes_max
-            and claimed < room.bytes_max - room.tally.bytes - expected_bytes
-        )
+        return claimed < self._bytes_max and claimed < room.bytes_max - room.tally.bytes - expected_bytes
 
     def takes_answer(self, size: int) -> bool:
         """Whether an answer of so many bytes may be queued."""
@@ -171,7 +174,7 @@ class AnswerShare:
             return True
         if not queued:
             return room.tally.bytes + size <= 2 * room.bytes_max
-        return queued + size <= 2 * min(room.connection_bytes_max, room.bytes_max - room.tally.bytes)
+        return queued + size <= 2 * min(self._bytes_max, room.bytes_max - room.tally.bytes)
 
     # ---- messages of streams -----------------------------------------------------------------------------------------
 
@@ -188,7 +191,7 @@ class AnswerShare:
         free = room.bytes_max - room.tally.bytes
         if not queued:
             return size <= free or not room.tally.bytes
-        return queued + size <= min(room.connection_bytes_max, free)
+        return queued + size <= min(self._bytes_max, free)
 
     # ---- turns -------------------------------------------------------------------------------------------------------
 
@@ -216,3 +219,21 @@ class AnswerShare:
         self.withdraw(waiting)
         waiting.proceed()
         return True
+
+
+class CommonShare(AnswerShare):
+    """What many clients have claimed together, each with a connection of its own. Like the client of one connection
+    they leave half of the room to others, but its bound is not theirs: what one of them does not read is not in the way
+    of the rest before that half is full, nor ever in that of small calls, which heed the process's bound alone."""
+
+    __slots__ = ()
+
+    def __init__(self, room: AnswerRoom, queue: Queue) -> None:
+        super().__init__(room, queue)
+        self._bytes_max = room.bytes_max
+
+    def _has_room_to_start(self, size: int) -> bool:
+        room = self._room
+        if size <= room.bytes_always:
+            return room.tally.bytes < 2 * room.bytes_max
+        return super()._has_room_to_start(size)

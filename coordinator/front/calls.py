@@ -350,7 +350,7 @@ class GrpcCall:
         """The handler has returned or raised."""
         self._task = None
         if self._is_expected:
-            size = 0 if answer is None else len(answer)
+            size = None if answer is None else len(answer)
             self._session.share.end(self.route.meter, self._expected_bytes, size)
         if self.is_ended:
             if error is not None and not isinstance(

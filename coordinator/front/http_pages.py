@@ -107,7 +107,7 @@ class Pages:
         """A page for GET is one for HEAD. held counts answers until they are sent."""
         self._pages = pages
         self.limits = limits or Limits()
-        self.held = held or Held(Tally())
+        self.held = held or Held(Tally(), lambda: None)
         self.closing = False
         self.bodies_bytes = 0
         """What connections hold of requests."""

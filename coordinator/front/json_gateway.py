@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from coordinator.api.call import Metadata, Route
-    from coordinator.front.answers import AnswerShare
+    from coordinator.api.meter import CallMeter
+    from coordinator.front.answers import CommonShare
     from coordinator.front.http_pages import Header, Page
 
 HTTP_STATUS: Final[Mapping[Code, HTTPStatus]] = {
@@ -77,7 +78,7 @@ log = structlog.get_logger()
 
 
 def gateway_pages(
-    routes: Mapping[str, Route], loop: asyncio.AbstractEventLoop, share: AnswerShare
+    routes: Mapping[str, Route], loop: asyncio.AbstractEventLoop, share: CommonShare
 ) -> dict[tuple[str, str], Page]:
     """A page for each HTTP path of each route that has one, and the same below /v3beta as etcd has it. share: of all
     these pages' answers."""
@@ -119,7 +120,7 @@ class _BadTimeout(Exception):
 class _Endpoint:
     """One method as a page."""
 
-    def __init__(self, route: Route, loop: asyncio.AbstractEventLoop, share: AnswerShare) -> None:
+    def __init__(self, route: Route, loop: asyncio.AbstractEventLoop, share: CommonShare) -> None:
         self._route = route
         self._loop = loop
         self._share = share
@@ -180,18 +181,19 @@ class _Endpoint:
         share, method, meter = self._share, self._route.method, self._route.meter
         if method.waits:
             return await call.answer(self._route)
-        if not share.may_start(meter.answer_bytes_mean):
+        if share.may_start(meter.answer_bytes_mean):
+            expected = share.begin(meter)
+        else:
             try:
-                await _Turn(self._loop, share).wait(meter.answer_bytes_mean, call.deadline)
+                expected = await _Turn(self._loop, share, meter).begin(call.deadline)
             except TimeoutError:
                 raise Expired if call.expires else errors.ReadTimedOut from None
-        size, expected = 0, share.begin(meter)
+        answer = None
         try:
             answer = await call.answer(self._route)
-            size = len(answer)
         finally:
-            share.end(meter, expected, size)
-        if not share.takes_answer(size):
+            share.end(meter, expected, None if answer is None else len(answer))
+        if not share.takes_answer(len(answer)):
             raise refusal(method.access)
         return answer
 
@@ -282,24 +284,33 @@ class _Endpoint:
 class _Turn:
     """A call that waits for room."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, share: AnswerShare) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, share: CommonShare, meter: CallMeter) -> None:
         self._share = share
-        self._come = loop.create_future()
+        self._meter = meter
+        self._is_waiting = False
+        self._begun: asyncio.Future[int] = loop.create_future()
 
     def proceed(self) -> None:
-        """See answers.Waiting."""
-        self._come.set_result(None)
+        """See answers.Waiting. What is expected of it counts from here on, before others have their turns."""
+        self._is_waiting = False
+        if not self._begun.done():  # or it is cancelled, and has not heard of that yet
+            self._begun.set_result(self._share.begin(self._meter))
 
-    async def wait(self, size: int, deadline: float) -> None:
-        """Raises QueueFull if too many wait, TimeoutError if it does not come in time."""
-        if not self._share.wait_to_start(self, size):
+    async def begin(self, deadline: float) -> int:
+        """Wait, and begin as with CommonShare.begin. Raises QueueFull if too many wait, TimeoutError if its turn does
+        not come in time."""
+        self._is_waiting = self._share.wait_to_start(self, self._meter.answer_bytes_mean)
+        if not self._is_waiting:
             raise errors.QueueFull("too many requests wait for answers to be read")
         try:
             async with asyncio.timeout_at(deadline):
-                await self._come
-        finally:
-            if not self._come.done() or self._come.cancelled():
+                return await self._begun
+        except BaseException:
+            if self._is_waiting:
                 self._share.withdraw(self)
+            elif not self._begun.cancelled():
+                self._share.end(self._meter, self._begun.result(), None)
+            raise
 
 
 def gateway_headers(metadata: Metadata) -> dict[str, str]:

@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class Tally:
@@ -21,10 +21,12 @@ class Tally:
 class Held:
     """The part of a tally that is held by a few who count together."""
 
-    __slots__ = ("_tally", "queued_bytes")
+    __slots__ = ("_freed", "_tally", "queued_bytes")
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: Tally, freed: Callable[[], None]) -> None:
+        """freed: called when less is held."""
         self._tally = tally
+        self._freed = freed
         self.queued_bytes = 0
 
     @contextlib.contextmanager
@@ -37,3 +39,4 @@ class Held:
         finally:
             self.queued_bytes -= count
             self._tally.bytes -= count
+            self._freed()

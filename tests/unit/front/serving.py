@@ -93,7 +93,7 @@ async def serving(
         Routes(routes, known_services=frozenset({"test.Service"}), unserved=API),
         limits or Limits(),
     )
-    pages = Pages({("GET", "/healthz"): alive}, held=Held(front.room.tally))
+    pages = Pages({("GET", "/healthz"): alive}, held=Held(front.room.tally, front.room.release_soon))
     sock = socket.create_server(("127.0.0.1", 0))
     port = sock.getsockname()[1]
     listener = Listener(front, Door(pages), sock, tls=tls)

@@ -8,11 +8,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import grpc
 import h2.events
 import pytest
 
 from coordinator.api.meter import CallMeter
-from coordinator.front.answers import AnswerRoom, AnswerShare
+from coordinator.front.answers import AnswerRoom, AnswerShare, CommonShare
 from coordinator.front.http2 import frames
 from coordinator.front.http2.frames import ErrorCode
 from coordinator.front.limits import Limits
@@ -212,6 +213,48 @@ def test_who_waits_no_longer_is_forgotten(room: AnswerRoom) -> None:
     assert not Ask(client).start_later()
 
 
+def test_what_one_client_of_many_does_not_read_holds_up_none_of_the_others(room: AnswerRoom) -> None:
+    many = Client(room, MEGABYTE)
+    many.share = CommonShare(room, many)
+    many.queue(LIMITS.connection_answer_bytes_max)  # of one of them
+    assert many.answer()
+    while many.answer():
+        pass
+    assert many.queued_bytes <= LIMITS.answer_bytes_max // 2 + MEGABYTE
+    assert Client(room, MEGABYTE).answer(), "they leave room for who has a connection of its own"
+    while many.get_answer():
+        pass
+    assert room.tally.bytes < LIMITS.answer_bytes_max
+    other = Client(room, MEGABYTE)
+    other.queue(2 * LIMITS.answer_bytes_max - room.tally.bytes - 1)
+    assert many.share.may_start(LIMITS.answer_bytes_always)
+    other.queue(1)
+    assert not many.share.may_start(LIMITS.answer_bytes_always)
+
+
+def test_a_call_that_fails_says_nothing_of_how_large_answers_are(room: AnswerRoom) -> None:
+    client = Client(room, MEGABYTE)
+    for _ in range(10):
+        client.share.end(client.meter, client.share.begin(client.meter), None)
+    assert client.meter.answer_bytes_mean == MEGABYTE
+    assert room.expected_bytes == room.running == 0
+    client.share.end(client.meter, client.share.begin(client.meter), 0)
+    assert client.meter.answer_bytes_mean < MEGABYTE, "an answer of nothing does"
+
+
+def test_one_that_breaks_at_its_turn_holds_up_none_behind_it(room: AnswerRoom, turns: Turns) -> None:
+    client = Client(room, MEGABYTE, queued_bytes=LIMITS.connection_answer_bytes_max)
+    broken, sound = Ask(client, lambda: [][0]), Ask(client)
+    assert broken.start_later()
+    assert sound.start_later()
+    client.read_all()
+    with pytest.raises(IndexError):
+        turns.turn()
+    turns.turn()
+    assert client.proceeded == [broken, sound]
+    assert not room.calls_waiting
+
+
 # ---- with a server ---------------------------------------------------------------------------------------------------
 
 
@@ -389,6 +432,17 @@ async def test_thousands_of_waiting_calls_that_end_at_once_end_one_by_one() -> N
                 answer = await peer.hears(h2.events.ResponseReceived)
                 statuses[fields_of(answer).get("grpc-status", "")] += 1
         await wait_until_async(lambda: not server.streams, timeout_s=5, what="no streams")
+
+
+@in_loop
+async def test_calls_that_fail_leave_what_is_expected_of_their_method() -> None:
+    bad = route("Bad", malformed)
+    bad.meter.answer_bytes_mean = MEGABYTE
+    async with serving(bad) as server:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await server.unary("Bad")(b"", timeout=5)
+        assert bad.meter.answer_bytes_mean == MEGABYTE
+        assert server.front.room.expected_bytes == 0
 
 
 @in_loop

@@ -14,7 +14,7 @@ import pytest
 from coordinator.api import outcomes
 from coordinator.api.call import Api, Route
 from coordinator.front import json_text
-from coordinator.front.answers import AnswerRoom, AnswerShare
+from coordinator.front.answers import AnswerRoom, CommonShare
 from coordinator.front.http_pages import Request, Response
 from coordinator.front.json_gateway import gateway_pages, with_cors
 from coordinator.front.limits import Limits
@@ -44,15 +44,15 @@ def watch_route(handler: Callable[[Call], Any]) -> Route:
     return route(WATCH, handler, method)
 
 
-def share_of(tally: Tally, limits: Limits | None = None) -> AnswerShare:
+def share_of(tally: Tally, limits: Limits | None = None) -> CommonShare:
     """Of pages whose answers are counted there."""
     room = AnswerRoom(limits or Limits(), asyncio.get_running_loop().call_soon)
     room.tally = tally
-    return AnswerShare(room, Held(tally))
+    return CommonShare(room, Held(tally, room.release_soon))
 
 
 async def post(
-    one: Route, path: str, body: bytes, share: AnswerShare | None = None, **headers: str
+    one: Route, path: str, body: bytes, share: CommonShare | None = None, **headers: str
 ) -> Response:
     pages = gateway_pages({one.path: one}, asyncio.get_running_loop(), share or share_of(Tally()))
     named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -310,3 +310,108 @@ async def test_a_call_waits_for_room_until_its_deadline() -> None:
     tally.bytes = 0
     share._room.release_soon()
     assert (await patient).status == HTTPStatus.OK
+
+
+@in_loop
+async def test_a_call_that_waits_goes_on_when_another_answer_is_sent() -> None:
+    room = AnswerRoom(Limits(answer_bytes_max=1_000_000), asyncio.get_running_loop().call_soon)
+    held = Held(room.tally, room.release_soon)
+    one = route("/etcdserverpb.KV/Range", answer_much)
+    one.meter.answer_bytes_mean = 100_000
+    with held.holding(1_000_000):
+        waiting = asyncio.create_task(post(one, "/v3/kv/range", b"{}", CommonShare(room, held)))
+        await wait_until_async(lambda: room.turns, timeout_s=5, what="a call that waits")
+    assert (await asyncio.wait_for(waiting, 2)).status == HTTPStatus.OK
+
+
+@in_loop
+async def test_a_small_call_does_not_wait_for_an_answer_that_another_client_does_not_read() -> None:
+    room = AnswerRoom(Limits(answer_bytes_max=1_000_000), asyncio.get_running_loop().call_soon)
+    held = Held(room.tally, room.release_soon)
+    share = CommonShare(room, held)
+
+    async def put(_call: Call) -> bytes:
+        return etcd.PutResponse().SerializeToString()
+
+    write = route("/etcdserverpb.KV/Put", put)
+    with held.holding(1_500_000):
+        response = await asyncio.wait_for(post(write, "/v3/kv/put", b'{"key":"Zm9v"}', share), 2)
+    assert response.status == HTTPStatus.OK
+
+
+class Crowd:
+    """Calls of one method that wait for room, each expected to take all of it."""
+
+    def __init__(self, count: int) -> None:
+        self.tally = Tally()
+        self.tally.bytes = 1_000_000
+        self.share = share_of(self.tally, Limits(answer_bytes_max=1_000_000))
+        self.room = self.share._room
+        self.one = route("/etcdserverpb.KV/Range", self._answer)
+        self.one.meter.answer_bytes_mean = 1_000_000
+        self.running = 0
+        self.go_on = asyncio.Event()
+        self.calls = [
+            asyncio.create_task(post(self.one, "/v3/kv/range", b"{}", self.share)) for _ in range(count)
+        ]
+
+    async def _answer(self, _call: Call) -> bytes:
+        self.running += 1
+        await self.go_on.wait()
+        return b""
+
+    async def wait(self) -> None:
+        """Until all of them wait."""
+        await wait_until_async(
+            lambda: self.room.calls_waiting == len(self.calls), timeout_s=5, what="calls that wait"
+        )
+
+    async def end(self) -> None:
+        """Let all that is left of them go through, and nothing stay behind."""
+        self.go_on.set()
+        left = [call for call in self.calls if not call.cancelled()]
+        assert all(response.status == HTTPStatus.OK for response in await asyncio.gather(*left))
+        assert not self.room.turns
+        assert self.room.calls_waiting == self.room.expected_bytes == self.room.running == 0
+
+
+@in_loop
+async def test_calls_that_waited_start_as_far_as_there_is_room() -> None:
+    crowd = Crowd(10)
+    await crowd.wait()
+    crowd.tally.bytes = 0
+    crowd.room.release_soon()
+    await wait_until_async(lambda: crowd.running, timeout_s=5, what="a call that runs")
+    assert (crowd.running, crowd.room.calls_waiting) == (1, 9)
+    await crowd.end()
+    assert crowd.running == 10
+
+
+@in_loop
+async def test_a_client_that_goes_just_before_its_turn_holds_up_nobody() -> None:
+    crowd = Crowd(3)
+    await crowd.wait()
+    crowd.tally.bytes = 0
+    crowd.room.release_soon()
+    crowd.calls[0].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await crowd.calls[0]
+    crowd.calls.pop(0)
+    await crowd.end()
+    assert crowd.running == 2
+
+
+@in_loop
+async def test_a_client_that_goes_just_after_its_turn_gives_its_room_back() -> None:
+    crowd = Crowd(3)
+    await crowd.wait()
+    crowd.tally.bytes = 0
+    crowd.room._release()
+    assert (crowd.room.running, crowd.room.calls_waiting) == (1, 2)
+    crowd.calls[0].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await crowd.calls[0]
+    crowd.calls.pop(0)
+    await crowd.end()
+    assert crowd.running == 2
+    assert crowd.one.meter.failures == {Code.CANCELLED: 1}
