@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 import sqlite_utils
+from google.protobuf.message import DecodeError
 
 from proto.errors import Corrupt
+from proto.node_records import in_record
 from shardworker.machine.tables import load_tables
 from shardworker.store import database, folder
 from shardworker.store.database import StoreSettings
@@ -41,6 +43,8 @@ class Inspection:
     wal_bytes: int
     replica: dict[str, Any]
     """Identity, hard state, positions and membership; empty if they cannot be read."""
+    members: list[dict[str, Any]]
+    """Where the shard's log says that members are, of those that it was told of."""
     tables: list[dict[str, Any]]
     """The key-value tables of the shard."""
     storage: list[dict[str, Any]]
@@ -55,6 +59,7 @@ def inspect_database(path: Path) -> Inspection:
     wal_bytes = REAL_FILES.size(folder.wal_of(file))
     problems: list[str] = []
     replica: dict[str, Any] = {}
+    members: list[dict[str, Any]] = []
     tables: list[dict[str, Any]] = []
     storage: list[dict[str, Any]] = []
     try:
@@ -67,6 +72,7 @@ def inspect_database(path: Path) -> Inspection:
         database.check_format(connection, file)
         problems = verify(connection)
         replica = _replica(connection)
+        members = list(_members(connection, problems))
         storage = list(_storage(connection))
         tables = list(_tables(connection, problems))
     except (apsw.Error, StoreError, Corrupt) as error:
@@ -76,7 +82,14 @@ def inspect_database(path: Path) -> Inspection:
     finally:
         connection.close()
     return Inspection(
-        str(file), REAL_FILES.size(file), wal_bytes, replica, tables, storage, list(dict.fromkeys(problems))
+        file=str(file),
+        size_bytes=REAL_FILES.size(file),
+        wal_bytes=wal_bytes,
+        replica=replica,
+        members=members,
+        tables=tables,
+        storage=storage,
+        problems=list(dict.fromkeys(problems)),
     )
 
 
@@ -115,7 +128,24 @@ def _replica(connection: apsw.Connection) -> dict[str, Any]:
         "voters": sorted(membership.voters),
         "voters_outgoing": sorted(membership.voters_outgoing),
         "learners": sorted(membership.learners),
+        "generation": membership.generation,
     }
+
+
+def _members(connection: apsw.Connection, problems: list[str]) -> Iterator[dict[str, Any]]:
+    for node, data in database.read_membership(connection).directory:
+        try:
+            record = in_record(data)
+        except DecodeError as error:
+            problems.append(f"the record of member {node} can't be read: {error}")
+            continue
+        yield {
+            "node": node,
+            "name": record.name,
+            "peer_urls": list(record.peer_urls),
+            "client_urls": list(record.client_urls),
+            "peer_key": record.peer_key.decode(errors="replace"),
+        }
 
 
 def _storage(connection: apsw.Connection) -> Iterator[dict[str, Any]]:

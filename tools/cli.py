@@ -266,16 +266,25 @@ def recover(
     shard: Annotated[
         int | None, typer.Option("--shard", help="Only this shard; without it, all that the node holds.")
     ] = None,
+    lost: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lost",
+            metavar="NODE",
+            help="A voter that can't be asked, and is lost for good. May be repeated.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be kept and lost.")] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Have shards go on with one replica, when the majority of their voters is lost for good.
 
-    The node has to be stopped. What only the lost ones had is lost; they must not come back with their old data."""
+    The node has to be stopped. What only the lost ones had is lost; they must not come back with their old data.
+    Refused while a voter is known of which nobody says where to ask it."""
     from tools.cluster_file import read_cluster
     from tools.recover import recover as run_recover
 
-    run_recover(read_cluster(file), node, shard, output, dry_run=dry_run)
+    run_recover(read_cluster(file), node, shard, output, lost=lost or (), dry_run=dry_run)
 
 
 @app.command()

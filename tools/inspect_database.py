@@ -61,8 +61,12 @@ def read_inspection(path: Path) -> dict[str, Any]:
 def _print(found: dict[str, Any]) -> None:
     typer.echo(f"{found['file']}: {human_bytes(found['size_bytes'])}, WAL {human_bytes(found['wal_bytes'])}")
     for name, value in found["replica"].items():
-        shown = " ".join(map(str, value)) if isinstance(value, list) else value
+        shown = _in_a_cell(value)
         typer.echo(f"  {name.replace('_', ' '):<16} {'-' if shown == '' else shown}")
+    if found["members"]:
+        typer.echo("")
+        columns = ["node", "name", "peer_urls", "client_urls"]
+        print_table(columns, [_in_cells(member) for member in found["members"]])
     if found["tables"]:
         typer.echo("")
         print_table(list(found["tables"][0]), found["tables"])
@@ -74,3 +78,11 @@ def _print(found: dict[str, Any]) -> None:
         typer.echo(f"problem: {problem}")
     if not found["problems"]:
         typer.echo("sound: pages, checksums, log and positions agree")
+
+
+def _in_cells(member: dict[str, Any]) -> dict[str, Any]:
+    return {name: _in_a_cell(value) for name, value in member.items()}
+
+
+def _in_a_cell(value: object) -> object:
+    return " ".join(map(str, value)) if isinstance(value, list) else value

@@ -1,4 +1,8 @@
-"""`boathouse recover`: a shard goes on with one replica, because the majority of its voters is lost for good."""
+"""`boathouse recover`: a shard goes on with one replica, because the majority of its voters is lost for good.
+
+Who votes, and where, the replica's own log says, and whoever answers and knows better: never the file, which need not
+name everybody. A voter that can't be asked may well be alive, and this would part the shard in two: so it has to be
+said of each such one that it is lost."""
 
 from __future__ import annotations
 
@@ -12,13 +16,14 @@ import typer
 from config import members
 from config.process.names import ProcessName
 from coordinator.supervisor.folder import living_holder
+from proto.internal import frames_pb2 as frames
 from tools.failure import Failed
 from tools.inspect_database import read_inspection
 from tools.output import Output, print_document
 from tools.progress import working
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from config import ClusterConfig
 
@@ -43,9 +48,28 @@ class Survivor:
         )
 
 
-def recover(cluster: ClusterConfig, node: str, shard: int | None, output: Output, *, dry_run: bool) -> None:
-    """Make a stopped node's replicas all of their shards, those that have lost the majority of their voters. Raises
-    Failed: nothing was done, or as much as was said."""
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The voters of a shard by the newest word of any of its replicas, and how they are. By id."""
+
+    membership: frames.Membership
+    names: Mapping[int, str]
+    answering: frozenset[int]
+    out_of_reach: frozenset[int]
+    """Of whom it is not known where, or by which key, to ask."""
+
+
+def recover(
+    cluster: ClusterConfig,
+    node: str,
+    shard: int | None,
+    output: Output,
+    *,
+    lost: Sequence[str],
+    dry_run: bool,
+) -> None:
+    """Make a stopped node's replicas all of their shards, those that have lost the majority of their voters. lost:
+    voters that can't be asked, and are known to be lost. Raises Failed: nothing was done, or as much as was said."""
     if node not in cluster.nodes:
         raise typer.BadParameter(f"cluster {cluster.cluster} has no node {node}", param_hint="NODE")
     pid = living_holder(cluster.node_dir(node))
@@ -55,7 +79,7 @@ def recover(cluster: ClusterConfig, node: str, shard: int | None, output: Output
     if not held:
         raise Failed(f"{node} holds no shard")
     with working(f"looking at what {node} holds") as say:
-        survivors, others = _looked_at(cluster, node, held, say)
+        survivors, others = _looked_at(cluster, node, held, frozenset(lost), say)
     if not survivors:
         raise Failed("\n".join(others))
     if not output.is_document:
@@ -76,61 +100,133 @@ def recover(cluster: ClusterConfig, node: str, shard: int | None, output: Output
         )
 
 
-class _Needless(Exception):
+class Needless(Exception):
     """A shard can't, or need not, be recovered with this replica; the text says why. Others may."""
 
 
 def _looked_at(
-    cluster: ClusterConfig, node: str, held: Sequence[int], say: Callable[[str], None]
+    cluster: ClusterConfig, node: str, held: Sequence[int], lost: frozenset[str], say: Callable[[str], None]
 ) -> tuple[list[Survivor], list[str]]:
     """What is to be recovered, and why the others are not: so the same command goes on after an interruption. Raises
-    Failed for a database that is not sound."""
-    survivors, others = [], []
+    Failed for a database that is not sound, and if a voter may be alive."""
+    stored = {}
     for shard in held:
         say(f"looking at what {node} holds of shard {shard}")
+        stored[shard] = _inspected(cluster, node, shard)
+    say("asking the other voters")
+    survivors, others = [], []
+    for shard, group in _groups(cluster, node, stored, lost).items():
         try:
-            survivors.append(_survivor(cluster, node, shard))
-        except _Needless as why:
+            survivors.append(survivor_of(group, node, stored[shard]["replica"], lost))
+        except Needless as why:
             others.append(str(why))
     return survivors, others
 
 
-def _survivor(cluster: ClusterConfig, node: str, shard: int) -> Survivor:
-    """Raises _Needless, and Failed for a database that is not sound."""
-    found = _inspected(cluster, node, shard)
-    voters = {*found["voters"], *found["voters_outgoing"]}
-    own = cluster.node(node).id
-    names = {config.id: name for name, config in cluster.nodes.items()}
-    answering = _answering(cluster, [names[voter] for voter in voters - {own} if voter in names], shard)
-    if answering and 2 * (len(answering) + 1) > len(voters):
-        raise _Needless(
-            f"shard {shard} is not lost: {', '.join(answering)} answer, and with {node} that is a majority of its "
+def survivor_of(group: Group, node: str, replica: Mapping[str, Any], lost: Collection[str]) -> Survivor:
+    """What there is to recover with this replica, as its inspection tells of it. Raises Needless, and Failed if a voter
+    that nobody can ask is not among the lost ones. Pure."""
+    own, shard = replica["node"], replica["shard"]
+    membership = group.membership
+    halves = [set(half) for half in (membership.voters, membership.voters_outgoing) if half]
+    voters = set().union(*halves)
+    if voters == {own}:
+        raise Needless(f"{node} is all of shard {shard} already: start it")
+    if own not in voters | {*membership.learners}:
+        words = _listed(group, voters) or "nobody that is known"
+        raise Needless(f"{node} does not belong to shard {shard}: its voters are {words}")
+    answering = group.answering & voters
+    up = answering | {own}
+    if answering and all(2 * len(half & up) > len(half) for half in halves):
+        raise Needless(
+            f"shard {shard} is not lost: {_listed(group, answering)} answer, and with {node} that is a majority of its "
             f"{len(voters)} voters. Start {node}"
         )
-    if voters == {own}:
-        raise _Needless(f"{node} is all of shard {shard} already: start it")
-    lost = tuple(names.get(voter, f"node {voter}") for voter in sorted(voters - {own}))
-    return Survivor(shard, node, found["last_index"], found["commit_index"], lost)
+    unknown = sorted(group.names[voter] for voter in group.out_of_reach & voters - up)
+    if unknown := [name for name in unknown if name not in lost]:
+        raise Failed(
+            f"shard {shard}: {', '.join(unknown)} can't be asked from here, since neither the cluster file nor any "
+            f"record says where to (or, with tls.peer, by which key). Write it into the file, or say that it is lost "
+            f"for good: {' '.join(f'--lost {name}' for name in unknown)}"
+        )
+    gone = tuple(group.names[voter] for voter in sorted(voters - {own}))
+    return Survivor(shard, node, replica["last_index"], replica["commit_index"], gone)
+
+
+def _listed(group: Group, nodes: Collection[int]) -> str:
+    return ", ".join(group.names[node] for node in sorted(nodes))
+
+
+def _groups(
+    cluster: ClusterConfig, node: str, stored: Mapping[int, Mapping[str, Any]], lost: frozenset[str]
+) -> dict[int, Group]:
+    """Of each shard of which this stopped node has a replica. Raises Failed."""
+    from config.tls_files import peer_keys
+    from proto.internal.curve import BadKeyFile
+    from tools.admin.present import PresentCluster
+    from tools.admin.probe import ReplicaProbe
+
+    try:
+        peer_keys(cluster, node)  # without them no other host answers, however well it is
+    except BadKeyFile as error:
+        raise Failed(str(error)) from None
+    with ReplicaProbe(cluster) as probe:
+        present = PresentCluster(cluster, probe)
+        present.learn(_last_word(found) for found in stored.values())
+        answers = present.ask(timeout_s=ANSWER_S, is_up=lambda name: name.node != node)
+        answering = {*answers, *probe.newer}
+        if wrong := sorted(lost & {name.node for name in answering}):
+            raise Failed(f"{', '.join(wrong)} answers, and is not lost")
+        if wrong := sorted(lost - present.cluster.nodes.keys()):
+            raise Failed(f"no node {', '.join(wrong)} is known; there are {', '.join(present.cluster.nodes)}")
+        ids = {name: config.id for name, config in present.cluster.nodes.items()}
+        groups = {}
+        for shard in stored:
+            told = present.told(shard)
+            groups[shard] = Group(
+                frames.Membership() if told is None else told.membership,
+                {number: name for name, number in ids.items()},
+                frozenset(ids[name.node] for name in answering if name.shard == shard),
+                frozenset(ids[name] for name in ids if not probe.can_ask(ProcessName.replica(name, shard))),
+            )
+    return groups
+
+
+def _last_word(found: Mapping[str, Any]) -> frames.ReplicaStatus:
+    """What a stopped replica would say of who belongs to its shard, by its inspection."""
+    replica = found["replica"]
+    status = frames.ReplicaStatus(
+        shard=replica["shard"],
+        node=replica["node"],
+        term=replica["term"],
+        applied_index=replica["applied_index"],
+    )
+    membership = status.membership
+    membership.voters.extend(replica["voters"])
+    membership.voters_outgoing.extend(replica["voters_outgoing"])
+    membership.learners.extend(replica["learners"])
+    membership.generation = replica["generation"]
+    for member in found["members"]:
+        record = frames.NodeRecord(
+            name=member["name"],
+            peer_urls=member["peer_urls"],
+            client_urls=member["client_urls"],
+            peer_key=member["peer_key"].encode(),
+        )
+        membership.directory.add(node=member["node"], record=record.SerializeToString())
+    return status
 
 
 def _inspected(cluster: ClusterConfig, node: str, shard: int) -> dict[str, Any]:
     inspection = read_inspection(cluster.replica_dir(node, shard))
     if inspection["problems"]:
         raise Failed(f"{inspection['file']} is not sound: {inspection['problems'][0]}")
-    replica: dict[str, Any] = inspection["replica"]
-    return replica
-
-
-def _answering(cluster: ClusterConfig, nodes: list[str], shard: int) -> list[str]:
-    from tools.admin.probe import ask_replicas
-
-    names = [ProcessName.replica(name, shard) for name in nodes]
-    return sorted(name.node for name in ask_replicas(cluster, names, timeout_s=ANSWER_S)) if names else []
+    return inspection
 
 
 def _recover(cluster: ClusterConfig, survivor: Survivor) -> None:
     folder = cluster.replica_dir(survivor.node, survivor.shard)
-    found = _inspected(cluster, survivor.node, survivor.shard)
+    found = _inspected(cluster, survivor.node, survivor.shard)["replica"]
     done = subprocess.run(  # noqa: S603 -- this interpreter, our own module
         [
             sys.executable, "-P", "-m", "shardworker.recovery", str(folder), found["cluster_id"], found["cluster"],

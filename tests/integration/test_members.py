@@ -244,6 +244,30 @@ def test_tables_move_and_leaders_spread_while_a_node_comes(cluster: Cluster) -> 
 
 
 @pytest.mark.long
+def test_a_shard_is_not_lost_while_a_member_lives_that_the_file_does_not_name(cluster: Cluster) -> None:
+    with cluster:
+        cluster.wait_leaders()
+        cluster.write_joining_node("n4", 4)
+        cluster.start_node("n4")
+        done = cluster.cli("node", "replace", "n3", "n4")
+        assert done.returncode == 0, done.stderr.decode() + cluster.describe()
+        file = file_without(cluster, "n4")
+        for node in ("n1", "n2", "n3"):
+            cluster.kill_node(node)
+        members_file = cluster.config.node_dir("n1") / "members.json"
+        for learned in (True, False):
+            if not learned:
+                members_file.unlink()
+            needless = run_cli("recover", "n1", file)
+            assert needless.returncode == 1
+            for shard in (1, 2):
+                assert f"shard {shard} is not lost: n4 answer".encode() in needless.stderr, needless
+        assert b"n4 answers, and is not lost" in run_cli("recover", "n1", file, "--lost", "n4").stderr
+        cluster.kill_node("n4")
+        assert b"Lost is what n2, n4 acknowledged" in run_cli("recover", "n1", file, "--dry-run").stdout
+
+
+@pytest.mark.long
 def test_one_replica_goes_on_when_the_majority_is_lost(cluster: Cluster) -> None:
     with cluster:
         cluster.wait_leaders()

@@ -36,6 +36,23 @@ class PresentCluster:
         self.cluster = file
         """As it is by all that was told so far."""
 
+    def told(self, shard: int) -> frames.ReplicaStatus | None:
+        """The newest word of who belongs to a shard."""
+        return self._told.get(shard)
+
+    def learn(self, statuses: Iterable[frames.ReplicaStatus]) -> None:
+        """What replicas have said, or would if they ran."""
+        # Leaders last: their word counts whatever was said before, for the cluster may have been made anew.
+        for status in sorted(statuses, key=lambda status: (_leads(status), *_age(status))):
+            told = self._told.get(status.shard)
+            is_newer = told is None or _age(status) >= _age(told)
+            if status.membership.voters and (is_newer or _leads(status)):
+                self._told[status.shard] = status
+        now = _by_word_of(self._file, self._told)
+        if now != self.cluster:
+            self.cluster = now
+            self._probe.go_by(now)
+
     def ask(
         self, *, timeout_s: float, is_up: Callable[[ProcessName], bool] = lambda name: True
     ) -> dict[ProcessName, Answered]:
@@ -45,7 +62,7 @@ class PresentCluster:
         while wanted := self._not_asked(asked, heard={name.shard for name in answers}):
             answers |= self._probe.ask(filter(is_up, wanted), timeout_s=timeout_s)
             asked.update(wanted)
-            self._learn([answer.status for answer in answers.values()])
+            self.learn([answer.status for answer in answers.values()])
         return answers
 
     def _not_asked(self, asked: set[ProcessName], heard: set[int | None]) -> list[ProcessName]:
@@ -58,18 +75,6 @@ class PresentCluster:
                 [ProcessName.replica(node, shard) for node in self.cluster.nodes] if in_vain else replicas
             )
         return [name for name in wanted if name not in asked]
-
-    def _learn(self, statuses: Iterable[frames.ReplicaStatus]) -> None:
-        # Leaders last: their word counts whatever was said before, for the cluster may have been made anew.
-        for status in sorted(statuses, key=lambda status: (_leads(status), *_age(status))):
-            told = self._told.get(status.shard)
-            is_newer = told is None or _age(status) >= _age(told)
-            if status.membership.voters and (is_newer or _leads(status)):
-                self._told[status.shard] = status
-        now = _by_word_of(self._file, self._told)
-        if now != self.cluster:
-            self.cluster = now
-            self._probe.go_by(now)
 
 
 def present(cluster: ClusterConfig) -> ClusterConfig:

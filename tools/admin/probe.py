@@ -88,7 +88,7 @@ class ReplicaProbe:
     def ask(self, names: Iterable[ProcessName], *, timeout_s: float) -> dict[ProcessName, Answered]:
         """What each says; who did not answer in time is left out. Who let the last poll down is asked, but not waited
         for: a dead node costs timeout_s once."""
-        wanted = [name for name in names if self._can_reach(name)]
+        wanted = [name for name in names if self.can_ask(name)]
         for name in wanted:
             self._ask(name)
             self.newer.pop(name, None)
@@ -112,7 +112,8 @@ class ReplicaProbe:
             self._lines[name].is_late = name not in answers and name not in self.newer
         return answers
 
-    def _can_reach(self, name: ProcessName) -> bool:
+    def can_ask(self, name: ProcessName) -> bool:
+        """Whether it is known where that replica listens, and by which key it is known."""
         if not _place(self._cluster, name):
             return False
         return self._keys is None or self._keys.of(self._cluster.node(name.node).id) is not None

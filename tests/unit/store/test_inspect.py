@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from proto.internal.frames_pb2 import NodeRecord
 from shardworker.inspection import NotADatabase, inspect_database
 from shardworker.machine.tables import TableState, create_schema, create_table
+from shardworker.raft import NodeId
 from tests.unit.store.replicas import entry, open_replica, put
 from tools.failure import Failed
 from tools.inspect_database import inspect
@@ -49,6 +52,33 @@ def test_what_is_in_a_sound_database(folder: Path) -> None:
     assert found.replica["voters"] == [1, 2, 3]
     assert {row["name"]: row["rows"] for row in found.storage} == {"kv": 40, "log": 42, "meta": 4}
     assert files(folder) == before, "it only reads"
+
+
+def test_where_members_are_that_came_later(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = NodeRecord(
+        name="n4", peer_urls=["http://h4:7301"], client_urls=["http://h4:2479"], peer_key=b"k"
+    )
+    later = ((NodeId(4), record.SerializeToString()), (NodeId(5), b"\xff"))
+    store = open_replica(folder)
+    with store.turn(sync=True) as turn:
+        turn.set_membership(replace(store.membership, directory=later, generation=2))
+    store.close()
+    found = inspect_database(folder)
+    assert found.replica["generation"] == 2
+    assert found.members == [
+        {
+            "node": 4,
+            "name": "n4",
+            "peer_urls": ["http://h4:7301"],
+            "client_urls": ["http://h4:2479"],
+            "peer_key": "k",
+        }
+    ]
+    (problem,) = found.problems
+    assert "the record of member 5 can't be read" in problem
+    with pytest.raises(Failed):
+        inspect(folder, Output.TABLE)
+    assert "http://h4:7301  http://h4:2479" in capsys.readouterr().out
 
 
 def test_a_running_replica_can_be_inspected(folder: Path) -> None:
