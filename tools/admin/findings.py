@@ -6,7 +6,7 @@ One table, RULES, for all who explain: the terminal interface beside a cell, `bo
 from __future__ import annotations
 
 import enum
-import re
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -400,8 +400,14 @@ def finding(
         "file": file,
         **names,
     }
-    remedies = tuple(
-        re.sub(r"(?<=\S) +(?=\S)", " ", remedy.format_map(words)).replace(" # ", "  # ").strip()
-        for remedy in RULES[code].remedies
-    )
+    remedies = tuple(_for_a_shell(remedy, words) for remedy in RULES[code].remedies)
     return Finding(code, subject, says, remedies, also)
+
+
+def _for_a_shell(remedy: str, words: Mapping[str, object]) -> str:
+    """With these words in it, which may hold anything: each stays one word of the command, or in the comment's line."""
+    command, sign, comment = remedy.partition("  # ")
+    if not words["file"]:
+        command = command.replace(" {file}", "")
+    quoted = command.format_map({name: shlex.quote(str(word)) for name, word in words.items()})
+    return quoted + sign + " ".join(comment.format_map(words).split())

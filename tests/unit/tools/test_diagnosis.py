@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -192,6 +193,28 @@ def remedies(snapshot: Snapshot, code: Code) -> tuple[str, ...]:
 def test_remedies_name_the_subject_and_the_file() -> None:
     assert remedies(degraded(), Code.NODE_DOWN) == ("boathouse up demo.yaml --node n3  # on its host",)
     assert remedies(degraded(), Code.PROCESS_STOPPED) == ("boathouse start n2/shard-4 demo.yaml",)
+
+
+@pytest.mark.parametrize(
+    "name", ["t u", "t;reboot", "$(reboot)", "`reboot`", "a  b", "it's", "x\ny", "# x", "--all"]
+)
+def test_any_name_stays_one_word_of_a_remedy(name: str) -> None:
+    full = finding(Code.TABLE_FULL, f"table {name}", "full", file=name, endpoint="h:1")
+    delete, restart = full.remedies
+    assert shlex.split(delete, comments=True) == [
+        "boathouse",
+        "kv",
+        "del",
+        "KEY",
+        "--prefix",
+        "-t",
+        name,
+        "-e",
+        "h:1",
+    ]
+    assert shlex.split(restart, comments=True) == ["boathouse", "restart", "--all", name]
+    (listed,) = finding(Code.FOLDER_OPEN, f"/data/{name}", "open", file=name).remedies
+    assert shlex.split(listed) == ["chmod", "-R", "go=", f"/data/{name}"]
 
 
 def test_who_has_lost_a_quorum_is_told_who_is_away_and_who_could_go_on_alone() -> None:
