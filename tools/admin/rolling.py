@@ -155,12 +155,14 @@ class RollingRestart:
     def _restart(self, name: ProcessName) -> ProcessReport:
         if name.shard is not None:
             self._prepare(name, name.shard)
+        began_s = self.clock()
         report = self.operator.restart(name)
         if report.state is not State.RUNNING:
-            raise RestartStuck(f"{name} is {report.state} ({report.reason or 'no reason known'})")
+            raise RestartStuck(_stuck(report, waited_s=self.clock() - began_s))
         if name.shard is not None and not self._catches_up(name, name.shard):
             raise RestartStuck(
-                f"{name} runs but had not caught up with its shard's leader within {self.catch_up_timeout_s:g} s"
+                f"{name} runs but had not caught up with its shard's leader within {self.catch_up_timeout_s:g} s: "
+                f"{_look_into(name)}"
             )
         return report
 
@@ -229,6 +231,18 @@ def _in_order(names: Sequence[ProcessName], views: Mapping[int, ShardView]) -> l
     return sorted(
         names, key=lambda name: (-name.kind.stop_rank, name.number or 0, name in leading, name in answering)
     )
+
+
+def _stuck(report: ProcessReport, *, waited_s: float) -> str:
+    why = f" ({report.reason})" if report.reason else ""
+    waits = (
+        "" if report.state in (State.FAILED, State.STOPPED) else f", and was not ready after {waited_s:.0f} s"
+    )
+    return f"{report.name} is {report.state}{why}{waits}: {_look_into(report.name)}"
+
+
+def _look_into(name: ProcessName) -> str:
+    return f"`boathouse logs {name} FILE` shows what it does"
 
 
 def _where_it_stands(what: str, order: Sequence[ProcessName], position: int) -> str:

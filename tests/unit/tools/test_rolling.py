@@ -26,6 +26,8 @@ class Shards:
         self.leaders = leaders
         self.restarted: list[str] = []
         self.state_after = State.RUNNING
+        self.reason = "no luck"
+        self.restart_s = 0.0
         self.failing = ""
         self.forced = False
         self.down: set[str] = set()
@@ -48,8 +50,9 @@ class Shards:
             if self.leaders[name.shard] == name.node:
                 assert self.down, f"{name} went down while it led"
                 self.leaders[name.shard] = next(node for node in NODES if node != name.node)
+        self.now_s += self.restart_s
         state = State.FAILED if str(name) == self.failing else self.state_after
-        return ProcessReport(name, state, pid=1, restarts=1, reason="no luck")
+        return ProcessReport(name, state, pid=1, restarts=1, reason=self.reason)
 
     def transfer(self, leader: ProcessName, target: ProcessName) -> str:
         assert leader.shard is not None
@@ -163,14 +166,27 @@ def test_a_process_that_does_not_run_ends_the_walk() -> None:
     shards.state_after = State.FAILED
     with pytest.raises(RestartStuck) as caught:
         _walk(shards, _names("n1/shard-1", "n2/shard-1", "n3/shard-1"))
-    assert str(caught.value) == "n2/shard-1 is failed (no luck); left as they are: n3/shard-1, n1/shard-1"
+    assert str(caught.value) == (
+        "n2/shard-1 is failed (no luck): `boathouse logs n2/shard-1 FILE` shows what it does; "
+        "left as they are: n3/shard-1, n1/shard-1"
+    )
     assert shards.restarted == ["n2/shard-1"]
+
+
+def test_a_process_that_takes_too_long_to_start_ends_the_walk() -> None:
+    shards = Shards({1: "n1"})
+    shards.state_after, shards.restart_s, shards.reason = State.STARTING, 30.2, ""
+    with pytest.raises(RestartStuck) as caught:
+        _walk(shards, _names("n2/shard-1"))
+    assert str(caught.value) == (
+        "n2/shard-1 is starting, and was not ready after 30 s: `boathouse logs n2/shard-1 FILE` shows what it does"
+    )
 
 
 @pytest.mark.parametrize("what", ["silent", "behind"])
 def test_a_replica_that_does_not_recover_ends_the_walk(what: str) -> None:
     shards = Shards({1: "n1"}, silent=9**9 if what == "silent" else 0, behind=9**9)
-    with pytest.raises(RestartStuck, match=r"n2/shard-1 runs but had not caught up .* within 3 s; left"):
+    with pytest.raises(RestartStuck, match=r"n2/shard-1 runs .* within 3 s: `boathouse logs .*; left"):
         _walk(shards, _names("n1/shard-1", "n2/shard-1"), timeout_s=3.0)
     assert shards.restarted == ["n2/shard-1"]
 
@@ -179,7 +195,7 @@ def test_the_last_one_stuck_leaves_nothing_to_mention() -> None:
     shards = Shards({1: "n1"}, silent=9**9)
     with pytest.raises(RestartStuck) as caught:
         _walk(shards, _names("n1/shard-1"), timeout_s=1.0)
-    assert str(caught.value).endswith("within 1 s")
+    assert str(caught.value).endswith("within 1 s: `boathouse logs n1/shard-1 FILE` shows what it does")
 
 
 def test_a_leader_hands_over_to_the_node_that_leads_least() -> None:
@@ -215,7 +231,7 @@ def test_force_takes_what_a_shard_cannot_do_without() -> None:
 def test_a_walk_that_ends_early_says_what_is_done() -> None:
     shards = Shards({1: "n1", 2: "n1"})
     shards.failing = "n3/shard-1"
-    with pytest.raises(RestartStuck, match=r"no luck\); done: n2/shard-1; left as they are: n1/shard-1$"):
+    with pytest.raises(RestartStuck, match=r"no luck\): .*; done: n2/shard-1; left as they are: n1/shard-1$"):
         _walk(shards, _names("n1/shard-1", "n2/shard-1", "n3/shard-1"))
 
 
