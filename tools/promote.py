@@ -138,6 +138,8 @@ def fence(cluster: ClusterConfig, leader: str, epoch: int, output: Output, *, ye
         asyncio.run(_fence(cluster, leader, epoch))
     except NotPromoted as error:
         raise Failed(str(error)) from None
+    if output.is_document:
+        return print_document({"cluster": cluster.cluster, "leader": leader, "epoch": epoch}, output)
     typer.echo(
         f"cluster {cluster.cluster} has given way to cluster {leader}, which leads since epoch {epoch}"
     )

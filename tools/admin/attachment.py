@@ -175,7 +175,11 @@ class EndpointAttachment:
                 "voter that could lead instead" if target is None else "table by which it could be named"
             )
             raise NotDone(f"shard {shard.number} has no {missing}")
-        endpoint = next(node.endpoint for node in self._seen.nodes if node.name == leader)
+        endpoint = next((node.endpoint for node in self._seen.nodes if node.name == leader), None)
+        if endpoint is None:
+            raise NotDone(
+                f"{leader}, which leads shard {shard.number}, is not among the nodes that are known"
+            )
         with EtcdClient(HAND_OVER_TIMEOUT_S, self._reach) as client:
             try:
                 members = client.member_list(endpoint).result().members
