@@ -15,6 +15,7 @@ from coordinator.catalog.changes import TableChanges
 from coordinator.catalog.identities import Identities
 from coordinator.catalog.lead import LeadRow
 from coordinator.catalog.tables import Tables
+from coordinator.replication import followers
 from coordinator.replication.aside import Aside
 from coordinator.replication.copies import WRITE_S, Copies
 from coordinator.replication.leading import Leading
@@ -25,7 +26,7 @@ from coordinator.shards.memberships import Memberships
 from coordinator.shards.own_calls import OwnCalls
 from coordinator.shards.replica_status import ReplicaStatuses
 from coordinator.shards.request_ids import RequestIds
-from proto import catalog, errors
+from proto import catalog
 from proto.etcd import rpc_pb2 as etcd
 from proto.ids import NodeId
 from proto.internal import frames_pb2 as frames
@@ -35,6 +36,7 @@ from proto.methods import Access
 if TYPE_CHECKING:
     from config import ClusterConfig, NodeConfig
     from coordinator.catalog.contents import Contents
+    from coordinator.replication.followers import Forgotten
     from proto.catalog import TableEntry
 
 ASIDE: Final = "copies-set-aside"
@@ -127,17 +129,9 @@ class LocalCluster:
 
         await self._changes.delete(name, is_ours)
 
-    async def forget_follower(self, name: str) -> list[str]:
-        """Keep nothing for that cluster any more. The tables that it followed. Raises what a write may."""
-        followed = []
-        for entry in (await self.contents()).entries.values():
-            body = frames.FollowerPosition(table_id=entry.id, follower=name, gone=True).SerializeToString()
-            try:
-                await self._shards.ask(Access.WRITE, frames.FOLLOWER_POSITION, entry, body, WRITE_S)
-            except errors.InvalidRequest:
-                continue  # it did not follow this one
-            followed.append(entry.name)
-        return followed
+    async def forget_follower(self, name: str) -> Forgotten:
+        """See followers. Raises what a linearizable read may."""
+        return await followers.forget(self._shards, (await self.contents()).entries.values(), name)
 
     # ---- the lease row ----------------------------------------------------------------------------------------------
 
