@@ -132,7 +132,8 @@ class Leading:
         await self._change_origins(lambda one: origin if one.id == entry.id else one.origin)
 
     async def _change_origins(self, wanted: Callable[[TableEntry], int]) -> list[TableEntry]:
-        """wanted: is asked of each table, with the origin that counts: its shard's. The catalog may say another one, if
+        """wanted: is asked of each table, with the origin that counts: its shard's. What
+        the changed ones were. The catalog may say another one, if
         whoever changed it last died in between; that may have been on the way to something else."""
         changed: list[TableEntry] = []
         for _ in range(TRIES_MAX):
@@ -143,8 +144,10 @@ class Leading:
                     held = await self._held(entry)
                     origin = wanted(replace(entry, origin=held))
                     if origin != held or origin != entry.origin:
-                        lost += not await self._change_origin(entry, held, origin, contents)
-                        changed.append(entry)
+                        if await self._change_origin(entry, held, origin, contents):
+                            changed.append(entry)
+                        else:
+                            lost += 1
             if not lost:
                 await self._catalog.load(linearizable=True)
                 return changed

@@ -50,7 +50,7 @@ def make_plan(leader: Iterable[replication.Table], entries: Iterable[TableEntry]
                 adopt.append((entry, table.id))
         elif entry is not None and not entry.origin:
             refuse[table.name] = "this cluster has a table of its own with that name; delete it, or that one"
-        elif entry is None or entry.origin != table.id or entry.history != table.history:
+        elif entry is None or not _is_copy(entry, table):
             create.append(table)
         else:
             copy.append(entry)
@@ -61,3 +61,13 @@ def make_plan(leader: Iterable[replication.Table], entries: Iterable[TableEntry]
         if entry.origin not in (0, ELSEWHERE) and name not in wanted and name not in refuse
     ]
     return Plan(gone, create, copy, adopt, refuse)
+
+
+def copies_of(leader: Iterable[replication.Table], entries: Iterable[TableEntry]) -> list[TableEntry]:
+    """Those of this cluster's tables that copy one of these, as it is now."""
+    tables = {table.name: table for table in leader}
+    return [entry for entry in entries if entry.name in tables and _is_copy(entry, tables[entry.name])]
+
+
+def _is_copy(entry: TableEntry, table: replication.Table) -> bool:
+    return bool(table.id) and (entry.origin, entry.history) == (table.id, table.history)

@@ -19,7 +19,7 @@ from coordinator.replication.leader import Leader, LeaderFailed, Unfit, check_id
 from coordinator.replication.leading import OldEpoch
 from coordinator.replication.lease import Lease
 from coordinator.replication.local import LocalCluster
-from coordinator.replication.plan import make_plan
+from coordinator.replication.plan import copies_of, make_plan
 from coordinator.replication.report import Report
 from proto import errors
 from proto.catalog import Lead
@@ -221,8 +221,8 @@ class Replicator:
     async def _change(self, plan: Plan) -> None:
         held_up = await carry_out(plan, self._local)
         if plan.create:
-            made = make_plan(plan.create, (await self._local.contents()).entries.values())
-            self._start_copiers(made.copy)
+            entries = (await self._local.contents()).entries.values()
+            self._start_copiers(copies_of(plan.create, entries))
         self._refuse({**plan.refuse, **held_up})
 
     def _refuse(self, refused: Mapping[str, str]) -> None:

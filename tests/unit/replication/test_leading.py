@@ -129,6 +129,14 @@ async def test_a_cluster_that_takes_over_has_no_copies_any_more() -> None:
 
 
 @in_loop
+async def test_a_table_whose_change_was_lost_at_first_is_named_once() -> None:
+    rows = Rows(row=Lead(2, "island"), lost=2)
+    rows.entries["a"] = entry("a", 20_005, 10_001)
+    assert [one.name for one in await leading(rows, "island", "harbour").take_over(2)] == ["a"]
+    assert rows.origins == {"a": 0}
+
+
+@in_loop
 async def test_a_cluster_that_gives_way_copies_what_the_other_one_has() -> None:
     rows = Rows(lost=2)
     rows.entries |= {

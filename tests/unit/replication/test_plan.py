@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coordinator.replication.carry_out import carry_out
-from coordinator.replication.plan import Plan, make_plan
+from coordinator.replication.plan import Plan, copies_of, make_plan
 from proto import errors
 from proto.catalog import CATALOG, ELSEWHERE, TableEntry
 from proto.ids import ShardId
@@ -22,6 +22,15 @@ def test_what_the_leader_has_is_made_and_copied_and_what_it_lacks_is_deleted() -
     new = Table(name="new", id=10_003, history=-1)
     plan = make_plan([Table(name="kept", id=10_001, history=-1), new], [CATALOG, kept, gone])
     assert (plan.delete, plan.create, plan.copy, plan.refuse) == ([gone], [new], [kept], {})
+
+
+def test_what_was_made_is_copied_if_it_is_still_that() -> None:
+    made = [
+        Table(name=name, id=id_, history=-1) for name, id_ in (("a", 10_001), ("b", 10_002), ("c", 10_003))
+    ]
+    here = [CATALOG, copy("a", 10_001), copy("b", 10_009), copy("c", 10_003, history=5), copy("d", 10_004)]
+    assert copies_of(made, here) == [here[1]]
+    assert copies_of([Table(name="own")], [TableEntry("own", 10_001, ONE, -1)]) == []
 
 
 def test_a_table_that_was_made_again_is_made_again() -> None:
