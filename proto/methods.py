@@ -244,7 +244,7 @@ METHODS: Final[dict[str, Method]] = {
     "/etcdserverpb.KV/DeleteRange": Method(api=_E, access=Access.WRITE, http=("/v3/kv/deleterange",)),
     "/etcdserverpb.KV/Txn": Method(api=_E, access=Access.WRITE, http=("/v3/kv/txn",)),
     "/etcdserverpb.KV/Compact": Method(
-        api=_E, access=Access.WRITE, permission=Permission.ROOT, http=("/v3/kv/compaction",)
+        api=_E, access=Access.WRITE, permission=Permission.ROOT, http=("/v3/kv/compaction",), waits=True
     ),
     "/etcdserverpb.Watch/Watch": Method(
         api=_E, access=Access.READ, kind=Kind.BIDI_STREAM, http=("/v3/watch",), lasts=True

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Final
 
 from coordinator.services.decoding import decode
 from coordinator.shards import request_ids
+from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from proto.validation import etcd as shape
@@ -117,19 +119,35 @@ class EtcdKV:
         return self._tables.with_header(table, reply)
 
     async def compact(self, call: Call) -> bytes:
-        """Forget what is older than a revision."""
-        decode(etcd.CompactionRequest.FromString, call.body)
-        return await self._write(frames.ETCD_COMPACT, call)
+        """Forget what is older than a revision. A physical compaction ends when all of it is gone, which may take long:
+        under its id it is asked for again, as long as its client waits and somebody leads the shard."""
+        request = decode(etcd.CompactionRequest.FromString, call.body)
+        name = call.metadata.get(request_ids.METADATA_KEY) or secrets.token_hex(16)
+        while True:
+            deadline = self._calls.step_deadline(call.deadline)
+            try:
+                return await self._write(frames.ETCD_COMPACT, call, name, deadline)
+            except errors.TimedOut:
+                table = await self._tables.find(call)
+                if not request.physical or deadline >= call.deadline or not self._calls.is_led(table):
+                    raise
 
-    async def _write(self, method: frames.Method.ValueType, call: Call) -> bytes:
+    async def _write(
+        self,
+        method: frames.Method.ValueType,
+        call: Call,
+        name: str | None = None,
+        deadline: float | None = None,
+    ) -> bytes:
+        """name, deadline: the client's, if they are not given."""
         shape.check_size(len(call.body), self._request_bytes_max)
         table = await self._tables.find(call)
         table, reply = await self._calls.write(
             table,
             method,
             call.body,
-            call.deadline,
-            call.metadata.get(request_ids.METADATA_KEY),
+            call.deadline if deadline is None else deadline,
+            name or call.metadata.get(request_ids.METADATA_KEY),
             who=self._authenticator.credentials(call, table),
         )
         return self._tables.with_header(table, reply)

@@ -1,7 +1,7 @@
 """Removes what compaction made unreachable and what deleted or moved tables left, a bounded step at a time, and answers
 who waits for a compaction.
 
-A step shares the loop with everything else: all the time when there is nothing else to do, else once a tick. etcd's
+A step shares the loop with everything else: all the time when there is nothing else to do, else SHARE_MAX of it. etcd's
 `physical` compaction is answered when everything below its own revision is gone; one that comes later, or the floor of
 a table that keeps a number of revisions, does not hold it up.
 """
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from shardworker.replica.disk_space import DiskSpace
     from shardworker.replica.part import ReplicaContext
     from shardworker.replica.proposals import Waiter
+
+SHARE_MAX: Final = 0.15
+"""Of the loop's time while others want it. A table that is written as fast as its shard can, and keeps few revisions,
+needs about as much: with less it would grow as long as it is written."""
 
 WAITING_MAX: Final = 1_024
 """Compactions that wait for their rows to go; while there are so many no further one is taken."""
@@ -50,7 +54,8 @@ class HistorySweep(Part):
         self._keep_bytes = context.cluster.replication.keep_bytes
         self._machine.keep_bytes = self._keep_bytes
         self._rows_max = context.cluster.store.compaction_rows_max
-        self._is_due = True
+        self._next_s = 0.0
+        """Before this nobody else is kept waiting."""
         self._refused = False
         self._goes_on = True
         self._owed: list[_Owed] = []
@@ -72,16 +77,18 @@ class HistorySweep(Part):
     def tick(self) -> None:
         self._refused = False
         self._machine.keep_bytes = 0 if self._disk_space.is_short else self._keep_bytes
-        self._goes_on = self._is_due = self._machine.is_compacting
+        self._goes_on = self._machine.is_compacting
 
     def has_work(self) -> bool:
         return self._goes_on and not self._refused
 
     def step(self, *, idle: bool) -> None:
         """One step, if it is its time. idle: nothing else waits."""
-        if not self._goes_on or not (idle or self._is_due):
+        if not self._goes_on:
             return
-        self._is_due = False
+        began_s = self._store.steady_s()
+        if not idle and began_s < self._next_s:
+            return
         try:
             with self._store.turn(sync=False):
                 self._goes_on = self._machine.compaction_step(self._rows_max) > 0
@@ -91,6 +98,8 @@ class HistorySweep(Part):
             log.warning("history is not swept: the disk is full", shard=self._shard, reason=str(error))
             return
         self._machine.committed()
+        ended_s = self._store.steady_s()
+        self._next_s = ended_s + (ended_s - began_s) * (1 / SHARE_MAX - 1)
         self._answer()
 
     def _answer(self) -> None:

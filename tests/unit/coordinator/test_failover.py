@@ -150,3 +150,24 @@ async def test_a_stop_lets_calls_end_and_refuses_new_ones(tmp_path: Path) -> Non
         leader.reply_later(leader.requests(frames.ETCD_PUT)[0])
         assert (await put).header.revision == 2
         await stopping
+
+
+@in_loop
+async def test_a_physical_compaction_is_waited_for_under_one_id(tmp_path: Path) -> None:
+    async with running(tmp_path, write_timeout_ms=300, read_timeout_ms=300) as cluster:
+        leader = cluster.workers[1, 1]
+        leader.script[frames.ETCD_COMPACT] = lambda _: None
+        expected = ("UNAVAILABLE", "etcdserver: request timed out")
+        assert await refused(cluster.etcd.Compact(etcd.CompactionRequest(revision=1))) == expected
+        before = len(leader.requests(frames.ETCD_COMPACT))
+        waiting = asyncio.ensure_future(
+            cluster.etcd.Compact(etcd.CompactionRequest(revision=1, physical=True))
+        )
+
+        def asked() -> list[bytes]:
+            return [request.request_id for request in leader.requests(frames.ETCD_COMPACT)[before:]]
+
+        await wait_until_async(lambda: len(asked()) >= 3, timeout_s=5, what="more of the same")
+        assert len(set(asked())) == 1
+        leader.script[frames.ETCD_COMPACT] = lambda _: frames.Reply(revision=7)
+        assert (await waiting).header.revision == 7

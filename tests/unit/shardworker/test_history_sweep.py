@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 from unittest.mock import patch
 
@@ -69,6 +70,32 @@ def test_a_physical_compaction_is_answered_once_its_rows_are_gone(tmp_path: Path
     assert bench.replica.drained()
     assert not bench.replica.status().statistics["compactions_waiting"]
     bench.store.close()
+
+
+def test_while_others_want_the_loop_it_takes_a_share_of_the_time(tmp_path: Path) -> None:
+    bench = bench_with_versions(tmp_path, 1)
+    for _ in range(30 * ROWS_PER_STEP):
+        put(bench)
+    bench.disk.sync_s = (
+        0.001  # so long takes each look at the clock, of which a turn has some and a step a few
+    )
+    revision = bench.replica.status().tables[-1].revision
+    compact(bench, revision, physical=False)
+    bench.tick()
+    rows = [rows_of(bench)]
+    for number in range(60):
+        body = etcd.PutRequest(key=b"k", value=b"v").SerializeToString()
+        bench.ask(frames.ETCD_PUT, body, work=False, request_id=number.to_bytes(16, "big"))
+        rows.append(rows_of(bench))
+    steps = sum(after < before for before, after in pairwise(rows))
+    assert 6 <= steps <= 25, "neither never nor always"
+    bench.work()
+    assert rows_of(bench) <= 62, "all the time is its own when nobody asks"
+    bench.store.close()
+
+
+def rows_of(bench: Bench) -> int:
+    return int(bench.store.connection.execute(f"SELECT count(*) FROM t{TABLE}_rev").get)  # noqa: S608 - a number
 
 
 def test_a_compaction_that_is_not_physical_waits_for_nothing(tmp_path: Path) -> None:
