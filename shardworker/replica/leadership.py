@@ -84,9 +84,9 @@ class Leadership(Part):
             raise errors.BadTransferee(f"node {target} has no replica of shard {self._shard}")
         elif not members.is_voter(target):
             raise errors.BadTransferee(f"node {target} is a learner of shard {self._shard}: it cannot lead")
-        else:
+        elif target != self._node:  # to itself changes nothing, as in etcd
             self._prepare()
-            self._core.transfer_leadership(target)  # to itself changes nothing, as in etcd
+            self._core.transfer_leadership(target)
         if asked.wait and target:
             self._transfers.append(_Transfer(identity, request.call, target))
             return

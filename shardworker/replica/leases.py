@@ -36,8 +36,8 @@ from shardworker.machine import Result
 from shardworker.raft import Role
 from shardworker.replica.deadlines import Deadlines, Key
 from shardworker.replica.lease_checkpoints import (
+    CHECKPOINT_STEP_MS_MAX,
     GRANULARITY_TICKS,
-    STEP_MS_MAX,
     LeaseCheckpoints,
     ticks_of,
 )
@@ -91,7 +91,7 @@ class LeaseClock(Part):
         self._deadlines = Deadlines(
             self._retry_ticks,
             step_ticks_min=self._retry_ticks,
-            step_ticks_max=max(self._retry_ticks, STEP_MS_MAX // self._tick_ms),
+            step_ticks_max=max(self._retry_ticks, CHECKPOINT_STEP_MS_MAX // self._tick_ms),
         )
         self._checkpoints = LeaseCheckpoints(
             context.machine, self._deadlines, tick_ms=self._tick_ms, round_ticks=self._retry_ticks
@@ -139,6 +139,10 @@ class LeaseClock(Part):
     def end_turn(self) -> None:
         """Go on with what has run out."""
         self._take_over_changes()
+        # What earlier turns and ticks have added was proposed at the beginning of this turn.
+        self._checkpoints.settle(
+            last_index=self._core.log.last_index, applied_index=self._store.applied_index
+        )
         self._notice_leadership()
         self._propose()
 

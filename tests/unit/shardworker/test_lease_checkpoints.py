@@ -116,6 +116,34 @@ def test_before_leadership_is_handed_over_it_is_written_down(tmp_path: Path) -> 
     bench.store.close()
 
 
+def test_nothing_is_written_down_for_a_transfer_to_who_leads(tmp_path: Path) -> None:
+    bench = bench_with_long_lease(tmp_path, 1, 2, 3)
+    pass_time(bench, 100)
+    index = bench.core.log.last_index
+    call = bench.ask(frames.TRANSFER_LEADER, frames.TransferLeader(target=1).SerializeToString())
+    assert bench.answer(call) is not None
+    assert bench.core.log.last_index == index
+    bench.store.close()
+
+
+def test_after_a_transfer_that_did_not_happen_a_renewal_is_written_down_once(tmp_path: Path) -> None:
+    bench = bench_with_long_lease(tmp_path, 1)
+    pass_time(bench, 100)
+    body = frames.TransferLeader().SerializeToString()
+    with patch.object(bench.core, "propose", return_value=Rejected(Reason.UNCOMMITTED_FULL)):
+        bench.ask(frames.TRANSFER_LEADER, body)
+    index = bench.core.log.last_index
+    assert ttl_told(bench, keep_alive(bench)) == LONG_S
+    assert bench.core.log.last_index == index, "what was refused is not under way"
+    pass_time(bench, 100)
+    bench.ask(frames.TRANSFER_LEADER, body)
+    assert left_ms(bench) < LONG_S * 1000
+    for _ in range(3):
+        assert ttl_told(bench, keep_alive(bench)) == LONG_S
+    assert [lease.left_ms for lease in checkpoints_after(bench, index)][1:] == [LONG_S * 1000]
+    bench.store.close()
+
+
 def test_a_lease_is_written_down_once_a_step(tmp_path: Path) -> None:
     bench = bench_with_long_lease(tmp_path, 1, ttl_s=1_000)
     index = bench.core.log.last_index
@@ -182,6 +210,25 @@ def test_a_renewal_that_could_not_be_written_down_is_tried_again(tmp_path: Path)
     assert call not in bench.replies
     tick(bench, 1)
     assert ttl_told(bench, call) == LONG_S
+    bench.store.close()
+
+
+def test_a_burst_of_renewals_is_written_down_some_at_a_time(tmp_path: Path) -> None:
+    bench = bench_with_lease(tmp_path, 1, 2, 3, count=0)
+    for lease_id in range(LEASE, LEASE + 25):
+        grant(bench, lease_id, LONG_S)
+        acknowledge_all(bench)
+    pass_time(bench, STEP_TICKS + ELECTION_TICKS)
+    index = bench.core.log.last_index
+    with patch.object(lease_checkpoints, "WRITTEN_MAX", 10):
+        calls = [keep_alive(bench, lease_id) for lease_id in range(LEASE, LEASE + 25)]
+        for _ in range(3):
+            acknowledge_round(bench, 2, 3)
+        assert len(checkpoints_after(bench, index)) == 10
+        for _ in range(5):
+            acknowledge_all(bench)
+    assert {ttl_told(bench, call) for call in calls} == {LONG_S}
+    assert len(checkpoints_after(bench, index)) == 25
     bench.store.close()
 
 
