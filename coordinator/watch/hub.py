@@ -39,6 +39,9 @@ RESPONSE_REVISIONS_MAX: Final = 1000
 """Of one response, as in etcd."""
 RESPONSE_BYTES_MAX: Final = 1 << 20
 """At which a response is closed: what makes it longer is only that a revision is never split."""
+RESPONSE_BYTES_SHORT: Final = 64 << 10
+"""The same while all outboxes together hold as much as they may: each still takes a response when it is empty, and of
+those whose clients read nothing there may be many."""
 
 OPEN_END: Final = b"\0"
 """The range_end that means: no upper bound."""
@@ -323,23 +326,27 @@ class Hub:
         current: the revision in the header, else the last one of each response. first: who waits for something before
         it is left out."""
         behind: list[tuple[Watcher, int]] = []
-        packs = list(_pack(told))
+        long_packs = list(_pack(told, RESPONSE_BYTES_MAX))
+        short_packs = long_packs if len(told) == 1 else list(_pack(told, RESPONSE_BYTES_SHORT))
         encoded: dict[tuple[int, int, bool], list[bytes]] = {}
         for watcher in group.watchers:
             if watcher.next < first:
                 continue
-            for number, pack in enumerate(packs):
-                last = pack[-1].revision
+            packs = long_packs
+            if short_packs is not long_packs and watcher.outbox.is_short:
+                packs = short_packs
+            for pack in packs:
+                begin, last = pack[0].revision, pack[-1].revision
                 if watcher.next > last:
                     continue
                 if watcher.outbox.is_full:
-                    behind.append((watcher, max(watcher.next, pack[0].revision)))
+                    behind.append((watcher, max(watcher.next, begin)))
                     break
-                if watcher.next > pack[0].revision:
+                if watcher.next > begin:
                     heard = [each for each in pack if each.revision >= watcher.next]
                     messages = self._encode(watcher, heard, current or last)
                 else:
-                    alike = (number, watcher.watch_id, watcher.fragment)
+                    alike = (id(pack), watcher.watch_id, watcher.fragment)
                     messages = encoded.get(alike) or self._encode(watcher, pack, current or last)
                     encoded[alike] = messages
                 watcher.outbox.put(messages)
@@ -368,14 +375,14 @@ class Hub:
             outbox.put((responses.progress(self._header(self.revision), responses.NO_WATCHER),))
 
 
-def _pack(told: Iterable[_Told]) -> Iterator[list[_Told]]:
+def _pack(told: Iterable[_Told], bytes_max: int) -> Iterator[list[_Told]]:
     """Revisions put together into responses of a bounded size."""
     pack: list[_Told] = []
     size = 0
     for each in told:
         pack.append(each)
         size += sum(map(len, each.events))
-        if size >= RESPONSE_BYTES_MAX or len(pack) >= RESPONSE_REVISIONS_MAX:
+        if size >= bytes_max or len(pack) >= RESPONSE_REVISIONS_MAX:
             yield pack
             pack, size = [], 0
     if pack:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Budget:
-    """Bytes that all outboxes together may hold before each takes no more than one response at a time."""
+    """Bytes that all outboxes together may hold before each takes no more than one response at a time, a short one."""
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
@@ -39,6 +39,11 @@ class Outbox:
         self._bytes = 0
         self._was_full = False
         self._is_held = False
+
+    @property
+    def is_short(self) -> bool:
+        """Whether all together hold as much as they may: what this one still takes should be small."""
+        return self._budget.bytes >= self._budget.bytes_max
 
     @property
     def is_full(self) -> bool:

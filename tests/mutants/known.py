@@ -282,13 +282,13 @@ _from_memory = feed._from_memory
 _WATCH = ("watch-reliable", "watch-unique", "watch-ordered", "watch-resumable")
 
 
-def _pack_backwards(told: Iterable[Any]) -> Iterator[list[Any]]:
+def _pack_backwards(told: Iterable[Any], bytes_max: int) -> Iterator[list[Any]]:
     """The newest first, as who reads a log backwards may tell it."""
-    for pack in _pack(told):
+    for pack in _pack(told, bytes_max):
         yield from ([each] for each in reversed(pack))
 
 
-def _pack_pieces(told: Iterable[Any]) -> Iterator[list[Any]]:
+def _pack_pieces(told: Iterable[Any], bytes_max: int) -> Iterator[list[Any]]:
     """A response for each event."""
     for each in told:
         for event in each.events:

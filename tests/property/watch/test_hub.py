@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.api.headers import EtcdHeaders
-from coordinator.watch import responses
+from coordinator.watch import hub, responses
 from coordinator.watch.changes import Change, Part, Revised
 from coordinator.watch.hub import OPEN_END, Hub, Interest, State, Watcher
 from coordinator.watch.outbox import Budget, Outbox
@@ -229,7 +230,7 @@ class World:
             rounds += 1
             assert rounds < 1000, "somebody stays behind for ever"
             self.publish(4)
-            for number in range(3):
+            for number in range(len(self.streams)):
                 self.read(number, 1000)
             self.replay(3, beyond=True)
         for number, stream in enumerate(self.streams):
@@ -276,7 +277,38 @@ steps = st.one_of(
 def test_watchers_hear_everything_once_and_in_order(
     program: list[tuple[str, dict[str, object]]], seed: int
 ) -> None:
-    world = World(seed)
-    for name, arguments in program:
-        getattr(world, name)(**arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hub, "RESPONSE_BYTES_SHORT", 60)
+        world = World(seed)
+        for name, arguments in program:
+            getattr(world, name)(**arguments)
+        world.settle()
+
+
+def test_who_reads_nothing_holds_little_once_all_together_hold_much() -> None:
+    """And is told the rest all the same, once it reads."""
+    world = World(1)
+    world.budget.bytes_max = 10 * hub.RESPONSE_BYTES_SHORT
+    streams = world.streams = [
+        Stream(
+            Outbox(
+                world.budget, bytes_max=hub.RESPONSE_BYTES_MAX, on_message=lambda: None, on_room=lambda: None
+            ),
+        )
+        for _ in range(50)
+    ]
+    for number in range(len(streams)):
+        world.watch(number, Interest(b"a", b""), 0)
+        world.read(number, 1)
+    value = bytes(hub.RESPONSE_BYTES_SHORT // 4)
+    for revision in range(2, 30):
+        pair = kv_pb2.KeyValue(key=b"a", mod_revision=revision, value=value)
+        encoded = etcd.RangeResponse(kvs=[pair]).SerializeToString()
+        world.changes[revision] = [Change(b"a", encoded, None)]
+        world.events[revision] = [kv_pb2.Event(kv=pair)]
+        world.revision = revision
+    world.publish(30)
+    world.replay(30, beyond=False)
+    one_more = 2 * hub.RESPONSE_BYTES_SHORT
+    assert world.budget.bytes < world.budget.bytes_max + hub.RESPONSE_BYTES_MAX + len(streams) * one_more
     world.settle()
