@@ -2508,19 +2508,21 @@ class MovedLease(_message.Message):
     id: _builtins.int
     ttl_s: _builtins.int
     left_ms: _builtins.int
-    """of that, when it was last written down"""
+    """of that, when it was last written down; none = all of it"""
     def __init__(
         self,
         *,
         id: _builtins.int = ...,
         ttl_s: _builtins.int = ...,
-        left_ms: _builtins.int = ...,
+        left_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_left_ms", b"_left_ms", "left_ms", b"left_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "left_ms", b"left_ms", "ttl_s", b"ttl_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_left_ms", b"_left_ms", "id", b"id", "left_ms", b"left_ms", "ttl_s", b"ttl_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__left_ms: _TypeAlias = _typing.Literal["left_ms"]  # noqa: Y015
+    _WhichOneofArgType__left_ms: _TypeAlias = _typing.Literal["_left_ms", b"_left_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__left_ms) -> _WhichOneofReturnType__left_ms | None: ...
 
 Global___MovedLease: _TypeAlias = MovedLease  # noqa: Y015
 

@@ -228,6 +228,11 @@ def take_part(shard: Shard, move: Move, op: Import) -> None:
     shard.moves.put(table.id, replace(move, arrival=arrival))
 
 
+def _left_ms(lease: frames.MovedLease) -> int:
+    """Whoever does not tell has not written it down."""
+    return lease.left_ms if lease.HasField("left_ms") else 1000 * lease.ttl_s
+
+
 def _open(shard: Shard, table: TableState, move: Move, rest: frames.MoveRest) -> None:
     table.revision, table.compacted, table.checksum = rest.revision, rest.compacted, rest.checksum
     table.quota_bytes, table.full = rest.quota_bytes, rest.full
@@ -237,7 +242,7 @@ def _open(shard: Shard, table: TableState, move: Move, rest: frames.MoveRest) ->
     shard.open_table(
         table,
         rest.origin,
-        leases=[(lease.id, lease.ttl_s, lease.left_ms) for lease in rest.leases],
+        leases=[(lease.id, lease.ttl_s, _left_ms(lease)) for lease in rest.leases],
         auth=[(row.kind, row.name, row.data) for row in rest.auth],
         copied_leases={lease.id: lease.ttl_s for lease in rest.copied_leases},
     )

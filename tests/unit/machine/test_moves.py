@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
@@ -16,6 +16,8 @@ from tests.unit.machine.moving import ARRIVE, CANCEL, DEPART, FENCE, LEAVE, SOUR
 from tests.unit.machine.shard import TABLE, Shard, get, put, txn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shardworker.machine import Result
 
 State = frames.MoveState
@@ -289,6 +291,26 @@ def test_a_lease_goes_along_with_its_keys_and_is_granted_anew() -> None:
     assert moving.target.lease_keys(5) == [b"leased"]
     moving.take(moving.source, LEAVE)
     assert not moving.source.machine.leases.of_table(TABLE)
+
+
+def test_a_lease_of_which_it_is_not_told_what_is_left_has_all_of_its_time() -> None:
+    moving = Moving()
+    moving.source.grant(5, 60)
+    moving.begin()
+    with mock.patch.object(copying, "_add_rest", _as_before_checkpoints(copying._add_rest)):
+        moving.finish()
+    lease = moving.target.machine.leases.get(TABLE, 5)
+    assert lease is not None
+    assert lease.is_whole
+
+
+def _as_before_checkpoints(add_rest: Callable[..., None]) -> Callable[..., None]:
+    def add(view: Any, move: Any, part: frames.MovePart) -> None:
+        add_rest(view, move, part)
+        for lease in part.rest.leases:
+            lease.ClearField("left_ms")
+
+    return add
 
 
 def test_whoever_follows_the_table_hears_everything_after_the_switch() -> None:
