@@ -23,9 +23,9 @@ from shardworker.raft.types import Entry, EntryKind, HardState, LogIndex, Member
 APPLICATION_ID = 0x626F6174
 """SQLite's `application_id` of our databases: "boat"."""
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """SQLite's `user_version` of our databases, for all that is in them, tables and results included; a replica refuses
-every other, also in a snapshot that it is sent."""
+every other, also in a snapshot that it is sent. Another one for any change of what a table has for columns."""
 
 SCHEMA = (
     """CREATE TABLE meta(

@@ -68,9 +68,9 @@ def test_another_programs_database_is_refused(tmp_path: Path) -> None:
         open_replica(tmp_path)
 
 
-@pytest.mark.parametrize("version", [2, 99])
+@pytest.mark.parametrize("version", [2, 3, 99])
 def test_another_format_is_refused(tmp_path: Path, version: int) -> None:
-    """Version 2 was never released; it kept no fingerprints of requests."""
+    """Versions 2 and 3 were never released: one kept no fingerprints of requests, one not what is left of leases."""
     store = open_replica(tmp_path)
     store.connection.execute(f"PRAGMA user_version = {version}")
     store.close()
