@@ -18,7 +18,7 @@ from shardworker.machine.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, KeysView
 
     import apsw
 
@@ -35,6 +35,11 @@ class TableCache:
 
     def get(self, table_id: int) -> TableState | None:
         return self._tables.get(table_id)
+
+    @property
+    def ids(self) -> KeysView[int]:
+        """Of all, in no order; goes on showing what is there."""
+        return self._tables.keys()
 
     def __iter__(self) -> Iterator[TableState]:
         """In order of their ids."""

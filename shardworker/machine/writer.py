@@ -498,7 +498,7 @@ class Writer(View):
 
     def take_over(self, revision: int, checksum: int, keys: int, rows_bytes: int) -> None:
         """All rows were replaced by those of a snapshot at this revision; nothing older can be read. rows_bytes: what
-        they count, if that is known."""
+        they count."""
         table = self.table
         table.revision, table.checksum, table.keys = revision, checksum, keys
         table.written_bytes = table.freed_bytes + rows_bytes

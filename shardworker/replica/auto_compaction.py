@@ -112,21 +112,23 @@ class AutoCompaction(Part):
     def tick(self) -> None:
         if not self._may_compact:
             return
-        self._watch()
-        for table in self._machine.tables:
-            watched = self._watched[table.id]
+        if self._watched.keys() != self._machine.tables.ids:
+            self._watch()
+        for table_id, watched in self._watched.items():
             if watched is None:
                 continue
             watched.ticks_left -= 1
             if watched.ticks_left > 0:
                 continue
             watched.ticks_left = watched.interval_ticks
+            table = self._machine.tables.get(table_id)
+            assert table is not None
             revision = watched.retention.look(table.revision)
             if revision is not None and self._core.role is Role.LEADER:
                 self._compact(table, revision)
 
     def _watch(self) -> None:
-        """Exactly the tables that there are now."""
+        """Exactly the tables that there are now, in order of their ids."""
         known = self._watched
         self._watched = {
             table.id: known[table.id] if table.id in known else self._begin(table)

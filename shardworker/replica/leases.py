@@ -62,7 +62,7 @@ WAITING_MAX: Final = 10_000
 """Renewals that wait for the end of their lease, or until they are written down; any more are refused."""
 
 LISTED_LIGHT: Final = 1_000
-"""A longer list is sorted beside the loop, and so are more keys read."""
+"""A longer list is sorted beside the loop."""
 
 M = TypeVar("M", bound=Message)
 

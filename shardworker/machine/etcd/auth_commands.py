@@ -241,9 +241,10 @@ def _look_up(caller: Caller, op: rpc_pb2.AuthenticateRequest) -> bytes:
 
 
 def _usual_cost(auth: TableAuth, name: str) -> int:
-    """Of the hash of some user, for the same name the same one; 0 = none has a hash. Where users differ in it, since
-    the cluster's cost was changed, or a table came from elsewhere, names that are nobody's differ as much."""
-    hashes = [user.hash for user in auth.users.values() if user.hash]
+    """Of the hash of some user, for the same name the same one on every replica, also after a restart; 0 = none has a
+    hash. Where users differ in it, since the cluster's cost was changed, or a table came from elsewhere, names that are
+    nobody's differ as much."""
+    hashes = sorted(user.hash for user in auth.users.values() if user.hash)
     if not hashes:
         return 0
     some = hashes[crc32(name.encode()) % len(hashes)]
