@@ -107,6 +107,15 @@ class EtcdCluster:
         if len(voters) > 1 and started < (len(voters) + 1) // 2 + 1:
             raise errors.NotEnoughStarted(f"{started} of {len(voters)} have started")
 
+    def _check_started_without(self, leaving: Member) -> None:
+        """Raises NotEnoughStarted if too few voters have come to go on without this one; a learner is nobody's loss."""
+        voters = [
+            one for one in self._memberships.members() if not one.is_learner and one.node != leaving.node
+        ]
+        started = sum(bool(one.name) for one in voters)
+        if not leaving.is_learner and started < len(voters) // 2 + 1:
+            raise errors.NotEnoughStarted(f"{started} of {len(voters)} others have started")
+
     def _unfinished(self, urls: list[str]) -> Member | None:
         """A member that was to be added with these URLs, and does not hold every shard yet. Raises PeerUrlExists."""
         for member in self._memberships.members():
@@ -122,6 +131,7 @@ class EtcdCluster:
         request = decode(etcd.MemberRemoveRequest.FromString, call.body)
         table = await self._tables.find(call)
         member = self._member(request.ID)
+        self._check_started_without(member)
         shards = self._memberships.held_by(member.node)
         for shard in shards:
             voters, active = await self._changes.active_voters(shard)

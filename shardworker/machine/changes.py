@@ -72,6 +72,9 @@ class Change:
     missing: bool = False
     """More was changed than is kept in memory, or all was replaced: the edits are in history if anywhere, from this
     revision on."""
+    opens: bool = False
+    """The table has come from another shard at this revision, without edits: whoever followed it there goes on here.
+    What is told before belongs to an earlier stay."""
     checksum: int | None = None
     """The table's rolling checksum after the command. None from history, which does not know it."""
 
@@ -92,19 +95,12 @@ class Recorder:
         self._open: list[Change] = []
         self._open_bytes = 0
         self._committed: list[Change] = []
-        self._opened: list[tuple[int, int]] = []
-        self._opened_committed: list[tuple[int, int]] = []
 
     def open(self, table: TableState) -> None:
         """The table has come from another shard: whoever followed it there goes on here from this revision on, so that
         everything is taken down from the next command on, until listen() says otherwise."""
         self._listening[table.id] = Listen.WITH_PREVIOUS
-        self._opened.append((table.id, table.revision))
-
-    def take_opened(self) -> list[tuple[int, int]]:
-        """(table, revision) of those that were opened since the last call, durably."""
-        taken, self._opened_committed = self._opened_committed, []
-        return taken
+        self._open.append(Change(table.id, table.revision, (), opens=True, checksum=table.checksum))
 
     def listen(self, tables: Mapping[int, Listen]) -> None:
         """From the next command on, to exactly these tables."""
@@ -137,7 +133,6 @@ class Recorder:
 
     def committed(self) -> None:
         self._committed += self._open
-        self._opened_committed += self._opened
         self._forget_turn()
 
     def rollback(self) -> None:
@@ -146,7 +141,6 @@ class Recorder:
     def _forget_turn(self) -> None:
         self._open = []
         self._open_bytes = 0
-        self._opened = []
 
     def take(self) -> list[Change]:
         """What was committed since the last call, in order."""

@@ -148,10 +148,6 @@ class Memory:
         """What was committed since the last call, in the order of the log."""
         return self._recorder.take()
 
-    def take_opened(self) -> list[tuple[int, int]]:
-        """(table, revision) of tables that came from another shard since the last call."""
-        return self._recorder.take_opened()
-
     # ---- the state as a whole ------------------------------------------------------------------------------
 
     @property

@@ -327,21 +327,23 @@ class Feed(Part):
 
     def end_turn(self) -> None:
         """Keep what the turn has changed, and tell those who waited for it."""
-        for table_id, revision in self._machine.take_opened():
-            self._go_on(table_id, revision)
         for change in self._machine.take_changes():
-            self._keep(change)
+            if change.opens:
+                self._go_on(change)
+            else:
+                self._keep(change)
         self._held.clear()
         for table_id, followed in self._followed.items():
             if followed.waiting:
                 self._tell_waiting(table_id, followed)
             followed.is_guarded = table_id in self._machine.auth.guarded
 
-    def _go_on(self, table_id: int, revision: int) -> None:
+    def _go_on(self, opened: Change) -> None:
         """Whoever followed the table in the shard that it came from asks from this revision on."""
+        table_id, revision = opened.table_id, opened.revision
         if table_id in self._followed:
             self._kept_bytes -= self._followed[table_id].kept_bytes
-        self._followed[table_id] = _Followed(revision, prev_since=revision)
+        self._followed[table_id] = _Followed(revision, opened.checksum, prev_since=revision)
         self._listen()
 
     def _keep(self, change: Change) -> None:

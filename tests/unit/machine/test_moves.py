@@ -321,8 +321,8 @@ def test_whoever_follows_the_table_hears_everything_after_the_switch() -> None:
     part = moving.export(frames.MovePosition())
     bring = moving.target.command(frames.MoveImport(table_id=TABLE, number=1, part=part))
     moving.target.apply(bring, moving.target.command(put(b"k", b"2")))
-    assert moving.target.machine.take_opened() == [(TABLE, 2)]
-    (change,) = moving.target.machine.take_changes()
+    opened, change = moving.target.machine.take_changes()
+    assert (opened.opens, opened.table_id, opened.revision, opened.edits) == (True, TABLE, 2, ())
     assert (change.revision, [edit.key for edit in change.edits]) == (3, [b"k"])
     assert change.edits[0].prev is not None
     assert Listen.WITH_PREVIOUS is moving.target.machine._recorder.listening(TABLE)
