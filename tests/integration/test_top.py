@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-import pty
-import select
-import struct
 import subprocess
-import termios
-from fcntl import ioctl
 from typing import TYPE_CHECKING
 
 import pytest
 
 from config.process.names import ProcessName
 from tests.integration.cluster import BOATHOUSE, ROOT, Cluster
+from tests.terminal import on_terminal
 from tests.waiting import wait_until
 from tools.admin.attachment import ClusterAttachment, EndpointAttachment, NotDone
 from tools.admin.control_client import NodeControl
@@ -143,32 +139,11 @@ def test_processes_are_told_of_where_no_supervisor_can_be_asked(cluster: Cluster
 
 
 def test_on_a_terminal_it_shows_the_cluster_and_ends_with_q(cluster: Cluster) -> None:
-    ours, theirs = pty.openpty()
-    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    environment = {**os.environ, "TERM": "xterm-256color"}
-    program = subprocess.Popen(
-        [*BOATHOUSE, "top", str(cluster.file), "--refresh", "0.2"],
-        cwd=ROOT, env=environment, stdin=theirs, stdout=theirs, stderr=theirs,
-    )  # fmt: skip
-    os.close(theirs)
-    seen = bytearray()
-
-    def shows(text: bytes) -> bool:
-        while select.select([ours], [], [], 0)[0]:
-            try:
-                seen.extend(os.read(ours, 65_536))
-            except OSError:
-                break  # the other end is closed
-        return text in seen
-
-    try:
-        wait_until(lambda: shows(b"shards 1/1 have a leader"), timeout_s=30, what="the overview")
-        os.write(ours, b"4")
-        wait_until(lambda: shows(b"n3/shard-1"), timeout_s=20, what="the replicas")
-        os.write(ours, b"q")
-        wait_until(lambda: shows(b"\x1b[?1049l") and program.poll() is not None, timeout_s=20, what="its end")
-        assert program.returncode == 0
-    finally:
-        program.kill()
-        program.wait()
-        os.close(ours)
+    command = [*BOATHOUSE, "top", str(cluster.file), "--refresh", "0.2"]
+    with on_terminal(command, os.environ, columns=80) as terminal:
+        terminal.wait_shows(b"shards 1/1 have a leader", "the overview")
+        terminal.type(b"4")
+        terminal.wait_shows(b"n3/shard-1", "the replicas")
+        terminal.type(b"q")
+        terminal.wait_left()
+        assert terminal.program.returncode == 0

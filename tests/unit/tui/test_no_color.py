@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
-import select
-import struct
-import subprocess
 import sys
-import termios
-from fcntl import ioctl
-from pathlib import Path
 
 import pytest
 
-from tests.waiting import wait_until
+from tests.terminal import on_terminal
 
-ROOT = Path(__file__).parents[3]
 PROGRAM = """
 from tests.unit.tui.clusters import NOW, Attached, degraded
 from tools.tui.app import Top
@@ -29,36 +21,15 @@ COLOUR = re.compile(rb"\x1b\[(?:[0-9]+;)*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])[;m]")
 
 def _shown(**environment: str) -> bytes:
     """All that is written until the replicas are seen and the user leaves."""
-    ours, theirs = pty.openpty()
-    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
     inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
-    program = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
-        cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs,
-        env={**inherited, "TERM": "xterm-256color", **environment},
-    )  # fmt: skip
-    os.close(theirs)
-    seen = bytearray()
-
-    def shows(text: bytes) -> bool:
-        while select.select([ours], [], [], 0)[0]:
-            try:
-                seen.extend(os.read(ours, 65_536))
-            except OSError:
-                break  # the other end is closed
-        return text in seen
-
-    try:
-        wait_until(lambda: shows(b"have a leader"), timeout_s=30, what="the overview")
-        os.write(ours, b"4")
-        wait_until(lambda: shows(b"n3/shard-1"), timeout_s=30, what="the replicas")
-        os.write(ours, b"q")
-        wait_until(lambda: shows(b"\x1b[?1049l") and program.poll() is not None, timeout_s=30, what="its end")
-    finally:
-        program.kill()
-        program.wait()
-        os.close(ours)
-    return bytes(seen)
+    command = [sys.executable, "-c", PROGRAM]
+    with on_terminal(command, {**inherited, **environment}, columns=120) as terminal:
+        terminal.wait_shows(b"have a leader", "the overview")
+        terminal.type(b"4")
+        terminal.wait_shows(b"n3/shard-1", "the replicas")
+        terminal.type(b"q")
+        terminal.wait_left()
+        return bytes(terminal.seen)
 
 
 @pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}], ids=["colours", "NO_COLOR"])
