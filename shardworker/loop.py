@@ -27,7 +27,11 @@ DRAIN_S_MAX: Final = 2.0
 """An orderly stop waits so long for a successor and for owed answers."""
 
 BEAT_S: Final = 1.0
-"""Signs of life are so far apart; also the longest wait for a message."""
+"""Once the last sign of life is so old, the next round gives one."""
+
+WAIT_S_MAX: Final = 1.5
+"""After the last sign of life a round comes within this. It is longer, so that an idle replica, which hears a heartbeat
+now and then, does not wake up for its signs of life alone."""
 
 
 class Clock(Protocol):
@@ -71,7 +75,7 @@ class Loop:
         self._clock = clock
         self._alone = alone
         self._beat = beat
-        self._next_beat = now
+        self._beaten_at = now - BEAT_S
         self._ticks = Ticks(tick_s, now)
         self._pace = Pace(now)
         self._held: list[tuple[bytes, frames.Envelope]] = []
@@ -94,7 +98,7 @@ class Loop:
         """How long nothing has to be done unless a message comes."""
         if self._replica.has_work():
             return 0.0
-        until = min(self._ticks.due(self._replica.ticks_until_action()), self._next_beat)
+        until = min(self._ticks.due(self._replica.ticks_until_action()), self._beaten_at + WAIT_S_MAX)
         if self._held:
             until = min(until, self._pace.next_batch)
         wait_s = max(0.0, until - self._clock.now())
@@ -121,8 +125,8 @@ class Loop:
             self._replica.turn()
         if requests:
             self._pace.turned(requests, self._clock.cpu() - cpu, now)
-        if now >= self._next_beat:
-            self._next_beat = now + BEAT_S
+        if now - self._beaten_at >= BEAT_S:
+            self._beaten_at = now
             self._beat()
 
     def _take(self, received: list[tuple[bytes, frames.Envelope]], now: float) -> tuple[bool, int]:
