@@ -113,13 +113,15 @@ class Loop:
         if owes_commit and not received:
             self._replica.announce_commit()
         now, cpu = self._clock.now(), self._clock.cpu()
-        before, after = self._ticks.passed(now, self._replica.ticks_until_action())
+        # Under load most rounds are shorter than a tick: the parts are not asked in vain.
+        has_ticked = now >= self._ticks.due(1)
+        before, after = self._ticks.passed(now, self._replica.ticks_until_action()) if has_ticked else (0, 0)
         self._tick(before)
         for node in self._transport.disconnected():
             self._replica.handle_disconnected(node)
         has_taken, requests = self._take(received, now)
         self._tick(after)
-        if self._ticks.missed:
+        if has_ticked and self._ticks.missed:
             self._replica.miss(self._ticks.missed)
         if has_taken:
             self._replica.turn()
