@@ -40,7 +40,9 @@ PARTIAL: Final = ".partial"
 FRESH: Final = "-fresh"
 FILE_NAME_BYTES_MAX: Final = 200
 
-_NAME_END: Final = re.compile(rf"-(?P<table_id>\d+)-\d+(?P<fresh>(?:{FRESH})?){re.escape(SUFFIX)}\Z")
+_NAME_END: Final = re.compile(
+    rf"-(?P<table_id>\d+)-\d+(?:-[0-9a-f]{{16}})?(?P<fresh>(?:{FRESH})?){re.escape(SUFFIX)}\Z"
+)
 
 log = structlog.get_logger()
 
@@ -55,11 +57,10 @@ class Aside:
         self._free_bytes_min = free_bytes_min
         self._under_way: set[Path] = set()
 
-    async def keep(self, copy: TableEntry, revision: int, *, is_fresh: bool = False) -> None:
-        """The copy, which stands at this revision, is in a file when this returns; or was already. is_fresh: it is what
-        the last snapshot brought, and no more. Raises ReplicationRefused if the file can't be written, and what a read
-        may."""
-        path = self._folder / _file_name(copy, revision, is_fresh=is_fresh)
+    async def keep(self, copy: TableEntry, status: frames.TableStatus, *, is_fresh: bool = False) -> None:
+        """The copy, which stands there, is in a file when this returns; or was already. is_fresh: it is what the last
+        snapshot brought, and no more. Raises ReplicationRefused if the file can't be written, and what a read may."""
+        path = self._folder / _file_name(copy, status, is_fresh=is_fresh)
         try:
             if not path.exists():
                 await self._write(copy, path)
@@ -70,6 +71,7 @@ class Aside:
     async def _write(self, copy: TableEntry, path: Path) -> None:
         """Raises OSError, and what a read may."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(self._folder.parent)
         partial = path.with_suffix(PARTIAL)
         self._under_way.add(partial)
         try:
@@ -139,8 +141,9 @@ class Aside:
         return PinnedStream(self._driver, copy, call.replica.node, reply, step_timeout_s=STEP_S)
 
 
-def _file_name(copy: TableEntry, revision: int, *, is_fresh: bool) -> str:
-    place = f"{copy.id}-{revision}{FRESH if is_fresh else ''}{SUFFIX}"
+def _file_name(copy: TableEntry, status: frames.TableStatus, *, is_fresh: bool) -> str:
+    # With the checksum, since clusters that led one after the other count the same revisions for other things.
+    place = f"{copy.id}-{status.revision}-{status.checksum:016x}{FRESH if is_fresh else ''}{SUFFIX}"
     # The name comes from another cluster, and may hold anything.
     name = f"{quote(copy.name, safe='')}-{place}"
     return name if len(name) <= FILE_NAME_BYTES_MAX else f"table-{place}"

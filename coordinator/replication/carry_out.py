@@ -26,14 +26,14 @@ class Tables(Protocol):
     """The follower cluster's: local.LocalCluster. All raise what the shards have to say."""
 
     async def create(self, name: str, *, history: int, origin: int) -> None: ...
-    async def delete(self, name: str) -> None: ...
+    async def delete(self, copy: TableEntry) -> None: ...
     async def adopt(self, entry: TableEntry, origin: int) -> None: ...
 
 
 async def carry_out(plan: Plan, tables: Tables) -> Mapping[str, str]:
     """Each table by itself, so that one that is held up holds up no other: which are, and why."""
     heirs = {entry.name: (entry, origin) for entry, origin in plan.adopt}
-    gone = {entry.name for entry in plan.delete}
+    gone = {entry.name: entry for entry in plan.delete}
     new = {table.name: table for table in plan.create}
     slots = asyncio.Semaphore(CHANGES_MAX)
     held_up: dict[str, str] = {}
@@ -44,7 +44,7 @@ async def carry_out(plan: Plan, tables: Tables) -> Mapping[str, str]:
             await tables.adopt(*heirs[name])
         if name in gone:
             log.info("deletes a table, as its leader cluster has", table=name)
-            await tables.delete(name)
+            await tables.delete(gone[name])
         if name in new:
             await tables.create(name, history=new[name].history, origin=new[name].id)
 
@@ -55,5 +55,5 @@ async def carry_out(plan: Plan, tables: Tables) -> Mapping[str, str]:
             except errors.BoathouseError as error:
                 held_up[name] = f"it can't be changed as in its cluster: {reason_of(error)}"
 
-    await asyncio.gather(*map(try_to_change, sorted(heirs.keys() | gone | new.keys())))
+    await asyncio.gather(*map(try_to_change, sorted(heirs.keys() | gone.keys() | new.keys())))
     return held_up

@@ -9,6 +9,7 @@ import structlog
 
 from coordinator.replication.leader import LeaderFailed, parsed, reason_of
 from coordinator.replication.parts import PartsUnderWay
+from coordinator.replication.regatta_form import CREATION
 from coordinator.replication.report import CopyReport
 from coordinator.replication.tail import Follow, Rng, Tail, TakeSnapshot, Wait
 from proto import errors
@@ -27,17 +28,34 @@ log = structlog.get_logger()
 class Aside(Protocol):
     """Where copies are kept that hold what the leader cluster does not: aside.Aside."""
 
-    async def keep(self, copy: TableEntry, revision: int, *, is_fresh: bool) -> None:
-        """is_fresh: it is what the last snapshot brought, and no more. Raises BoathouseError."""
+    async def keep(self, copy: TableEntry, status: frames.TableStatus, *, is_fresh: bool) -> None:
+        """status: where the copy stands. is_fresh: it is what the last snapshot brought, and no more. Raises
+        BoathouseError."""
+
+
+class Prefixes(Protocol):
+    """Of which copies it is known that they hold nothing but what their origin has held: prefixes.Prefixes."""
+
+    async def known(self, copy: TableEntry) -> bytes: ...
+    async def note(self, copy: TableEntry, table: bytes) -> None: ...
+    async def forget(self, copy: TableEntry) -> None: ...
 
 
 class Copier:
     """One copy. run() ends only by being cancelled, or by a bug."""
 
     def __init__(
-        self, copy: TableEntry, leader: Leader, copies: Copies, aside: Aside, rng: Rng, loop: Loop
+        self,
+        copy: TableEntry,
+        leader: Leader,
+        copies: Copies,
+        prefixes: Prefixes,
+        aside: Aside,
+        rng: Rng,
+        loop: Loop,
     ) -> None:
         self._copy = copy
+        self._prefixes = prefixes
         self._aside = aside
         self._leader = leader
         self._copies = copies
@@ -46,6 +64,8 @@ class Copier:
         self._compacted = 0
         self._users = b""
         """As they were last taken over."""
+        self._prefix_of = b""
+        """As this copier has noted it."""
 
     async def run(self) -> None:
         """For ever: the next step, and the next."""
@@ -98,6 +118,7 @@ class Copier:
         status = await self._copies.status(copy)
         tail.stands(status.revision)
         self._compacted = max(0, status.compacted_revision)
+        table = self._leader.table(copy.origin)
         stream = self._leader.replicate(copy.name, copy.origin, status.revision + 1)
         async with aclosing(stream):
             async for message in stream:
@@ -107,8 +128,8 @@ class Copier:
                     return
                 if message.users:
                     await self._take_users(message.users)
-                else:
-                    await self._take(message, status)
+                elif await self._take(message, status):
+                    await self._note_prefix(table)
 
     async def _take_users(self, users: bytes) -> None:
         """They come at the beginning of each stream, whether or not anything has changed."""
@@ -116,16 +137,21 @@ class Copier:
             await self._copies.take_users(self._copy, users)
             self._users = users
 
-    async def _take(self, message: replication.ReplicateResponse, began: frames.TableStatus) -> None:
+    async def _take(self, message: replication.ReplicateResponse, began: frames.TableStatus) -> bool:
+        """Whether the copy was found to be the same as its origin."""
+        is_same = False
         changes = parsed(frames.TableChanges.FromString, message.changes)
         if changes.through > self.tail.revision or changes.compacted > self._compacted:
             revision = await self._copies.apply(self._copy, message.changes)
             self._compacted = changes.compacted
+            is_same = changes.HasField("checksum") and revision == changes.through
         else:
             revision = self.tail.revision
             if revision == began.revision == changes.through and changes.HasField("checksum"):
                 _check_same(began, changes)
+                is_same = True
         self.tail.heard(revision, message.leader_index, self._loop.time())
+        return is_same
 
     async def _take_snapshot(self, step: TakeSnapshot) -> None:
         """All parts of one snapshot; the last one puts it in place."""
@@ -133,8 +159,12 @@ class Copier:
         log.warning(
             "a copy is replaced by a snapshot", table=copy.name, revision=self.tail.revision, reason=step.why
         )
+        table = self._leader.table(copy.origin)
         if step.loses:
-            await self._aside.keep(copy, self.tail.revision, is_fresh=step.of_fresh)
+            await self._forget_prefix()
+        status = await self._copies.status(copy)
+        if status.revision > CREATION and not await self._is_prefix(table):
+            await self._aside.keep(copy, status, is_fresh=step.of_fresh)
         parts = PartsUnderWay(self._copies, copy, self._loop)
         stream = self._leader.snapshot(copy.name, copy.origin)
         try:
@@ -147,6 +177,21 @@ class Copier:
             parts.give_up()
         self.tail.replaced(revision, self._loop.time())
         log.info("a copy was replaced by a snapshot", table=copy.name, revision=revision)
+        await self._note_prefix(table)
+
+    # ---- what may be replaced ---------------------------------------------------------------------------------------
+
+    async def _is_prefix(self, table: bytes) -> bool:
+        return table == (self._prefix_of or await self._prefixes.known(self._copy))
+
+    async def _note_prefix(self, table: bytes) -> None:
+        if self._prefix_of != table:
+            await self._prefixes.note(self._copy, table)
+            self._prefix_of = table
+
+    async def _forget_prefix(self) -> None:
+        self._prefix_of = b""
+        await self._prefixes.forget(self._copy)
 
 
 def _word(error: int) -> str:

@@ -89,7 +89,13 @@ class Leader:
         self._follower = follower
         self.identity = ""
         """Of the cluster that is meant, once that is known."""
+        self.epoch = 0
+        """In which it leads, once that is known."""
         self._calls = calls
+
+    def table(self, table_id: int) -> bytes:
+        """Names one of its tables, for as long as that has one past."""
+        return f"{self.identity}/{self.epoch}/{table_id}".encode()
 
     async def metadata(
         self, lead: replication.Lead | None = None, *, positions: bool = False

@@ -19,6 +19,7 @@ from coordinator.replication import followers
 from coordinator.replication.aside import Aside
 from coordinator.replication.copies import WRITE_S, Copies
 from coordinator.replication.leading import Leading
+from coordinator.replication.prefixes import Prefixes
 from coordinator.replication.report import LEASE_KEY
 from coordinator.shards.bounds import AnswerBudget, Bounds
 from coordinator.shards.driver import Driver
@@ -26,7 +27,7 @@ from coordinator.shards.memberships import Memberships
 from coordinator.shards.own_calls import OwnCalls
 from coordinator.shards.replica_status import ReplicaStatuses
 from coordinator.shards.request_ids import RequestIds
-from proto import catalog
+from proto import catalog, errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.ids import NodeId
 from proto.internal import frames_pb2 as frames
@@ -84,6 +85,7 @@ class LocalCluster:
         self.identities = Identities(self._shards)
         self.leading = Leading(cluster, self._catalog, tables, LeadRow(self._shards))
         self.copies = Copies(self._shards)
+        self.prefixes = Prefixes(self._shards)
         self.aside = Aside(
             self._driver,
             cluster.node_dir(node.name) / ASIDE,
@@ -121,13 +123,15 @@ class LocalCluster:
         """See Leading."""
         await self.leading.adopt(entry, origin)
 
-    async def delete(self, name: str) -> None:
-        """Raises what deleting a table may."""
+    async def delete(self, copy: TableEntry) -> None:
+        """The copy of a table that is gone; its users, if it has any, were given to it here. Raises OtherOrigin if this
+        is no such copy any more, and what deleting a table may."""
 
-        async def is_ours(_: TableEntry) -> None:
-            """The copy of a table that is gone; its users, if it has any, were given to it here."""
+        async def check(found: TableEntry) -> None:
+            check_is(found, copy)
 
-        await self._changes.delete(name, is_ours)
+        await self._changes.delete(copy.name, check)
+        await self.prefixes.forget(copy)
 
     async def forget_follower(self, name: str) -> Forgotten:
         """See followers. Raises what a linearizable read may."""
@@ -158,3 +162,11 @@ class LocalCluster:
         body = txn.SerializeToString()
         reply = await self._shards.ask(Access.WRITE, frames.ETCD_TXN, catalog.REPLICATION, body, LEASE_S)
         return reply.revision if etcd.TxnResponse.FromString(reply.body).succeeded else 0
+
+
+def check_is(found: TableEntry, copy: TableEntry) -> None:
+    """Raises OtherOrigin if what has the name of this copy is another table now, or no copy of the same one."""
+    if (found.id, found.origin) != (copy.id, copy.origin):
+        raise errors.OtherOrigin(
+            f"table {found.name} has id {found.id} and origin {found.origin} now, and not {copy.id} and {copy.origin}"
+        )

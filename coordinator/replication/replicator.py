@@ -180,7 +180,7 @@ class Replicator:
         if told.identity and told.identity != known:
             log.info("follows a cluster", cluster=told.cluster, identity=told.identity, before=known)
             await identities.remember(told.cluster, told.identity)
-        self._leader.identity = told.identity or known
+        self._leader.identity, self._leader.epoch = told.identity or known, told.lead.epoch
         lead = Lead(told.lead.epoch, told.lead.cluster)
         if self._local.leading.is_ours(lead):
             return  # it gave way, and this cluster is about to take over what it still lacks
@@ -233,8 +233,9 @@ class Replicator:
     def _start_copiers(self, copies: Sequence[TableEntry]) -> None:
         for copy in copies:
             if copy not in self._copiers:
+                local = self._local
                 copier = Copier(
-                    copy, self._leader, self._local.copies, self._local.aside, self._rng, LOOP_CLOCK
+                    copy, self._leader, local.copies, local.prefixes, local.aside, self._rng, LOOP_CLOCK
                 )
                 self._copiers[copy] = (copier, asyncio.create_task(copier.run()))
 

@@ -10,7 +10,7 @@ import pytest
 
 from proto.etcd import rpc_pb2 as etcd
 from tests.integration.cluster import Cluster
-from tests.integration.test_replication import contents, positions, tables
+from tests.integration.test_replication import contents, fill_and_compact, positions, tables
 from tests.stubs import stub
 from tests.waiting import wait_until
 
@@ -174,8 +174,9 @@ def test_a_planned_promotion_loses_nothing_and_fails_no_write(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("compacted", [False, True])
 def test_an_old_leader_that_was_away_gives_way_and_becomes_a_follower(
-    harbour: Cluster, island: Cluster
+    harbour: Cluster, island: Cluster, compacted: bool
 ) -> None:
     put(harbour, b"both")
     wait_same(harbour, island)
@@ -195,6 +196,8 @@ def test_an_old_leader_that_was_away_gives_way_and_becomes_a_follower(
     wait_until(lambda: "has given way" in said(island, "status"), timeout_s=20, what="the fence")
     assert "table is replicated from another cluster" in refused(harbour)
     put(island, b"after")
+    if compacted:
+        fill_and_compact(island, 50_000)
 
     # It follows, once its file says so: the same tables, and what it alone had is gone.
     harbour.stop()

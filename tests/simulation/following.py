@@ -340,6 +340,7 @@ class SimulatedReplicator:
             self._copiers.clear()
             return
         told = await self._leader.metadata()
+        self._leader.epoch = told.lead.epoch
         plan = self._follower.make_plan(told.tables, tables.entries.values())
         for copy in [copy for copy in self._copiers if copy not in plan.copy]:
             self._copiers.pop(copy).cancel()
@@ -362,15 +363,32 @@ class SimulatedReplicator:
                 await self._shards.ask(Access.WRITE, frames.TABLE_CREATE, copy, spec, WRITE_S)
                 self._start_copier(copy)
 
-    async def keep(self, copy: TableEntry, revision: int, *, is_fresh: bool) -> None:
+    async def keep(self, copy: TableEntry, status: frames.TableStatus, *, is_fresh: bool) -> None:
         """copier.Aside: there are no files here."""
         self._follower.cluster.count("set aside")
-        self._follower.cluster.world.note(f"sets {copy.name} aside at {revision}")
+        self._follower.cluster.world.note(f"sets {copy.name} aside at {status.revision}")
 
     def _start_copier(self, copy: TableEntry) -> None:
         copies = self._follower.copies(self._shards)
-        copier = Copier(copy, self._leader, copies, self, self._rng, self._follower.clock)
+        prefixes = self._follower.prefixes
+        copier = Copier(copy, self._leader, copies, prefixes, self, self._rng, self._follower.clock)
         self._copiers[copy] = Task(self._follower.cluster.world, copier.run())
+
+
+class Prefixes:
+    """copier.Prefixes: rows that outlive every replicator."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, bytes] = {}
+
+    async def known(self, copy: TableEntry) -> bytes:
+        return self._rows.get(copy.id, b"")
+
+    async def note(self, copy: TableEntry, table: bytes) -> None:
+        self._rows[copy.id] = table
+
+    async def forget(self, copy: TableEntry) -> None:
+        self._rows.pop(copy.id, None)
 
 
 class CountedCopies(Copies):
@@ -399,6 +417,7 @@ class FollowerCluster:
         """None: it is never promoted."""
         self.make_plan: Callable[..., TablesPlan] = make_plan
         self.copies: Callable[[OwnCalls], Copies] = lambda shards: CountedCopies(shards, self.cluster.count)
+        self.prefixes = Prefixes()
         self.replicators: list[SimulatedReplicator] = []
 
     def follow(self, way: Way, services: list[dict[str, Handler]]) -> None:

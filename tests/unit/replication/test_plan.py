@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from coordinator.replication.carry_out import carry_out
+from coordinator.replication.local import check_is
 from coordinator.replication.plan import Plan, copies_of, make_plan
 from proto import errors
 from proto.catalog import CATALOG, ELSEWHERE, TableEntry
@@ -88,10 +93,10 @@ class Tables:
         assert (history, origin) == (-1, 10_009)
         self.done.append(("create", name))
 
-    async def delete(self, name: str) -> None:
-        if name == "moving":
+    async def delete(self, copy: TableEntry) -> None:
+        if copy.name == "moving":
             raise errors.InvalidSettings("it is on its way to another shard")
-        self.done.append(("delete", name))
+        self.done.append(("delete", copy.name))
 
     async def adopt(self, entry: TableEntry, origin: int) -> None:
         self.done.append(("adopt", entry.name))
@@ -119,3 +124,12 @@ async def test_a_table_that_is_held_up_holds_up_no_other() -> None:
         ("delete", "again"),
     ]
     assert tables.done.index(("delete", "again")) < tables.done.index(("create", "again"))
+
+
+def test_only_the_copy_that_was_meant_is_deleted() -> None:
+    """Between the look at the catalog and the deletion the name may have got to another table."""
+    meant = copy("t", 10_001)
+    check_is(meant, meant)
+    for found in (replace(meant, id=meant.id + 1), replace(meant, origin=0), replace(meant, origin=10_002)):
+        with pytest.raises(errors.OtherOrigin):
+            check_is(found, meant)
