@@ -177,8 +177,7 @@ class TableSource:
         asked = frames.BackupAsked(left=await self._calls.leases_left(table), facts_only=facts_only)
         body = asked.SerializeToString()
         async for part in self._parts(table, frames.TABLE_BACKUP, body, peer=peer):
-            if part:  # else it is being made
-                yield frames.BackupPart.FromString(part)
+            yield frames.BackupPart.FromString(part)
 
     async def reset(self, copy: TableEntry) -> None:
         """The copy of the leader cluster's table is to be replaced by a snapshot. Raises what a write may."""
@@ -202,7 +201,8 @@ class TableSource:
             if stream.table.id != table.id:
                 raise errors.TableNotFound(f"another table is called {table.name} now")
             async for reply in stream.parts():
-                yield reply.body
+                if reply.body:  # else it is being made
+                    yield reply.body
         finally:
             stream.close()
 

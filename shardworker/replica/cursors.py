@@ -3,8 +3,9 @@
 A cursor is a suspended generator inside a read transaction, which keeps SQLite from reusing its write-ahead log (WAL).
 So a cursor ends when nobody reads on, when it is too old, when its table is deleted, and when the WAL has grown too
 long while it was open; who asks for its next part then hears why. Where the answer waits in a file instead, it may take
-its time, until the disk needs the room. Their number is bounded, per replica, per table and per client, so that nobody
-takes all of them.
+its time, until the disk needs the room, be it for the file or for the WAL while the file is written: a table of any
+size, however busy, can be read so. Their number is bounded, per replica, per table and per client, so that nobody takes
+all of them.
 """
 
 from __future__ import annotations
@@ -42,16 +43,12 @@ class _Cursor:
     table_id: int
     client: tuple[bytes, int]
     """Its link, and whom the coordinator there asks for; 0 if it does not say."""
-    in_file: bool
-    """Its answer waits, or is going to wait, in a file."""
+    file: Path | None
+    """Where its answer waits, or is going to wait, if it does in a file. It holds its read transaction for as long as
+    that takes to be written, which is up to the disk and not to its reader."""
     age_ticks: int = 0
     idle_ticks: int = 0
     busy: bool = False
-
-    @property
-    def holds_view(self) -> bool:
-        """Whether it is still in its read transaction; one whose answer is in a file is not."""
-        return self.busy or self.connection.in_transaction
 
 
 class Cursors(Part):
@@ -83,7 +80,7 @@ class Cursors(Part):
 
     def open(self, identity: bytes, request: frames.Request) -> None:
         """Begin an iteration and answer its first part. Raises InvalidAuthToken, TooManyCursors, QueueFull."""
-        self._open(identity, request, lambda parts: parts, in_file=False)
+        self._open(identity, request, lambda parts: parts)
 
     def open_file(self, identity: bytes, request: frames.Request) -> None:
         """As open(), for a table's pieces that are to be a table's file before they leave. Raises NoSpace if the disk
@@ -93,7 +90,7 @@ class Cursors(Part):
     def open_spooled(self, identity: bytes, request: frames.Request) -> None:
         """As open(), for parts that are to wait for their reader in a file. Raises NoSpace if the disk has no room for
         it."""
-        self._open_beside(identity, request, spool.spooled)
+        self._open_beside(identity, request, partial(spool.spooled, files=self._store.files))
 
     def _open_beside(
         self,
@@ -108,15 +105,14 @@ class Cursors(Part):
                 f"the disk of node {self._node} has no room for a file of table {table.name}"
             )
         file = self._store.path / f"snapshot-of-table-{request.table_id}-{next(self._files)}.tmp"
-        self._open(identity, request, lambda parts: made(parts, file), in_file=True)
+        self._open(identity, request, lambda parts: made(parts, file), file)
 
     def _open(
         self,
         identity: bytes,
         request: frames.Request,
         made_of: Callable[[Generator[Result, None, None]], Generator[Result, None, None]],
-        *,
-        in_file: bool,
+        file: Path | None = None,
     ) -> None:
         who = self._logins.identify(request)
         client = (identity, request.client)
@@ -126,7 +122,7 @@ class Cursors(Part):
         parsed = self._machine.parse(request.method, request.table_id, request.body, who)
         parts = made_of(self._machine.iterate(connection, parsed))
         number = next(self._numbers)
-        self._cursors[number] = _Cursor(connection, parts, request.table_id, client, in_file)
+        self._cursors[number] = _Cursor(connection, parts, request.table_id, client, file)
         self._read_on(identity, request, number)
 
     def _check_share(self, table_id: int, client: tuple[bytes, int]) -> None:
@@ -188,6 +184,8 @@ class Cursors(Part):
     def _let_go(self, cursor: _Cursor) -> None:
         cursor.parts.close()  # ends its read transaction, which it could not do without the connection
         self._store.close_reader(cursor.connection)
+        if cursor.file is not None:
+            self._store.files.unlink(cursor.file)
 
     def tick(self) -> None:
         """Close what is idle or old, the oldest while the WAL is too long, and the oldest file while the disk is short
@@ -198,20 +196,21 @@ class Cursors(Part):
         for number, cursor in list(self._cursors.items()):
             cursor.age_ticks += 1
             cursor.idle_ticks += not cursor.busy
-            if cursor.age_ticks > self._age_ticks_max and cursor.holds_view:
+            if cursor.age_ticks > self._age_ticks_max and cursor.file is None:
                 self._close(number, f"it was open for {limits.cursor_lifetime_ms / 1000:g} s")
             elif cursor.idle_ticks > self._idle_ticks_max:
                 self._close(number, f"nobody read on for {limits.cursor_idle_ms / 1000:g} s")
         wal_bytes = self._store.wal_bytes
         if wal_bytes > limits.cursor_wal_bytes_max:
             self._close_oldest(
-                lambda one: one.holds_view, f"the write-ahead log had grown to {wal_bytes} bytes"
+                lambda one: one.file is None, f"the write-ahead log had grown to {wal_bytes} bytes"
             )
-        if any(one.in_file for one in self._cursors.values()):
+        if any(one.file for one in self._cursors.values()):
             free_bytes = self._store.free_bytes()
             if free_bytes < self._disk_reserve_bytes:
                 self._close_oldest(
-                    lambda one: one.in_file, f"the disk of node {self._node} had {free_bytes} bytes left"
+                    lambda one: one.file is not None,
+                    f"the disk of node {self._node} had {free_bytes} bytes left",
                 )
 
     def _close_oldest(self, costs: Callable[[_Cursor], bool], why: str) -> None:

@@ -180,6 +180,11 @@ class ReplicaStore:
         """The replica's folder."""
         return self._context.path
 
+    @property
+    def files(self) -> Files:
+        """How files in that folder are handled."""
+        return self._context.files
+
     # ---- what is durable ----------------------------------------------------------------------------------
 
     @property

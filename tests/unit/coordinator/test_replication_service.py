@@ -77,6 +77,9 @@ async def serving(
         body = shard.read_as(frames.TABLE_USERS, b"").body
         return frames.Reply(revision=1, term=1, leader=1, body=body)
 
+    def begin(request: frames.Request) -> frames.Reply:
+        return frames.Reply(revision=1, term=1, leader=1, cursor=7)  # the file is being written
+
     def pairs(request: frames.Request) -> frames.Reply:
         (part,) = snapshot_of(shard)
         return frames.Reply(revision=part.revision, term=1, leader=1, body=part.SerializeToString())
@@ -91,7 +94,8 @@ async def serving(
                 frames.TABLE_USERS: users,
                 frames.TABLE_STATUS: status,
                 frames.TABLE_CHANGES: changes,
-                frames.TABLE_PAIRS: pairs,
+                frames.TABLE_PAIRS: begin,
+                frames.CURSOR_NEXT: pairs,
             }
         yield cluster
 

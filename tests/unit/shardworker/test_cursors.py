@@ -92,6 +92,27 @@ def test_an_answer_in_a_file_waits_for_a_slow_reader_until_the_disk_needs_the_ro
     bench.store.close()
 
 
+@pytest.mark.parametrize("method", [frames.TABLE_BACKUP, frames.TABLE_PAIRS])
+def test_a_table_of_any_size_is_put_into_a_file_however_busy_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: frames.Method.ValueType
+) -> None:
+    """One that ended because of its age or of the log would begin again, for ever."""
+    monkeypatch.setattr("shardworker.spool.STEP_BYTES", len(VALUE))
+    bench = filled(tmp_path, cursor_lifetime_ms=TICK_MS, cursor_wal_bytes_max=8 * len(VALUE))
+    reply = bench.answer(bench.ask(method))
+    assert not reply.body, "it is being made"
+    for number in range(9):
+        bench.write(frames.ETCD_PUT, etcd.PutRequest(key=b"%d" % number, value=VALUE).SerializeToString())
+    for _ in range(3):
+        bench.tick()
+    bodies = []
+    while reply.cursor:
+        reply = read_on(bench, reply.cursor)
+        bodies.append(reply.body)
+    assert len([body for body in bodies if body]) >= 2
+    bench.store.close()
+
+
 def test_a_cursor_that_is_unknown_is_said_to_be(alone: Bench) -> None:
     with pytest.raises(
         errors.CursorNotFound, match="was never opened here, has ended, or the worker restarted"
