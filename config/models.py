@@ -331,10 +331,10 @@ class LimitsConfig(_Model):
     """A cursor nobody reads from for so long is closed."""
     cursor_lifetime_ms: Milliseconds = 600_000
     """A cursor is closed after so long, however its client reads: it keeps the replica from reusing its write-ahead
-    log. Not so where its answer goes into a file, as of a backup or of a snapshot: then the disk's room is the bound."""
+    log. Not so where its answer goes into a file, as of a backup or a snapshot: then the disk's room is the bound."""
     cursor_wal_bytes_max: Bytes = 256 << 20
-    """While the write-ahead log of a replica is longer than this, its oldest cursor whose answer does not go into a file
-    is closed."""
+    """While the write-ahead log of a replica is longer than this, its oldest cursor is closed whose answer does not go
+    into a file."""
     turn_answer_bytes_max: Bytes = 32 << 20
     """Answers to reads that a replica holds at a time; more reads wait in order. One answer may exceed it."""
     link_answer_bytes_max: Annotated[int, Field(ge=4 << 20, lt=2**40)] = 64 << 20

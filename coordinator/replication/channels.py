@@ -7,6 +7,7 @@ refused in the log, and what was used before stays.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -21,7 +22,7 @@ from coordinator.replication.leader import LeaderFailed
 from coordinator.replication.token_key import TOKEN_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
     from config.models import FollowsConfig
 
@@ -37,14 +38,39 @@ OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
 
-LAST_CALLS_S: Final = 60.0
-"""Channels that newer ones have replaced go on with their calls for so long."""
-
 END: Final[Any] = grpc.aio.EOF  # type: ignore[attr-defined]  # not in the stubs
 
 Metadata = tuple[tuple[str, str], ...]
 
 log = structlog.get_logger()
+
+
+class _Generation:
+    """Channels with the certificates and the token of a time. Once newer ones have replaced them, they are closed when
+    their last call has ended: to close one ends its streams in the middle, however soon they would."""
+
+    def __init__(self, channels: Sequence[Any], metadata: Metadata) -> None:
+        self.metadata = metadata
+        """What goes with every call."""
+        self.calls = 0
+        """Under way."""
+        self._channels = channels
+        self._at = 0
+
+    @property
+    def channel(self) -> Any:
+        """The one to use now."""
+        return self._channels[self._at]
+
+    def failed(self, channel: Any) -> None:
+        """A call over it came to nothing: the next one is used, unless another call has found that out already."""
+        if self.channel is channel:
+            self._at = (self._at + 1) % len(self._channels)
+
+    async def close(self) -> None:
+        """End all calls."""
+        for channel in self._channels:
+            await channel.close(None)
 
 
 class LeaderChannels:
@@ -56,60 +82,66 @@ class LeaderChannels:
         tls = follows.tls
         files = () if tls is None else (tls.ca, tls.cert, tls.key)
         self._changes = ChangedFiles((*files, follows.token_file), clock)
-        self._metadata = self._read_token()
-        self._channels = self._open()
-        self._at = 0
+        self._now = _Generation(self._open(), self._read_token())
+        self._replaced: set[_Generation] = set()
         self._closing: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         """End all calls."""
         for task in self._closing:
             task.cancel()
-        for channel in self._channels:
-            await channel.close(None)
+        for generation in (self._now, *self._replaced):
+            await generation.close()
 
-    def current(self) -> Any:
-        """The channel to use now."""
+    @contextlib.contextmanager
+    def calling(self) -> Iterator[tuple[Any, Metadata]]:
+        """The channel to use for one call, and what goes with it. It stays open until then."""
         if self._changes.changed():
             self._renew()
-        return self._channels[self._at]
-
-    @property
-    def metadata(self) -> Metadata:
-        """What goes with every call."""
-        return self._metadata
+        generation = self._now
+        generation.calls += 1
+        try:
+            yield generation.channel, generation.metadata
+        finally:
+            generation.calls -= 1
+            self._close_if_done(generation)
 
     def failed(self, channel: Any) -> None:
-        """A call over it came to nothing: the next one is used, unless another call has found that out already."""
-        if self._channels[self._at] is channel:
-            self._at = (self._at + 1) % len(self._channels)
+        """A call over it came to nothing: the next one is used."""
+        self._now.failed(channel)
 
     async def unary(self, path: str, request: bytes, timeout_s: float) -> bytes:
         """See leader.Calls."""
-        channel = self.current()
-        try:
-            answer: bytes = await channel.unary_unary(path)(
-                request, timeout=timeout_s, metadata=self._metadata
-            )
-        except grpc.aio.AioRpcError as error:
-            raise self._failure(channel, error) from None
-        return answer
+        with self.calling() as (channel, metadata):
+            try:
+                answer: bytes = await channel.unary_unary(path)(request, timeout=timeout_s, metadata=metadata)
+            except grpc.aio.AioRpcError as error:
+                raise self._failure(channel, error) from None
+            except asyncio.CancelledError:
+                if _is_to_end():
+                    raise
+                raise LeaderFailed("CANCELLED", "its channel was closed") from None
+            return answer
 
     async def stream(self, path: str, request: bytes, timeout_s: float | None) -> AsyncGenerator[bytes]:
         """See leader.Calls."""
-        channel = self.current()
-        call = channel.unary_stream(path)(request, timeout=timeout_s, metadata=self._metadata)
-        # The next answer is on its way while this one is used.
-        coming = asyncio.ensure_future(call.read())
-        try:
-            while (answer := await coming) is not END:
-                coming = asyncio.ensure_future(call.read())
-                yield answer
-        except grpc.aio.AioRpcError as error:
-            raise self._failure(channel, error) from None
-        finally:
-            coming.cancel()
-            call.cancel()
+        with self.calling() as (channel, metadata):
+            call = channel.unary_stream(path)(request, timeout=timeout_s, metadata=metadata)
+            # The next answer is on its way while this one is used.
+            coming = asyncio.ensure_future(call.read())
+            try:
+                while (answer := await coming) is not END:
+                    coming = asyncio.ensure_future(call.read())
+                    yield answer
+            except grpc.aio.AioRpcError as error:
+                raise self._failure(channel, error) from None
+            except asyncio.CancelledError:
+                if _is_to_end():
+                    raise
+                raise LeaderFailed("CANCELLED", "its channel was closed") from None
+            finally:
+                coming.cancel()
+                call.cancel()
 
     def _failure(self, channel: Any, error: grpc.aio.AioRpcError) -> LeaderFailed:
         self.failed(channel)
@@ -117,16 +149,21 @@ class LeaderChannels:
 
     def _renew(self) -> None:
         try:
-            metadata, channels = self._read_token(), self._open()
+            now = _Generation(self._open(), self._read_token())
         except (TlsUnusable, BadTokenFile) as error:
             log.error("a new certificate or token is refused, the last one stays", reason=str(error))
             return
-        for channel in self._channels:
-            task = asyncio.create_task(channel.close(LAST_CALLS_S))
+        before, self._now = self._now, now
+        self._replaced.add(before)
+        self._close_if_done(before)
+        log.info("new certificates or tokens are used towards the leader cluster")
+
+    def _close_if_done(self, generation: _Generation) -> None:
+        if generation in self._replaced and not generation.calls:
+            self._replaced.remove(generation)
+            task = asyncio.create_task(generation.close())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
-        self._metadata, self._channels = metadata, channels
-        log.info("new certificates or tokens are used towards the leader cluster")
 
     def _read_token(self) -> Metadata:
         path = self._follows.token_file
@@ -149,6 +186,12 @@ class LeaderChannels:
             grpc.aio.secure_channel(endpoint, credentials, options=(*_options(endpoint), *name))
             for endpoint in follows.endpoints
         ]
+
+
+def _is_to_end() -> bool:
+    """Whether somebody has cancelled the running task. gRPC says of a call that it has ended itself the same."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _options(endpoint: str) -> Sequence[tuple[str, Any]]:

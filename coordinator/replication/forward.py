@@ -177,10 +177,9 @@ class Forwarder:
             left_s = deadline - self._driver.time()
             if left_s <= 0:
                 raise errors.TimedOut(f"{self._leader} did not answer in time")
-            channel = self._channels.current()
             try:
-                shown = (*metadata, *self._channels.metadata)
-                answer = await _answer(channel, path, body, shown, left_s)
+                with self._channels.calling() as (channel, shown):
+                    answer = await _answer(channel, path, body, (*metadata, *shown), left_s)
             except grpc.aio.AioRpcError as error:
                 code = Code[error.code().name]
                 if code is Code.UNAVAILABLE:
