@@ -1,7 +1,8 @@
 """What a table holds beside its pairs, as a backup of it has that: leases, users and roles.
 
 Tokens are left out: who is logged in is no part of a table's past. What is left of a lease only the leader knows, so it
-comes with the question; where nobody said, a lease has what was last written down, as after an election.
+comes with the question; where nobody said, a lease has what was last written down, as after an election. No lease lives
+in a copy of another cluster's table: those that its keys name have all of their time, as if that copy led from now on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker.machine.auth_store import Kind, UnsoundRow, auth_of, read_rows
 from shardworker.machine.leases import read_leases
+from shardworker.machine.replication.copied_leases import read_copied_leases
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,6 +51,8 @@ def extras_of(view: View, left: Mapping[int, int]) -> frames.TableExtras:
         if lease.ttl_s:
             left_s = min(left.get(lease.id, -(-lease.left_ms // 1000)), lease.ttl_s)
             extras.leases.add(id=lease.id, ttl_s=lease.ttl_s, left_s=left_s)
+    for id_, ttl_s in read_copied_leases(view.connection, view.table.id):
+        extras.leases.add(id=id_, ttl_s=ttl_s, left_s=ttl_s)
     for kind, name, data in read_rows(view.connection, view.table.id):
         if kind is not Kind.TOKEN:
             extras.auth.add(kind=kind, name=name, data=data)

@@ -9,6 +9,7 @@ from proto.internal import frames_pb2 as frames
 from shardworker.machine.replication.copied_leases import FORGET_FROM
 from shardworker.machine.whole_shard import UNKNOWN_TTL_S
 from tests.unit.machine.copying import COPY, contents, follower, leader, position, replicate, take_part, told
+from tests.unit.machine.saving import backup_of
 from tests.unit.machine.shard import TABLE, Shard
 
 LEASE = 77
@@ -83,6 +84,15 @@ def test_leases_come_with_a_snapshot_also_from_a_copy() -> None:
         assert take_part(third, part).error is None
         change(third, COPY, TABLE, 0)
         assert third.machine.leases.granted_for(COPY, LEASE) == 600
+
+
+def test_a_backup_of_a_copy_has_the_leases_that_its_keys_name() -> None:
+    """In a file of its past, too: what is set aside is such a copy, and keys without their lease would never end."""
+    _, other = pair()
+    asked = other.machine.parse(frames.ETCD_SNAPSHOT, COPY, b"")
+    header, *_ = [result.body for result in other.machine.iterate(other.connection, asked)]
+    for extras in (backup_of(other, COPY).facts.extras, frames.TablePiece.FromString(header).header.extras):
+        assert list(extras.leases) == [frames.KeptLease(id=LEASE, ttl_s=600, left_s=600)]
 
 
 def test_leases_that_no_key_names_any_more_are_forgotten_when_they_are_many() -> None:
