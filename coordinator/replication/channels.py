@@ -24,6 +24,7 @@ from coordinator.replication.token_key import TOKEN_KEY
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
+    from config import ClusterConfig
     from config.models import FollowsConfig
 
 OPTIONS: Final = (
@@ -85,6 +86,20 @@ class LeaderChannels:
         self._now = _Generation(self._open(), self._read_token())
         self._replaced: set[_Generation] = set()
         self._closing: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    def of_any_node(cls, cluster: ClusterConfig, clock: Callable[[], float]) -> LeaderChannels:
+        """As the first node of a follower cluster whose files are on this machine. Raises what the last one's are
+        refused for if none is."""
+        assert cluster.follows is not None
+        failure: TlsUnusable | BadTokenFile | None = None
+        for node in cluster.nodes:
+            try:
+                return cls(cluster.follows.of_node(node), clock)
+            except (TlsUnusable, BadTokenFile) as error:
+                failure = error
+        assert failure is not None, "a cluster has nodes"
+        raise failure
 
     async def close(self) -> None:
         """End all calls."""

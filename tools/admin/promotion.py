@@ -87,11 +87,18 @@ class Promotion:
     """Of one cluster. Use `opened()`."""
 
     def __init__(
-        self, local: Local, leader: Leader | None, cluster: ClusterConfig, clock: Clock = LOOP_CLOCK
+        self,
+        local: Local,
+        leader: Leader | None,
+        cluster: ClusterConfig,
+        clock: Clock = LOOP_CLOCK,
+        *,
+        no_leader: str = "the cluster file names none to follow",
     ) -> None:
-        """leader: None if the cluster's file names none."""
+        """leader: None if it can't be called, and no_leader says why."""
         self._local = local
         self._leader = leader
+        self._no_leader = no_leader
         self._name = cluster.cluster
         self._follows = cluster.follows
         self._clock = clock
@@ -103,16 +110,17 @@ class Promotion:
         async with contextlib.AsyncExitStack() as stack:
             local = _local(cluster)
             stack.callback(local.close)
-            leader = None
-            if cluster.follows is not None:
-                node = next(iter(cluster.nodes))
-                try:
-                    channels = LeaderChannels(cluster.follows.of_node(node), asyncio.get_running_loop().time)
-                except (TlsUnusable, BadTokenFile) as error:
-                    raise NotPromoted(str(error)) from None
-                stack.push_async_callback(channels.close)
-                leader = Leader(cluster.cluster, channels)
-            yield cls(local, leader, cluster)
+            if cluster.follows is None:
+                yield cls(local, None, cluster)
+                return
+            try:
+                channels = LeaderChannels.of_any_node(cluster, asyncio.get_running_loop().time)
+            except (TlsUnusable, BadTokenFile) as error:
+                # Whoever promotes by force may have lost the machines that have them.
+                yield cls(local, None, cluster, no_leader=str(error))
+                return
+            stack.push_async_callback(channels.close)
+            yield cls(local, Leader(cluster.cluster, channels), cluster)
 
     # ---- promoting --------------------------------------------------------------------------------------------------
 
@@ -120,7 +128,7 @@ class Promotion:
         """Changes nothing. Raises NotPromoted."""
         try:
             lead = await self._local.leading.now()
-            report = parse((await self._local.read_lease()).value) if self._leader is not None else None
+            report = parse((await self._local.read_lease()).value) if self._follows is not None else None
             copies = await self._copies()
         except errors.BoathouseError as error:
             raise NotPromoted(_words(error)) from None
@@ -128,7 +136,7 @@ class Promotion:
         epoch, unreachable = lead.epoch + (not leads), ""
         standings = unknown(copies)
         if self._leader is None:
-            unreachable = "the cluster file names none to follow"
+            unreachable = self._no_leader
         else:
             try:
                 told = await self._leader.metadata(positions=True)

@@ -10,7 +10,9 @@ import grpc
 import grpc.aio
 import pytest
 
+from config import ClusterConfig
 from config.models import FollowsConfig
+from config.token_files import BadTokenFile
 from coordinator.replication.channels import LeaderChannels
 from coordinator.replication.leader import LeaderFailed
 from coordinator.replication.token_key import TOKEN_KEY
@@ -95,6 +97,30 @@ async def test_a_call_that_ends_with_its_channel_is_a_failure_and_no_end_of_the_
         asyncio.get_running_loop().call_soon(asyncio.ensure_future, channels.close())
         with pytest.raises(LeaderFailed, match="channel was closed"):
             await anext(stream)
+
+
+@in_loop
+async def test_a_node_is_enough_whose_files_are_here(tmp_path: Path) -> None:
+    token = tmp_path / "n2"
+    follows = {
+        "cluster": "harbour",
+        "endpoints": ["127.0.0.1:1"],
+        "token_file": str(tmp_path / "{node}"),
+    }
+    cluster = ClusterConfig.model_validate(
+        {
+            "cluster": "island",
+            "nodes": {"n1": {}, "n2": {"host": "127.0.0.2"}},
+            "follows": follows,
+        }
+    )
+    with pytest.raises(BadTokenFile):
+        LeaderChannels.of_any_node(cluster, lambda: 0.0)
+    write_token(token, "the-token-of-all-nodes")
+    channels = LeaderChannels.of_any_node(cluster, lambda: 0.0)
+    with channels.calling() as (_, metadata):
+        assert metadata == ((TOKEN_KEY, "the-token-of-all-nodes"),)
+    await channels.close()
 
 
 @in_loop

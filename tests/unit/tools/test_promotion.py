@@ -18,6 +18,7 @@ from tools.admin.promotion import NotPromoted, Promotion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
 ISLAND = ClusterConfig.model_validate(
     {
@@ -115,6 +116,9 @@ class Clusters:
     async def sleep(self, seconds: float) -> None:
         self.now += seconds
 
+    def close(self) -> None:
+        """LocalCluster's."""
+
     async def promote(self, *, wait: bool = True) -> None:
         """Raises NotPromoted."""
         promotion = Promotion(self, self, ISLAND, self)  # type: ignore[arg-type]
@@ -178,3 +182,19 @@ async def test_a_cluster_that_was_made_anew_is_not_the_one_that_gives_way() -> N
     prospect = await promotion.prospect()
     assert "not the one whose tables were copied" in prospect.unreachable
     assert [standing.name for standing in prospect.standings] == ["t"]
+
+
+@in_loop
+async def test_one_by_force_needs_no_file_that_leads_to_the_leader_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clusters = Clusters(here={COPY: 2})
+    monkeypatch.setattr("tools.admin.promotion._local", lambda _cluster: clusters)
+    assert ISLAND.follows is not None
+    token_file = {"token_file": tmp_path / "token", "endpoints": ["127.0.0.1:1"]}
+    island = ISLAND.model_copy(update={"follows": ISLAND.follows.model_copy(update=token_file)})
+    async with Promotion.opened(island) as promotion:
+        prospect = await promotion.prospect()
+        assert str(tmp_path / "token") in prospect.unreachable
+        await promotion.promote(prospect, wait=False, say=clusters.said.append)
+    assert clusters.lead == Lead(2, "island")
