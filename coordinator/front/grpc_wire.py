@@ -159,30 +159,29 @@ Message = tuple[bool, bytes]
 class MessageReader:
     """Cuts a call's DATA into messages."""
 
-    __slots__ = ("_bytes_max", "_have", "_parts")
+    __slots__ = ("_bytes_max", "_pending")
 
     def __init__(self, bytes_max: int) -> None:
         """bytes_max: of one message as sent."""
         self._bytes_max = bytes_max
-        self._parts: list[bytes] = []
-        self._have = 0
+        # Joined as it comes: a message may come in parts of one byte, each of which would cost as much as fifty.
+        self._pending = bytearray()
 
     @property
     def pending_bytes(self) -> int:
         """What is held of a message that has come in part."""
-        return self._have
+        return len(self._pending)
 
     def feed(self, data: bytes) -> list[Message] | TooLarge | BadPrefix:
         """The messages that end in data."""
-        if self._have:
-            self._parts.append(data)
-            self._have += len(data)
-            first = self._parts[0]
-            if len(first) >= PREFIX_BYTES and self._have < PREFIX_BYTES + read_u32(first, 1)[0]:
-                return []  # a large message, which is joined once and not at each part of it
-            data = b"".join(self._parts)
-            self._parts.clear()
-            self._have = 0
+        pending = self._pending
+        if pending:
+            is_known = len(pending) >= PREFIX_BYTES
+            pending += data
+            if is_known and len(pending) < PREFIX_BYTES + read_u32(pending, 1)[0]:
+                return []  # a large message, which is cut out once and not at each part of it
+            data = bytes(pending)
+            pending.clear()
         messages: list[Message] = []
         position, size = 0, len(data)
         while size - position >= PREFIX_BYTES:
@@ -198,8 +197,7 @@ class MessageReader:
             position = start + length
             messages.append((compressed == 1, data[start:position]))
         if position < size:
-            self._parts.append(data[position:] if position else data)
-            self._have = size - position
+            pending += data[position:]
         return messages
 
 

@@ -100,6 +100,7 @@ class Http1Protocol(asyncio.Protocol):
         self._head: h11.Request | None = None
         self._is_head_only = False  # what is being asked wants no body
         self._body = bytearray()
+        self._chunks = 0  # that the body has come in
         self._body_bytes = 0  # that count, also while they are a page's
         self._answer: asyncio.Task[None] | None = None
         self._streaming = False
@@ -185,10 +186,12 @@ class Http1Protocol(asyncio.Protocol):
                     self._head = head
                     self._is_head_only = head.method == b"HEAD"
                     self._body.clear()
+                    self._chunks = 0
                     self._check_head(head)
                     if self._http.they_are_waiting_for_100_continue:
                         self._send(h11.InformationalResponse(status_code=HTTPStatus.CONTINUE, headers=[]))
                 case h11.Data(data=data):
+                    self._count_chunk()
                     self._check_body_size(len(self._body) + len(data))
                     self._hold_body(len(data))
                     self._body += data
@@ -209,6 +212,12 @@ class Http1Protocol(asyncio.Protocol):
         if size > self._limits.body_bytes_max:
             most = self._limits.body_bytes_max
             raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body may have {most} bytes\n")
+
+    def _count_chunk(self) -> None:
+        limits = self._limits
+        self._chunks += 1
+        if self._chunks > limits.chunks_max and len(self._body) < self._chunks * limits.chunk_bytes_min:
+            raise _Refused(HTTPStatus.BAD_REQUEST, "too many chunks for so small a body\n")
 
     def _hold_body(self, count: int) -> None:
         """Count so much more of the request that is being taken or answered. Raises _Refused."""

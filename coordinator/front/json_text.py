@@ -26,6 +26,10 @@ M = TypeVar("M", bound="Message")
 NESTING_MAX: Final = 64
 """Levels of a message in a message; etcd's deepest sensible one is a transaction in a transaction."""
 
+VALUES_MAX: Final = 16_384
+"""Objects, lists and their members in one body: each takes some microseconds and a hundred bytes, and three bytes would
+do for one. A transaction of etcd's default size has a thousand."""
+
 PART_BYTES: Final = 64 << 10
 """Of a text that is made in parts: about a millisecond and a half."""
 PIECE_BYTES_MAX: Final = 8 << 10
@@ -111,7 +115,10 @@ def parse(body: bytes, message: M) -> M:
 
 
 def split(body: bytes) -> Iterator[Any]:
-    """The JSON values that stand one behind the other in body. Raises BadJson at the first that is none."""
+    """The JSON values that stand one behind the other in body. Raises BadJson at the first that is none, and at once
+    if there are too many."""
+    if sum(map(body.count, (b"{", b"[", b","))) > VALUES_MAX:
+        raise BadJson(f"more than {VALUES_MAX} values")
     try:
         text = body.decode()
     except UnicodeDecodeError as error:

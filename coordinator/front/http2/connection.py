@@ -35,6 +35,10 @@ RESETS_REMEMBERED: Final = 1_000
 RESIZE_TABLE: Final = b"\x20"
 """Tells the peer that our compression uses no table (RFC 7541, 6.3): due when it allows less than the default."""
 TABLE_BYTES_DEFAULT: Final = 4_096
+SETTINGS_BYTES_USUAL: Final = 48
+"""Of a SETTINGS frame: one that holds thousands of settings counts as the many frames that it could have been."""
+STREAMS_USUAL: Final = 100
+"""The same for a change of the window of so many open streams, each of which is told."""
 
 
 @dataclass(slots=True)
@@ -244,9 +248,9 @@ class Connection(Generic[T]):
             self._output.append(frames.goaway(self._last_stream, fault.code, fault.reason))
             self._events.append(ConnectionEnded(fault))
 
-    def _annoy(self) -> ConnectionFault | None:
-        """Count a frame that brings no work."""
-        self._nuisance += 1.0
+    def _annoy(self, weight: int = 1) -> ConnectionFault | None:
+        """Count a frame that brings no work, as so many if it costs as much as they do."""
+        self._nuisance += weight
         if self._nuisance > self._limits.nuisance_max:
             return ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many frames without work in them")
         return None
@@ -459,20 +463,28 @@ class Connection(Generic[T]):
             return self._annoy()
         if len(payload) % 6:
             return ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS of a wrong size")
+        window = self._peer_stream_window
         for name, value in frames.read_settings(payload):
             fault = self._apply_setting(name, value)
             if fault is not None:
                 return fault
+            if name == Setting.INITIAL_WINDOW_SIZE:
+                window = value
+        weight = 1 + len(payload) // SETTINGS_BYTES_USUAL
+        if window != self._peer_stream_window:
+            weight += len(self.streams) // STREAMS_USUAL
+            fault = self._resize_windows(window)
+            if fault is not None:
+                return fault
         self._settled = True
         self._output.append(frames.SETTINGS_ACK)
-        return self._annoy()
+        return self._annoy(weight)
 
     def _apply_setting(self, name: int, value: int) -> ConnectionFault | None:
         if name == Setting.INITIAL_WINDOW_SIZE:
             if value > frames.WINDOW_MAX:
                 return ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE is too large")
-            return self._resize_windows(value)
-        if name == Setting.MAX_FRAME_SIZE:
+        elif name == Setting.MAX_FRAME_SIZE:
             if not frames.FRAME_BYTES_DEFAULT <= value <= frames.FRAME_BYTES_LARGEST:
                 return ConnectionFault(ErrorCode.PROTOCOL_ERROR, "MAX_FRAME_SIZE is out of range")
             self._peer_frame_bytes = value

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
+import time
 from typing import TYPE_CHECKING
 
 import h2.connection
@@ -19,7 +20,7 @@ from hpack import Encoder
 from coordinator.front import grpc_wire
 from coordinator.front.http2 import frames
 from coordinator.front.http2.connection import RequestStarted
-from coordinator.front.http2.frames import EncodedHeaders, ErrorCode
+from coordinator.front.http2.frames import EncodedHeaders, ErrorCode, Setting
 from coordinator.front.http2.headers import STATUS_200, literal
 from coordinator.front.limits import Limits
 from proto.methods import Kind
@@ -122,6 +123,36 @@ def test_a_flood_that_takes_its_time_ends_the_connection(flood: str) -> None:
             break
     # Half of it is forgotten meanwhile.
     assert limits.nuisance_max / pace <= now <= 2 * limits.nuisance_max / pace + 1
+
+
+def test_what_a_settings_frame_costs_is_what_it_counts() -> None:
+    """One frame may hold 2,730 settings, and each may concern 10,000 streams."""
+    entry = int(Setting.INITIAL_WINDOW_SIZE).to_bytes(2)
+    sizes = [entry + size.to_bytes(4) for size in (1, 2)]
+    server = ours()
+    server.receive(HELLO, 0.0)
+    streams = 1_000
+    for number in range(streams):
+        server.receive(frames.frame(frames.HEADERS, frames.END_HEADERS, 2 * number + 1, BLOCK), 0.0)
+    full = frames.frame(frames.SETTINGS, 0, 0, b"".join(sizes) * 1_360)
+    began = time.thread_time()
+    for _ in range(20):
+        facts = facts_of(server.receive(full, 0.0))
+        if server.fault is not None:
+            break
+    assert facts[-1:] == CALM
+    assert time.thread_time() - began < 1.0, "all streams are walked through once a frame, not once a setting"
+
+
+def test_the_last_of_several_windows_in_a_frame_is_the_one() -> None:
+    entry = int(Setting.INITIAL_WINDOW_SIZE).to_bytes(2)
+    server = ours()
+    server.receive(HELLO + OPEN, 0.0)
+    stream = server.streams[1]
+    before = stream.send_window
+    payload = entry + (0).to_bytes(4) + entry + (frames.WINDOW_DEFAULT + 7).to_bytes(4)
+    server.receive(frames.frame(frames.SETTINGS, 0, 0, payload), 0.0)
+    assert stream.send_window == before + 7
 
 
 def test_pings_of_a_go_client_are_no_flood() -> None:
@@ -431,6 +462,24 @@ async def test_messages_that_a_handler_does_not_take_have_a_bound() -> None:
         peer.flush()
         answer = await peer.hears(h2.events.ResponseReceived)
         assert fields_of(answer)["grpc-status"] == "8"
+
+
+@in_loop
+async def test_messages_count_as_what_they_take_in_memory() -> None:
+    """An empty one comes as five bytes."""
+
+    async def deaf(_call: Call) -> bytes:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    limits = short(request_bytes_max=100_000)
+    async with serving(route("Deaf", deaf, Kind.CLIENT_STREAM), limits=limits) as server, raw(server) as peer:
+        stream = peer.open("/test.Service/Deaf")
+        peer.h2.send_data(stream, grpc_wire.prefixed(b"") * 3_000)
+        peer.flush()
+        answer = await peer.hears(h2.events.ResponseReceived)
+        assert fields_of(answer)["grpc-status"] == "8"
+        assert server.front.request_bytes == 0
 
 
 @in_loop

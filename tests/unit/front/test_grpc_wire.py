@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from urllib.parse import unquote
 
 import pytest
@@ -164,3 +165,17 @@ def test_what_is_a_call(content_type: bytes, is_call: bool) -> None:
 def test_a_text_neither_begins_nor_ends_with_a_space(text: str, carried: bytes) -> None:
     """RFC 9113, 8.2.1: a reader takes an answer with such a field for malformed."""
     assert grpc_wire.percent_encoded(text) == carried
+
+
+def test_a_message_in_parts_of_a_byte_takes_little_more_than_its_bytes() -> None:
+    size = 200_000
+    data = prefixed(bytes(size))
+    parts = [data[at : at + 1] for at in range(len(data))]
+    reader = MessageReader(size)
+    tracemalloc.start()
+    for part in parts[:-1]:
+        assert reader.feed(part) == []
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 2 * size
+    assert reader.feed(parts[-1]) == [(False, bytes(size))]

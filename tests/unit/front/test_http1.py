@@ -439,6 +439,20 @@ async def test_a_body_has_a_size() -> None:
         assert (await client.answer())[2] == b"0123456789"
 
 
+@on_uvloop
+async def test_chunks_that_are_too_small_have_a_number() -> None:
+    async with site(body_bytes_max=100_000, chunks_max=100, chunk_bytes_min=10) as served:
+        head = b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        client = await served.connect()
+        client.send(head + b"1\r\nx\r\n" * 101)
+        assert (await client.answer())[::2] == (400, b"too many chunks for so small a body\n")
+        for size, count in ((b"1", 100), (b"10", 1_000)):
+            client = await served.connect()
+            data = b"x" * int(size, 16)
+            client.send(head + (size + b"\r\n" + data + b"\r\n") * count + b"0\r\n\r\n")
+            assert (await client.answer())[2] == data * count
+
+
 @pytest.mark.parametrize(
     "part",
     [

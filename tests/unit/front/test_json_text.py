@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -129,3 +130,12 @@ def test_a_stream_gives_what_came_before_it_broke() -> None:
     assert next(values) == {"ID": 7}
     with pytest.raises(BadJson):
         next(values)
+
+
+@pytest.mark.parametrize("part", [b"{},", b"{}", b"[],", b"0,", b'"",', b"["])
+def test_a_body_of_many_values_is_refused_before_they_are_made(part: bytes) -> None:
+    body = b'{"compare":[' + part * (8_000_000 // len(part))
+    began = time.thread_time()
+    with pytest.raises(BadJson, match="more than 16384 values"):
+        parse(body, etcd.TxnRequest())
+    assert time.thread_time() - began < 0.5

@@ -76,6 +76,7 @@ FRONT = (
         (
             "test_bounds.test_a_flood_ends_the_connection",
             "test_bounds.test_a_flood_that_takes_its_time_ends_the_connection",
+            "test_bounds.test_what_a_settings_frame_costs_is_what_it_counts",
             "test_bounds.test_what_comes_with_answers_is_no_flood",
             "test_bounds.test_all_calls_that_may_be_open_may_be_cancelled_at_once",
         ),
@@ -86,6 +87,8 @@ FRONT = (
         (
             "test_bounds.test_requests_that_nobody_takes_have_a_bound",
             "test_bounds.test_requests_of_all_connections_have_a_bound",
+            "test_bounds.test_messages_count_as_what_they_take_in_memory",
+            "test_grpc_wire.test_a_message_in_parts_of_a_byte_takes_little_more_than_its_bytes",
         ),
     ),
     Row(
@@ -187,6 +190,16 @@ PAGES = (
         ("test_http1.test_bodies_of_all_requests_have_a_bound",),
     ),
     Row(
+        "chunks of a body of HTTP/1.1",
+        {"chunks_max": "4,096", "chunk_bytes_min": "64 bytes"},
+        ("test_http1.test_chunks_that_are_too_small_have_a_number",),
+    ),
+    Row(
+        "JSON values of a body",
+        {},
+        ("test_json_text.test_a_body_of_many_values_is_refused_before_they_are_made",),
+    ),
+    Row(
         "answers as JSON",
         {},
         (
@@ -233,7 +246,7 @@ def test_the_list_for_operators_has_every_bound_with_its_number() -> None:
 
 def test_the_numbers_are_those_of_the_code() -> None:
     numbers = {
-        "KiB": 1 << 10, "MiB": 1 << 20, "s": 1, "h": 3_600, "min": 60,
+        "bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "s": 1, "h": 3_600, "min": 60,
     }  # fmt: skip
     for values, part in ((limits.Limits(), FRONT), (http_pages.Limits(), PAGES)):
         for row in part:
