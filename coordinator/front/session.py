@@ -18,14 +18,8 @@ from coordinator.front import grpc_wire
 from coordinator.front.answers import AnswerShare
 from coordinator.front.calls import GrpcCall
 from coordinator.front.certificates import common_name
-from coordinator.front.http2.connection import (
-    Connection,
-    ConnectionEnded,
-    DataArrived,
-    RequestStarted,
-    RoomMade,
-    StreamEnded,
-)
+from coordinator.front.http2.connection import Connection
+from coordinator.front.http2.events import ConnectionEnded, DataArrived, RequestStarted, RoomMade, StreamEnded
 from coordinator.front.http2.frames import ErrorCode
 from coordinator.front.http2.streams import State
 from coordinator.front.slow_readers import SlowReaders
@@ -34,7 +28,7 @@ if TYPE_CHECKING:
     from coordinator.api.call import Metadata
     from coordinator.front.front import Front
     from coordinator.front.grpc_wire import RequestHead
-    from coordinator.front.http2.connection import Event
+    from coordinator.front.http2.events import Event
     from coordinator.front.http2.streams import Stream
     from proto import errors
 

@@ -11,10 +11,16 @@ them end the connection. And data leaves only as fast as the peer reads: `make_r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from coordinator.front.http2 import frames
+from coordinator.front.http2.events import (
+    ConnectionEnded,
+    DataArrived,
+    RequestStarted,
+    RoomMade,
+    StreamEnded,
+)
 from coordinator.front.http2.flow import ReceiveWindow
 from coordinator.front.http2.frames import ConnectionFault, EncodedHeaders, ErrorCode, Setting, StreamFault
 from coordinator.front.http2.headers import HeaderReader
@@ -24,6 +30,7 @@ from coordinator.front.tally import Tally
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from coordinator.front.http2.events import Event
     from coordinator.front.http2.frames import Fault
     from coordinator.front.http2.headers import Fields
     from coordinator.front.limits import Limits
@@ -39,53 +46,6 @@ SETTINGS_BYTES_USUAL: Final = 48
 """Of a SETTINGS frame: one that holds thousands of settings counts as the many frames that it could have been."""
 STREAMS_USUAL: Final = 100
 """The same for a change of the window of so many open streams, each of which is told."""
-
-
-@dataclass(slots=True)
-class RequestStarted(Generic[T]):
-    """A client opened a stream."""
-
-    stream: Stream
-    head: T
-    varying: bytes | None
-    """The value of the field that `head` does not know of; None if it did not come."""
-    ended: bool
-    """There is no body."""
-
-
-@dataclass(slots=True)
-class DataArrived:
-    """Part of a request's body. Give what was dealt with back by Connection.give_back."""
-
-    stream: Stream
-    data: bytes
-    ended: bool
-    """Nothing follows."""
-
-
-@dataclass(slots=True)
-class StreamEnded:
-    """The client took the request back, or broke a rule: nothing can be sent on the stream any more."""
-
-    stream: Stream
-    code: ErrorCode
-
-
-@dataclass(slots=True)
-class RoomMade:
-    """A stream that wanted room has less than half of its allowance queued."""
-
-    stream: Stream
-
-
-@dataclass(slots=True)
-class ConnectionEnded:
-    """The peer broke a rule; after what `take` gives now, the connection is to be closed."""
-
-    fault: ConnectionFault
-
-
-Event = RequestStarted[T] | DataArrived | StreamEnded | RoomMade | ConnectionEnded
 
 
 class Connection(Generic[T]):

@@ -10,19 +10,14 @@ import h2.connection
 import h2.events
 from hypothesis import strategies as st
 
-from coordinator.front.http2.connection import (
-    Connection,
-    ConnectionEnded,
-    DataArrived,
-    RequestStarted,
-    StreamEnded,
-)
+from coordinator.front.http2.connection import Connection
+from coordinator.front.http2.events import ConnectionEnded, DataArrived, RequestStarted, StreamEnded
 from coordinator.front.limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from coordinator.front.http2.connection import Event
+    from coordinator.front.http2.events import Event
     from coordinator.front.http2.headers import Fields
 
 Fact = tuple[Any, ...]

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coordinator.front.http2 import frames
-from coordinator.front.http2.connection import RequestStarted
+from coordinator.front.http2.events import RequestStarted
 from coordinator.front.http2.frames import EncodedHeaders
 from coordinator.front.http2.headers import STATUS_200, Head, HeaderReader, literal
 from coordinator.front.limits import Limits
@@ -20,7 +20,7 @@ from tests.property.front import peers
 from tests.property.front.peers import STEPS, Step, client, facts_of, facts_of_h2, joined, meet, ours, spoken
 
 if TYPE_CHECKING:
-    from coordinator.front.http2.connection import Event
+    from coordinator.front.http2.events import Event
 
 HEAD = EncodedHeaders(STATUS_200 + literal(b"content-type", b"application/grpc"), ends=False)
 TRAILERS = EncodedHeaders(literal(b"grpc-status", b"0"), ends=True)

@@ -19,7 +19,7 @@ from hpack import Encoder
 
 from coordinator.front import grpc_wire
 from coordinator.front.http2 import frames
-from coordinator.front.http2.connection import RequestStarted
+from coordinator.front.http2.events import RequestStarted
 from coordinator.front.http2.frames import EncodedHeaders, ErrorCode, Setting
 from coordinator.front.http2.headers import STATUS_200, literal
 from coordinator.front.limits import Limits
