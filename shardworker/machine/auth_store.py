@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
-from proto.errors import Corrupt
 from shardworker.machine.auth import AUTH_OFF, FIRST_REVISION, Access, Permission, TableAuth, User
+from shardworker.machine.checked_rows import CheckedRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -35,6 +35,17 @@ CREATE TABLE IF NOT EXISTS auth (
 ) STRICT, WITHOUT ROWID
 """
 
+
+def _crc(table_id: int, kind: int, name: bytes, data: str) -> int:
+    return crc32(f"{table_id} {kind} {len(name)} ".encode() + name + data.encode())
+
+
+_ROWS: Final = CheckedRows(
+    "auth",
+    {"table_id": int, "kind": int, "name": bytes, "data": str},
+    "a user, role or token of table id {0}",
+    _crc,
+)
 
 ROW_BYTES: Final = 256
 """What a user or a role counts beside its name and row (quota.py). Part of the replicated behaviour."""
@@ -161,22 +172,20 @@ class AuthStore:
     def _write(self, table_id: int, kind: Kind, name: bytes, plain: Any) -> None:
         """plain: None deletes the row."""
         where = (table_id, int(kind), name)
-        row: Any = self._connection.execute(
-            "SELECT crc, data FROM auth WHERE table_id = ? AND kind = ? AND name = ?", where
-        ).fetchone()
-        if row:
-            self.checksum -= row[0]
-            self._count(table_id, kind, name, row[1], -1)
+        before = _ROWS.find(self._connection, "WHERE table_id = ? AND kind = ? AND name = ?", where)
+        if before is not None:
+            self._count(before, -1)
         if plain is None:
             self._connection.execute("DELETE FROM auth WHERE table_id = ? AND kind = ? AND name = ?", where)
             return
-        data = json.dumps(plain, sort_keys=True)
-        crc = _crc(*where, data)
-        self.checksum += crc
-        self._count(table_id, kind, name, data, 1)
-        self._connection.execute("REPLACE INTO auth VALUES (?, ?, ?, ?, ?)", (*where, data, crc))
+        row = (*where, json.dumps(plain, sort_keys=True))
+        self._count(row, 1)
+        self._connection.execute("REPLACE INTO auth VALUES (?, ?, ?, ?, ?)", _ROWS.sealed(*row))
 
-    def _count(self, table_id: int, kind: Kind, name: bytes, data: str, sign: int) -> None:
+    def _count(self, row: tuple[Any, ...], sign: int) -> None:
+        """A row comes (1) or goes (-1)."""
+        table_id, kind, name, data = row
+        self.checksum += sign * _crc(*row)
         if kind in (Kind.USER, Kind.ROLE):
             size_bytes = ROW_BYTES + len(name) + len(data)
             self._size_bytes[table_id] = self.size_bytes(table_id) + sign * size_bytes
@@ -214,14 +223,10 @@ class AuthStore:
             self.guarded.discard(table_id)
 
     def _load(self) -> None:
-        rows: Any = self._connection.execute(
-            "SELECT table_id, kind, name, data, crc FROM auth ORDER BY 1, 2, 3"
-        )
         found: dict[int, _Kinds] = {}
-        for table_id, kind, name, data, crc in rows:
-            _check_row(table_id, kind, name, data, crc)
-            self.checksum += crc
-            self._count(table_id, Kind(kind), name, data, 1)
+        for row in _ROWS.all(self._connection, "ORDER BY 1, 2, 3"):
+            table_id, kind, name, data = row
+            self._count(row, 1)
             found.setdefault(table_id, {}).setdefault(Kind(kind), {})[name] = json.loads(data)
         for table_id, kinds in found.items():
             self._enter(table_id, kinds)
@@ -235,26 +240,14 @@ class AuthStore:
 
 def read_rows(connection: apsw.Connection, table_id: int) -> list[tuple[Kind, bytes, str]]:
     """What is stored of a table as this connection sees it: kind, name and data. Raises Corrupt."""
-    rows: Any = connection.execute(
-        "SELECT kind, name, data, crc FROM auth WHERE table_id = ? ORDER BY 1, 2", (table_id,)
-    )
-    found = []
-    for kind, name, data, crc in rows:
-        _check_row(table_id, kind, name, data, crc)
-        found.append((Kind(kind), name, data))
-    return found
+    rows = _ROWS.all(connection, "WHERE table_id = ? ORDER BY 2, 3", (table_id,))
+    return [(Kind(kind), name, data) for _, kind, name, data in rows]
 
 
 def read_version(connection: apsw.Connection, table_id: int) -> int:
     """TableAuth.version as this connection sees it, whatever else is stored of the table. Raises Corrupt."""
-    rows: Any = connection.execute(
-        "SELECT kind, name, data, crc FROM auth WHERE table_id = ? AND kind = ?", (table_id, Kind.STATE)
-    )
-    kinds: _Kinds = {}
-    for kind, name, data, crc in rows:
-        _check_row(table_id, kind, name, data, crc)
-        kinds.setdefault(Kind.STATE, {})[name] = json.loads(data)
-    return _table_auth(kinds).version
+    row = _ROWS.find(connection, "WHERE table_id = ? AND kind = ? AND name = x''", (table_id, Kind.STATE))
+    return _table_auth({} if row is None else {Kind.STATE: {b"": json.loads(row[3])}}).version
 
 
 def auth_of(rows: Iterable[tuple[int, bytes, str]]) -> TableAuth | None:
@@ -281,14 +274,6 @@ def _table_auth(kinds: Mapping[Kind, Mapping[bytes, Any]]) -> TableAuth:
     )
 
 
-def _check_row(table_id: int, kind: int, name: bytes, data: str, crc: int) -> None:
-    if _crc(table_id, kind, name, data) != crc:
-        raise Corrupt(
-            f"a row of users and roles of table id {table_id} fails its checksum;"
-            " the disk returned other bytes than were written"
-        )
-
-
 def _plain(held: User | tuple[Permission, ...]) -> Any:
     if isinstance(held, User):
         return [held.hash, int(held.no_password), list(held.roles)]
@@ -303,7 +288,3 @@ def _role(plain: list[tuple[int, str, str]]) -> tuple[Permission, ...]:
     return tuple(
         Permission(Access(access), bytes.fromhex(key), bytes.fromhex(end)) for access, key, end in plain
     )
-
-
-def _crc(table_id: int, kind: int, name: bytes, data: str) -> int:
-    return crc32(f"{table_id} {kind} {len(name)} ".encode() + name + data.encode())

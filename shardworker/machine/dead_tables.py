@@ -11,10 +11,10 @@ back.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
-from proto.errors import Corrupt
+from shardworker.machine.checked_rows import CheckedRows
 from shardworker.machine.leftovers import free_rows
 from shardworker.machine.tables import BELONGINGS, forget_table_sql
 
@@ -32,6 +32,13 @@ CREATE TABLE IF NOT EXISTS dead_tables (
 """
 
 
+def _crc(table_id: int) -> int:
+    return crc32(table_id.to_bytes(8, signed=True))
+
+
+_ROWS: Final = CheckedRows("dead_tables", {"id": int}, "deleted table id {0}", _crc)
+
+
 class DeadTables:
     """The ids of a shard's deleted tables, with the life of the transaction."""
 
@@ -39,14 +46,10 @@ class DeadTables:
         """Takes over what the database holds. Raises Corrupt."""
         self._connection = connection
         connection.execute(_SCHEMA)
-        rows: list[Any] = connection.execute("SELECT id, freed, crc FROM dead_tables ORDER BY id").fetchall()
-        for id_, _, crc in rows:
-            if _crc(id_) != crc:
-                raise Corrupt(
-                    f"the row of deleted table id {id_} fails its checksum; the disk returned other bytes"
-                )
-        self._ids = {id_ for id_, _, _ in rows}
-        self._unfreed = {id_ for id_, freed, _ in rows if not freed}
+        self._ids: set[int] = {id_ for (id_,) in _ROWS.all(connection, "ORDER BY id")}
+        self._unfreed: set[int] = {
+            id_ for (id_,) in connection.execute("SELECT id FROM dead_tables WHERE freed IS NOT 1")
+        }
         self._died: set[int] = set()
         """In this turn."""
         self._freed: set[int] = set()
@@ -81,7 +84,7 @@ class DeadTables:
         """This id is dead from now on, whether or not it was ever a table's."""
         if table_id in self._ids:
             return
-        self._connection.execute("INSERT INTO dead_tables VALUES (?, 0, ?)", (table_id, _crc(table_id)))
+        self._connection.execute("INSERT INTO dead_tables VALUES (?, 0, ?)", _ROWS.sealed(table_id))
         self._ids.add(table_id)
         self._unfreed.add(table_id)
         self._died.add(table_id)
@@ -114,7 +117,3 @@ class DeadTables:
         self._unfreed = (self._unfreed | self._freed) - self._died
         self._digest = None
         self.committed()
-
-
-def _crc(table_id: int) -> int:
-    return crc32(table_id.to_bytes(8, signed=True))

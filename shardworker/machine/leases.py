@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import struct
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from zlib import crc32
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proto import errors
+from shardworker.machine.checked_rows import CheckedRows
 from shardworker.machine.replication.copied_leases import CopiedLeases
 
 if TYPE_CHECKING:
@@ -33,7 +33,12 @@ CREATE TABLE IF NOT EXISTS leases (
 ) STRICT, WITHOUT ROWID
 """
 
-_ROW: Final = struct.Struct("<5q")
+_ROWS: Final = CheckedRows(
+    "leases",
+    {"table_id": int, "id": int, "ttl_s": int, "granted_at": int, "left_ms": int},
+    "lease {1} of table id {0}",
+)
+_DIGESTED: Final = struct.Struct("<5q")
 _DRAW: Final = struct.Struct("<3q")
 _ID_MAX: Final = (1 << 63) - 1
 _UINT64_MASK: Final = (1 << 64) - 1
@@ -75,8 +80,8 @@ class Leases:
         self._changed_before_turn: set[tuple[int, int]] = set()
         self._counted_before_turn: set[tuple[int, int]] = set()
         self._counted: set[tuple[int, int]] = set()
-        for table_id, *values, crc in connection.execute("SELECT * FROM leases"):
-            self._enter(table_id, _checked(table_id, values, crc))
+        for table_id, *values in _ROWS.all(connection, ""):
+            self._enter(table_id, Lease(*values))
 
     def get(self, table_id: int, lease_id: int) -> Lease | None:
         """The lease, unless it has ended."""
@@ -177,9 +182,8 @@ class Leases:
                 return lease_id
 
     def _save(self, table_id: int, lease: Lease) -> None:
-        self._connection.execute(
-            "REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?)", (table_id, *lease, _crc(table_id, lease))
-        )
+        row = _ROWS.sealed(table_id, *lease)
+        self._connection.execute("REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?)", row)
 
     # ---- what is in memory ---------------------------------------------------------------------------------
 
@@ -238,26 +242,9 @@ class Leases:
 
 def read_leases(connection: apsw.Connection, table_id: int) -> list[Lease]:
     """Those of a table as this connection sees them, by id. Raises Corrupt."""
-    rows = connection.execute("SELECT * FROM leases WHERE table_id = ? ORDER BY id", (table_id,))
-    return [_checked(table_id, values, crc) for _, *values, crc in rows]
-
-
-def _crc(table_id: int, lease: Lease) -> int:
-    return crc32(_ROW.pack(table_id, *lease))
+    rows = _ROWS.all(connection, "WHERE table_id = ? ORDER BY id", (table_id,))
+    return [Lease(*values) for _, *values in rows]
 
 
 def _digest(table_id: int, lease: Lease) -> int:
-    return int.from_bytes(blake2b(_ROW.pack(table_id, *lease), digest_size=8).digest())
-
-
-def _checked(table_id: Any, values: list[Any], crc: Any) -> Lease:
-    try:
-        lease = Lease(*values)
-        sound = _crc(table_id, lease) == crc
-    except (struct.error, TypeError):
-        sound = False  # a flipped bit can change the type of a value just as well
-    if not sound:
-        raise errors.Corrupt(
-            "a row of a lease fails its checksum; the disk returned other bytes than were written"
-        )
-    return lease
+    return int.from_bytes(blake2b(_DIGESTED.pack(table_id, *lease), digest_size=8).digest())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
-from proto.errors import Corrupt
+from shardworker.machine.checked_rows import CheckedRows
 from shardworker.machine.handler import TooNew
 
 if TYPE_CHECKING:
@@ -23,6 +23,13 @@ CREATE TABLE IF NOT EXISTS machine (
 """
 
 
+def _crc(level: int) -> int:
+    return crc32(level.to_bytes(8, signed=True))
+
+
+_ROWS: Final = CheckedRows("machine", {"level": int}, "the machine level", _crc)
+
+
 class MachineLevel:
     """`current` is the level as of the last command."""
 
@@ -31,17 +38,11 @@ class MachineLevel:
         self._connection = connection
         self._build_level = build_level
         connection.execute(_SCHEMA)
-        row = connection.execute("SELECT level, crc FROM machine").fetchone()
+        row = _ROWS.find(connection, "")
         if row is None:
-            self.current = FIRST
-            connection.execute("INSERT INTO machine VALUES (1, ?, ?)", (FIRST, _crc(FIRST)))
-        else:
-            level, crc = row
-            if _crc(level) != crc:
-                raise Corrupt(
-                    "the row of the machine level fails its checksum; the disk returned other bytes"
-                )
-            self.current = level
+            row = (FIRST,)
+            connection.execute("INSERT INTO machine VALUES (1, ?, ?)", _ROWS.sealed(FIRST))
+        self.current: int = row[0]
         self._before_turn: int | None = None
         self._check(self.current)
 
@@ -60,7 +61,7 @@ class MachineLevel:
         if self._before_turn is None:
             self._before_turn = self.current
         self.current = level
-        self._connection.execute("UPDATE machine SET level = ?, crc = ?", (level, _crc(level)))
+        self._connection.execute("UPDATE machine SET level = ?, crc = ?", _ROWS.sealed(level))
 
     def committed(self) -> None:
         self._before_turn = None
@@ -68,7 +69,3 @@ class MachineLevel:
     def rollback(self) -> None:
         if self._before_turn is not None:
             self.current, self._before_turn = self._before_turn, None
-
-
-def _crc(level: int) -> int:
-    return crc32(level.to_bytes(8, signed=True))

@@ -132,6 +132,7 @@ class StateMachine(WholeShard, Reading, Sweeping):
     # ---- one command ---------------------------------------------------------------------------------------
 
     def _run(self, index: int, request: Parsed, writers: dict[int, Writer]) -> Result:
+        """Raises Corrupt: what this replica's disk has lost is no outcome of a command, which all replicas share."""
         handler = request.handler
         assert handler is not None
         if handler.on_shard is not None:
@@ -148,6 +149,8 @@ class StateMachine(WholeShard, Reading, Sweeping):
             self._check_origin(table.id, handler, request.op)
             if handler.administer is not None:
                 return self._administer(index, handler, table, request.op)
+        except errors.Corrupt:
+            raise
         except errors.BoathouseError as error:
             return Result(table.revision, b"", error)
         writer = self._writer(request.table_id, writers)
@@ -156,6 +159,8 @@ class StateMachine(WholeShard, Reading, Sweeping):
         try:
             quota.check_takes(table, handler, request.op, self.leases, self.auth)
             body = handler.write(writer, request.op)
+        except errors.Corrupt:
+            raise
         except errors.BoathouseError as error:
             if isinstance(error, errors.QuotaExceeded):
                 quota.note_refused(table, self.leases, self.auth)
@@ -185,6 +190,8 @@ class StateMachine(WholeShard, Reading, Sweeping):
             return Result(0, b"", request.error)
         try:
             return work(self, request.op)
+        except errors.Corrupt:
+            raise
         except errors.BoathouseError as error:
             return Result(0, b"", error)
 

@@ -17,9 +17,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from zlib import crc32
 
-from proto.errors import Corrupt
+from shardworker.machine.checked_rows import CheckedRows, signed, unsigned
 
 if TYPE_CHECKING:
     import apsw
@@ -54,8 +53,28 @@ CREATE TABLE IF NOT EXISTS tables (
 """
 
 
-_NUMBERS = struct.Struct("<13q")
-_ALARM = struct.Struct("<QI")
+_ALARM: Final = struct.Struct("<QI")
+_ROWS: Final = CheckedRows(
+    "tables",
+    {
+        "id": int,
+        "CAST(name AS BLOB)": bytes,
+        "history": int,
+        "revision": int,
+        "compacted": int,
+        "keys": int,
+        "checksum": int,
+        "written_bytes": int,
+        "freed_bytes": int,
+        "quota_bytes": int,
+        "is_full": int,
+        "swept_id": int,
+        "swept_floor": int,
+        "swept_bytes": int,
+        "alarms": bytes,
+    },
+    "table id {0}",
+)
 
 
 @dataclass(slots=True)
@@ -321,10 +340,10 @@ def create_table(connection: apsw.Connection, table: TableState) -> None:
 
 def insert_table(connection: apsw.Connection, table: TableState) -> None:
     """The row of a table whose rows are there."""
-    row = _row(table)
+    id_, name, *rest = _row(table)
     connection.execute(
         "INSERT INTO tables VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (table.id, table.name, *row[2:], _crc(*row)),
+        (id_, name.decode(), *rest),
     )
 
 
@@ -370,64 +389,39 @@ def delete_table(connection: apsw.Connection, table_id: int) -> None:
 
 
 def save_table(connection: apsw.Connection, table: TableState) -> None:
-    row = _row(table)
+    _, _, _, *changing = _row(table)
     connection.execute(
         "UPDATE tables SET revision = ?, compacted = ?, keys = ?, checksum = ?, written_bytes = ?, freed_bytes = ?,"
         " quota_bytes = ?, is_full = ?, swept_id = ?, swept_floor = ?, swept_bytes = ?, alarms = ?, crc = ?"
         " WHERE id = ?",
-        (*row[3:], _crc(*row), table.id),
+        (*changing, table.id),
     )
 
 
 def _row(table: TableState) -> tuple[Any, ...]:
     """As it is stored, but for the type of the name."""
-    return (
+    return _ROWS.sealed(
         table.id, table.name.encode(), table.history, table.revision, table.compacted, table.keys,
-        _signed(table.checksum), table.written_bytes, table.freed_bytes, table.quota_bytes, int(table.full),
+        signed(table.checksum), table.written_bytes, table.freed_bytes, table.quota_bytes, int(table.full),
         table.swept_id, table.swept_floor, table.swept_bytes, b"".join(_ALARM.pack(*one) for one in table.alarms),
     )  # fmt: skip
 
 
-def _crc(id_: int, name: bytes, *rest: Any) -> int:
-    *numbers, alarms = rest
-    return crc32(alarms, crc32(name, crc32(_NUMBERS.pack(id_, *numbers))))
-
-
-# The name as bytes: a damaged one need not be UTF-8.
-_SELECT = (
-    "SELECT id, CAST(name AS BLOB), history, revision, compacted, keys, checksum, written_bytes, freed_bytes,"
-    " quota_bytes, is_full, swept_id, swept_floor, swept_bytes, alarms, crc FROM tables"
-)
-
-
 def load_tables(connection: apsw.Connection) -> dict[int, TableState]:
     """All of them, in order of their ids. Raises Corrupt."""
-    return {row[0]: _table(row) for row in connection.execute(_SELECT + " ORDER BY id")}
+    return {row[0]: _table(row) for row in _ROWS.all(connection, "ORDER BY id")}
 
 
 def load_table(connection: apsw.Connection, table_id: int) -> TableState | None:
     """Raises Corrupt."""
-    row = connection.execute(_SELECT + " WHERE id = ?", (table_id,)).fetchone()
+    row = _ROWS.find(connection, "WHERE id = ?", (table_id,))
     return None if row is None else _table(row)
 
 
 def _table(row: tuple[Any, ...]) -> TableState:
-    *values, crc = row
-    try:
-        sound = _crc(*values) == crc
-    except (struct.error, TypeError):
-        sound = False  # a flipped bit can change the type of a value just as well
-    if not sound:
-        raise Corrupt(
-            f"the row of table id {row[0]} fails its checksum; the disk returned other bytes than were written"
-        )
-    id_, name, *numbers, alarms = values
+    id_, name, *numbers, alarms = row
     table = TableState(id_, name.decode(), *numbers)
-    table.checksum &= (1 << 64) - 1
+    table.checksum = unsigned(table.checksum)
     table.full = bool(table.full)
     table.alarms = tuple(_ALARM.iter_unpack(alarms))
     return table
-
-
-def _signed(number: int) -> int:
-    return number - (1 << 64) if number >> 63 else number

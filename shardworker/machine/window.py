@@ -19,11 +19,11 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from zlib import crc32
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from proto.methods import REQUEST_ID_BYTES
+from shardworker.machine.checked_rows import CheckedRows
 from shardworker.machine.handler import Result
 
 if TYPE_CHECKING:
@@ -47,10 +47,13 @@ CREATE TABLE IF NOT EXISTS answers (
 ) STRICT;
 """
 
-_SELECT = "SELECT log_index, time_ms, age_clock_ms, commands, data, crc FROM results"
-_SELECT_ANSWERS = "SELECT log_index, data, crc FROM answers"
-_NUMBERS = struct.Struct("<4q")
-_INDEX = _REVISION = struct.Struct("<q")
+_RESULTS: Final = CheckedRows(
+    "results",
+    {"log_index": int, "time_ms": int, "age_clock_ms": int, "commands": int, "data": bytes},
+    "the results of log index {0}",
+)
+_ANSWERS: Final = CheckedRows("answers", {"log_index": int, "data": bytes}, "the answers of log index {0}")
+_REVISION = struct.Struct("<q")
 
 FINGERPRINT_BYTES: Final = 8
 
@@ -84,10 +87,6 @@ class Remembered(NamedTuple):
     result: Result
 
 
-_Row = tuple[int, int, int, int, bytes]
-"""log_index, time_ms, age_clock_ms, commands, data."""
-
-
 @dataclass(slots=True)
 class _Oldest:
     index: int
@@ -119,16 +118,15 @@ class ResultWindow:
         self._oldest: _Oldest | None = None
         self._before_turn: tuple[_Totals, _Oldest | None, list[dict[bytes, int]], list[int]] | None = None
         self._added: list[tuple[dict[bytes, int], list[bytes], dict[bytes, int]]] = []
-        for row in connection.execute(_SELECT + " ORDER BY log_index"):
-            index, time_ms, age_clock_ms, commands, data = _checked(row)
+        for row in _RESULTS.all(connection, "ORDER BY log_index"):
+            index, time_ms, age_clock_ms, commands, data = row
             if self._oldest is None:
                 self._oldest = _Oldest(index, age_clock_ms, commands)
                 self._totals.floor = index
             self._count(time_ms, age_clock_ms, commands)
             for request_id in ids_of(data, commands):
                 self._generation(index)[request_id] = index
-        for found in connection.execute(_SELECT_ANSWERS + " ORDER BY log_index"):
-            index, bodies = _checked_answers(found)
+        for index, bodies in _ANSWERS.all(connection, "ORDER BY log_index"):
             if not self._totals.answer_bytes:
                 self._totals.answers_floor = index
             self._totals.answer_bytes += len(bodies)
@@ -148,14 +146,14 @@ class ResultWindow:
         return set().union(*[asked & generation.keys() for generation in self._generations])
 
     def _read(self, request_id: bytes, index: int) -> Remembered:
-        row = _checked(self._connection.execute(_SELECT + " WHERE log_index = ?", (index,)).fetchone())
-        return remembered(row[4], row[3], request_id, lambda: self._answers(index))
+        *_, commands, data = _found(_RESULTS.find(self._connection, "WHERE log_index = ?", (index,)))
+        return remembered(data, commands, request_id, lambda: self._answers(index))
 
     def _answers(self, index: int) -> bytes | None:
         if index < self._totals.answers_floor or not self._totals.answer_bytes:
             return None
-        found = self._connection.execute(_SELECT_ANSWERS + " WHERE log_index = ?", (index,)).fetchone()
-        return _checked_answers(found)[1]
+        _, bodies = _found(_ANSWERS.find(self._connection, "WHERE log_index = ?", (index,)))
+        return bytes(bodies)
 
     def add(self, index: int, time_ms: int, fresh: Mapping[bytes, Remembered]) -> None:
         """Remembers an entry's results and forgets what no longer fits. Raises Corrupt."""
@@ -168,8 +166,8 @@ class ResultWindow:
         time_ms = max(time_ms, self._totals.time_ms)
         age_clock_ms = self._totals.age_clock_ms + min(time_ms - self._totals.time_ms, STEP_MS_MAX)
         data, bodies = _encode(fresh)
-        row = (index, time_ms, age_clock_ms, len(fresh), data)
-        self._connection.execute("INSERT INTO results VALUES (?, ?, ?, ?, ?, ?)", (*row, _crc(*row)))
+        row = _RESULTS.sealed(index, time_ms, age_clock_ms, len(fresh), data)
+        self._connection.execute("INSERT INTO results VALUES (?, ?, ?, ?, ?, ?)", row)
         if self._oldest is None:
             self._oldest = _Oldest(index, age_clock_ms, len(fresh))
             self._totals.floor = index
@@ -184,9 +182,7 @@ class ResultWindow:
         self._prune(index)
 
     def _add_answers(self, index: int, bodies: bytes) -> None:
-        self._connection.execute(
-            "INSERT INTO answers VALUES (?, ?, ?)", (index, bodies, _crc_answers(index, bodies))
-        )
+        self._connection.execute("INSERT INTO answers VALUES (?, ?, ?)", _ANSWERS.sealed(index, bodies))
         if not self._totals.answer_bytes:
             self._totals.answers_floor = index
         self._totals.answer_bytes += len(bodies)
@@ -214,11 +210,8 @@ class ResultWindow:
             or oldest.age_clock_ms < totals.age_clock_ms - limits.age_ms_max
         ):
             totals.commands -= oldest.commands
-            row = _checked(
-                self._connection.execute(
-                    _SELECT + " WHERE log_index > ? ORDER BY log_index LIMIT 1", (oldest.index,)
-                ).fetchone()
-            )
+            newer = "WHERE log_index > ? ORDER BY log_index LIMIT 1"
+            row = _found(_RESULTS.find(self._connection, newer, (oldest.index,)))
             index, _, age_clock_ms, commands, _ = row
             oldest = _Oldest(index, age_clock_ms, commands)
         if oldest.index != start:
@@ -237,9 +230,7 @@ class ResultWindow:
             and totals.answers_floor != newest_index
             and (totals.answers_floor < totals.floor or totals.answer_bytes > self._limits.answer_bytes_max)
         ):
-            oldest, bodies = _checked_answers(
-                self._connection.execute(_SELECT_ANSWERS + " ORDER BY log_index LIMIT 1").fetchone()
-            )
+            oldest, bodies = _found(_ANSWERS.find(self._connection, "ORDER BY log_index LIMIT 1"))
             self._connection.execute("DELETE FROM answers WHERE log_index = ?", (oldest,))
             totals.answer_bytes -= len(bodies)
             next_index = self._connection.execute("SELECT min(log_index) FROM answers").get
@@ -315,10 +306,10 @@ def _encode_rest(results: list[Result]) -> tuple[frames.StoredResults, bytes]:
 def read_outcomes(connection: apsw.Connection, index: int) -> dict[bytes, tuple[int, str]]:
     """By request id, the revision and the error's name, if there was one, of the commands that this entry was the first
     to bring; of one that is remembered no longer, nothing. Raises Corrupt."""
-    found = connection.execute(_SELECT + " WHERE log_index = ?", (index,)).fetchone()
+    found = _RESULTS.find(connection, "WHERE log_index = ?", (index,))
     if found is None:
         return {}
-    *_, commands, data = _checked(found)
+    *_, commands, data = found
     start = (REQUEST_ID_BYTES + FINGERPRINT_BYTES) * commands
     revisions = struct.unpack_from(f"<{commands}q", data, start)
     rest = frames.StoredResults.FromString(data[start + _REVISION.size * commands :])
@@ -373,15 +364,18 @@ class StoredEntry(NamedTuple):
 
 def stored_entries(connection: apsw.Connection, after: int) -> Iterator[StoredEntry]:
     """The entries behind this log index, in their order, of a connection's own state. Raises Corrupt."""
-    now_ms: int = (
-        connection.execute("SELECT age_clock_ms FROM results ORDER BY log_index DESC LIMIT 1").get or 0
-    )
-    rows: Any = connection.execute(_SELECT + " WHERE log_index > ? ORDER BY log_index", (after,))
-    for row in rows:
-        index, _, age_clock_ms, commands, data = _checked(row)
-        found = connection.execute(_SELECT_ANSWERS + " WHERE log_index = ?", (index,)).fetchone()
-        answers = b"" if found is None else _checked_answers(found)[1]
+    now_ms = read_age_clock_ms(connection)
+    for row in _RESULTS.all(connection, "WHERE log_index > ? ORDER BY log_index", (after,)):
+        index, _, age_clock_ms, commands, data = row
+        found = _ANSWERS.find(connection, "WHERE log_index = ?", (index,))
+        answers = b"" if found is None else found[1]
         yield StoredEntry(index, now_ms - age_clock_ms, commands, data, answers)
+
+
+def read_age_clock_ms(connection: apsw.Connection) -> int:
+    """ResultWindow.age_clock_ms as this connection sees it. Raises Corrupt."""
+    newest = _RESULTS.find(connection, "ORDER BY log_index DESC LIMIT 1")
+    return 0 if newest is None else newest[2]
 
 
 def ids_of(data: bytes, commands: int) -> list[bytes]:
@@ -390,37 +384,7 @@ def ids_of(data: bytes, commands: int) -> list[bytes]:
     ]
 
 
-def _crc(index: int, time_ms: int, age_clock_ms: int, commands: int, data: bytes) -> int:
-    return crc32(data, crc32(_NUMBERS.pack(index, time_ms, age_clock_ms, commands)))
-
-
-def _crc_answers(index: int, data: bytes) -> int:
-    return crc32(data, crc32(_INDEX.pack(index)))
-
-
-def _checked(found: tuple[Any, ...] | None) -> _Row:
-    if found is None:
-        raise errors.Corrupt("a row of remembered results is missing")
-    row, crc = found[:-1], found[-1]
-    try:
-        sound = _crc(*row) == crc
-    except (struct.error, TypeError):
-        sound = False  # a flipped bit can change the type of a value just as well
-    if not sound:
-        raise errors.Corrupt(
-            f"the remembered results of log index {row[0]} fail their checksum; the disk returned other bytes"
-            " than were written"
-        )
+def _found(row: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    if row is None:
+        raise errors.Corrupt("a row of remembered results or answers is missing")
     return row
-
-
-def _checked_answers(found: tuple[Any, ...] | None) -> tuple[int, bytes]:
-    if found is None:
-        raise errors.Corrupt("a row of remembered answers is missing")
-    index, bodies, crc = found
-    if _crc_answers(index, bodies) != crc:
-        raise errors.Corrupt(
-            f"the remembered answers of log index {index} fail their checksum; the disk returned other bytes"
-            " than were written"
-        )
-    return index, bodies

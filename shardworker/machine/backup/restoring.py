@@ -14,7 +14,6 @@ the table is told that he has to look at all of it. Pairs of a backup that knows
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
@@ -23,6 +22,7 @@ from proto import errors
 from proto.checksums import rolled
 from proto.internal import frames_pb2 as frames
 from shardworker.machine.backup.extras import Extras, read_extras, take_extras
+from shardworker.machine.checked_rows import CheckedRows, signed, unsigned
 from shardworker.machine.columns import Columns, all_or_nothing, insert_columns, read_columns
 from shardworker.machine.internal.loading import read_change
 from shardworker.machine.leftovers import put_aside
@@ -55,9 +55,19 @@ CREATE TABLE IF NOT EXISTS restores_begun (
 ) STRICT
 """
 
-_NUMBERS: Final = struct.Struct("<7q")
-_SIGNED: Final = struct.Struct("<q")
-_UNSIGNED: Final = struct.Struct("<Q")
+_ROWS: Final = CheckedRows(
+    "restores_begun",
+    {
+        "table_id": int,
+        "attempt": int,
+        "parts": int,
+        "keys": int,
+        "size_bytes": int,
+        "checksum": int,
+        "newest_id": int,
+    },
+    "the restore begun of table id {0}",
+)
 _UINT64_MASK: Final = (1 << 64) - 1
 
 
@@ -224,29 +234,18 @@ def _end(writer: Writer, op: Part, begun: _Begun) -> None:
 
 def _find(connection: apsw.Connection, table_id: int, attempt: int) -> _Begun:
     """Raises RestoreInterrupted if that is not what is under way, and Corrupt."""
-    row: Any = connection.execute("SELECT * FROM restores_begun WHERE table_id = ?", (table_id,)).fetchone()
+    row = _ROWS.find(connection, "WHERE table_id = ?", (table_id,))
     if row is None:
         raise errors.RestoreInterrupted("no restore of this table is under way")
-    *numbers, crc = row
-    if crc32(_NUMBERS.pack(*numbers)) != crc:
-        raise errors.Corrupt(f"the restore begun of table id {table_id} fails its checksum")
-    _, began, parts, keys, size_bytes, checksum, newest_id = numbers
-    if began & _UINT64_MASK != attempt:
+    _, began, parts, keys, size_bytes, checksum, newest_id = row
+    if unsigned(began) != attempt:
         raise errors.RestoreInterrupted("another restore of this table has begun")
-    return _Begun(attempt, parts, keys, size_bytes, checksum & _UINT64_MASK, newest_id)
+    return _Begun(attempt, parts, keys, size_bytes, unsigned(checksum), newest_id)
 
 
 def _save(connection: apsw.Connection, table_id: int, begun: _Begun) -> None:
-    numbers = (
-        table_id, _signed(begun.attempt), begun.parts, begun.keys, begun.size_bytes, _signed(begun.checksum),
+    row = _ROWS.sealed(
+        table_id, signed(begun.attempt), begun.parts, begun.keys, begun.size_bytes, signed(begun.checksum),
         begun.newest_id,
     )  # fmt: skip
-    connection.execute(
-        "REPLACE INTO restores_begun VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (*numbers, crc32(_NUMBERS.pack(*numbers))),
-    )
-
-
-def _signed(number: int) -> int:
-    signed: int = _SIGNED.unpack(_UNSIGNED.pack(number))[0]
-    return signed
+    connection.execute("REPLACE INTO restores_begun VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)

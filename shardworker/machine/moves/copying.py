@@ -22,13 +22,13 @@ from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker.machine.internal.loading import read_changes
 from shardworker.machine.leases import read_leases
-from shardworker.machine.moves.results import SELECT, Arrived, checked
+from shardworker.machine.moves.results import Arrived, arrived_after
 from shardworker.machine.moves.states import Move, Position, State, read_move
 from shardworker.machine.replication.copied_leases import read_copied_leases
 from shardworker.machine.replication.followers import read_followers
 from shardworker.machine.replication.origins import read_origin
 from shardworker.machine.tables import SUB_BITS, TableState
-from shardworker.machine.window import stored_entries
+from shardworker.machine.window import read_age_clock_ms, stored_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -117,10 +117,8 @@ def _check_sound(table: TableState, id_: int, key: bytes, kv: bytes | None, crc:
 
 def _add_results(view: View, through: Position, part: frames.MovePart) -> tuple[Position, bool]:
     size_bytes = sum(len(change.key) + len(change.kv) for change in part.changes)
-    rows: Any = view.execute(SELECT + " WHERE number > ? ORDER BY number", (through.arrived,))
-    now_ms: int = view.execute("SELECT age_clock_ms FROM results ORDER BY log_index DESC LIMIT 1").get or 0
-    for row in rows:
-        came = checked(row)
+    now_ms = read_age_clock_ms(view.connection)
+    for came in arrived_after(view.connection, through.arrived):
         size_bytes += _add_entry(
             part,
             came.shard,

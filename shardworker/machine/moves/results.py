@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zlib import crc32
 
 from proto import errors
+from shardworker.machine.checked_rows import CheckedRows
 from shardworker.machine.window import Remembered, ids_of, remembered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     import apsw
 
@@ -33,10 +34,6 @@ CREATE TABLE IF NOT EXISTS arrived_results (
     UNIQUE (shard, log_index)
 ) STRICT
 """
-
-SELECT: Final = (
-    "SELECT number, shard, log_index, age_clock_ms, commands, data, answers, crc FROM arrived_results"
-)
 
 _NUMBERS: Final = struct.Struct("<4q")
 
@@ -57,6 +54,27 @@ class Arrived(NamedTuple):
     answers: bytes
 
 
+def _crc(_number: int, *values: Any) -> int:
+    *numbers, data, answers = values
+    return crc32(answers, crc32(data, crc32(_NUMBERS.pack(*numbers))))
+
+
+_ROWS: Final = CheckedRows(
+    "arrived_results",
+    {
+        "number": int,
+        "shard": int,
+        "log_index": int,
+        "age_clock_ms": int,
+        "commands": int,
+        "data": bytes,
+        "answers": bytes,
+    },
+    "arrived results {0}",
+    _crc,
+)
+
+
 class ArrivedResults:
     """All of a shard, with the life of the transaction."""
 
@@ -73,8 +91,8 @@ class ArrivedResults:
     def _load(self) -> None:
         self._numbers.clear()
         self._oldest_ms = None
-        for row in self._connection.execute(SELECT + " ORDER BY number"):
-            self._enter(checked(row))
+        for row in _ROWS.all(self._connection, "ORDER BY number"):
+            self._enter(Arrived(*row))
 
     def _enter(self, arrived: Arrived) -> None:
         self._numbers.update(dict.fromkeys(ids_of(arrived.data, arrived.commands), arrived.number))
@@ -90,16 +108,16 @@ class ArrivedResults:
         number = self._numbers.get(request_id)
         if number is None:
             return None
-        row: Any = self._connection.execute(SELECT + " WHERE number = ?", (number,)).fetchone()
+        row = _ROWS.find(self._connection, "WHERE number = ?", (number,))
         if row is None:
             raise errors.Corrupt(f"the arrived results of number {number} are missing")
-        arrived = checked(row)
+        arrived = Arrived(*row)
         return remembered(arrived.data, arrived.commands, request_id, lambda: arrived.answers or None)
 
     def add(self, coming: Iterable[Arrived]) -> None:
         """Takes these over, unless they are here already; their own numbers count for nothing."""
         for told in coming:
-            row = (*told[1:], _crc(told))
+            _, *row = _ROWS.sealed(*told)
             self._connection.execute(
                 "INSERT OR IGNORE INTO arrived_results VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", row
             )
@@ -113,8 +131,8 @@ class ArrivedResults:
         if self._oldest_ms is None or self._oldest_ms >= kept_from - SLACK_MS:
             return
         self._changed = True
-        for row in self._connection.execute(SELECT + " WHERE age_clock_ms < ?", (kept_from,)):
-            arrived = checked(row)
+        for row in _ROWS.all(self._connection, "WHERE age_clock_ms < ?", (kept_from,)):
+            arrived = Arrived(*row)
             for request_id in ids_of(arrived.data, arrived.commands):
                 if self._numbers.get(request_id) == arrived.number:
                     del self._numbers[request_id]
@@ -136,21 +154,7 @@ class ArrivedResults:
             self._load()
 
 
-def checked(row: tuple[Any, ...]) -> Arrived:
-    """The row of a SELECT. Raises Corrupt."""
-    *values, crc = row
-    arrived = Arrived(*values)
-    try:
-        sound = _crc(arrived) == crc
-    except (struct.error, TypeError):
-        sound = False  # a flipped bit can change the type of a value just as well
-    if not sound:
-        raise errors.Corrupt(
-            f"arrived results, number {arrived.number}, fail their checksum; the disk returned other bytes"
-        )
-    return arrived
-
-
-def _crc(arrived: Arrived) -> int:
-    _, *numbers, data, answers = arrived
-    return crc32(answers, crc32(data, crc32(_NUMBERS.pack(*numbers))))
+def arrived_after(connection: apsw.Connection, number: int) -> Iterator[Arrived]:
+    """Those that came behind this one, in their order, of a connection's own state. Raises Corrupt."""
+    for row in _ROWS.all(connection, "WHERE number > ? ORDER BY number", (number,)):
+        yield Arrived(*row)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zlib import crc32
 
 from proto import errors
-from proto.errors import Corrupt
+from shardworker.machine.checked_rows import CheckedRows
 from shardworker.machine.tables import REVISION_MAX
 
 if TYPE_CHECKING:
@@ -35,7 +35,12 @@ CREATE TABLE IF NOT EXISTS moves (
 ) STRICT
 """
 
-_SELECT: Final = "SELECT table_id, data, crc FROM moves"
+
+def _crc(table_id: int, data: str) -> int:
+    return crc32(f"{table_id} {data}".encode())
+
+
+_ROWS: Final = CheckedRows("moves", {"table_id": int, "data": str}, "the move of table id {0}", _crc)
 
 
 class State(enum.IntEnum):
@@ -88,7 +93,9 @@ class Moves:
         """Takes over what the database holds. Raises Corrupt."""
         self._connection = connection
         connection.execute(_SCHEMA)
-        self._moves = {row[0]: _checked(*row) for row in connection.execute(_SELECT + " ORDER BY table_id")}
+        self._moves: dict[int, Move] = {
+            table_id: _move(data) for table_id, data in _ROWS.all(connection, "ORDER BY table_id")
+        }
         self._before_turn: dict[int, Move] | None = None
         self._digest: int | None = None
 
@@ -147,10 +154,8 @@ class Moves:
         """This is the table's newest move now."""
         self._keep()
         self._moves[table_id] = move
-        data = _plain(move)
-        self._connection.execute(
-            "REPLACE INTO moves VALUES (?, ?, ?)", (table_id, data, _crc(table_id, data))
-        )
+        row = _ROWS.sealed(table_id, _plain(move))
+        self._connection.execute("REPLACE INTO moves VALUES (?, ?, ?)", row)
 
     def forget(self, table_id: int) -> None:
         """The table was deleted here."""
@@ -177,17 +182,15 @@ class Moves:
 
 def read_move(connection: apsw.Connection, table_id: int) -> Move | None:
     """Moves.get() as this connection sees it. Raises Corrupt."""
-    row = connection.execute(_SELECT + " WHERE table_id = ?", (table_id,)).fetchone()
-    return None if row is None else _checked(*row)
+    row = _ROWS.find(connection, "WHERE table_id = ?", (table_id,))
+    return None if row is None else _move(row[1])
 
 
 def _plain(move: Move) -> str:
     return json.dumps([int(move.state), move.number, move.shard, move.floor, move.arrival])
 
 
-def _checked(table_id: int, data: str, crc: int) -> Move:
-    if _crc(table_id, data) != crc:
-        raise Corrupt(f"the move of table id {table_id} fails its checksum; the disk returned other bytes")
+def _move(data: str) -> Move:
     state, number, shard, floor, arrival = json.loads(data)
     return Move(State(state), number, shard, floor, None if arrival is None else _arrival(arrival))
 
@@ -195,7 +198,3 @@ def _checked(table_id: int, data: str, crc: int) -> Move:
 def _arrival(plain: list[Any]) -> Arrival:
     name, history, revision, keys, written_bytes, position = plain
     return Arrival(name, history, revision, keys, written_bytes, Position(*position))
-
-
-def _crc(table_id: int, data: str) -> int:
-    return crc32(f"{table_id} {data}".encode())

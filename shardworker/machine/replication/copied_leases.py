@@ -7,11 +7,9 @@ there is much of it.
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Final
-from zlib import crc32
 
-from proto.errors import Corrupt
+from shardworker.machine.checked_rows import CheckedRows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,7 +29,9 @@ CREATE TABLE IF NOT EXISTS copied_leases (
 ) STRICT, WITHOUT ROWID
 """
 
-_ROW: Final = struct.Struct("<3q")
+_ROWS: Final = CheckedRows(
+    "copied_leases", {"table_id": int, "id": int, "ttl_s": int}, "copied lease {1} of table id {0}"
+)
 
 
 class CopiedLeases:
@@ -42,8 +42,8 @@ class CopiedLeases:
         self._connection = connection
         connection.execute(_SCHEMA)
         self._ttls: dict[int, dict[int, int]] = {}
-        for table_id, id_, ttl_s, crc in connection.execute("SELECT * FROM copied_leases ORDER BY 1, 2"):
-            self._ttls.setdefault(table_id, {})[id_] = _checked(table_id, id_, ttl_s, crc)
+        for table_id, id_, ttl_s in _ROWS.all(connection, "ORDER BY 1, 2"):
+            self._ttls.setdefault(table_id, {})[id_] = ttl_s
         self._before_turn: dict[tuple[int, int], int | None] = {}
 
     def of(self, table_id: int) -> Mapping[int, int]:
@@ -74,10 +74,8 @@ class CopiedLeases:
                 "DELETE FROM copied_leases WHERE table_id = ? AND id = ?", (table_id, id_)
             )
         else:
-            row = (table_id, id_, ttl_s)
-            self._connection.execute(
-                "REPLACE INTO copied_leases VALUES (?, ?, ?, ?)", (*row, crc32(_ROW.pack(*row)))
-            )
+            row = _ROWS.sealed(table_id, id_, ttl_s)
+            self._connection.execute("REPLACE INTO copied_leases VALUES (?, ?, ?, ?)", row)
 
     def _enter(self, table_id: int, id_: int, ttl_s: int | None) -> None:
         if ttl_s is None:
@@ -98,14 +96,5 @@ class CopiedLeases:
 
 def read_copied_leases(connection: apsw.Connection, table_id: int) -> Iterator[tuple[int, int]]:
     """Leases and seconds as this connection sees them, by lease. Raises Corrupt."""
-    rows = connection.execute(
-        "SELECT id, ttl_s, crc FROM copied_leases WHERE table_id = ? ORDER BY id", (table_id,)
-    )
-    for id_, ttl_s, crc in rows:
-        yield id_, _checked(table_id, id_, ttl_s, crc)
-
-
-def _checked(table_id: int, id_: int, ttl_s: int, crc: int) -> int:
-    if crc32(_ROW.pack(table_id, id_, ttl_s)) != crc:
-        raise Corrupt(f"what a lease of table id {table_id} was granted for fails its checksum")
-    return ttl_s
+    for _, id_, ttl_s in _ROWS.all(connection, "WHERE table_id = ? ORDER BY id", (table_id,)):
+        yield id_, ttl_s

@@ -7,11 +7,10 @@ for long. What bound that is, is each replica's own business, as the sweep is.
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
-from zlib import crc32
 
-from proto.errors import Corrupt, InvalidRequest
+from proto.errors import InvalidRequest
+from shardworker.machine.checked_rows import CheckedRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,7 +35,11 @@ CREATE TABLE IF NOT EXISTS followers (
 ) STRICT, WITHOUT ROWID
 """
 
-_NUMBERS: Final = struct.Struct("<3q")
+_ROWS: Final = CheckedRows(
+    "followers",
+    {"table_id": int, "follower": bytes, "revision": int, "written_bytes": int},
+    "follower {1} of table id {0}",
+)
 
 
 class Position(NamedTuple):
@@ -54,11 +57,7 @@ class Followers:
         self._connection = connection
         connection.execute(_SCHEMA)
         self._positions: dict[int, dict[str, Position]] = {}
-        for table_id, name, *numbers, crc in connection.execute(
-            "SELECT * FROM followers ORDER BY table_id, follower"
-        ):
-            if _crc(table_id, name, *numbers) != crc:
-                raise Corrupt(f"the position of a follower of table id {table_id} fails its checksum")
+        for table_id, name, *numbers in _ROWS.all(connection, "ORDER BY table_id, follower"):
             self._positions.setdefault(table_id, {})[name.decode()] = Position(*numbers)
         self._before_turn: dict[int, dict[str, Position]] | None = None
 
@@ -79,8 +78,8 @@ class Followers:
         self._keep()
         position = Position(revision, table.written_bytes)
         self._positions[table.id] = dict(sorted({**known, name: position}.items()))
-        row = (table.id, name.encode(), *position)
-        self._connection.execute("REPLACE INTO followers VALUES (?, ?, ?, ?, ?)", (*row, _crc(*row)))
+        row = _ROWS.sealed(table.id, name.encode(), *position)
+        self._connection.execute("REPLACE INTO followers VALUES (?, ?, ?, ?, ?)", row)
 
     def forget(self, table: TableState, name: str) -> None:
         """It follows the table no longer. Raises InvalidRequest if it did not."""
@@ -127,12 +126,6 @@ class Followers:
 
 def read_followers(connection: apsw.Connection, table_id: int) -> Iterator[tuple[str, int]]:
     """Clusters and their revisions as this connection sees them, by name. Raises Corrupt."""
-    rows = connection.execute("SELECT * FROM followers WHERE table_id = ? ORDER BY follower", (table_id,))
-    for _, name, revision, written_bytes, crc in rows:
-        if _crc(table_id, name, revision, written_bytes) != crc:
-            raise Corrupt(f"the position of a follower of table id {table_id} fails its checksum")
+    rows = _ROWS.all(connection, "WHERE table_id = ? ORDER BY follower", (table_id,))
+    for _, name, revision, _ in rows:
         yield name.decode(), revision
-
-
-def _crc(table_id: int, name: bytes, revision: int, written_bytes: int) -> int:
-    return crc32(name, crc32(_NUMBERS.pack(table_id, revision, written_bytes)))

@@ -7,11 +7,9 @@ both tables count the same changes, and so it is always as old as the data.
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Final
-from zlib import crc32
 
-from proto.errors import Corrupt
+from shardworker.machine.checked_rows import CheckedRows
 
 if TYPE_CHECKING:
     import apsw
@@ -24,7 +22,7 @@ CREATE TABLE IF NOT EXISTS origins (
 ) STRICT
 """
 
-_ROW: Final = struct.Struct("<2q")
+_ROWS: Final = CheckedRows("origins", {"table_id": int, "origin": int}, "the origin of table id {0}")
 
 
 class Origins:
@@ -34,9 +32,7 @@ class Origins:
         """Takes over what the database holds. Raises Corrupt."""
         self._connection = connection
         connection.execute(_SCHEMA)
-        self._origins: dict[int, int] = {}
-        for row in connection.execute("SELECT * FROM origins ORDER BY table_id"):
-            self._origins[row[0]] = _checked(*row)
+        self._origins: dict[int, int] = dict(_ROWS.all(connection, "ORDER BY table_id"))
         self._before_turn: dict[int, int] | None = None
 
     def of(self, table_id: int) -> int:
@@ -47,8 +43,7 @@ class Origins:
         """A new table copies this one."""
         self._keep()
         self._origins[table_id] = origin
-        crc = crc32(_ROW.pack(table_id, origin))
-        self._connection.execute("INSERT INTO origins VALUES (?, ?, ?)", (table_id, origin, crc))
+        self._connection.execute("INSERT INTO origins VALUES (?, ?, ?)", _ROWS.sealed(table_id, origin))
 
     def change(self, table_id: int, origin: int) -> None:
         """The table copies another one from now on, or with 0 none."""
@@ -79,11 +74,5 @@ class Origins:
 
 def read_origin(connection: apsw.Connection, table_id: int) -> int:
     """Origins.of() as this connection sees it. Raises Corrupt."""
-    row = connection.execute("SELECT * FROM origins WHERE table_id = ?", (table_id,)).fetchone()
-    return 0 if row is None else _checked(*row)
-
-
-def _checked(table_id: int, origin: int, crc: int) -> int:
-    if crc32(_ROW.pack(table_id, origin)) != crc:
-        raise Corrupt(f"the origin of table id {table_id} fails its checksum; the disk returned other bytes")
-    return origin
+    row = _ROWS.find(connection, "WHERE table_id = ?", (table_id,))
+    return 0 if row is None else row[1]

@@ -10,13 +10,13 @@ snapshot or by what was replicated, it is as good or better already, and would g
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
+from shardworker.machine.checked_rows import CheckedRows, signed, unsigned
 from shardworker.machine.columns import Columns, all_or_nothing, insert_columns, read_columns
 from shardworker.machine.leases import read_leases
 from shardworker.machine.leftovers import put_aside
@@ -52,9 +52,21 @@ CREATE TABLE IF NOT EXISTS snapshots_under_way (
 ) STRICT
 """
 
-_NUMBERS: Final = struct.Struct("<8q")
-_SIGNED: Final = struct.Struct("<q")
-_UNSIGNED: Final = struct.Struct("<Q")
+_ROWS: Final = CheckedRows(
+    "snapshots_under_way",
+    {
+        "table_id": int,
+        "revision": int,
+        "checksum": int,
+        "next_part": int,
+        "keys": int,
+        "size_bytes": int,
+        "from_revision": int,
+        "from_checksum": int,
+        "last_key": bytes,
+    },
+    "the snapshot begun of table id {0}",
+)
 
 
 def create_schema(connection: apsw.Connection) -> None:
@@ -198,46 +210,25 @@ def _check_next(begun: _Begun | None, op: Part, position: tuple[int, int]) -> No
 
 def _load(connection: apsw.Connection, table_id: int) -> _Begun | None:
     """Raises Corrupt."""
-    row: Any = connection.execute(
-        "SELECT * FROM snapshots_under_way WHERE table_id = ?", (table_id,)
-    ).fetchone()
+    row = _ROWS.find(connection, "WHERE table_id = ?", (table_id,))
     if row is None:
         return None
-    *numbers, last_key, crc = row
-    if _crc(numbers, last_key) != crc:
-        raise errors.Corrupt(f"the snapshot begun of table id {table_id} fails its checksum")
-    _, revision, checksum, next_part, keys, size_bytes, from_revision, from_checksum = numbers
+    _, revision, checksum, next_part, keys, size_bytes, from_revision, from_checksum, last_key = row
     return _Begun(
         revision,
-        _unsigned(checksum),
+        unsigned(checksum),
         next_part,
         keys,
         size_bytes,
         from_revision,
-        _unsigned(from_checksum),
+        unsigned(from_checksum),
         last_key,
     )
 
 
 def _save(connection: apsw.Connection, table_id: int, begun: _Begun) -> None:
-    numbers = [
-        table_id, begun.revision, _signed(begun.checksum), begun.next_part, begun.keys, begun.size_bytes,
-        begun.from_revision, _signed(begun.from_checksum),
-    ]  # fmt: skip
-    connection.execute(
-        "REPLACE INTO snapshots_under_way VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*numbers, begun.last_key, _crc(numbers, begun.last_key)),
-    )
-
-
-def _crc(numbers: list[int], last_key: bytes) -> int:
-    return crc32(last_key, crc32(_NUMBERS.pack(*numbers)))
-
-
-def _signed(number: int) -> int:
-    signed: int = _SIGNED.unpack(_UNSIGNED.pack(number))[0]
-    return signed
-
-
-def _unsigned(number: int) -> int:
-    return number & ((1 << 64) - 1)
+    row = _ROWS.sealed(
+        table_id, begun.revision, signed(begun.checksum), begun.next_part, begun.keys, begun.size_bytes,
+        begun.from_revision, signed(begun.from_checksum), begun.last_key,
+    )  # fmt: skip
+    connection.execute("REPLACE INTO snapshots_under_way VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)

@@ -625,17 +625,6 @@ def test_replicas_that_differ_in_users_differ_in_their_checksum() -> None:
     assert one.machine.auth.checksum == two.machine.auth.checksum
 
 
-def test_a_damaged_row_is_found(tmp_path: Path) -> None:
-    path = str(tmp_path / "db")
-    realm = Realm(path)
-    fill(realm)
-    realm.shard.connection.execute(
-        "UPDATE auth SET data = replace(data, '\"root\"', '\"r00t\"') WHERE kind = 1"
-    )
-    with pytest.raises(errors.Corrupt):
-        Shard(path, create=False)
-
-
 # ---- no back door -----------------------------------------------------------------------------------------------
 
 OWN = {

@@ -184,14 +184,6 @@ def test_replicas_differ_if_only_one_has_deleted() -> None:
     assert left.machine.checksum == right.machine.checksum
 
 
-def test_a_damaged_row_of_a_dead_id_is_noticed(tmp_path: Path) -> None:
-    shard = Shard(str(tmp_path / "db"))
-    delete_table(shard)
-    shard.connection.execute("UPDATE dead_tables SET id = id + 1")
-    with pytest.raises(errors.Corrupt, match=f"deleted table id {TABLE + 1} fails its checksum"):
-        Shard(str(tmp_path / "db"), create=False)
-
-
 def test_what_was_changed_before_a_deletion_is_told() -> None:
     shard = Shard()
     shard.machine.listen({TABLE: Listen.CHANGES})

@@ -271,15 +271,6 @@ def test_leases_survive_a_restart_with_their_keys(tmp_path: Path) -> None:
     assert shard.range(*EVERYTHING)[1].count == 0
 
 
-def test_a_damaged_lease_is_found_when_it_is_read(tmp_path: Path) -> None:
-    shard = Shard(str(tmp_path / "db"))
-    shard.grant(50)
-    shard.connection.execute("UPDATE leases SET ttl_s = ttl_s + 1")
-    shard.connection.close()
-    with pytest.raises(errors.Corrupt, match="lease"):
-        Shard(str(tmp_path / "db"), create=False)
-
-
 def test_a_rolled_back_turn_leaves_no_lease_behind() -> None:
     shard = Shard()
     shard.grant(50)

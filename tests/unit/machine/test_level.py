@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 import apsw
 import pytest
 
-from proto import errors
 from proto.internal import frames_pb2 as frames
 from proto.methods import LEVEL
 from shardworker.machine import REGISTRY, Registry, StateMachine, TooNew
-from tests.unit.machine.shard import Shard, put
+from tests.unit.machine.shard import Shard
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,17 +60,3 @@ def test_an_older_build_stops_at_the_command_and_at_the_tables(tmp_path: Path) -
     older = Shard()
     with pytest.raises(TooNew, match=sentence):
         older.machine.reload(apsw.Connection(str(tmp_path / "s.db")))
-
-
-def test_a_damaged_level_is_never_believed() -> None:
-    shard = Shard()
-    shard.put(b"a")
-    for damage in ("level = level + 1", "crc = crc + 1"):
-        shard.connection.execute("SAVEPOINT damage")
-        shard.connection.execute(f"UPDATE machine SET {damage}")  # noqa: S608 - constants
-        with pytest.raises(errors.Corrupt, match="machine level fails its checksum"):
-            shard.machine.reload()
-        shard.connection.execute("ROLLBACK TO damage")
-        shard.connection.execute("RELEASE damage")
-    shard.machine.reload()
-    assert shard.write(put(b"b")).error is None
