@@ -10,6 +10,7 @@ mover needs no memory, may die anywhere, and does no harm beside another one.
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -17,9 +18,13 @@ from proto import errors
 from proto.internal import frames_pb2 as frames
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from proto.catalog import TableMove
     from proto.ids import ShardId
 
+UNDER_WAY_MAX: Final = 4
+"""Parts that were read and are not taken yet: while one is applied the next ones come, and more only take memory."""
 LEVEL_CHANGES: Final = 200
 LEVEL_BYTES: Final = 64 << 10
 """A part of less is all that there was, of a source whose build does not say whether it is."""
@@ -42,8 +47,14 @@ class Ask(NamedTuple):
     """Of a read: any replica will do."""
     paced: bool = False
     """There is time: whoever asks may rest for a while afterwards, for the sake of others."""
-    ahead: Ask | None = None
-    """What will most likely be asked next, of the other shard: it may be asked beside this one."""
+    ahead: tuple[Ask, ...] = ()
+    """What will most likely be asked next, in this order: it may be asked beside this one. What was asked so before and
+    is not here any more is of no interest."""
+
+    @property
+    def question(self) -> tuple[ShardId, int, bytes]:
+        """What the reply depends on."""
+        return self.shard, self.method, self.body
 
 
 Steps = Generator[Ask, frames.Reply, Outcome]
@@ -66,16 +77,38 @@ def _bring(move: TableMove) -> Steps:
     if source.state == frames.MoveState.MOVED:
         return Outcome.MOVED
     target = _state((yield _step(move, frames.MoveStep.ARRIVE, move.target)))
-    is_fenced = False
+    if target.state != frames.MoveState.HERE:
+        target = yield from _copy(move, target)
+    if target.state != frames.MoveState.HERE:
+        yield _step(move, frames.MoveStep.FENCE, move.source)
     while target.state != frames.MoveState.HERE:
-        part = yield from (_last_export if is_fenced else _export)(move, target.position)
-        has_more = not (part.HasField("rest") or _is_level(part))
-        target = _state((yield _import(move, part, has_more=has_more and not is_fenced)))
-        if not (has_more or is_fenced or part.HasField("rest")):
-            yield _step(move, frames.MoveStep.FENCE, move.source)
-            is_fenced = True
+        part = yield from _last_export(move, target.position)
+        target = _state((yield _import(move, part)))
     yield _step(move, frames.MoveStep.LEAVE, move.source)
     return Outcome.MOVED
+
+
+def _copy(move: TableMove, target: frames.MoveState) -> Generator[Ask, frames.Reply, frames.MoveState]:
+    """Brings parts, some at a time, until the copy is so near that the source can be fenced, or a mover before has done
+    that and all is there. Returns how the target stands then."""
+    coming: deque[tuple[frames.MovePart, Ask]] = deque()
+    while True:
+        is_alone = not coming or coming[0][0].after != target.position
+        if is_alone:
+            # The first one; or others have brought some, or one came ahead of another and was left.
+            coming.clear()
+            part = yield from _export(move, target.position)
+            coming.append((part, _import(move, part)))
+        while not _is_last(coming[-1][0]) and len(coming) < UNDER_WAY_MAX:
+            part = yield from _export(move, coming[-1][0].through, ahead=[ask for _, ask in coming])
+            coming.append((part, _import(move, part)))
+        part, ask = coming.popleft()
+        ahead = [ask for _, ask in coming]
+        if not _is_last(last := coming[-1][0] if coming else part):
+            ahead.append(_export_ask(move, last.through, nearest=True))
+        target = _state((yield ask._replace(ahead=tuple(ahead))))
+        if target.state == frames.MoveState.HERE or (is_alone and _is_last(part)):
+            return target
 
 
 def _cancel(move: TableMove) -> Steps:
@@ -97,20 +130,22 @@ def _cancel(move: TableMove) -> Steps:
     return Outcome.STAYED
 
 
-def _export(move: TableMove, after: frames.MovePosition) -> Generator[Ask, frames.Reply, frames.MovePart]:
+def _export(
+    move: TableMove, after: frames.MovePosition, ahead: Sequence[Ask] = ()
+) -> Generator[Ask, frames.Reply, frames.MovePart]:
     """The next part, from the nearest replica if that knows of the move already."""
     try:
-        reply = yield _export_ask(move, after, nearest=True)
+        reply = yield _export_ask(move, after, nearest=True)._replace(ahead=tuple(ahead))
     except (errors.MoveRefused, errors.TableNotFound, errors.TableAway):
-        return (yield from _last_export(move, after))
+        return (yield from _last_export(move, after, ahead))
     return frames.MovePart.FromString(reply.body)
 
 
 def _last_export(
-    move: TableMove, after: frames.MovePosition
+    move: TableMove, after: frames.MovePosition, ahead: Sequence[Ask] = ()
 ) -> Generator[Ask, frames.Reply, frames.MovePart]:
     """The next part by the word of the leader, which knows whether the table is fenced."""
-    reply = yield _export_ask(move, after, nearest=False)
+    reply = yield _export_ask(move, after, nearest=False)._replace(ahead=tuple(ahead))
     return frames.MovePart.FromString(reply.body)
 
 
@@ -119,11 +154,14 @@ def _export_ask(move: TableMove, after: frames.MovePosition, *, nearest: bool) -
     return Ask(move.source, frames.TABLE_EXPORT, request.SerializeToString(), nearest)
 
 
-def _import(move: TableMove, part: frames.MovePart, *, has_more: bool) -> Ask:
-    """has_more: another part will follow, and nobody waits for it."""
+def _import(move: TableMove, part: frames.MovePart) -> Ask:
     request = frames.MoveImport(table_id=move.entry.id, number=move.number, part=part)
-    ahead = _export_ask(move, part.through, nearest=True) if has_more else None
-    return Ask(move.target, frames.TABLE_IMPORT, request.SerializeToString(), paced=has_more, ahead=ahead)
+    return Ask(move.target, frames.TABLE_IMPORT, request.SerializeToString(), paced=not _is_last(part))
+
+
+def _is_last(part: frames.MovePart) -> bool:
+    """Whether nothing is to be read behind it for now."""
+    return part.HasField("rest") or _is_level(part)
 
 
 def _is_level(part: frames.MovePart) -> bool:

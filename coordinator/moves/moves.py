@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -49,31 +50,48 @@ WAITED_S: Final = 0.25
 log = structlog.get_logger()
 
 
-class Ahead:
-    """What was asked before its turn came."""
+class Asked:
+    """A question of a mover, and when it was asked and answered."""
 
-    def __init__(self) -> None:
-        self._ask: Ask | None = None
-        self._reply: asyncio.Task[frames.Reply] | None = None
+    def __init__(self, asking: Coroutine[Any, Any, frames.Reply], clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.asked_s = self.answered_s = clock()
+        self.reply = asyncio.create_task(asking)
+        self.reply.add_done_callback(self._done)
 
-    def begin(self, ask: Ask, asking: Coroutine[Any, Any, frames.Reply]) -> None:
-        self.drop()
-        self._ask, self._reply = ask, asyncio.create_task(asking)
-        # Nobody may want to know how it ended.
-        self._reply.add_done_callback(lambda reply: reply.cancelled() or reply.exception())
+    def _done(self, reply: asyncio.Task[frames.Reply]) -> None:
+        self.answered_s = self._clock()
+        if not reply.cancelled():
+            reply.exception()  # nobody may want to know how it ended
 
-    def reply_to(self, ask: Ask) -> Awaitable[frames.Reply] | None:
-        """The reply, if it is the one that was asked for; another one is of no use any more."""
-        reply = self._reply if ask == self._ask else None
-        if reply is None:
-            self.drop()
-        self._ask = self._reply = None
-        return reply
+
+class UnderWay:
+    """What a mover has asked: what it waits for, and what it most likely asks next."""
+
+    def __init__(
+        self, asking: Callable[[Ask], Coroutine[Any, Any, frames.Reply]], clock: Callable[[], float]
+    ) -> None:
+        self._asking = asking
+        self._clock = clock
+        self._asked: dict[tuple[ShardId, int, bytes], Asked] = {}
+
+    def ask(self, ask: Ask) -> Asked:
+        """This one, and beside it what is ahead, in this order, but for what is under way already; what is left of that
+        is given up."""
+        before, self._asked = self._asked, {}
+        for one in (ask, *ask.ahead):
+            question = one.question
+            asked = before.pop(question) if question in before else Asked(self._asking(one), self._clock)
+            self._asked[question] = asked
+        for left in before.values():
+            left.reply.cancel()
+        return self._asked.pop(ask.question)
 
     def drop(self) -> None:
-        if self._reply is not None:
-            self._reply.cancel()
-        self._ask = self._reply = None
+        """Nothing is of interest any more."""
+        for asked in self._asked.values():
+            asked.reply.cancel()
+        self._asked.clear()
 
 
 class TableMoves:
@@ -250,28 +268,27 @@ class TableMoves:
         return outcome
 
     async def _ask_all(self, move: TableMove, steps: Steps) -> Outcome:
-        pacing, ahead = Pacing(), Ahead()
+        pacing = Pacing()
+        under_way = UnderWay(partial(self._ask, move), self._driver.time)
         try:
             ask = next(steps)
             while True:
-                begun_s = self._driver.time()
+                asked = under_way.ask(ask)
                 try:
-                    reply = await (ahead.reply_to(ask) or self._ask(move, ask, ahead))
+                    reply = await asked.reply
                 except errors.BoathouseError as error:
                     ask = steps.throw(error)
                 else:
                     if ask.paced:
-                        await asyncio.sleep(pacing.rest_s(self._driver.time() - begun_s))
+                        await asyncio.sleep(pacing.rest_s(asked.asked_s, asked.answered_s))
                     ask = steps.send(reply)
         except StopIteration as end:
             outcome: Outcome = end.value
             return outcome
         finally:
-            ahead.drop()
+            under_way.drop()
 
-    async def _ask(self, move: TableMove, ask: Ask, ahead: Ahead) -> frames.Reply:
-        if ask.ahead is not None:
-            ahead.begin(ask.ahead, self._ask(move, ask.ahead, ahead))
+    async def _ask(self, move: TableMove, ask: Ask) -> frames.Reply:
         access = COMMANDS[ask.method].access
         return await self._driver.ask(
             Call(

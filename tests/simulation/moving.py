@@ -12,6 +12,7 @@ import argparse
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
+from unittest import mock
 
 from coordinator.moves.mover import Ask, Outcome, carry_out
 from coordinator.shards.request_ids import RequestIds
@@ -22,8 +23,10 @@ from proto.etcd import rpc_pb2 as etcd
 from proto.ids import ShardId
 from proto.internal import frames_pb2 as frames
 from proto.methods import COMMANDS, Access
+from shardworker.machine.moves import copying
 from tests.history import linearizability, revisions
 from tests.history.operations import Kind
+from tests.movers import Mover
 from tests.simulation.build import PRODUCTION
 from tests.simulation.clients import REGISTERS, TABLE_ID
 from tests.simulation.cluster import Cluster
@@ -39,13 +42,14 @@ from tests.simulation.world import MS, World
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from coordinator.moves.mover import Steps
     from tests.history.operations import Pending
     from tests.simulation.build import Build
     from tests.simulation.plan import Plan
 
 CLIENTS: Final = 3
 TIMEOUT_S: Final = 4.0
+PART_ROWS_MAX: Final = 12
+"""So that a move of a few rows takes several parts."""
 OPERATE_US_MAX: Final = 300 * MS
 FOLLOW_US: Final = 20 * MS
 """Before a call is sent on, or again to a shard that a table is arriving in."""
@@ -70,7 +74,7 @@ class Moving:
         self.entry = TableEntry("table", TABLE_ID, ShardId(2))
         self.move: TableMove | None = None
         self.moves = 0
-        self.movers: list[Mover] = []
+        self.movers: list[RunningMover] = []
         self.clients = [Client(self, number) for number in range(1, CLIENTS + 1)]
         self.is_active = True
 
@@ -131,17 +135,17 @@ class Moving:
                 self.moves += 1
                 target = next(shard for shard in self.shards if shard != self.entry.shard)
                 self.move = TableMove(self.entry, target, self.moves)
-                self.movers.append(Mover(self, self.move))
+                self.movers.append(RunningMover(self, self.move))
         elif what < 0.1 and self.is_active:
             self.move = replace(self.move, cancelled=True)
         elif what < 0.3 and self.movers and self.is_active:
             self.first.count("mover killed")
             self.movers.pop(self.rng.randrange(len(self.movers))).is_killed = True
         elif len(self.movers) < 2:
-            self.movers.append(Mover(self, self.move))
+            self.movers.append(RunningMover(self, self.move))
         self.world.after(MS + self.rng.randrange(OPERATE_US_MAX), self._operate)
 
-    def ended(self, mover: Mover, move: TableMove, outcome: Outcome | None) -> None:
+    def ended(self, mover: RunningMover, move: TableMove, outcome: Outcome | None) -> None:
         """A mover has ended; outcome: None if it did not get on. The catalog takes the first word of each move."""
         if mover in self.movers:
             self.movers.remove(mover)
@@ -151,7 +155,7 @@ class Moving:
             self.move = None
 
 
-class Mover:
+class RunningMover:
     """One process that carries a move out, until it has ended or the process is killed."""
 
     def __init__(self, moving: Moving, move: TableMove) -> None:
@@ -160,20 +164,12 @@ class Mover:
         self._move = move
         self._ids = RequestIds(moving.rng.randbytes(8))
         self._at = moving.rng.randrange(CLIENTS)
-        self._steps: Steps = carry_out(move)
-        self._go_on(lambda: next(self._steps))
+        Mover(carry_out(move), self._ask, self._ended, asks_ahead=lambda: True)
 
-    def _go_on(self, step: Callable[[], Ask]) -> None:
-        try:
-            ask = step()
-        except StopIteration as end:
-            self._moving.ended(self, self._move, end.value)
-        except errors.BoathouseError:
-            self._moving.ended(self, self._move, None)  # another one tries again
-        else:
-            self._ask(ask)
+    def _ended(self, outcome: Outcome | None) -> None:
+        self._moving.ended(self, self._move, outcome)
 
-    def _ask(self, ask: Ask) -> None:
+    def _ask(self, ask: Ask, told: Callable[[frames.Reply | errors.BoathouseError], None]) -> None:
         access = COMMANDS[ask.method].access
         coordinator = self._moving.shards[ask.shard].coordinators[self._at]
         call = Call(
@@ -192,13 +188,9 @@ class Mover:
         def ended(call: Call) -> None:
             if self.is_killed:
                 return
-            if call.error is not None:
-                error = call.error
-                self._go_on(lambda: self._steps.throw(error))
-            else:
-                assert call.reply is not None
-                reply = call.reply
-                self._go_on(lambda: self._steps.send(reply))
+            answer = call.error or call.reply
+            assert answer is not None
+            told(answer)
 
         coordinator.ask(call, sent=lambda _node: None, ended=ended)
 
@@ -293,7 +285,7 @@ def run_moving(
     plan: Plan, build: Build = PRODUCTION, write: Callable[[str], object] | None = None
 ) -> Finding:
     """Simulate. A violation is part of the outcome, not raised."""
-    with silence():
+    with silence(), mock.patch.object(copying, "PART_ROWS_MAX", PART_ROWS_MAX):
         world = World(plan.seed, write)
         seed_sqlite(plan.seed)
         world.note(f"plan {plan.voters} kinds={sorted(plan.kinds)}")

@@ -21,6 +21,7 @@ from proto.methods import COMMANDS, Access
 from shardworker.machine import Result
 from tests.history import linearizability, revisions
 from tests.history.operations import Kind, Recorder
+from tests.movers import Mover
 from tests.unit.machine.moving import SOURCE, TARGET
 from tests.unit.machine.shard import TABLE, Shard
 
@@ -37,6 +38,8 @@ EVENTS: Final = 1_200
 DRAIN_EVENTS: Final = 60_000
 LOST_SHARE: Final = 0.12
 DOUBLED_SHARE: Final = 0.12
+AHEAD_SHARE: Final = 0.7
+"""Of what a mover may ask ahead of its turn: so much it does."""
 
 
 class Broken(AssertionError):
@@ -214,24 +217,17 @@ class RunningMover:
         self.killed = False
         self._world = world
         self._move = move
-        self._steps = carry_out(move)
-        self._go_on(lambda: next(self._steps))
+        rng = world.rng
+        Mover(carry_out(move), self._send, self._ended, asks_ahead=lambda: rng.random() < AHEAD_SHARE)
 
-    def _go_on(self, step: Callable[[], Ask]) -> None:
-        try:
-            self._send(step())
-        except StopIteration as end:
-            self._world.ended(self._move, end.value)
-            self._retire()
-        except errors.BoathouseError:
-            self._retire()  # another one tries again
-
-    def _retire(self) -> None:
+    def _ended(self, outcome: Outcome | None) -> None:
+        if outcome is not None:  # otherwise another one tries again
+            self._world.ended(self._move, outcome)
         if self in self._world.movers:
             self._world.movers.remove(self)
         self.killed = True
 
-    def _send(self, ask: Ask) -> None:
+    def _send(self, ask: Ask, told: Callable[[frames.Reply | errors.BoathouseError], None]) -> None:
         is_write = COMMANDS[ask.method].access is Access.WRITE
         letter = Letter(
             ask.shard,
@@ -247,12 +243,8 @@ class RunningMover:
                 return
             if result is None:
                 self._world.send(letter)  # as the router does: the same id
-            elif result.error is not None:
-                error = result.error
-                self._go_on(lambda: self._steps.throw(error))
             else:
-                reply = frames.Reply(revision=result.revision, body=result.body)
-                self._go_on(lambda: self._steps.send(reply))
+                told(result.error or frames.Reply(revision=result.revision, body=result.body))
 
         letter.answered = answered
         self._world.send(letter)
