@@ -339,11 +339,14 @@ class Feed(Part):
             followed.is_guarded = table_id in self._machine.auth.guarded
 
     def _go_on(self, opened: Change) -> None:
-        """Whoever followed the table in the shard that it came from asks from this revision on."""
+        """Whoever followed the table in the shard that it came from asks from this revision on. Who waits for it here
+        still, since it left and came back within the turn, goes on waiting."""
         table_id, revision = opened.table_id, opened.revision
-        if table_id in self._followed:
-            self._kept_bytes -= self._followed[table_id].kept_bytes
-        self._followed[table_id] = _Followed(revision, opened.checksum, prev_since=revision)
+        before = self._followed.get(table_id)
+        followed = self._followed[table_id] = _Followed(revision, opened.checksum, prev_since=revision)
+        if before is not None:
+            self._kept_bytes -= before.kept_bytes
+            followed.waiting = before.waiting
         self._listen()
 
     def _keep(self, change: Change) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,11 +17,13 @@ from tests.unit.machine import copying
 from tests.unit.machine.shard import TABLE as ORIGIN
 from tests.unit.raft.lab import message
 from tests.unit.raft.replica import members
-from tests.unit.shardworker.bench import TABLE, Bench
+from tests.unit.shardworker.bench import CLIENT, SHARD, TABLE, Bench
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    from google.protobuf.message import Message
 
     from tests.unit.machine.shard import Shard
 
@@ -29,7 +32,7 @@ class Reader(Bench):
     """A replica with one table, and somebody who asks what has changed there."""
 
     def create(self, history: int = -1) -> None:
-        spec = frames.TableSpec(id=TABLE, name="t", history=history)
+        spec = frames.TableSpec(id=self._table, name="t", history=history)
         self.write(frames.TABLE_CREATE, spec.SerializeToString())
 
     def put(self, key: bytes, value: bytes = b"v") -> None:
@@ -65,7 +68,13 @@ class Reader(Bench):
 
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[Reader]:
-    bench = Reader(tmp_path / "alone", members(1))
+    with _reader(tmp_path, TABLE) as bench:
+        yield bench
+
+
+@contextmanager
+def _reader(folder: Path, table: int) -> Iterator[Reader]:
+    bench = Reader(folder / "alone", members(1), table=table)
     bench.core.campaign()
     bench.replica.turn()
     yield bench
@@ -265,6 +274,46 @@ def test_who_waits_at_a_leader_that_is_one_no_longer_asks_again(tmp_path: Path) 
 def test_a_table_that_does_not_exist(reader: Reader) -> None:
     with pytest.raises(errors.TableNotFound):
         reader.answer(reader.changes(2, wait_ms=1000))
+
+
+def test_who_waits_is_told_by_a_table_that_left_and_came_back_within_a_turn(tmp_path: Path) -> None:
+    with _reader(tmp_path, ORIGIN) as reader:
+        reader.create()
+        waiter = reader.changes(2, wait_ms=1000)
+        calls = _leave_and_come_back(reader)
+        assert [reader.answer(call).error for call in calls] == [0] * 5
+        assert waiter not in reader.replies
+        reader.put(b"k")
+        assert said(reader.told(waiter)) == [(2, [(b"k", b"v", None)])]
+
+
+def _leave_and_come_back(reader: Reader) -> list[int]:
+    """The empty table goes to another shard and returns, all in one turn; gives the calls of the steps."""
+    spec = frames.TableSpec(id=ORIGIN, name="t", history=-1)
+    away = [
+        frames.MoveStep(step=step, table=spec, number=1, source=SHARD, target=SHARD + 1)
+        for step in (frames.MoveStep.DEPART, frames.MoveStep.FENCE, frames.MoveStep.LEAVE)
+    ]
+    back = frames.MoveStep(step=frames.MoveStep.ARRIVE, table=spec, number=2, source=SHARD + 1, target=SHARD)
+    nothing = frames.MovePosition()
+    part = frames.MovePart(after=nothing, through=nothing, whole=True)
+    part.rest.revision, part.rest.compacted, part.rest.floor = 1, -1, -1
+    asked: list[tuple[frames.Method.ValueType, Message]] = [
+        *((frames.TABLE_MOVE, step) for step in (*away, back)),
+        (frames.TABLE_IMPORT, frames.MoveImport(table_id=ORIGIN, number=2, part=part)),
+    ]
+    envelope = frames.Envelope()
+    for call, (method, body) in enumerate(asked, 100):
+        envelope.requests.add(
+            call=call,
+            method=method,
+            table_id=ORIGIN,
+            body=body.SerializeToString(),
+            request_id=call.to_bytes(16),
+        )
+    reader.replica.handle(CLIENT, envelope)
+    reader.replica.turn()
+    return [request.call for request in envelope.requests]
 
 
 def test_who_copies_is_told_the_checksum_wherever_it_is_known(reader: Reader) -> None:
