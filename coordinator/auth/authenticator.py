@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from coordinator.auth.credentials import NOBODY, SYSTEM, Credentials
+from coordinator.replication.token_key import TOKEN_KEY as REPLICATION_TOKEN_KEY
 from coordinator.replication.token_key import VOUCHED_KEY
 from proto import errors, tokens
 from proto.etcd import rpc_pb2 as etcd
@@ -70,10 +71,14 @@ class Authenticator:
         identity = call.identity
         if identity.is_system:
             return SYSTEM
+        if REPLICATION_TOKEN_KEY in metadata:
+            return NOBODY  # a cluster: its certificate is for the connection, and names no user
         return Credentials(user=identity.common_name) if identity.common_name else NOBODY
 
     def _vouched(self, call: Call, encoded: str) -> Credentials:
         self._gate.check(call)
+        if not encoded:
+            return NOBODY  # which nobody needs to be believed
         try:
             user = b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()
         except ValueError:

@@ -153,9 +153,10 @@ class Forwarder:
         self, table: TableEntry, who: Credentials, deadline: float
     ) -> tuple[tuple[str, bytes], ...]:
         """Whose write it is, as this cluster has found: the leader cluster believes it because of this cluster's token.
-        Nothing for nobody in particular. Raises what an unknown token does."""
+        It is told of nobody in particular, too: or it would take the write for that of whoever this cluster's own
+        certificate names. Raises what an unknown token does."""
         if who == NOBODY:
-            return ()
+            return ((VOUCHED_KEY, b""),)
         body = frames.RightsRequest(need=frames.RightsRequest.USER).SerializeToString()
         call = Call(
             table.shard,
@@ -169,7 +170,7 @@ class Forwarder:
             who=who,
         )
         rights = frames.Rights.FromString((await self._driver.ask(call)).body)
-        return ((VOUCHED_KEY, rights.user.encode()),) if rights.user else ()
+        return ((VOUCHED_KEY, rights.user.encode()),)
 
     async def _call(self, path: str, body: bytes, metadata: Metadata, deadline: float) -> bytes | None:
         table = outcomes.REGATTA if METHODS[path].api is ApiName.REGATTA else outcomes.ETCD

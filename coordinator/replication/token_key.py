@@ -5,4 +5,5 @@ from typing import Final
 TOKEN_KEY: Final = "boathouse-replication-token"  # noqa: S105
 """Metadata of every call to another cluster, where the file names a token."""
 VOUCHED_KEY: Final = "boathouse-user-bin"
-"""Metadata of a write that a follower cluster passes on: whose it is, in UTF-8. Believed of who shows a token."""
+"""Metadata of a write that a follower cluster passes on: whose it is, in UTF-8, and empty if nobody's. Believed of who
+shows a token."""

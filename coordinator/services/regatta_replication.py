@@ -157,9 +157,25 @@ class RegattaReplication:
             if request.boathouse.identity != own:
                 raise errors.OtherCluster(f"its identity is {own}, and not {request.boathouse.identity}")
 
+    async def _check_may_copy(self, call: Call, table: TableEntry, request: _Request) -> None:
+        """Who copies a table that has users sees all of it, past every permission: a follower cluster that has shown
+        its token, which then goes by those users; and root, who is no such cluster. Raises BadReplicationToken for one
+        that would have the table without its users, for everybody there, and what root is asked for."""
+        if self._gate.asks:
+            return
+        if request.HasField("boathouse"):
+            self._check_unguarded(table, (await self._source.status(table)).auth_version)
+        else:
+            await self._check_root(call, table)
+
+    def _check_unguarded(self, table: TableEntry, auth_version: int) -> None:
+        if auth_version % 2:
+            raise errors.BadReplicationToken(
+                f"{TOKEN_KEY}, since table {table.name} has users, and has none to compare (replication.token_file)"
+            )
+
     async def _check_root(self, call: Call, table: TableEntry) -> None:
-        """Who copies a table that has users sees all of it, past every permission: root may, and a follower cluster
-        that has shown its token, which then goes by those users."""
+        """Of whoever shows no token that is asked for."""
         if self._gate.asks:
             return
         who = self._authenticator.credentials(call, table)
@@ -177,7 +193,7 @@ class RegattaReplication:
         await self._check_identity(request)
         table = await self._source.find(request.table, table_id=_table_id(request))
         call.table = table.name
-        await self._check_root(call, table)
+        await self._check_may_copy(call, table, request)
         newest = await self._source.revision(table)
         if newest + 1 < request.leader_index:
             await call.send(_error(replication.LEADER_BEHIND))
@@ -195,7 +211,9 @@ class RegattaReplication:
         users_version: int | None = None if self._gate.asks else NO_USERS
         while (left_s := end - self._source.time()) > 0:
             told = await changes.next(NO_WAIT_S if users_version is None else left_s)
-            if self._gate.asks and told.changes.auth_version != (users_version or NO_USERS):
+            if not self._gate.asks:
+                self._check_unguarded(table, told.changes.auth_version)
+            elif told.changes.auth_version != (users_version or NO_USERS):
                 # Ahead of what they may read.
                 users = await self._source.users(table)
                 await call.send(replication.ReplicateResponse(users=users).SerializeToString())
@@ -240,7 +258,7 @@ class RegattaReplication:
             name = request.table.decode(errors="replace")
             raise errors.SnapshotUnavailable(f"'{name}': table not found") from None
         call.table = table.name
-        await self._check_root(call, table)
+        await self._check_may_copy(call, table, request)
         if request.HasField("boathouse"):
             async with aclosing(self._source.pairs(table, peer=call.peer)) as parts:
                 async for part in parts:

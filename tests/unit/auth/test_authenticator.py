@@ -205,9 +205,18 @@ def test_a_follower_cluster_that_shows_its_token_is_believed_whose_call_it_is(tm
     for wrong in ({VOUCHED_KEY: "d8O2bGZl"}, shown | {TOKEN_KEY: "token-of-somebody"}):
         with pytest.raises(errors.BadReplicationToken):
             who(call(ANYBODY, **wrong), TABLE)
-    for unreadable in ("", "!", "/w"):
+    assert who(call(Identity(common_name="root"), **(shown | {VOUCHED_KEY: ""})), TABLE) is NOBODY
+    for unreadable in ("!", "/w"):
         with pytest.raises(errors.InvalidAuthToken):
             who(call(ANYBODY, **(shown | {VOUCHED_KEY: unreadable})), TABLE)
     # Where nobody is asked for a token, nobody is believed.
     with pytest.raises(errors.InvalidAuthToken):
         make(FakeShard()).credentials(call(ANYBODY, **shown), TABLE)
+
+
+def test_a_follower_clusters_certificate_names_no_user() -> None:
+    island = Identity(common_name="root")
+    who = make(FakeShard()).credentials
+    assert who(call(island), TABLE) == Credentials(user="root")
+    assert who(call(island, **{TOKEN_KEY: "any"}), TABLE) is NOBODY
+    assert who(call(island, **{VOUCHED_KEY: ""}), TABLE) is NOBODY

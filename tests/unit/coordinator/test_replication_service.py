@@ -423,12 +423,34 @@ async def test_who_shows_a_token_gets_the_users_ahead_of_what_they_may_read(tmp_
 
 
 @in_loop
-async def test_without_tokens_only_root_copies_a_table_that_has_users(tmp_path: Path) -> None:
+async def test_without_tokens_no_cluster_copies_a_table_that_has_users_whatever_its_certificate_says(
+    tmp_path: Path,
+) -> None:
+    """It would have the table without them, and everybody there could read all of it."""
     shard = filled()
+    root = frames.Rights(auth_version=3, user="root", root=True).SerializeToString()
+    request = replication.ReplicateRequest(table=b"default", leader_index=2, boathouse=BOATHOUSE)
+    taking = replication.SnapshotRequest(table=b"default", boathouse=BOATHOUSE)
+    async with serving(tmp_path, shard) as cluster:
+        for worker in cluster.workers.values():
+            worker.script[frames.AUTH_RIGHTS] = lambda _: frames.Reply(term=1, leader=1, body=root)
+        assert (await first_message(cluster, request)).leader_index == 4
+        shard.machine.auth.replace(
+            TABLE, TableAuth(enabled=True, revision=3, users={"u": User("h", False, ())})
+        )
+        assert (await refused(replicate(cluster, request)))[0] == "UNAUTHENTICATED"
+        code, why = await refused(snapshot(cluster, taking))
+        assert code == "UNAUTHENTICATED"
+        assert "replication.token_file" in why
+
+
+@in_loop
+async def test_without_tokens_only_root_copies_such_a_table_in_regattas_form(tmp_path: Path) -> None:
+    shard = filled()
+    request = replication.ReplicateRequest(table=b"default", leader_index=2)
     async with serving(tmp_path, shard) as cluster:
         for worker in cluster.workers.values():
             worker.script[frames.AUTH_RIGHTS] = lambda _: errors.UserEmpty()
-        request = replication.ReplicateRequest(table=b"default", leader_index=2, boathouse=BOATHOUSE)
         assert (await refused(replicate(cluster, request)))[0] == "UNAUTHENTICATED"
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -11,6 +12,7 @@ from config.models import FollowsConfig
 from coordinator.auth.credentials import NOBODY
 from coordinator.replication.channels import LeaderChannels
 from coordinator.replication.forward import Forwarder
+from coordinator.replication.token_key import VOUCHED_KEY
 from proto import errors
 from proto.catalog import TableEntry
 from proto.etcd import rpc_pb2 as etcd
@@ -20,6 +22,7 @@ from tests.unit.coordinator.running import in_loop, running
 from tests.waiting import free_ports
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
     from coordinator.replication.leading import LeadWatch
@@ -89,6 +92,37 @@ async def test_a_write_goes_to_a_coordinator_that_is_there_and_waits_for_the_cop
             request for worker in leader.workers.values() for request in worker.requests(frames.ETCD_PUT)
         ]
         assert len(written) == 1
+
+
+class Heard:
+    """replication.channels.LeaderChannels to a leader cluster that applies everything, and remembers what came with
+    it."""
+
+    def __init__(self) -> None:
+        self.metadata: dict[str, str | bytes] = {}
+
+    @contextmanager
+    def calling(self) -> Iterator[tuple[Heard, tuple[()]]]:
+        yield self, ()
+
+    def unary_unary(self, _path: str) -> Callable[..., Awaitable[bytes]]:
+        return self._answer
+
+    async def _answer(self, _body: bytes, **call: Any) -> bytes:
+        self.metadata = dict(call["metadata"])
+        return etcd.PutResponse(header=etcd.ResponseHeader(revision=2)).SerializeToString()
+
+    async def close(self) -> None:
+        """There is nothing to end."""
+
+
+@in_loop
+async def test_that_a_write_is_nobodys_is_told() -> None:
+    """Or the leader cluster would take it for that of whom the follower cluster's certificate names."""
+    heard = Heard()
+    copies, channels = cast("Driver", Copies(9)), cast("LeaderChannels", heard)
+    await put(Forwarder("harbour", channels, copies, cast("LeadWatch", Lead())))
+    assert heard.metadata[VOUCHED_KEY] == b""
 
 
 @in_loop
