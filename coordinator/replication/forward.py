@@ -1,8 +1,9 @@
 """What of copied tables a follower cluster passes on to its leader cluster: writes, and all that concerns leases, which
 live where the leader is.
 
-A write is answered once the copy that the answering node reads from has it, so whoever writes here reads here what he
-has written. It carries a request id, and so goes to the next coordinator after a failure without being applied twice.
+A write is answered once the copy has it, so whoever writes here reads here what he has written: the replica that the
+answering node reads from, or, if that lags, the leader of the copy's shard; then a read waits for that replica. It
+carries a request id, and so goes to the next coordinator after a failure without being applied twice.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import grpc.aio
 
 from coordinator.api import outcomes
 from coordinator.auth.credentials import NOBODY
+from coordinator.replication.source import LAGS_S
 from coordinator.replication.token_key import VOUCHED_KEY
 from coordinator.shards.changes import ask_for_changes
 from coordinator.shards.request_ids import METADATA_KEY
-from coordinator.shards.router import LEADER, Call
+from coordinator.shards.router import LEADER, NEAREST, Call
 from proto import errors
 from proto.codes import Code
 from proto.etcd import rpc_pb2 as etcd
@@ -198,13 +200,17 @@ class Forwarder:
             return answer
 
     async def _wait_until_here(self, table: TableEntry, revision: int, deadline: float) -> None:
+        """The nearest replica may lag far behind, as with a full disk, and the copy be here nevertheless."""
+        lags_at = self._driver.time() + LAGS_S
         while True:
-            left_ms = int(1000 * (deadline - self._driver.time()))
-            request = frames.ChangesRequest(from_revision=revision, wait_ms=max(1, left_ms))
-            reply, _ = await ask_for_changes(self._driver, table, request, deadline=deadline)
+            now = self._driver.time()
+            target, until = (NEAREST, min(lags_at, deadline)) if now < lags_at else (LEADER, deadline)
+            wait_ms = max(1, int(1000 * (until - now)))
+            request = frames.ChangesRequest(from_revision=revision, wait_ms=wait_ms)
+            reply, _ = await ask_for_changes(self._driver, table, request, target=target, deadline=deadline)
             if reply.revision >= revision:
                 return
-            if left_ms <= 0:
+            if now >= deadline:
                 raise errors.ReadTimedOut("the copy is behind")
 
 

@@ -254,6 +254,7 @@ class TableCalls:
         if table.origin and self._forwarder is not None and method != frames.AUTH_LOG_IN:
             reply = await self._forwarder.write(table, method, body, deadline, client_id, who)
             if reply is not None:
+                self._show(table, reply.revision)
                 return Answer(table, reply)
             return await self._write_taken_over(table, method, body, deadline, request_id, who)
         try:
@@ -294,12 +295,14 @@ class TableCalls:
 
     def _found(self, table: TableEntry, call: Call, reply: frames.Reply) -> TableEntry:
         """The table as it is where the call was answered: it may have moved to another shard."""
-        if reply.revision > self._shown.get(table.id, 0):
-            self._shown[table.id] = reply.revision
+        self._show(table, reply.revision)
         if call.shard == table.shard:
             return table
         self._terms_before[table.id] = self.term_shown(table, 0)
         return self._catalog.moved(table, call.shard)
+
+    def _show(self, table: TableEntry, revision: int) -> None:
+        self._shown[table.id] = max(revision, self.shown(table))
 
     async def _write_taken_over(
         self,

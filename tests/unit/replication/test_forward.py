@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -13,6 +14,9 @@ from coordinator.auth.credentials import NOBODY
 from coordinator.replication.channels import LeaderChannels
 from coordinator.replication.forward import Forwarder
 from coordinator.replication.token_key import VOUCHED_KEY
+from coordinator.shards.request_ids import RequestIds
+from coordinator.shards.router import LEADER
+from coordinator.shards.table_calls import TableCalls
 from proto import errors
 from proto.catalog import TableEntry
 from proto.etcd import rpc_pb2 as etcd
@@ -114,6 +118,39 @@ class Heard:
 
     async def close(self) -> None:
         """There is nothing to end."""
+
+
+class Lagging(Copies):
+    """One whose nearest replica stays where it is."""
+
+    async def ask(self, call: Call) -> frames.Reply:
+        if call.target is LEADER:
+            return frames.Reply(revision=self.revision)
+        wait_ms = frames.ChangesRequest.FromString(call.body).wait_ms
+        await asyncio.sleep(wait_ms / 1000)
+        return frames.Reply(revision=1)
+
+
+@in_loop
+async def test_a_replica_that_lags_holds_up_no_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.replication.forward.LAGS_S", 0.05)
+    channels, lead = cast("LeaderChannels", Heard()), cast("LeadWatch", Lead())
+    reply = await put(Forwarder("harbour", channels, cast("Driver", Lagging(2)), lead))
+    assert reply.revision == 2
+    with pytest.raises(errors.TimedOut, match="written at revision 2"):
+        await put(Forwarder("harbour", channels, cast("Driver", Lagging(1)), lead), time_s=0.1)
+
+
+@in_loop
+async def test_what_was_written_through_a_node_is_shown_to_who_reads_there() -> None:
+    """Though its replica may lag: a read that may be stale waits for that revision."""
+    anything: Any = SimpleNamespace(tables={})
+    channels, lead = cast("LeaderChannels", Heard()), cast("LeadWatch", Lead())
+    copies = cast("Driver", Copies(9))
+    one = Forwarder("harbour", channels, copies, lead)
+    calls = TableCalls(copies, anything, RequestIds(bytes(8)), anything, step_timeout_s=1.0, forwarder=one)
+    await calls.write(COPY, frames.ETCD_PUT, PUT, copies.time() + 5, None, who=NOBODY)
+    assert calls.shown(COPY) == 2
 
 
 @in_loop
