@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from coordinator.auth.credentials import NOBODY, SYSTEM, Credentials
+from coordinator.replication.token_key import PASSED_ON_KEY, VOUCHED_KEY
 from coordinator.replication.token_key import TOKEN_KEY as REPLICATION_TOKEN_KEY
-from coordinator.replication.token_key import VOUCHED_KEY
 from proto import errors, tokens
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
@@ -32,6 +32,8 @@ BEARER: Final = "Bearer "
 
 LOGIN_ATTEMPTS_MAX: Final = 5
 """Users that change all the time while one of them logs in: then it is for him to try again."""
+
+PASSED_ON_DIGITS_MAX: Final = 9
 
 Need = frames.RightsRequest.Need
 
@@ -77,15 +79,16 @@ class Authenticator:
 
     def _vouched(self, call: Call, encoded: str) -> Credentials:
         self._gate.check(call)
+        passed_on = _number(call.metadata.get(PASSED_ON_KEY, "1"))
         if not encoded:
-            return NOBODY  # which nobody needs to be believed
+            return Credentials(passed_on=passed_on)  # to be nobody takes no belief
         try:
             user = b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()
         except ValueError:
             user = ""
         if not self._gate.asks or not user:
             raise errors.InvalidAuthToken
-        return Credentials(user=user)
+        return Credentials(user=user, passed_on=passed_on)
 
     def _of_token(self, token: str, table: TableEntry) -> Credentials:
         claims = None if self._signed is None else self._signed.check(token)
@@ -168,3 +171,10 @@ class Authenticator:
         return await self._calls.read(
             table, frames.AUTH_LOOK_UP, body, deadline, linearizable=True, who=NOBODY
         )
+
+
+def _number(text: str) -> int:
+    """Raises InvalidAuthToken."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= PASSED_ON_DIGITS_MAX):
+        raise errors.InvalidAuthToken
+    return int(text)

@@ -16,6 +16,13 @@ class Credentials(NamedTuple):
     """To which his proof is bound; 0 = to none."""
     is_system: bool = False
     """It is no client's: this process reads on its own account."""
+    passed_on: int = 0
+    """By how many follower clusters, one after the other, which say whose call it is."""
+
+    @property
+    def is_nobody(self) -> bool:
+        """Whether he has shown nothing, however he came here."""
+        return self._replace(passed_on=0) == NOBODY
 
     @property
     def may_be_looked_at_again(self) -> bool:

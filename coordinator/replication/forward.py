@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc.aio
 
 from coordinator.api import outcomes
-from coordinator.auth.credentials import NOBODY
 from coordinator.replication.source import LAGS_S
-from coordinator.replication.token_key import VOUCHED_KEY
+from coordinator.replication.token_key import PASSED_ON_KEY, VOUCHED_KEY
 from coordinator.shards.changes import ask_for_changes
 from coordinator.shards.request_ids import METADATA_KEY
 from coordinator.shards.router import LEADER, NEAREST, Call
@@ -39,6 +38,9 @@ if TYPE_CHECKING:
 
 PAUSE_S: Final = 0.1
 """Before the next coordinator is asked."""
+
+PASSED_ON_MAX: Final = 8
+"""Clusters that a call may have come through: a chain of followers is shorter, and a circle has no end."""
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -151,14 +153,17 @@ class Forwarder:
         answer = await self._call(path, body, metadata, deadline)
         return None if answer is None else _reply(parse(answer))
 
-    async def _vouched(
-        self, table: TableEntry, who: Credentials, deadline: float
-    ) -> tuple[tuple[str, bytes], ...]:
+    async def _vouched(self, table: TableEntry, who: Credentials, deadline: float) -> Metadata:
         """Whose write it is, as this cluster has found: the leader cluster believes it because of this cluster's token.
         It is told of nobody in particular, too: or it would take the write for that of whoever this cluster's own
-        certificate names. Raises what an unknown token does."""
-        if who == NOBODY:
-            return ((VOUCHED_KEY, b""),)
+        certificate names. Raises what an unknown token does, and TableReplicated."""
+        if who.passed_on >= PASSED_ON_MAX:
+            raise errors.TableReplicated(
+                f"write to {self._leader}: it came through {who.passed_on} clusters that follow each other in a circle"
+            )
+        passed_on = (PASSED_ON_KEY, str(who.passed_on + 1))
+        if who.is_nobody:
+            return ((VOUCHED_KEY, b""), passed_on)
         body = frames.RightsRequest(need=frames.RightsRequest.USER).SerializeToString()
         call = Call(
             table.shard,
@@ -172,7 +177,7 @@ class Forwarder:
             who=who,
         )
         rights = frames.Rights.FromString((await self._driver.ask(call)).body)
-        return ((VOUCHED_KEY, rights.user.encode()),)
+        return ((VOUCHED_KEY, rights.user.encode()), passed_on)
 
     async def _call(self, path: str, body: bytes, metadata: Metadata, deadline: float) -> bytes | None:
         table = outcomes.REGATTA if METHODS[path].api is ApiName.REGATTA else outcomes.ETCD

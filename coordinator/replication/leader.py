@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from config import FollowsConfig
     from proto import errors
+    from proto.catalog import Lead
 
 M = TypeVar("M")
 
@@ -55,6 +56,17 @@ def check_identity(told: replication.MetadataResponse, follows: FollowsConfig, k
             f"cluster {told.cluster} is not the one whose tables were copied: it was made anew, or has lost its"
             f" catalog. Its identity is {told.identity}, and not {wanted}. Promote this cluster to keep what it holds;"
             f" or have its copies replaced, by follows.identity: {told.identity} in the cluster file"
+        )
+
+
+def check_no_circle(told: replication.MetadataResponse, known: Lead) -> None:
+    """That cluster says that this one leads, of which the catalog here knows another lead. Raises Unfit unless it has
+    heard of a promotion that is under way here: clusters that follow each other, and of which none was promoted, would
+    make anew what the other one deletes."""
+    if told.follows and told.lead.epoch <= known.epoch:
+        raise Unfit(
+            f"cluster {told.cluster} follows this one, or one that does, and this one follows it, in epoch"
+            f" {told.lead.epoch}: promote one of them, or take `follows` out of its file"
         )
 
 

@@ -15,7 +15,14 @@ from coordinator.replication.carry_out import carry_out
 from coordinator.replication.channels import LeaderChannels
 from coordinator.replication.clock import LOOP_CLOCK
 from coordinator.replication.copier import Copier
-from coordinator.replication.leader import Leader, LeaderFailed, Unfit, check_identity, reason_of
+from coordinator.replication.leader import (
+    Leader,
+    LeaderFailed,
+    Unfit,
+    check_identity,
+    check_no_circle,
+    reason_of,
+)
 from coordinator.replication.leading import OldEpoch
 from coordinator.replication.lease import Lease
 from coordinator.replication.local import LocalCluster
@@ -183,6 +190,7 @@ class Replicator:
         self._leader.identity, self._leader.epoch = told.identity or known, told.lead.epoch
         lead = Lead(told.lead.epoch, told.lead.cluster)
         if self._local.leading.is_ours(lead):
+            check_no_circle(told, self._lead)
             return  # it gave way, and this cluster is about to take over what it still lacks
         if lead.cluster != told.cluster and not told.follows:
             raise Unfit(

@@ -7,3 +7,5 @@ TOKEN_KEY: Final = "boathouse-replication-token"  # noqa: S105
 VOUCHED_KEY: Final = "boathouse-user-bin"
 """Metadata of a write that a follower cluster passes on: whose it is, in UTF-8, and empty if nobody's. Believed of who
 shows a token."""
+PASSED_ON_KEY: Final = "boathouse-passed-on"
+"""Beside it: by how many clusters the call was passed on."""

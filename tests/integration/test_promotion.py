@@ -45,6 +45,17 @@ def reef(tmp_path: Path, island: Cluster) -> Iterator[Cluster]:
         yield cluster
 
 
+def restart_following(cluster: Cluster, leader: Cluster) -> None:
+    """As a follower of that one."""
+    cluster.stop()
+    lines, endpoints = cluster.file.read_text(), ", ".join(leader.endpoints)
+    cluster.file.write_text(
+        f"{lines}\nfollows: {{cluster: {leader.config.cluster}, endpoints: [{endpoints}]}}\n"
+    )
+    cluster.reload()
+    cluster.start()
+
+
 class Watching:
     """A client that watches everything in a cluster, from a revision on."""
 
@@ -200,12 +211,7 @@ def test_an_old_leader_that_was_away_gives_way_and_becomes_a_follower(
         fill_and_compact(island, 50_000)
 
     # It follows, once its file says so: the same tables, and what it alone had is gone.
-    harbour.stop()
-    lines = harbour.file.read_text()
-    endpoints = ", ".join(island.endpoints)
-    harbour.file.write_text(f"{lines}\nfollows: {{cluster: island, endpoints: [{endpoints}]}}\n")
-    harbour.reload()
-    harbour.start()
+    restart_following(harbour, island)
     wait_same(island, harbour)
     assert put(harbour, b"forwarded") == positions(island)["default"][0]
     assert contents(harbour, "default") == contents(island, "default")
@@ -223,6 +229,20 @@ def test_an_old_leader_that_was_away_gives_way_and_becomes_a_follower(
     put(harbour, b"home")
     assert put(island, b"forwarded again") == positions(harbour)["default"][0]
     wait_same(harbour, island)
+
+
+@pytest.mark.long
+def test_of_clusters_that_follow_each_other_one_has_to_be_promoted(harbour: Cluster, island: Cluster) -> None:
+    put(harbour, b"both")
+    wait_same(harbour, island)
+    restart_following(harbour, island)
+    for cluster in (harbour, island):
+        wait_until(
+            lambda cluster=cluster: "promote one of them" in said(cluster, "status"),  # type: ignore[misc]
+            timeout_s=20,
+            what="the circle to be found",
+        )
+    assert "default" in tables(island)
 
 
 @pytest.mark.long
@@ -247,12 +267,7 @@ def test_what_is_not_copied_is_given_up_by_nobody(harbour: Cluster, island: Clus
     put(island, b"here")
 
     # What the island never had stays as it is, though it follows, and though that has a table of this name.
-    harbour.stop()
-    lines = harbour.file.read_text()
-    endpoints = ", ".join(island.endpoints)
-    harbour.file.write_text(f"{lines}\nfollows: {{cluster: island, endpoints: [{endpoints}]}}\n")
-    harbour.reload()
-    harbour.start()
+    restart_following(harbour, island)
     wait_until(
         lambda: positions(harbour)["default"] == positions(island)["default"],
         timeout_s=20,

@@ -18,7 +18,7 @@ from coordinator.auth.credentials import SYSTEM as THE_SYSTEM
 from coordinator.auth.passwords import Passwords
 from coordinator.auth.signed_tokens import SignedTokens
 from coordinator.replication.gate import Gate
-from coordinator.replication.token_key import TOKEN_KEY, VOUCHED_KEY
+from coordinator.replication.token_key import PASSED_ON_KEY, TOKEN_KEY, VOUCHED_KEY
 from coordinator.shards.table_calls import Answer
 from proto import errors
 from proto.catalog import TableEntry
@@ -201,11 +201,11 @@ def test_a_follower_cluster_that_shows_its_token_is_believed_whose_call_it_is(tm
     file.chmod(0o600)
     shown = {TOKEN_KEY: "token-of-the-island", VOUCHED_KEY: "d8O2bGZl"}
     who = make(FakeShard(), tokens=file).credentials
-    assert who(call(ANYBODY, **shown), TABLE) == Credentials(user="wölfe")
+    assert who(call(ANYBODY, **shown), TABLE) == Credentials(user="wölfe", passed_on=1)
     for wrong in ({VOUCHED_KEY: "d8O2bGZl"}, shown | {TOKEN_KEY: "token-of-somebody"}):
         with pytest.raises(errors.BadReplicationToken):
             who(call(ANYBODY, **wrong), TABLE)
-    assert who(call(Identity(common_name="root"), **(shown | {VOUCHED_KEY: ""})), TABLE) is NOBODY
+    assert who(call(Identity(common_name="root"), **(shown | {VOUCHED_KEY: ""})), TABLE).is_nobody
     for unreadable in ("!", "/w"):
         with pytest.raises(errors.InvalidAuthToken):
             who(call(ANYBODY, **(shown | {VOUCHED_KEY: unreadable})), TABLE)
@@ -219,4 +219,8 @@ def test_a_follower_clusters_certificate_names_no_user() -> None:
     who = make(FakeShard()).credentials
     assert who(call(island), TABLE) == Credentials(user="root")
     assert who(call(island, **{TOKEN_KEY: "any"}), TABLE) is NOBODY
-    assert who(call(island, **{VOUCHED_KEY: ""}), TABLE) is NOBODY
+    assert who(call(island, **{VOUCHED_KEY: ""}), TABLE).is_nobody
+    for circles in ("", "-1", "1e3", "9" * 10, "٣"):
+        with pytest.raises(errors.InvalidAuthToken):
+            who(call(island, **{VOUCHED_KEY: "", PASSED_ON_KEY: circles}), TABLE)
+    assert who(call(island, **{VOUCHED_KEY: "", PASSED_ON_KEY: "3"}), TABLE) == Credentials(passed_on=3)

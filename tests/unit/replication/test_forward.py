@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from config.models import FollowsConfig
-from coordinator.auth.credentials import NOBODY
+from coordinator.auth.credentials import NOBODY, Credentials
 from coordinator.replication.channels import LeaderChannels
-from coordinator.replication.forward import Forwarder
-from coordinator.replication.token_key import VOUCHED_KEY
+from coordinator.replication.forward import PASSED_ON_MAX, Forwarder
+from coordinator.replication.token_key import PASSED_ON_KEY, VOUCHED_KEY
 from coordinator.shards.request_ids import RequestIds
 from coordinator.shards.router import LEADER
 from coordinator.shards.table_calls import TableCalls
@@ -160,6 +160,20 @@ async def test_that_a_write_is_nobodys_is_told() -> None:
     copies, channels = cast("Driver", Copies(9)), cast("LeaderChannels", heard)
     await put(Forwarder("harbour", channels, copies, cast("LeadWatch", Lead())))
     assert heard.metadata[VOUCHED_KEY] == b""
+    assert heard.metadata[PASSED_ON_KEY] == "1"
+
+
+@in_loop
+async def test_a_write_goes_round_in_circles_only_so_often() -> None:
+    heard = Heard()
+    channels, lead = cast("LeaderChannels", heard), cast("LeadWatch", Lead())
+    one = Forwarder("harbour", channels, cast("Driver", Copies(9)), lead)
+    deadline = asyncio.get_running_loop().time() + 5
+    far = Credentials(passed_on=PASSED_ON_MAX - 1)
+    assert await one.write(COPY, frames.ETCD_PUT, PUT, deadline, None, far) is not None
+    assert heard.metadata[PASSED_ON_KEY] == str(PASSED_ON_MAX)
+    with pytest.raises(errors.TableReplicated, match="in a circle"):
+        await one.write(COPY, frames.ETCD_PUT, PUT, deadline, None, Credentials(passed_on=PASSED_ON_MAX))
 
 
 @in_loop

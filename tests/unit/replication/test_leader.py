@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from config import FollowsConfig
-from coordinator.replication.leader import Unfit, check_identity
+from coordinator.replication.leader import Unfit, check_identity, check_no_circle
+from proto.catalog import Lead
+from proto.regatta import replication_pb2 as replication
 from proto.regatta.replication_pb2 import MetadataResponse
 
 OLD, NEW = "a" * 32, "b" * 32
@@ -28,6 +30,20 @@ def test_what_the_file_says_counts_more_than_what_is_remembered() -> None:
     check_identity(MetadataResponse(cluster="harbour", identity=NEW), follows(NEW), OLD)
     with pytest.raises(Unfit):
         check_identity(MetadataResponse(cluster="harbour", identity=OLD), follows(NEW), OLD)
+
+
+def test_clusters_that_follow_each_other_copy_nothing_until_one_is_promoted() -> None:
+    def told(epoch: int, *, follows: bool) -> MetadataResponse:
+        lead = replication.Lead(epoch=epoch, cluster="island")
+        return MetadataResponse(cluster="harbour", lead=lead, follows=follows)
+
+    known = Lead(1, "harbour")
+    with pytest.raises(Unfit, match="promote one of them"):
+        check_no_circle(told(1, follows=True), known)
+    for follows in (False, True):
+        check_no_circle(
+            told(2, follows=follows), known
+        )  # the island is being promoted, and the harbour has given way
 
 
 def test_an_earlier_version_goes_by_its_name() -> None:
