@@ -11,7 +11,7 @@ from coordinator.replication.leader import LeaderFailed, parsed, reason_of
 from coordinator.replication.parts import PartsUnderWay
 from coordinator.replication.regatta_form import CREATION
 from coordinator.replication.report import CopyReport
-from coordinator.replication.tail import Follow, Rng, Tail, TakeSnapshot, Wait
+from coordinator.replication.tail import Follow, Rng, Since, Tail, TakeSnapshot, Wait
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from proto.regatta import replication_pb2 as replication
@@ -53,14 +53,16 @@ class Copier:
         aside: Aside,
         rng: Rng,
         loop: Loop,
+        since: Since | None = None,
     ) -> None:
+        """since: see Tail."""
         self._copy = copy
         self._prefixes = prefixes
         self._aside = aside
         self._leader = leader
         self._copies = copies
         self._loop = loop
-        self.tail = Tail(rng, loop.time())
+        self.tail = Tail(rng, loop.time(), since)
         self._compacted = 0
         self._users = b""
         """As they were last taken over."""
@@ -96,6 +98,7 @@ class Copier:
             revision=tail.revision,
             lag_revisions=lag.entries,
             lag_s=round(lag.seconds, 1),
+            stuck_s=round(tail.stuck_s(now), 1),
             does=tail.does.value,
             stalled=tail.is_stalled(now),
             trouble=tail.trouble,
@@ -124,7 +127,8 @@ class Copier:
             async for message in stream:
                 if message.HasField("error_response"):
                     error = message.error_response.error
-                    tail.cannot_follow(_word(error), loses=error == replication.LEADER_BEHIND)
+                    loses = error == replication.LEADER_BEHIND
+                    tail.cannot_follow(_word(error), loses=loses, newest=message.leader_index)
                     return
                 if message.users:
                     await self._take_users(message.users)

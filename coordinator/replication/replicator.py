@@ -15,6 +15,7 @@ from coordinator.replication.carry_out import carry_out
 from coordinator.replication.channels import LeaderChannels
 from coordinator.replication.clock import LOOP_CLOCK
 from coordinator.replication.copier import Copier
+from coordinator.replication.handed_on import HandedOn
 from coordinator.replication.leader import (
     Leader,
     LeaderFailed,
@@ -27,7 +28,7 @@ from coordinator.replication.leading import OldEpoch
 from coordinator.replication.lease import Lease
 from coordinator.replication.local import LocalCluster
 from coordinator.replication.plan import copies_of, make_plan
-from coordinator.replication.report import Report
+from coordinator.replication.report import Report, is_free
 from proto import errors
 from proto.catalog import Lead
 
@@ -63,6 +64,7 @@ class Replicator:
         self._lease = Lease()
         self._work: asyncio.Task[None] | None = None
         self._copiers: dict[TableEntry, tuple[Copier, asyncio.Task[None]]] = {}
+        self._handed_on = HandedOn()
         self._said: dict[str, float] = {}
         self._trouble = ""
         """Why the leader cluster's tables are not known; "" if they are."""
@@ -86,10 +88,11 @@ class Replicator:
     async def stop(self) -> None:
         """Let go of the lease, so that another node goes on at once, and of everything else."""
         await _end(self._runs)
+        last_word = self._lease_value(node="")
         await self._stop_work()
         if self._lease.is_held(self._loop.time()):
             with contextlib.suppress(errors.BoathouseError):
-                await self._local.swap_lease(b"", seen=self._lease.row_revision)
+                await self._local.swap_lease(last_word, seen=self._lease.row_revision)
         await self._channels.close()
         self._local.close()
 
@@ -113,20 +116,23 @@ class Replicator:
     async def _renew(self) -> None:
         row = await self._local.read_lease()
         before = self._loop.time()
-        self._lease.see(row.revision, is_free=not row.value, now=before)
+        self._lease.see(row.revision, is_free=is_free(row.value), now=before)
         if not self._lease.may_write(before):
             return
-        revision = await self._local.swap_lease(self._lease_value(), seen=row.revision)
+        if not self._lease.is_held(before):
+            self._handed_on.take_up(row.value, now=before, wall_s=time.time())
+        revision = await self._local.swap_lease(self._lease_value(self._node), seen=row.revision)
         if revision:
             self._lease.written(revision, before)
         else:
             self._lease.lost()
 
-    def _lease_value(self) -> bytes:
+    def _lease_value(self, node: str) -> bytes:
         now = self._loop.time()
         copies = [copier.report(now) for copier, _ in self._copiers.values()]
+        copies += self._handed_on.reports(now)
         report = Report.of(
-            self._node,
+            node,
             round(time.time(), 1),
             copies,
             epoch=self._lead.epoch,
@@ -169,6 +175,7 @@ class Replicator:
         self._lead = await self._local.leading.now()
         if self._local.leading.is_ours(self._lead):
             await self._stop_copiers(list(self._copiers))
+            self._handed_on.clear()
             await self._announce()
             return
         told = await self._leader.metadata()
@@ -177,6 +184,7 @@ class Replicator:
         plan = make_plan(told.tables, contents.entries.values())
         await self._stop_copiers([copy for copy in self._copiers if copy not in plan.copy])
         self._start_copiers(plan.copy)
+        self._handed_on.clear()
         await self._change(plan)
 
     async def _check(self, told: replication.MetadataResponse) -> None:
@@ -241,15 +249,24 @@ class Replicator:
     def _start_copiers(self, copies: Sequence[TableEntry]) -> None:
         for copy in copies:
             if copy not in self._copiers:
-                local = self._local
+                local, since = self._local, self._handed_on.take(copy.name)
                 copier = Copier(
-                    copy, self._leader, local.copies, local.prefixes, local.aside, self._rng, LOOP_CLOCK
+                    copy,
+                    self._leader,
+                    local.copies,
+                    local.prefixes,
+                    local.aside,
+                    self._rng,
+                    LOOP_CLOCK,
+                    since,
                 )
                 self._copiers[copy] = (copier, asyncio.create_task(copier.run()))
 
     async def _stop_copiers(self, copies: Sequence[TableEntry]) -> None:
         for copy in copies:
-            _, task = self._copiers.pop(copy)
+            copier, task = self._copiers.pop(copy)
+            now = self._loop.time()
+            self._handed_on.put(copier.report(now), now)
             await _end(task)
 
     def _raise_alarms(self) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from coordinator.replication.tail import STALLED_S
 from coordinator.shards.router import NEAREST, Call
 from proto import catalog, errors
 from proto.etcd import rpc_pb2 as etcd
@@ -44,6 +45,13 @@ class CopyReport:
     """Why the last step came to nothing; "" if it came to something."""
     backoff_s: float
     """What is waited before the next; 0 = nothing."""
+    stuck_s: float = 0.0
+    """For how long it has neither come further nor been level."""
+
+    def aged(self, by_s: float) -> CopyReport:
+        """Of the same copy, which nobody has copied for so long since."""
+        stuck_s = round(self.stuck_s + by_s, 1)
+        return replace(self, lag_s=round(self.lag_s + by_s, 1), stuck_s=stuck_s, stalled=stuck_s >= STALLED_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +59,7 @@ class Report:
     """Of one moment."""
 
     node: str
-    """Which one replicates."""
+    """Which one replicates; "" = none, since this one has stopped."""
     at_s: float
     """Unix time, by that node's clock. One that gets old says that nobody replicates."""
     tables: int
@@ -107,6 +115,18 @@ class Report:
 
 def parse(value: bytes) -> Report | None:
     """None if nobody holds the row, or if this version can't read it."""
+    report = last_word(value)
+    return report if report is not None and report.node else None
+
+
+def is_free(value: bytes) -> bool:
+    """Whether nobody holds the row. One that this version can't read is somebody's."""
+    report = last_word(value)
+    return not value or (report is not None and not report.node)
+
+
+def last_word(value: bytes) -> Report | None:
+    """As parse(), though whoever held the row has let go of it."""
     try:
         row: Any = json.loads(value)
         copies = [CopyReport(**copy) for copy in row.pop("copies")]

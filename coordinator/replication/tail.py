@@ -74,16 +74,27 @@ class Lag:
     """Since when it is not known to be level."""
 
 
+@dataclass(frozen=True, slots=True)
+class Since:
+    """How it went with a copy, whoever has copied it."""
+
+    level_at: float
+    """When it was last known to be level."""
+    progress_at: float
+    """When it last was that, or came further."""
+
+
 class Tail:
     """One table's copy. Times are on any one clock that does not go back."""
 
-    def __init__(self, rng: Rng, now: float) -> None:
+    def __init__(self, rng: Rng, now: float, since: Since | None = None) -> None:
+        """since: as known of whoever has copied it before; nothing is made good by being begun anew."""
         self._rng = rng
         self.revision = 0
         """Where the copy ends, as last heard."""
         self._newest = 0
-        self._level_at = now
-        self._progress_at = now
+        self._level_at = now if since is None else since.level_at
+        self._progress_at = now if since is None else since.progress_at
         self._failures = 0
         self._wait_s = 0.0
         self._snapshot_why = ""
@@ -128,11 +139,14 @@ class Tail:
         if self.revision >= newest:
             self._level_at = now
 
-    def cannot_follow(self, why: str, *, loses: bool = False) -> None:
+    def cannot_follow(self, why: str, *, loses: bool = False, newest: int = 0) -> None:
         """The copy can't go on from where it is: only a snapshot helps. loses: it holds what the leader cluster does
-        not. If the last snapshot has not helped, it is no progress to take one after the other, and none is taken at
+        not. newest: where the leader cluster's table stands, if that was said.
+
+        If the last snapshot has not helped, it is no progress to take one after the other, and none is taken at
         once."""
         self._snapshot_why, self._snapshot_loses = why, loses
+        self._newest = max(self._newest, newest)
         if self._is_unproven:
             self._is_in_vain = True
             self.failed(f"{why}, right after a snapshot")
@@ -189,6 +203,10 @@ class Tail:
         """How far the copy is behind."""
         return Lag(max(0, self._newest - self.revision), 0.0 if self.is_level else now - self._level_at)
 
+    def stuck_s(self, now: float) -> float:
+        """For how long it has neither come further nor been level."""
+        return now - self._progress_at
+
     def is_stalled(self, now: float) -> bool:
         """Whether somebody should have a look."""
-        return now - self._progress_at >= STALLED_S
+        return self.stuck_s(now) >= STALLED_S

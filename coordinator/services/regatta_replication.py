@@ -219,7 +219,7 @@ class RegattaReplication:
                 await call.send(replication.ReplicateResponse(users=users).SerializeToString())
             users_version = told.changes.auth_version
             if told.changes.floor:
-                await call.send(_error(replication.USE_SNAPSHOT))
+                await call.send(_error(replication.USE_SNAPSHOT, newest=told.newest))
                 return
             message = replication.ReplicateResponse(changes=told.body, leader_index=told.newest)
             await call.send(message.SerializeToString())
@@ -317,6 +317,7 @@ def _table_id(request: _Request) -> int:
     return request.boathouse.table_id
 
 
-def _error(error: replication.ReplicateError.ValueType) -> bytes:
+def _error(error: replication.ReplicateError.ValueType, *, newest: int = 0) -> bytes:
+    """newest: where the table stands, for a follower cluster of boathouse, which wants to know its lag."""
     refusal = replication.ReplicateErrResponse(error=error)
-    return replication.ReplicateResponse(error_response=refusal).SerializeToString()
+    return replication.ReplicateResponse(error_response=refusal, leader_index=newest).SerializeToString()

@@ -257,7 +257,9 @@ async def test_who_is_ahead_or_too_far_behind_is_told_so(tmp_path: Path) -> None
         for known in (replication.ReplicateRequest(), replication.ReplicateRequest(boathouse=BOATHOUSE)):
             request = replication.ReplicateRequest(table=b"default", leader_index=2)
             request.MergeFrom(known)
-            assert await replicate(cluster, request) == [bytes.fromhex("1200")]
+            # Only boathouse is told where the table stands.
+            index = "4004" if known.HasField("boathouse") else ""
+            assert await replicate(cluster, request) == [bytes.fromhex("1200" + index)]
 
 
 @in_loop

@@ -183,6 +183,15 @@ async def test_what_is_only_behind_is_replaced_without_a_file() -> None:
 
 
 @in_loop
+async def test_how_far_a_copy_is_behind_is_known_while_it_waits_for_a_snapshot() -> None:
+    told = replication.ReplicateResponse.FromString(USE_SNAPSHOT)
+    told.leader_index = 50
+    full = Aside(errors.ReplicationRefused("the disk is full"))
+    copier = await run(told.SerializeToString(), Copy(5), aside=full)
+    assert copier.report(0.0).lag_revisions == 45
+
+
+@in_loop
 async def test_what_followed_in_another_epoch_may_have_led_since() -> None:
     prefixes, aside = Prefixes(), Aside()
     await run(level(5, 5), Copy(5), prefixes=prefixes, epoch=2)

@@ -1,0 +1,49 @@
+"""How it stood with copies that nobody copies just now, so that whoever goes on with them counts on: pure.
+
+A replicator that is started anew, time and again, would else never see a lag or a standstill of more than its own life.
+It takes over what the lease row says of whoever held that before, and says it on until it copies itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coordinator.replication.report import last_word
+from coordinator.replication.tail import Since
+
+if TYPE_CHECKING:
+    from coordinator.replication.report import CopyReport
+
+
+class HandedOn:
+    """Times are those of Tail."""
+
+    def __init__(self) -> None:
+        self._copies: dict[str, tuple[CopyReport, float]] = {}
+        """By table, and when it stood so."""
+
+    def take_up(self, row: bytes, *, now: float, wall_s: float) -> None:
+        """The lease row as it was found, at this Unix time. What is older than this node's clock says is taken for
+        now's."""
+        report = last_word(row)
+        if report is not None:
+            at = now - max(0.0, wall_s - report.at_s)
+            self._copies = {copy.name: (copy, at) for copy in report.copies}
+
+    def put(self, report: CopyReport, now: float) -> None:
+        """A copier has ended here."""
+        self._copies[report.name] = report, now
+
+    def take(self, name: str) -> Since | None:
+        """One begins."""
+        if name not in self._copies:
+            return None
+        report, at = self._copies.pop(name)
+        return Since(level_at=at - report.lag_s, progress_at=at - report.stuck_s)
+
+    def clear(self) -> None:
+        """All others are copies no longer."""
+        self._copies.clear()
+
+    def reports(self, now: float) -> list[CopyReport]:
+        """As they stand by now, nobody having copied them since."""
+        return [copy.aged(now - at) for copy, at in self._copies.values()]
