@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     import apsw
 
 FORGET_FROM: Final = 1_024
-"""From so many on what no key names is looked for. Part of the replicated behaviour."""
+"""From so many on what no key names is looked for, and then whenever there are twice as many as were left. Part of the
+replicated behaviour."""
+
+_LOOK: Final = 0
+"""No lease has this id. Its row says from how many leases on is looked next, since all replicas have to look alike,
+whenever they were started."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS copied_leases (
@@ -42,8 +47,9 @@ class CopiedLeases:
         self._connection = connection
         connection.execute(_SCHEMA)
         self._ttls: dict[int, dict[int, int]] = {}
-        for table_id, id_, ttl_s in _ROWS.all(connection, "ORDER BY 1, 2"):
-            self._ttls.setdefault(table_id, {})[id_] = ttl_s
+        self._look_from: dict[int, int] = {}
+        for table_id, id_, number in _ROWS.all(connection, "ORDER BY 1, 2"):
+            self._enter(table_id, id_, number)
         self._before_turn: dict[tuple[int, int], int | None] = {}
 
     def of(self, table_id: int) -> Mapping[int, int]:
@@ -53,35 +59,39 @@ class CopiedLeases:
     def note(self, table_id: int, ttls: Mapping[int, int], named: Callable[[], Iterable[int]]) -> None:
         """Keys of a copy name these leases. named: all that keys name now."""
         held = self._ttls.setdefault(table_id, {})
-        new = {id_: ttl_s for id_, ttl_s in ttls.items() if held.get(id_) != ttl_s}
-        for id_, ttl_s in sorted(new.items()):
-            self._set(table_id, id_, ttl_s)
-        if new and len(held) >= FORGET_FROM and len(held).bit_count() == 1:
-            # At each doubling, so that it is rare.
+        for id_, ttl_s in sorted(ttls.items()):
+            if held.get(id_) != ttl_s:
+                self._set(table_id, id_, ttl_s)
+        if len(held) >= self._look_from.get(table_id, FORGET_FROM):
             for id_ in sorted(held.keys() - set(named())):
                 self._set(table_id, id_, None)
+            self._set(table_id, _LOOK, max(FORGET_FROM, 2 * len(held)))
 
     def drop_table(self, table_id: int) -> None:
         """The table is gone, or no copy any more."""
-        for id_ in list(self.of(table_id)):
+        for id_ in (*self.of(table_id), _LOOK):
             self._set(table_id, id_, None)
 
-    def _set(self, table_id: int, id_: int, ttl_s: int | None) -> None:
-        self._before_turn.setdefault((table_id, id_), self._ttls[table_id].get(id_))
-        self._enter(table_id, id_, ttl_s)
-        if ttl_s is None:
+    def _set(self, table_id: int, id_: int, number: int | None) -> None:
+        of_id = self._look_from.get(table_id) if id_ == _LOOK else self.of(table_id).get(id_)
+        self._before_turn.setdefault((table_id, id_), of_id)
+        self._enter(table_id, id_, number)
+        if number is None:
             self._connection.execute(
                 "DELETE FROM copied_leases WHERE table_id = ? AND id = ?", (table_id, id_)
             )
         else:
-            row = _ROWS.sealed(table_id, id_, ttl_s)
+            row = _ROWS.sealed(table_id, id_, number)
             self._connection.execute("REPLACE INTO copied_leases VALUES (?, ?, ?, ?)", row)
 
-    def _enter(self, table_id: int, id_: int, ttl_s: int | None) -> None:
-        if ttl_s is None:
-            self._ttls[table_id].pop(id_, None)
+    def _enter(self, table_id: int, id_: int, number: int | None) -> None:
+        of_ids = self._ttls.setdefault(table_id, {})
+        if id_ == _LOOK:
+            of_ids, id_ = self._look_from, table_id
+        if number is None:
+            of_ids.pop(id_, None)
         else:
-            self._ttls[table_id][id_] = ttl_s
+            of_ids[id_] = number
 
     def committed(self) -> None:
         """The transaction is durable."""
@@ -89,12 +99,13 @@ class CopiedLeases:
 
     def rollback(self) -> None:
         """The transaction was rolled back."""
-        for (table_id, id_), ttl_s in self._before_turn.items():
-            self._enter(table_id, id_, ttl_s)
+        for (table_id, id_), number in self._before_turn.items():
+            self._enter(table_id, id_, number)
         self._before_turn.clear()
 
 
 def read_copied_leases(connection: apsw.Connection, table_id: int) -> Iterator[tuple[int, int]]:
     """Leases and seconds as this connection sees them, by lease. Raises Corrupt."""
-    for _, id_, ttl_s in _ROWS.all(connection, "WHERE table_id = ? ORDER BY id", (table_id,)):
+    rows = _ROWS.all(connection, "WHERE table_id = ? AND id <> ? ORDER BY id", (table_id, _LOOK))
+    for _, id_, ttl_s in rows:
         yield id_, ttl_s

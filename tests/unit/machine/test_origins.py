@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from proto import errors
 from proto.catalog import CATALOG_ID
 from proto.etcd.rpc_pb2 import LeaseGrantRequest, PutRequest
 from proto.internal import frames_pb2 as frames
-from shardworker.machine.replication.copied_leases import FORGET_FROM
+from shardworker.machine.replication.copied_leases import FORGET_FROM, CopiedLeases, read_copied_leases
 from shardworker.machine.whole_shard import UNKNOWN_TTL_S
 from tests.unit.machine.copying import COPY, contents, follower, leader, position, replicate, take_part, told
 from tests.unit.machine.saving import backup_of
 from tests.unit.machine.shard import TABLE, Shard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 LEASE = 77
 
@@ -95,22 +100,47 @@ def test_a_backup_of_a_copy_has_the_leases_that_its_keys_name() -> None:
         assert list(extras.leases) == [frames.KeptLease(id=LEASE, ttl_s=600, left_s=600)]
 
 
+def note(shard: Shard, leases: range) -> None:
+    """In a change that names none of them any more."""
+    changes = frames.TableChanges(first=4, through=3)
+    for lease_id in leases:
+        changes.leases.add(id=lease_id, ttl_s=10)
+    assert replicate(shard, changes).error is None
+
+
 def test_leases_that_no_key_names_any_more_are_forgotten_when_they_are_many() -> None:
     _, other = pair()
-    copied = other.machine.leases.copied
-    many = dict.fromkeys(range(1000, 1000 + 2 * FORGET_FROM), 10)
-    one = leader()
-    one.put(b"x")
-    changes = frames.TableChanges(first=4, through=3)
-    for lease_id, ttl_s in many.items():
-        changes.leases.add(id=lease_id, ttl_s=ttl_s)
-    assert replicate(other, changes).error is None
-    assert len(copied.of(COPY)) > FORGET_FROM
-    more = frames.TableChanges(first=4, through=3)
-    for lease_id in range(10_000, 10_000 + 2 * FORGET_FROM - 1):
-        more.leases.add(id=lease_id, ttl_s=10)
-    replicate(other, more)
-    assert dict(copied.of(COPY)) == {LEASE: 600}
+    note(other, range(1_000, 1_000 + FORGET_FROM - 2))
+    assert len(other.machine.leases.copied.of(COPY)) == FORGET_FROM - 1
+    note(other, range(10_000, 10_003))  # however many come at once
+    assert dict(other.machine.leases.copied.of(COPY)) == {LEASE: 600}
+
+
+def test_it_is_looked_for_them_seldom_and_alike_after_a_restart() -> None:
+    connection = follower().connection
+    copied, looks = CopiedLeases(connection), []
+    many = dict.fromkeys(range(1, FORGET_FROM + 1), 10)
+
+    def named() -> Iterable[int]:
+        looks.append(len(copied.of(COPY)))
+        return many
+
+    copied.note(COPY, many, named)
+    for lease_id in range(10_000, 10_000 + FORGET_FROM - 1):
+        copied.note(COPY, {lease_id: 10}, named)
+    assert looks == [FORGET_FROM], "nothing was forgotten, so it is some time to the next look"
+    copied = CopiedLeases(connection)
+    assert len(list(read_copied_leases(connection, COPY))) == 2 * FORGET_FROM - 1
+    connection.execute("BEGIN")
+    copied.note(COPY, {20_000: 10}, named)
+    assert (looks[1:], copied.of(COPY).keys()) == ([2 * FORGET_FROM], many.keys())
+    connection.execute("ROLLBACK")
+    copied.rollback()
+    assert len(copied.of(COPY)) == 2 * FORGET_FROM - 1
+    copied.note(COPY, {20_000: 10}, named)
+    assert looks[2:] == [2 * FORGET_FROM]
+    copied.drop_table(COPY)
+    assert not connection.execute("SELECT * FROM copied_leases").fetchall()
 
 
 def test_a_cluster_that_gives_way_remembers_what_its_leases_were_granted_for() -> None:
