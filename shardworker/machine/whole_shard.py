@@ -54,6 +54,7 @@ class WholeShard(Memory):
         attached: list[Any] = self._connection.execute(table.sql.attached_leases).fetchall()
         named = [lease_id for (lease_id,) in attached]
         self._origins.change(table.id, origin)
+        self._give_up_what_was_begun(table.id)
         leases.drop_table(table.id)
         if origin:
             leases.copied.note(table.id, {id_: ttls[id_] for id_ in named if id_ in ttls}, lambda: named)
@@ -108,5 +109,9 @@ class WholeShard(Memory):
             self.leases.drop_table(table_id)
             self._origins.remove(table_id)
             self.followers.drop_table(table_id)
-            replication_snapshot.give_up(self._connection, table_id)
-            restoring.give_up(self._connection, table_id)
+            self._give_up_what_was_begun(table_id)
+
+    def _give_up_what_was_begun(self, table_id: int) -> None:
+        """Beside the table's rows: nobody goes on with it."""
+        replication_snapshot.give_up(self._connection, table_id)
+        restoring.give_up(self._connection, table_id)

@@ -11,7 +11,7 @@ from proto.internal import frames_pb2 as frames
 from shardworker.machine.replication.copied_leases import FORGET_FROM, CopiedLeases, read_copied_leases
 from shardworker.machine.whole_shard import UNKNOWN_TTL_S
 from tests.unit.machine.copying import COPY, contents, follower, leader, position, replicate, take_part, told
-from tests.unit.machine.saving import backup_of
+from tests.unit.machine.saving import backup_of, begin
 from tests.unit.machine.shard import TABLE, Shard
 
 if TYPE_CHECKING:
@@ -149,6 +149,21 @@ def test_a_cluster_that_gives_way_remembers_what_its_leases_were_granted_for() -
     assert one.machine.leases.granted_for(TABLE, LEASE) == 600
     change(one, TABLE, COPY, 0)
     assert {lease.ttl_s for lease in one.machine.leases.of_table(TABLE).values()} == {600}
+
+
+def test_what_was_begun_beside_a_table_ends_with_its_origin() -> None:
+    """A snapshot that is half there, or a restore: nobody goes on with it, and its rows would stay."""
+    _, other = pair()
+    part = frames.TablePairs(revision=9, checksum=9)
+    assert take_part(other, part).error is None
+    assert change(other, COPY, TABLE, 0) is None
+    assert other.write(begin(), table=COPY).error is None
+    assert change(other, COPY, 0, TABLE) is None
+    for rows in (f"s{COPY}_live", f"r{COPY}_live"):
+        found = "SELECT count(*) FROM sqlite_schema WHERE name = ?"
+        assert other.connection.execute(found, (rows,)).get == 0, rows
+    part.number, part.last = 1, True
+    assert isinstance(take_part(other, part).error, errors.SnapshotInterrupted)
 
 
 def test_a_table_that_gives_way_takes_no_writes_and_has_no_leases() -> None:
