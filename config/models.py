@@ -312,7 +312,7 @@ class LimitsConfig(_Model):
     table_compaction: CompactionConfig | Literal["none"] = "none"
     """What is compacted of a table that says nothing of its own: none, or as tables.NAME.compaction."""
     pending_requests_max: Annotated[int, Field(ge=1, le=10_000_000)] = 20_000
-    """Requests waiting in one process; more are refused as RESOURCE_EXHAUSTED."""
+    """Requests waiting in one process; more are refused as RESOURCE_EXHAUSTED, in Regatta's API as UNAVAILABLE."""
     pending_bytes_max: Bytes = 256 << 20
     """Request bytes waiting in one process."""
     answer_bytes_max: Bytes = 256 << 20

@@ -234,10 +234,10 @@ REGATTA: Final[Table] = {
     errors.MembershipError: Row(Code.FAILED_PRECONDITION, "the membership cannot be changed so: {detail}"),
     errors.CorruptAlarm: Row(Code.DATA_LOSS, "the table is marked as corrupt"),
     errors.QuotaExceeded: Row(Code.RESOURCE_EXHAUSTED, "database space exceeded"),
-    errors.QueueFull: Row(Code.RESOURCE_EXHAUSTED, "system is too busy try again later"),
+    errors.QueueFull: Row(Code.UNAVAILABLE, "system is too busy try again later"),
     errors.NoSpace: Row(Code.RESOURCE_EXHAUSTED, "database space exceeded"),
-    errors.TooManyCursors: Row(Code.RESOURCE_EXHAUSTED, "system is too busy try again later"),
-    errors.ShardBusy: Row(Code.RESOURCE_EXHAUSTED, "system is too busy try again later"),
+    errors.TooManyCursors: Row(Code.UNAVAILABLE, "system is too busy try again later"),
+    errors.ShardBusy: Row(Code.UNAVAILABLE, "system is too busy try again later"),
     errors.UpgradeInProgress: Row(Code.UNAVAILABLE, "not supported yet by every replica: {detail}"),
     errors.AnswerForgotten: Row(
         Code.ALREADY_EXISTS, "the request was applied before, and its answer is no longer kept"
