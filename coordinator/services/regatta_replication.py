@@ -35,7 +35,8 @@ VERSION: Final = 1
 """Of the fields in replication.proto that are boathouse's own."""
 
 MESSAGE_BYTES_MAX: Final = 4 << 20
-"""Commands in one message of Replicate, as in Regatta; one larger command still goes alone."""
+"""Commands in one message of Replicate, as in Regatta. Its servers receive up to twice as much, and nobody's command is
+larger but that of a deletion of many keys, which are told one by one: who would need that takes a snapshot."""
 CHUNK_BYTES_MAX: Final = 1 << 20
 """Of a snapshot in Regatta's form."""
 
@@ -239,6 +240,11 @@ class RegattaReplication:
             if first == regatta_form.CREATION:
                 await batch.add(regatta_form.creation(request.table))
             for command in regatta_form.commands(request.table, told.changes):
+                if command.ByteSize() > MESSAGE_BYTES_MAX:
+                    # The snapshot is ahead of it: it is not older than its call.
+                    await batch.flush()
+                    await call.send(_error(replication.USE_SNAPSHOT))
+                    return
                 await batch.add(command)
             first = told.changes.through + 1
         await batch.flush()

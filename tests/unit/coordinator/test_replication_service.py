@@ -278,6 +278,25 @@ async def test_commands_are_sent_in_messages_of_bounded_size(
 
 
 @in_loop
+async def test_a_command_that_no_follower_can_receive_is_passed_over_by_a_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deletion of many keys, which are told one by one."""
+    monkeypatch.setattr("coordinator.services.regatta_replication.MESSAGE_BYTES_MAX", 40)
+    async with serving(tmp_path, filled()) as cluster:
+        request = replication.ReplicateRequest(table=b"default", leader_index=2)
+        first, *rest = await replicate(cluster, request)
+        (command,) = replication.ReplicateResponse.FromString(first).commands_response.commands
+        assert command.leader_index == 2, "what is ahead of it goes"
+        assert rest == [bytes.fromhex("1200")]
+        chunks = await snapshot(cluster, replication.SnapshotRequest(table=b"default"))
+    content = bytes(cramjam.snappy.decompress(b"".join(chunk.data for chunk in chunks)))
+    assert (
+        mvcc.Command(table=b"default", type=mvcc.Command.DUMMY, leader_index=4).SerializeToString() in content
+    )
+
+
+@in_loop
 async def test_a_follower_cluster_of_boathouse_is_told_what_the_shard_stored(tmp_path: Path) -> None:
     shard = filled()
     async with serving(tmp_path, shard) as cluster:
