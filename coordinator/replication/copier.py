@@ -122,6 +122,8 @@ class Copier:
         tail.stands(status.revision)
         self._compacted = max(0, status.compacted_revision)
         table = self._leader.table(copy.origin)
+        if status.revision <= CREATION:
+            await self._note_prefix(table)  # it holds nothing, and its shard takes changes of that table only
         stream = self._leader.replicate(copy.name, copy.origin, status.revision + 1)
         async with aclosing(stream):
             async for message in stream:

@@ -2,8 +2,8 @@
 
 A cluster that led and gave way may hold acknowledged writes that its successor never had, and its successor may have
 compacted so much by then that no change can be told that would not fit. So what a copy holds may be replaced without
-a file of it only where this is known of it: it was replaced by a snapshot of that very table, or came to the same
-checksum at the same revision. It is forgotten before anything is done about a copy that does not fit.
+a file of it only where this is known of it: it began empty, was replaced by a snapshot of that very table, or came to
+the same checksum at the same revision. It is forgotten before anything is done about a copy that does not fit.
 
 A row says of which table that is known: its id, the identity of its cluster, and the epoch, since a table that led in
 between is another one."""

@@ -183,6 +183,15 @@ async def test_what_is_only_behind_is_replaced_without_a_file() -> None:
 
 
 @in_loop
+async def test_what_began_empty_is_replaced_without_a_file_though_it_was_never_level() -> None:
+    """It may be large by now, and there may be no room for a file."""
+    prefixes, aside = Prefixes(), Aside()
+    await run(refusal(9), Copy(1), prefixes=prefixes)
+    await run(USE_SNAPSHOT, Copy(5), aside=aside, prefixes=prefixes)
+    assert aside.kept == []
+
+
+@in_loop
 async def test_how_far_a_copy_is_behind_is_known_while_it_waits_for_a_snapshot() -> None:
     told = replication.ReplicateResponse.FromString(USE_SNAPSHOT)
     told.leader_index = 50
