@@ -8,36 +8,19 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from config import members
-from config.models import (
-    AuthConfig,
-    ClientTlsConfig,
-    ClusterConfig,
-    FollowsConfig,
-    FollowsTlsConfig,
-    JwtConfig,
-    LimitsConfig,
-    NodeConfig,
-    PeerTlsConfig,
-    RaftConfig,
-    ReplicationConfig,
-    StoreConfig,
-    SupervisorConfig,
-    TableConfig,
-    TlsConfig,
-    TokensConfig,
-    WatchConfig,
-)
+from config import members, sections
+from config.models import ClusterConfig
 from config.problems import ConfigError, Inconsistent, KeyPath, Problem
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pydantic import BaseModel
     from pydantic_core import ErrorDetails
 
 DEFAULT_SOURCE = "built-in default"
@@ -222,11 +205,10 @@ def _syntax_problem(error: yaml.MarkedYAMLError) -> Problem:
 def _validate(source: str, value: object, lines: dict[KeyPath, int]) -> ClusterConfig:
     if not isinstance(value, dict):
         raise ConfigError(source, [Problem((), "must be a mapping with `nodes:` in it", 1)])
-    if "holders" in value:
-        problem = Problem(
-            ("holders",), "unknown key; who holds which shard is for the shards themselves to say"
-        )
-        raise ConfigError(source, [_with_line(problem, lines)])
+    not_written = ClusterConfig.model_fields.keys() - sections.keys_of(ClusterConfig)
+    if told := [key for key in value if key in not_written]:
+        problems = [Problem((key,), "unknown key; the shards themselves say who holds them") for key in told]
+        raise ConfigError(source, [_with_line(problem, lines) for problem in problems])
     try:
         return ClusterConfig.model_validate(value)
     except ValidationError as error:
@@ -247,8 +229,8 @@ def _from_pydantic(details: ErrorDetails) -> list[Problem]:
     cause = details.get("ctx", {}).get("error")
     if isinstance(cause, Inconsistent):
         return cause.problems
-    path: KeyPath = tuple(part for part in details["loc"] if part != "[key]")
-    return [Problem(path, _message(path, details))]
+    place = sections.place(details["loc"])
+    return [Problem(place.path, _message(place, details))]
 
 
 _KINDS = {
@@ -261,11 +243,11 @@ _KINDS = {
 }
 
 
-def _message(path: KeyPath, details: ErrorDetails) -> str:
+def _message(place: sections.Place, details: ErrorDetails) -> str:
     kind, given, ctx = details["type"], details["input"], details.get("ctx", {})
     match kind:
         case "extra_forbidden":
-            return f"unknown key; {_suggestion(path)}"
+            return f"unknown key; {_suggestion(place.section, str(place.path[-1]))}"
         case "missing":
             return "is missing; write it"
         case "greater_than_equal":
@@ -296,32 +278,8 @@ def _describe(value: object) -> str:
     return "a list" if isinstance(value, list) else str(value)
 
 
-_SECTIONS: dict[str, type[BaseModel]] = {
-    "nodes": NodeConfig,
-    "tables": TableConfig,
-    "raft": RaftConfig,
-    "store": StoreConfig,
-    "limits": LimitsConfig,
-    "auth": AuthConfig,
-    "tokens": TokensConfig,
-    "supervisor": SupervisorConfig,
-    "follows": FollowsConfig,
-    "replication": ReplicationConfig,
-    "watch": WatchConfig,
-    "tls": TlsConfig,
-}
-_SUBSECTIONS: dict[tuple[str, str], type[BaseModel]] = {
-    ("auth", "jwt"): JwtConfig,
-    ("follows", "tls"): FollowsTlsConfig,
-    ("tls", "client"): ClientTlsConfig,
-    ("tls", "peer"): PeerTlsConfig,
-}
-
-
-def _suggestion(path: KeyPath) -> str:
+def _suggestion(section: type[BaseModel], key: str) -> str:
     """What the writer of an unknown key may have meant."""
-    model = _SUBSECTIONS.get(cast("tuple[str, str]", path[:2])) if len(path) > 2 else None
-    model = model or (ClusterConfig if len(path) == 1 else _SECTIONS[cast("str", path[0])])
-    known = [name for name in model.model_fields if (model, name) != (NodeConfig, "name")]
-    near = difflib.get_close_matches(str(path[-1]), known, n=1)
+    known = sections.keys_of(section)
+    near = difflib.get_close_matches(key, known, n=1)
     return f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"

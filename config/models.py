@@ -16,8 +16,10 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     PlainValidator,
+    Tag,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -206,6 +208,22 @@ class CompactionConfig(_Model):
         return int(found[1]) * _SECONDS[found[2]]
 
 
+def _kind_of_compaction(value: object) -> str | None:
+    if isinstance(value, Mapping | CompactionConfig):
+        return "rule"
+    return "none" if value == "none" else None
+
+
+Compaction = Annotated[
+    Annotated[CompactionConfig, Tag("rule")] | Annotated[Literal["none"], Tag("none")],
+    Discriminator(
+        _kind_of_compaction,
+        custom_error_type="compaction",
+        custom_error_message="must be none, or a mapping of mode and retention",
+    ),
+]
+
+
 class TableConfig(_Model):
     """A table to make when it is not there and was not deleted. Its shard, history, type and owner count only then;
     quota and compaction are taken from here at every start, from the file of the node that leads the table's shard."""
@@ -234,7 +252,7 @@ class TableConfig(_Model):
     quota: Quota | None = None
     """What the table may hold: none, or bytes, also as 2GiB. Over it, what makes it grow is refused. Default:
     limits.table_quota."""
-    compaction: CompactionConfig | Literal["none"] | None = None
+    compaction: Compaction | None = None
     """What is compacted without being asked, or none. Default: limits.table_compaction."""
 
 
@@ -309,7 +327,7 @@ class LimitsConfig(_Model):
     """Operations in one list of an etcd transaction; etcd's --max-txn-ops and its default."""
     table_quota: Quota = "none"  # type: ignore[assignment]
     """What a table may hold that has no quota of its own: none, or bytes, also as 2GiB."""
-    table_compaction: CompactionConfig | Literal["none"] = "none"
+    table_compaction: Compaction = "none"
     """What is compacted of a table that says nothing of its own: none, or as tables.NAME.compaction."""
     pending_requests_max: Annotated[int, Field(ge=1, le=10_000_000)] = 20_000
     """Requests waiting in one process; more are refused as RESOURCE_EXHAUSTED, in Regatta's API as UNAVAILABLE."""

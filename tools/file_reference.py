@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_arg
 
 from pydantic import BaseModel
 
-from config.models import ClusterConfig, NodeConfig
+from config.sections import keys_of, models_in, sections
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pydantic.fields import FieldInfo
 
 HEAD: Final = """\
@@ -24,9 +22,6 @@ among them. A node reads the file when `boathouse up` starts it: after a change 
 other. What a key is called says what its number counts: bytes (`_bytes`), milliseconds (`_ms`).
 """
 
-NOT_WRITTEN: Final = {NodeConfig: {"name"}, ClusterConfig: {"holders", "member_keys"}}
-"""What the models know beside what a file says."""
-
 WORDS: Final = {int: "number", float: "number", str: "text", bool: "true or false", Path: "path"}
 UNITS: Final = {30: "GiB", 20: "MiB", 10: "KiB"}
 UNBOUNDED: Final = 1 << 31
@@ -36,33 +31,12 @@ UNBOUNDED: Final = 1 << 31
 def reference() -> str:
     """The page."""
     lines = [HEAD]
-    for path, model in _sections(ClusterConfig, ""):
+    for path, model in sections():
         if path:
-            lines += ["", f"## {path}", "", _text(model.__doc__), ""]
+            lines += ["", f"## {'.'.join(path)}", "", _text(model.__doc__), ""]
         lines += ["| key | value | default | |", "| --- | --- | --- | --- |"]
-        fields = model.model_fields.items()
-        lines += [_row(name, field) for name, field in fields if name not in NOT_WRITTEN.get(model, ())]
+        lines += [_row(name, model.model_fields[name]) for name in keys_of(model)]
     return "\n".join(lines) + "\n"
-
-
-def _sections(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseModel]]]:
-    """Each model with the keys that lead to it, a model before what is in it."""
-    yield path, model
-    for name, field in model.model_fields.items():
-        for inner, key in _models(field.annotation):
-            yield from _sections(inner, f"{path}.{name}{key}".lstrip("."))
-
-
-def _models(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
-    """Models that may stand for a value, with the key that is still between."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation, ""
-    elif get_origin(annotation) is dict:
-        for inner, _ in _models(get_args(annotation)[1]):
-            yield inner, ".NAME"
-    elif get_origin(annotation) is not Literal:
-        for argument in get_args(annotation):
-            yield from _models(argument)
 
 
 def _row(name: str, field: FieldInfo) -> str:
@@ -85,7 +59,7 @@ def _value(annotation: Any) -> str:
     if origin in (list, tuple):
         return f"list of: {_value(arguments[0])}"
     if origin is dict:
-        return "keys below, by name" if any(_models(arguments[1])) else f"by name: {_value(arguments[1])}"
+        return "keys below, by name" if any(models_in(arguments[1])) else f"by name: {_value(arguments[1])}"
     return "keys below"
 
 
