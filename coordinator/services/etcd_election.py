@@ -76,11 +76,14 @@ class EtcdElection:
         return election.CampaignResponse(header=entered.header, leader=leader).SerializeToString()
 
     async def proclaim(self, call: Call) -> bytes:
-        """A leader's new value. Raises NotElectionLeader if he leads no longer, LeaderKeyMissing."""
+        """A leader's new value, under the lease that he names; under a new one if he names none, as his campaign would
+        be. Raises NotElectionLeader if he leads no longer, LeaderKeyMissing."""
         request = decode(election.ProclaimRequest.FromString, call.body)
         if not request.HasField("leader"):
             raise errors.LeaderKeyMissing
-        header = await self._put(call, request.leader, request.value)
+        leader = request.leader
+        leader.lease = leader.lease or await self._calls.grant(call, ttl_s=SESSION_TTL_S)
+        header = await self._put(call, leader, request.value)
         return election.ProclaimResponse(header=header).SerializeToString()
 
     async def leader(self, call: Call) -> bytes:
@@ -126,7 +129,8 @@ class EtcdElection:
         return done.header
 
     async def _wait_for_candidate(self, call: Call, prefix: bytes, found: election.LeaderResponse) -> bool:
-        """Fills in the first key that appears after what was found. False if somebody has to look again."""
+        """Fills in the first key that appears after what was found, and the revision at which it did: what the answer's
+        header shows may be later, and the key gone by then. False if somebody has to look again."""
         request = etcd.WatchCreateRequest(
             key=prefix,
             range_end=prefix_end(prefix),
@@ -137,6 +141,7 @@ class EtcdElection:
             async for response in responses:
                 for event in response.events:
                     found.header.CopyFrom(response.header)
+                    found.header.revision = event.kv.mod_revision
                     found.kv.CopyFrom(event.kv)
                     return True
         return False

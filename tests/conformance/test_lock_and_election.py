@@ -110,6 +110,9 @@ def test_elections(fresh: Callable[[str], Keyspace]) -> None:
         assert leads(probe) == (b"E/a", b"v2", 2)
         proclaims(probe, first.leader)
         succession(probe, first.leader)
+        probe.revoke(10)
+        probe.grant(60, 10)
+        a_proclamation_without_a_lease_gets_one(probe)
         unknown = election.CampaignRequest(name=b"E", lease=404, value=b"v")
         assert probe.error(unknown) == NO_LEASE
 
@@ -131,6 +134,18 @@ def proclaims(probe: Leases, leader: election.LeaderKey) -> None:
     assert probe.error(election.ProclaimRequest(leader=wrong, value=b"v4")) == NOT_LEADER
     probe.answered(election.ResignRequest(leader=wrong), election.ResignResponse)
     assert leads(probe) == (b"E/a", b"v3", 3)
+
+
+def a_proclamation_without_a_lease_gets_one(probe: Leases) -> None:
+    leader = campaign(probe, 10, b"v1").leader
+    leader.lease = 0
+    probe.answered(election.ProclaimRequest(leader=leader, value=b"v2"), election.ProclaimResponse)
+    (key,) = probe.range(leader.key).kvs
+    assert key.value == b"v2"
+    assert key.lease not in (0, 10)
+    assert probe.time_to_live(key.lease).grantedTTL == 60
+    probe.revoke(key.lease)
+    assert probe.error(election.LeaderRequest(name=b"E")) == NO_LEADER
 
 
 def succession(probe: Leases, leader: election.LeaderKey) -> None:
