@@ -138,10 +138,9 @@ class EtcdMaintenance:
                 raise errors.InvalidRequest(f"there is no action {unknown}")
 
     async def _list_alarms(self, table: TableEntry, wanted: etcd.AlarmType.ValueType | None) -> bytes:
-        """Those of one type, or with NONE all; none at all with None."""
-        replicas = await self._statuses.everywhere(table.shard)
-        if not replicas:
-            raise errors.NoLeader(f"no replica of shard {table.shard} answers")
+        """Those of one type, or with NONE all; none at all with None. Probes wait for this, so a replica that is silent
+        holds it up for a moment only."""
+        replicas = await self._statuses.nearest_first(table.shard)
         newest = max(replicas, key=lambda replica: replica.applied_index)
         response = etcd.AlarmResponse()
         for member, alarm in self._alarms(table, newest, replicas):

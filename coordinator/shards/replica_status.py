@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 ANSWER_TIMEOUT_S: Final = 1.0
 """A replica does not wait for anything to answer this; one that takes longer counts as gone."""
+OTHERS_TIMEOUT_S: Final = 0.2
+"""Of those that are asked beside the nearest for somebody who waits a second in all, as kubelet does for a probe."""
 
 
 class ReplicaStatuses:
@@ -26,7 +28,9 @@ class ReplicaStatuses:
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
 
-    async def ask(self, shard: ShardId, node: NodeId) -> frames.ReplicaStatus:
+    async def ask(
+        self, shard: ShardId, node: NodeId, *, timeout_s: float = ANSWER_TIMEOUT_S
+    ) -> frames.ReplicaStatus:
         """One replica's status. Raises NoLeader (out of reach) or ReadTimedOut."""
         call = Call(
             shard,
@@ -35,7 +39,7 @@ class ReplicaStatuses:
             frames.REPLICA_STATUS,
             0,
             b"",
-            deadline=self._driver.time() + ANSWER_TIMEOUT_S,
+            deadline=self._driver.time() + timeout_s,
         )
         return frames.ReplicaStatus.FromString((await self._driver.ask(call)).body)
 
@@ -51,6 +55,13 @@ class ReplicaStatuses:
                 continue
         raise errors.NoLeader(f"no replica of shard {shard} answers")
 
+    async def nearest_first(self, shard: ShardId) -> list[frames.ReplicaStatus]:
+        """As nearest(), and then the statuses of the others that answer at once. Raises NoLeader."""
+        first = await self.nearest(shard)
+        others = [(shard, node) for node in self._driver.routes(shard).nodes if node != first.node]
+        answers = await self._ask_all(others, timeout_s=OTHERS_TIMEOUT_S)
+        return [first, *(answer for answer in answers if answer is not None)]
+
     async def on(self, node: NodeId, shards: Sequence[ShardId]) -> dict[ShardId, frames.ReplicaStatus | None]:
         """By shard, the statuses of a node's replicas; None for one that does not answer in time."""
         answers = await self._ask_all((shard, node) for shard in shards)
@@ -61,9 +72,11 @@ class ReplicaStatuses:
         answers = await self._ask_all((shard, node) for node in self._driver.routes(shard).nodes)
         return sorted((answer for answer in answers if answer is not None), key=lambda status: status.node)
 
-    async def _ask_all(self, replicas: Iterable[tuple[ShardId, NodeId]]) -> list[frames.ReplicaStatus | None]:
+    async def _ask_all(
+        self, replicas: Iterable[tuple[ShardId, NodeId]], *, timeout_s: float = ANSWER_TIMEOUT_S
+    ) -> list[frames.ReplicaStatus | None]:
         """The statuses of these (shard, node), all asked at once; None for one that does not answer in time."""
-        asked = (self.ask(shard, node) for shard, node in replicas)
+        asked = (self.ask(shard, node, timeout_s=timeout_s) for shard, node in replicas)
         answers: list[frames.ReplicaStatus | None] = []
         for answer in await asyncio.gather(*asked, return_exceptions=True):
             if isinstance(answer, errors.BoathouseError):

@@ -12,8 +12,10 @@ import pytest
 
 from coordinator.front.http_pages import Request
 from coordinator.services.etcd_pages import EtcdPages
+from coordinator.shards.replica_status import ANSWER_TIMEOUT_S
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
+from proto.internal import frames_pb2 as frames
 from tests.unit.coordinator.running import in_loop, make_config, running
 from tests.waiting import free_ports, wait_until_async
 
@@ -56,6 +58,21 @@ async def test_a_full_disk_is_an_alarm_that_can_be_passed_over(tmp_path: Path) -
         cluster.workers[1, 2].status.no_space = True
         assert await ask(f"{base}/health") == (503, '{"health":"false","reason":"ALARM NOSPACE"}\n')
         assert (await ask(f"{base}/health?exclude=NOSPACE"))[0] == 200
+
+
+@in_loop
+async def test_a_silent_replica_of_another_node_holds_up_no_probe(tmp_path: Path) -> None:
+    """Kubelet waits for a second: one bad disk must not take all nodes out of service."""
+    async with running(tmp_path) as cluster:
+        base = f"http://{cluster.cluster.node('n1').http_endpoint}"
+        cluster.workers[1, 2].status.no_space = True
+        cluster.workers[1, 3].script[frames.REPLICA_STATUS] = lambda _: None
+        for path, answer in (
+            ("/health", (503, '{"health":"false","reason":"ALARM NOSPACE"}\n')),
+            ("/health?exclude=NOSPACE", (200, '{"health":"true","reason":""}')),
+            ("/readyz", (200, "ok\n")),
+        ):
+            assert await asyncio.wait_for(ask(base + path), ANSWER_TIMEOUT_S) == answer
 
 
 class OneTable:
