@@ -88,6 +88,8 @@ ETCD: Final[Table] = {
     errors.ChangeUnderWay: Row(Code.UNAVAILABLE, "etcdserver: another change of the membership is under way"),
     errors.CorruptAlarm: Row(Code.DATA_LOSS, "etcdserver: corrupt cluster"),
     errors.QueueFull: Row(Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests"),
+    # Whoever logs in anew has to come again, which clients do for no other code.
+    errors.TooManyLogins: Row(Code.UNAVAILABLE, "etcdserver: too many passwords are being checked"),
     errors.NoSpace: Row(Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded"),
     errors.QuotaExceeded: Row(Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded"),
     errors.TooManyCursors: Row(Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests"),

@@ -131,7 +131,7 @@ class Authenticator:
     # ---- passwords --------------------------------------------------------------------------------------------------
 
     async def hashed(self, password: str) -> str:
-        """Raises PasswordTooLong, QueueFull."""
+        """Raises PasswordTooLong, TooManyLogins."""
         return await self._passwords.hash(password)
 
     async def log_in(
@@ -139,7 +139,8 @@ class Authenticator:
     ) -> tuple[Answer, str]:
         """A new token, and the answer that its header comes from.
 
-        Raises AuthNotEnabled, AuthFailed, NoPasswordUser, QueueFull; AuthOldRevision if users change all the time."""
+        Raises AuthNotEnabled, AuthFailed, NoPasswordUser, TooManyLogins; AuthOldRevision if users change all the
+        time."""
         for _ in range(LOGIN_ATTEMPTS_MAX):
             found = await self._look_up(table, request.name, deadline)
             secret = frames.Secret.FromString(found.reply.body)
@@ -147,7 +148,9 @@ class Authenticator:
                 raise errors.AuthNotEnabled
             if secret.no_password:
                 raise errors.NoPasswordUser
-            if not await self._passwords.matches(request.password, secret.hash, usual_cost=secret.usual_cost):
+            if not await self._passwords.matches(
+                request.name, request.password, secret.hash, usual_cost=secret.usual_cost
+            ):
                 raise errors.AuthFailed
             if self._signed is not None:
                 return found, self._signed.sign(

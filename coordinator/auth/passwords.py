@@ -1,8 +1,9 @@
 """Passwords: hashed and checked on a few threads, since bcrypt takes a twentieth of a second on purpose.
 
 A check that has succeeded is remembered, by a keyed digest of everything it was about: a client that logs in anew for
-each call costs as much once. For a user that does not exist a password is checked too, in vain: who asks can't tell
-the two apart by the time it takes.
+each call costs as much once. So do many clients of one user that log in at once, as after a restart: they share the
+check that is under way. For a user that does not exist a password is checked too, in vain: who asks can't tell the two
+apart by the time it takes.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 PASSWORD_BYTES_MAX: Final = 72
 """bcrypt looks no further, so a longer one would be as good as its beginning."""
 THREADS: Final = 2
-WAITING_MAX: Final = 64
-"""Checks under way or waiting for a thread; more are refused."""
+WAITING_MAX: Final = 256
+"""Checks under way or waiting for a thread, that differ; more are refused. So many take the seven seconds that a login
+may last, at bcrypt's usual cost."""
 REMEMBERED_MAX: Final = 4_096
 
 COST_MIN: Final = 4
@@ -53,39 +55,51 @@ class Passwords:
         self._waiting_count = 0
         self._key = secrets.token_bytes(32)
         self._remembered: OrderedDict[bytes, None] = OrderedDict()
+        self._under_way: dict[bytes, asyncio.Future[bool]] = {}
 
     async def hash(self, password: str) -> str:
-        """What is stored in its place. Raises PasswordTooLong, QueueFull."""
+        """What is stored in its place. Raises PasswordTooLong, TooManyLogins."""
         plain = password.encode()
         if len(plain) > PASSWORD_BYTES_MAX:
             raise errors.PasswordTooLong
         return await self._on_thread(lambda: bcrypt.hashpw(plain, bcrypt.gensalt(self._cost)).decode())
 
-    async def matches(self, password: str, hash_: str, *, usual_cost: int = 0) -> bool:
+    async def matches(self, user: str, password: str, hash_: str, *, usual_cost: int = 0) -> bool:
         """Whether it is the password that was hashed; never for an empty hash, which nobody's password has. It takes
-        then as long as with usual_cost, or with that of new hashes. Raises QueueFull."""
-        plain = password.encode()
-        digest = self._digest(plain, hash_)
+        then as long as with usual_cost, or with that of new hashes. Raises TooManyLogins."""
+        digest = self._digest(user, password.encode(), hash_)
         if digest in self._remembered:
             self._remembered.move_to_end(digest)
             return True
+        check = self._under_way.get(digest)
+        if check is None:
+            check = asyncio.ensure_future(self._check(password.encode(), hash_, usual_cost))
+            self._under_way[digest] = check
+            check.add_done_callback(lambda done: self._have_checked(digest, done))
+        return await asyncio.shield(check)  # somebody else may wait for it still
+
+    async def _check(self, plain: bytes, hash_: str, usual_cost: int) -> bool:
         short = plain[:PASSWORD_BYTES_MAX]
         compared = (hash_ or nobodys_hash(usual_cost or self._cost)).encode()
         found = await self._on_thread(lambda: bcrypt.checkpw(short, compared))
-        is_right = found and bool(hash_) and short == plain
-        if is_right:
+        return found and bool(hash_) and short == plain
+
+    def _have_checked(self, digest: bytes, check: asyncio.Future[bool]) -> None:
+        del self._under_way[digest]
+        if not check.cancelled() and check.exception() is None and check.result():
             self._remembered[digest] = None
             if len(self._remembered) > REMEMBERED_MAX:
                 self._remembered.popitem(last=False)
-        return is_right
 
-    def _digest(self, plain: bytes, hash_: str) -> bytes:
-        """Of a hash that carries its own salt: another user, or a new password, is another digest."""
-        return hashlib.blake2b(hash_.encode() + plain, key=self._key, digest_size=32).digest()
+    def _digest(self, user: str, plain: bytes, hash_: str) -> bytes:
+        """Of a hash that carries its own salt: a new password is another digest. Of a user who does not exist there is
+        no hash; his name keeps his checks from being shared where those of two who exist would not be."""
+        named = hashlib.blake2b(user.encode(), key=self._key, digest_size=32).digest()
+        return hashlib.blake2b(named + hash_.encode() + plain, key=self._key, digest_size=32).digest()
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
         if self._waiting_count >= WAITING_MAX:
-            raise errors.QueueFull(f"{self._waiting_count} passwords are being checked")
+            raise errors.TooManyLogins(f"{self._waiting_count} passwords are being checked")
         self._waiting_count += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -12,6 +12,13 @@ class QueueFull(BoathouseError):
     retry = Retry.CALLER
 
 
+class TooManyLogins(QueueFull):
+    """More passwords are to be checked than there is time for; nothing was proposed."""
+
+    frame_code = 125
+    retry = Retry.CALLER
+
+
 class NoSpace(BoathouseError):
     """The replica's disk is full; writes are refused, reads go on."""
 

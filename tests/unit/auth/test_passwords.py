@@ -33,10 +33,10 @@ def test_the_right_password_matches_and_no_other() -> None:
         for password in ("secret", "", "mit Umläuten", "with\0zero", "x" * 72):
             hash_ = await checked.hash(password)
             assert "secret" not in hash_
-            assert await checked.matches(password, hash_)
-            assert await checked.matches(password, hash_)  # remembered
-            assert not await checked.matches(password + "x", hash_)
-            assert not await checked.matches("other", hash_)
+            assert await checked.matches("ann", password, hash_)
+            assert await checked.matches("ann", password, hash_)  # remembered
+            assert not await checked.matches("ann", password + "x", hash_)
+            assert not await checked.matches("ann", "other", hash_)
 
     run(test)
 
@@ -44,7 +44,7 @@ def test_the_right_password_matches_and_no_other() -> None:
 def test_no_password_opens_an_account_without_one() -> None:
     async def test(checked: Passwords) -> None:
         for password in ("", "anything"):
-            assert not await checked.matches(password, "")
+            assert not await checked.matches("ann", password, "")
 
     run(test)
 
@@ -54,7 +54,7 @@ def test_bcrypts_limit_is_told_and_not_passed_over() -> None:
         with pytest.raises(errors.PasswordTooLong):
             await checked.hash("x" * 73)
         hash_ = await checked.hash("x" * 72)
-        assert not await checked.matches("x" * 73, hash_)
+        assert not await checked.matches("ann", "x" * 73, hash_)
 
     run(test)
 
@@ -65,7 +65,7 @@ def test_an_unknown_user_costs_what_a_known_one_does() -> None:
 
         async def seconds(hash_: str) -> float:
             begun = time.process_time()
-            assert not await checked.matches("wrong", hash_)
+            assert not await checked.matches("ann", "wrong", hash_)
             return time.process_time() - begun
 
         known = min([await seconds(hash_) for _ in range(5)])
@@ -86,23 +86,52 @@ def test_an_unknown_user_costs_what_others_do_though_new_hashes_cost_another() -
 def test_a_password_that_was_right_costs_once() -> None:
     async def test(checked: Passwords) -> None:
         hash_ = await checked.hash("right")
-        assert await checked.matches("right", hash_)
+        assert await checked.matches("ann", "right", hash_)
         begun = time.process_time()
         for _ in range(100):
-            assert await checked.matches("right", hash_)
+            assert await checked.matches("ann", "right", hash_)
         assert time.process_time() - begun < 0.05, "a hundred real checks take a tenth of a second at least"
         other = await checked.hash("right")
         assert other != hash_
-        assert not await checked.matches("wrong", hash_)
+        assert not await checked.matches("ann", "wrong", hash_)
 
     run(test, cost=6)
 
 
 def test_what_is_remembered_is_no_password() -> None:
     async def test(checked: Passwords) -> None:
-        await checked.matches("right", await checked.hash("right"))
+        await checked.matches("ann", "right", await checked.hash("right"))
         assert all(b"right" not in digest for digest in checked._remembered)
         assert len(checked._remembered) == 1
+
+    run(test)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_who_asks_the_same_at_once_shares_one_check(exists: bool) -> None:
+    async def test(checked: Passwords) -> None:
+        hash_ = await checked.hash("right") if exists else ""
+        logins = [
+            asyncio.create_task(checked.matches("ann", "right", hash_))
+            for _ in range(2 * passwords.WAITING_MAX)
+        ]
+        await asyncio.sleep(0)
+        logins[0].cancel()  # one who goes takes nobody's answer with him
+        assert set(await asyncio.gather(*logins[1:])) == {exists}
+        assert not await checked.matches("ann", "wrong", hash_)
+        assert not checked._under_way
+
+    run(test)
+
+
+def test_two_users_who_do_not_exist_share_nothing() -> None:
+    """As two who do: else the time that both take would tell."""
+
+    async def test(checked: Passwords) -> None:
+        asked = [asyncio.create_task(checked.matches(name, "guess", "")) for name in ("ann", "bob")]
+        await asyncio.sleep(0)
+        assert len(checked._under_way) == 2
+        assert not any(await asyncio.gather(*asked))
 
     run(test)
 
@@ -111,13 +140,13 @@ def test_checks_that_wait_have_a_bound() -> None:
     async def test(checked: Passwords) -> None:
         hash_ = await checked.hash("right")
         waiting = [
-            asyncio.create_task(checked.matches(f"wrong {number}", hash_))
+            asyncio.create_task(checked.matches("ann", f"wrong {number}", hash_))
             for number in range(passwords.WAITING_MAX)
         ]
         await asyncio.sleep(0)
-        with pytest.raises(errors.QueueFull):
-            await checked.matches("one more", hash_)
+        with pytest.raises(errors.TooManyLogins):
+            await checked.matches("ann", "one more", hash_)
         assert not any(await asyncio.gather(*waiting))
-        assert not await checked.matches("one more", hash_)
+        assert not await checked.matches("ann", "one more", hash_)
 
     run(test, cost=5)

@@ -78,7 +78,7 @@ async def test_the_end_of_a_leader_that_came_and_went_is_not_missed(replayed: bo
     elections = EtcdElection(Table(replayed=replayed).calls, asyncio.get_running_loop())
     request = election.LeaderRequest(name=b"E").SerializeToString()
     call = LocalCall((request,), metadata={}, deadline=math.inf, peer="")
-    told = []
+    told: list[election.LeaderResponse] = []
     async with contextlib.aclosing(call.answers(_route(elections.observe))) as answers:
         while len(told) < 2:
             told.append(election.LeaderResponse.FromString(await asyncio.wait_for(anext(answers), 5)))

@@ -66,6 +66,7 @@ ETCD_ONLY = {
     errors.TooManyLearners,
     errors.ChangeUnderWay,
     errors.Unhealthy,
+    errors.TooManyLogins,
 }
 
 CONCURRENCY: set[type[errors.BoathouseError]] = {

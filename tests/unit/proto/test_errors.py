@@ -55,6 +55,7 @@ NUMBERS = """
     122 TooManyCursors
     123 ShardBusy
     124 UpgradeInProgress
+    125 TooManyLogins
     140 LeaderLost
     141 TimedOut
     142 ReadTimedOut
