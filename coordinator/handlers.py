@@ -92,7 +92,7 @@ class Handlers:
                 progress_interval_s=cluster.watch.progress_interval_ms / 1000,
             ),
             EtcdLease(calls, tables, authenticator, ttl_s_min=cluster.raft.lease_ttl_s_min),
-            EtcdCluster(calls, tables, backend.topology, memberships, self.member_changes),
+            EtcdCluster(cluster, node, calls, tables, backend.topology, memberships, self.member_changes),
             EtcdMaintenance(calls, tables, authenticator, statuses, backend.topology, memberships, node),
             Restore(calls, tables, authenticator),
             Moves(backend.moves, authenticator),

@@ -39,7 +39,7 @@ from coordinator.metrics.siblings import Siblings
 from coordinator.replication.gate import Gate
 from coordinator.services.etcd_calls import EtcdCalls
 from coordinator.services.etcd_pages import EtcdPages
-from coordinator.services.etcd_tables import TABLE_KEY
+from coordinator.services.etcd_tables import LISTENER_KEY, TABLE_KEY
 from coordinator.services.health import Health
 from coordinator.services.reflection import Reflection
 from coordinator.services.serving_tables import ServingTables
@@ -157,13 +157,14 @@ class Coordinator:
         ]
 
     def _listener(self, listener: ClientListener, sock: socket.socket) -> Listener:
-        table = {} if listener.table is None else {TABLE_KEY: listener.table}
-        headers = gateway_headers(table)
+        table = listener.table
+        metadata = {} if table is None else {TABLE_KEY: table, LISTENER_KEY: listener.name}
+        headers = gateway_headers(metadata)
         return Listener(
             self._front,
             http1.Door(self._pages, headers),
             sock,
-            metadata=table,
+            metadata=metadata,
             tls=self._tls(listener),
             only_http1=listener.only_http1,
         )

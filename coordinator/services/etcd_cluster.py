@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from config.process.listeners import client_listeners
 from coordinator.auth.credentials import NOBODY
 from coordinator.services.decoding import decode
+from coordinator.services.etcd_tables import LISTENER_KEY
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
@@ -18,6 +20,8 @@ from proto.node_records import check_peer_urls
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from config import ClusterConfig, NodeConfig
+    from config.process.listeners import ClientListener
     from config.topology import Topology
     from coordinator.api.call import Call, Handler
     from coordinator.services.etcd_tables import EtcdTables
@@ -34,12 +38,19 @@ class EtcdCluster:
 
     def __init__(
         self,
+        cluster: ClusterConfig,
+        node: NodeConfig,
         calls: TableCalls,
         tables: EtcdTables,
         topology: Topology,
         memberships: Memberships,
         changes: MemberChanges,
     ) -> None:
+        """node: this one, whose clients ask."""
+        self._cluster = cluster
+        self._listeners = {
+            listener.name: listener for listener in client_listeners(cluster, node.name) if listener.table
+        }
         self._calls = calls
         self._tables = tables
         self._topology = topology
@@ -67,7 +78,7 @@ class EtcdCluster:
                 table, frames.TABLE_STATUS, b"", call.deadline, linearizable=True, who=NOBODY
             )
             term = reply.term
-        listed = etcd.MemberListResponse(members=self._listed()).SerializeToString()
+        listed = etcd.MemberListResponse(members=self._listed(call)).SerializeToString()
         return self._tables.header(table, revision=0, term=term) + listed
 
     async def member_add(self, call: Call) -> bytes:
@@ -96,7 +107,7 @@ class EtcdCluster:
                 shard, Step(kind=Step.ADD_LEARNER, node=node, record=record), call.deadline
             )
         added = etcd.Member(ID=record.member_id, peerURLs=urls, isLearner=request.isLearner)
-        others = [one for one in self._listed() if one.ID != added.ID]
+        others = [one for one in self._listed(call) if one.ID != added.ID]
         members = sorted([*others, added], key=lambda one: one.ID)
         return self._answer(table, etcd.MemberAddResponse(member=added, members=members))
 
@@ -140,7 +151,7 @@ class EtcdCluster:
                 raise errors.Unhealthy(f"shard {shard} would lose its quorum")
         for shard in shards:
             await self._changes.change(shard, Step(kind=Step.REMOVE, node=member.node), call.deadline)
-        members = [one for one in self._listed() if one.ID != request.ID]
+        members = [one for one in self._listed(call) if one.ID != request.ID]
         return self._answer(table, etcd.MemberRemoveResponse(members=members))
 
     async def member_update(self, call: Call) -> bytes:
@@ -158,7 +169,7 @@ class EtcdCluster:
             await self._changes.change(
                 shard, Step(kind=Step.UPDATE, node=member.node, record=record), call.deadline
             )
-        members = self._listed()
+        members = self._listed(call)
         for one in members:
             if one.ID == request.ID:
                 one.peerURLs[:] = urls
@@ -181,7 +192,7 @@ class EtcdCluster:
             await self._changes.check(shard, step, call.deadline)
         for shard in shards:
             await self._changes.change(shard, step, call.deadline)
-        members = self._listed()
+        members = self._listed(call)
         for one in members:
             if one.ID == request.ID:
                 one.isLearner = False
@@ -193,17 +204,29 @@ class EtcdCluster:
                 return member
         raise errors.MemberNotFound(f"{member_id:x}")
 
-    def _listed(self) -> list[etcd.Member]:
+    def _listed(self, call: Call) -> list[etcd.Member]:
+        listener = self._listeners.get(call.metadata.get(LISTENER_KEY, ""))
+        own = None if listener is None or listener.table != call.table else listener
         return [
             etcd.Member(
                 ID=member.member_id,
                 name=member.name,
                 peerURLs=member.peer_urls,
-                clientURLs=member.client_urls,
+                clientURLs=member.client_urls if own is None else self._urls(member, own),
                 isLearner=member.is_learner,
             )
             for member in self._memberships.members()
         ]
+
+    def _urls(self, member: Member, listener: ClientListener) -> list[str]:
+        """Where a client that has come by a table's own listener finds this table at a member. There it may have none:
+        the member's other ports would mean another table to him, and clients do call where members are listed."""
+        table = self._cluster.tables[listener.table or ""]
+        if listener.path is not None:
+            path = table.socket_on(member.name) if member.name else None
+            return [] if path is None else [f"unix://{path}"]
+        port = table.port_on(member.name)
+        return [] if port is None else [f"{url.rpartition(':')[0]}:{port}" for url in member.client_urls]
 
     def _answer(
         self,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from proto.internal import frames_pb2 as frames
 
 TABLE_KEY: Final = "table"
+LISTENER_KEY: Final = "boathouse-listener"
+"""By which of a table's own listeners a client has come: config.process.listeners.ClientListener.name."""
 HAS_LEADER_KEY: Final = "hasleader"
 DEFAULT_TABLE: Final = "default"
 """What a client means that says nothing: an etcd client knows no tables."""

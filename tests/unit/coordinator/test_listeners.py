@@ -86,3 +86,39 @@ async def test_the_gateway_on_a_tables_port_means_the_table_too(tmp_path: Path) 
         assert (b"a" in stored["users"], b"b" in stored["users"], b"b" in stored["default"]) == (
             True, False, True,
         )  # fmt: skip
+
+
+def urls_of(answer: etcd.MemberListResponse) -> dict[str, list[str]]:
+    return {member.name: list(member.clientURLs) for member in answer.members}
+
+
+@in_loop
+async def test_members_are_listed_where_whoever_asks_finds_the_same_table(tmp_path: Path) -> None:
+    """An etcd client goes on at the addresses of the members (Sync), and says no more of a table there than here."""
+    config = make_config(tmp_path, nodes=3, shards=1)
+    ports = free_ports(3)
+    paths = {name: str(tmp_path / f"{name}.users") for name in ("n1", "n2", "n3")}
+    tables = {
+        "default": {},
+        "users": {"client_port": dict(zip(paths, ports, strict=True)), "client_socket": paths},
+        "jobs": {"client_port": {"n1": free_ports(1)[0]}},
+    }
+    config = type(config).model_validate({**config.model_dump(), "tables": tables})
+    of_nodes = {name: [config.client_url(name)] for name in paths}
+    of_users = {name: [f"http://127.0.0.1:{port}"] for name, port in zip(paths, ports, strict=True)}
+    jobs = config.tables["jobs"].port_on("n1")
+    expected = {
+        config.node("n1").client_endpoint: of_nodes,
+        f"127.0.0.1:{ports[0]}": of_users,
+        f"unix://{paths['n1']}": {name: [f"unix://{path}"] for name, path in paths.items()},
+        f"127.0.0.1:{jobs}": {"n1": [f"http://127.0.0.1:{jobs}"], "n2": [], "n3": []},
+    }
+    async with running(tmp_path, config=config):
+        for place, urls in expected.items():
+            async with grpc.aio.insecure_channel(place) as channel:
+                members = stub(channel, etcd, "Cluster")
+                assert urls_of(await members.MemberList(etcd.MemberListRequest())) == urls
+                other = await members.MemberList(etcd.MemberListRequest(), metadata=(("table", "default"),))
+                assert urls_of(other) == of_nodes, "whoever names a table does so anywhere"
+        _, answer = await http_put(ports[0], "/v3/cluster/member/list", {})
+        assert {one["name"]: one["clientURLs"] for one in json.loads(answer)["members"]} == of_users
