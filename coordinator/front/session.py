@@ -251,10 +251,13 @@ class Session(asyncio.Protocol):
             self._check_silence(now)
 
     def _check_readers(self, now: float) -> None:
-        """End the streams whose client takes too little of what is queued."""
+        """End the streams whose client takes too little of what is queued.
+
+        To most clients that is INTERNAL, by which a watch is resumed. By CANCEL it would be CANCELLED, by which it is
+        not, and by which etcd's Go client repeats writes."""
         for stream in self._slow_readers.find(self.connection, now, is_scarce=self.front.room.is_scarce):
             call = stream.call
-            self.connection.reset(stream, ErrorCode.CANCEL)
+            self.connection.reset(stream, ErrorCode.INTERNAL_ERROR)
             if call is not None:
                 call.handle_gone()
             self.touch()

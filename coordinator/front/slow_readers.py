@@ -4,6 +4,10 @@ A client has to take a part of what is queued within each `read_stall_s`: while 
 are enough, so that a slow line is no fault; when room is scarce, an eighth of it, or a few who take a byte now and then
 would hold what others need. A stream whose window is closed is judged by what it has taken itself. One whose client
 is willing waits for the connection's window or its socket, and is judged by what the connection has taken.
+
+A method that lasts, as Watch, has clients that wait for what may come, and that may be busy or stopped for a while.
+What is queued for one has a bound (stream_answer_bytes_max), from where its handler goes on: it is let alone while
+there is room, in the process and on its connection.
 """
 
 from __future__ import annotations
@@ -46,8 +50,9 @@ class SlowReaders:
         if not connection.queued_bytes:
             return []
         slow = []
+        is_patient = not is_scarce and 2 * connection.queued_bytes <= self._limits.connection_answer_bytes_max
         for stream in connection.streams.values():
-            if not stream.queue:
+            if not stream.queue or (is_patient and _lasts(stream)):
                 continue
             mark = before.get(stream.id)
             if mark is None or now - mark.since > self._limits.read_stall_s:
@@ -74,3 +79,7 @@ class SlowReaders:
         if not is_scarce:
             due = min(due, self._limits.read_bytes_min)
         return taken < max(due, 1)
+
+
+def _lasts(stream: Stream) -> bool:
+    return stream.call is not None and stream.call.route.method.lasts

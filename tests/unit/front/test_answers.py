@@ -285,10 +285,41 @@ async def test_a_stream_that_is_never_read_ends_and_its_neighbours_go_on() -> No
         peer.flush()
         peer.call("/test.Service/Echo", b"hello")
         reset = await peer.hears(h2.events.StreamReset)
-        assert (reset.stream_id, reset.error_code) == (stream, ErrorCode.CANCEL)
+        assert (reset.stream_id, reset.error_code) == (stream, ErrorCode.INTERNAL_ERROR)
         assert server.front.room.tally.bytes == 0
         peer.call("/test.Service/Echo", b"still there")
         await peer.hears(h2.events.TrailersReceived)
+
+
+@in_loop
+async def test_a_stream_that_lasts_waits_for_its_client_while_there_is_room() -> None:
+    """A client of Watch may be busy for a while, and goes on then where it was."""
+    lasting = route("Watch", flood, Kind.BIDI_STREAM, lasts=True)
+    flooded = route("Flood", flood, Kind.SERVER_STREAM)
+    limits = short(read_stall_s=0.2, stream_answer_bytes_max=100_000, connection_answer_bytes_max=MEGABYTE)
+    async with serving(lasting, flooded, limits=limits) as server, raw(server) as peer:
+        room = server.front.room
+        watch = peer.call("/test.Service/Watch")
+        await wait_until_async(lambda: room.tally.bytes > 100_000, timeout_s=5, what="a queue")
+        for _ in range(2):  # the second is found at least as late as the first stream would have been
+            stream = peer.call("/test.Service/Flood")
+            assert (await peer.hears(h2.events.StreamReset)).stream_id == stream
+        assert 100_000 < room.tally.bytes <= 110_005
+        # Others need the room.
+        room.tally.bytes += room.bytes_max
+        reset = await peer.hears(h2.events.StreamReset)
+        assert (reset.stream_id, reset.error_code) == (watch, ErrorCode.INTERNAL_ERROR)
+        room.tally.bytes -= room.bytes_max
+        assert not room.tally.bytes
+
+
+@in_loop
+async def test_streams_that_last_leave_their_connection_room_for_others() -> None:
+    lasting = route("Watch", flood, Kind.BIDI_STREAM, lasts=True)
+    limits = short(read_stall_s=0.2, stream_answer_bytes_max=100_000, connection_answer_bytes_max=300_000)
+    async with serving(lasting, limits=limits) as server, raw(server) as peer:
+        streams = [peer.call("/test.Service/Watch") for _ in range(2)]
+        assert (await peer.hears(h2.events.StreamReset)).stream_id in streams
 
 
 @in_loop
