@@ -252,7 +252,8 @@ class GrpcCall:
         if self.is_ended:
             raise StreamEnded
         if self._session.may_send(self.stream, sum(map(len, messages))):
-            self._queue(b"".join(map(self._encoded, messages)))
+            encoded = grpc_wire.prefixed if self._encoding == grpc_wire.IDENTITY else self._encoded
+            self._queue(b"".join(map(encoded, messages)))
             self.route.meter.sent += len(messages)
             await self._wait_while_full()
         else:

@@ -96,6 +96,33 @@ class _Told(NamedTuple):
     events: list[bytes]
 
 
+class _Pack:
+    """What one response says to a group, which is encoded once for all whose watch ids are the same."""
+
+    __slots__ = ("_encoded", "_header", "_told", "first", "last")
+
+    def __init__(self, told: Sequence[_Told], header: bytes) -> None:
+        self._told = told
+        self._header = header
+        self._encoded: dict[tuple[int, bool], list[bytes]] = {}
+        self.first = told[0].revision
+        self.last = told[-1].revision
+
+    def encoded_for(self, watcher: Watcher) -> list[bytes]:
+        """What the watcher has to hear of it; more than one message if it takes fragments."""
+        if watcher.next > self.first:
+            return self._encode(watcher, [each for each in self._told if each.revision >= watcher.next])
+        alike = (watcher.watch_id, watcher.fragment)
+        messages = self._encoded.get(alike)
+        if messages is None:
+            messages = self._encoded[alike] = self._encode(watcher, self._told)
+        return messages
+
+    def _encode(self, watcher: Watcher, told: Sequence[_Told]) -> list[bytes]:
+        events = told[0].events if len(told) == 1 else [event for each in told for event in each.events]
+        return responses.events(self._header, watcher.watch_id, events, fragment=watcher.fragment)
+
+
 class _Audience:
     """Watchers by what they want to hear."""
 
@@ -326,9 +353,8 @@ class Hub:
         current: the revision in the header, else the last one of each response. first: who waits for something before
         it is left out."""
         behind: list[tuple[Watcher, int]] = []
-        long_packs = list(_pack(told, RESPONSE_BYTES_MAX))
-        short_packs = long_packs if len(told) == 1 else list(_pack(told, RESPONSE_BYTES_SHORT))
-        encoded: dict[tuple[int, int, bool], list[bytes]] = {}
+        long_packs = self._packed(told, RESPONSE_BYTES_MAX, current)
+        short_packs = long_packs if len(told) == 1 else self._packed(told, RESPONSE_BYTES_SHORT, current)
         for watcher in group.watchers:
             if watcher.next < first:
                 continue
@@ -336,26 +362,17 @@ class Hub:
             if short_packs is not long_packs and watcher.outbox.is_short:
                 packs = short_packs
             for pack in packs:
-                begin, last = pack[0].revision, pack[-1].revision
-                if watcher.next > last:
+                if watcher.next > pack.last:
                     continue
                 if watcher.outbox.is_full:
-                    behind.append((watcher, max(watcher.next, begin)))
+                    behind.append((watcher, max(watcher.next, pack.first)))
                     break
-                if watcher.next > begin:
-                    heard = [each for each in pack if each.revision >= watcher.next]
-                    messages = self._encode(watcher, heard, current or last)
-                else:
-                    alike = (id(pack), watcher.watch_id, watcher.fragment)
-                    messages = encoded.get(alike) or self._encode(watcher, pack, current or last)
-                    encoded[alike] = messages
-                watcher.outbox.put(messages)
+                watcher.outbox.put(pack.encoded_for(watcher))
                 watcher.was_told = True
         return behind
 
-    def _encode(self, watcher: Watcher, told: Sequence[_Told], revision: int) -> list[bytes]:
-        events = told[0].events if len(told) == 1 else [event for each in told for event in each.events]
-        return responses.events(self._header(revision), watcher.watch_id, events, fragment=watcher.fragment)
+    def _packed(self, told: Sequence[_Told], bytes_max: int, current: int | None) -> list[_Pack]:
+        return [_Pack(pack, self._header(current or pack[-1].revision)) for pack in _pack(told, bytes_max)]
 
     # ---- progress -------------------------------------------------------------------------------------------------
 

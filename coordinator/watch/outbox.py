@@ -13,7 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
 
 
 class Budget:
@@ -48,39 +48,35 @@ class Outbox:
     @property
     def is_full(self) -> bool:
         """Whether events must wait. An empty outbox takes a response of any size: some are larger than the bound."""
-        over = self._bytes >= self._bytes_max or self._budget.bytes >= self._budget.bytes_max
-        full = self._is_held or (over and bool(self._messages))
-        self._was_full = self._was_full or full
-        return full
+        if not self._is_held:
+            is_over = self._bytes >= self._bytes_max or self._budget.bytes >= self._budget.bytes_max
+            if not (is_over and self._messages):
+                return False
+        self._was_full = True
+        return True
 
-    def put(self, messages: Iterable[bytes]) -> None:
+    def put(self, messages: Sequence[bytes]) -> None:
         """Messages that belong together: nothing comes between them."""
         idle = not self._messages
-        for message in messages:
-            self._messages.append(message)
-            self._count(len(message))
+        self._messages.extend(messages)
+        self._count(sum(map(len, messages)))
         if idle:
             self._on_message()
-
-    def pop(self) -> bytes | None:
-        """The next one to send; None = nothing waits."""
-        if not self._messages:
-            return None
-        message = self._messages.popleft()
-        self._count(-len(message))
-        if self._was_full and (not self._messages or 2 * self._bytes <= self._bytes_max) and not self.is_full:
-            self._was_full = False
-            self._on_room()
-        return message
 
     def pop_batch(self, bytes_max: int) -> list[bytes]:
         """The next ones to send together: none once they have so many bytes, but one of any size. Empty = nothing
         waits."""
+        messages = self._messages
         batch: list[bytes] = []
         size = 0
-        while size < bytes_max and (message := self.pop()) is not None:
+        while messages and size < bytes_max:
+            message = messages.popleft()
             batch.append(message)
             size += len(message)
+        self._count(-size)
+        if self._was_full and (not messages or 2 * self._bytes <= self._bytes_max) and not self.is_full:
+            self._was_full = False
+            self._on_room()
         return batch
 
     @property

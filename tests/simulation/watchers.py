@@ -74,10 +74,10 @@ class Listener:
     def hear(self, witness: Witness, messages_max: int | None = None) -> int:
         """Read what waits. Gives the floor below which it has missed something, if that ended it, else 0."""
         while messages_max is None or messages_max > 0:
-            message = self._outbox.pop()
-            if message is None:
+            batch = self._outbox.pop_batch(1)
+            if not batch:
                 break
-            response = etcd.WatchResponse.FromString(message)
+            response = etcd.WatchResponse.FromString(batch[0])
             if response.canceled:
                 return response.compact_revision
             self._watched.compacted = witness.compacted

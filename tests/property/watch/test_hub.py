@@ -170,10 +170,8 @@ class World:
 
     def read(self, stream: int, count: int) -> None:
         for _ in range(count):
-            message = self.streams[stream].outbox.pop()
-            if message is None:
-                return
-            self.streams[stream].heard.append(etcd.WatchResponse.FromString(message))
+            for message in self.streams[stream].outbox.pop_batch(1):
+                self.streams[stream].heard.append(etcd.WatchResponse.FromString(message))
 
     def wanted(self, watched: Watched, through: int) -> list[kv_pb2.Event]:
         interest = watched.watcher.interest

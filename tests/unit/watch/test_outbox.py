@@ -27,12 +27,12 @@ def test_it_is_full_at_its_bound_and_tells_when_half_of_it_was_read() -> None:
         box.put((b"ab",))
     assert told.messages == 1
     assert box.is_full
-    assert [box.pop(), box.pop()] == [b"ab", b"ab"]
+    assert box.pop_batch(4) == [b"ab", b"ab"]
     assert told.rooms == 0
-    assert box.pop() == b"ab"
+    assert box.pop_batch(1) == [b"ab"]
     assert told.rooms == 1
     assert not box.is_full
-    assert [box.pop(), box.pop(), box.pop()] == [b"ab", b"ab", None]
+    assert [box.pop_batch(9), box.pop_batch(9)] == [[b"ab", b"ab"], []]
     box.put((b"c",))
     assert told.messages == 2
 
@@ -42,8 +42,9 @@ def test_an_empty_one_takes_a_message_of_any_size() -> None:
     assert not told.outbox.is_full
     told.outbox.put((bytes(100), bytes(100)))
     assert told.outbox.is_full
-    told.outbox.pop()
-    told.outbox.pop()
+    told.outbox.pop_batch(100)
+    assert told.rooms == 0
+    told.outbox.pop_batch(100)
     assert told.rooms == 1
 
 
