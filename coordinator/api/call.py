@@ -61,6 +61,10 @@ class Call(Protocol):
     def messages(self) -> AsyncIterator[bytes]:
         """The request messages of a client-streaming or bidirectional call; ends when the client has no more to say."""
 
+    async def take_messages(self, count_max: int) -> Sequence[bytes]:
+        """As of messages(): those that have come by now, at most so many, the first of which is waited for. Empty: the
+        client has no more to say."""
+
     def add_header(self, name: str, value: str) -> None:
         """Metadata for the client, ahead of the first answer. A `-bin` value is given in base64."""
 

@@ -53,8 +53,13 @@ class LocalCall:
 
     async def messages(self) -> AsyncIterator[bytes]:
         """All requests, and then the end of what the client has to say."""
-        for request in self._requests:
-            yield request
+        while batch := await self.take_messages(1):
+            yield batch[0]
+
+    async def take_messages(self, count_max: int) -> Sequence[bytes]:
+        """The next of all requests, without waiting."""
+        taken, self._requests = self._requests[:count_max], self._requests[count_max:]
+        return taken
 
     def add_header(self, name: str, value: str) -> None:
         """Nobody here reads metadata of answers."""

@@ -199,16 +199,26 @@ class GrpcCall:
         return self
 
     async def __anext__(self) -> bytes:
+        batch = await self.take_messages(1)
+        if not batch:
+            raise StopAsyncIteration
+        return batch[0]
+
+    async def take_messages(self, count_max: int) -> Sequence[bytes]:
+        """See Call."""
         messages = self._messages
         assert messages is not None, "a unary call has its message in body"
         while not messages:
             if self._all_said:
-                raise StopAsyncIteration
+                return ()
             self._news = self._session.front.loop.create_future()
             try:
                 await self._news
             finally:
                 self._news = None
+        return [self._take_message(messages) for _ in range(min(count_max, len(messages)))]
+
+    def _take_message(self, messages: deque[grpc_wire.Message]) -> bytes:
         message = messages.popleft()
         self.route.meter.received += 1
         self._let_go_of_request(

@@ -12,7 +12,7 @@ from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Sequence
 
     from coordinator.api.call import Call, Handler
     from coordinator.auth.authenticator import Authenticator
@@ -21,10 +21,8 @@ if TYPE_CHECKING:
     from proto.catalog import TableEntry
 
 KEEP_ALIVES_MAX: Final = 64
-"""Of one stream, on their way at a time. A client that keeps thousands of leases alive sends them all at once."""
-
-_Answers = asyncio.Queue["asyncio.Future[bytes] | None"]
-"""In order; None is the end."""
+"""Of one stream, on their way at a time: all that have come since the last ones were answered. A client that keeps
+thousands of leases alive sends them all at once."""
 
 
 class EtcdLease:
@@ -80,58 +78,24 @@ class EtcdLease:
             await self._answer_all(call, table)
 
     async def _answer_all(self, call: Call, table: TableEntry) -> None:
-        messages = aiter(call.messages())
-        # The first by itself: many a stream has no other, and needs nothing of what keeps several in order.
-        first = await anext(messages, None)
-        if first is None:
-            return
-        await call.send(await self._renew(call, table, first))
-        second = await anext(messages, None)
-        if second is not None:
-            await self._answer_rest(call, table, second, messages)
+        while messages := await call.take_messages(KEEP_ALIVES_MAX):
+            if len(messages) == 1:
+                await call.send(await self._renew(call, table, messages[0]))
+            else:
+                await self._answer_together(call, table, messages)
 
-    async def _answer_rest(
-        self, call: Call, table: TableEntry, message: bytes, following: AsyncIterator[bytes]
-    ) -> None:
-        answers: _Answers = asyncio.Queue(KEEP_ALIVES_MAX)
-        asked: set[asyncio.Task[bytes]] = set()
-        asking = asyncio.create_task(self._ask_all(call, table, message, following, answers, asked))
-        try:
-            while (answer := await answers.get()) is not None:
-                await call.send(await answer)
-        finally:
-            for task in (asking, *asked):
-                task.cancel()
-
-    async def _ask_all(
-        self,
-        call: Call,
-        table: TableEntry,
-        message: bytes | None,
-        following: AsyncIterator[bytes],
-        answers: _Answers,
-        asked: set[asyncio.Task[bytes]],
-    ) -> None:
-        """Asks for what the client asks for, without waiting for answers while there is room for more of them."""
-
-        def ended(task: asyncio.Task[bytes]) -> None:
-            asked.discard(task)
-            if not task.cancelled():
-                task.exception()  # of several that fail together the first one is told
-
-        try:
-            while message is not None:
-                task = asyncio.create_task(self._renew(call, table, message))
-                asked.add(task)
-                task.add_done_callback(ended)
-                await answers.put(task)
-                message = await anext(following, None)
-        except Exception as failure:
-            failed: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-            failed.set_exception(failure)
-            await answers.put(failed)
-        else:
-            await answers.put(None)
+    async def _answer_together(self, call: Call, table: TableEntry, messages: Sequence[bytes]) -> None:
+        outcomes = await asyncio.gather(
+            *[self._renew(call, table, message) for message in messages], return_exceptions=True
+        )
+        answers: list[bytes] = []
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                if answers:
+                    await call.send_all(answers)
+                raise outcome
+            answers.append(outcome)
+        await call.send_all(answers)
 
     async def _renew(self, call: Call, table: TableEntry, message: bytes) -> bytes:
         decode(etcd.LeaseKeepAliveRequest.FromString, message)

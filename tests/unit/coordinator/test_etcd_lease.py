@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
+from coordinator.front.calls import MESSAGE_OBJECT_BYTES
+from coordinator.front.grpc_wire import PREFIX_BYTES
 from coordinator.services.etcd_lease import KEEP_ALIVES_MAX
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
@@ -103,41 +105,63 @@ async def test_a_stream_answers_each_request_and_ends_with_its_client(tmp_path: 
         assert [answer async for answer in lease(cluster).LeaseKeepAlive(iter([]))] == []
 
 
-def only_the_first(request: frames.Request) -> frames.Reply | None:
-    """Of a stream, which is answered by itself; the others wait."""
-    lease_id = etcd.LeaseKeepAliveRequest.FromString(request.body).ID
-    return renewed(request) if lease_id == FIRST_LEASE else None
+async def asked_together(cluster: Running, ids: Iterable[int]) -> Any:
+    """A stream whose first renewal was answered once all others had come, too."""
+    worker = cluster.workers[1, 1]
+    worker.script[frames.LEASE_KEEP_ALIVE] = lambda _: None
+    requests = keep_alives([FIRST_LEASE, *ids])
+    stream = lease(cluster).LeaseKeepAlive(iter(requests))
+    waiting_bytes = sum(PREFIX_BYTES + request.ByteSize() + MESSAGE_OBJECT_BYTES for request in requests[1:])
+    await wait_until_async(
+        lambda: len(renewals(cluster)) == 1 and cluster.coordinator._front.request_bytes == waiting_bytes,
+        timeout_s=5,
+        what="all requests",
+    )
+    worker.answer(renewed(renewals(cluster)[0]))
+    return stream
+
+
+def renewals(cluster: Running) -> list[frames.Request]:
+    """Those that a replica was asked for."""
+    return cluster.workers[1, 1].requests(frames.LEASE_KEEP_ALIVE)
 
 
 @in_loop
 async def test_answers_keep_the_order_of_the_requests(tmp_path: Path) -> None:
     async with running(tmp_path) as cluster:
-        worker = cluster.workers[1, 1]
-        worker.script[frames.LEASE_KEEP_ALIVE] = only_the_first
-        stream = lease(cluster).LeaseKeepAlive(iter(keep_alives([FIRST_LEASE, 2, 4, 6])))
-        await wait_until_async(
-            lambda: len(worker.requests(frames.LEASE_KEEP_ALIVE)) == 4, timeout_s=5, what="all renewals"
-        )
-        for request in reversed(worker.requests(frames.LEASE_KEEP_ALIVE)[1:]):
-            worker.answer(renewed(request))
+        stream = await asked_together(cluster, [2, 4, 6])
+        await wait_until_async(lambda: len(renewals(cluster)) == 4, timeout_s=5, what="all renewals")
+        for request in reversed(renewals(cluster)[1:]):
+            cluster.workers[1, 1].answer(renewed(request))
         assert [answer.ID async for answer in stream] == [FIRST_LEASE, 2, 4, 6]
+
+
+@in_loop
+async def test_what_was_renewed_ahead_of_a_refusal_is_told(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        worker = cluster.workers[1, 1]
+        stream = await asked_together(cluster, [2, 4, 6])
+        await wait_until_async(lambda: len(renewals(cluster)) == 4, timeout_s=5, what="all renewals")
+        _, second, third, fourth = renewals(cluster)
+        refusal = errors.PermissionDenied()
+        worker.answer(frames.Reply(call=third.call, error=refusal.frame_code))
+        worker.answer(renewed(second))
+        worker.answer(renewed(fourth))
+        assert [(await stream.read()).ID for _ in range(2)] == [FIRST_LEASE, 2]
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await stream.read()
+        assert ended.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
 @in_loop
 async def test_a_stream_has_so_many_renewals_under_way_and_no_more(tmp_path: Path) -> None:
     async with running(tmp_path) as cluster:
-        worker = cluster.workers[1, 1]
-        worker.script[frames.LEASE_KEEP_ALIVE] = only_the_first
-        ids = [FIRST_LEASE, *[2] * 4 * KEEP_ALIVES_MAX]
-        stream = lease(cluster).LeaseKeepAlive(iter(keep_alives(ids)))
+        stream = await asked_together(cluster, [2] * 2 * KEEP_ALIVES_MAX)
         await wait_until_async(
-            lambda: len(worker.requests(frames.LEASE_KEEP_ALIVE)) > KEEP_ALIVES_MAX,
-            timeout_s=5,
-            what="many renewals",
+            lambda: len(renewals(cluster)) > KEEP_ALIVES_MAX, timeout_s=5, what="many renewals"
         )
         await cluster.etcd.Put(etcd.PutRequest(key=b"k"))
-        under_way = len(worker.requests(frames.LEASE_KEEP_ALIVE))
-        assert under_way - 1 <= KEEP_ALIVES_MAX + 2, "one waits for its answer, and one for room"
+        assert len(renewals(cluster)) == 1 + KEEP_ALIVES_MAX
         stream.cancel()
 
 

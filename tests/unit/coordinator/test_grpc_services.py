@@ -52,8 +52,12 @@ class DirectCall:
     table: str = ""
 
     async def messages(self) -> AsyncIterator[bytes]:
-        for request in self.requests:
-            yield request
+        while batch := await self.take_messages(1):
+            yield batch[0]
+
+    async def take_messages(self, count_max: int) -> Sequence[bytes]:
+        taken, self.requests = self.requests[:count_max], self.requests[count_max:]
+        return taken
 
     def add_header(self, name: str, value: str) -> None:
         raise AssertionError("nobody asked for it")

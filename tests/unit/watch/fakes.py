@@ -177,6 +177,9 @@ class FakeCall:
         while (message := await self._said.get()) is not None:
             yield message
 
+    async def take_messages(self, count_max: int) -> Sequence[bytes]:
+        raise AssertionError("a watch takes them one by one")
+
     async def send(self, message: bytes) -> None:
         await self.may_read.wait()
         self._heard.put_nowait(message)
