@@ -76,7 +76,7 @@ class GrpcCall:
         self.is_ended = False
         self._task: HandlerTask | None = None
         self._reader: grpc_wire.MessageReader | None = None
-        self._messages: deque[grpc_wire.Message] | None = None
+        self._messages: deque[grpc_wire.Message] | None = None if self.takes_one else deque()
         self._request_bytes = 0  # held for this call, as the session counts
         self._held = 0  # received and not given back, because nobody has taken what is there
         self._news: asyncio.Future[None] | None = None  # the handler waits for a message
@@ -324,8 +324,8 @@ class GrpcCall:
 
     def begin(self) -> None:
         """The headers are there: run a method that reads its messages itself."""
-        self._messages = deque()
-        self._run()
+        if not self.is_ended:
+            self._run()
 
     def _maybe_start(self) -> None:
         """Run once the answer has room."""

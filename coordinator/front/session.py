@@ -158,7 +158,8 @@ class Session(asyncio.Protocol):
         if call.deadline != grpc_wire.NEVER:
             self.front.deadlines.add(call, call.deadline)
         if not call.takes_one:
-            call.begin()
+            # Not before what came with the headers is there: mostly that is the first message.
+            self.front.loop.call_soon(call.begin)
         if started.ended:
             call.handle_data(b"", ended=True)
 

@@ -46,6 +46,7 @@ SETTINGS_BYTES_USUAL: Final = 48
 """Of a SETTINGS frame: one that holds thousands of settings counts as the many frames that it could have been."""
 STREAMS_USUAL: Final = 100
 """The same for a change of the window of so many open streams, each of which is told."""
+_CODES: Final = {int(code): code for code in ErrorCode}
 
 
 class Connection(Generic[T]):
@@ -404,10 +405,9 @@ class Connection(Generic[T]):
         self._reset_by_us.pop(stream_id, None)
         stream = self.streams.get(stream_id)
         if stream is not None:
-            code = frames.read_u32(payload)[0]
+            code = _CODES.get(frames.read_u32(payload)[0], ErrorCode.CANCEL)
             self._forget(stream)
-            known = code in ErrorCode.__members__.values()
-            self._events.append(StreamEnded(stream, ErrorCode(code) if known else ErrorCode.CANCEL))
+            self._events.append(StreamEnded(stream, code))
             if stream_id <= self._marked_stream:
                 return None  # not to be told from a call that has its answer
         return self._annoy()
@@ -518,13 +518,7 @@ class Connection(Generic[T]):
     def respond(self, stream: Stream, head: EncodedHeaders, data: bytes, trailers: EncodedHeaders) -> None:
         """A whole answer at once."""
         size = len(data)
-        if (
-            size > self._send_window
-            or size > stream.send_window
-            or size > self._peer_frame_bytes
-            or size > self._room
-            or self._resize_due
-        ):
+        if self._resize_due or not self._has_room(stream, size):
             self.send_head(stream, head)
             self.send_data(stream, data)
             self.send_trailers(stream, trailers)
@@ -551,6 +545,15 @@ class Connection(Generic[T]):
 
     def send_data(self, stream: Stream, data: bytes) -> None:
         """More of an answer. It waits for windows and for the socket."""
+        size = len(data)
+        if not self._waiting and not stream.queue and self._has_room(stream, size):
+            # Most messages of most streams.
+            stream.send_window -= size
+            self._send_window -= size
+            self._room -= size
+            self._calm()
+            self._output.append(b"".join((size.to_bytes(3), b"\0\0", stream.id.to_bytes(4), data)))
+            return
         stream.queue_data(data)
         self.queued_bytes += len(data)
         self._tally.bytes += len(data)
@@ -622,6 +625,15 @@ class Connection(Generic[T]):
     def _maybe_wait(self, stream: Stream) -> None:
         if stream.queue and stream.send_window > 0:
             self._waiting[stream.id] = stream
+
+    def _has_room(self, stream: Stream, size: int) -> bool:
+        """Whether so many bytes of a stream can leave at once, in one frame."""
+        return (
+            size <= self._send_window
+            and size <= stream.send_window
+            and size <= self._peer_frame_bytes
+            and size <= self._room
+        )
 
     def _pump(self) -> None:
         """Send queued data, streams taking turns frame by frame, until a window or the room is used up."""
