@@ -116,3 +116,31 @@ async def test_a_handler_adds_metadata_to_its_answer() -> None:
         assert await call == b"abc"
         assert {("one", "1"), ("two-bin", b"\0\1")} <= set(await call.initial_metadata())
         assert ("one-again", "1") in set(await call.trailing_metadata())
+
+
+@in_loop
+async def test_messages_that_have_come_are_taken_together() -> None:
+    batches: list[list[bytes]] = []
+
+    async def takes(call: Call) -> None:
+        while messages := await call.take_messages(3):
+            batches.append([*messages])
+
+    said = [b"%d" % number for number in range(5)]
+    async with serving(route("Takes", takes, Kind.BIDI_STREAM)) as server:
+        await exchange(server.port, headers(1, "Takes"), data(1, b"".join(map(prefixed, said)), ends=True))
+    assert batches == [said[:3], said[3:]]
+
+
+@in_loop
+async def test_a_stream_that_fails_with_what_comes_with_its_start_is_never_begun() -> None:
+    begun: list[str] = []
+
+    async def begins(call: Call) -> None:
+        begun.append(call.metadata["number"])
+
+    one, other = (headers(stream, "Begins", (b"number", b"%d" % stream)) for stream in (1, 3))
+    async with serving(route("Begins", begins, Kind.BIDI_STREAM)) as server:
+        said = await exchange(server.port, one, data(1, b"\7 is no prefix"), other)
+    assert b"grpc-status\x0213" in said
+    assert begun == ["3"]
