@@ -134,7 +134,7 @@ class GrpcCall:
 
     def _queue_messages(self, data: bytes, *, ended: bool) -> None:
         assert self._messages is not None
-        messages = self._read(data)
+        messages = self._read(data) if data else []  # nothing but the end
         if messages is None:
             return
         if self._messages:

@@ -167,7 +167,8 @@ class Connection(Generic[T]):
         position, size = 0, len(buffer)
         read_u32, handlers = frames.read_u32, self._handlers
         while size - position >= frames.HEADER_BYTES:
-            length, kind = divmod(read_u32(buffer, position)[0], 256)
+            word = read_u32(buffer, position)[0]
+            length, kind = word >> 8, word & 0xFF
             if length > self._limits.frame_bytes_max:
                 return ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a frame is too large")
             start = position + frames.HEADER_BYTES
