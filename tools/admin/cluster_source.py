@@ -139,6 +139,8 @@ class ClusterSource:
             replication=self._replication(answers),
             calls=dict(self._calls(pages)),
             certificates=self._certificates.look(),
+            limits=self._cluster.limits,
+            raft=self._cluster.raft,
         )
 
     def _replication(self, answers: Mapping[ProcessName, Answered]) -> Replication | None:

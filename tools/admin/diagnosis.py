@@ -19,12 +19,8 @@ if TYPE_CHECKING:
 
 TRAILS_ENTRIES: Final = 1_000
 """A follower in good health is behind by what is on its way, some hundred entries at most."""
-QUEUED_MAX: Final = 5_000
-"""A quarter of what a process lets wait (limits.pending_requests_max)."""
-SYNC_SLOW_US: Final = 100_000
-"""A tick (raft.tick_ms): syncs that take longer hold up heartbeats."""
-WAL_LARGE_BYTES: Final = 256 << 20
-"""limits.cursor_wal_bytes_max: only a reader that stays keeps the write-ahead log from being used again."""
+QUEUE_LONG: Final = 0.25
+"""Of what a process lets wait (limits.pending_requests_max)."""
 CLOCK_OFF_MS: Final = 500
 CRASHED_LATELY_S: Final = 60.0
 REPORT_OLD_S: Final = 10.0
@@ -32,6 +28,17 @@ REPORT_OLD_S: Final = 10.0
 COPY_BEHIND_S: Final = 30.0
 NEAR_QUOTA: Final = 0.9
 CERTIFICATE_ENDS_S: Final = 30 * 86_400.0
+
+
+def sync_is_slow(snapshot: Snapshot, replica: Replica) -> bool:
+    """Whether syncs take longer than a tick, which holds up heartbeats."""
+    return replica.sync_p99_us is not None and replica.sync_p99_us > 1_000 * snapshot.raft.tick_ms
+
+
+def wal_is_large(snapshot: Snapshot, replica: Replica) -> bool:
+    """Whether the write-ahead log is longer than limits.cursor_wal_bytes_max: only a reader that stays keeps it from
+    being used again."""
+    return replica.wal_bytes is not None and replica.wal_bytes > snapshot.limits.cursor_wal_bytes_max
 
 
 def too_new(protocol: int) -> str:
@@ -195,13 +202,13 @@ class _Look:
         if behind is not None and behind > TRAILS_ENTRIES:
             says = f"{subject} trails its leader by {behind:,} entries"
             yield self._found(Code.REPLICA_TRAILS, subject, says)
-        if replica.queued is not None and replica.queued > QUEUED_MAX:
+        if (replica.queued or 0) > QUEUE_LONG * self._snapshot.limits.pending_requests_max:
             yield self._found(Code.REPLICA_QUEUES, subject, f"{replica.queued:,} requests wait in {subject}")
-        if replica.sync_p99_us is not None and replica.sync_p99_us > SYNC_SLOW_US:
-            says = f"one of a hundred syncs of {subject} takes {replica.sync_p99_us / 1000:,.0f} ms or more"
+        if sync_is_slow(self._snapshot, replica):
+            says = f"one of a hundred syncs of {subject} takes {(replica.sync_p99_us or 0) / 1000:,.0f} ms or more"
             yield self._found(Code.REPLICA_SYNC_SLOW, subject, says)
-        if replica.wal_bytes is not None and replica.wal_bytes > WAL_LARGE_BYTES:
-            says = f"the write-ahead log of {subject} has {replica.wal_bytes >> 20} MiB"
+        if wal_is_large(self._snapshot, replica):
+            says = f"the write-ahead log of {subject} has {(replica.wal_bytes or 0) >> 20} MiB"
             yield self._found(Code.REPLICA_WAL_LARGE, subject, says)
         if replica.clock_skew_ms is not None and abs(replica.clock_skew_ms) > CLOCK_OFF_MS:
             way = "ahead of" if replica.clock_skew_ms > 0 else "behind"

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from config.models import LimitsConfig, RaftConfig
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -257,6 +259,9 @@ class Snapshot:
     """None: it follows no other cluster, or that is not known."""
     certificates: Sequence[Certificate] = ()
     """Those whose files are here."""
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    raft: RaftConfig = field(default_factory=RaftConfig)
+    """Both as the cluster file has them; where none was read, what counts without being written."""
 
     @property
     def replicas(self) -> list[Replica]:

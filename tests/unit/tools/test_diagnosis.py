@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from config.models import LimitsConfig, RaftConfig
 from tests.unit.tools.command_lines import check_can_be_given
 from tests.unit.tui.clusters import NODES, NOW, copied, copying, degraded, healthy, leaderless
 from tools.admin.diagnosis import CERTIFICATE_ENDS_S, COPY_BEHIND_S, REPORT_OLD_S, diagnose
@@ -96,6 +97,23 @@ def test_what_a_replica_shows(changes: dict[str, Any], code: Code, subject: str)
 )
 def test_what_is_within_bounds_or_unknown_is_not_wrong(changes: dict[str, Any]) -> None:
     assert diagnose(with_replica(**changes)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "limits", "tick_ms"),
+    [
+        ({"queued": 5_001}, {"pending_requests_max": 100_000}, 100),
+        ({"sync_p99_us": 100_001}, {}, 200),
+        ({"wal_bytes": (256 << 20) + 1}, {"cursor_wal_bytes_max": 1 << 30}, 100),
+    ],
+)
+def test_what_the_cluster_file_allows_is_not_wrong(
+    changes: dict[str, Any], limits: dict[str, int], tick_ms: int
+) -> None:
+    told = with_replica(**changes)
+    assert diagnose(told) != []
+    allowed = replace(told, limits=LimitsConfig(**limits), raft=RaftConfig(tick_ms=tick_ms))  # type: ignore[arg-type]
+    assert diagnose(allowed) == []
 
 
 def with_table(**changes: Any) -> Snapshot:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from config.process.names import ProcessName
-from tools.admin.diagnosis import SYNC_SLOW_US, WAL_LARGE_BYTES
+from tools.admin.diagnosis import sync_is_slow, wal_is_large
 from tools.tui.page import BAD, DIM, PLAIN, WARN, Cell, Column, Page, Row
 from tools.tui.place import Place, View
 from tools.tui.views import cells
@@ -49,7 +49,8 @@ def _row(scene: Scene, shard: Shard, replica: Replica) -> Row:
     name = ProcessName.replica(replica.node, replica.shard)
     process = scene.snapshot.process(name)
     style = PLAIN if replica.is_answering else DIM  # what it said last
-    sync_style = WARN if (replica.sync_p99_us or 0) > SYNC_SLOW_US else style
+    sync_style = WARN if sync_is_slow(scene.snapshot, replica) else style
+    wal_style = WARN if wal_is_large(scene.snapshot, replica) else style
     error = replica.fault or (process.last_error if process is not None else "")
     findings = scene.about(str(name), name.node, f"shard-{shard.number}")
     return Row(
@@ -65,7 +66,7 @@ def _row(scene: Scene, shard: Shard, replica: Replica) -> Row:
             cells.number(replica.queued, style),
             cells.duration(replica.sync_p99_us, sync_style),
             cells.size(replica.database_bytes, style),
-            cells.size(replica.wal_bytes, WARN if (replica.wal_bytes or 0) > WAL_LARGE_BYTES else style),
+            cells.size(replica.wal_bytes, wal_style),
             cells.number(process.restarts if process is not None else None),
             cells.since(process.started_at if process is not None and process.pid else None, scene.now),
             cells.age(replica.answered_at, scene.now, is_current=replica.is_answering),
