@@ -30,7 +30,7 @@ RATE_MIN: Final = 16 << 10
 
 def _check_rate(value: str) -> str:
     if value and not (_RATE.fullmatch(value) and _bytes_of(value) >= RATE_MIN):
-        raise typer.BadParameter("at least 16KiB, as bytes in a second, or as 512KiB or 20MiB")
+        raise typer.BadParameter("a rate is at least 16KiB a second: 512KiB, 20MiB")
     return value
 
 

@@ -124,7 +124,7 @@ def fence(
     leader: Annotated[str, typer.Option("--leader", help="The cluster that leads instead.")],
     epoch: Annotated[int, typer.Option("--epoch", min=2, help="In which it does; its `promote` says so.")],
     file: FileArgument = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Yes, it takes no writes any more.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask: this cluster stops taking writes.")] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Have a cluster that led give way to one that was promoted and can't reach it."""

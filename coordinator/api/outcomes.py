@@ -143,7 +143,7 @@ ETCD: Final[Table] = {
     errors.TablesUnknown: Row(Code.UNAVAILABLE, "etcdserver: not all tables are known: {detail}"),
     errors.OtherCluster: Row(Code.FAILED_PRECONDITION, "etcdserver: this is another cluster: {detail}"),
     errors.BadReplicationToken: Row(
-        Code.UNAUTHENTICATED, "etcdserver: this cluster asks who copies for a token, in the metadata {detail}"
+        Code.UNAUTHENTICATED, "etcdserver: replication needs a token, in metadata {detail}"
     ),
     errors.TableReplicated: Row(
         Code.FAILED_PRECONDITION, "etcdserver: table is replicated from another cluster: {detail}"
@@ -261,9 +261,7 @@ REGATTA: Final[Table] = {
     errors.SnapshotUnavailable: Row(Code.UNAVAILABLE, "unable to stream from table {detail}"),
     errors.TablesUnknown: Row(Code.UNAVAILABLE, "not all tables are known: {detail}"),
     errors.OtherCluster: Row(Code.FAILED_PRECONDITION, "this is another cluster: {detail}"),
-    errors.BadReplicationToken: Row(
-        Code.UNAUTHENTICATED, "this cluster asks who copies for a token, in the metadata {detail}"
-    ),
+    errors.BadReplicationToken: Row(Code.UNAUTHENTICATED, "replication needs a token, in metadata {detail}"),
     errors.TableReplicated: Row(
         Code.FAILED_PRECONDITION, "table is replicated from another cluster: {detail}"
     ),

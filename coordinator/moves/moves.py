@@ -221,7 +221,7 @@ class TableMoves:
             del self._running[table_id]
         self._trouble.pop(table_id, None)
         if not task.cancelled() and task.exception() is not None:
-            log.error("a move stopped", id=table_id, exc_info=task.exception())
+            log.error("a table's move is stuck", id=table_id, exc_info=task.exception())
 
     def _stop(self, table_id: int) -> None:
         task = self._running.pop(table_id, None)

@@ -132,9 +132,9 @@ class Leading:
         await self._change_origins(lambda one: origin if one.id == entry.id else one.origin)
 
     async def _change_origins(self, wanted: Callable[[TableEntry], int]) -> list[TableEntry]:
-        """wanted: is asked of each table, with the origin that counts: its shard's. What
-        the changed ones were. The catalog may say another one, if
-        whoever changed it last died in between; that may have been on the way to something else."""
+        """wanted: is asked of each table, with the origin that counts, which is its shard's. Returns what the changed
+        ones were. The catalog may have another origin, if whoever changed it last died in between; that one may have
+        been on the way to something else."""
         changed: list[TableEntry] = []
         for _ in range(TRIES_MAX):
             contents = await self._catalog.load(linearizable=True)

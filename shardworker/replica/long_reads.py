@@ -2,8 +2,7 @@
 
 As many run at a time as there are threads for them, and one that has ended keeps its place until its answer leaves: so
 many answers are in memory at once, and the rest waits in order, per coordinator, until nobody waits for it any more.
-Snapshots and scrubs use the same
-threads, and never wait behind more than that.
+Snapshots and scrubs use the same threads, and never wait behind more than that.
 """
 
 from __future__ import annotations

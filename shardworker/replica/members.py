@@ -104,7 +104,7 @@ class Members(Part):
         try:
             return self._founders.address_of(ids.NodeId(node), ids.ShardId(self._shard))
         except KeyError:
-            log.error("where a member is is not known", shard=self._shard, member=node)
+            log.error("a member's address is not known", shard=self._shard, member=node)
             return ""
 
     def handle(self, identity: bytes, envelope: frames.Envelope) -> None:

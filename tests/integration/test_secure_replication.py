@@ -190,9 +190,7 @@ def test_a_follower_cluster_copies_and_forwards_over_tls(pair: Pair) -> None:
 
     # A token that the leader cluster does not know ends it, in words; a renewed one goes on, without a restart.
     secret(pair.known, "another-token-of-somebody")
-    wait_until(
-        lambda: "this cluster asks who copies for a token" in pair.log(), timeout_s=20, what="the refusal"
-    )
+    wait_until(lambda: "replication needs a token" in pair.log(), timeout_s=20, what="the refusal")
     secret(pair.shown, "another-token-of-somebody")
     pair.put(leader, b"there", b"2")
     wait_level(leader, follower)

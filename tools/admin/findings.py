@@ -274,12 +274,12 @@ RULES: Final[Mapping[Code, Rule]] = {
     ),
     Code.CERTIFICATE_INVALID: Rule(
         _C,
-        "Who is shown it, or checks by it, refuses new connections; those that there are go on.",
+        "New connections fail; open ones go on.",
         ("openssl x509 -noout -subject -dates -in {subject}  # on {nodes}; a newer one is read by itself",),
     ),
     Code.CERTIFICATE_ENDS: Rule(
         _W,
-        "From then on, who is shown it, or checks by it, refuses new connections.",
+        "From then on, new connections fail; open ones go on.",
         ("openssl x509 -noout -subject -dates -in {subject}  # on {nodes}; a newer one is read by itself",),
     ),
     Code.NOBODY_REPLICATES: Rule(
