@@ -11,7 +11,7 @@ that of a cluster whose tables were copied.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from proto.ids import ShardId
@@ -70,6 +70,8 @@ class TableEntry:
     """The origin that it had when this cluster was promoted; 0 = none."""
     copied_from: str = ""
     """The cluster that had that. It may make that table alone a copy of this one."""
+    term_before: int = field(default=0, compare=False)
+    """The highest term of the shards that it has left: clients are told of none lower."""
 
     @property
     def type(self) -> str:
@@ -168,6 +170,8 @@ def _row(entry: TableEntry) -> dict[str, Any]:
         row["origin"] = entry.origin
     if entry.copied:
         row |= {"copied": entry.copied, "copied_from": entry.copied_from}
+    if entry.term_before:
+        row["term_before"] = entry.term_before
     return row
 
 
@@ -254,6 +258,7 @@ def _parse(value: bytes, name_of: Callable[[Any], str]) -> TableEntry:
             origin=int(row.get("origin", 0)),
             copied=int(row.get("copied", 0)),
             copied_from=str(row.get("copied_from", "")),
+            term_before=int(row.get("term_before", 0)),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UnreadableRow(f"{type(error).__name__}: {error}") from None

@@ -52,16 +52,17 @@ class MoveRows:
         put(txn, catalog.move_key(move.entry.id), catalog.encode_move(replace(move, cancelled=True)))
         return await self._rows.commit(txn)
 
-    async def end(self, move: TableMove, shard: ShardId, *, seen: Contents) -> bool:
-        """One try to put down that a move has ended, with the table in this shard. Its row is written in any case, so
-        that its next move gets a higher number."""
+    async def end(self, move: TableMove, shard: ShardId, *, term: int, seen: Contents) -> bool:
+        """One try to put down that a move has ended, with the table in this shard, and the source in this term. Its row
+        is written in any case, so that its next move gets a higher number."""
         txn = _if_moving(move, seen)
         delete(txn, catalog.move_key(move.entry.id))
         entry = seen.entries.get(move.entry.name)
         if entry is not None and entry.id == move.entry.id:
             row, revision = catalog.row_key(entry.name), seen.row_revisions[entry.name]
             if_changed_at(txn, row, revision)
-            put(txn, row, catalog.encode_row(replace(entry, shard=shard)))
+            ended = replace(entry, shard=shard, term_before=max(entry.term_before, term))
+            put(txn, row, catalog.encode_row(ended))
         return await self._rows.commit(txn)
 
 

@@ -252,14 +252,14 @@ class TableMoves:
 
     async def _carry_out_once(self, move: TableMove) -> Outcome:
         """Raises what the shards say; then it is to be tried again."""
-        outcome = await self._ask_all(move, carry_out(move))
+        outcome, term = await self._ask_all(move, carry_out(move))
         shard = move.target if outcome is Outcome.MOVED else move.source
         while True:
             seen = await self._catalog.load(linearizable=True)
             newest = seen.moves.get(move.entry.id)
             if newest is None or newest.number != move.number:
                 return outcome
-            if await self._rows.end(newest, shard, seen=seen):
+            if await self._rows.end(newest, shard, term=term, seen=seen):
                 break
         log.info(
             "a move has ended", table=move.entry.name, id=move.entry.id, shard=shard, outcome=outcome.value
@@ -267,8 +267,9 @@ class TableMoves:
         await self._catalog.load(linearizable=True)
         return outcome
 
-    async def _ask_all(self, move: TableMove, steps: Steps) -> Outcome:
-        pacing = Pacing()
+    async def _ask_all(self, move: TableMove, steps: Steps) -> tuple[Outcome, int]:
+        """How it ends, and in which term of the source: nobody was told of a higher one while that served the table."""
+        pacing, term = Pacing(), 0
         under_way = UnderWay(partial(self._ask, move), self._driver.time)
         try:
             ask = next(steps)
@@ -279,12 +280,14 @@ class TableMoves:
                 except errors.BoathouseError as error:
                     ask = steps.throw(error)
                 else:
+                    if ask.shard == move.source:
+                        term = max(term, reply.term)
                     if ask.paced:
                         await asyncio.sleep(pacing.rest_s(asked.asked_s, asked.answered_s))
                     ask = steps.send(reply)
         except StopIteration as end:
             outcome: Outcome = end.value
-            return outcome
+            return outcome, term
         finally:
             under_way.drop()
 

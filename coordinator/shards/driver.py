@@ -73,6 +73,11 @@ class Driver:
         """Where the table is, as far as this coordinator has heard."""
         return self._router.shard_of(table.id, table.shard)
 
+    def term_shown(self, table: TableEntry, term: int) -> int:
+        """The term that the header of an answer about the table shows: clients (Patroni among them) rely on it never
+        going down, also when the table has moved to a shard whose term is lower."""
+        return max(self._router.term_shown(table.id, table.shard, term), table.term_before)
+
     def take_waited(self) -> bool:
         """Whether a call had to wait for a table on its way to another shard, since this was last asked."""
         return self._router.take_waited()

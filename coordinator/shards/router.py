@@ -219,6 +219,8 @@ class Router:
         self._ended: list[Call] = []
         self._moved: dict[int, ShardId] = {}
         """Where a table was found that was looked for elsewhere, by its id."""
+        self._terms_before: dict[int, int] = {}
+        """The highest term of a shard that a table was found to have left, by the table's id."""
         self._waited = False
         self._sweep_at: float | None = None
         self._closed = False
@@ -420,7 +422,7 @@ class Router:
         except errors.InvariantBroken as unknown:
             error = unknown
         if isinstance(error, errors.TableAway) and not call.in_shard:
-            self._follow(call, error)
+            self._follow(call, error, reply.term)
             return
         call.faults += isinstance(error, errors.Corrupt)
         call.in_doubt |= not error.definite
@@ -443,13 +445,22 @@ class Router:
         """Where a table is, of which the catalog says that it is in this shard."""
         return self._moved.get(table_id, shard)
 
+    def term_shown(self, table_id: int, shard: ShardId, term: int) -> int:
+        """The term for the header of an answer about a table that this shard, in this term, has given: no lower than in
+        the shards that the table has left. 0 = nobody was asked, and the shard may be one of those."""
+        shown = self._shards[shard].routes.term_shown(term)
+        found = self._moved.get(table_id, shard)
+        if found != shard:
+            shown = self._shards[found].routes.term_shown(0)
+        return max(shown, self._terms_before.get(table_id, 0))
+
     def take_waited(self) -> bool:
         """Whether a call had to wait for a table that nobody serves just now, since this was last asked."""
         waited, self._waited = self._waited, False
         return waited
 
-    def _follow(self, call: Call, away: errors.TableAway) -> None:
-        """A call, which is nowhere now, came to a shard that does not serve its table."""
+    def _follow(self, call: Call, away: errors.TableAway, term: int) -> None:
+        """A call, which is nowhere now, came to a shard that does not serve its table, and is in this term."""
         if away.retry is errors.Retry.SOON:
             self._waited = True
             self._park(call)
@@ -457,6 +468,8 @@ class Router:
         shard = ShardId(int(away.detail))
         if shard in self._shards:
             assert call.table_id, "a call that names no table is for this very shard"
+            before = self._terms_before.get(call.table_id, 0)
+            self._terms_before[call.table_id] = max(before, self.routes(call.shard).term_shown(term))
             self._moved[call.table_id] = call.shard = shard
             call.hops += 1
             if call.hops % (HOPS_MAX + 1):

@@ -122,7 +122,7 @@ class ShardRoutes:
         return None
 
     def term_shown(self, term: int) -> int:
-        """The term for a response header: clients (Patroni among them) rely on it never going down."""
+        """The term for a response header, which never goes down."""
         if term > self._term_shown:
             self._term_shown = term
         return self._term_shown

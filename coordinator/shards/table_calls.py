@@ -85,8 +85,6 @@ class TableCalls:
         self._tables = catalog.tables
         self._shown: dict[int, int] = {}
         """By table id: the newest revision that an answer through this node showed."""
-        self._terms_before: dict[int, int] = {}
-        """The highest term that was shown of a table's shards before it moved on, by the table's id."""
 
     async def find_table(self, name: str, deadline: float, *, body_bytes: int) -> TableEntry:
         """The table of that name, for a request of that size. Raises TableNotFound, ReadTimedOut, QueueFull."""
@@ -113,7 +111,7 @@ class TableCalls:
 
     def term_shown(self, table: TableEntry, term: int) -> int:
         """The term that a header of this table shows."""
-        return max(self._driver.routes(table.shard).term_shown(term), self._terms_before.get(table.id, 0))
+        return self._driver.term_shown(table, term)
 
     def leader_believed(self, table: TableEntry) -> NodeId | None:
         """The leader of the table's shard as last heard."""
@@ -298,7 +296,6 @@ class TableCalls:
         self._show(table, reply.revision)
         if call.shard == table.shard:
             return table
-        self._terms_before[table.id] = self.term_shown(table, 0)
         return self._catalog.moved(table, call.shard)
 
     def _show(self, table: TableEntry, revision: int) -> None:

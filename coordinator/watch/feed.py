@@ -63,7 +63,7 @@ class ShardFeed:
             table = replace(table, shard=shard)
             if question.waits:
                 self._followed_at[table.id] = table
-        self._calls.term_shown(table, reply.term)
+        self._driver.routes(shard).term_shown(reply.term)  # as the headers of watches will show it
         return told_by(frames.TableChanges.FromString(reply.body))
 
     async def revision(self, table: TableEntry) -> int:

@@ -280,3 +280,32 @@ def test_a_move_that_is_cancelled_leaves_the_table_where_it_was(cluster: Cluster
     with cluster.client("n3", table="kept") as client:
         assert client.range(etcd.RangeRequest(key=b"while it moves")).count == 1
     check_agreed(cluster)
+
+
+def term(cluster: Cluster, shard: int) -> int:
+    return max(status.term for status in cluster.ask(shard).values())
+
+
+def terms_shown(cluster: Cluster, table: str) -> list[int]:
+    """Through each node, by the leader's answer and by the replica's."""
+    told = []
+    for node in cluster.config.nodes:
+        with cluster.client(node, table=table) as client:
+            for serializable in (False, True):
+                answer = client.range(etcd.RangeRequest(key=b"k", serializable=serializable))
+                told.append(answer.header.raft_term)
+    return told
+
+
+def test_the_term_goes_down_for_nobody(cluster: Cluster) -> None:
+    """Patroni takes a node that shows a lower one for stale, and leaves it."""
+    source = shard_of(cluster, "kept")
+    while term(cluster, source) < term(cluster, 3 - source) + 2:
+        assert cluster.cli("shard", "move-leader", str(source)).returncode == 0
+    before = max(terms_shown(cluster, "kept"))
+    for target in (3 - source, source, 3 - source):
+        assert move_table(tables(cluster), "kept", target).is_new
+        assert min(terms_shown(cluster, "kept")) >= before
+    restarted = ProcessName.coordinator("n2")
+    cluster.wait_restarted(restarted, cluster.kill(restarted))
+    assert min(terms_shown(cluster, "kept")) >= before

@@ -565,10 +565,14 @@ class TwoShards:
         ((shard, _),), _ = self.poll()
         return shard
 
-    def refuse(self, call: Call, error: errors.BoathouseError) -> tuple[list[ShardId], list[Call]]:
+    def refuse(
+        self, call: Call, error: errors.BoathouseError, *, term: int = 1
+    ) -> tuple[list[ShardId], list[Call]]:
         """Where it goes then, and what has ended."""
         assert call.replica is not None
-        reply = frames.Reply(call=call.number, error=error.frame_code, detail=error.detail, term=1, leader=1)
+        reply = frames.Reply(
+            call=call.number, error=error.frame_code, detail=error.detail, term=term, leader=1
+        )
         self.router.handle_envelope(call.replica, frames.Envelope(replies=[reply]))
         sent, ended = self.poll()
         return [shard for shard, _ in sent], ended
@@ -601,6 +605,21 @@ def test_a_call_follows_its_table_and_the_next_ones_go_there_at_once() -> None:
     assert call.request_id == REQUEST_ID
     assert two.submit(a_write(two.now)) == OTHER
     assert two.submit(a_write(two.now, in_shard=True)) == SHARD
+
+
+def test_a_term_is_no_lower_than_in_the_shards_that_the_table_has_left() -> None:
+    """However little of them was shown here: clients come from other coordinators."""
+    two = TwoShards()
+    assert two.router.term_shown(TABLE_ID, SHARD, 4) == 4
+    call = a_write(two.now)
+    two.submit(call)
+    two.refuse(call, errors.TableElsewhere("2"), term=6)
+    assert two.router.term_shown(TABLE_ID, OTHER, 1) == 6
+    assert two.router.term_shown(TABLE_ID, SHARD, 0) == 6, "who has not heard of the move"
+    assert two.router.term_shown(TABLE_ID, OTHER, 7) == 7
+    assert two.router.term_shown(TABLE_ID, SHARD, 0) == 7
+    assert two.router.term_shown(TABLE_ID + 1, OTHER, 0) == 7
+    assert two.router.term_shown(TABLE_ID + 1, SHARD, 0) == 6
 
 
 def test_a_call_waits_for_a_table_that_is_arriving() -> None:

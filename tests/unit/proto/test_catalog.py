@@ -12,6 +12,13 @@ def test_a_row_says_the_same_again(history: int) -> None:
     assert parse_row(row_key(entry.name), encode_row(entry)) == entry
 
 
+def test_the_term_before_a_move_is_no_part_of_who_a_table_is() -> None:
+    entry = TableEntry("t", 10_001, ShardId(2), term_before=5)
+    again = parse_row(row_key("t"), encode_row(entry))
+    assert again.term_before == 5
+    assert again == TableEntry("t", 10_001, ShardId(2))
+
+
 def test_rows_are_as_people_write_them() -> None:
     assert encode_row(TableEntry("t", 10_001, ShardId(2))) == b'{"id": 10001, "shard": 2, "history": "all"}'
     assert encode_row(TableEntry("t", 10_001, ShardId(2), 0)).endswith(b'"history": "none"}')
