@@ -3,12 +3,10 @@
 An entry point calls `load` once and hands sub-models down; a child process gets the whole as a
 `ProcessSpec`."""
 
+from config.access import AuthConfig, FollowsConfig, JwtConfig
 from config.loading import load, load_draft, load_with_files
 from config.models import (
-    AuthConfig,
     ClusterConfig,
-    FollowsConfig,
-    JwtConfig,
     LimitsConfig,
     NodeConfig,
     RaftConfig,

@@ -5,138 +5,42 @@ A field's docstring is its documentation; sizes are bytes and times milliseconds
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    PlainValidator,
-    Tag,
-    model_validator,
-)
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from config import checks, paths, placement
+from config.access import (
+    AuthConfig,
+    ClientTlsConfig,
+    FollowsConfig,
+    ReplicationConfig,
+    TlsConfig,
+    TokensConfig,
+)
 from config.problems import Inconsistent
+from config.values import (
+    AbsolutePath,
+    Bytes,
+    History,
+    Milliseconds,
+    Model,
+    NumberedKey,
+    Port,
+    PortsByNode,
+    Quota,
+    Retention,
+    SocketsByNode,
+    Url,
+    empty_if_none,
+    seconds_of,
+)
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, validate_default=True
-    )
-
-
-QUOTA_BYTES_MAX: Final = 1 << 62
-_SIZE: Final = re.compile(r"([0-9]{1,19}) ?(KiB|MiB|GiB|TiB)")
-_TIME: Final = re.compile(r"([0-9]{1,9})([smh])")
-_URL: Final = re.compile(r"https?://[^\s/]+(/\S*)?")
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
-_UNITS: Final = {"KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
-
-
-def _check_history(value: object) -> object:
-    whole_number = isinstance(value, int) and not isinstance(value, bool)
-    if value in ("all", "none") or (whole_number and isinstance(value, int) and 1 <= value < 2**31):
-        return value
-    raise PydanticCustomError("history", "must be all, none, or a number of revisions from 1")
-
-
-def _check_ports(value: object) -> object:
-    ports = list(value.values()) if isinstance(value, Mapping) else [value]
-    good = all(isinstance(port, int) and not isinstance(port, bool) and 1 <= port <= 65535 for port in ports)
-    if value is not None and not (good and ports):
-        raise PydanticCustomError("ports", "must be a port, or ports by node as in {n1: 2479}")
-    return value
-
-
-def _check_sockets(value: object) -> Path | dict[str, Path] | None:
-    if value is None:
-        return None
-    if isinstance(value, Mapping) and value and all(isinstance(path, str | Path) for path in value.values()):
-        return {node: _absolute(Path(path)) for node, path in value.items()}
-    if isinstance(value, str | Path):
-        return _absolute(Path(value))
-    raise PydanticCustomError(
-        "sockets", "must be a path, or paths by node as in {{n1: /run/boathouse/users}}"
-    )
-
-
-def _check_retention(value: object) -> object:
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**62:
-        return value
-    found = _TIME.fullmatch(value) if isinstance(value, str) else None
-    if found is not None and int(found[1]) > 0:
-        return value
-    raise PydanticCustomError("retention", "must be a number of revisions, or a time as 90s, 30m or 1h")
-
-
-def _check_quota(value: object) -> object:
-    if value == "none":
-        return 0
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < QUOTA_BYTES_MAX:
-        return value
-    found = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    if found is not None:
-        size_bytes = int(found[1]) << _UNITS[found[2]]
-        if 1 <= size_bytes < QUOTA_BYTES_MAX:
-            return size_bytes
-    raise PydanticCustomError(
-        "quota", "must be none, a number of bytes, or one with KiB, MiB, GiB or TiB: 2GiB"
-    )
-
-
-def _check_url(url: str) -> str:
-    if _URL.fullmatch(url) is None:
-        raise PydanticCustomError("url", "must be a URL as http://127.0.0.1:4318")
-    return url
-
-
-def _absolute(path: Path) -> Path:
-    if "\0" in str(path):
-        raise ValueError("must not hold a zero byte")
-    try:
-        absolute = Path(os.path.abspath(path.expanduser()))
-    except RuntimeError as error:
-        raise ValueError(str(error)) from None
-    except FileNotFoundError:
-        raise ValueError(
-            "is relative, and the working directory is gone; change to one that exists"
-        ) from None
-    try:
-        str(absolute).encode()
-    except UnicodeEncodeError:
-        raise ValueError("its path has to be UTF-8 text; choose another folder") from None
-    return absolute
-
-
-def _node_path(path: Path, name: str) -> Path:
-    return Path(str(path).replace("{node}", name))
-
-
-def _empty_if_none(value: object) -> object:
-    return {} if value is None else value
-
-
-KeyFile = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-AbsolutePath = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
-Bytes = Annotated[int, Field(ge=1, lt=2**40)]
-SocketPath = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
-Quota = Annotated[int, PlainValidator(_check_quota)]
-NumberedKey = Annotated[int, Field(strict=False)]
-"""JSON has no other keys than text."""
-Milliseconds = Annotated[int, Field(ge=1, le=86_400_000)]
-
-
-class NodeConfig(_Model):
+class NodeConfig(Model):
     """One host's set of processes."""
 
     name: str
@@ -153,7 +57,7 @@ class NodeConfig(_Model):
     """HTTP: /metrics for Prometheus, /healthz."""
     peer_port: Port = 7101
     """First of the ports between nodes, one per shard: shard s listens on peer_port + s - 1."""
-    client_socket: SocketPath | None = None
+    client_socket: AbsolutePath | None = None
     """A unix socket beside client_port, for clients on this host: etcdctl --endpoints unix:///run/boathouse/n1"""
     client_socket_mode: Literal["0600", "0660"] = "0600"
     """Of all unix sockets of the node's clients: "0600" lets in this user alone, "0660" its group too."""
@@ -179,13 +83,13 @@ class NodeConfig(_Model):
         return f"{_in_url(self.host)}:{self.http_port}"
 
 
-class CompactionConfig(_Model):
+class CompactionConfig(Model):
     """What a table forgets by itself, as etcd's --auto-compaction-mode and -retention."""
 
     mode: Literal["revision", "periodic"]
     """revision: every five minutes all but the newest `retention` revisions. periodic: what is older than `retention`,
     every hour, or as often as `retention` says if that is shorter."""
-    retention: Annotated[int | str, PlainValidator(_check_retention)]
+    retention: Retention
     """A number of revisions; or a time, as 90s, 30m or 1h."""
 
     @model_validator(mode="before")
@@ -203,9 +107,9 @@ class CompactionConfig(_Model):
     @property
     def retention_s(self) -> int:
         """Of mode periodic."""
-        found = _TIME.fullmatch(str(self.retention))
-        assert found is not None, "the model has checked it"
-        return int(found[1]) * _SECONDS[found[2]]
+        seconds = seconds_of(str(self.retention))
+        assert seconds is not None, "the model has checked it"
+        return seconds
 
 
 def _kind_of_compaction(value: object) -> str | None:
@@ -224,21 +128,21 @@ Compaction = Annotated[
 ]
 
 
-class TableConfig(_Model):
+class TableConfig(Model):
     """A table to make when it is not there and was not deleted. Its shard, history, type and owner count only then;
     quota and compaction are taken from here at every start, from the file of the node that leads the table's shard."""
 
     shard: Annotated[int, Field(ge=1)] | None = None
     """Shard that holds it. Default: chosen by the catalog when the table is created."""
-    history: Annotated[int | Literal["all", "none"], PlainValidator(_check_history)] = "all"
+    history: History = "all"
     """Revisions kept readable: all, none (only the newest), or a number of them."""
     type: Literal["replicated", "local"] = "replicated"
     """local: follower clusters leave it alone."""
     owner: Annotated[str, Field(max_length=255)] = ""
     """Whose it is, for people: shown in listings."""
-    client_port: Annotated[int | dict[str, int] | None, PlainValidator(_check_ports)] = None
+    client_port: PortsByNode = None
     """A port for clients of this table alone, who then need not name it: on every node, or by node, {n1: 2479}."""
-    client_socket: Annotated[Path | dict[str, Path] | None, PlainValidator(_check_sockets)] = None
+    client_socket: SocketsByNode = None
     """Likewise a unix socket: on every node, or by node."""
 
     def port_on(self, node: str) -> int | None:
@@ -256,7 +160,7 @@ class TableConfig(_Model):
     """What is compacted without being asked, or none. Default: limits.table_compaction."""
 
 
-class RaftConfig(_Model):
+class RaftConfig(Model):
     """Consensus. The defaults suit nodes within one continent; raise the ticks for longer ways."""
 
     tick_ms: Annotated[int, Field(ge=5, le=60_000)] = 100
@@ -290,7 +194,7 @@ class RaftConfig(_Model):
         return -(-3 * self.election_ticks * self.tick_ms // 2_000)
 
 
-class StoreConfig(_Model):
+class StoreConfig(Model):
     """The SQLite database of each replica."""
 
     page_cache_bytes: Bytes = 16 << 20
@@ -318,7 +222,7 @@ class StoreConfig(_Model):
     """Threads for reads that would hold up the loop, each with a connection of its own."""
 
 
-class LimitsConfig(_Model):
+class LimitsConfig(Model):
     """Bounds on what clients may ask. Over a bound comes a clear refusal, never a slow death."""
 
     request_bytes_max: Annotated[int, Field(ge=1_024, le=512 << 20)] = 1_572_864
@@ -359,7 +263,7 @@ class LimitsConfig(_Model):
     """Answers on their way from one replica to one coordinator; more reads wait in order. One answer may exceed it."""
 
 
-class WatchConfig(_Model):
+class WatchConfig(Model):
     """What clients that watch may count on."""
 
     progress_interval_ms: Annotated[int, Field(ge=100, le=86_400_000)] = 600_000
@@ -367,59 +271,7 @@ class WatchConfig(_Model):
     revision; up to a tenth later."""
 
 
-class JwtConfig(_Model):
-    """Tokens that anybody with the public key can check, and nobody has to remember."""
-
-    sign_method: Literal[
-        "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
-        "HS256", "HS384", "HS512",
-    ]  # fmt: skip
-    """How they are signed: RS and PS are RSA, ES is ECDSA, HS a secret that both sides have."""
-    private_key: KeyFile | None = None
-    """PEM file that signs, or the secret of HS. Nobody but its owner may read it. Without it nobody can log in here:
-    tokens come from elsewhere."""
-    public_key: KeyFile | None = None
-    """PEM file that checks. Default: what belongs to private_key."""
-    ttl_ms: Annotated[int, Field(ge=1_000, le=365 * 86_400_000)] = 300_000
-    """Until a token expires. Any change of users or permissions ends it earlier."""
-
-    @model_validator(mode="after")
-    def _check(self) -> JwtConfig:
-        if self.private_key is None and self.public_key is None:
-            raise PydanticCustomError("jwt", "needs a private_key, or the public_key of who signs elsewhere")
-        return self
-
-
-class AuthConfig(_Model):
-    """How users prove who they are, in tables where authentication is enabled (`etcdctl auth enable`)."""
-
-    token_ttl_ms: Annotated[int, Field(ge=1_000, le=86_400_000)] = 300_000
-    """A token that is not used for so long ends."""
-    jwt: JwtConfig | None = None
-    """Answer logins with signed tokens. Default: with tokens that the cluster remembers, as etcd."""
-    bcrypt_cost: Annotated[int, Field(ge=4, le=16)] = 10
-    """Of hashing a password: one more doubles the time. etcd's default."""
-
-
-class TokensConfig(_Model):
-    """What a client has to show as `authorization: Bearer TOKEN` for the APIs of who runs the cluster. Each is a file
-    with the token in it, which nobody but its owner may be able to read; whoever shows it may do everything there, in
-    every table. {node} stands for the name of the node that reads the file. Read when a process starts."""
-
-    maintenance: KeyFile | None = None
-    """For backup, restore and reset. Default: what each table asks of its users."""
-    tables: KeyFile | None = None
-    """For Regatta's API of tables: create, delete and list. Default: likewise."""
-
-    def of_node(self, name: str) -> TokensConfig:
-        """The same with a node's own paths."""
-        return TokensConfig(
-            maintenance=None if self.maintenance is None else _node_path(self.maintenance, name),
-            tables=None if self.tables is None else _node_path(self.tables, name),
-        )
-
-
-class SupervisorConfig(_Model):
+class SupervisorConfig(Model):
     """How processes are kept alive."""
 
     backoff_min_ms: Milliseconds = 100
@@ -444,124 +296,16 @@ class SupervisorConfig(_Model):
     """Log files kept per process, the current one included."""
 
 
-class FollowsTlsConfig(_Model):
-    """TLS towards the leader cluster. In a path, {node} stands for the name of the node that reads the file. The files
-    are read again when they change."""
-
-    ca: AbsolutePath
-    """Authorities in PEM, any of which has to have signed the leader cluster's certificates."""
-    cert: AbsolutePath | None = None
-    """Certificate in PEM to show there, if it asks for one, with those between it and the root behind it."""
-    key: AbsolutePath | None = None
-    """Its private key in PEM, without a password. Nobody but its owner may be able to read the file."""
-    server_name: Annotated[str, Field(min_length=1)] | None = None
-    """What the leader cluster's certificates are issued to, where that is not the host of each endpoint."""
-
-    def of_node(self, name: str) -> FollowsTlsConfig:
-        """The same with a node's own paths."""
-        paths = {
-            field: None if path is None else _node_path(path, name)
-            for field, path in (("ca", self.ca), ("cert", self.cert), ("key", self.key))
-        }
-        return self.model_copy(update=paths)
-
-
-class FollowsConfig(_Model):
-    """Makes this a follower cluster, which copies its leader cluster's tables and serves reads and watches of them."""
-
-    cluster: str
-    """Name of the leader cluster."""
-    endpoints: Annotated[list[str], Field(min_length=1)]
-    """host:port of coordinators of the leader cluster."""
-    identity: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
-    """Which cluster of that name: needed only to follow another one than before, as when it was made anew, and have the
-    copies replaced by its tables. Without it the first one that answers is remembered, and no other is followed."""
-    tls: FollowsTlsConfig | None = None
-    """How it is reached, for copying and for writes that are passed on; none = in the clear."""
-    token_file: AbsolutePath | None = None
-    """File with the token that the leader cluster asks for (its `replication.token_file`), on the first line. Nobody
-    but its owner may be able to read it. Read again when it changes."""
-
-    def of_node(self, name: str) -> FollowsConfig:
-        """The same with a node's own paths."""
-        tls = None if self.tls is None else self.tls.of_node(name)
-        token_file = None if self.token_file is None else _node_path(self.token_file, name)
-        return self.model_copy(update={"tls": tls, "token_file": token_file})
-
-    def __str__(self) -> str:
-        return f"cluster {self.cluster} at {', '.join(self.endpoints)}"
-
-
-class ReplicationConfig(_Model):
-    """What this cluster asks of those that follow it, and does for them."""
-
-    token_file: AbsolutePath | None = None
-    """File with tokens, one a line: who copies has to show one of them. Nobody but its owner may be able to read it.
-    Read again when it changes, so a new token can be let in before the old one goes. Default: none is asked for."""
-
-    keep_bytes: Annotated[int, PlainValidator(_check_quota)] = 256 << 20
-    """History of a table that is compacted, and that a follower cluster has not copied yet, is kept until so much was
-    written to the table since that cluster last came further: bytes, also as 1GiB; 0 or none = nothing is kept, and who
-    is behind takes a snapshot. Not where history is none. A disk or a table that is full keeps nothing either."""
-
-    def of_node(self, name: str) -> ReplicationConfig:
-        """The same with a node's own path."""
-        path = None if self.token_file is None else _node_path(self.token_file, name)
-        return self.model_copy(update={"token_file": path})
-
-
-class ClientTlsConfig(_Model):
-    """TLS of client_port and http_port. In a path, {node} stands for the name of the node that reads the file. The
-    files are read again when they change."""
-
-    cert: AbsolutePath
-    """Certificate in PEM, with those between it and the root behind it."""
-    key: AbsolutePath
-    """Its private key in PEM, without a password. Nobody but its owner may be able to read the file."""
-    ca: AbsolutePath | None = None
-    """Authorities in PEM, any of which has to have signed a client's certificate."""
-    client_cert_auth: bool = False
-    """Clients have to show a certificate that `ca` has signed."""
-    allowed_cn: Annotated[str, Field(min_length=1)] | None = None
-    """Only a client certificate with exactly this common name."""
-    allowed_hostname: Annotated[str, Field(min_length=1)] | None = None
-    """Only a client certificate that is valid for this host name or IP address."""
-
-    def of_node(self, name: str) -> ClientTlsConfig:
-        """The same with a node's own paths."""
-        paths = {"cert": _node_path(self.cert, name), "key": _node_path(self.key, name)}
-        if self.ca is not None:
-            paths["ca"] = _node_path(self.ca, name)
-        return self.model_copy(update=paths)
-
-
-class PeerTlsConfig(_Model):
-    """Encryption between nodes, by CURVE: a key pair for each node, which `boathouse keygen` makes."""
-
-    keys: AbsolutePath
-    """Folder with NODE.public of every node, and of this machine's own nodes NODE.secret, which nobody but its owner
-    may be able to read. Read when a process starts."""
-
-
-class TracingConfig(_Model):
+class TracingConfig(Model):
     """Traces of calls, by OpenTelemetry; needs the extra `boathouse[tracing]`."""
 
-    endpoint: Annotated[str, AfterValidator(_check_url)]
+    endpoint: Url
     """URL of a collector that takes OTLP over HTTP: http://127.0.0.1:4318"""
     sample_ratio: Annotated[float, Field(ge=0, le=1, strict=False)] = 0.01
     """Share of the calls that is traced, of those whose clients do not say so themselves (`traceparent`)."""
 
 
-class TlsConfig(_Model):
-    """Who may read what travels, and who may connect at all."""
-
-    client: ClientTlsConfig | None = None
-    """Between clients and coordinators; none = in the clear."""
-    peer: PeerTlsConfig | None = None
-    """Between nodes; none = in the clear, and anybody who reaches the ports is believed."""
-
-
-class ClusterConfig(_Model):
+class ClusterConfig(Model):
     """One cluster, as every node of it sees it."""
 
     cluster: str = "boathouse"
@@ -574,7 +318,7 @@ class ClusterConfig(_Model):
     """Raft groups. May grow once there is data, never shrink."""
     replicas: Annotated[int, Field(ge=1, le=7)]
     """Copies of each shard, an odd number. Default: 3 with three or more nodes, else 1."""
-    tables: dict[str, Annotated[TableConfig, BeforeValidator(_empty_if_none)]] = Field(
+    tables: dict[str, Annotated[TableConfig, BeforeValidator(empty_if_none)]] = Field(
         default_factory=lambda: {"default": TableConfig()}
     )
     """Tables to make when they are not there. Default: one named default, which etcd clients use unless told
@@ -591,9 +335,9 @@ class ClusterConfig(_Model):
     tls: TlsConfig = TlsConfig()
     tracing: TracingConfig | None = None
     """Where traces go. Default: there are none."""
-    holders: dict[NumberedKey, dict[NumberedKey, str]] = {}
+    holders: dict[NumberedKey, dict[NumberedKey, str]] = Field(default_factory=dict)
     """Not for the file: who holds which shard by now (config/members.py)."""
-    member_keys: dict[NumberedKey, str] = {}
+    member_keys: dict[NumberedKey, str] = Field(default_factory=dict)
     """Not for the file: public keys of nodes that came later, by id; empty if nobody has said it."""
     insecure: bool = False
     """Allows hosts other than loopback without `tls`: whoever reaches the ports reads and writes everything."""
@@ -728,7 +472,7 @@ def _with_derived_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
     nodes = filled.get("nodes")
     if isinstance(nodes, Mapping):
         filled["nodes"] = {
-            name: {"name": name, "id": position, **(_empty_if_none(node))}  # type: ignore[dict-item]
+            name: {"name": name, "id": position, **(empty_if_none(node))}  # type: ignore[dict-item]
             if isinstance(node, Mapping | None)
             else node
             for position, (name, node) in enumerate(nodes.items(), start=1)

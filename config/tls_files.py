@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from config.models import ClientTlsConfig, ClusterConfig, FollowsTlsConfig
+    from config.access import ClientTlsConfig, FollowsTlsConfig
+    from config.models import ClusterConfig
 
 _CLIENT: KeyPath = ("tls", "client")
 _FOLLOWS: KeyPath = ("follows", "tls")

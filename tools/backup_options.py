@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -20,23 +19,20 @@ if TYPE_CHECKING:
 LIST_TIMEOUT_S: Final = 10.0
 """For a look at the cluster's tables."""
 
-_RATE: Final = re.compile(r"(\d+)(KiB|MiB|GiB)?")
-_UNITS: Final = {None: 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-
-
 RATE_MIN: Final = 16 << 10
 """Bytes in a second. A slower reader would be taken for one that has gone (limits.cursor_idle_ms)."""
 
 
 def _check_rate(value: str) -> str:
-    if value and not (_RATE.fullmatch(value) and _bytes_of(value) >= RATE_MIN):
+    if value and _bytes_of(value) < RATE_MIN:
         raise typer.BadParameter("a rate is at least 16KiB a second: 512KiB, 20MiB")
     return value
 
 
 def _bytes_of(rate: str) -> int:
-    found = _RATE.fullmatch(rate)
-    return 0 if found is None else int(found[1]) * _UNITS[found[2]]
+    from config.values import size_of
+
+    return int(rate) if rate.isascii() and rate.isdigit() else size_of(rate) or 0
 
 
 DirOption = Annotated[Path, typer.Option("--dir", help="Folder of the backup.")]

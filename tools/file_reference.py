@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_arg
 from pydantic import BaseModel
 
 from config.sections import keys_of, models_in, sections
+from config.values import SIZE_UNITS
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -17,13 +18,12 @@ if TYPE_CHECKING:
 HEAD: Final = """\
 # The cluster file
 
-Written by `make docs` from `config/models.py`. `boathouse check FILE` names every mistake with its line, unknown keys
-among them. A node reads the file when `boathouse up` starts it: after a change end and start the nodes, one after the
-other. What a key is called says what its number counts: bytes (`_bytes`), milliseconds (`_ms`).
+Written by `make docs` from the models in `config/`. `boathouse check FILE` names every mistake with its line, unknown
+keys among them. A node reads the file when `boathouse up` starts it: after a change end and start the nodes, one after
+the other. What a key is called says what its number counts: bytes (`_bytes`), milliseconds (`_ms`).
 """
 
 WORDS: Final = {int: "number", float: "number", str: "text", bool: "true or false", Path: "path"}
-UNITS: Final = {30: "GiB", 20: "MiB", 10: "KiB"}
 UNBOUNDED: Final = 1 << 31
 """A bound from here on only keeps numbers sane."""
 
@@ -88,9 +88,9 @@ def _default(name: str, field: FieldInfo) -> str:
         return f"`{str(default).lower()}`"
     told = f"`{default}`"
     if name.endswith("_bytes") or "_bytes_" in name:
-        for power, unit in UNITS.items():
-            if default % (1 << power) == 0:
-                return f"{told} ({default >> power} {unit})"
+        for unit, size_bytes in reversed(SIZE_UNITS.items()):
+            if default % size_bytes == 0:
+                return f"{told} ({default // size_bytes} {unit})"
     return told
 
 

@@ -32,7 +32,9 @@ WIDE_COLUMNS = ["keys", "revision", "leader", "shard_bytes"]
 
 
 def _check_history(value: str) -> str:
-    if value not in ("all", "none") and not (value.isascii() and value.isdigit() and int(value) >= 1):
+    from config.values import is_history
+
+    if not is_history(int(value) if value.isascii() and value.isdigit() else value):
         raise typer.BadParameter("all, none, or a number of revisions from 1")
     return value
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
 
-    from config.models import ClientTlsConfig
+    from config.access import ClientTlsConfig
     from coordinator.front.certificates import Certificate
 
 H2: Final = "h2"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
     from config import ClusterConfig
-    from config.models import FollowsConfig
+    from config.access import FollowsConfig
 
 OPTIONS: Final = (
     ("grpc.max_receive_message_length", -1),  # a revision travels whole, however much it changed

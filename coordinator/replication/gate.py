@@ -15,7 +15,7 @@ from proto import errors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from config.models import ReplicationConfig
+    from config.access import ReplicationConfig
     from coordinator.api.call import Call
 
 log = structlog.get_logger()

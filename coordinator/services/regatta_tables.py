@@ -8,6 +8,7 @@ from google.protobuf.json_format import MessageToDict
 
 from config.checks import table_name_problem
 from config.models import TableConfig
+from config.values import HISTORY_MAX
 from coordinator.services.decoding import decode
 from proto import errors
 from proto.catalog import ELSEWHERE, LOCAL, REPLICATED, TableSettings, history_number
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from coordinator.catalog.changes import TableChanges
     from proto.catalog import TableEntry
 
-HISTORY_MAX: Final = 2**31 - 1
 OWNER_LENGTH_MAX: Final = 255
 FILE_ONLY: Final = frozenset(TableConfig.model_fields) - {"shard", "history", "type", "owner"}
 """What is a cluster file's to say of a table, and is taken from there at each start."""

@@ -16,7 +16,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, cast
 
-from config.models import ReplicationConfig
+from config.access import ReplicationConfig
 from coordinator.auth.credentials import NOBODY
 from coordinator.replication.copier import Copier
 from coordinator.replication.copies import Copies

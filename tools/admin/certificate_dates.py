@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from config import ClusterConfig, NodeConfig
-    from config.models import FollowsTlsConfig
+    from config.access import FollowsTlsConfig
 
 CONNECT_TIMEOUT_S: Final = 1.0
 

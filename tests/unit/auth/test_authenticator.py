@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from config import JwtConfig
-from config.models import ReplicationConfig
+from config.access import ReplicationConfig
 from coordinator.api.call import ANYBODY, SYSTEM, Identity
 from coordinator.api.local_call import LocalCall
 from coordinator.auth import authenticator as module

@@ -9,7 +9,7 @@ import cramjam
 import grpc
 import pytest
 
-from config.models import ReplicationConfig
+from config.access import ReplicationConfig
 from coordinator.api.call import ANYBODY
 from coordinator.api.local_call import LocalCall
 from coordinator.replication.gate import Gate

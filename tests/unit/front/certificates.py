@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import trustme
 
-from config.models import ClientTlsConfig
+from config.access import ClientTlsConfig
 from coordinator.front.server_tls import H2, HTTP1, ServerTls
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import grpc.aio
 import pytest
 
 from config import ClusterConfig
-from config.models import FollowsConfig
+from config.access import FollowsConfig
 from config.token_files import BadTokenFile
 from coordinator.replication.channels import LeaderChannels
 from coordinator.replication.leader import LeaderFailed

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from config.models import FollowsConfig
+from config.access import FollowsConfig
 from coordinator.auth.credentials import NOBODY, Credentials
 from coordinator.replication.channels import LeaderChannels
 from coordinator.replication.forward import PASSED_ON_MAX, Forwarder

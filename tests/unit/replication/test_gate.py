@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from config.access import ReplicationConfig
 from config.changed_files import LOOK_INTERVAL_S
-from config.models import ReplicationConfig
 from coordinator.replication.gate import Gate
 from coordinator.replication.token_key import TOKEN_KEY
 from proto import errors

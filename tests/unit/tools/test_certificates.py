@@ -11,7 +11,7 @@ import zmq
 from typer.testing import CliRunner
 
 from config import ClusterConfig, load_with_files
-from config.models import ClientTlsConfig
+from config.access import ClientTlsConfig
 from config.tls_files import context_of, peer_keys
 from coordinator.front.certificates import common_name
 from proto.internal.curve import PeerKeys, write_pair
