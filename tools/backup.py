@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,7 +26,7 @@ from tools.output import Output, human_bytes, print_document
 from tools.tls_options import takes_tls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
     from proto.catalog import TableEntry
@@ -46,16 +47,20 @@ def backup(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an interrupted backup has ended.")
     ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Drop saved tables that the cluster has no longer.")
+    ] = False,
     rate: RateOption = "",
     endpoint: EndpointOption = DEFAULT_ENDPOINT,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Save tables into a folder, each as it was at one moment.
 
-    What is in the folder stays a whole backup until the new one is. A table with a token is read with the one in
-    BOATHOUSE_TOKEN, which may also be that of who runs the cluster."""
+    What is in the folder stays a whole backup until the new one is. Tables that the cluster has no longer stay in it
+    until --prune. A table with a token is read with the one in BOATHOUSE_TOKEN, which may also be that of who runs the
+    cluster."""
     with in_words():
-        saving = _Saving(folder, endpoint, rate, incremental=incremental, resume=resume)
+        saving = _Saving(folder, endpoint, rate, incremental=incremental, resume=resume, prune=prune)
         said = saving.run(tables)
     if output.is_document:
         return print_document([_saved_row(one) for one in said], output)
@@ -66,12 +71,15 @@ def backup(
 class _Saving:
     """One run of `boathouse backup`."""
 
-    def __init__(self, folder: Path, endpoint: str, rate: str, *, incremental: bool, resume: bool) -> None:
+    def __init__(
+        self, folder: Path, endpoint: str, rate: str, *, incremental: bool, resume: bool, prune: bool
+    ) -> None:
         self._folder = folder
         self._connection = given_connection(endpoint)
         self._rate = rate
         self._incremental = incremental
         self._resume = resume
+        self._prune = prune
 
     def run(self, names: Sequence[str] | None) -> list[Saved]:
         """Save these tables, or all."""
@@ -81,13 +89,16 @@ class _Saving:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         before = self._read(MANIFEST)
         begun = self._begun()
-        entries = self._entries(names)
-        if names and before is not None:
-            # A folder holds one backup: what is not saved anew stays in it.
-            for name in before.tables.keys() - {entry.name for entry in entries}:
-                begun = begun.with_table(before.tables[name])
+        entries = self._entries()
+        for name in names or ():
+            if name not in entries:
+                raise Failed(f"there is no table {name}")
         said: list[Saved] = []
-        todo = [entry for entry in entries if entry.name not in begun.tables or names]
+        todo = [
+            entry
+            for name, entry in sorted(entries.items())
+            if (not names or name in names) and name not in begun.tables
+        ]
         with (
             BackupClient(self._connection) as client,
             bars("saving", "keys") as progress,
@@ -102,8 +113,25 @@ class _Saving:
                 said.append(one)
                 begun = begun.with_table(saved)
                 write_manifest(self._folder, begun, UNFINISHED)
-        self._finish(begun, before)
+        self._finish(self._with_kept(begun, before, entries), before)
         return said
+
+    def _with_kept(self, begun: Manifest, before: Manifest | None, entries: Collection[str]) -> Manifest:
+        """A folder holds one backup: what was not saved anew stays in it, also the last that is left of a table that
+        was deleted, unless that is to go."""
+        kept = {} if before is None else dict(before.tables)
+        done = replace(begun, tables=kept | dict(begun.tables))
+        gone = sorted(done.tables.keys() - set(entries))
+        if gone and self._prune:
+            typer.echo(f"dropped, since the cluster has no such tables: {', '.join(gone)}", err=True)
+            return replace(done, tables={name: done.tables[name] for name in done.tables.keys() - set(gone)})
+        if gone:
+            typer.echo(
+                f"kept as they were, since the cluster has no such tables: {', '.join(gone)}; "
+                f"--prune drops them",
+                err=True,
+            )
+        return done
 
     @contextlib.contextmanager
     def _resumable(self) -> Iterator[None]:
@@ -138,19 +166,14 @@ class _Saving:
             check_table(self._folder, table)
         return unfinished
 
-    def _entries(self, names: Sequence[str] | None) -> list[TableEntry]:
+    def _entries(self) -> dict[str, TableEntry]:
+        """All tables of the cluster, by name."""
         from tools.admin.tables import TablesClient
 
-        found = {entry.name: entry for entry in TablesClient(self._connection, LIST_TIMEOUT_S).list()}
-        for name in names or ():
-            if name not in found:
-                raise Failed(f"there is no table {name}")
-        return [entry for name, entry in sorted(found.items()) if not names or name in names]
+        return {entry.name: entry for entry in TablesClient(self._connection, LIST_TIMEOUT_S).list()}
 
     def _finish(self, begun: Manifest, before: Manifest | None) -> None:
         """The new manifest takes the place of the one before; then what nobody names any more goes."""
-        from dataclasses import replace
-
         from tools.admin.backup_folder import UNFINISHED, write_manifest
 
         done = replace(begun, finished=_now())

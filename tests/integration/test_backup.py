@@ -121,6 +121,33 @@ def test_a_backup_under_load_is_the_table_at_one_revision(tmp_path: Path) -> Non
         assert Kv(other).at() == expected | {b"k": Kv(other).at()[b"k"]}
 
 
+def test_the_last_that_is_left_of_a_deleted_table_stays_in_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "backup"
+    with Cluster(tmp_path, nodes=1, shards=1, tables={"a": {}, "users": {}}) as cluster:
+        saved = ("backup", "--dir", str(folder), "--endpoint", cluster.endpoint("n1"))
+        Kv(cluster, "users").put("k", "the only copy")
+        assert cluster.cli(*saved).returncode == 0
+        run(cluster, "table", "delete", "users", "--yes")
+        for more in ((), ("--incremental",), ("-t", "a")):
+            said = cluster.cli(*saved, *more)
+            assert b"kept as they were, since the cluster has no such tables: users" in said.stderr
+            tables = run(cluster, "restore", "--dir", str(folder), "--verify")
+            assert [one["table"] for one in tables] == ["a", "users"]
+        run(cluster, "restore", "--dir", str(folder), "-t", "users")
+        assert Kv(cluster, "users").at()[b"k"][0] == b"the only copy"
+        run(cluster, "table", "delete", "users", "--yes")
+        said = cluster.cli(*saved, "--prune")
+        assert b"dropped, since the cluster has no such tables: users" in said.stderr
+        (only,) = run(cluster, "restore", "--dir", str(folder), "--verify")
+        assert only["table"] == "a"
+        assert sorted(file.name for file in folder.iterdir()) == [only_file(folder), "manifest.json"]
+
+
+def only_file(folder: Path) -> str:
+    (table,) = json.loads((folder / "manifest.json").read_bytes())["tables"]
+    return str(table["file_name"])
+
+
 def stream(keys: int) -> bytes:
     puts = [
         mvcc.Command(kv=mvcc.KeyValue(key=b"new/%08d" % n, value=b"v" * 256)).SerializeToString()
