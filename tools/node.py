@@ -86,8 +86,12 @@ def replace(
     """Give a node all that another holds, which leaves.
 
     Exit code 3: refused, because a shard would lose its quorum."""
-    from tools.admin.member_plan import plan_replace
+    from tools.admin.member_plan import REBUILT_EMPTY, plan_replace
 
+    if old == new:
+        raise typer.BadParameter(
+            f"{old} can't take its own place. {REBUILT_EMPTY.format(old)}", param_hint="NEW"
+        )
     cluster = _read(file, old, new)
     _carry_out(
         cluster,
@@ -132,7 +136,7 @@ def _carry_out(
             if dry_run:
                 return _show(steps, output)
             change.check(steps)
-            _run(cluster, command, change, steps, output)
+            run_steps(cluster, command, change, steps, output)
         except QuorumAtRisk as error:
             raise RefusedForQuorum(str(error)) from None
         except (ChangeStuck, NoPlan) as error:
@@ -156,18 +160,25 @@ def _begun(cluster: ClusterConfig, command: str) -> list[Step]:
     return list(plan.steps)
 
 
-def _run(
+def run_steps(
     cluster: ClusterConfig, command: str, change: MemberChange, steps: Sequence[Step], output: Output
 ) -> None:
-    from tools.admin.membership import StoredPlan, end_plan, write_plan
+    from tools.admin.membership import StepRefused, StoredPlan, end_plan, write_plan
 
     write_plan(cluster, StoredPlan(command, tuple(steps)))
+    done: list[Step] = []
 
     def on_done(step: Step) -> None:
+        done.append(step)
         if not output.is_document:
             typer.echo(f"done: {step}")
 
-    change.run(steps, on_done)
+    try:
+        change.run(steps, on_done)
+    except StepRefused:
+        if not done:  # it never began: another plan need not wait for it
+            end_plan(cluster)
+        raise
     end_plan(cluster)
     if output.is_document:
         print_document({"steps": [step.to_json() for step in steps]}, output)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -61,6 +61,11 @@ class Step:
 class NoPlan(Exception):
     """What is asked for cannot be; says why."""
 
+
+REBUILT_EMPTY: Final = (
+    "If it only lost its disk, `boathouse up FILE --node {}` starts it empty, and the others fill it again"
+)
+"""What whoever wants to replace a node by itself is looking for."""
 
 Placement = dict[int, frozenset[str]]
 """By shard, the nodes that vote in it."""
@@ -127,14 +132,15 @@ def plan_remove(
 
 
 def plan_replace(placement: Placement, old: str, new: str) -> list[Step]:
-    """Give a node all that another holds."""
-    steps: list[Step] = []
-    for shard, nodes in sorted(placement.items()):
-        if old in nodes:
-            steps += (
-                [Step(shard, StepKind.LEAVE, old)] if new in nodes else _joins(shard, new, instead_of=old)
-            )
-    return steps
+    """Give a node all that another holds. Raises NoPlan if it holds some of that already: those shards would only lose
+    a voter."""
+    held = {shard: nodes for shard, nodes in sorted(placement.items()) if old in nodes}
+    if both := [str(shard) for shard, nodes in held.items() if new in nodes]:
+        raise NoPlan(
+            f"{new} votes in shard {', '.join(both)} already and can't take the place of {old} there; "
+            f"`boathouse node remove {old}` takes {old} out. {REBUILT_EMPTY.format(old)}"
+        )
+    return [step for shard in held for step in _joins(shard, new, instead_of=old)]
 
 
 def _joins(shard: int, node: str, instead_of: str | None = None) -> list[Step]:

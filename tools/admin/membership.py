@@ -47,7 +47,11 @@ class ChangeStuck(Exception):
     """A step did not come to its end. The text says which, and why."""
 
 
-class QuorumAtRisk(ChangeStuck):
+class StepRefused(ChangeStuck):
+    """A shard's leader will not have the step, and nothing of it was done."""
+
+
+class QuorumAtRisk(StepRefused):
     """The next step would cost a shard its quorum; it was not taken."""
 
 
@@ -194,7 +198,7 @@ class MemberChange:
             if isinstance(refusal.error, errors.NotEnoughStarted):
                 raise QuorumAtRisk(f"{step}: refused: {refusal}") from None
             if refusal.error is not None and not isinstance(refusal.error, _AGAIN):
-                raise ChangeStuck(f"{step}: {refusal}") from None
+                raise StepRefused(f"{step}: {refusal}") from None
             return False
         return True
 

@@ -24,6 +24,8 @@ from tools.admin.member_plan import (
 )
 from tools.admin.membership import ChangeStuck, MemberChange, QuorumAtRisk, StoredPlan
 from tools.admin.probe import NotChanged
+from tools.node import run_steps
+from tools.output import Output
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,6 +109,19 @@ def test_a_node_that_is_replaced_leaves_all_it_holds_to_the_other(placement: Pla
     found = after(placement, plan_replace(placement, "n1", "n5"))
     for shard, nodes in placement.items():
         assert found[shard] == frozenset("n5" if name == "n1" else name for name in nodes)
+
+
+def test_a_node_takes_no_place_where_it_votes_already() -> None:
+    placement = {1: frozenset({"n1", "n3"}), 2: frozenset({"n1", "n2", "n3"})}
+    for new in ("n1", "n2"):
+        with pytest.raises(
+            NoPlan, match=rf"{new} votes in shard 2 already.*node remove n2.*up FILE --node n2"
+        ):
+            plan_replace(placement, "n2", new)
+    assert plan_replace(placement, "n2", "n4") == [
+        Step(2, StepKind.LEARN, "n4"),
+        Step(2, StepKind.VOTE, "n4", "n2"),
+    ]
 
 
 # ---- the walk ----------------------------------------------------------------------------------------------------
@@ -269,3 +284,19 @@ def test_a_plan_on_disk_is_read_back_and_a_damaged_one_is_named(tmp_path: Path) 
         membership.plan_file(cluster).write_text(text)
         with pytest.raises(ChangeStuck, match="node-change"):
             membership.read_plan(cluster)
+
+
+def test_a_plan_whose_first_step_is_refused_stands_in_nobodys_way(tmp_path: Path) -> None:
+    cluster = parse(FILE + f"data_dir: {tmp_path}\n", "f")
+    for refusal in (errors.PeerUrlExists("taken"), errors.NotEnoughStarted("n2")):
+        with pytest.raises(ChangeStuck):
+            carry_out(cluster, walk(FakeWorld(refuses=[refusal]), cluster))
+        assert membership.read_plan(cluster) is None
+    with pytest.raises(ChangeStuck, match="0 of 4 steps are done"):
+        # Nobody knows what becomes of what it was asked for.
+        carry_out(cluster, walk(FakeWorld(refuses=[errors.LeaderLost()] * 1_000), cluster))
+    assert membership.read_plan(cluster) is not None
+
+
+def carry_out(cluster: ClusterConfig, change: MemberChange) -> None:
+    run_steps(cluster, "replace n3 n4", change, REPLACED, Output.JSON)
