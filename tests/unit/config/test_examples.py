@@ -5,11 +5,14 @@ That systemd takes the unit is tried by `make conformance`."""
 from __future__ import annotations
 
 import configparser
+import os
 import re
 import shlex
+import subprocess
+import tempfile
 import tomllib
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import yaml
@@ -18,6 +21,11 @@ from config.loading import load, parse
 from config.models import ClusterConfig, NodeConfig
 from config.paths import RUNTIME_DIR_VARIABLE
 from coordinator.services.etcd_pages import EtcdPages
+from coordinator.supervisor.refusal import StartRefused
+from coordinator.supervisor.runtime_dir import RuntimeDir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 EXAMPLES: Final = Path(__file__).parents[3] / "config" / "examples"
 ROOT: Final = Path(__file__).parents[3]
@@ -71,13 +79,16 @@ def test_ports_are_those_that_are_bound() -> None:
 @pytest.mark.parametrize("probe", ["startupProbe", "readinessProbe", "livenessProbe"])
 def test_probes_ask_for_pages_that_are_served(probe: str) -> None:
     asked = CONTAINER[probe]["httpGet"]
-    assert ("GET", asked["path"]) in EtcdPages(None, None).pages  # type: ignore[arg-type]  # only their names
     assert asked["port"] == "http"
     client = _cluster().tls.client
     assert client is not None
     assert asked["scheme"] == "HTTPS"
     assert not client.client_cert_auth, "a probe has no certificate to show"
-    assert asked["path"] == {"readinessProbe": "/readyz"}.get(probe, "/livez")
+    if probe == "readinessProbe":
+        assert asked["path"] == "/readyz"
+        assert ("GET", asked["path"]) in EtcdPages(None, None).pages  # type: ignore[arg-type]  # only their names
+    else:
+        assert asked["path"] == "/healthz", "a pod is not killed for one shard without a leader"
 
 
 def test_a_rolling_update_takes_one_pod_at_a_time_and_drains_it() -> None:
@@ -106,8 +117,73 @@ def test_every_path_is_on_a_volume_and_every_volume_is_there() -> None:
     for path in (cluster.tls.client.key, cluster.tls.client.cert, cluster.tls.peer.keys / "x"):
         assert mounts[str(path.parent)]["readOnly"] is True
     environment = {each["name"]: each.get("value") for each in CONTAINER["env"]}
-    assert environment[RUNTIME_DIR_VARIABLE] in mounts
+    assert str(Path(environment[RUNTIME_DIR_VARIABLE]).parent) in mounts
     assert mounts["/etc/boathouse"]["name"] == "config"
+
+
+@pytest.fixture
+def pod() -> Iterator[Path]:
+    """A folder that another user can reach, and in it emptyDirs as an fsGroup makes them."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        for path in ("boathouse", "keys", "all-keys"):
+            (folder / path).mkdir()
+            if os.getuid() == 0:
+                os.chown(folder / path, 0, POD["securityContext"]["fsGroup"])
+            (folder / path).chmod(0o2777)
+        yield folder
+
+
+def as_in_the_pod() -> dict[str, Any]:
+    """Of whom the pod's processes are. Whoever can't choose runs them as he is: the modes are the same."""
+    context = POD["securityContext"]
+    if os.getuid() != 0:
+        return {}
+    return {
+        "user": context["runAsUser"],
+        "group": context["runAsGroup"],
+        "extra_groups": [context["fsGroup"]],
+    }
+
+
+def test_sockets_find_a_folder_of_their_own_on_a_volume_for_a_group(
+    pod: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (value,) = [each["value"] for each in CONTAINER["env"] if each["name"] == RUNTIME_DIR_VARIABLE]
+    monkeypatch.setenv(RUNTIME_DIR_VARIABLE, value.replace("/run", str(pod), 1))
+    runtime_dir = RuntimeDir(_cluster())
+    runtime_dir.prepare()
+    runtime_dir.release()
+    assert [path.stat().st_mode & 0o777 for path in (pod / "boathouse").rglob("*")] == [0o700, 0o700]
+    monkeypatch.setenv(RUNTIME_DIR_VARIABLE, str(pod / "boathouse"))
+    with pytest.raises(StartRefused, match="is not this user's alone"):
+        RuntimeDir(_cluster()).prepare()
+
+
+def test_keys_are_copied_for_the_node_alone_and_again_when_the_machine_was_restarted(pod: Path) -> None:
+    (init,) = POD["initContainers"]
+    (script,) = init["args"]
+    names = ["server.pem", "server-key.pem", "boathouse-0.public", "boathouse-1.public", "boathouse-0.secret"]
+    for content in ("first", "second"):
+        for name in (*names, "boathouse-1.secret"):
+            (pod / "all-keys" / name).write_text(content)
+            (pod / "all-keys" / name).chmod(0o440)
+            if os.getuid() == 0:
+                os.chown(pod / "all-keys" / name, 0, POD["securityContext"]["fsGroup"])
+        subprocess.run(
+            [*init["command"], script.replace("/run/", f"{pod}/")],
+            env={**os.environ, "NODE": "boathouse-0"},
+            check=True,
+            timeout=30,
+            **as_in_the_pod(),
+        )
+        copied = {path.name: path for path in (pod / "keys").iterdir()}
+        assert sorted(copied) == sorted(names)
+        assert {path.read_text() for path in copied.values()} == {content}
+        assert {path.stat().st_mode & 0o777 for path in copied.values()} == {0o400}
+        for path in (pod / "all-keys").iterdir():
+            path.unlink()
 
 
 # ---- systemd --------------------------------------------------------------------------------------------------------
@@ -131,6 +207,7 @@ def test_the_unit_and_its_cluster_file_agree() -> None:
     assert str(cluster.data_dir) == f"/var/lib/{service['StateDirectory']}"
     assert service["Environment"] == f"{RUNTIME_DIR_VARIABLE}=/run/{service['RuntimeDirectory']}"
     assert service["StateDirectoryMode"] == service["RuntimeDirectoryMode"] == "0700"
+    assert service["OOMPolicy"] == "continue", "a killed process is the supervisor's business"
     assert service["KillMode"] == "mixed", "the supervisor stops its processes itself, in order"
     assert int(service["TimeoutStopSec"].removesuffix("s")) > 3 * cluster.supervisor.stop_timeout_ms / 1000
     assert len({node.host for node in cluster.nodes.values()}) == len(cluster.nodes)
