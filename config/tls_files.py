@@ -1,4 +1,4 @@
-"""The certificates and keys that a cluster file names: whether they are there, sound, and closed to others."""
+"""The certificates, keys and tokens that a cluster file names: whether they are there, sound, and closed to others."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import ssl
 from functools import partial
 from typing import TYPE_CHECKING
 
+from config.key_files import BadTokenKey, bearer_token, checking_key, signing_key
 from config.problems import KeyPath, Problem
 from config.token_files import BadTokenFile, read_tokens
 from proto.internal import curve
@@ -37,6 +38,7 @@ def problems(cluster: ClusterConfig, here: Iterable[str]) -> Iterator[Problem]:
             found |= dict.fromkeys(_tls_problems(_CLIENT, client, partial(context_of, client, ())))
         if name in needed:
             found |= dict.fromkeys(_between_clusters(cluster, name))
+            found |= dict.fromkeys(_of_tokens(cluster, name))
         if cluster.tls.peer is not None:
             found |= dict.fromkeys(_key_problems(cluster, cluster.tls.peer.keys, name, needed=name in needed))
     return iter(found)
@@ -105,6 +107,29 @@ def _between_clusters(cluster: ClusterConfig, node: str) -> Iterator[Problem]:
     tls = follows.tls
     if tls is not None:
         yield from _tls_problems(_FOLLOWS, tls, partial(_following_context, tls))
+
+
+def _of_tokens(cluster: ClusterConfig, node: str) -> Iterator[Problem]:
+    """Of the keys that sign tokens, and of the tokens of who runs the cluster."""
+    readers: list[tuple[KeyPath, Callable[[], object]]] = []
+    if (jwt := cluster.auth.jwt) is not None:
+        if jwt.private_key is not None:
+            readers.append(
+                (("auth", "jwt", "private_key"), partial(signing_key, jwt.private_key, jwt.sign_method))
+            )
+        if jwt.public_key is not None:
+            readers.append(
+                (("auth", "jwt", "public_key"), partial(checking_key, jwt.public_key, jwt.sign_method))
+            )
+    tokens = cluster.tokens.of_node(node)
+    for key, path in (("maintenance", tokens.maintenance), ("tables", tokens.tables)):
+        if path is not None:
+            readers.append((("tokens", key), partial(bearer_token, path)))
+    for at, read in readers:
+        try:
+            read()
+        except BadTokenKey as error:
+            yield Problem(at, str(error))
 
 
 def _token_problems(at: KeyPath, path: Path) -> Iterator[Problem]:

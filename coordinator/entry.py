@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import uvloop
 
+from config.key_files import BadTokenKey
 from config.process.async_child import beat_until, watch_for_the_end
 from config.process.child import emit, fail, read_spec, refuse_optimized, set_up_logging
 from config.process.listeners import client_listeners
@@ -15,7 +16,6 @@ from config.process.memory import collect_rarely, give_back_large_blocks
 from config.process.tracing import TracingUnavailable, start_tracing
 from config.tls_files import TlsUnusable
 from config.token_files import BadTokenFile
-from coordinator.auth.key_files import BadTokenKey
 from coordinator.front.limits import DEFAULT
 from coordinator.server import Coordinator
 from proto.internal.curve import BadKeyFile

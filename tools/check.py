@@ -18,9 +18,18 @@ if TYPE_CHECKING:
 NODE_COLUMNS: Final = "node host client http peer folder".split()
 
 
-def check(file: Path, output: Output) -> None:
-    """Print the placement that follows from a file. Raises Failed with every problem of the file."""
-    cluster = read_cluster_to_start(file)
+def check(file: Path, node: str | None, output: Output) -> None:
+    """Print the placement that follows from a file. Raises Failed with every problem of the file, and of the
+    certificates and keys of this node, or of those with a loopback host."""
+    cluster = read_cluster_to_start(file, node)
+    if node is not None and node not in cluster.nodes:
+        raise typer.BadParameter(f"cluster {cluster.cluster} has no node {node}", param_hint="--node")
+    if node is None and not any(each.is_loopback for each in cluster.nodes.values()):
+        typer.echo(
+            "certificates, keys and tokens were not looked for: every node has a host of its own; "
+            "--node NAME looks for those of the node that runs here",
+            err=True,
+        )
     if output.is_document:
         return print_document(cluster.model_dump(mode="json") | {"placement": _placement(cluster)}, output)
     typer.echo(f"{file}: fine; cluster {cluster.cluster}, data in {cluster.data_dir}")

@@ -290,12 +290,20 @@ def recover(
 @app.command()
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Cluster file.")],
+    node: Annotated[
+        str | None,
+        typer.Option(
+            "--node",
+            help="Look at the certificates and keys of this node; those of nodes with a loopback host by default.",
+            autocompletion=node_names,
+        ),
+    ] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Check a cluster file and show where its shards would be."""
+    """Check a cluster file with what it names, and show where its shards would be."""
     from tools.check import check as run_check
 
-    run_check(file, output)
+    run_check(file, node, output)
 
 
 @app.command()

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hmac
 from typing import TYPE_CHECKING, Final
 
+from config.key_files import bearer_token
 from coordinator.auth.authenticator import AUTHORIZATION_KEY
-from coordinator.auth.key_files import BadTokenKey, read_key
 from proto import errors
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from coordinator.api.call import Call, Handler
 
 _SCHEME: Final = "bearer"
-TOKEN_BYTES_MIN: Final = 8
 
 MAINTENANCE: Final = "maintenance.v1.Maintenance"
 TABLES: Final = "regatta.v1.Tables"
@@ -77,9 +76,4 @@ class Bearers:
 
 def _token(path: Path | None) -> bytes:
     """Empty: none."""
-    if path is None:
-        return b""
-    token = read_key(path, is_secret=True).strip()
-    if len(token) < TOKEN_BYTES_MIN or not (token.isascii() and token.decode().isprintable()):
-        raise BadTokenKey(f"{path} holds no token: at least {TOKEN_BYTES_MIN} printable ASCII characters")
-    return token
+    return b"" if path is None else bearer_token(path)

@@ -11,15 +11,11 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import jwt
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
-from coordinator.auth.key_files import BadTokenKey, read_key
+from config.key_files import checking_key, signing_key
 from proto import errors
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from config import JwtConfig
 
 VERIFIED_MAX: Final = 4_096
@@ -46,9 +42,9 @@ class SignedTokens:
         self._signs_with: Any = None
         self._verified: OrderedDict[str, Claims] = OrderedDict()
         if config.private_key is not None:
-            self._signs_with = _private_key(config.private_key, self._method)
+            self._signs_with = signing_key(config.private_key, self._method)
         if config.public_key is not None:
-            self._checks_with = _public_key(config.public_key, self._method)
+            self._checks_with = checking_key(config.public_key, self._method)
         elif self._method.startswith("HS"):
             self._checks_with = self._signs_with
         else:
@@ -98,25 +94,3 @@ class SignedTokens:
         ):
             return None
         return Claims(user, revision, table_id, float(said["exp"]))
-
-
-def _private_key(path: Path, method: str) -> Any:
-    data = read_key(path, is_secret=True)
-    if method.startswith("HS"):
-        secret = data.strip()
-        if len(secret) < 32:
-            raise BadTokenKey(f"{path} holds fewer than 32 bytes; a secret has to be longer")
-        return secret
-    try:
-        return load_pem_private_key(data, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise BadTokenKey(f"{path} is no PEM file with a private key that is not encrypted") from None
-
-
-def _public_key(path: Path, method: str) -> Any:
-    if method.startswith("HS"):
-        raise BadTokenKey(f"auth.jwt.public_key: {method} has no public key; write private_key")
-    try:
-        return load_pem_public_key(read_key(path, is_secret=False))
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise BadTokenKey(f"{path} is no PEM file with a public key") from None

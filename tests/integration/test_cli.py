@@ -543,6 +543,21 @@ def test_up_with_a_bad_file_says_what_check_says(tmp_path: Path) -> None:
     assert up.stderr == check.stderr
 
 
+def test_check_says_that_it_did_not_look_for_keys_and_does_for_a_node() -> None:
+    """A file of several hosts, on a machine that is perhaps none of them."""
+    file = str(EXAMPLES / "systemd" / "cluster.yaml")
+    done = run_cli("check", file)
+    assert done.returncode == 0
+    assert b"certificates, keys and tokens were not looked for" in done.stderr
+    done = run_cli("check", file, "--node", "n2")
+    assert done.returncode == 1
+    assert b"tls.client.key: /etc/boathouse/certs/server-key.pem can't be read" in done.stderr
+    assert b"tls.peer.keys: /etc/boathouse/keys" in done.stderr
+    done = run_cli("check", file, "--node", "n9")
+    assert done.returncode == 2
+    assert b"cluster harbour has no node n9" in done.stderr
+
+
 def test_check_says_whom_a_cluster_follows() -> None:
     done = run_cli("check", str(EXAMPLES / "follower-cluster.yaml"))
     assert b"follows cluster harbour at 127.0.0.1:2379, 127.0.0.1:2389, 127.0.0.1:2399" in done.stdout

@@ -95,7 +95,7 @@ def _prepare(cluster: Cluster) -> None:
 def test_from_certificates_to_the_next_version(cluster: Cluster) -> None:
     _prepare(cluster)
     for node in NODES:
-        assert "fine; cluster harbour" in cluster.boathouse(node, "check", str(cluster.file))
+        assert "fine; cluster harbour" in cluster.boathouse(node, "check", str(cluster.file), "--node", node)
         cluster.up(node)
     cluster.wait_whole()
     states = {

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from config import JwtConfig
-from coordinator.auth.key_files import BadTokenKey
+from config.key_files import BadTokenKey
 from coordinator.auth.signed_tokens import Claims, SignedTokens
 from proto import errors
 

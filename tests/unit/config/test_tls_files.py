@@ -183,3 +183,33 @@ def test_what_a_cluster_needs_to_follow_another_is_looked_at(following: Path) ->
         "cluster.yaml:5: follows.tls.cert: n1.pem and n1-key.pem can't be used: not all of it is PEM",
         "cluster.yaml:6: follows.token_file: token can't be read: No such file or directory",
     ]
+
+
+def test_what_tokens_are_signed_and_shown_with_is_looked_at_before_anything_starts(tmp_path: Path) -> None:
+    file, key, token = (tmp_path / name for name in ("cluster.yaml", "n1-key.pem", "token-n1"))
+    key.write_bytes(AUTHORITY.issue_cert("x.example").private_key_pem.bytes())  # of an elliptic curve
+    token.write_text("0123456789abcdef")
+    for path in (key, token):
+        path.chmod(0o600)
+
+    def with_method(method: str, public: str = "") -> list[str]:
+        file.write_text(
+            f"nodes: {{n1: {{}}}}\nauth:\n  jwt:\n    sign_method: {method}\n    private_key: {key}\n{public}"
+            f"tokens:\n  maintenance: {tmp_path}/token-{{node}}\n  tables: {token}\n"
+        )
+        return complaints(file)
+
+    assert with_method("ES256") == []
+    assert with_method("RS256") == [
+        "cluster.yaml:5: auth.jwt.private_key: n1-key.pem holds a key that RS256 can't be signed with"
+    ]
+    assert with_method("ES256", f"    public_key: {key}\n") == [
+        "cluster.yaml:6: auth.jwt.public_key: n1-key.pem is no PEM file with a public key"
+    ]
+    key.unlink()
+    token.write_text("short")
+    assert with_method("ES256") == [
+        "cluster.yaml:5: auth.jwt.private_key: n1-key.pem can't be read: No such file or directory",
+        "cluster.yaml:7: tokens.maintenance: token-n1 holds no token: at least 8 printable ASCII characters",
+        "cluster.yaml:8: tokens.tables: token-n1 holds no token: at least 8 printable ASCII characters",
+    ]

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from config import ClusterConfig
+from config.key_files import BadTokenKey
 from config.loading import parse
 from config.problems import ConfigError
 from coordinator.api.local_call import LocalCall
 from coordinator.auth.bearer import Bearers
-from coordinator.auth.key_files import BadTokenKey
 from proto import errors
 from proto.regatta import regatta_pb2 as regatta
 from tests.stubs import stub
