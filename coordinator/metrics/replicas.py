@@ -230,6 +230,16 @@ def replica_families(statuses: Statuses, member: Callable[[int], str]) -> Iterat
             for peer in status.peers
         )
         yield counter(name, text, ["shard", label], peers)
+    yield gauge(
+        "boathouse_replica_peer_behind_entries",
+        "Committed entries that the leader does not know to be on the other node's disk. Only a leader tells.",
+        ["shard", "To"],
+        (
+            ([str(status.shard), member(peer.node)], max(0, status.commit_index - peer.match_index))
+            for status in answers
+            for peer in status.progress
+        ),
+    )
     yield from _statistics(answers)
     yield from _tables(answers)
 

@@ -130,6 +130,44 @@ def test_an_alert_says_what_it_means_and_how_bad_it_is(rule: dict[str, Any]) -> 
     assert re.fullmatch(r"[0-9]+[smh]", rule.get("for", "0s"))
 
 
+def aggregations(node: Any) -> Iterator[promql.AggregateExpr]:
+    """All that an expression sums up."""
+    match node:
+        case promql.AggregateExpr():
+            yield node
+            yield from aggregations(node.expr)
+        case promql.BinaryExpr():
+            yield from aggregations(node.lhs)
+            yield from aggregations(node.rhs)
+        case promql.ParenExpr() | promql.UnaryExpr() | promql.SubqueryExpr():
+            yield from aggregations(node.expr)
+        case promql.Call():
+            for argument in node.args:
+                yield from aggregations(argument)
+
+
+@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
+def test_clusters_of_one_prometheus_are_kept_apart(rule: dict[str, Any]) -> None:
+    parsed = promql.parse(rule["expr"])
+    for each in aggregations(parsed):
+        assert each.modifier is not None
+        assert "job" in each.modifier.labels
+    for selector in selectors(parsed):
+        # Names that are not ours alone.
+        if not str(selector.name).startswith("boathouse_"):
+            assert "job" in {matcher.name for matcher in selector.matchers.matchers}, selector.name
+
+
+@pytest.mark.parametrize("who", ["BoathouseShardWithoutLeader", "Shards without A"])
+def test_a_shard_whose_replicas_are_all_silent_has_no_leader(who: str) -> None:
+    """Of a silent replica there is boathouse_replica_up alone."""
+    (expression,) = [each for name, each in expressions() if name == who]
+    assert {each.name for each in selectors(promql.parse(expression))} == {
+        "boathouse_replica_is_leader",
+        "boathouse_replica_up",
+    }
+
+
 def test_no_alert_is_there_twice() -> None:
     names = [rule["alert"] for rule in ALERTS]
     assert len(names) == len(set(names))
@@ -156,4 +194,5 @@ def test_the_example_scrapes_what_the_rules_and_the_dashboard_ask_of() -> None:
     example = yaml.safe_load((folder / "prometheus.yaml").read_text())
     assert all((folder / file).exists() for file in example["rule_files"])
     (job,) = example["scrape_configs"]
-    assert f'job="{job["job_name"]}"' in ALERTS[0]["expr"]
+    (asked,) = re.findall(r'up\{job=~"(.*)"\}', ALERTS[0]["expr"])
+    assert re.fullmatch(asked, job["job_name"])

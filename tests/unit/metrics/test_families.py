@@ -95,6 +95,9 @@ def test_a_replica_is_told_by_etcds_names_too() -> None:
     status.reads[frames.ETCD_RANGE] = 9
     status.durations["wal_fsync"].CopyFrom(frames.Histogram(counts=[2, 1, *[0] * 13], sum_s=0.004))
     status.peers.add(node=2, sent_bytes=100, received_bytes=50, lost_messages=1)
+    status.commit_index = 90
+    status.progress.add(node=2, match_index=50)
+    status.progress.add(node=4, match_index=95)  # of entries that are not committed yet
     told = samples(replica_families({ShardId(3): status, ShardId(4): None}, lambda node: f"ab{node}"))
     assert told["boathouse_replica_up", "3"] == 1
     assert told["boathouse_replica_up", "4"] == 0
@@ -111,3 +114,5 @@ def test_a_replica_is_told_by_etcds_names_too() -> None:
     assert told["etcd_network_peer_sent_bytes_total", "3", "ab2"] == 100
     assert told["etcd_network_peer_received_bytes_total", "3", "ab2"] == 50
     assert told["etcd_network_peer_sent_failures_total", "3", "ab2"] == 1
+    assert told["boathouse_replica_peer_behind_entries", "3", "ab2"] == 40
+    assert told["boathouse_replica_peer_behind_entries", "3", "ab4"] == 0
