@@ -262,7 +262,8 @@ def _follows(cluster: ClusterConfig) -> Iterator[Problem]:
     if follows.cluster == cluster.cluster:
         yield Problem(("follows", "cluster"), "a cluster can't follow itself; name the leader cluster")
     for position, endpoint in enumerate(follows.endpoints):
-        if not _ENDPOINT.fullmatch(endpoint):
+        port = endpoint.rpartition(":")[2]
+        if not _ENDPOINT.fullmatch(endpoint) or not 1 <= int(port) <= 65_535:
             yield Problem(("follows", "endpoints", position), f"{endpoint!r} is not host:port")
         elif follows.tls is None and not cluster.insecure and not is_loopback(host_of(endpoint)):
             yield Problem(

@@ -240,6 +240,9 @@ _KINDS = {
     "model_type": "must be a mapping of keys to values",
     "list_type": "must be a list",
     "path_type": "must be a path",
+    "bool_type": "must be true or false",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
 }
 
 
@@ -256,6 +259,8 @@ def _message(place: sections.Place, details: ErrorDetails) -> str:
             return f"must be at most {ctx['le']}, is {_describe(given)}"
         case "less_than":
             return f"must be below {ctx['lt']}, is {_describe(given)}"
+        case "literal_error":
+            return f"must be {ctx['expected']}, is {_describe(given)}"
         case "too_short":
             return "must not be empty"
         case _ if kind in _KINDS:

@@ -72,9 +72,7 @@ def _check_sockets(value: object) -> Path | dict[str, Path] | None:
         return {node: _absolute(Path(path)) for node, path in value.items()}
     if isinstance(value, str | Path):
         return _absolute(Path(value))
-    raise PydanticCustomError(
-        "sockets", "must be a path, or paths by node as in {{n1: /run/boathouse/users}}"
-    )
+    raise PydanticCustomError("sockets", "must be a path, or paths by node as in {n1: /run/boathouse/users}")
 
 
 def _check_retention(value: object) -> object:

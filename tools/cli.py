@@ -203,6 +203,7 @@ def stop(target: TargetArgument, file: FileArgument = None, output: OutputOption
 @app.command()
 @takes_tls
 def restart(
+    context: typer.Context,
     target: Annotated[
         str | None, typer.Argument(help=TARGET_HELP, autocompletion=target_names, metavar="TARGET")
     ] = None,
@@ -231,6 +232,11 @@ def restart(
     from tools.operate import restart as run_restart
 
     if everything:  # then the only argument is the file
+        source = context.get_parameter_source("file")
+        if source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(
+                f"--all takes a FILE alone, and {target} comes before it", param_hint="--all"
+            )
         target, file = None, file if target is None else Path(target)
     elif target is None:
         raise typer.BadParameter("name what to restart, or --all", param_hint="TARGET")

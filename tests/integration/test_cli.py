@@ -558,6 +558,15 @@ def test_check_says_that_it_did_not_look_for_keys_and_does_for_a_node() -> None:
     assert b"cluster harbour has no node n9" in done.stderr
 
 
+def test_a_restart_of_everything_takes_one_file() -> None:
+    done = run_cli("restart", "--all", "a.yaml", "b.yaml", BOATHOUSE_FILE="c.yaml")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"--all takes a FILE alone, and a.yaml comes before it" in done.stderr
+    for words in (("a.yaml",), ()):
+        done = run_cli("restart", "--all", *words, BOATHOUSE_FILE="c.yaml")
+        assert (done.returncode, done.stderr.split(b":")[1]) == (1, b" a.yaml" if words else b" c.yaml")
+
+
 def test_check_says_whom_a_cluster_follows() -> None:
     done = run_cli("check", str(EXAMPLES / "follower-cluster.yaml"))
     assert b"follows cluster harbour at 127.0.0.1:2379, 127.0.0.1:2389, 127.0.0.1:2399" in done.stdout

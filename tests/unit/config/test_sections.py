@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import Any
 
@@ -51,6 +52,42 @@ def test_an_unknown_key_is_named_with_what_is_known_there(path: tuple[str, ...])
 def test_a_wrong_value_is_named_by_its_key(path: tuple[str, ...]) -> None:
     _, spoken_of = complaint(path, date(2000, 1, 1))  # which no key takes
     assert spoken_of - KNOWN <= {NAME}
+
+
+ODD: list[object] = [
+    None,
+    True,
+    "true",
+    "x",
+    "",
+    0,
+    -1,
+    1.5,
+    10**30,
+    [],
+    [1],
+    [None],
+    {},
+    {"n9": 1},
+    {"a": {"b": 1}},
+]
+
+
+@pytest.mark.parametrize("path", KEYS)
+def test_what_is_wrong_with_a_value_is_said_in_the_projects_words(path: tuple[str, ...]) -> None:
+    for value in ODD:
+        document: Any = value
+        for key in reversed(path):
+            document = {key: document}
+        if path[0] != "nodes":
+            document["nodes"] = {"n1": {}}
+        try:
+            parse(yaml.safe_dump(document), "f.yaml")
+        except ConfigError as error:
+            for problem in error.problems:
+                assert not re.search(
+                    r"Input should|[Vv]alid |Value error|\{\{|greater|characters", problem.message
+                ), f"{value!r}: {problem.message}"
 
 
 @pytest.mark.parametrize("key", ["holders", "member_keys"])
