@@ -21,11 +21,16 @@ FILE_BYTES_MAX: Final = 1 << 16
 
 _PUBLIC: Final = (b"-----BEGIN CERTIFICATE", b"-----BEGIN PUBLIC KEY", b"-----BEGIN RSA PUBLIC KEY")
 _SECRET_NAME: Final = re.compile(r"pass|secret|token|credential|private|api_?key|access_?key", re.IGNORECASE)
-_ASSIGNED: Final = (
-    rb"(?i)((?:authorization|passw(?:or)?d|secret|token|credentials?|(?:api|access|private)[_-]?key)[\"']?\s*[:=]\s*)"
-    rb"(?!\(removed\)|null\b|None\b|/)(?:\"[^\"]*\"|'[^']*'|[^\s\"',;}\]]+)"
-)
-"""A name that promises a secret, and its value; a path is none."""
+_QUOTE: Final = rb"\\*[\"']"
+"""Also within JSON that stands as text in other JSON, at any depth."""
+_NAMED: Final = rb"(?i)((?:%s)(?:" + _QUOTE + rb")?\s*[:=]\s*)(?!null\b|None\b|/)"
+"""A name that promises a secret, up to its value; a path is none."""
+_QUOTED: Final = rb"(" + _QUOTE + rb")(?:[^\n]*?(?<!\\)\2|[^\n]*)"
+"""Up to the same quotes, or to the end of the line where it was cut off."""
+_WORD: Final = rb"[^\s\"',;}\]\\]+"
+_SCHEME: Final = rb"(?:digest\s[^\n]*|(?:(?:basic|bearer|negotiate|ntlm|token)\s+)?" + _WORD + rb")"
+_PASSWORD: Final = rb"[^\s\"'\\]+(?:[ \t]+(?![\w.-]+[=:])[^\s\"'\\]+)*"
+"""It may have blanks in it; what follows is another name with a value, or nothing."""
 _FORMS: Final = [
     (re.compile(pattern, re.DOTALL), replacement)
     for pattern, replacement in (
@@ -34,7 +39,14 @@ _FORMS: Final = [
         (rb"\b[A-Za-z]{16}\.\d{1,20}\b", b""),  # a simple token
         (rb"(?i)(\bbearer\s+)[^\s\"',;]+", rb"\1"),
         (rb"(\b\w+://)[^\s/@:]*:[^\s/@]+(?=@)", rb"\1"),
-        (_ASSIGNED, rb"\1"),
+        *(
+            (_NAMED % names + rb"(?:" + _QUOTED + rb"|" + bare + rb")", rb"\1")
+            for names, bare in (
+                (rb"authorization", _SCHEME),
+                (rb"passw(?:or)?d", _PASSWORD),
+                (rb"secret|token|credentials?|(?:api|access|private)[_-]?key", _WORD),
+            )
+        ),
     )
 ]
 
