@@ -26,6 +26,14 @@ def init(
     client_name: Annotated[
         str, typer.Option("--client-name", help="Common name of the client's certificate.")
     ] = "root",
+    hosts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--host",
+            help="What clients call the nodes beside the hosts in the file: the name of a service or of a load "
+            "balancer, or an address; may be given several times.",
+        ),
+    ] = None,
 ) -> None:
     """Make an authority, a server's and a client's certificate, for development, and say how to use them."""
     from tools.admin.certificates import hosts_of, make_set
@@ -33,7 +41,11 @@ def init(
 
     cluster = read_cluster_draft(file)
     try:
-        files = make_set(folder, hosts_of(cluster), client_name)
+        files = make_set(folder, [*hosts_of(cluster), *(hosts or ())], client_name)
+    except ValueError:
+        raise typer.BadParameter(
+            "an address, or a name in ASCII (others as xn--...)", param_hint="--host"
+        ) from None
     except FileExistsError as error:
         raise Failed(error.strerror or str(error)) from None
     typer.echo(f"made {files.ca}, {files.server} and {files.client}, each with its key, valid for a year")

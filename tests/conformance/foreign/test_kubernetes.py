@@ -48,7 +48,7 @@ def validated(validator: Path, manifests: Path, version: str) -> subprocess.Comp
 def test_the_manifests_are_of_the_schemas(validator: Path, version: str) -> None:
     done = validated(validator, MANIFESTS, version)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (done.stdout + done.stderr).count("passed for resource") == 5
+    assert (done.stdout + done.stderr).count("passed for resource") == 6
 
 
 def test_a_misspelt_field_would_be_found(validator: Path, tmp_path: Path) -> None:

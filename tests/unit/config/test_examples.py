@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import yaml
+from cryptography import x509
+from typer.testing import CliRunner
 
 from config.loading import load, parse
 from config.models import ClusterConfig, NodeConfig
@@ -23,6 +25,7 @@ from config.paths import RUNTIME_DIR_VARIABLE
 from coordinator.services.etcd_pages import EtcdPages
 from coordinator.supervisor.refusal import StartRefused
 from coordinator.supervisor.runtime_dir import RuntimeDir
+from tools.cli import app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,6 +77,29 @@ def test_ports_are_those_that_are_bound() -> None:
         assert {port["targetPort"]: port["port"] for port in headless["ports"]} == bound
     (clients,) = _manifest("Service", "boathouse-client")["spec"]["ports"]
     assert (clients["targetPort"], clients["port"]) == ("client", DEFAULTS.client_port)
+
+
+def test_certificates_are_for_the_service_too(tmp_path: Path) -> None:
+    """By the command that the manifests' first lines say."""
+    text = (EXAMPLES / "kubernetes" / "boathouse.yaml").read_text()
+    (words,) = re.findall(r"^#   boathouse tls init cluster.yaml (.*)$", text, re.MULTILINE)
+    (tmp_path / "cluster.yaml").write_text(_manifest("ConfigMap")["data"]["cluster.yaml"])
+    arguments = ["tls", "init", str(tmp_path / "cluster.yaml"), "--dir", str(tmp_path / "certs")]
+    assert CliRunner().invoke(app, [*arguments, *words.split()]).exit_code == 0
+    certificate = x509.load_pem_x509_certificate((tmp_path / "certs" / "server.pem").read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    service = _manifest("Service", "boathouse-client")["metadata"]
+    name = f"{service['name']}.{service['namespace']}.svc"
+    wanted = {name, f"{name}.cluster.local", *(node.host for node in _cluster().nodes.values())}
+    assert wanted <= set(names.get_values_for_type(x509.DNSName))
+
+
+def test_clients_are_let_in_by_their_ports_and_nodes_by_all() -> None:
+    policy = _manifest("NetworkPolicy")["spec"]
+    assert policy["podSelector"] == STATEFUL_SET["selector"]
+    nodes, clients = policy["ingress"]
+    assert nodes == {"from": [{"podSelector": STATEFUL_SET["selector"]}]}
+    assert [each["port"] for each in clients["ports"]] == ["client", "http"]
 
 
 @pytest.mark.parametrize("probe", ["startupProbe", "readinessProbe", "livenessProbe"])
