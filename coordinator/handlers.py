@@ -122,7 +122,7 @@ class Handlers:
             EtcdLock(etcd, asyncio.get_running_loop()),
             EtcdElection(etcd, asyncio.get_running_loop()),
         )
-        guard = Guard(tables, authenticator)
+        guard = Guard(tables, authenticator, bearers, backend.catalog)
         guarded = {
             path: bearers.guarded(path, guard.guarded(path, handler))
             for service in services

@@ -81,6 +81,8 @@ class Permission(enum.Enum):
     USER = "user"
     """Any user who has proved who he is; of some methods, for some answers, he may need more."""
     ROOT = "root"
+    CLUSTER = "cluster"
+    """It reaches beyond the table that it names, so it is for who runs the cluster (coordinator/auth/guard.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,16 +321,16 @@ METHODS: Final[dict[str, Method]] = {
         api=_E, access=Access.COORDINATOR, permission=Permission.USER, http=("/v3/cluster/member/list",)
     ),
     "/etcdserverpb.Cluster/MemberAdd": Method(
-        api=_E, access=Access.COORDINATOR, permission=Permission.ROOT, http=("/v3/cluster/member/add",)
+        api=_E, access=Access.COORDINATOR, permission=Permission.CLUSTER, http=("/v3/cluster/member/add",)
     ),
     "/etcdserverpb.Cluster/MemberRemove": Method(
-        api=_E, access=Access.COORDINATOR, permission=Permission.ROOT, http=("/v3/cluster/member/remove",)
+        api=_E, access=Access.COORDINATOR, permission=Permission.CLUSTER, http=("/v3/cluster/member/remove",)
     ),
     "/etcdserverpb.Cluster/MemberUpdate": Method(
-        api=_E, access=Access.COORDINATOR, permission=Permission.ROOT, http=("/v3/cluster/member/update",)
+        api=_E, access=Access.COORDINATOR, permission=Permission.CLUSTER, http=("/v3/cluster/member/update",)
     ),
     "/etcdserverpb.Cluster/MemberPromote": Method(
-        api=_E, access=Access.COORDINATOR, permission=Permission.ROOT, http=("/v3/cluster/member/promote",)
+        api=_E, access=Access.COORDINATOR, permission=Permission.CLUSTER, http=("/v3/cluster/member/promote",)
     ),
     "/etcdserverpb.Maintenance/Status": Method(
         api=_E, access=Access.COORDINATOR, permission=Permission.USER, http=("/v3/maintenance/status",)
@@ -339,13 +341,13 @@ METHODS: Final[dict[str, Method]] = {
     "/etcdserverpb.Maintenance/MoveLeader": Method(
         api=_E,
         access=Access.COORDINATOR,
-        permission=Permission.ROOT,
+        permission=Permission.CLUSTER,
         http=("/v3/maintenance/transfer-leadership",),
     ),
     "/etcdserverpb.Maintenance/Defragment": Method(
         api=_A,
         access=Access.COORDINATOR,
-        permission=Permission.ROOT,
+        permission=Permission.CLUSTER,
         http=("/v3/maintenance/defragment",),
         waits=True,
     ),

@@ -47,6 +47,11 @@ class Rights:
     """Who he is; empty where nobody asks."""
     readable: SpanSet
 
+    @property
+    def asks(self) -> bool:
+        """Whether the table has authentication enabled."""
+        return self.auth_version % 2 == 1
+
 
 class Authenticator:
     """For all tables of this coordinator."""
@@ -105,14 +110,16 @@ class Authenticator:
         *,
         need: Need.ValueType = frames.RightsRequest.USER,
         at_least: int = 0,
+        linearizable: bool = False,
     ) -> Rights:
-        """What he may read now, and not before this auth version of the table.
+        """What he may read now, and not before this auth version of the table. Otherwise than linearizable it is what
+        the nearest replica says.
 
         Raises UserEmpty, UserNotFound or PermissionDenied if he is not what is needed, InvalidAuthToken, and
         AuthOldRevision for a proof that is older than the users as they are."""
         body = frames.RightsRequest(need=need).SerializeToString()
         _, reply = await self._calls.read(
-            table, frames.AUTH_RIGHTS, body, deadline, linearizable=False, who=who
+            table, frames.AUTH_RIGHTS, body, deadline, linearizable=linearizable, who=who
         )
         said = frames.Rights.FromString(reply.body)
         if said.auth_version < at_least:

@@ -40,6 +40,12 @@ class Bearers:
         """Whether whoever reaches the service has shown its token."""
         return bool(self._tokens[service])
 
+    def has_shown(self, call: Call, service: str) -> bool:
+        """Whether this call shows the service's token; never where there is none."""
+        token = self._tokens[service]
+        scheme, _, given = call.metadata.get(AUTHORIZATION_KEY, "").partition(" ")
+        return bool(token) and scheme.lower() == _SCHEME and hmac.compare_digest(given.encode(), token)
+
     def guarded(self, path: str, handler: Handler) -> Handler:
         """The handler of this path, behind the check if it needs one."""
         service = path.split("/")[1]

@@ -1,19 +1,37 @@
 """Methods that no shard sees: who may call them is asked before they begin.
 
 What each method needs is in METHODS. One that ends at a shard is checked there, with everything that it is about.
+
+Some reach beyond the table that they name: a member of the cluster holds replicas of all tables, and a shard's leader
+leads all of its. They are for who runs the cluster:
+
+- whoever shows the token of maintenance, if the cluster file names one;
+- else root of the table `default`, once that has users: etcd's clients name no table, and mean that one;
+- else, if there is no such token, root of the table that is named;
+- else everybody, as long as there is no token and no table of the cluster has users.
+
+So a table without users is no way around the users of another. Why not root of any table once `default` has users:
+who may do as he likes in a table without users could give it a root, himself.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
+from coordinator.auth.bearer import MAINTENANCE
+from coordinator.auth.credentials import SYSTEM
+from proto import errors
 from proto.internal import frames_pb2 as frames
 from proto.methods import METHODS, Access, ApiName, Permission
 
 if TYPE_CHECKING:
     from coordinator.api.call import Call, Handler
     from coordinator.auth.authenticator import Authenticator, Need
+    from coordinator.auth.bearer import Bearers
+    from coordinator.catalog.cache import Catalog
     from coordinator.services.etcd_tables import EtcdTables
+    from proto.catalog import TableEntry
 
 _NEEDS: Final[dict[Permission, Need.ValueType]] = {
     Permission.USER: frames.RightsRequest.USER,
@@ -23,25 +41,48 @@ _NEEDS: Final[dict[Permission, Need.ValueType]] = {
 _GUARDED: Final = frozenset({ApiName.ETCD, ApiName.ETCD_ADMIN})
 """Whose calls mean one table, by their metadata."""
 
+_WITHOUT_QUORUM: Final = frozenset(
+    {"/etcdserverpb.Maintenance/MoveLeader", "/etcdserverpb.Maintenance/Defragment"}
+)
+"""What must be possible while other shards have no leader, or this one: the nearest replicas say who may. One that lags
+may take what was allowed a moment ago, and neither method loses anything."""
+
+ASKED_AT_ONCE_MAX: Final = 64
+"""Tables that are asked together whether they have users."""
+
 
 class Guard:
     """Stands before handlers."""
 
-    def __init__(self, tables: EtcdTables, authenticator: Authenticator) -> None:
+    def __init__(
+        self, tables: EtcdTables, authenticator: Authenticator, bearers: Bearers, catalog: Catalog
+    ) -> None:
         self._tables = tables
         self._authenticator = authenticator
+        self._bearers = bearers
+        self._catalog = catalog
 
     def guarded(self, path: str, handler: Handler) -> Handler:
         """The handler of this path, behind the guard if it needs one."""
         method = METHODS[path]
-        need = _NEEDS.get(method.permission)
-        if need is None or method.access is not Access.COORDINATOR or method.api not in _GUARDED:
+        if method.access is not Access.COORDINATOR or method.api not in _GUARDED:
             return handler
+        if method.permission is Permission.CLUSTER:
+            linearizable = path not in _WITHOUT_QUORUM
 
-        async def checked(call: Call) -> bytes | None:
-            await self.check(call, need)
-            return await handler(call)
+            async def checked(call: Call) -> bytes | None:
+                await self.check_runs_cluster(call, linearizable=linearizable)
+                return await handler(call)
 
+        elif method.permission in _NEEDS:
+            need = _NEEDS[method.permission]
+
+            async def checked(call: Call) -> bytes | None:
+                await self.check(call, need)
+                return await handler(call)
+
+        else:
+            return handler
         return checked  # type: ignore[return-value]  # it answers as the handler does
 
     async def check(self, call: Call, need: Need.ValueType) -> None:
@@ -50,3 +91,51 @@ class Guard:
         who = self._authenticator.credentials(call, table)
         deadline = self._tables.step_deadline(call)
         await self._authenticator.rights(who, table, deadline, need=need)
+
+    async def check_runs_cluster(self, call: Call, *, linearizable: bool) -> None:
+        """Raises what he is told who does not run the cluster, and TableNotFound for a table that is not there."""
+        named = await self._tables.find(call)
+        if self._bearers.has_shown(call, MAINTENANCE):
+            return
+        default = await self._tables.find_default(call)
+        if default is not None and await self._is_root(call, default, named, linearizable=linearizable):
+            return
+        if self._bearers.is_guarded(MAINTENANCE):
+            raise errors.BearerMissing
+        if named != default and await self._is_root(call, named, named, linearizable=linearizable):
+            return
+        if await self._has_users(self._tables.step_deadline(call), linearizable=linearizable):
+            raise errors.PermissionDenied
+
+    async def _is_root(self, call: Call, table: TableEntry, named: TableEntry, *, linearizable: bool) -> bool:
+        """Whether the caller is root of this table; False if it has no users. Raises what he is told who is not."""
+        who = self._authenticator.credentials(call, table)
+        deadline = self._tables.step_deadline(call)
+        try:
+            rights = await self._authenticator.rights(
+                who, table, deadline, need=frames.RightsRequest.ROOT, linearizable=linearizable
+            )
+        except errors.InvalidAuthToken:
+            if table == named:
+                raise
+            # It may be good for the table that he names, and a new one would be no better.
+            raise errors.PermissionDenied from None
+        return rights.asks
+
+    async def _has_users(self, deadline: float, *, linearizable: bool) -> bool:
+        """Whether any table has, of those that there are now. Raises NoLeader, ReadTimedOut if nobody can tell."""
+        entries = (await self._catalog.load(linearizable=linearizable)).entries.values()
+        tables = [entry for entry in entries if not entry.is_reserved]
+
+        async def has_users(table: TableEntry) -> bool:
+            try:
+                return (
+                    await self._authenticator.rights(SYSTEM, table, deadline, linearizable=linearizable)
+                ).asks
+            except errors.TableNotFound:  # it has gone, or is not made yet
+                return False
+
+        for at in range(0, len(tables), ASKED_AT_ONCE_MAX):
+            if any(await asyncio.gather(*map(has_users, tables[at : at + ASKED_AT_ONCE_MAX]))):
+                return True
+        return False

@@ -1,0 +1,201 @@
+"""Who runs the cluster: methods that reach beyond the table that they name."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from config.access import ReplicationConfig
+from coordinator.api.local_call import LocalCall
+from coordinator.auth.authenticator import Authenticator
+from coordinator.auth.bearer import Bearers
+from coordinator.auth.guard import ASKED_AT_ONCE_MAX, Guard
+from coordinator.auth.passwords import Passwords
+from coordinator.replication.gate import Gate
+from coordinator.services.etcd_tables import EtcdTables
+from coordinator.shards.table_calls import Answer
+from proto import errors
+from proto.catalog import CATALOG, TableEntry
+from proto.ids import ShardId
+from proto.internal import frames_pb2 as frames
+from proto.methods import METHODS, Permission
+from proto.tokens import presented
+from tests.unit.coordinator.running import make_config
+from tests.unit.coordinator.test_bearer import with_token
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from coordinator.auth.credentials import Credentials
+
+ADD, DEFRAGMENT = "/etcdserverpb.Cluster/MemberAdd", "/etcdserverpb.Maintenance/Defragment"
+DEFAULT, OTHER = TableEntry("default", 10_001, ShardId(1)), TableEntry("other", 10_002, ShardId(2))
+ROOTS = {"default": "root-of-default.1", "other": "root-of-other.2"}
+SERVED = "served"
+
+
+@dataclass
+class Shards:
+    """Tables, those of them that have users, and how these were asked for it."""
+
+    guarded: set[str]
+    tables: list[TableEntry] = field(default_factory=lambda: [CATALOG, DEFAULT, OTHER])
+    gone: set[str] = field(default_factory=set)
+    """Named by the catalog, and not in its shard."""
+    asked: list[tuple[str, bool]] = field(default_factory=list)
+    at_once: int = 0
+    at_once_max: int = 0
+
+    async def find_table(self, name: str, deadline: float, *, body_bytes: int) -> TableEntry:
+        for table in self.tables:
+            if table.name == name:
+                return table
+        raise errors.TableNotFound(name)
+
+    def step_deadline(self, deadline: float) -> float:
+        return deadline
+
+    async def load(self, *, linearizable: bool) -> Any:
+        self.asked.append(("", linearizable))
+        return SimpleNamespace(entries={table.name: table for table in self.tables})
+
+    async def read(
+        self,
+        table: TableEntry,
+        method: int,
+        body: bytes,
+        deadline: float,
+        *,
+        linearizable: bool,
+        who: Credentials,
+    ) -> Answer:
+        assert method == frames.AUTH_RIGHTS
+        self.asked.append((table.name, linearizable))
+        self.at_once += 1
+        self.at_once_max = max(self.at_once, self.at_once_max)
+        await asyncio.sleep(0)
+        self.at_once -= 1
+        if table.name in self.gone:
+            raise errors.TableNotFound(table.name)
+        is_guarded, is_root = table.name in self.guarded, False
+        if is_guarded and not who.is_system:
+            if not who.token:
+                raise errors.UserEmpty
+            if who.token != presented(ROOTS[table.name]):
+                raise errors.InvalidAuthToken
+            is_root = True
+        said = frames.Rights(auth_version=2 + is_guarded, root=is_root)
+        return Answer(table, frames.Reply(body=said.SerializeToString()))
+
+
+def ask(
+    folder: Path, shards: Shards, *, table: str = "", path: str = ADD, has_token: bool = False, **shown: str
+) -> str:
+    """What a caller is told who shows that: SERVED, or the error's name."""
+    config = with_token(folder) if has_token else make_config(folder, nodes=1, shards=1)
+    calls: Any = shards
+    nothing: Any = None
+    passwords = Passwords(cost=4)
+    guard = Guard(
+        EtcdTables(calls, nothing, nothing),
+        Authenticator(calls, passwords, None, Gate(ReplicationConfig(), lambda: 0.0)),
+        Bearers(config, config.node("n1")),
+        calls,
+    )
+
+    async def handler(_call: object) -> bytes:
+        return SERVED.encode()
+
+    metadata = shown | ({"table": table} if table else {})
+
+    async def served() -> bytes | None:
+        call = LocalCall((b"",), metadata=metadata, deadline=0.0, peer="test")
+        return await guard.guarded(path, handler)(call)
+
+    try:
+        return (asyncio.run(served()) or b"").decode()
+    except errors.BoathouseError as error:
+        return type(error).__name__
+    finally:
+        passwords.close()
+
+
+def test_what_reaches_beyond_its_table_is_named() -> None:
+    reaching = {path for path, method in METHODS.items() if method.permission is Permission.CLUSTER}
+    assert reaching == {
+        *(f"/etcdserverpb.Cluster/Member{change}" for change in ("Add", "Remove", "Update", "Promote")),
+        "/etcdserverpb.Maintenance/MoveLeader",
+        "/etcdserverpb.Maintenance/Defragment",
+    }
+
+
+def test_without_users_and_tokens_everybody_runs_the_cluster(tmp_path: Path) -> None:
+    for table in ("", "default", "other", "_catalog"):
+        assert ask(tmp_path, Shards(set()), table=table) == SERVED
+    assert ask(tmp_path, Shards(set()), table="nowhere") == "TableNotFound"
+    assert ask(tmp_path, Shards(set(), [CATALOG, OTHER]), table="other") == SERVED
+
+
+@pytest.mark.parametrize("path", [ADD, DEFRAGMENT])
+def test_once_default_has_users_its_root_runs_it_whatever_table_is_named(tmp_path: Path, path: str) -> None:
+    shards = Shards({"default"})
+    for table in ("", "other", "_catalog"):
+        assert ask(tmp_path, shards, table=table, path=path) == "UserEmpty"
+        assert ask(tmp_path, shards, table=table, path=path, token=ROOTS["default"]) == SERVED
+    # A client that hears of an invalid token would log in anew, and show as good a one.
+    both = Shards({"default", "other"})
+    assert ask(tmp_path, both, table="other", path=path, token=ROOTS["other"]) == "PermissionDenied"
+    assert ask(tmp_path, both, path=path, token=ROOTS["other"]) == "InvalidAuthToken"
+
+
+def test_a_table_without_users_is_no_way_around_those_of_another(tmp_path: Path) -> None:
+    shards = Shards({"other"})
+    for table in ("", "default", "_catalog"):
+        assert ask(tmp_path, shards, table=table) == "PermissionDenied"
+    assert ask(tmp_path, shards, table="other") == "UserEmpty"
+    assert ask(tmp_path, shards, table="other", token=ROOTS["other"]) == SERVED
+    without_default = Shards({"other"}, [CATALOG, OTHER])
+    assert ask(tmp_path, without_default, table="_catalog") == "PermissionDenied"
+
+
+def test_where_there_is_a_token_of_maintenance_that_or_root_of_default_is_needed(tmp_path: Path) -> None:
+    token = "Bearer a token of eight or more"
+    for guarded in (set[str](), {"other"}):
+        shards = Shards(guarded)
+        assert ask(tmp_path, shards, has_token=True) == "BearerMissing"
+        assert ask(tmp_path, shards, has_token=True, table="_catalog") == "BearerMissing"
+        assert ask(tmp_path, shards, has_token=True, authorization=token) == SERVED
+    # Anybody may have made himself root of a table that had no users.
+    assert (
+        ask(tmp_path, Shards({"other"}), has_token=True, table="other", token=ROOTS["other"])
+        == "BearerMissing"
+    )
+    shards = Shards({"default"})
+    assert ask(tmp_path, shards, has_token=True, token=ROOTS["default"]) == SERVED
+    assert ask(tmp_path, shards, has_token=True, authorization=token) == SERVED
+    assert ask(tmp_path, shards, has_token=True) == "UserEmpty"
+    assert (
+        ask(tmp_path, shards, authorization=token) == "InvalidAuthToken"
+    )  # where there is none, it is no token
+
+
+def test_members_change_by_what_the_leaders_say(tmp_path: Path) -> None:
+    shards = Shards(set())
+    ask(tmp_path, shards)
+    assert {linearizable for _, linearizable in shards.asked} == {True}
+    assert {name for name, _ in shards.asked} == {"", "default", "other"}
+    # What helps where there is no leader asks none.
+    shards.asked.clear()
+    ask(tmp_path, shards, path=DEFRAGMENT)
+    assert {linearizable for _, linearizable in shards.asked} == {False}
+
+
+def test_any_number_of_tables_is_asked_a_bounded_number_at_once(tmp_path: Path) -> None:
+    many = [TableEntry(f"t{number}", 20_000 + number, ShardId(1)) for number in range(3 * ASKED_AT_ONCE_MAX)]
+    shards = Shards({many[-1].name}, [CATALOG, DEFAULT, *many], gone={many[0].name})
+    assert ask(tmp_path, shards) == "PermissionDenied"
+    assert shards.at_once_max == ASKED_AT_ONCE_MAX
