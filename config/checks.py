@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,253})")
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,253})")
 _ENDPOINT = re.compile(r"[^\s/]+:[0-9]{1,5}")
 TABLE_NAME_BYTES_MAX = 255
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import ipaddress
+import re
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from proto.internal import frames_pb2 as frames
@@ -10,6 +12,12 @@ from proto.internal.keys import is_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,253})")
+"""As in the cluster file. ZeroMQ connects to no other: the call fails."""
+
+_PORT_MAX: Final = 65_535
 
 
 def in_record(record: bytes) -> frames.NodeRecord:
@@ -22,17 +30,35 @@ def peer_host_and_port(urls: Sequence[str]) -> tuple[str, int]:
     if not urls:
         raise ValueError("no peer URL")
     parts = urlsplit(urls[0])
-    if parts.scheme not in ("http", "https") or not parts.hostname or not parts.port:
-        raise ValueError(f"{urls[0]} is no http://HOST:PORT")
-    return parts.hostname, parts.port
+    host, port = parts.hostname, parts.port
+    if parts.scheme not in ("http", "https") or not host or not port or "@" in parts.netloc:
+        raise ValueError(f"{urls[0]!r} is no http://HOST:PORT")
+    if not _is_host(host):
+        raise ValueError(f"{host!r} is neither an IP address that other nodes reach nor a host name")
+    return host, port
 
 
-def check_peer_urls(urls: Sequence[str]) -> None:
-    """Raises ValueError if these are not http://HOST:PORT, at least one of them and no path behind it."""
+def _is_host(text: str) -> bool:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return _HOST_NAME.fullmatch(text) is not None
+    _, _, zone = text.partition("%")
+    return not address.is_unspecified and (not zone or _HOST_NAME.fullmatch(zone) is not None)
+
+
+def check_peer_urls(urls: Sequence[str], *, shards: int) -> None:
+    """Raises ValueError if these are not http://HOST:PORT, at least one of them and nothing behind it, with a port for
+    each shard from that one on."""
     for url in urls or [""]:
-        peer_host_and_port([url])
-        if urlsplit(url).path:
-            raise ValueError(f"{url} has a path")
+        _, port = peer_host_and_port([url])
+        parts = urlsplit(url)
+        if parts.path or parts.query or parts.fragment or not url.isprintable():
+            raise ValueError(f"{url!r} has more than a host and a port")
+        if port + shards - 1 > _PORT_MAX:
+            raise ValueError(
+                f"{url}: {shards} shards need as many ports, and there is none above {_PORT_MAX}"
+            )
 
 
 def members_of(membership: frames.Membership) -> dict[int, str]:
@@ -53,10 +79,13 @@ def _host_port(record: frames.NodeRecord) -> str:
 
 
 def endpoint_of(record: frames.NodeRecord, shard: int) -> str:
-    """The ZeroMQ endpoint of a node's replica of a shard; empty if the record names none."""
+    """The ZeroMQ endpoint of a node's replica of a shard; empty if the record names none that can be: it was written by
+    a build that did not look."""
     try:
         host, port = peer_host_and_port(record.peer_urls)
     except ValueError:
+        return ""
+    if port + shard - 1 > _PORT_MAX:
         return ""
     shown = "127.0.0.1" if host.lower() == "localhost" else host
     return f"tcp://{f'[{shown}]' if ':' in shown else shown}:{port + shard - 1}"

@@ -84,7 +84,7 @@ class EtcdCluster:
     async def member_add(self, call: Call) -> bytes:
         """A node that is to hold a replica of every shard, known by where its replicas will listen."""
         request = decode(etcd.MemberAddRequest.FromString, call.body)
-        urls = _checked(request.peerURLs)
+        urls = self._checked(request.peerURLs)
         table = await self._tables.find(call)
         if not request.isLearner:
             self._check_started()
@@ -157,7 +157,7 @@ class EtcdCluster:
     async def member_update(self, call: Call) -> bytes:
         """Tell every shard of a node where its replicas listen from now on."""
         request = decode(etcd.MemberUpdateRequest.FromString, call.body)
-        urls = _checked(request.peerURLs)
+        urls = self._checked(request.peerURLs)
         table = await self._tables.find(call)
         member = self._member(request.ID)
         others = (one for one in self._memberships.members() if one.member_id != request.ID)
@@ -198,6 +198,14 @@ class EtcdCluster:
                 one.isLearner = False
         return self._answer(table, etcd.MemberPromoteResponse(members=members))
 
+    def _checked(self, urls: Iterable[str]) -> list[str]:
+        found = list(urls)
+        try:
+            check_peer_urls(found, shards=len(self._topology.shards()))
+        except ValueError as error:
+            raise errors.BadMemberUrls(str(error)) from None
+        return found
+
     def _member(self, member_id: int) -> Member:
         for member in self._memberships.members():
             if member.member_id == member_id:
@@ -237,12 +245,3 @@ class EtcdCluster:
         | etcd.MemberPromoteResponse,
     ) -> bytes:
         return self._tables.header(table, revision=0, term=0) + response.SerializeToString()
-
-
-def _checked(urls: Iterable[str]) -> list[str]:
-    found = list(urls)
-    try:
-        check_peer_urls(found)
-    except ValueError as error:
-        raise errors.BadMemberUrls(str(error)) from None
-    return found

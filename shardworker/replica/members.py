@@ -24,7 +24,7 @@ from google.protobuf.message import DecodeError
 from config.topology import FileTopology
 from proto import errors, ids
 from proto.internal import frames_pb2 as frames
-from proto.node_records import endpoint_of, in_record
+from proto.node_records import check_peer_urls, endpoint_of, in_record
 from shardworker import raft_frames
 from shardworker.machine import Result
 from shardworker.raft import (
@@ -100,7 +100,15 @@ class Members(Part):
         """Where a member is, empty if nobody has said it."""
         record = dict(self._core.membership.directory).get(node)
         if record is not None:
-            return endpoint_of(in_record(record), self._shard)
+            endpoint = endpoint_of(in_record(record), self._shard)
+            if not endpoint:
+                log.error(
+                    "a member can't be reached at what its record says; `etcdctl member update` corrects it",
+                    shard=self._shard,
+                    member=node,
+                    peer_urls=list(in_record(record).peer_urls),
+                )
+            return endpoint
         try:
             return self._founders.address_of(ids.NodeId(node), ids.ShardId(self._shard))
         except KeyError:
@@ -242,6 +250,12 @@ class Members(Part):
             return 0
 
     def _check_address(self, step: Step) -> None:
+        """Raises BadMemberUrls for an address that no replica could connect to, however it came here: once it is in the
+        log, it is met at every start. Raises PeerUrlExists."""
+        try:
+            check_peer_urls(in_record(step.record).peer_urls, shards=self._cluster.shards)
+        except ValueError as error:
+            raise errors.BadMemberUrls(str(error)) from None
         endpoint = endpoint_of(in_record(step.record), self._shard)
         others = (node for node in self._core.membership.nodes() if node != step.node)
         if any(self._endpoint(node) == endpoint for node in others):

@@ -8,7 +8,8 @@ import pytest
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
-from shardworker.raft import Membership, MessageKind, NodeId
+from shardworker.raft import Accepted, Membership, MembershipChange, MessageKind, NodeId, StepKind
+from shardworker.raft import Step as CoreStep
 from shardworker.replica.members import REACH_ENTRIES
 from tests.unit.raft.lab import message
 from tests.unit.raft.replica import members
@@ -124,6 +125,26 @@ def test_two_members_at_one_address_are_refused(leader: Bench, port: int) -> Non
     taken.peer_urls[:] = [f"http://127.0.0.{9 if port == 9040 else 2}:{port}"]
     with pytest.raises(errors.PeerUrlExists):
         ask(leader, Step(kind=Step.UPDATE, node=3, record=taken))
+
+
+@pytest.mark.parametrize("url", ["http://my~host:7101", "http://127.0.0.9:65536", "http://127.0.0.9"])
+def test_an_address_that_no_replica_could_connect_to_is_refused(leader: Bench, url: str) -> None:
+    """Once such a one is in the log, every replica that starts would meet it."""
+    for step in (Step(kind=Step.ADD_LEARNER, node=4), Step(kind=Step.UPDATE, node=3)):
+        step.record.CopyFrom(frames.NodeRecord(member_id=9, peer_urls=[url]))
+        with pytest.raises(errors.BadMemberUrls):
+            ask(leader, step)
+    assert leader.core.status().membership.nodes() == (1, 2, 3)
+
+
+def test_a_bad_address_of_an_older_log_stops_nobody(leader: Bench) -> None:
+    record = frames.NodeRecord(member_id=9, peer_urls=["http://my~host:7101"]).SerializeToString()
+    change = MembershipChange((CoreStep(StepKind.ADD_LEARNER, NodeId(4), record),))
+    assert isinstance(leader.core.propose_membership(change), Accepted)
+    leader.acknowledge(2)
+    assert NodeId(4) in leader.core.status().membership.learners
+    assert leader.endpoints == {2: "tcp://127.0.0.2:7102", 3: "tcp://127.0.0.3:7102"}
+    assert list(ask(leader, Step(kind=Step.REMOVE, node=4)).learners) == []
 
 
 def test_a_second_learner_waits_for_the_first(leader: Bench) -> None:
