@@ -228,7 +228,8 @@ class LimitsConfig(Model):
     request_bytes_max: Annotated[int, Field(ge=1_024, le=512 << 20)] = 1_572_864
     """Encoded size of one write on the etcd API; etcd's --max-request-bytes and its default."""
     txn_ops_max: Annotated[int, Field(ge=1, le=1_000_000)] = 128
-    """Operations in one list of an etcd transaction; etcd's --max-txn-ops and its default."""
+    """Operations in one list of an etcd transaction; etcd's --max-txn-ops and its default. All lists of a transaction,
+    nested ones included, have 20,000 at most."""
     table_quota: Quota = "none"  # type: ignore[assignment]
     """What a table may hold that has no quota of its own: none, or bytes, also as 2GiB."""
     table_compaction: Compaction = "none"

@@ -19,7 +19,7 @@ from proto.regatta import regatta_pb2
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LEVEL: Final = 1
+LEVEL: Final = 2
 """The newest machine level that this build can apply.
 
 A shard's *machine level* is a number in its replicated state. It says which commands may be proposed (since_level), and

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from proto import errors
 from proto.etcd import rpc_pb2
+from proto.validation.bounds import TXN_OPERATIONS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,10 +70,25 @@ def check_delete_range(request: rpc_pb2.DeleteRangeRequest) -> None:
 
 def check_txn(request: rpc_pb2.TxnRequest, ops_max: int) -> None:
     """Raises TooManyOps, EmptyKey, what the operations' own checks raise, KeyNotFound for a RequestOp with nothing
-    in it; then DuplicateKey for the success list, then for the failure list."""
+    in it; then DuplicateKey for the success list, then for the failure list.
+
+    etcd bounds each list, and not how many lists there are: a few hundred thousand operations fit in a request."""
+    if operations_of(request) > TXN_OPERATIONS_MAX:
+        raise errors.TooManyOps
     _check_ops(request, ops_max)
     _changes(request.success)
     _changes(request.failure)
+
+
+def operations_of(request: rpc_pb2.TxnRequest) -> int:
+    """Comparisons and operations, those of nested transactions included."""
+    count, stack = 0, [request]
+    while stack:
+        txn = stack.pop()
+        count += len(txn.compare) + len(txn.success) + len(txn.failure)
+        for operations in (txn.success, txn.failure):
+            stack.extend(op.request_txn for op in operations if op.HasField("request_txn"))
+    return count
 
 
 def _check_ops(request: rpc_pb2.TxnRequest, ops_max: int) -> None:

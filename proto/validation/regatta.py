@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proto import errors
+from proto.validation.bounds import TXN_OPERATIONS_MAX
 
 if TYPE_CHECKING:
     from proto.regatta import mvcc_pb2, regatta_pb2
@@ -60,9 +61,11 @@ def check_delete_range_lengths(request: regatta_pb2.DeleteRangeRequest) -> None:
 
 
 def check_txn(request: regatta_pb2.TxnRequest) -> None:
-    """Raises EmptyTable."""
+    """Raises EmptyTable, and TooManyOps, which upstream knows only as a request that is too large."""
     if not request.table:
         raise errors.EmptyTable
+    if len(request.compare) + len(request.success) + len(request.failure) > TXN_OPERATIONS_MAX:
+        raise errors.TooManyOps(f"at most {TXN_OPERATIONS_MAX:,} comparisons and operations")
 
 
 def check_txn_lengths(request: regatta_pb2.TxnRequest) -> None:

@@ -35,10 +35,23 @@ DELETED_ROWS: Final = 2
 """What deleting a row within a range costs, in rows that are looked at: 1.6 to 3.5 us, where a comparison takes 1.0."""
 
 
+OPERATION_ROWS: Final = 10
+"""What each comparison and operation of a transaction costs, whatever it is about: 5 to 15 us."""
+
+KEPT_BYTES: Final = 4
+"""What a byte costs that is stored once more, because a put keeps its key's value, in bytes that are read."""
+
+COUNTS_KEYS_SINCE: Final = 2
+"""The machine level that counts what is done key by key: operations of a transaction, and the bytes of pairs that are
+looked up. Until then only ranges counted."""
+
+
 class EntryBudget:
     """What the commands of one log entry share."""
 
-    def __init__(self, answer_bytes_max: int) -> None:
+    def __init__(self, answer_bytes_max: int, *, level: int) -> None:
+        """level: the shard's machine level as the entry begins."""
+        self.counts_keys = level >= COUNTS_KEYS_SINCE
         self.answer_bytes_left = answer_bytes_max
         self._pool = ENTRY_ROWS_MAX
         self.rows = 0
@@ -59,6 +72,6 @@ def too_much(rows_max: int) -> errors.BoathouseError:
     if rows_max < ROWS_MAX:
         return errors.ShardBusy("other requests of the same moment visit too many keys already; try again")
     return errors.TooManyRows(
-        f"a write may visit about {ROWS_MAX:,} keys ({ROWS_MAX // DELETED_ROWS:,} if it deletes them);"
-        " split the range and send several requests"
+        f"a write may visit about {ROWS_MAX:,} keys ({ROWS_MAX // DELETED_ROWS:,} if it deletes them), and a"
+        f" transaction {ROWS_MAX // OPERATION_ROWS:,} one by one; split the range and send several requests"
     )

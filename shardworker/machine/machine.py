@@ -61,7 +61,7 @@ class StateMachine(WholeShard, Reading, Sweeping):
         request_ids = [command.request_id for command in commands]
         _check_sound(index, batch.time_ms, request_ids)
         parsed = [self._parse_command(index, command) for command in commands]
-        self._entry = EntryBudget(ENTRY_ANSWERS_BYTES_MAX)
+        self._entry = EntryBudget(ENTRY_ANSWERS_BYTES_MAX, level=self.level)
         self.leases.begin_entry(index)
         writers = self._writers
         self._fetch(parsed, writers)

@@ -17,7 +17,7 @@ from shardworker.machine.changes import Change, Listen, Recorder
 from shardworker.machine.dead_tables import DeadTables
 from shardworker.machine.internal.commands import table_status
 from shardworker.machine.leases import Leases
-from shardworker.machine.level import MachineLevel
+from shardworker.machine.level import FIRST, MachineLevel
 from shardworker.machine.moves.commands import move_state
 from shardworker.machine.moves.results import ArrivedResults
 from shardworker.machine.moves.states import Moves
@@ -65,7 +65,7 @@ class Memory:
         """What may be written to a table before history that nobody can read is removed although a cluster that follows
         the table has not copied it. This replica's own."""
         self._recorder = Recorder()
-        self._entry = EntryBudget(ENTRY_ANSWERS_BYTES_MAX)
+        self._entry = EntryBudget(ENTRY_ANSWERS_BYTES_MAX, level=FIRST)
         self._writers: dict[int, Writer] = {}
         self._in_transaction(self._load)
 

@@ -74,6 +74,10 @@ class View:
         """Called before or while rows are looked at. A read may look at as many as it likes: where it would hold others
         up, it runs beside the loop. A write may not."""
 
+    def visit_pair(self, size_bytes: int) -> None:
+        """Called when the pair of one key was loaded, for another reason than that it is part of the answer: those are
+        charged."""
+
     # ---- etcd's range --------------------------------------------------------------------------------------
 
     def check_revision(self, revision: int) -> None:
@@ -101,13 +105,17 @@ class View:
         row: Any = self.execute(self.sql.get_kv, (key,)).fetchone()
         return None if row is None else row[0]
 
+    def _is_live(self, key: bytes) -> bool:
+        return self.execute(self.sql.live, (key,)).fetchone() is not None
+
     def _range_key(self, op: Range) -> Ranged:
+        if op.count_only:
+            return Ranged(self.revision, b"", int(self._is_live(op.key)), False)
         stored = self.get(op.key)
         if stored is None:
             return Ranged(self.revision, b"", 0, False)
-        if op.count_only:
-            return Ranged(self.revision, b"", 1, False)
         if op.keys_only or op.filtered:
+            self.visit_pair(len(stored))
             stored = encode([kv for kv in parse(stored) if _passes(kv, op)], keys_only=op.keys_only)
         self._charge(len(stored))
         return Ranged(self.revision, stored, 1, False)
@@ -144,6 +152,7 @@ class View:
         blobs: list[bytes] = []
         for id_ in ids:
             row: Any = self.execute(self.sql.change, (id_,)).fetchone()
+            self.visit_pair(len(row[0]))
             stored: bytes = without_values(row[0]) if op.keys_only else row[0]
             self._charge(len(stored))
             blobs.append(stored)
@@ -242,13 +251,15 @@ class View:
     def page(self, op: Page, rows_first: int = SCAN_ROWS_MIN) -> Paged:
         """rows_first: how many rows the first statement reads; those that do not fit were read for nothing."""
         if not op.end:
-            row = self.execute(self.sql.get_kv, (op.key,)).fetchone()
-            if row is None:
-                return Paged([], 0, False)
             if op.count_only:
-                return Paged([], 1, False)
+                return Paged([], int(self._is_live(op.key)), False)
+            stored = self.get(op.key)
+            if stored is None:
+                return Paged([], 0, False)
+            if op.keys_only:
+                self.visit_pair(len(stored))
             pairs = Pairs(op)
-            pairs.take(parse(row[0]))
+            pairs.take(parse(stored))
         elif op.count_only and not op.keys_only:
             return self._page_count(op)
         else:
@@ -281,9 +292,10 @@ class View:
     def _compared(self, compare: Compare) -> Iterator[int | bytes]:
         if compare.target is Target.VALUE:
             if not compare.end:
-                row = self.execute(self.sql.get_kv, (compare.key,)).fetchone()
-                if row is not None:
-                    yield parse(row[0])[0].value
+                stored = self.get(compare.key)
+                if stored is not None:
+                    self.visit_pair(len(stored))
+                    yield parse(stored)[0].value
                 return
             for _, blob in self.scan(compare.key, compare.end, 0):
                 for kv in parse(blob):
@@ -359,6 +371,8 @@ class View:
             if row is None:
                 # Only tombstones below the floor are missing while something newer still points at them.
                 return None
+            if row[0] is not None:
+                self.visit_pair(len(row[0]))
             if id_ < newest_id:
                 stored: bytes | None = row[0]
                 return stored

@@ -160,6 +160,11 @@ class Writer(View):
         if self._rows_left < 0:
             raise budget.too_much(self._entry.rows_for_next)
 
+    def visit_pair(self, size_bytes: int) -> None:
+        """As visit()."""
+        if self._entry.counts_keys:
+            self.visit(0, size_bytes)
+
     def count(self, key: bytes, end: bytes, enough: int = -1) -> int:
         affordable = (self._rows_left + 1) * budget.COUNTED_PER_ROW
         total = super().count(key, end, affordable if enough < 0 else min(enough, affordable))
@@ -184,25 +189,26 @@ class Writer(View):
         prev_id, create_revision, version, held_lease = before
         if version == 0 and (value is None or lease is None):
             raise errors.KeyNotFound
+        held: bytes | None = None
+        if value is None:
+            assert prev_id is not None
+            held = rows.stored(prev_id)
+            self.visit_pair(budget.KEPT_BYTES * len(held))
+            value = parse(held)[0].value
         id_ = self._take_id()
         revision = self._new_revision
-        held: bytes | None = None
         if version == 0:
             create_revision = revision
             table.keys += 1
         else:
             assert prev_id is not None
-            if op.prev_kv or value is None or self._listen is Listen.WITH_PREVIOUS:
+            if held is None and (op.prev_kv or self._listen is Listen.WITH_PREVIOUS):
                 held = rows.stored(prev_id)
-            if value is None:
-                assert held is not None
-                value = parse(held)[0].value
             if lease is None:
                 lease = held_lease
             if table.history == 0:
                 self._replaced.append(prev_id)
         version += 1
-        assert value is not None
         assert lease is not None
         modified = self._revision_bytes
         created = modified if create_revision == revision else varint(create_revision)
@@ -511,6 +517,8 @@ class Writer(View):
 
     def txn(self, op: Txn) -> TxnDone:
         """All comparisons of the tree on the state before, then checks of the taken path, then the operations."""
+        if self._entry.counts_keys:
+            self.visit(budget.OPERATION_ROWS * operations_of(op))
         path = choose(self, op)
         self._check_puts(path)
         check_ranges(self, path)
@@ -587,12 +595,18 @@ class Writer(View):
         table.checksum = rolled(table.checksum, id_, crc)
 
 
+def operations_of(op: Txn) -> int:
+    """Comparisons and operations of the whole tree: those of a branch that is not taken were read too."""
+    inner = sum(operations_of(each) for each in (*op.success, *op.failure) if isinstance(each, Txn))
+    return len(op.compares) + len(op.success) + len(op.failure) + inner
+
+
 def may_fail_midway(op: Txn, table: TableState) -> bool:
     """Whether a transaction could fail after its first change: at a limit, or because a put finds its key deleted.
 
     Most cannot, and a savepoint costs a fifth of a put."""
     answers = changes = spans = 0
-    deletes = keeps = False
+    keeps = False
     stack: list[Operation] = [op]
     while stack:
         inner = stack.pop()
@@ -608,15 +622,15 @@ def may_fail_midway(op: Txn, table: TableState) -> bool:
                 answers += 1
             case DeleteRange():
                 answers += inner.prev_kv
-                deletes = True
                 spans += bool(inner.end)
                 changes += 1
             case _:
                 pass
     if changes == 0:
         return False
-    # A range of keys is counted, against the budget, when its turn comes.
-    return (deletes and keeps) or answers > 0 or (spans > 0 and changes > 1) or changes > CHANGES_MAX
+    # A range of keys is counted, against the budget, when its turn comes, and so is a value that a put keeps.
+    later = spans + keeps
+    return answers > 0 or (later > 0 and changes > 1) or changes > CHANGES_MAX
 
 
 def choose(view: View, op: Txn) -> Path:

@@ -40,6 +40,7 @@ def test_nodes_are_upgraded_one_by_one_under_load(tmp_path: Path) -> None:
     newer = (sys.executable, "-m", newer_build.__name__)
     with Cluster(tmp_path, nodes=3, shards=2, separate=True) as cluster:
         cluster.wait_leaders()
+        wait_until(lambda: levels(cluster) == {LEVEL}, timeout_s=30, what="the level of this build")
         with Load(cluster.endpoints, clients=12, seed=18, retry_elsewhere=True) as load:
             load.wait_answers(100)
             for node in ("n1", "n2", "n3"):
@@ -78,6 +79,7 @@ def test_a_rolling_upgrade_and_a_node_that_goes_back(tmp_path: Path) -> None:
         workers.at_leader(WorkerProcess.create_table)
         for worker in workers:  # one that has not begun yet would take itself for one that lost its disk
             workers.wait_alike(worker)
+        wait_until(lambda: {level(worker) for worker in workers} == {LEVEL}, timeout_s=10, what="this level")
         with pytest.raises(errors.MethodNotServed):
             workers.at_leader(partial(ask_new, key=b"a", request_id=b"refused by old__"))
         *upgraded, behind = workers

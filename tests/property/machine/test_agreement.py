@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from proto import errors
 from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames
+from proto.methods import LEVEL
 from proto.regatta import mvcc_pb2, regatta_pb2
 from shardworker.machine import (
     FORMAT,
@@ -29,6 +30,7 @@ from shardworker.machine import (
     history,
     writer,
 )
+from shardworker.machine.level import MachineLevel
 from shardworker.machine.tables import CHANGE_BYTES
 from tests.property.machine import requests
 from tests.property.machine.model import Model
@@ -133,6 +135,7 @@ class Replica:
         self.connection = apsw.Connection(str(self._path))
         self.connection.pragma("synchronous", 0)
         self.connection.pragma("journal_mode", "wal")
+        MachineLevel(self.connection, LEVEL).rise(LEVEL)
         self.machine = StateMachine(self.connection, 2, _LIMITS)
         self.machine.listen(dict.fromkeys(HISTORIES, Listen.WITH_PREVIOUS))
         self.machine.committed()

@@ -111,6 +111,61 @@ def test_the_commands_of_one_entry_share_a_budget(monkeypatch: pytest.MonkeyPatc
     )
 
 
+def risen() -> Shard:
+    """A shard at this build's machine level."""
+    shard = filled()
+    assert shard.write(frames.MachineLevel(level=budget.COUNTS_KEYS_SINCE)).error is None
+    return shard
+
+
+def compared(key: bytes) -> Compare:
+    return Compare(key=key, result=Compare.NOT_EQUAL, target=Compare.VALUE, value=b"no")
+
+
+def nested(count: int) -> Message:
+    """Operations beneath operations, which no list's bound counts."""
+    return txn(put(b"k000"), *[txn(*[get(b"none")] * 10)] * (count // 10))
+
+
+VALUE_BYTES = 100 << 10
+
+KEY_BY_KEY: dict[str, tuple[Message, int]] = {
+    "comparing a value": (txn(put(b"a"), compare=[compared(b"big")]), 2 * budget.OPERATION_ROWS + 100),
+    "counting a key": (txn(put(b"a"), get(b"big", count_only=True)), 2 * budget.OPERATION_ROWS),
+    "the key of a key": (txn(put(b"a"), get(b"big", keys_only=True)), 2 * budget.OPERATION_ROWS + 100),
+    "a filtered key": (txn(put(b"a"), get(b"big", min_mod_revision=1)), 2 * budget.OPERATION_ROWS + 100),
+    "a key's past": (
+        txn(put(b"a"), get(b"big", revision=2 * ROWS + 2, count_only=True)),
+        2 * budget.OPERATION_ROWS + 202,
+    ),
+    "keeping a value": (put(b"big", ignore_value=1), 100 * budget.KEPT_BYTES),
+    "deleting keys that are not there": (txn(*[delete(b"none")] * 7), 7 * budget.OPERATION_ROWS),
+    "a branch that is not taken": (
+        txn(put(b"a"), txn(compare=[compared(b"none")], failure=[txn(), *[get(b"a")] * 4])),
+        8 * budget.OPERATION_ROWS,
+    ),
+    "many operations beneath others": (nested(100), 111 * budget.OPERATION_ROWS),
+}
+
+
+@pytest.mark.parametrize("name", KEY_BY_KEY)
+def test_what_goes_key_by_key_counts_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    request, rows = KEY_BY_KEY[name]
+    for has_risen in (False, True):
+        shard = risen() if has_risen else filled()
+        shard.put(b"big", bytes(VALUE_BYTES - 50))
+        shard.put(b"big", bytes(VALUE_BYTES - 50))
+        assert shard.write(request).error is None
+        if has_risen:
+            assert shard.machine.rows_visited == pytest.approx(rows, abs=2)
+            monkeypatch.setattr(budget, "ROWS_MAX", rows - 5)
+            before = (shard.machine.checksum, shard.rows())
+            assert type(shard.write(request).error) is errors.TooManyRows
+            assert (shard.machine.checksum, shard.rows()) == before
+        else:
+            assert shard.machine.rows_visited <= 2, "replicas of an older build count as they always did"
+
+
 def test_values_that_are_read_count_by_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
     shard = Shard()
     shard.put(b"k", bytes(100 << 10))

@@ -10,6 +10,7 @@ import pytest
 from proto.internal import frames_pb2 as frames
 from proto.methods import LEVEL
 from shardworker.machine import REGISTRY, Registry, StateMachine, TooNew
+from shardworker.machine.level import FIRST
 from tests.unit.machine.shard import Shard
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def newer(path: Path) -> Shard:
 
 
 def test_a_new_shard_begins_at_the_first_level() -> None:
-    assert Shard().machine.level == 1
+    assert Shard().machine.level == FIRST
 
 
 def test_a_level_that_was_raised_stays(tmp_path: Path) -> None:
@@ -44,7 +45,7 @@ def test_a_raise_that_is_rolled_back_has_not_happened(tmp_path: Path) -> None:
     shard.apply_uncommitted(shard.command(frames.MachineLevel(level=LEVEL + 1)))
     shard.connection.execute("ROLLBACK")
     shard.machine.rollback()
-    assert shard.machine.level == LEVEL
+    assert shard.machine.level == FIRST
 
 
 def test_an_older_build_stops_at_the_command_and_at_the_tables(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ from config import ClusterConfig
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
+from proto.methods import LEVEL
 from proto.regatta import regatta_pb2 as regatta
 from shardworker import raft_frames
 from shardworker.machine import REGISTRY, Registry, StateMachine
+from shardworker.machine.level import MachineLevel
 from shardworker.raft import Membership, MessageKind, NodeId, Raft, Role
 from shardworker.replica.replica import Replica
 from shardworker.settings import raft_settings
@@ -99,6 +101,7 @@ class Bench:
         if has_begun and not self.store.membership.voters:
             with self.store.turn(sync=True) as turn:
                 turn.set_membership(membership)
+                MachineLevel(self.store.connection, LEVEL).rise(LEVEL)  # as long ago
         machine = StateMachine(self.store.connection, SHARD, registry=registry)
         self.core = Raft(
             raft_settings(self.cluster, NodeId(1)),

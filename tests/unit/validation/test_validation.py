@@ -9,10 +9,11 @@ import pytest
 
 from config.models import LimitsConfig
 from proto import errors
-from proto.etcd.rpc_pb2 import DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest
+from proto.etcd.rpc_pb2 import Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest
 from proto.regatta import mvcc_pb2
 from proto.regatta import regatta_pb2 as regatta_api
 from proto.validation import etcd, regatta
+from proto.validation.bounds import TXN_OPERATIONS_MAX
 
 LIMITS = LimitsConfig()
 
@@ -143,6 +144,23 @@ def test_etcd_nested_budgets() -> None:
     siblings = [nest(put(b"a"), put(b"b")), nest(put(b"c"), put(b"d"))]
     assert failure(etcd.check_txn, TxnRequest(success=siblings), 4) is None
     assert failure(etcd.check_txn, TxnRequest(success=siblings), 3) is errors.TooManyOps
+
+
+def test_a_transaction_is_bounded_as_a_whole() -> None:
+    inner = nest(*[nest(*[put(b"k%d" % number) for number in range(9)])] * 10)  # 101 with itself
+    fits = TXN_OPERATIONS_MAX // 101
+    assert failure(etcd.check_txn, TxnRequest(success=[inner] * fits), 10**6) is errors.DuplicateKey
+    assert failure(etcd.check_txn, TxnRequest(success=[inner] * (fits + 1)), 10**6) is errors.TooManyOps
+    beneath = RequestOp(request_txn=TxnRequest(compare=[Compare(key=b"k")] * (TXN_OPERATIONS_MAX - 1)))
+    assert failure(etcd.check_txn, TxnRequest(failure=[beneath]), 10**6) is None
+    assert failure(etcd.check_txn, TxnRequest(failure=[beneath, beneath]), 10**6) is errors.TooManyOps
+
+    half = TXN_OPERATIONS_MAX // 2
+    request = regatta_api.TxnRequest(table=b"t", success=[mvcc_pb2.RequestOp()] * half)
+    request.failure.extend([mvcc_pb2.RequestOp()] * half)
+    assert failure(regatta.check_txn, request) is None
+    request.compare.add()
+    assert failure(regatta.check_txn, request) is errors.TooManyOps
 
 
 def test_etcd_duplicate_check_stays_fast_on_a_hostile_transaction() -> None:
