@@ -219,7 +219,8 @@ class StoreConfig(Model):
     """A leader whose syncs go on taking so long on average hands over to a voter whose syncs take at most half as long;
     0 = never."""
     reader_threads: Annotated[int, Field(ge=1, le=64)] = 2
-    """Threads for reads that would hold up the loop, each with a connection of its own."""
+    """Threads for reads that would hold up the loop, each with a connection of its own. One more is for snapshots and
+    checks of what is stored."""
 
 
 class LimitsConfig(Model):

@@ -36,6 +36,7 @@ from shardworker.loop import Loop
 from shardworker.machine import REGISTRY, Registry, StateMachine, TooNew, UnreadableEntry
 from shardworker.raft import Membership, NodeId, Raft
 from shardworker.replica.generations import GivenUp
+from shardworker.replica.long_reads import OTHER_THREADS
 from shardworker.replica.rebuild import RebuildBegun, begin_rebuild, has_peers
 from shardworker.replica.replica import Replica
 from shardworker.settings import begin_alone, is_alone, raft_settings, store_settings
@@ -127,7 +128,9 @@ class Worker:
             group=topology.group_of(shard),
             keys=peer_keys(cluster, spec.node),
         )
-        self._background = BackgroundThreads(threads=cluster.store.reader_threads, wake=self._transport.wake)
+        self._background = BackgroundThreads(
+            threads=cluster.store.reader_threads + OTHER_THREADS, wake=self._transport.wake
+        )
         replica = Replica(
             shard=shard,
             node=node,

@@ -2,33 +2,74 @@
 
 As many run at a time as there are threads for them, and one that has ended keeps its place until its answer leaves: so
 many answers are in memory at once, and the rest waits in order, per coordinator, until nobody waits for it any more.
-Snapshots and scrubs use the same threads, and never wait behind more than that.
+A read of the tables ends then also in the middle (Patience): it may ask for more than anybody lives to hear. Snapshots
+and scrubs have a thread more, which no read takes.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+import apsw
 
 from proto import errors
 from shardworker.machine import Result
 from shardworker.replica.part import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from shardworker.replica.part import ReplicaContext
 
 WAITING_MAX: Final = 1_024
 
+OTHER_THREADS: Final = 1
+"""Beside those of reads, for snapshots and scrubs."""
 
-@dataclass(slots=True)
+STEPS_BETWEEN_LOOKS: Final = 100_000
+"""Of SQLite's machine within one statement, before it is looked whether anybody still waits: a few milliseconds."""
+
+
+class Patience:
+    """How long somebody waits for a read, as the loop knows and the read's thread looks."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+
+    @contextlib.contextmanager
+    def of(self, connection: apsw.Connection) -> Iterator[None]:
+        """What is read on this connection ends by ReadTimedOut once the patience is over: before a statement, and
+        within a long one. Not in between, so what is done there must be short."""
+        ended = False
+
+        def may_begin(_cursor: apsw.Cursor, _statement: str, _bindings: apsw.Bindings | None) -> bool:
+            nonlocal ended
+            if self.is_over and not ended:
+                ended = True
+                return False
+            return True  # once it has ended, the transaction that it leaves
+
+        connection.exec_trace = may_begin
+        connection.set_progress_handler(lambda: self.is_over and not ended, STEPS_BETWEEN_LOOKS)
+        try:
+            yield
+        except (apsw.ExecTraceAbort, apsw.InterruptError):
+            raise errors.ReadTimedOut("it took longer than anybody waits for it") from None
+        finally:
+            connection.exec_trace = None
+            connection.set_progress_handler(None)
+
+
+@dataclass(slots=True, eq=False)
 class _Job:
     identity: bytes
     read: Callable[[], Result]
     done: Callable[[Result], None]
     since_ticks: int
+    patience: Patience | None
     result: Result | None = None
 
 
@@ -38,11 +79,14 @@ class LongReads(Part):
     def __init__(self, context: ReplicaContext) -> None:
         self._outgoing = context.outgoing
         self._background = context.background
-        self._patience_ticks = context.cluster.limits.read_timeout_ms // context.cluster.raft.tick_ms
+        limits, tick_ms = context.cluster.limits, context.cluster.raft.tick_ms
+        self._patience_ticks = limits.read_timeout_ms // tick_ms
+        # A transaction that only reads is waited for as a write is.
+        self._answer_ticks = max(limits.read_timeout_ms, limits.write_timeout_ms) // tick_ms
         self._ticks = 0
         self._running_max = context.cluster.store.reader_threads
         self._waiting: deque[_Job] = deque()
-        self._running = 0
+        self._running: list[_Job] = []
         self._ended: deque[_Job] = deque()
 
     def check_room(self) -> None:
@@ -50,11 +94,17 @@ class LongReads(Part):
         if len(self._waiting) >= WAITING_MAX:
             raise errors.QueueFull(f"{len(self._waiting)} long reads are waiting on this replica")
 
-    def submit(self, identity: bytes, read: Callable[[], Result], done: Callable[[Result], None]) -> None:
+    def submit(
+        self,
+        identity: bytes,
+        read: Callable[[], Result],
+        done: Callable[[Result], None],
+        patience: Patience | None = None,
+    ) -> None:
         """Run `read` on a thread when its turn has come; `done` gets the result in the loop's thread, and answers the
-        coordinator behind the link. Raises QueueFull."""
+        coordinator behind the link. patience: is over once no coordinator waits for the answer. Raises QueueFull."""
         self.check_room()
-        self._waiting.append(_Job(identity, read, done, self._ticks))
+        self._waiting.append(_Job(identity, read, done, self._ticks, patience))
 
     def serve(self, fault: errors.BoathouseError | None) -> None:
         """Hand out what has ended, or in its place the fault; then start as many as may run."""
@@ -68,7 +118,7 @@ class LongReads(Part):
             else:
                 self._ended.append(job)
         kept: list[_Job] = []
-        while self._waiting and self._running + len(self._ended) < self._running_max:
+        while self._waiting and len(self._running) + len(self._ended) < self._running_max:
             job = self._waiting.popleft()
             if self._ticks - job.since_ticks > self._patience_ticks:
                 job.done(Result(0, b"", errors.ReadTimedOut("no thread was free for it in time")))
@@ -80,7 +130,7 @@ class LongReads(Part):
 
     def _start(self, job: _Job) -> None:
         def ended(result: Result) -> None:
-            self._running -= 1
+            self._running.remove(job)
             job.result = result
             self._ended.append(job)
 
@@ -89,19 +139,22 @@ class LongReads(Part):
         except errors.QueueFull as error:
             job.done(Result(0, b"", error))
             return
-        self._running += 1
+        self._running.append(job)
 
     def tick(self) -> None:
         self._ticks += 1
+        for job in self._running:
+            if job.patience is not None and self._ticks - job.since_ticks > self._answer_ticks:
+                job.patience.is_over = True
 
     def has_work(self) -> bool:
         if any(self._outgoing.has_room(job.identity) for job in self._ended):
             return True
-        free = self._running + len(self._ended) < self._running_max
+        free = len(self._running) + len(self._ended) < self._running_max
         return free and any(not self._outgoing.link_is_full(job.identity) for job in self._waiting)
 
     def drained(self) -> bool:
         return not (self._waiting or self._running or self._ended)
 
     def statistics(self) -> Mapping[str, int]:
-        return {"long_reads_waiting": len(self._waiting), "long_reads_running": self._running}
+        return {"long_reads_waiting": len(self._waiting), "long_reads_running": len(self._running)}

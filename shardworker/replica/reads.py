@@ -23,14 +23,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proto import errors
 from proto.methods import COMMANDS, Access
+from shardworker.machine import Result
 from shardworker.raft import Accepted, LogIndex
+from shardworker.replica.long_reads import Patience
 from shardworker.replica.part import Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from proto.internal import frames_pb2 as frames
-    from shardworker.machine import Parsed, Result, Who
+    from shardworker.machine import Parsed, Who
     from shardworker.raft import ReadState
     from shardworker.replica.logins import Logins
     from shardworker.replica.long_reads import LongReads
@@ -193,7 +195,9 @@ class Reads(Part):
                 parsed = self._machine.parse(*question)
                 if self._machine.is_heavy(parsed):
                     answer = partial(self._outgoing.answer, identity, request.call)
-                    self._long_reads.submit(identity, partial(self._read_beside, parsed), answer)
+                    patience = Patience()
+                    beside = partial(self._read_beside, parsed, patience)
+                    self._long_reads.submit(identity, beside, answer, patience)
                     return
                 result = self._results[question] = self._machine.read(self._store.connection, parsed)
         except errors.BoathouseError as error:
@@ -201,10 +205,13 @@ class Reads(Part):
             return
         self._outgoing.answer(identity, request.call, result)
 
-    def _read_beside(self, request: Parsed) -> Result:
+    def _read_beside(self, request: Parsed, patience: Patience) -> Result:
         connection = self._store.reader()
         try:
-            return self._machine.read(connection, request)
+            with patience.of(connection):
+                return self._machine.read(connection, request)
+        except errors.ReadTimedOut as error:
+            return Result(0, b"", error)
         finally:
             self._store.close_reader(connection)
 
