@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from grpc_health.v1 import health_pb2
@@ -46,6 +47,24 @@ class Tables(Protocol):
         """Whether its shard has a leader, as far as clients are told."""
 
 
+@dataclass(slots=True, eq=False)
+class _Watched:
+    """A table by its name, which somebody watches. However many do, one task looks."""
+
+    status: int
+    watchers: int = 0
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set, and another one, when the status has changed."""
+    looking: asyncio.Task[None] | None = None
+
+    def learn(self, status: int) -> None:
+        """That is how it is now."""
+        if status != self.status:
+            self.status = status
+            self.news.set()
+            self.news = asyncio.Event()
+
+
 class Health:
     """Check, Watch."""
 
@@ -54,6 +73,7 @@ class Health:
         self._services = frozenset({WHOLE_SERVER, *services})
         self._tables = tables
         self._closed = asyncio.Event()
+        self._watched: dict[str, _Watched] = {}
 
     @property
     def handlers(self) -> dict[str, Handler]:
@@ -75,13 +95,49 @@ class Health:
         name = decode(health_pb2.HealthCheckRequest.FromString, call.body).service
         told = await self._look(name)
         await call.send(_encoded(told))
-        while not self._closed.is_set():
-            await self._wait(name, told)
-            status = await self._look(name)
-            if status != told:
-                told = status
-                await call.send(_encoded(status))
+        if name in self._services:
+            await self._closed.wait()
+        else:
+            told = await self._tell_changes(call, name, told)
+        status = await self._look(name)
+        if status != told:
+            await call.send(_encoded(status))
         raise errors.ShuttingDown
+
+    async def _tell_changes(self, call: Call, name: str, told: int) -> int:
+        """Of a table, until close(); what was told last."""
+        watched = self._watched.get(name)
+        if watched is None:
+            watched = self._watched[name] = _Watched(told)
+            watched.looking = asyncio.create_task(self._keep_looking(name, watched))
+        watched.learn(told)
+        watched.watchers += 1
+        assert watched.looking is not None
+        try:
+            while not watched.looking.done():
+                news = watched.news
+                if watched.status != told:
+                    told = watched.status
+                    await call.send(_encoded(told))
+                else:
+                    await news.wait()
+            watched.looking.result()  # what went wrong there, if it did not end by close()
+            return told
+        finally:
+            watched.watchers -= 1
+            if not watched.watchers:
+                watched.looking.cancel()
+                del self._watched[name]
+
+    async def _keep_looking(self, name: str, watched: _Watched) -> None:
+        try:
+            while not self._closed.is_set():
+                interval_s = SEARCH_INTERVAL_S if watched.status == UNKNOWN else LOOK_INTERVAL_S
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._closed.wait(), interval_s)
+                watched.learn(await self._look(name))
+        finally:
+            asyncio.get_running_loop().call_soon(watched.news.set)  # once this has ended
 
     async def _look(self, name: str) -> int:
         if name in self._services:
@@ -94,15 +150,6 @@ class Health:
             return UNKNOWN
         serves = self._tables.is_led(table) and not self._closed.is_set()
         return SERVING if serves else NOT_SERVING
-
-    async def _wait(self, name: str, told: int) -> None:
-        """Until it may be another one."""
-        if name in self._services:
-            await self._closed.wait()
-            return
-        interval_s = SEARCH_INTERVAL_S if told == UNKNOWN else LOOK_INTERVAL_S
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._closed.wait(), interval_s)
 
     def close(self) -> None:
         """From now on nothing is served."""

@@ -135,6 +135,51 @@ async def test_a_table_is_as_well_as_its_shard(monkeypatch: pytest.MonkeyPatch) 
 
 
 @in_loop
+async def test_a_table_is_looked_at_once_however_many_watch_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.services.health.LOOK_INTERVAL_S", 0.01)
+    looked = 0
+
+    class Counted(Tables):
+        async def find(self, name: str) -> TableEntry | None:
+            nonlocal looked
+            looked += 1
+            return await super().find(name)
+
+    tables = Counted()
+    health = Health({}, tables)
+    calls = [asking("t") for _ in range(100)]
+    watches = [asyncio.create_task(health.watch(call)) for call in calls]
+    await wait_until_async(lambda: all(call.sent for call in calls), timeout_s=5, what="the first answers")
+    looked = 0
+    await wait_until_async(lambda: looked >= 5, timeout_s=5, what="looks")
+    assert looked < 50
+    tables.has_leader = False
+    for watch in watches[1:50]:
+        watch.cancel()
+    left = [calls[0], *calls[50:]]
+    await wait_until_async(
+        lambda: all(status_in(call.sent[-1]) == NOT_SERVING for call in left), timeout_s=5, what="the news"
+    )
+    for watch in watches:
+        watch.cancel()
+    await asyncio.gather(*watches, return_exceptions=True)
+    await wait_until_async(
+        lambda: not any("_keep_looking" in repr(task) for task in asyncio.all_tasks()),
+        timeout_s=5,
+        what="nobody to look any more",
+    )
+    again = asking("t")
+    watch = asyncio.create_task(health.watch(again))
+    await wait_until_async(lambda: bool(again.sent), timeout_s=5, what="the first answer")
+    tables.has_leader = True
+    await wait_until_async(lambda: len(again.sent) == 2, timeout_s=5, what="the news")
+    health.close()
+    with pytest.raises(errors.ShuttingDown):
+        await watch
+    assert status_in(again.sent[-1]) == NOT_SERVING
+
+
+@in_loop
 async def test_a_table_of_a_real_coordinator_loses_its_leader(tmp_path: Path) -> None:
     async with running(tmp_path, shards=2) as cluster:
         stub = health_pb2_grpc.HealthStub(cluster.channel)
