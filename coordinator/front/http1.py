@@ -33,6 +33,7 @@ import structlog
 
 from coordinator.front.certificates import common_name
 from coordinator.front.http_pages import CLOSE, NO_HEADERS, Header, Pages, Request, Response, refusal
+from coordinator.front.peers import peer_of
 
 log = structlog.get_logger()
 
@@ -95,6 +96,7 @@ class Http1Protocol(asyncio.Protocol):
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes_max)
         self._transport: asyncio.Transport | None = None
         self._common_name = ""
+        self._peer = ""
         self._state = _State.IDLE
         self._timer: asyncio.TimerHandle | None = None
         self._head: h11.Request | None = None
@@ -115,6 +117,7 @@ class Http1Protocol(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's has no such base class
         self._transport.set_write_buffer_limits(high=self._limits.unsent_bytes_max)
         self._common_name = common_name(transport.get_extra_info("peercert") or {})
+        self._peer = peer_of(transport)
         try:
             self._door.admit(self)
         except _Refused as refused:
@@ -234,7 +237,7 @@ class Http1Protocol(asyncio.Protocol):
     def _start_answer(self) -> None:
         head, self._head = self._head, None
         assert head is not None
-        request = _as_request(head, bytes(self._body), self._default_headers, self._common_name)
+        request = _as_request(head, bytes(self._body), self._default_headers, self._common_name, self._peer)
         self._body.clear()
         self._wait(_State.ANSWERING, None)
         self._answer = self._loop.create_task(self._give_answer(request))
@@ -406,7 +409,9 @@ class Http1Protocol(asyncio.Protocol):
                 self._cut()
 
 
-def _as_request(head: h11.Request, body: bytes, defaults: Mapping[str, str], common_name: str) -> Request:
+def _as_request(
+    head: h11.Request, body: bytes, defaults: Mapping[str, str], common_name: str, peer: str
+) -> Request:
     """Raises _Refused."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in head.headers:
@@ -423,4 +428,5 @@ def _as_request(head: h11.Request, body: bytes, defaults: Mapping[str, str], com
         headers={**defaults, **headers},
         body=body,
         common_name=common_name,
+        peer=peer,
     )

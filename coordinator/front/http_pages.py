@@ -38,6 +38,8 @@ class Request:
     body: bytes
     common_name: str = ""
     """Of the certificate that the client showed; "" if it showed none."""
+    peer: str = ""
+    """Whose connection it came by (front/peers.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,7 +72,6 @@ WHOLE_BYTES_MAX: Final = 16 << 10
 _TIMEOUT_HEADER: Final = "grpc-timeout"
 _METADATA_PREFIX: Final = "grpc-metadata-"
 _PASSED_ON: Final = frozenset({"authorization", "traceparent", "tracestate"})
-_PEER: Final = "gateway"
 
 log = structlog.get_logger()
 
@@ -153,7 +152,7 @@ class _Endpoint:
             raise _BadTimeout(f"invalid grpc-timeout: {told}")
         deadline, is_clients = grpc_wire.deadline_of(timeout_s, self._route.timeout_s, self._loop.time())
         return LocalCall(
-            messages, metadata=_metadata(request), deadline=deadline, peer=_PEER, expires=is_clients
+            messages, metadata=_metadata(request), deadline=deadline, peer=request.peer, expires=is_clients
         )
 
     async def _answer_unary(self, request: Request) -> Response:

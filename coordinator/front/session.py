@@ -22,6 +22,7 @@ from coordinator.front.http2.connection import Connection
 from coordinator.front.http2.events import ConnectionEnded, DataArrived, RequestStarted, RoomMade, StreamEnded
 from coordinator.front.http2.frames import ErrorCode
 from coordinator.front.http2.streams import State
+from coordinator.front.peers import peer_of
 from coordinator.front.slow_readers import SlowReaders
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Session(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         self._transport.set_write_buffer_limits(high=self.front.limits.write_buffer_bytes)
-        self.peer = address_of(transport.get_extra_info("peername"))
+        self.peer = peer_of(transport)
         self.identity = Identity(common_name(transport.get_extra_info("peercert") or {}))
         self.front.join(self)
         self.touch()
@@ -326,11 +327,3 @@ class Session(asyncio.Protocol):
         self._flush()
         if self._transport is not None:
             self._transport.close()
-
-
-def address_of(address: object) -> str:
-    """A client's address, as its socket has it, the way people write it."""
-    if isinstance(address, tuple) and len(address) >= 2:
-        host, port = address[:2]
-        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
-    return "unknown"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from coordinator.front.session import address_of
+from coordinator.front.peers import address_of, peer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,7 +161,7 @@ class Gate(asyncio.Protocol):
         self._front.greeting -= 1
         reason = self._tls.refusal(transport.get_extra_info("peercert") or {})
         if reason:
-            peer = address_of(transport.get_extra_info("peername"))
+            peer = peer_of(transport)
             log.info("a client was refused", peer=peer, reason=reason)
             transport.close()
             return

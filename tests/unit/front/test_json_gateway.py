@@ -215,6 +215,25 @@ async def test_web_pages_of_others_may_ask() -> None:
         assert dict(response.headers)["Access-Control-Allow-Origin"] == "*"
 
 
+@in_loop
+async def test_clients_are_told_apart() -> None:
+    """What one of them may have at a time is counted by who it is."""
+    peers: list[str] = []
+
+    async def put(call: Call) -> bytes:
+        peers.append(call.peer)
+        return b""
+
+    one = route("/etcdserverpb.KV/Put", put)
+    pages = gateway_pages({one.path: one}, asyncio.get_running_loop(), share_of(Tally()))
+    for peer in ("10.0.0.1:5", "10.0.0.2:7"):
+        path = "/v3/kv/put"
+        await pages["POST", path](
+            Request(method="POST", path=path, query="", headers={}, body=b"", peer=peer)
+        )
+    assert peers == ["10.0.0.1:5", "10.0.0.2:7"]
+
+
 @pytest.mark.parametrize("path", [path for path, method in METHODS.items() if method.http])
 def test_every_path_of_the_gateway_belongs_to_one_method(path: str) -> None:
     others = {http for name, method in METHODS.items() if name != path for http in method.http}
