@@ -206,13 +206,18 @@ def file_name(table: str, table_id: int, ending: str) -> str:
     return name if is_fit else f"table-{table_id}.{ending}"
 
 
+def _for_its_owner(path: str, flags: int) -> int:
+    """Opens a new file that nobody else can ever have opened."""
+    return os.open(path, flags | os.O_EXCL, 0o600)
+
+
 @contextlib.contextmanager
 def writing(folder: Path, name: str) -> Iterator[Callable[[bytes], object]]:
     """Writes a file, which has its name, and is on the disk, once the block has ended well. Raises OSError."""
     partial = folder / f"{name}.part"
+    partial.unlink(missing_ok=True)  # of a run that was killed
     try:
-        with partial.open("wb") as out:
-            os.fchmod(out.fileno(), 0o600)
+        with open(partial, "wb", opener=_for_its_owner) as out:
             yield out.write
             out.flush()
             os.fsync(out.fileno())

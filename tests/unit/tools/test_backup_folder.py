@@ -50,6 +50,16 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert all(file.stat().st_mode & 0o077 == 0 for file in tmp_path.iterdir())
 
 
+def test_who_could_open_the_file_before_reads_nothing_of_it(tmp_path: Path) -> None:
+    left = tmp_path / "t.bak.part"  # by a run that was killed, or by somebody who waits for a backup
+    left.touch(mode=0o666)
+    with left.open("rb") as opened:
+        write(tmp_path, "t.bak", b"secret")
+        assert opened.read() == b""
+    assert (tmp_path / "t.bak").read_bytes() == b"secret"
+    assert (tmp_path / "t.bak").stat().st_mode & 0o777 == 0o600
+
+
 def test_regattas_tool_finds_the_full_file(tmp_path: Path) -> None:
     saved(tmp_path)
     document = json.loads((tmp_path / "manifest.json").read_bytes())
