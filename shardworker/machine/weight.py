@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from shardworker.machine.ops import Operation, Page, Range, Txn
+from shardworker.machine.ops import Compare, Operation, Page, Range, Target, Txn
 from shardworker.machine.view import span_of
 
 if TYPE_CHECKING:
@@ -48,11 +48,11 @@ def _share(view: View, op: Operation) -> float:
         case Txn():
             if len(op.compares) + len(op.success) + len(op.failure) > ROWS_LIGHT:
                 return math.inf
-            compares = sum(
-                _rows(view, compare.key, compare.end, ROWS_LIGHT) / ROWS_LIGHT
-                for compare in op.compares
-                if compare.end
-            )
+            compares = 0.0
+            for compare in op.compares:
+                compares += _share_of_compare(view, compare)
+                if compares > 1:
+                    return compares
             branches = (sum(_share(view, inner) for inner in branch) for branch in (op.success, op.failure))
             return compares + max(branches)
         case Range():
@@ -72,6 +72,12 @@ def _share(view: View, op: Operation) -> float:
             )
         case _:
             return 0.0
+
+
+def _share_of_compare(view: View, compare: Compare) -> float:
+    if compare.end:
+        return _rows(view, compare.key, compare.end, ROWS_LIGHT) / ROWS_LIGHT
+    return _share_of_key(view, compare.key) if compare.target is Target.VALUE else 1 / ROWS_LIGHT
 
 
 def _share_of_key(view: View, key: bytes) -> float:

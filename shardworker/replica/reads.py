@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from shardworker.replica.part import Handler, ReplicaContext
 
 
+TURN_S: Final = 0.05
+"""How long one turn reads for those who wait; the rest comes after what else there is to do, heartbeats among it. What
+a look takes for light may not be, and twenty thousand reads may wait."""
+
 CATCH_UP_MS: Final = 2_000
 """A replica that does not get what was shown elsewhere for so long is cut off, and answers with what it has."""
 
@@ -159,8 +163,11 @@ class Reads(Part):
             for queue in due.values():
                 self._refuse(queue, fault)
             return
+        until_s = self._store.steady_s() + TURN_S
         for identity, queue in list(self._due.items()):
             while queue and self._outgoing.has_room(identity):
+                if self._store.steady_s() > until_s:
+                    break
                 self._waiting_count -= 1
                 read = queue.popleft()
                 self.served[read.request.method] += 1

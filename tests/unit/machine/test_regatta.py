@@ -423,4 +423,8 @@ def test_reads_are_judged_by_what_they_would_touch() -> None:
             table=b"t", success=[op_range(b"y")] * (count - 1), failure=[op_range(b"y")] * (count - 1)
         ).SerializeToString()
         assert heavy_bytes(frames.REGATTA_TXN, body) is is_heavy, "one branch is taken"
+    for target, is_heavy in ((rpc_pb2.Compare.VALUE, True), (rpc_pb2.Compare.MOD, False)):
+        compare = rpc_pb2.Compare(key=b"y", target=target)
+        body = rpc_pb2.TxnRequest(compare=[compare] * 3).SerializeToString()
+        assert heavy_bytes(frames.ETCD_TXN, body) is is_heavy, "large values are compared"
     assert not heavy_bytes(frames.ETCD_RANGE, b"\xff")

@@ -11,7 +11,7 @@ from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import StateMachine
 from shardworker.replica.outgoing import WINDOW_PATIENCE_TICKS
-from shardworker.replica.reads import CATCH_UP_MS
+from shardworker.replica.reads import CATCH_UP_MS, TURN_S
 from tests.unit.raft.replica import members
 from tests.unit.shardworker.bench import CLIENT, KEYS, TABLE, VALUE, Bench, everything
 
@@ -68,6 +68,18 @@ def test_a_turn_makes_no_more_answers_than_it_may_hold(metered: Bench, lineariza
     assert answered == [3, 6, 7]
     assert list(metered.replies) == list(range(1_000, 1_007)), "in order"
     assert all(len(reply.body) > len(VALUE) for reply in metered.replies.values())
+
+
+def test_a_turn_reads_for_a_moment_and_goes_on_in_the_next(alone: Bench) -> None:
+    """Small answers can take long to find, and there may be thousands: heartbeats must leave in between."""
+    alone.replies.clear()
+    alone.disk.sync_s = TURN_S / 2.5  # by which its clock goes on whenever anybody looks
+    alone.replica.handle(CLIENT, gets(9))
+    alone.replica.turn()
+    assert 0 < len(alone.replies) < 5
+    assert alone.replica.has_work()
+    alone.work()
+    assert list(alone.replies) == list(range(1_000, 1_009))
 
 
 def test_a_coordinator_that_takes_nothing_is_sent_no_more(metered: Bench) -> None:
