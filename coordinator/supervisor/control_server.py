@@ -32,14 +32,16 @@ class ControlServer:
         self._clients: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
         self._busy: set[asyncio.Task[Any]] = set()
         self._server: asyncio.AbstractServer | None = None
+        self._is_closed = False
         self._made: tuple[int, int] | None = None
         """Which file is our socket's."""
 
     async def listen(self) -> None:
-        """Listen, if that is not so or if the socket's file is no longer ours. Conversations under way go on.
+        """Listen, if that is not so or if the socket's file is no longer ours. Conversations under way go on. One that
+        is closed stays so: the file may be another supervisor's by then.
 
         Raises OSError."""
-        if self._server is not None and self._made == _identity(self._path):
+        if self._is_closed or (self._server is not None and self._made == _identity(self._path)):
             return
         if self._server is not None:
             self._server.close()
@@ -51,6 +53,7 @@ class ControlServer:
 
     async def close(self) -> None:
         """Stop listening, let answers that are due go out, and hang up."""
+        self._is_closed = True
         if self._server is not None:
             self._server.close()
         if self._busy:

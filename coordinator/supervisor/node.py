@@ -50,9 +50,9 @@ class NodeSupervisor:
     ) -> None:
         self.node = node
         self.down_asked = asyncio.Event()
-        """Set from when someone asked for the whole node to end until it has: meanwhile nothing is started."""
+        """Set once someone asked for the whole node to end: nothing is started from then on."""
         self.down_done = asyncio.Event()
-        """Set by whoever then stopped it. Not for ever: the node can be started again while others are up."""
+        """Set by whoever then stopped it."""
         self._holdings = Holdings(cluster, node)
         self._folder = folder
         self._command = command
@@ -173,9 +173,7 @@ class NodeSupervisor:
                     raise ValueError(str(error)) from None
                 return {"processes": [child.report().to_json() for child in children]}
             case {"op": "down"}:
-                if not self.down_asked.is_set():
-                    self.down_done.clear()
-                    self.down_asked.set()
+                self.down_asked.set()
                 await self.down_done.wait()
                 return {}
             case _:
@@ -209,7 +207,6 @@ class NodeSupervisor:
     async def _start(self, child: Child) -> None:
         if self.down_asked.is_set():
             raise ValueError(f"node {self.node} is going down")
-        self.down_done.clear()
         if child.name.kind.accepts_clients:
             self._sockets.listen()
         await child.start()

@@ -19,7 +19,7 @@ from coordinator.supervisor.refusal import StartRefused
 from coordinator.supervisor.runtime_dir import RuntimeDir
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from config import ClusterConfig
     from config.process.names import ProcessName
@@ -76,13 +76,14 @@ def run(
     ignored. Raises StartRefused before anything is started."""
     os.umask(0o077)  # whatever is made from here on, logs and sockets included, is for this user alone
     with contextlib.ExitStack() as claimed:
-        folders, sockets = {}, {}
+        claims, folders, sockets = {}, {}, {}
         for node in nodes:
+            claims[node] = claimed.enter_context(contextlib.ExitStack())
             folders[node] = NodeFolder.claim(cluster, node)
-            claimed.callback(folders[node].release)
+            claims[node].callback(folders[node].release)
         for node in nodes:
             sockets[node] = NodeSockets.bind(cluster, node)
-            claimed.callback(sockets[node].close)
+            claims[node].callback(sockets[node].close)
         runtime_dir = RuntimeDir(cluster)
         runtime_dir.prepare()
         claimed.callback(runtime_dir.release)
@@ -92,7 +93,7 @@ def run(
             NodeSupervisor(cluster, node, folders[node], sockets[node], shielded.changed, command)
             for node in nodes
         ]
-        asyncio.run(_Supervision(cluster, supervisors, runtime_dir, shielded).run())
+        asyncio.run(_Supervision(cluster, supervisors, claims, runtime_dir, shielded).run())
 
 
 class _Shielded:
@@ -126,13 +127,18 @@ class _Supervision:
         self,
         cluster: ClusterConfig,
         nodes: list[NodeSupervisor],
+        claims: Mapping[str, contextlib.ExitStack],
         runtime_dir: RuntimeDir,
         observer: Observer,
     ) -> None:
+        """claims: what we hold of each node, its folder and its ports; closed once it is down."""
         self._nodes = nodes
+        self._claims = claims
         self._runtime_dir = runtime_dir
         self._observer = observer
-        self._servers = [ControlServer(cluster.control_socket(node.node), node.handle) for node in nodes]
+        self._servers = {
+            node.node: ControlServer(cluster.control_socket(node.node), node.handle) for node in nodes
+        }
         self._stop = asyncio.Event()
         self._signalled = False
 
@@ -161,7 +167,7 @@ class _Supervision:
             await asyncio.gather(*(node.stop_rank(rank) for node in self._nodes))
         for node in self._nodes:
             node.down_done.set()
-        await asyncio.gather(*(server.close() for server in self._servers))
+        await asyncio.gather(*(server.close() for server in self._servers.values()))
 
     def _handle_signal(self, number: signal.Signals) -> None:
         if self._signalled:
@@ -186,20 +192,22 @@ class _Supervision:
             # What fails, because somebody else has the name for instance, is tried again.
             with contextlib.suppress(OSError, StartRefused):
                 self._runtime_dir.prepare_again()
-                for server in self._servers:
+                for server in list(self._servers.values()):
                     await server.listen()
-                for node in self._nodes:
+                for node in list(self._nodes):
                     await node.mend_sockets()
             await asyncio.sleep(SOCKETS_CHECK_INTERVAL_S)
 
     async def _end_when_asked(self, node: NodeSupervisor) -> None:
-        """A node's way out while others stay, `boathouse down --node`, as often as it is asked for. The last one ends
-        the supervisor."""
-        while True:
-            await node.down_asked.wait()
-            self._observer.stopping(f"{node.node}: stopping as asked")
-            await node.stop()
-            node.down_asked.clear()
-            node.down_done.set()
-            if all(other.down_done.is_set() for other in self._nodes):
-                self._stop.set()
+        """A node's way out while others stay, `boathouse down --node`. Whoever asked may then do with its folder and
+        its ports what he likes: recover it, or start it by another `up`. The last one ends the supervisor."""
+        await node.down_asked.wait()
+        self._observer.stopping(f"{node.node}: stopping as asked")
+        await node.stop()
+        self._claims[node.node].close()
+        self._nodes.remove(node)
+        node.down_done.set()
+        await self._servers[node.node].close()
+        del self._servers[node.node]
+        if not self._servers:
+            self._stop.set()

@@ -87,7 +87,8 @@ class NodeControl:
                 holder = living_holder(self._folder)
                 if holder is None:
                     raise SupervisorUnreachable(
-                        f"node {self.node} is not up here (data in {self._folder})"
+                        f"node {self.node} is not up here (data in {self._folder}); "
+                        f"`boathouse up FILE --node {self.node}` starts it"
                     ) from None
                 if time.monotonic() > deadline_s:
                     raise RequestRefused(

@@ -2,7 +2,7 @@
 [NAME=BEHAVIOUR...]`.
 
 Prints what the observer hears. Processes behave as `serve` unless named, e.g. coordinator=deaf. observer=broken
-gives an observer that only raises."""
+gives an observer that only raises, node=NAME starts only that node."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def main(file: Path, traces: Path, *behaviours: str) -> int:
     cluster = load(file)
     try:
         observer = _Broken() if "observer" in chosen else _Printer()
-        run(cluster, nodes_to_start(cluster, None), observer, command)
+        run(cluster, nodes_to_start(cluster, chosen.get("node")), observer, command)
     except StartRefused as refusal:
         _say(f"refused: {refusal}")
         return 1

@@ -20,6 +20,7 @@ import pytest
 
 from config import ClusterConfig, load
 from config.process.report import State
+from coordinator.supervisor.folder import living_holder
 from coordinator.supervisor.refusal import StartRefused
 from coordinator.supervisor.run import nodes_to_start
 from coordinator.supervisor.runtime_dir import RuntimeDir
@@ -285,26 +286,28 @@ def test_down_ends_the_supervisor_and_answers_when_all_is_over(up: FakeUp) -> No
 def test_down_of_one_node_leaves_the_others(three: FakeUp) -> None:
     process = three.start_and_wait()
     NodeControl(three.cluster, "n2").down(timeout_s=20)
-    assert {report.state for report in NodeControl(three.cluster, "n2").status()} == {State.STOPPED}
+    assert living_holder(three.cluster.node_dir("n2")) is None, "`boathouse recover n2` has to be possible"
+    with pytest.raises(SupervisorUnreachable, match="node n2 is not up here"):
+        NodeControl(three.cluster, "n2").status()
     assert {report.state for report in NodeControl(three.cluster, "n1").status()} == {State.RUNNING}
     NodeControl(three.cluster, "n1").down(timeout_s=20)
     NodeControl(three.cluster, "n3").down(timeout_s=20)
     assert process.wait(10) == 0
 
 
-def test_a_node_that_was_down_and_started_again_goes_down_again(three: FakeUp) -> None:
-    process = three.start_and_wait()
+def test_a_node_that_is_down_is_started_by_another_up_beside_the_first(three: FakeUp) -> None:
+    first = three.start_and_wait()
+    NodeControl(three.cluster, "n2").down(timeout_s=20)
+    second = three.start("node=n2")
+    three.wait_output("all running", 2)
     control = NodeControl(three.cluster, "n2")
-    everything = ["shard-1", "shard-2", "coordinator"]
-    control.down(timeout_s=20)
-    control.operate("start", everything, timeout_s=20)
-    control.down(timeout_s=20)
-    assert {report.state for report in control.status()} == {State.STOPPED}
-    control.operate("start", everything, timeout_s=20)
-    NodeControl(three.cluster, "n1").down(timeout_s=20)
-    NodeControl(three.cluster, "n3").down(timeout_s=20)
     assert {report.state for report in control.status()} == {State.RUNNING}
-    assert _end(process) == 0
+    assert living_holder(three.cluster.node_dir("n2")) == second.pid
+    assert _end(first) == 0, "the first one's end is none of the second one's business"
+    assert {report.state for report in control.status()} == {State.RUNNING}
+    socket.create_connection(("127.0.0.1", three.cluster.node("n2").client_port)).close()
+    control.down(timeout_s=20)
+    assert second.wait(10) == 0
 
 
 def test_a_restart_under_way_starts_nothing_on_a_node_that_goes_down(three: FakeUp) -> None:
@@ -316,7 +319,7 @@ def test_a_restart_under_way_starts_nothing_on_a_node_that_goes_down(three: Fake
         control.down(timeout_s=20)
         with pytest.raises(RequestRefused, match="node n2 is going down"):
             restart.result()
-    assert {report.state for report in control.status()} == {State.STOPPED}
+    assert three.words("n2/shard-1") == ["start", "term", "end"]
     assert _end(process) == 0
 
 
