@@ -169,6 +169,7 @@ class WatchedTable:
             self._begun.set()
             if inquiry.hub is not None:
                 self._handle_news(inquiry.hub)
+            await asyncio.sleep(0)  # watchers are sent what was told before more is asked for
 
     async def _ask(self, question: Question) -> Told:
         """The answer. Raises TimeoutError if another one is to be asked."""

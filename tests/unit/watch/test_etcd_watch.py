@@ -63,6 +63,23 @@ def test_a_replica_that_fails_costs_and_doubles_nothing() -> None:
     run(test)
 
 
+def test_watchers_are_sent_what_was_told_before_more_is_asked_for() -> None:
+    async def test(bench: Bench) -> None:
+        call, _ = bench.open()
+        await created(call)
+        await _others_run()
+        asked = len(bench.feed.asked)
+        bench.feed.put(b"a")
+        for _ in range(100):
+            await asyncio.sleep(0)
+            if len(bench.feed.asked) > asked:
+                break
+        assert len(bench.feed.asked) > asked
+        assert call.unheard == 1
+
+    run(test)
+
+
 def test_a_slow_client_hears_the_rest_from_the_history() -> None:
     async def test(bench: Bench) -> None:
         call, _ = bench.open()
