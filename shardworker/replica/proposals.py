@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from google.protobuf.message import DecodeError
 
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 
     from shardworker.raft import Entry, LogIndex, Reason
     from shardworker.replica.part import ReplicaContext
+
+
+TXN_BYTES_MAX: Final = 256 << 10
+"""Of transactions in one log entry: some 30,000 operations of the smallest kind, about what an entry's commands may do
+together (machine/budget.py). With more, some would be refused for their neighbours' sake; and all of an entry is
+applied before the next heartbeat."""
+
+_TXN: Final = frozenset({frames.ETCD_TXN, frames.REGATTA_TXN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +45,7 @@ class WriteQueue:
 
     def __init__(self, *, requests_max: int, bytes_max: int, batch_bytes_max: int) -> None:
         """Bounds: calls waiting for an answer, bytes not yet proposed, bytes of one log entry (at least one
-        command goes in whatever its size)."""
+        command goes in whatever its size). See TXN_BYTES_MAX, too."""
         self._requests_max = requests_max
         self._bytes_max = bytes_max
         self._batch_bytes_max = batch_bytes_max
@@ -76,13 +84,16 @@ class WriteQueue:
         """Empty the queue into batches, one per log entry, in order of arrival."""
         queue, self._queue, self._queue_bytes = self._queue, [], 0
         batch = frames.CommandBatch(time_ms=time_ms, format=FORMAT)
-        batch_bytes = 0
+        batch_bytes = txn_bytes = 0
         for request in queue:
             size = len(request.body)
-            if batch_bytes and batch_bytes + size > self._batch_bytes_max:
+            txn_size = size if request.method in _TXN else 0
+            if (batch_bytes and batch_bytes + size > self._batch_bytes_max) or (
+                txn_bytes and txn_size and txn_bytes + txn_size > TXN_BYTES_MAX
+            ):
                 yield batch
                 batch = frames.CommandBatch(time_ms=time_ms, format=FORMAT)
-                batch_bytes = 0
+                batch_bytes = txn_bytes = 0
             batch.commands.add(
                 method=request.method,
                 table_id=request.table_id,
@@ -92,6 +103,7 @@ class WriteQueue:
                 auth_revision=request.auth_revision,
             )
             batch_bytes += size + 1
+            txn_bytes += txn_size
         if batch_bytes:
             yield batch
 

@@ -6,7 +6,7 @@ import pytest
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
-from shardworker.replica.proposals import Waiter, WriteQueue
+from shardworker.replica.proposals import TXN_BYTES_MAX, Waiter, WriteQueue
 
 
 def request(number: int, *, call: int = 1, body: bytes = b"x") -> frames.Request:
@@ -33,6 +33,27 @@ def test_a_batch_is_cut_at_its_bound_and_one_large_write_goes_alone() -> None:
     for number, size in enumerate([40, 40, 40, 500, 1]):
         queue.admit(b"link", request(number, body=b"v" * size))
     assert [len(batch.commands) for batch in queue.take(time_ms=1)] == [2, 1, 1, 1]
+
+
+def test_transactions_of_one_entry_are_as_many_as_it_can_apply() -> None:
+    queue = proposals(bytes_max=10 << 20, batch_bytes_max=1 << 20)
+    third = TXN_BYTES_MAX // 3
+    for number, (method, size) in enumerate(
+        [
+            (frames.ETCD_TXN, third),
+            (frames.ETCD_PUT, TXN_BYTES_MAX),
+            (frames.REGATTA_TXN, third),
+            (frames.ETCD_TXN, third),
+            (frames.ETCD_TXN, third),
+            (frames.ETCD_TXN, 2 * TXN_BYTES_MAX),
+            (frames.ETCD_PUT, 1),
+            (frames.ETCD_TXN, 1),
+        ]
+    ):
+        one = request(number, body=b"v" * size)
+        one.method = method
+        queue.admit(b"link", one)
+    assert [len(batch.commands) for batch in queue.take(time_ms=1)] == [4, 1, 2, 1]
 
 
 def test_empty_bodies_are_proposed_too() -> None:
