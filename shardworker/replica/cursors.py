@@ -20,6 +20,7 @@ from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker import spool, table_file
 from shardworker.machine import Result
+from shardworker.replica.long_reads import Patience
 from shardworker.replica.part import Part
 
 if TYPE_CHECKING:
@@ -148,10 +149,13 @@ class Cursors(Part):
             )
         if cursor.busy:
             raise errors.CursorNotFound(f"cursor {number} is read by another call")
+        # A file is written for as long as that takes, while its reader is told so.
+        patience = Patience() if cursor.file is None else None
         self._long_reads.submit(
             identity,
-            partial(next, cursor.parts),
+            partial(_next_part, cursor, patience),
             partial(self._end_part, identity, request.call, number, cursor),
+            patience,
         )
         cursor.busy = True
         cursor.idle_ticks = 0
@@ -234,6 +238,17 @@ class Cursors(Part):
 
     def statistics(self) -> Mapping[str, int]:
         return {"cursors_open": len(self._cursors)}
+
+
+def _next_part(cursor: _Cursor, patience: Patience | None) -> Result:
+    """On a thread."""
+    if patience is None:
+        return next(cursor.parts)
+    try:
+        with patience.of(cursor.connection):
+            return next(cursor.parts)
+    except errors.ReadTimedOut as error:
+        return Result(0, b"", error)
 
 
 def _not_open(number: int, why: str) -> errors.CursorNotFound:

@@ -61,6 +61,21 @@ def test_a_cursor_ends_when_nobody_reads_on(tmp_path: Path) -> None:
     bench.store.close()
 
 
+def test_a_part_that_nobody_waits_for_any_more_ends_with_its_cursor(tmp_path: Path) -> None:
+    bench = filled(tmp_path)
+    cursor = opened(bench)
+    bench.jobs.may_end = False
+    call = bench.ask(frames.CURSOR_NEXT, cursor=cursor)
+    for _ in range(bench.cluster.limits.read_timeout_ms // TICK_MS + 2):
+        bench.tick()
+    bench.jobs.may_end = True
+    bench.work()
+    with pytest.raises(errors.ReadTimedOut):
+        bench.answer(call)
+    assert bench.replica.status().statistics["cursors_open"] == 0
+    bench.store.close()
+
+
 def test_the_oldest_cursor_ends_when_the_log_it_pins_is_too_long(tmp_path: Path) -> None:
     bench = filled(tmp_path, cursor_wal_bytes_max=8 * len(VALUE))
     old = opened(bench)
