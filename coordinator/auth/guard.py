@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from coordinator.auth.bearer import MAINTENANCE
 from coordinator.auth.credentials import SYSTEM
+from coordinator.services.etcd_tables import DEFAULT_TABLE
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from proto.methods import METHODS, Access, ApiName, Permission
@@ -97,7 +98,7 @@ class Guard:
         named = await self._tables.find(call)
         if self._bearers.has_shown(call, MAINTENANCE):
             return
-        default = await self._tables.find_default(call)
+        default = await self._default(linearizable=linearizable)
         if default is not None and await self._is_root(call, default, named, linearizable=linearizable):
             return
         if self._bearers.is_guarded(MAINTENANCE):
@@ -107,8 +108,14 @@ class Guard:
         if await self._has_users(self._tables.step_deadline(call), linearizable=linearizable):
             raise errors.PermissionDenied
 
+    async def _default(self, *, linearizable: bool) -> TableEntry | None:
+        """None if there is none of that name."""
+        known = self._catalog.tables.get(DEFAULT_TABLE)
+        return known or (await self._catalog.load(linearizable=linearizable)).entries.get(DEFAULT_TABLE)
+
     async def _is_root(self, call: Call, table: TableEntry, named: TableEntry, *, linearizable: bool) -> bool:
-        """Whether the caller is root of this table; False if it has no users. Raises what he is told who is not."""
+        """Whether the caller is root of this table; False if it has no users, or has gone. Raises what he is told who
+        is not."""
         who = self._authenticator.credentials(call, table)
         deadline = self._tables.step_deadline(call)
         try:
@@ -120,12 +127,18 @@ class Guard:
                 raise
             # It may be good for the table that he names, and a new one would be no better.
             raise errors.PermissionDenied from None
+        except errors.TableNotFound:
+            if table == named:
+                raise
+            return False
         return rights.asks
 
     async def _has_users(self, deadline: float, *, linearizable: bool) -> bool:
         """Whether any table has, of those that there are now. Raises NoLeader, ReadTimedOut if nobody can tell."""
-        entries = (await self._catalog.load(linearizable=linearizable)).entries.values()
-        tables = [entry for entry in entries if not entry.is_reserved]
+        contents = await self._catalog.load(linearizable=linearizable)
+        if contents.unread:
+            return True  # a newer version has written their rows, and here nobody can tell
+        tables = [entry for entry in contents.entries.values() if not entry.is_reserved]
 
         async def has_users(table: TableEntry) -> bool:
             try:

@@ -50,15 +50,6 @@ class EtcdTables:
             raise errors.NoLeader(f"shard {table.shard}")
         return table
 
-    async def find_default(self, call: Call) -> TableEntry | None:
-        """The table that a call means which names none; None if there is none of that name."""
-        try:
-            return await self._calls.find_table(
-                DEFAULT_TABLE, self.step_deadline(call), body_bytes=len(call.body)
-            )
-        except errors.TableNotFound:
-            return None
-
     def while_led(self, call: Call, table: TableEntry) -> AbstractAsyncContextManager[None]:
         """What a stream does; one that insists on a leader ends by NoLeader once there has been none for too long."""
         return self._vigil.while_led(table) if _insists_on_leader(call) else contextlib.nullcontext()

@@ -47,6 +47,14 @@ class Node:
             return str(error.code().name)
         return "OK"
 
+    def tried_to_add_a_member(self, token: str, table: str) -> str:
+        """What that is refused with, if only because of its URL, which is looked at last."""
+        request = etcd.MemberAddRequest(peerURLs=["http://my~host:7101"], isLearner=True)
+        metadata = (("table", table), *([("token", token)] if token else ()))
+        with pytest.raises(grpc.RpcError) as refused:
+            stub(self.channel, etcd, "Cluster").MemberAdd(request, timeout=20, metadata=metadata)
+        return str(refused.value.details()).removeprefix("etcdserver: ")
+
 
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[tuple[Cluster, list[Node]]]:
@@ -64,7 +72,13 @@ def test_a_token_is_good_through_every_node_and_under_every_leader(
     cluster, (first, *_) = nodes
     everywhere = nodes[1]
     first.set_up("root", "u")
+    # At once, through nodes whose replica may not have heard of it, and whatever table he names.
+    for node in everywhere:
+        for table in ("default", "_catalog"):
+            assert node.tried_to_add_a_member("", table) == "user name is empty"
     token = first.log_in("u")
+    assert first.tried_to_add_a_member(token, "default") == "given member URLs are invalid"
+    assert first.tried_to_add_a_member(token, "_catalog") == "given member URLs are invalid"
     # At once, also where the nearest replica may not have heard of it yet.
     assert [node.tried(token, serializable=True) for node in everywhere] == ["OK"] * 3
     assert [node.tried(token) for node in everywhere] == ["OK"] * 3

@@ -46,6 +46,9 @@ class Shards:
     tables: list[TableEntry] = field(default_factory=lambda: [CATALOG, DEFAULT, OTHER])
     gone: set[str] = field(default_factory=set)
     """Named by the catalog, and not in its shard."""
+    cached: set[str] = field(default_factory=lambda: {"default"})
+    """Whose name need not be looked up."""
+    unread: tuple[str, ...] = ()
     asked: list[tuple[str, bool]] = field(default_factory=list)
     at_once: int = 0
     at_once_max: int = 0
@@ -61,7 +64,7 @@ class Shards:
 
     async def load(self, *, linearizable: bool) -> Any:
         self.asked.append(("", linearizable))
-        return SimpleNamespace(entries={table.name: table for table in self.tables})
+        return SimpleNamespace(entries={table.name: table for table in self.tables}, unread=self.unread)
 
     async def read(
         self,
@@ -98,13 +101,16 @@ def ask(
     """What a caller is told who shows that: SERVED, or the error's name."""
     config = with_token(folder) if has_token else make_config(folder, nodes=1, shards=1)
     calls: Any = shards
+    catalog: Any = SimpleNamespace(
+        load=shards.load, tables={table.name: table for table in shards.tables if table.name in shards.cached}
+    )
     nothing: Any = None
     passwords = Passwords(cost=4)
     guard = Guard(
         EtcdTables(calls, nothing, nothing),
         Authenticator(calls, passwords, None, Gate(ReplicationConfig(), lambda: 0.0)),
         Bearers(config, config.node("n1")),
-        calls,
+        catalog,
     )
 
     async def handler(_call: object) -> bytes:
@@ -192,6 +198,15 @@ def test_members_change_by_what_the_leaders_say(tmp_path: Path) -> None:
     shards.asked.clear()
     ask(tmp_path, shards, path=DEFRAGMENT)
     assert {linearizable for _, linearizable in shards.asked} == {False}
+
+
+def test_a_table_that_nobody_has_asked_for_yet_decides_as_well(tmp_path: Path) -> None:
+    shards = Shards({"default"}, cached=set())
+    assert ask(tmp_path, shards, table="other") == "UserEmpty"
+    assert ask(tmp_path, shards, table="other", token=ROOTS["default"]) == SERVED
+    # One that has gone since decides nothing, and one that is unreadable here may have users.
+    assert ask(tmp_path, Shards({"other"}, gone={"default"}), table="other", token=ROOTS["other"]) == SERVED
+    assert ask(tmp_path, Shards(set(), unread=("new",))) == "PermissionDenied"
 
 
 def test_any_number_of_tables_is_asked_a_bounded_number_at_once(tmp_path: Path) -> None:
