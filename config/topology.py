@@ -7,7 +7,7 @@ A coordinator hears from replicas who their shard's members are, and passes on w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from proto.ids import NodeId, ShardId
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from config.members import ShardMembers
     from config.models import ClusterConfig
+
+
+_PORT_MAX: Final = 65_535
 
 
 class Topology(Protocol):
@@ -115,12 +118,15 @@ class LearningTopology(FileTopology):
         return [shard for shard in self.shards() if node in self.replicas_of(shard)]
 
     def address_of(self, node: NodeId, shard: ShardId, *, seen_from: NodeId | None = None) -> str:
+        """As told, if that can be a node's address: a build that did not look took any. Else as the file has it. Raises
+        KeyError for a node that it does not name."""
         learned = self._learned.get(shard)
         at = "" if learned is None else learned.nodes.get(node, "")
-        if seen_from == node or not at:
+        host, _, first = at.rpartition(":")
+        port = int(first or 0) + shard - 1
+        if seen_from == node or not host or port > _PORT_MAX:
             return super().address_of(node, shard, seen_from=seen_from)
-        host, _, port = at.rpartition(":")
-        return f"tcp://{host}:{int(port) + shard - 1}"
+        return f"tcp://{host}:{port}"
 
     def changes(self, notify: Callable[[ShardId], None]) -> None:
         self._notify.append(notify)

@@ -149,9 +149,9 @@ class Driver:
             return
         self._learn_keys()
         wanted = {
-            node: self._topology.address_of(node, shard, seen_from=self._local)
+            node: endpoint
             for node in self._topology.replicas_of(shard)
-            if self._can_reach(node)
+            if self._can_reach(node) and (endpoint := self._endpoint(node, shard))
         }
         for replica, link in list(self._links.items()):
             if replica.shard == shard and wanted.get(replica.node) == link.endpoint:
@@ -189,6 +189,14 @@ class Driver:
         if self._keys is not None and replica.node == self._local:
             keys = {int(node): key for node, key in self._member_keys.items()}
             self._links[replica].tell(frames.Envelope(node_keys=frames.NodeKeys(keys=keys)))
+
+    def _endpoint(self, node: NodeId, shard: ShardId) -> str:
+        """Where a replica is; empty if nobody has said it."""
+        try:
+            return self._topology.address_of(node, shard, seen_from=self._local)
+        except KeyError:
+            log.error("a replica is not reached: nobody has said where its node is", shard=shard, node=node)
+            return ""
 
     def _can_reach(self, node: NodeId) -> bool:
         if self._keys is None or self._keys.of(node) is not None:

@@ -139,6 +139,16 @@ async def test_links_follow_the_topology(tmp_path: Path) -> None:
 
 
 @in_loop
+async def test_a_member_of_which_nobody_says_where_it_is_holds_up_no_other(tmp_path: Path) -> None:
+    async with bench(tmp_path, N1) as b:
+        b.topology.move([NodeId(9), N2, N3])
+        await wait_until_async(
+            lambda: b.is_connected(N2) and b.is_connected(N3), timeout_s=5, what="links to the others"
+        )
+        assert b.driver.routes(SHARD).nodes == (N2, N3)
+
+
+@in_loop
 async def test_a_call_in_flight_survives_the_move_of_its_replica(tmp_path: Path) -> None:
     async with bench(tmp_path, N1, N2) as b:
         b.elect(N1, term=1)
