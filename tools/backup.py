@@ -21,7 +21,7 @@ from tools.backup_options import (
 )
 from tools.bars import bars
 from tools.connection import given_connection
-from tools.failure import Failed
+from tools.failure import Failed, answered
 from tools.output import Output, human_bytes, print_document
 from tools.tls_options import takes_tls
 
@@ -170,7 +170,8 @@ class _Saving:
         """All tables of the cluster, by name."""
         from tools.admin.tables import TablesClient
 
-        return {entry.name: entry for entry in TablesClient(self._connection, LIST_TIMEOUT_S).list()}
+        with answered():
+            return {entry.name: entry for entry in TablesClient(self._connection, LIST_TIMEOUT_S).list()}
 
     def _finish(self, begun: Manifest, before: Manifest | None) -> None:
         """The new manifest takes the place of the one before; then what nobody names any more goes."""

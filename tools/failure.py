@@ -50,3 +50,14 @@ def in_words() -> Iterator[None]:
         raise RefusedForQuorum(f"{error}; --force does it all the same") from None
     except (SupervisorUnreachable, RequestRefused, RestartStuck, NotMoved) as error:
         raise Failed(str(error)) from None
+
+
+@contextlib.contextmanager
+def answered() -> Iterator[None]:
+    """Within the block, a call that fails ends the command with the server's words."""
+    from tools.admin.client import CallFailed
+
+    try:
+        yield
+    except CallFailed as error:
+        raise Failed(str(error)) from None

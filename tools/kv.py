@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 
 from tools.arguments import DEFAULT_ENDPOINT, EndpointOption, OutputOption, TableOption, TimeoutOption
 from tools.connection import given_connection
-from tools.failure import Failed
+from tools.failure import Failed, answered
 from tools.lazy import command_group
 from tools.output import Output, print_document, print_table
 from tools.progress import working
@@ -20,9 +21,11 @@ from tools.streams import read_stdin
 from tools.tls_options import takes_tls
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from proto.etcd import kv_pb2
     from proto.etcd import rpc_pb2 as rpc
-    from tools.client import KvClient
+    from tools.admin.client import KvClient
 
 app = command_group()
 
@@ -219,11 +222,12 @@ class _Read:
         return client.range(rpc.RangeRequest(key=first, range_end=range_end, **self._options))  # type: ignore[arg-type]
 
 
+@contextlib.contextmanager
 def open_client(
     endpoint: str, table: str | None, timeout_s: float, request_id: str | None = None
-) -> KvClient:
-    """A client for what --endpoint, --table, --timeout and the options of TLS say."""
-    from tools.client import KvClient
+) -> Iterator[KvClient]:
+    """A client for what --endpoint, --table, --timeout and the options of TLS say. Calls that fail raise Failed."""
+    from tools.admin.client import KvClient
 
     connection = given_connection(endpoint)
     for option, text in (("--table", table), ("--request-id", request_id)):
@@ -231,7 +235,7 @@ def open_client(
             raise typer.BadParameter(
                 f"{text!r} can't travel in gRPC metadata; use printable ASCII", param_hint=option
             )
-    return KvClient(
+    client = KvClient(
         connection.addresses,
         table,
         timeout_s,
@@ -239,6 +243,8 @@ def open_client(
         credentials=connection.credentials,
         token=connection.token,
     )
+    with answered(), client:
+        yield client
 
 
 def _given(text: str, as_hex: bool) -> bytes:

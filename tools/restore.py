@@ -18,7 +18,7 @@ from tools.backup_options import (
 )
 from tools.bars import bars
 from tools.connection import given_connection
-from tools.failure import Failed
+from tools.failure import Failed, answered
 from tools.output import Output, human_bytes, print_document
 from tools.tls_options import takes_tls
 
@@ -114,11 +114,11 @@ def _refuse_filled(endpoint: str, names: Sequence[str]) -> None:
     from tools.admin.tables import TablesClient
 
     client = TablesClient(given_connection(endpoint), LIST_TIMEOUT_S)
-    for entry in client.list():
-        if entry.name in names:
-            keys = client.describe(entry).keys
-            if keys:
-                raise Failed(f"table {entry.name} holds {keys} keys, which would be replaced; --yes does it")
+    with answered():
+        counts = {entry.name: client.describe(entry).keys for entry in client.list() if entry.name in names}
+    for name, keys in counts.items():
+        if keys:
+            raise Failed(f"table {name} holds {keys} keys, which would be replaced; --yes does it")
 
 
 def _restore(

@@ -9,7 +9,7 @@ import typer
 from tools.arguments import FileArgument, OutputOption  # noqa: TC001 - typer reads annotations when it runs
 from tools.completion import node_names, shard_numbers
 from tools.connection import Connection, given_reach
-from tools.failure import Failed, in_words
+from tools.failure import Failed, answered, in_words
 from tools.lazy import command_group
 from tools.output import Output, human_bytes, print_document, print_table
 from tools.progress import working
@@ -121,7 +121,7 @@ def rebalance(
     client = TablesClient(_connection(cluster), MOVE_CALL_TIMEOUT_S)
     for move in moves:
         if not dry_run:
-            with working(f"moving table {move.table} to shard {move.target}") as say:
+            with answered(), working(f"moving table {move.table} to shard {move.target}") as say:
                 move_table(client, move.table, move.target, say)
         if not output.is_document:
             size = human_bytes(move.size_bytes)

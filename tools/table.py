@@ -10,7 +10,7 @@ import typer
 from tools.arguments import DEFAULT_ENDPOINT, EndpointOption, OutputOption, TimeoutOption
 from tools.completion import table_names
 from tools.connection import given_connection
-from tools.failure import Failed
+from tools.failure import Failed, answered
 from tools.lazy import command_group
 from tools.output import Output, human_bytes, print_document, print_table
 from tools.progress import working
@@ -174,7 +174,7 @@ def _client(endpoint: str, timeout_s: float) -> Iterator[TablesClient]:
     """Whoever waits for it at a terminal is told."""
     from tools.admin.tables import TablesClient
 
-    with working(f"waiting for {endpoint}"):
+    with answered(), working(f"waiting for {endpoint}"):
         yield TablesClient(given_connection(endpoint), timeout_s)
 
 

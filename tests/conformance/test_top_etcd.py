@@ -8,10 +8,10 @@ import pytest
 
 from proto.etcd import rpc_pb2 as rpc
 from tools.admin.attachment import EndpointAttachment, NotDone
+from tools.admin.client import KvClient
 from tools.admin.diagnosis import diagnose
 from tools.admin.quorum import Verb
 from tools.admin.reach import IN_THE_CLEAR
-from tools.client import KvClient
 from tools.tui.frame import frame
 from tools.tui.scene import Scene, Trend
 

@@ -23,9 +23,9 @@ from config import load
 from config.process.names import ProcessName, processes_of
 from config.process.report import ProcessReport, State
 from tests.waiting import free_ports, wait_until
+from tools.admin.client import KvClient
 from tools.admin.control_client import NodeControl, RequestRefused, SupervisorUnreachable
 from tools.admin.probe import ask_replicas
-from tools.client import KvClient
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

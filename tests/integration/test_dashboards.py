@@ -20,7 +20,7 @@ from coordinator.metrics.replication import replication_families
 from coordinator.replication.report import CopyReport, Report
 from proto.etcd import rpc_pb2 as rpc
 from tests.integration.cluster import ROOT, Cluster
-from tools.client import KvClient
+from tools.admin.client import KvClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ from config.process.names import ProcessName
 from proto.etcd import rpc_pb2 as rpc
 from tests.integration.cluster import Cluster
 from tests.waiting import wait_until
-from tools.failure import Failed
+from tools.admin.client import CallFailed
 
 MIB: Final = 1 << 20
 DISK_BYTES: Final = 96 * MIB
@@ -102,7 +102,7 @@ class Writer:
         """Delete and compact; empty if that was taken, else the error's words."""
         try:
             self.delete_all()
-        except (grpc.RpcError, Failed) as error:
+        except (grpc.RpcError, CallFailed) as error:
             return str(error)
         return ""
 

@@ -24,10 +24,10 @@ from tests.conformance.watching import WatchStream
 from tests.integration.clients import Load
 from tests.integration.cluster import Cluster
 from tests.waiting import wait_until
+from tools.admin.client import CallFailed
 from tools.admin.moves import move_table
 from tools.admin.tables import TablesClient
 from tools.connection import Connection
-from tools.failure import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -254,7 +254,7 @@ def cancelled(cluster: Cluster, table: str) -> bool:
     """Whether it was not too late to cancel the table's move."""
     try:
         tables(cluster).cancel_move(table)
-    except Failed as refusal:
+    except CallFailed as refusal:
         if "it is too late" in str(refusal) or "on its way nowhere" in str(refusal):
             return False
         raise
@@ -271,7 +271,7 @@ def test_a_move_that_is_cancelled_leaves_the_table_where_it_was(cluster: Cluster
             client.call("/boathouse.v1.Moves/Move", request, moves.MoveProgress)
         with cluster.client("n2", table="kept") as client:
             client.put(etcd.PutRequest(key=b"while it moves"))
-        with pytest.raises(Failed, match="is on its way to shard"):
+        with pytest.raises(CallFailed, match="is on its way to shard"):
             tables(cluster).delete("kept")
     finally:
         for pid in paused:

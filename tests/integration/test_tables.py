@@ -15,10 +15,10 @@ from tests.conformance.keyspace import Keyspace
 from tests.conformance.watching import WatchStream
 from tests.integration.cluster import Cluster
 from tests.waiting import free_ports, wait_until
+from tools.admin.client import CallFailed
 from tools.admin.tables import TablesClient
 from tools.bench.systems import etcd_program
 from tools.connection import Connection
-from tools.failure import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +93,7 @@ def test_a_table_goes_and_comes_while_a_worker_dies(cluster: Cluster) -> None:
         assert (canceled.canceled, canceled.cancel_reason) == (True, "etcdserver: table was deleted")
     for node in NODES:
         with cluster.client(node, table="jobs", timeout_s=5) as client:
-            with pytest.raises(Failed, match="table not found"):
+            with pytest.raises(CallFailed, match="table not found"):
                 client.range(EVERYTHING)
     assert tables.create("jobs", on_shard_2) > first
     for node in NODES:

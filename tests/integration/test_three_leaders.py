@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.integration.proxy import Link
-    from tools.client import KvClient
+    from tools.admin.client import KvClient
 
 pytestmark = pytest.mark.long
 

@@ -15,7 +15,7 @@ from proto.regatta import maintenance_pb2 as maintenance
 from proto.regatta import replication_pb2 as replication
 from tools.admin import backup_folder
 from tools.admin.backup_folder import Piece, SavedTable
-from tools.client import KEEPALIVE, open_channel
+from tools.admin.client import KEEPALIVE, open_channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

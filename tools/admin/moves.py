@@ -31,7 +31,7 @@ def move_table(
 ) -> Moved:
     """Have a table go to this shard, and wait until it is there. say: is told in words how far it is.
 
-    Raises tools.failure.Failed with the server's words; then what was begun may go on."""
+    Raises CallFailed; then what was begun may go on."""
     begun_s = time.monotonic()
     answer = client.move(name, shard)
     is_new = answer.phase != moves.MoveProgress.DONE

@@ -24,7 +24,7 @@ class Reach:
 
     def channel(self, endpoint: str) -> grpc.Channel:
         """A new channel; whoever opens it closes it."""
-        from tools.client import open_channel  # with gRPC, which who only reads pages does without
+        from tools.admin.client import open_channel  # with gRPC, which who only reads pages does without
 
         return open_channel(endpoint, self.credentials)
 

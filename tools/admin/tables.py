@@ -9,7 +9,7 @@ from proto import catalog
 from proto.boathouse import moves_pb2 as moves
 from proto.etcd import rpc_pb2 as rpc
 from proto.regatta import regatta_pb2 as regatta
-from tools.client import Client, KvClient
+from tools.admin.client import Client, KvClient
 
 if TYPE_CHECKING:
     from proto.catalog import TableEntry, TableSettings
@@ -30,7 +30,7 @@ class TableDescription:
 
 
 class TablesClient:
-    """Raises tools.failure.Failed with the server's words."""
+    """Raises CallFailed."""
 
     def __init__(self, connection: Connection, timeout_s: float) -> None:
         self._connection = connection

@@ -17,10 +17,10 @@ from proto.regatta import regatta_pb2 as regatta
 from tools.admin import backup_folder
 from tools.admin.backup import BackupClient, Rate
 from tools.admin.backup_folder import Piece, SavedTable
+from tools.admin.client import OPTIONS
 from tools.admin.tables import TablesClient
 from tools.bench import systems
 from tools.bench.report import OURS, Figure, Report
-from tools.client import OPTIONS
 from tools.connection import Connection
 
 if TYPE_CHECKING:

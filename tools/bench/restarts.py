@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from proto.etcd import rpc_pb2 as etcd
+from tools.admin.client import KvClient
 from tools.bench import systems
 from tools.bench.report import OURS, Figure, Report
 from tools.bench.run import LoadFailed
-from tools.client import KvClient
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,7 +20,7 @@ import yaml
 
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal.curve import write_pair
-from tools.client import open_channel
+from tools.admin.client import open_channel
 from tools.tls_options import NONE, TlsOptions
 
 if TYPE_CHECKING:

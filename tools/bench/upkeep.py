@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from proto.etcd import rpc_pb2 as etcd
+from tools.admin.client import open_channel
 from tools.bench.report import Figure
 from tools.bench.run import measure
-from tools.client import open_channel
 
 if TYPE_CHECKING:
     import grpc

@@ -12,7 +12,7 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import Completer, Completion
 from prompt_toolkit.history import FileHistory, InMemoryHistory
 
-from tools.failure import Failed
+from tools.failure import Failed, answered
 from tools.output import Output
 from tools.shell.session import OWN, Consistency, Ended, Session
 
@@ -115,9 +115,9 @@ class Names(Completer):
         from tools.connection import given_connection
 
         try:
-            return [
-                entry.name for entry in TablesClient(given_connection(self._endpoint), self._timeout_s).list()
-            ]
+            with answered():
+                client = TablesClient(given_connection(self._endpoint), self._timeout_s)
+                return [entry.name for entry in client.list()]
         except Failed:
             return []
 

@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tools.client import KvClient
+    from tools.admin.client import KvClient
 
 SHARD: Final = 1
 START_S: Final = 90.0

@@ -14,8 +14,7 @@ from pathlib import Path
 import grpc
 
 from proto.etcd import rpc_pb2 as rpc
-from tools.client import KvClient
-from tools.failure import Failed
+from tools.admin.client import CallFailed, KvClient
 
 TIMEOUT_S = 30.0
 
@@ -33,7 +32,7 @@ def main() -> None:
             try:
                 last = client.put(rpc.PutRequest(key=b"counter", value=b"%d" % (written + 1))).header.revision
                 written += 1
-            except Failed as failure:
+            except CallFailed as failure:
                 failed.append(str(failure))
             slowest_s = max(slowest_s, time.monotonic() - begun_s)
     print(  # noqa: T201

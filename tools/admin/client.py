@@ -1,5 +1,5 @@
-"""Small clients for the command line: they try one endpoint after the other, and repeat a write only under the same
-request id, so that it is applied once."""
+"""Small blocking clients: they try one endpoint after the other, and repeat a write only under the same request id, so
+that it is applied once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import grpc
 from proto.boathouse import restore_pb2 as restore
 from proto.etcd import rpc_pb2 as rpc
 from tools.endpoints import is_loopback
-from tools.failure import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +28,10 @@ ATTEMPT_S_MAX: Final = 5.0
 PAUSE_S: Final = 0.1
 CLIENTS_OWN_DEADLINE: Final = "Deadline Exceeded"
 """What gRPC says when its client has stopped waiting, and heard nothing from the server."""
+
+
+class CallFailed(Exception):
+    """No endpoint has done what it was asked; the text has the server's words."""
 
 
 class Client:
@@ -58,7 +61,7 @@ class Client:
         self, path: str, request: Message, answer: type[M], metadata: Sequence[tuple[str, str]] = ()
     ) -> M:
         """Ask until an endpoint answers or the time is up; a call that may have been heard is then made again. Raises
-        Failed with the server's words."""
+        CallFailed."""
         deadline_s = time.monotonic() + self._timeout_s
         while True:
             for endpoint, channel in self._channels.items():
@@ -72,9 +75,9 @@ class Client:
                 except grpc.RpcError as error:
                     failure = error
                     if not _may_repeat(error):
-                        raise Failed(_words(endpoint, error)) from None
+                        raise CallFailed(_words(endpoint, error)) from None
             if time.monotonic() + PAUSE_S >= deadline_s:
-                raise Failed(_words(endpoint, failure)) from None
+                raise CallFailed(_words(endpoint, failure)) from None
             time.sleep(PAUSE_S)
 
 
