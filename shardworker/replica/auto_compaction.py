@@ -8,9 +8,7 @@ the leader proposes. What is compacted is then removed by the sweep, in steps.
 
 from __future__ import annotations
 
-import struct
 from collections import deque
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
@@ -18,7 +16,6 @@ import structlog
 from proto.catalog import FIRST_TABLE_ID
 from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames
-from proto.methods import REQUEST_ID_BYTES
 from shardworker.raft import Role
 from shardworker.replica.part import NEVER_TICKS, Part
 
@@ -31,8 +28,6 @@ if TYPE_CHECKING:
 REVISION_INTERVAL_S: Final = 300
 PERIODIC_INTERVAL_MAX_S: Final = 3_600
 SAMPLES_PER_INTERVAL: Final = 10
-
-_WHICH: Final = struct.Struct(">QQ")
 
 log = structlog.get_logger()
 
@@ -145,14 +140,8 @@ class AutoCompaction(Part):
         if revision <= max(table.floor, 0) or self._machine.origin_of(table.id):
             return  # a copy is compacted with its origin
         log.info("a table is compacted", shard=self._shard, table=table.name, revision=revision)
-        which = _WHICH.pack(table.id, revision)
-        self._proposals.add_own(
-            frames.ETCD_COMPACT,
-            rpc_pb2.CompactionRequest(revision=revision).SerializeToString(),
-            # To compact a table at a revision is one write, whoever proposes it how often.
-            blake2b(which, digest_size=REQUEST_ID_BYTES, person=b"auto compaction").digest(),
-            table_id=table.id,
-        )
+        body = rpc_pb2.CompactionRequest(revision=revision).SerializeToString()
+        self._proposals.add_own(frames.ETCD_COMPACT, body, table_id=table.id)
 
     def ticks_until_action(self) -> int:
         return min((max(1, one.ticks_left) for one in self._watched.values() if one), default=NEVER_TICKS)

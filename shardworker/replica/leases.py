@@ -100,7 +100,6 @@ class LeaseClock(Part):
         """When their end was proposed last."""
         self._waiting: dict[Key, list[_Waiter]] = {}
         self._waiting_count = 0
-        self._proposed_count = 0
         self._take_over_all()
 
     @property
@@ -220,27 +219,17 @@ class LeaseClock(Part):
             batch = tables.setdefault(table_id, frames.ExpiredLeases())
             batch.leases.add(id=lease_id, granted_at=lease.granted_at)
         for table_id, batch in tables.items():
-            self._proposals.add_own(
-                frames.LEASE_EXPIRE, batch.SerializeToString(), self._request_id(), table_id=table_id
-            )
+            self._proposals.add_own(frames.LEASE_EXPIRE, batch.SerializeToString(), table_id=table_id)
         self._write_down(self._checkpoints.take())
 
     def _write_down(self, tables: Mapping[int, frames.LeaseCheckpoints]) -> None:
         for table_id, batch in tables.items():
-            self._proposals.add_own(
-                frames.LEASE_CHECKPOINT, batch.SerializeToString(), self._request_id(), table_id=table_id
-            )
+            self._proposals.add_own(frames.LEASE_CHECKPOINT, batch.SerializeToString(), table_id=table_id)
 
     def prepare_hand_over(self) -> None:
         """Leadership is about to go, by plan: what the next leader should know is proposed first."""
         if self._leads:
             self._write_down(self._checkpoints.take_before_hand_over())
-
-    def _request_id(self) -> bytes:
-        """One that no other proposal has: a term has one leader, in one process."""
-        assert self._led_term is not None
-        self._proposed_count += 1
-        return b"lse" + self._led_term.to_bytes(7) + self._proposed_count.to_bytes(6)
 
     def abandon(self, why: str) -> None:
         """Leadership is lost: whoever leads next counts from what is written down."""

@@ -21,7 +21,7 @@ import structlog
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
-from proto.methods import COMMANDS, REQUEST_ID_BYTES
+from proto.methods import COMMANDS
 from shardworker.raft import NodeId, Role
 from shardworker.replica.part import NEVER_TICKS, Part
 
@@ -107,15 +107,8 @@ class Levels(Part):
         level = min(self._heard[node] for node in self._voters())
         if level > self._machine.level:
             self._log.info("every voter can apply the next machine level: it is raised", level=level)
-            self._proposals.add_own(
-                frames.RAISE_LEVEL, frames.MachineLevel(level=level).SerializeToString(), _request_id(level)
-            )
+            self._proposals.add_own(frames.RAISE_LEVEL, frames.MachineLevel(level=level).SerializeToString())
             self._heard.clear()  # if it is lost, the next round proposes it again
 
     def statistics(self) -> Mapping[str, int]:
         return {"machine_level": self._machine.level, "build_level": self._machine.build_level}
-
-
-def _request_id(level: int) -> bytes:
-    """To raise a level is one write, whoever proposes it how often."""
-    return b"machine level" + level.to_bytes(REQUEST_ID_BYTES - len(b"machine level"))

@@ -8,18 +8,16 @@ ends while it is used.
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Final
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
-from proto.methods import REQUEST_ID_BYTES
 from shardworker.machine import NOBODY, SYSTEM, Who
 from shardworker.raft import Role
 from shardworker.replica.part import NEVER_TICKS, Part
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from shardworker.raft import NodeId, Term
     from shardworker.replica.part import ReplicaContext
@@ -119,7 +117,6 @@ class Logins(Part):
                 self._proposals.add_own(
                     frames.AUTH_DROP_TOKENS,
                     frames.Tokens(tokens=dropped).SerializeToString(),
-                    _request_id(table_id, dropped),
                     table_id=table_id,
                 )
         self._used = used
@@ -127,9 +124,3 @@ class Logins(Part):
     def statistics(self) -> Mapping[str, int]:
         auth = self._machine.auth
         return {"tokens": sum([len(auth.tokens(table_id)) for table_id in auth.guarded])}
-
-
-def _request_id(table_id: int, tokens: Sequence[bytes]) -> bytes:
-    """To drop these tokens is one write, whoever proposes it how often."""
-    named = b"".join((table_id.to_bytes(8), *tokens))
-    return hashlib.blake2b(named, digest_size=REQUEST_ID_BYTES, person=b"drop tokens").digest()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import struct
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from google.protobuf.message import DecodeError
@@ -27,6 +30,7 @@ together (machine/budget.py). With more, some would be refused for their neighbo
 applied before the next heartbeat."""
 
 _TXN: Final = frozenset({frames.ETCD_TXN, frames.REGATTA_TXN})
+_OWN: Final = struct.Struct(">QQQQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,8 @@ class WriteQueue:
 class Proposals(Part):
     """Makes log entries of what waits, and knows who waits for what comes of it."""
 
-    def __init__(self, context: ReplicaContext, wall_clock_ms: Callable[[], int]) -> None:
+    def __init__(self, context: ReplicaContext, wall_clock_ms: Callable[[], int], life: int) -> None:
+        """life: as of Replica."""
         limits, raft = context.cluster.limits, context.cluster.raft
         self._core = context.core
         self._machine = context.machine
@@ -141,6 +146,8 @@ class Proposals(Part):
             bytes_max=limits.pending_bytes_max,
             batch_bytes_max=raft.entry_bytes_max,
         )
+        self._who = (context.shard, context.node, life)
+        self._own_numbers = itertools.count(1)
         self._own_batches: dict[LogIndex, tuple[int, frames.CommandBatch]] = {}
         """What this leader has proposed in a term, parsed: it need not parse what it has just built."""
 
@@ -148,11 +155,13 @@ class Proposals(Part):
         """Take a write for the next turn. Raises QueueFull or MalformedRequest."""
         self._queue.admit(identity, request)
 
-    def add_own(
-        self, method: frames.Method.ValueType, body: bytes, request_id: bytes, *, table_id: int = 0
-    ) -> None:
-        """Take a command of this leader's own for the next turn. Like any it may be lost with its leadership, and be
-        applied all the same; it is applied once for each id."""
+    def add_own(self, method: frames.Method.ValueType, body: bytes, *, table_id: int = 0) -> None:
+        """Take a command of this leader's own for the next turn. Like any it may be lost with its leadership, or be
+        applied all the same. Whoever asks for it again brings another command: it must change nothing to apply both.
+
+        Its id is no other's in any shard, whose results of requests come here with the tables that move."""
+        which = _OWN.pack(*self._who, next(self._own_numbers))
+        request_id = blake2b(which, digest_size=REQUEST_ID_BYTES, person=b"own command").digest()
         self._queue.add(frames.Request(method=method, table_id=table_id, body=body, request_id=request_id))
 
     def propose(self) -> None:

@@ -7,7 +7,6 @@ when they differ from what the shard knows.
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Final
 
 from proto.catalog import FIRST_TABLE_ID
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 ROUND_MS: Final = 1_000
 """The leader looks this often."""
 
-_ID: Final = struct.Struct(">4sIQ")
-
 
 class Quotas(Part):
     """The leader's look at its tables, and the door for writes to a table whose alarm is known."""
@@ -38,7 +35,6 @@ class Quotas(Part):
         self._proposals = proposals
         self._round_ticks = max(1, ROUND_MS // context.cluster.raft.tick_ms)
         self._ticks_left = 0
-        self._asked = 0
 
     def check_takes(self, request: frames.Request) -> None:
         """Raises QuotaExceeded or CorruptAlarm for a write that would be refused when it is applied."""
@@ -70,9 +66,7 @@ class Quotas(Part):
         body: frames.TableQuota | frames.TableFreed,
     ) -> None:
         """What is lost with this leadership is proposed again by the next leader; a repeat changes nothing."""
-        self._asked += 1
-        request_id = _ID.pack(b"book", self._asked & 0xFFFFFFFF, self._core.term)
-        self._proposals.add_own(method, body.SerializeToString(), request_id, table_id=table.id)
+        self._proposals.add_own(method, body.SerializeToString(), table_id=table.id)
 
     def ticks_until_action(self) -> int:
         return max(1, self._ticks_left) if self._core.role is Role.LEADER else NEVER_TICKS

@@ -125,7 +125,7 @@ class Replica:
             cluster=cluster,
             outgoing=self._outgoing,
         )
-        self._proposals = Proposals(context, wall_clock_ms)
+        self._proposals = Proposals(context, wall_clock_ms, life)
         self._long_reads = LongReads(context)
         self._logins = Logins(context, self._proposals)
         self._cursors = Cursors(context, self._long_reads, self._logins, first_cursor=life)

@@ -85,6 +85,7 @@ class Bench:
         membership: Membership,
         *,
         has_begun: bool = True,
+        shard: int = SHARD,
         table: int = TABLE,
         registry: Registry = REGISTRY,
         **settings: Mapping[str, Any],
@@ -97,12 +98,12 @@ class Bench:
         self.other_clients: set[bytes] = set()
         self.disk = Disk()
         files: Any = self.disk
-        self.store = ReplicaStore.open(folder, Identity(cluster_id=1, node=1, shard=SHARD), files=files)
+        self.store = ReplicaStore.open(folder, Identity(cluster_id=1, node=1, shard=shard), files=files)
         if has_begun and not self.store.membership.voters:
             with self.store.turn(sync=True) as turn:
                 turn.set_membership(membership)
                 MachineLevel(self.store.connection, LEVEL).rise(LEVEL)  # as long ago
-        machine = StateMachine(self.store.connection, SHARD, registry=registry)
+        machine = StateMachine(self.store.connection, shard, registry=registry)
         self.core = Raft(
             raft_settings(self.cluster, NodeId(1)),
             self.store.log,
@@ -125,7 +126,7 @@ class Bench:
         self.largest_answers_bytes = 0
         self._calls = 0
         self.replica = Replica(
-            shard=SHARD,
+            shard=shard,
             node=NodeId(1),
             core=self.core,
             store=self.store,

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from proto import errors
+from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
+from proto.methods import COMMANDS, LEVEL, Access
+from shardworker.machine import REGISTRY, Registry
+from shardworker.raft import LogIndex
 from shardworker.replica.proposals import TXN_BYTES_MAX, Waiter, WriteQueue
+from tests.unit.raft.replica import members
+from tests.unit.shardworker.bench import Bench
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def request(number: int, *, call: int = 1, body: bytes = b"x") -> frames.Request:
@@ -105,3 +116,35 @@ def test_losing_leadership_gives_up_on_queued_and_proposed_alike() -> None:
     assert queue.abandon() == [Waiter(b"a", 1), Waiter(b"a", 2)]
     assert not queue
     assert queue.waiting_count == 0
+
+
+def test_the_commands_of_a_shards_own_have_ids_that_no_other_shards_have(tmp_path: Path) -> None:
+    """A table that moves brings all ids that its shard remembers, and there two shards at the same term meet."""
+    ids = [own_ids(tmp_path / str(shard), shard) for shard in (2, 3)]
+    for one in ids:
+        assert set(one.values()) >= {frames.RAISE_LEVEL, frames.TABLE_QUOTA, frames.LEASE_EXPIRE}
+    assert not ids[0].keys() & ids[1].keys()
+
+
+def own_ids(folder: Path, shard: int) -> dict[bytes, int]:
+    """The ids and methods of what a new shard's leader proposes for itself in its first seconds."""
+    newer = Registry(LEVEL + 1, REGISTRY.handlers)
+    bench = Bench(
+        folder, members(1), shard=shard, table=10_001, registry=newer, limits={"table_quota": 1 << 20}
+    )
+    bench.core.campaign()
+    bench.replica.turn()
+    spec = frames.TableSpec(id=10_001, name="t", history=-1)
+    bench.write(frames.TABLE_CREATE, spec.SerializeToString())
+    bench.write(frames.LEASE_GRANT, etcd.LeaseGrantRequest(ID=1, TTL=1).SerializeToString())
+    for _ in range(30):
+        bench.tick()
+        bench.work()
+    log = bench.store.log
+    entries = log.entries(LogIndex(log.first_index()), LogIndex(log.last_index() + 1), 1 << 20)
+    commands = [
+        command for entry in entries for command in frames.CommandBatch.FromString(entry.data).commands
+    ]
+    bench.store.close()
+    internal = [command for command in commands if COMMANDS[command.method].access is Access.INTERNAL]
+    return {command.request_id: command.method for command in internal}
