@@ -65,13 +65,13 @@ class HistorySweep(Part):
         if request.method == frames.ETCD_COMPACT and len(self._owed) >= WAITING_MAX:
             raise errors.QueueFull(f"{len(self._owed)} compactions wait for their rows to be removed")
 
-    def owe(self, command: frames.Command, waiters: list[Waiter], result: Result) -> bool:
+    def owe(self, command: frames.Command, waiter: Waiter, result: Result) -> bool:
         """Take over whose answer is only due when rows are gone. False if it is due now."""
         revision = self._machine.sweep_awaited(command)
         if revision is None:
             return False
         self._goes_on = True  # not only from the next tick on
-        self._owed += [_Owed(command.table_id, revision, waiter, result) for waiter in waiters]
+        self._owed.append(_Owed(command.table_id, revision, waiter, result))
         return True
 
     def tick(self) -> None:
@@ -106,7 +106,7 @@ class HistorySweep(Part):
         owed, self._owed = self._owed, []
         for one in owed:
             if self._machine.is_swept(one.table_id, one.revision):
-                self._outgoing.answer(one.waiter.identity, one.waiter.call, one.result)
+                self._outgoing.answer(one.waiter.identity, one.waiter.call, one.result, is_applied=True)
             else:
                 self._owed.append(one)
 

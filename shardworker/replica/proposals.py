@@ -6,7 +6,7 @@ import itertools
 import struct
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -18,9 +18,9 @@ from shardworker.raft import Accepted
 from shardworker.replica.part import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from shardworker.raft import Entry, LogIndex, Reason
+    from shardworker.raft import Entry, LogIndex, Term
     from shardworker.replica.part import ReplicaContext
 
 
@@ -41,11 +41,19 @@ class Waiter:
     call: int
 
 
-class WriteQueue:
-    """Writes that the next turn proposes, and everybody who waits for a result.
+class Proposed(NamedTuple):
+    """One log entry's commands, and who waits for the result of each; None: nobody."""
 
-    A request id can be waited for more than once (a coordinator that retries); it is proposed again all the same,
-    because only the state machine can tell whether it was applied."""
+    batch: frames.CommandBatch
+    waiters: list[Waiter | None]
+
+
+class WriteQueue:
+    """Writes that the next turn proposes, and how many callers wait for a result.
+
+    A request id may come again while its first command is under way (a coordinator that retries, or another request
+    under the same id). It is proposed again all the same, and whoever brought it waits for what comes of just this
+    command: only the state machine can tell whether it was applied, and whether it is the same request."""
 
     def __init__(self, *, requests_max: int, bytes_max: int, batch_bytes_max: int) -> None:
         """Bounds: calls waiting for an answer, bytes not yet proposed, bytes of one log entry (at least one
@@ -53,9 +61,8 @@ class WriteQueue:
         self._requests_max = requests_max
         self._bytes_max = bytes_max
         self._batch_bytes_max = batch_bytes_max
-        self._queue: list[frames.Request] = []
+        self._queue: list[tuple[frames.Request, Waiter | None]] = []
         self._queue_bytes = 0
-        self._waiters: dict[bytes, list[Waiter]] = {}
         self._waiting_count = 0
 
     def __bool__(self) -> bool:
@@ -63,7 +70,7 @@ class WriteQueue:
 
     @property
     def waiting_count(self) -> int:
-        """Calls without an answer yet, proposed or not; more than one may wait for the same request id."""
+        """Calls without an answer yet, proposed or not."""
         return self._waiting_count
 
     def admit(self, identity: bytes, request: frames.Request) -> None:
@@ -73,32 +80,31 @@ class WriteQueue:
         size = len(request.body)
         if self._waiting_count >= self._requests_max or self._queue_bytes + size > self._bytes_max:
             raise errors.QueueFull(f"{self._waiting_count} writes are waiting on this shard")
-        self._queue.append(request)
+        self._queue.append((request, Waiter(identity, request.call)))
         self._queue_bytes += size
         self._waiting_count += 1
-        self._waiters.setdefault(request.request_id, []).append(Waiter(identity, request.call))
 
     def add(self, request: frames.Request) -> None:
         """Queue a write that nobody waits for."""
         assert len(request.request_id) == REQUEST_ID_BYTES
-        self._queue.append(request)
+        self._queue.append((request, None))
         self._queue_bytes += len(request.body)
 
-    def take(self, time_ms: int) -> Iterator[frames.CommandBatch]:
+    def take(self, time_ms: int) -> Iterator[Proposed]:
         """Empty the queue into batches, one per log entry, in order of arrival."""
         queue, self._queue, self._queue_bytes = self._queue, [], 0
-        batch = frames.CommandBatch(time_ms=time_ms, format=FORMAT)
+        proposed = Proposed(frames.CommandBatch(time_ms=time_ms, format=FORMAT), [])
         batch_bytes = txn_bytes = 0
-        for request in queue:
+        for request, waiter in queue:
             size = len(request.body)
             txn_size = size if request.method in _TXN else 0
             if (batch_bytes and batch_bytes + size > self._batch_bytes_max) or (
                 txn_bytes and txn_size and txn_bytes + txn_size > TXN_BYTES_MAX
             ):
-                yield batch
-                batch = frames.CommandBatch(time_ms=time_ms, format=FORMAT)
+                yield proposed
+                proposed = Proposed(frames.CommandBatch(time_ms=time_ms, format=FORMAT), [])
                 batch_bytes = txn_bytes = 0
-            batch.commands.add(
+            proposed.batch.commands.add(
                 method=request.method,
                 table_id=request.table_id,
                 body=request.body,
@@ -106,25 +112,20 @@ class WriteQueue:
                 user=request.user,
                 auth_revision=request.auth_revision,
             )
+            proposed.waiters.append(waiter)
             batch_bytes += size + 1
             txn_bytes += txn_size
         if batch_bytes:
-            yield batch
+            yield proposed
 
-    def resolve(self, request_id: bytes) -> list[Waiter]:
-        """Everybody who waits for this id; they wait no longer."""
-        waiters = self._waiters.pop(request_id, [])
-        self._waiting_count -= len(waiters)
-        return waiters
+    def forget(self, proposed: Proposed) -> None:
+        """Who waits for it is told now."""
+        self._waiting_count -= len(proposed.waiters) - proposed.waiters.count(None)
 
     def abandon(self) -> list[Waiter]:
-        """Drop the queue, give up on every answer, and say who waited.
-
-        What was proposed may still be applied, and an id in the queue may also have been proposed before: nobody
-        who waited can be told that nothing happened."""
+        """Drop the queue, count nobody any more, and say who waited in it."""
+        waiters = [waiter for _, waiter in self._queue if waiter is not None]
         self._queue, self._queue_bytes = [], 0
-        waiters = [waiter for group in self._waiters.values() for waiter in group]
-        self._waiters.clear()
         self._waiting_count = 0
         return waiters
 
@@ -148,8 +149,8 @@ class Proposals(Part):
         )
         self._who = (context.shard, context.node, life)
         self._own_numbers = itertools.count(1)
-        self._own_batches: dict[LogIndex, tuple[int, frames.CommandBatch]] = {}
-        """What this leader has proposed in a term, parsed: it need not parse what it has just built."""
+        self._own: dict[tuple[LogIndex, Term], Proposed] = {}
+        """What this leader has proposed and not answered: it need not parse what it has just built."""
 
     def admit(self, identity: bytes, request: frames.Request) -> None:
         """Take a write for the next turn. Raises QueueFull or MalformedRequest."""
@@ -169,26 +170,28 @@ class Proposals(Part):
         if not self._queue:
             return
         self._last_time_ms = max(self._last_time_ms + 1, self._machine.time_ms, self._wall_clock_ms())
-        for batch in self._queue.take(self._last_time_ms):
-            outcome = self._core.propose(batch.SerializeToString())
+        for proposed in self._queue.take(self._last_time_ms):
+            outcome = self._core.propose(proposed.batch.SerializeToString())
             if isinstance(outcome, Accepted):
-                self._own_batches[outcome.index] = (outcome.term, batch)
+                self._own[outcome.index, outcome.term] = proposed
             else:
-                self._give_up(batch, outcome.reason)
+                self._queue.forget(proposed)
+                self._give_up(proposed.waiters, f"not proposed: {outcome.reason.value}")
 
-    def _give_up(self, batch: frames.CommandBatch, reason: Reason) -> None:
-        """The core refused the batch. An id in it may have been proposed before, so nobody hears "definitely not"."""
-        lost = errors.LeaderLost(f"not proposed: {reason.value}")
-        for command in batch.commands:
-            for waiter in self.resolve(command.request_id):
+    def _give_up(self, waiters: Iterable[Waiter | None], why: str) -> None:
+        """What was proposed may still be applied, and any id may have been proposed before: nobody hears that nothing
+        happened, and all have to ask elsewhere, with the same request id."""
+        lost = errors.LeaderLost(why)
+        for waiter in waiters:
+            if waiter is not None:
                 self._failed_count += 1
                 self._outgoing.refuse(waiter.identity, waiter.call, lost)
 
     def batch(self, entry: Entry) -> frames.CommandBatch:
         """The commands of a committed entry, which is applied next. Raises UnreadableEntry."""
-        own = self._own_batches.pop(entry.index, None)
-        if own is not None and own[0] == entry.term:
-            return own[1]
+        own = self._own.get((entry.index, entry.term))
+        if own is not None:
+            return own.batch
         try:
             return frames.CommandBatch.FromString(entry.data)
         except DecodeError:
@@ -197,20 +200,23 @@ class Proposals(Part):
                 " who led in that term wrote it so"
             ) from None
 
-    def resolve(self, request_id: bytes) -> list[Waiter]:
-        """Everybody who waits for this id; they wait no longer, and are the caller's to answer."""
-        return self._queue.resolve(request_id)
+    def take_waiters(self, entry: Entry) -> list[Waiter | None]:
+        """Who waits for the result of each command of an entry that was applied, and is the caller's to answer now;
+        nobody at all, and an empty list, if it is none of this leader's."""
+        own = self._own.pop((entry.index, entry.term), None)
+        if own is None:
+            return []
+        self._queue.forget(own)
+        return own.waiters
 
     def has_work(self) -> bool:
         return bool(self._queue)
 
     def abandon(self, why: str) -> None:
-        """Whoever wrote has to ask elsewhere, with the same request id."""
-        self._own_batches.clear()
-        lost = errors.LeaderLost(why)
-        for waiter in self._queue.abandon():
-            self._failed_count += 1
-            self._outgoing.refuse(waiter.identity, waiter.call, lost)
+        own, self._own = self._own, {}
+        for proposed in own.values():
+            self._give_up(proposed.waiters, why)
+        self._give_up(self._queue.abandon(), why)
 
     def drained(self) -> bool:
         return not self._queue.waiting_count

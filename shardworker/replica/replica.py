@@ -16,7 +16,7 @@ the disk below the store.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
@@ -76,6 +76,14 @@ APPLY_ROWS_MAX: Final = 200_000
 """Rows (machine/budget.py) after which a transaction takes no further entry: heartbeats must leave in between."""
 
 _ELECTIONS: Final = frozenset({MessageKind.VOTE, MessageKind.PRE_VOTE, MessageKind.TIMEOUT_NOW})
+
+
+class _Applied(NamedTuple):
+    """An entry of commands, and what came of each."""
+
+    entry: Entry
+    batch: frames.CommandBatch
+    results: list[Result]
 
 
 class Replica:
@@ -287,7 +295,7 @@ class Replica:
             return False
         self._send(ready.early_messages)
         self._reads.confirm(ready.reads)
-        results: list[tuple[frames.Command, Result]] = []
+        results: list[_Applied] = []
         applied = 0
         if ready.snapshot is not None or ready.hard_state is not None or ready.entries or ready.committed:
             try:
@@ -309,8 +317,8 @@ class Replica:
             self._disk_space.written()
             self._machine.committed()
         self._send(ready.messages)
-        for command, result in results:
-            self._answer(command, result)
+        for each in results:
+            self._answer(each)
         self._core.advance(ready, applied=applied)
         return applied == len(ready.committed)
 
@@ -324,11 +332,9 @@ class Replica:
             part.installed()
         log.info("installed a snapshot", shard=self._shard, node=self._node, index=meta.index)
 
-    def _apply(
-        self, turn: Turn, committed: tuple[Entry, ...]
-    ) -> tuple[int, list[tuple[frames.Command, Result]]]:
+    def _apply(self, turn: Turn, committed: tuple[Entry, ...]) -> tuple[int, list[_Applied]]:
         """How many entries were applied, and what came of their commands."""
-        results: list[tuple[frames.Command, Result]] = []
+        results: list[_Applied] = []
         began_s = self._store.steady_s()
         count = answer_bytes = rows = 0
         for entry in committed:
@@ -337,7 +343,7 @@ class Replica:
             elif entry.data:
                 batch = self._proposals.batch(entry)
                 applied = self._machine.apply(entry.index, batch)
-                results.extend(zip(batch.commands, applied, strict=True))
+                results.append(_Applied(entry, batch, applied))
                 answer_bytes += sum([len(result.body) for result in applied])
                 rows += self._machine.rows_visited
             self._integrity.applied(entry.index)
@@ -345,7 +351,10 @@ class Replica:
             if answer_bytes >= APPLY_ANSWER_BYTES_MAX or rows >= APPLY_ROWS_MAX:
                 break
         if count:
-            self._applied.turn([command for command, _ in results], self._store.steady_s() - began_s)
+            self._applied.turn(
+                (command for each in results for command in each.batch.commands),
+                self._store.steady_s() - began_s,
+            )
             turn.set_applied(committed[count - 1].index, committed[count - 1].term)
         return count, results
 
@@ -355,10 +364,12 @@ class Replica:
                 self._snapshots.start(message.to)
         self._outgoing.send_raft(message for message in messages if message.kind is not MessageKind.SNAPSHOT)
 
-    def _answer(self, command: frames.Command, result: Result) -> None:
-        waiters = self._proposals.resolve(command.request_id)
-        if waiters and not self._sweep.owe(command, waiters, result):
-            for waiter in waiters:
+    def _answer(self, applied: _Applied) -> None:
+        waiters = self._proposals.take_waiters(applied.entry)
+        if not waiters:
+            return
+        for waiter, command, result in zip(waiters, applied.batch.commands, applied.results, strict=True):
+            if waiter is not None and not self._sweep.owe(command, waiter, result):
                 self._outgoing.answer(waiter.identity, waiter.call, result, is_applied=True)
 
     def _serve_reads(self) -> None:

@@ -11,10 +11,11 @@ from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from proto.methods import COMMANDS, LEVEL, Access
 from shardworker.machine import REGISTRY, Registry
-from shardworker.raft import LogIndex
-from shardworker.replica.proposals import TXN_BYTES_MAX, Waiter, WriteQueue
+from shardworker.raft import LogIndex, MessageKind
+from shardworker.replica.proposals import TXN_BYTES_MAX, Proposed, Waiter, WriteQueue
+from tests.unit.raft.lab import message
 from tests.unit.raft.replica import members
-from tests.unit.shardworker.bench import Bench
+from tests.unit.shardworker.bench import CLIENT, TABLE, Bench
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +33,7 @@ def test_a_turn_takes_everything_in_order_as_one_batch() -> None:
     queue = proposals()
     for number in range(5):
         queue.admit(b"link", request(number))
-    (batch,) = queue.take(time_ms=7)
+    ((batch, _),) = queue.take(time_ms=7)
     assert batch.time_ms == 7
     assert [command.request_id[-1] for command in batch.commands] == [0, 1, 2, 3, 4]
     assert not queue
@@ -43,7 +44,7 @@ def test_a_batch_is_cut_at_its_bound_and_one_large_write_goes_alone() -> None:
     queue = proposals(bytes_max=10_000)
     for number, size in enumerate([40, 40, 40, 500, 1]):
         queue.admit(b"link", request(number, body=b"v" * size))
-    assert [len(batch.commands) for batch in queue.take(time_ms=1)] == [2, 1, 1, 1]
+    assert [len(batch.commands) for batch, _ in queue.take(time_ms=1)] == [2, 1, 1, 1]
 
 
 def test_transactions_of_one_entry_are_as_many_as_it_can_apply() -> None:
@@ -64,13 +65,13 @@ def test_transactions_of_one_entry_are_as_many_as_it_can_apply() -> None:
         one = request(number, body=b"v" * size)
         one.method = method
         queue.admit(b"link", one)
-    assert [len(batch.commands) for batch in queue.take(time_ms=1)] == [4, 1, 2, 1]
+    assert [len(batch.commands) for batch, _ in queue.take(time_ms=1)] == [4, 1, 2, 1]
 
 
 def test_empty_bodies_are_proposed_too() -> None:
     queue = proposals()
     queue.admit(b"link", request(1, body=b""))
-    assert [len(batch.commands) for batch in queue.take(time_ms=1)] == [1]
+    assert [len(batch.commands) for batch, _ in queue.take(time_ms=1)] == [1]
 
 
 @pytest.mark.parametrize("bound", [{"requests_max": 2}, {"bytes_max": 2}])
@@ -84,14 +85,19 @@ def test_a_full_queue_refuses(bound: dict[str, int]) -> None:
 
 def test_repeats_of_one_id_count_too() -> None:
     queue = proposals(requests_max=2)
-    for call in (1, 2):
-        queue.admit(b"link", request(1, call=call))
-        list(queue.take(time_ms=call))
+    first, second = (proposed_alone(queue, request(1, call=call)) for call in (1, 2))
     with pytest.raises(errors.QueueFull):
         queue.admit(b"link", request(1, call=3))
-    assert len(queue.resolve(request(1).request_id)) == 2
+    queue.forget(first)
+    queue.forget(second)
     queue.admit(b"link", request(1, call=4))
     assert queue.waiting_count == 1
+
+
+def proposed_alone(queue: WriteQueue, one: frames.Request) -> Proposed:
+    queue.admit(b"link", one)
+    (proposed,) = queue.take(time_ms=1)
+    return proposed
 
 
 def test_a_write_without_a_proper_id_is_refused() -> None:
@@ -99,23 +105,63 @@ def test_a_write_without_a_proper_id_is_refused() -> None:
         proposals().admit(b"link", frames.Request(call=1, request_id=b"short"))
 
 
-def test_everybody_who_asked_for_an_id_is_answered_once() -> None:
+def test_each_waits_for_the_command_that_he_brought() -> None:
     queue = proposals()
     queue.admit(b"a", request(1, call=1))
+    queue.add(request(2))
     queue.admit(b"b", request(1, call=2))
-    list(queue.take(time_ms=1))
-    assert queue.resolve(request(1).request_id) == [Waiter(b"a", 1), Waiter(b"b", 2)]
-    assert queue.resolve(request(1).request_id) == []
+    ((batch, waiters),) = queue.take(time_ms=1)
+    assert [command.request_id[-1] for command in batch.commands] == [1, 2, 1]
+    assert waiters == [Waiter(b"a", 1), None, Waiter(b"b", 2)]
 
 
-def test_losing_leadership_gives_up_on_queued_and_proposed_alike() -> None:
-    queue = proposals()
-    queue.admit(b"a", request(1))
-    list(queue.take(time_ms=1))
-    queue.admit(b"a", request(2, call=2))
-    assert queue.abandon() == [Waiter(b"a", 1), Waiter(b"a", 2)]
-    assert not queue
-    assert queue.waiting_count == 0
+def test_two_requests_under_one_id_at_the_same_time_hear_each_its_own_result(alone: Bench) -> None:
+    """The second is another one, was not applied, and must not be told what the first was."""
+    calls: list[int] = []
+    for key in (b"a", b"b", b"a"):
+        body = etcd.PutRequest(key=key).SerializeToString()
+        envelope = frames.Envelope()
+        call = 1000 + len(calls)
+        envelope.requests.add(
+            call=call, method=frames.ETCD_PUT, table_id=TABLE, body=body, request_id=b"the id of both--"
+        )
+        alone.replica.handle(CLIENT, envelope)
+        calls.append(call)
+    alone.work()
+    assert alone.answer(calls[0]).revision == alone.answer(calls[2]).revision
+    with pytest.raises(errors.RequestIdReused):
+        alone.answer(calls[1])
+
+
+def test_who_comes_while_a_predecessors_command_waits_hears_what_came_of_his_own(tmp_path: Path) -> None:
+    """The new leader has the command of one request in its log, and the id comes with another one."""
+    bench = Bench(tmp_path, members(1, 2, 3))
+    bench.lead()
+    bench.write(frames.TABLE_CREATE, frames.TableSpec(id=TABLE, name="t", history=-1).SerializeToString())
+    first, second = (etcd.PutRequest(key=key).SerializeToString() for key in (b"a", b"b"))
+    bench.ask(frames.ETCD_PUT, first, request_id=b"the id of both--")
+    bench.hear(message(MessageKind.HEARTBEAT, 2, bench.core.term + 1))
+    bench.be_elected()
+    call = bench.ask(frames.ETCD_PUT, second, request_id=b"the id of both--")
+    for peer in (2, 3):
+        bench.acknowledge(peer)
+    with pytest.raises(errors.RequestIdReused):
+        bench.answer(call)
+    bench.store.close()
+
+
+def test_losing_leadership_gives_up_on_queued_and_proposed_alike(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, members(1, 2, 3))
+    bench.lead()
+    body = etcd.PutRequest(key=b"k").SerializeToString()
+    calls = [bench.ask(frames.ETCD_PUT, body, request_id=bytes(15) + b"%d" % number) for number in range(2)]
+    assert bench.replica.status().statistics["writes_waiting"] == 2
+    bench.hear(message(MessageKind.HEARTBEAT, 2, bench.core.term + 1))
+    for call in calls:
+        with pytest.raises(errors.LeaderLost):
+            bench.answer(call)
+    assert bench.replica.status().statistics["writes_waiting"] == 0
+    bench.store.close()
 
 
 def test_the_commands_of_a_shards_own_have_ids_that_no_other_shards_have(tmp_path: Path) -> None:
