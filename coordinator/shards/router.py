@@ -10,8 +10,9 @@ on, or waits, under the same request id; its client notices nothing but the time
 here, so that this costs one call, however long the catalog takes to say so.
 
 Every call has a deadline. What has not been answered by then fails as TimedOut (a write: nobody knows) or
-ReadTimedOut. A write that may have been proposed somewhere is never told that it certainly was not: a later replica
-that has no room for it is asked again, under the same id, until the deadline.
+ReadTimedOut. A write that may have been proposed somewhere is never told that it certainly was not, except by the log:
+a later replica that has no room for it is asked again, under the same id, until the deadline, and where one refuses it
+for good nobody knows.
 
 Nothing here does I/O, reads a clock or knows an event loop: what links hear and the time come in, poll() says what
 is to be sent and which calls have ended. The driver runs it in a coordinator, the simulator in virtual time.
@@ -426,10 +427,14 @@ class Router:
             return
         call.faults += isinstance(error, errors.Corrupt)
         call.in_doubt |= not error.definite
-        if call.in_doubt and call.access is Access.WRITE and error.retry is errors.Retry.CALLER:
+        if call.in_doubt and call.access is Access.WRITE and not _says_the_log(reply, error):
             # This replica has not proposed it, but an earlier one may have: only the same id can tell.
-            self._park(call)
-            return
+            if error.retry is errors.Retry.CALLER:
+                self._park(call)
+                return
+            if error.retry is errors.Retry.NOBODY and error.definite:
+                self._fail(call, errors.LeaderLost(f"then refused, and not for what it does: {error}"))
+                return
         # Once per replica: where all are in doubt nobody else will know better.
         hopeless = call.faults >= len(self._shards[call.shard].replicas)
         if error.retry not in _ELSEWHERE or call.target == replica.node or hopeless:
@@ -549,6 +554,12 @@ class Router:
 
 def _by_number(call: Call) -> int:
     return call.number
+
+
+def _says_the_log(reply: frames.Reply, error: errors.BoathouseError) -> bool:
+    """Whether this is what came of the write, whoever proposed it. Of another request's id it is not: who calls may not
+    be the user any more, for the replica, that he was when it was proposed."""
+    return reply.applied and not isinstance(error, errors.RequestIdReused)
 
 
 def _timeout(call: Call) -> errors.BoathouseError:

@@ -521,6 +521,7 @@ class Reply(_message.Message):
     CURSOR_FIELD_NUMBER: _builtins.int
     LEADER_FIELD_NUMBER: _builtins.int
     ATTACHMENT_FIELD_NUMBER: _builtins.int
+    APPLIED_FIELD_NUMBER: _builtins.int
     call: _builtins.int
     revision: _builtins.int
     """the table's revision that the API's header shows"""
@@ -537,6 +538,10 @@ class Reply(_message.Message):
     """of a refusal: node id of the leader this replica knows, 0 = none"""
     attachment: _builtins.int
     """not 0: the body is the message's ZeroMQ frame of this number, the Envelope"""
+    applied: _builtins.bool
+    """being frame 0; so a large answer is not copied into and out of protobuf
+    of an error: it is what came of a write in the log, or first came of its id;
+    """
     def __init__(
         self,
         *,
@@ -549,10 +554,11 @@ class Reply(_message.Message):
         cursor: _builtins.int = ...,
         leader: _builtins.int = ...,
         attachment: _builtins.int = ...,
+        applied: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment", "body", b"body", "call", b"call", "cursor", b"cursor", "detail", b"detail", "error", b"error", "leader", b"leader", "revision", b"revision", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "attachment", b"attachment", "body", b"body", "call", b"call", "cursor", b"cursor", "detail", b"detail", "error", b"error", "leader", b"leader", "revision", b"revision", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

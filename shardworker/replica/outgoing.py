@@ -166,7 +166,7 @@ class Outgoing:
             cursor=cursor,
         )
         if error is not None:
-            reply.error, reply.detail = error.frame_code, error.detail
+            reply.error, reply.detail, reply.applied = error.frame_code, error.detail, is_applied
             self._refusals.append(reply)
 
     def refuse(self, identity: bytes, call: int, error: errors.BoathouseError) -> None:

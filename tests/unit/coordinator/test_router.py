@@ -100,10 +100,22 @@ class Bench:
         self.hear(node, frames.Envelope(replies=[frames.Reply(call=number, body=body, cursor=cursor)]))
 
     def refuse(
-        self, node: int, number: int, error: errors.BoathouseError, *, term: int, leader: int = 0
+        self,
+        node: int,
+        number: int,
+        error: errors.BoathouseError,
+        *,
+        term: int,
+        leader: int = 0,
+        applied: bool = False,
     ) -> None:
         reply = frames.Reply(
-            call=number, error=error.frame_code, detail=error.detail, term=term, leader=leader
+            call=number,
+            error=error.frame_code,
+            detail=error.detail,
+            term=term,
+            leader=leader,
+            applied=applied,
         )
         self.hear(node, frames.Envelope(replies=[reply]))
 
@@ -358,6 +370,43 @@ def test_a_write_in_doubt_that_finds_no_room_in_time_is_of_unknown_fate(
         bench.pass_time(SWEEP_INTERVAL_S)
     assert isinstance(write.error, errors.TimedOut)
     assert 9 <= len(bench.sent(2)) <= 11
+
+
+_AT_THE_DOOR = [errors.InvalidAuthToken, errors.UserEmpty, errors.CorruptAlarm, errors.MethodNotServed]
+
+
+@pytest.mark.parametrize("refusal", _AT_THE_DOOR)
+def test_a_write_in_doubt_that_is_refused_for_good_is_of_unknown_fate(
+    refusal: type[errors.BoathouseError],
+) -> None:
+    """The user's token was dropped since, for example: who logs in again and repeats the write under another id would
+    have it twice."""
+    bench = Bench()
+    write = bench.write()
+    bench.poll()
+    disconnected(bench)
+    bench.refuse(2, bench.numbers(2)[0], refusal(), term=2, leader=2)
+    assert isinstance(write.error, errors.LeaderLost)
+
+
+@pytest.mark.parametrize("refusal", [*_AT_THE_DOOR, errors.QuotaExceeded, errors.EmptyKey])
+def test_what_the_log_says_of_a_write_in_doubt_is_certain(refusal: type[errors.BoathouseError]) -> None:
+    bench = Bench()
+    write = bench.write()
+    bench.poll()
+    disconnected(bench)
+    bench.refuse(2, bench.numbers(2)[0], refusal(), term=2, leader=2, applied=True)
+    assert type(write.error) is refusal
+
+
+def test_a_write_in_doubt_that_meets_itself_as_another_users_is_of_unknown_fate() -> None:
+    """Authentication was turned off since: the log knows the id with a user, and the replica nobody."""
+    bench = Bench()
+    write = bench.write()
+    bench.poll()
+    disconnected(bench)
+    bench.refuse(2, bench.numbers(2)[0], errors.RequestIdReused(), term=2, leader=2, applied=True)
+    assert isinstance(write.error, errors.LeaderLost)
 
 
 def test_a_refusal_after_a_refusal_is_certain() -> None:

@@ -327,3 +327,14 @@ def test_what_a_newer_peer_says_is_lost_and_the_rest_is_heard(
     led.replica.turn()
     assert led.core.log.last_index == last
     assert [(one.kind, one.context) for _, one in led.sent] == [(MessageKind.HEARTBEAT_REPLY, 77)]
+
+
+def test_what_the_log_refuses_is_told_apart_from_what_the_door_does(alone: Bench) -> None:
+    put = etcd.PutRequest(key=b"k").SerializeToString()
+    told = alone.ask(
+        frames.ETCD_PUT, etcd.PutRequest(key=b"k", lease=7).SerializeToString(), request_id=bytes(16)
+    )
+    assert alone.replies[told].applied
+    door = alone.ask(frames.ETCD_PUT, put, request_id=b"too short")
+    assert alone.replies[door].error
+    assert not alone.replies[door].applied
