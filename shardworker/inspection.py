@@ -124,7 +124,7 @@ def _replica(connection: apsw.Connection) -> dict[str, Any]:
         "first_index": state.truncated_index + 1,
         "last_index": state.last_index,
         "log_bytes": log_bytes,
-        "rebuild_until": None if mark is None else mark.until,
+        "rebuild_until": None if mark is None else mark.until.index,
         "voters": sorted(membership.voters),
         "voters_outgoing": sorted(membership.voters_outgoing),
         "learners": sorted(membership.learners),

@@ -37,7 +37,7 @@ def recover(path: Path, identity: Identity) -> LogIndex:
     try:
         if store.rebuild is not None:
             raise CannotRecover(
-                f"the replica in {path} was being rebuilt: it lacks what it had acknowledged, up to index "
+                f"the replica in {path} was being rebuilt: it lacks what it had acknowledged, up to "
                 f"{store.rebuild.until}. Take another one"
             )
         if not store.membership.voters:

@@ -3484,6 +3484,7 @@ class CensusAnswer(_message.Message):
     VOTERS_FIELD_NUMBER: _builtins.int
     SENDER_LIFE_FIELD_NUMBER: _builtins.int
     BESIDE_FIELD_NUMBER: _builtins.int
+    LAST_TERM_FIELD_NUMBER: _builtins.int
     sender: _builtins.int
     life: _builtins.int
     last_index: _builtins.int
@@ -3495,6 +3496,8 @@ class CensusAnswer(_message.Message):
     """of the answering process"""
     beside: _builtins.bool
     """it began by the word of the asking process, among others"""
+    last_term: _builtins.int
+    """of the entry at last_index; 0 = not told"""
     @_builtins.property
     def voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """none if it does not know"""
@@ -3510,10 +3513,11 @@ class CensusAnswer(_message.Message):
         voters: _abc.Iterable[_builtins.int] | None = ...,
         sender_life: _builtins.int = ...,
         beside: _builtins.bool = ...,
+        last_term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["beside", b"beside", "last_index", b"last_index", "life", b"life", "sender", b"sender", "sender_life", b"sender_life", "term", b"term", "voters", b"voters", "waits", b"waits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beside", b"beside", "last_index", b"last_index", "last_term", b"last_term", "life", b"life", "sender", b"sender", "sender_life", b"sender_life", "term", b"term", "voters", b"voters", "waits", b"waits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

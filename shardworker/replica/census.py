@@ -8,7 +8,7 @@ asks the voters until one of these is known:
 - Nobody holds anything: no voter has ever begun, or all have answered and none has an entry. The shard begins, with the
   members of the cluster file. If a majority has never begun and the others were silent for a while, it begins as well.
 - Somebody has begun. It may have voted, and may have been asked for votes, even if its log is empty; so its word is one
-  of those that count. Once enough of them have told their term and last index, this replica is rebuilt from the leader
+  of those that count. Once enough of them have told their term and last entry, this replica is rebuilt from the leader
   (integrity.py), as if it had held all that any of them holds and had voted in the newest of their terms. What it may
   have acknowledged or voted for, and what a majority made of that, at least one of those asked knows of: with n voters,
   of which a majority is m, m - 1 others hold the entry or know the term, so n - m + 1 others that have begun include
@@ -40,7 +40,7 @@ from proto.internal import frames_pb2 as frames
 from shardworker.raft import NO_NODE, HardState, LogIndex, NodeId, Term
 from shardworker.replica.part import NEVER_TICKS, Part
 from shardworker.replica.rebuild import begin_rebuild
-from shardworker.store import DiskFull, ReplicaState
+from shardworker.store import DiskFull, LogEnd, Promises
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -55,8 +55,8 @@ log = structlog.get_logger()
 class Answer:
     """What a voter said of itself."""
 
-    last_index: LogIndex
-    """The last index it holds, or held before it was rebuilt."""
+    last: LogEnd
+    """The last entry it holds, or held before it was rebuilt."""
     term: Term
     waits: bool
     """It starts on an empty disk itself."""
@@ -81,9 +81,9 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Rebuild:
-    """The shard has data, and this replica may have had it up to this index."""
+    """The shard has data, and this replica may have had it up to this entry."""
 
-    until: LogIndex
+    until: LogEnd
     term: Term
 
 
@@ -108,7 +108,7 @@ def judge(
     patience_over: whether those that are silent were given time to speak."""
     majority = len(voters) // 2 + 1
     begun = [answer for answer in answers.values() if answer.has_begun]
-    has_data = any(answer.last_index for answer in answers.values())
+    has_data = any(answer.last.index for answer in answers.values())
     newest = max((answer.term for answer in answers.values()), default=Term(0))
     if any(answer.voters not in (voters, frozenset()) for answer in answers.values()):
         return BeTold()
@@ -127,9 +127,7 @@ def judge(
         )
     if not has_data:
         return Begin(newest)
-    return Rebuild(
-        LogIndex(max(answer.last_index for answer in settled)), Term(max(answer.term for answer in settled))
-    )
+    return Rebuild(max(answer.last for answer in settled), Term(max(answer.term for answer in settled)))
 
 
 class Census(Part):
@@ -196,10 +194,14 @@ class Census(Part):
     def _handle_question(self, question: frames.CensusQuestion) -> None:
         """Tell a peer what this replica holds."""
         mark = self._store.rebuild
+        last = LogEnd(self._core.log.last_term, self._core.log.last_index)
+        if mark is not None:
+            last = max(last, mark.until)
         answer = frames.CensusAnswer(
             sender=self._node,
             life=question.life,
-            last_index=max(self._core.log.last_index, mark.until if mark is not None else 0),
+            last_index=last.index,
+            last_term=last.term,
             term=self._core.term,
             waits=self.waits,
             voters=sorted(self._core.membership.voters),
@@ -214,8 +216,10 @@ class Census(Part):
         if not self.waits or answer.life != self._life or sender not in self._others():
             return
         before = self._answers.get(sender)
+        # An older version does not tell the last entry's term, which is not above its own.
+        last_term = answer.last_term or (answer.term if answer.last_index else 0)
         self._answers[sender] = Answer(
-            LogIndex(answer.last_index),
+            LogEnd(Term(last_term), LogIndex(answer.last_index)),
             Term(answer.term),
             answer.waits,
             frozenset(map(NodeId, answer.voters)),
@@ -242,8 +246,7 @@ class Census(Part):
             case Rebuild(until, term):
                 reason = "its disk was empty though its shard has data"
                 # It votes for nobody else in that term.
-                lost = ReplicaState(term=term, vote=self._node, last_index=until)
-                begin_rebuild(self._store, reason, lost)
+                begin_rebuild(self._store, reason, Promises(term, self._node, until))
             case Wait(reason):
                 self._reason = reason
 

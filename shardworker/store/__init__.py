@@ -23,7 +23,7 @@ from shardworker.store.errors import (
 from shardworker.store.files import REAL_FILES, Files, RealFiles
 from shardworker.store.log import RaftLog
 from shardworker.store.rebuild import CannotRebuild, advice, rebuild_stopped
-from shardworker.store.records import Identity, RebuildMark, ReplicaState
+from shardworker.store.records import Identity, LogEnd, Promises, RebuildMark, ReplicaState
 from shardworker.store.replica_store import ReplicaStore
 from shardworker.store.snapshot import ReceivedSnapshot, SnapshotFile, SnapshotReceiver
 from shardworker.store.turn import Turn
@@ -40,7 +40,9 @@ __all__ = [
     "Identity",
     "IdentityMismatch",
     "KillAt",
+    "LogEnd",
     "NoCrashPoints",
+    "Promises",
     "RaftLog",
     "RealFiles",
     "RebuildMark",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from proto.errors import Corrupt
-from shardworker.raft.types import Membership
+from shardworker.raft.types import Membership, Term
 from shardworker.store.crash_points import CrashPoint
 from shardworker.store.errors import IdentityMismatch, SqliteTooOld
 from shardworker.store.records import (
@@ -204,7 +204,7 @@ def read_rebuild_mark(connection: apsw.Connection) -> RebuildMark | None:
     """None unless this replica is being rebuilt."""
     if not connection.execute("SELECT count(*) FROM meta WHERE id = ?", (REBUILD_ROW,)).get:
         return None
-    return RebuildMark.decode(get_row(connection, REBUILD_ROW))
+    return RebuildMark.decode(get_row(connection, REBUILD_ROW), term_max=Term(read_state(connection).term))
 
 
 def put_rebuild_mark(connection: apsw.Connection, mark: RebuildMark | None) -> None:

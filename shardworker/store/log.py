@@ -17,7 +17,7 @@ from proto.errors import Corrupt
 from shardworker.raft.log import Compacted, LogGap, entry_bytes
 from shardworker.raft.types import Entry, LogIndex, SnapshotMeta, Term
 from shardworker.store.errors import translated
-from shardworker.store.records import checked_entry, entry_checksum
+from shardworker.store.records import LogEnd, checked_entry, entry_checksum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,6 +72,10 @@ class RaftLog:
     def last_index(self) -> LogIndex:
         """Highest index in the log; the truncation point when the log is empty."""
         return LogIndex(self._last)
+
+    def end(self) -> LogEnd:
+        """The last entry; the truncation point when the log is empty."""
+        return LogEnd(self.term(self.last_index()), self.last_index())
 
     def term(self, index: LogIndex) -> Term:
         """Term of an entry in [first_index - 1, last_index]. Raises Compacted below, LogGap above."""

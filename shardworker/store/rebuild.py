@@ -1,8 +1,9 @@
 """Starting a replica over that cannot trust its data, without forgetting what it promised.
 
 What it begins with is identity, term and vote, no membership and no log: the leader sends such a replica a snapshot. A
-mark in `meta` says up to which index it once acknowledged entries. Until it has applied that one it must not vote (see
-integrity.py), so the mark survives restarts and installed snapshots.
+mark in `meta` says up to which entry it once acknowledged them. Until it has applied that one it must not vote (see
+integrity.py), so the mark survives restarts and installed snapshots. That entry itself may never come, since it need
+not have been committed: one of a later term, once it is applied, shows that all came that was.
 
 `python -m shardworker.store.rebuild FOLDER` does this to a stopped replica that refuses to start. It needs the term and
 the vote: a replica that does not know whom it voted for must never start again under its name."""
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import apsw
 
 from proto.errors import Corrupt
-from shardworker.raft.types import LogIndex
+from shardworker.raft.types import LogIndex, Term
 from shardworker.store import database, folder, snapshot
 from shardworker.store.birth import Birth, BirthRecord
 from shardworker.store.context import StoreContext
@@ -24,7 +25,15 @@ from shardworker.store.crash_points import NO_CRASH_POINTS
 from shardworker.store.database import Role, StoreSettings
 from shardworker.store.errors import StoreError, translated
 from shardworker.store.files import REAL_FILES
-from shardworker.store.records import STATE_ROW, Identity, RebuildMark, ReplicaState
+from shardworker.store.records import (
+    STATE_ROW,
+    Identity,
+    LogEnd,
+    Promises,
+    RebuildMark,
+    ReplicaState,
+    checked_entry,
+)
 
 if TYPE_CHECKING:
     from shardworker.store.files import Files
@@ -35,7 +44,7 @@ class CannotRebuild(StoreError):
 
 
 def start_over(
-    context: StoreContext, generation: int, old: ReplicaState, mark: RebuildMark, birth: Birth, epoch: int
+    context: StoreContext, generation: int, old: Promises, mark: RebuildMark, birth: Birth, epoch: int
 ) -> None:
     """Make the generation after `generation`: nothing but identity, term, vote and mark. Durable on return.
 
@@ -85,10 +94,11 @@ def rebuild_stopped(path: Path, reason: str, files: Files = REAL_FILES) -> Rebui
             record.check_wal(recorded, generation, alone=False)
         folder.clean_up(path, files)
         identity, state, mark, found = _read(folder.database_file(path, generation), reason)
+        promised = Promises(state.hard_state.term, state.hard_state.vote, mark.until)
         if recorded is not None:
             record.check_database(recorded, found, state, alone=False)
         context = StoreContext(path, identity, StoreSettings(), None, files, NO_CRASH_POINTS)
-        start_over(context, generation, state, mark, recorded or found, found.epoch)
+        start_over(context, generation, promised, mark, recorded or found, found.epoch)
         return mark
     except (apsw.Error, OSError) as error:
         raise translated(error, f"starting the replica in {path} over") from error
@@ -105,6 +115,7 @@ def _read(file: Path, reason: str) -> tuple[Identity, ReplicaState, RebuildMark,
             others = {*database.read_membership(connection).nodes()} - {identity.node}
             earlier = database.read_rebuild_mark(connection)
             birth = Birth(identity.replica, database.read_epoch(connection))
+            last = _last(connection, state)
         finally:
             connection.close()
     except (apsw.Error, Corrupt, ValueError, KeyError) as error:
@@ -118,8 +129,23 @@ def _read(file: Path, reason: str) -> tuple[Identity, ReplicaState, RebuildMark,
         raise CannotRebuild(
             f"{file} is the shard's only replica: there is nobody to rebuild it from. Restore it from a backup"
         )
-    until = max(state.last_index, earlier.until if earlier else 0)
-    return identity, state, RebuildMark(LogIndex(until), reason), birth
+    until = last if earlier is None else max(last, earlier.until)
+    return identity, state, RebuildMark(until, reason), birth
+
+
+def _last(connection: apsw.Connection, state: ReplicaState) -> LogEnd:
+    """The log's last entry. Where it cannot be read, its term may be any up to the replica's."""
+    index = LogIndex(state.last_index)
+    if index == state.truncated_index:
+        return LogEnd(Term(state.truncated_term), index)
+    try:
+        row = connection.execute(
+            "SELECT idx, term, kind, crc, data FROM log WHERE idx = ?", (index,)
+        ).fetchone()
+        term = Term(state.term) if row is None else checked_entry(*row).term
+    except (apsw.Error, Corrupt):
+        term = Term(state.term)
+    return LogEnd(term, index)
 
 
 def main(path: str) -> None:
@@ -127,7 +153,9 @@ def main(path: str) -> None:
         mark = rebuild_stopped(Path(path), "its data was found damaged")
     except StoreError as error:
         sys.exit(str(error))
-    sys.stdout.write(f"The replica in {path} starts over; it serves again once it has index {mark.until}\n")
+    sys.stdout.write(
+        f"The replica in {path} starts over; it serves again once it has {mark.until}, or a later term's\n"
+    )
 
 
 if __name__ == "__main__":

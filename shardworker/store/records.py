@@ -3,7 +3,7 @@
     meta   id 1  replica state: term, vote, commit, applied index and term, truncation point (binary)
            id 2  membership as of the applied index (JSON)
            id 3  identity of the replica (JSON)
-           id 4  only while the replica is being rebuilt: up to which index, and why (JSON)
+           id 4  only while the replica is being rebuilt: up to which entry, and why (JSON)
            id 5  the epoch, which grows when a process begins to write (JSON; birth.py)
     log    one row per entry; the checksum covers index, term, kind and data
 
@@ -139,22 +139,47 @@ def checked_entry(index: int, term: int, kind: int, crc: int, data: bytes) -> En
     )
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class LogEnd:
+    """The last entry of a log, or the last that is applied of one. Whatever is committed and in a log, is also in each
+    that ends in a committed entry which is not less: if its term is later, since that leader had it (Raft, figure 3,
+    leader completeness), else since it is the same leader's log, and as long."""
+
+    term: Term
+    index: LogIndex
+
+    def __str__(self) -> str:
+        return f"index {self.index} of term {self.term}"
+
+
 @dataclass(frozen=True, slots=True)
 class RebuildMark:
     """This replica is being rebuilt from its leader (rebuild.py)."""
 
-    until: LogIndex
-    """The last index it may have acknowledged before."""
+    until: LogEnd
+    """The last entry it may have acknowledged before."""
     reason: str
     """For people."""
 
     def encode(self) -> bytes:
-        return json.dumps({"until": self.until, "reason": self.reason}).encode()
+        fields = {"until": self.until.index, "term": self.until.term, "reason": self.reason}
+        return json.dumps(fields).encode()
 
     @classmethod
-    def decode(cls, data: bytes) -> RebuildMark:
+    def decode(cls, data: bytes, *, term_max: Term) -> RebuildMark:
+        """term_max: the replica's, which none of its entries exceeds, for a mark that an older version has made."""
         fields = json.loads(data)
-        return cls(LogIndex(fields["until"]), fields["reason"])
+        return cls(LogEnd(Term(fields.get("term", term_max)), LogIndex(fields["until"])), fields["reason"])
+
+
+@dataclass(frozen=True, slots=True)
+class Promises:
+    """What a replica that is to be rebuilt has promised, as far as anybody can tell."""
+
+    term: Term
+    vote: NodeId
+    last: LogEnd
+    """Nothing behind it was acknowledged and relied on."""
 
 
 def encode_membership(membership: Membership) -> bytes:

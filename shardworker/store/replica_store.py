@@ -23,7 +23,7 @@ from shardworker.store.database import Role, StoreSettings
 from shardworker.store.errors import StorageFailed, translated
 from shardworker.store.files import REAL_FILES
 from shardworker.store.journal import Journal
-from shardworker.store.records import RebuildMark
+from shardworker.store.records import LogEnd, Promises, RebuildMark
 from shardworker.store.snapshot import SnapshotReceiver
 from shardworker.store.spare import Spare
 from shardworker.store.turn import Turn
@@ -204,6 +204,11 @@ class ReplicaStore:
     def applied_term(self) -> Term:
         return Term(self.state.applied_term)
 
+    @property
+    def applied(self) -> LogEnd:
+        """The last entry that is applied."""
+        return LogEnd(self.applied_term, self.applied_index)
+
     def database_bytes(self) -> int:
         """Size of the database file and its WAL."""
         file = self.file
@@ -306,20 +311,20 @@ class ReplicaStore:
             self._journal.fail(failed)
             raise failed from error
 
-    def begin_rebuild(self, reason: str, lost: ReplicaState | None = None) -> None:
+    def begin_rebuild(self, reason: str, lost: Promises | None = None) -> None:
         """Give up log, membership and tables; keep identity, term and vote. Durable on return, and this store refuses
-        every further turn: the replica that is to be rebuilt is opened anew. lost: term, vote and last index that the
-        replica had, if this store does not hold them.
+        every further turn: the replica that is to be rebuilt is opened anew. lost: what the replica had promised, if
+        this store does not hold it.
 
         Raises DiskFull or StorageFailed; the replica in the folder is then the old one or the new one."""
-        state = lost or self.state
-        until = max(state.last_index, self.rebuild.until if self.rebuild else 0)
+        promised = lost or Promises(self.hard_state.term, self.hard_state.vote, self.log.end())
+        until = promised.last if self.rebuild is None else max(promised.last, self.rebuild.until)
         self._journal.close()
         self._journal.fail(StorageFailed(f"the replica in {self.path} is to be rebuilt"))
         try:
-            mark = RebuildMark(LogIndex(until), reason)
+            mark = RebuildMark(until, reason)
             rebuild.start_over(
-                self._context, self.generation, state, mark, self._lifetime.birth, self._lifetime.epoch
+                self._context, self.generation, promised, mark, self._lifetime.birth, self._lifetime.epoch
             )
         except Exception as error:
             raise translated(error, f"starting the replica in {self.path} over") from error

@@ -219,8 +219,8 @@ def _judge_by_one(
 ) -> census.Begin | census.Rebuild | census.BeTold | census.Wait:
     """Takes the first answer of a replica with data for all that is to be known."""
     for answer in answers.values():
-        if answer.last_index and not answer.waits:
-            return census.Rebuild(answer.last_index, answer.term)
+        if answer.last.index and not answer.waits:
+            return census.Rebuild(answer.last, answer.term)
     return _judge(voters, answers, patience_over=patience_over)
 
 
@@ -232,7 +232,7 @@ def _judge_by_logs(
 ) -> census.Begin | census.Rebuild | census.BeTold | census.Wait:
     """Takes a voter that has begun for a new one, if its log is empty: found by a reader in boathouse."""
     empty = {
-        node: replace(answer, waits=True, voters=frozenset()) if not answer.last_index else answer
+        node: replace(answer, waits=True, voters=frozenset()) if not answer.last.index else answer
         for node, answer in answers.items()
     }
     return _judge(voters, empty, patience_over=patience_over)

@@ -11,11 +11,12 @@ from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from shardworker import raft_frames
 from shardworker.machine import FORMAT
-from shardworker.raft import Entry, EntryKind, LogIndex, MessageKind, Role
+from shardworker.raft import Entry, EntryKind, LogIndex, MessageKind, Role, Term
 from shardworker.replica.disk_space import FULL_ELECTIONS
 from shardworker.replica.integrity import SCRUB_INTERVAL_S
 from shardworker.replica.outgoing import ENVELOPE_BYTES_MAX
 from shardworker.replica.replica import APPLY_ANSWER_BYTES_MAX
+from shardworker.store import LogEnd
 from tests.unit.raft.lab import message
 from tests.unit.raft.replica import members
 from tests.unit.shardworker.bench import (
@@ -338,3 +339,38 @@ def test_what_the_log_refuses_is_told_apart_from_what_the_door_does(alone: Bench
     door = alone.ask(frames.ETCD_PUT, put, request_id=b"too short")
     assert alone.replies[door].error
     assert not alone.replies[door].applied
+
+
+def test_a_deposed_leader_is_rebuilt_without_what_it_never_committed(tmp_path: Path) -> None:
+    """Its log ended behind all that the shard has, and nobody writes there any more."""
+    bench = Bench(tmp_path, members(1, 2, 3))
+    bench.lead()
+    for number in range(5):
+        bench.ask(frames.ETCD_PUT, request_id=bytes(15) + b"%d" % number)
+    old_term, last = bench.core.term, bench.core.log.last_index
+    bench.store.begin_rebuild("it differs")
+    bench.store.close()
+    bench = Bench(tmp_path, members(1, 2, 3))
+    assert bench.store.rebuild is not None
+    assert bench.store.rebuild.until == LogEnd(old_term, last)
+    for index, term in enumerate((old_term, old_term + 1), start=1):
+        with pytest.raises(errors.Corrupt, match="being rebuilt"):
+            bench.answer(bench.ask(frames.ETCD_RANGE, everything()))
+        entries = (Entry(Term(term), LogIndex(index), EntryKind.COMMANDS, b""),)
+        log_term, prior = bench.core.log.last_term, index - 1
+        bench.hear(
+            message(
+                MessageKind.APPEND,
+                2,
+                old_term + 1,
+                index=prior,
+                log_term=log_term,
+                entries=entries,
+                commit=index,
+            )
+        )
+    assert bench.store.applied_index < last
+    assert bench.store.rebuild is None
+    with pytest.raises(errors.TableNotFound):
+        bench.answer(bench.ask(frames.ETCD_RANGE, everything()))
+    bench.store.close()

@@ -14,11 +14,14 @@ from shardworker.store import (
     CannotRebuild,
     CrashPoint,
     DiskFull,
+    LogEnd,
     RealFiles,
     ReplicaStore,
     StorageFailed,
+    database,
     rebuild_stopped,
 )
+from shardworker.store.records import REBUILD_ROW
 from tests.unit.store.replicas import IDENTITY, open_replica, put, rows
 
 if TYPE_CHECKING:
@@ -59,7 +62,7 @@ def check_started_over(store: ReplicaStore) -> None:
     assert (store.applied_index, store.log.last_index(), store.membership) == (0, 0, NOBODY)
     assert not store.connection.table_exists("main", "kv")
     assert store.rebuild is not None
-    assert (store.rebuild.until, store.rebuild.reason) == (30, "it differs")
+    assert (store.rebuild.until.index, store.rebuild.reason) == (30, "it differs")
     assert store.verify() == []
     assert len(list(store.path.glob("*.db"))) == 1
 
@@ -102,7 +105,7 @@ def test_the_mark_survives_snapshots_and_ends_with_a_turn(tmp_path: Path) -> Non
     incoming.write(0, made.read(0, made.size_bytes))
     store.install_snapshot(incoming.finish(made.meta, made.sha256), None)
     assert store.rebuild is not None
-    assert store.rebuild.until == 30
+    assert store.rebuild.until.index == 30
     assert (store.applied_index, rows(store), store.hard_state.vote) == (40, 40, 3)
     store.close()
     store = reopened(tmp_path / "replica")
@@ -129,11 +132,28 @@ def test_a_second_rebuild_remembers_what_was_promised_before_the_first(tmp_path:
     store.close()
 
 
+def test_a_mark_from_before_terms_were_noted_waits_for_the_replicas_own(tmp_path: Path) -> None:
+    store = voted(tmp_path)
+    store.begin_rebuild("it differs")
+    store.close()
+    connection = apsw.Connection(str(next(tmp_path.glob("*.db"))))
+    database.put_row(connection, REBUILD_ROW, b'{"until": 30, "reason": "it differs"}')
+    connection.close()
+    store = reopened(tmp_path)
+    assert store.rebuild is not None
+    assert store.rebuild.until == LogEnd(Term(7), LogIndex(30))
+    store.close()
+
+
 def test_a_stopped_replica_is_started_over_by_hand(tmp_path: Path) -> None:
     voted(tmp_path).close()
-    assert rebuild_stopped(tmp_path, "it differs").until == 30
+    assert rebuild_stopped(tmp_path, "it differs").until.index == 30
     store = reopened(tmp_path)
     check_started_over(store)
+    assert store.rebuild is not None
+    assert store.rebuild.until == LogEnd(Term(1), LogIndex(30)), (
+        "none of its entries is of the term that it voted in"
+    )
     store.close()
 
 
