@@ -137,9 +137,9 @@ class Authenticator:
 
     # ---- passwords --------------------------------------------------------------------------------------------------
 
-    async def hashed(self, password: str) -> str:
-        """Raises PasswordTooLong, TooManyLogins."""
-        return await self._passwords.hash(password)
+    async def hashed(self, password: str, salt: bytes | None = None) -> str:
+        """salt: see Passwords.hash. Raises PasswordTooLong, TooManyLogins."""
+        return await self._passwords.hash(password, salt)
 
     async def log_in(
         self, table: TableEntry, request: etcd.AuthenticateRequest, deadline: float

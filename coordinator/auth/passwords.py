@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
+from base64 import b64encode
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -37,7 +38,19 @@ COST_MAX: Final = 16
 _NOBODYS_SALT: Final = "Zx0fYl4hOJvR3T1sQe8Uku"
 _NOBODYS_DIGEST: Final = "b7mCq2Gk9rLw5HnXvT0eJdSaYp1uZiO"
 
+SALT_BYTES: Final = 16
+_TO_BCRYPTS: Final = bytes.maketrans(
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/",
+    b"./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789",
+)
+"""bcrypt writes base64 in an alphabet of its own, and without padding."""
+
 T = TypeVar("T")
+
+
+def _encoded_salt(cost: int, salt: bytes) -> bytes:
+    """As bcrypt.gensalt() gives it."""
+    return b"$2b$%02d$" % cost + b64encode(salt).rstrip(b"=").translate(_TO_BCRYPTS)
 
 
 def nobodys_hash(cost: int) -> str:
@@ -57,12 +70,14 @@ class Passwords:
         self._remembered: OrderedDict[bytes, None] = OrderedDict()
         self._under_way: dict[bytes, asyncio.Future[bool]] = {}
 
-    async def hash(self, password: str) -> str:
-        """What is stored in its place. Raises PasswordTooLong, TooManyLogins."""
+    async def hash(self, password: str, salt: bytes | None = None) -> str:
+        """What is stored in its place. salt: SALT_BYTES that no other password has; None for a random one. Raises
+        PasswordTooLong, TooManyLogins."""
         plain = password.encode()
         if len(plain) > PASSWORD_BYTES_MAX:
             raise errors.PasswordTooLong
-        return await self._on_thread(lambda: bcrypt.hashpw(plain, bcrypt.gensalt(self._cost)).decode())
+        salted = bcrypt.gensalt(self._cost) if salt is None else _encoded_salt(self._cost, salt)
+        return await self._on_thread(lambda: bcrypt.hashpw(plain, salted).decode())
 
     async def matches(self, user: str, password: str, hash_: str, *, usual_cost: int = 0) -> bool:
         """Whether it is the password that was hashed; never for an empty hash, which nobody's password has. It takes

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
+from coordinator.auth.passwords import SALT_BYTES
 from coordinator.services.decoding import decode
 from coordinator.shards import request_ids
 from proto.etcd import rpc_pb2 as etcd
@@ -85,23 +87,31 @@ class EtcdAuth:
         request = decode(etcd.AuthUserAddRequest.FromString, call.body)
         request.hashedPassword = ""
         if request.name and not request.options.no_password:
-            request.hashedPassword = await self._hashed(call, request.password)
+            request.hashedPassword = await self._hashed(call, request.name, request.password)
         request.password = ""
         return await self._ask(frames.AUTH_USER_ADD, call, request.SerializeToString())
 
     async def user_change_password(self, call: Call) -> bytes:
         """An empty password is none: nobody can log in with it."""
         request = decode(etcd.AuthUserChangePasswordRequest.FromString, call.body)
-        request.hashedPassword = await self._hashed(call, request.password) if request.password else ""
+        request.hashedPassword = ""
+        if request.password:
+            request.hashedPassword = await self._hashed(call, request.name, request.password)
         request.password = ""
         return await self._ask(frames.AUTH_USER_CHANGE_PASSWORD, call, request.SerializeToString())
 
-    async def _hashed(self, call: Call, password: str) -> str:
-        """For those who may change users, since it costs more than all the rest."""
+    async def _hashed(self, call: Call, user: str, password: str) -> str:
+        """For those who may change users, since it costs more than all the rest. Under an id of the client's own the
+        same each time, or the repeated write would be another one."""
         table = await self._tables.find(call)
+        client_id = call.metadata.get(request_ids.METADATA_KEY)
+        salt = None
+        if client_id is not None:
+            named = request_ids.from_client(client_id.encode(), table.id)
+            salt = blake2b(user.encode(), key=named, digest_size=SALT_BYTES).digest()
         who = self._authenticator.credentials(call, table)
         await self._authenticator.rights(who, table, call.deadline, need=frames.RightsRequest.ROOT)
-        return await self._authenticator.hashed(password)
+        return await self._authenticator.hashed(password, salt)
 
     async def _ask(self, method: frames.Method.ValueType, call: Call, body: bytes) -> bytes:
         table = await self._tables.find(call)

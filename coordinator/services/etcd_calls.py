@@ -1,4 +1,7 @@
-"""The etcd API as a service of this process uses it: typed, in the name of the client whose call it serves."""
+"""The etcd API as a service of this process uses it: typed, in the name of the client whose call it serves.
+
+A call of his may consist of several writes. Each is a step of it by name, so that under an id of the client's own each
+has its own id, and he may repeat the whole."""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from coordinator.api.local_call import LocalCall
 from coordinator.services.etcd_tables import HAS_LEADER_KEY
+from coordinator.shards import request_ids
 from proto.etcd import rpc_pb2 as etcd
 
 if TYPE_CHECKING:
@@ -45,21 +49,23 @@ class EtcdCalls:
         return await self._ask(call, RANGE, request, etcd.RangeResponse.FromString)
 
     async def txn(
-        self, call: Call, request: etcd.TxnRequest, *, deadline: float | None = None
+        self, call: Call, request: etcd.TxnRequest, *, step: str, deadline: float | None = None
     ) -> etcd.TxnResponse:
         """Raises what KV.Txn does. deadline: of what is done after the call has ended, which insists on nothing."""
-        return await self._ask(call, TXN, request, etcd.TxnResponse.FromString, deadline)
+        return await self._ask(call, TXN, request, etcd.TxnResponse.FromString, step, deadline)
 
     async def delete_range(
-        self, call: Call, request: etcd.DeleteRangeRequest, *, deadline: float | None = None
+        self, call: Call, request: etcd.DeleteRangeRequest, *, step: str, deadline: float | None = None
     ) -> etcd.DeleteRangeResponse:
         """Raises what KV.DeleteRange does. deadline: as of txn()."""
-        return await self._ask(call, DELETE_RANGE, request, etcd.DeleteRangeResponse.FromString, deadline)
+        return await self._ask(
+            call, DELETE_RANGE, request, etcd.DeleteRangeResponse.FromString, step, deadline
+        )
 
-    async def grant(self, call: Call, *, ttl_s: int) -> int:
+    async def grant(self, call: Call, *, step: str, ttl_s: int) -> int:
         """The id of a new lease."""
         request = etcd.LeaseGrantRequest(TTL=ttl_s)
-        return (await self._ask(call, LEASE_GRANT, request, etcd.LeaseGrantResponse.FromString)).ID
+        return (await self._ask(call, LEASE_GRANT, request, etcd.LeaseGrantResponse.FromString, step)).ID
 
     async def alarm(self, call: Call, request: etcd.AlarmRequest) -> etcd.AlarmResponse:
         """Raises what Maintenance.Alarm does."""
@@ -91,11 +97,15 @@ class EtcdCalls:
         path: str,
         request: Message,
         parse: Callable[[bytes], R],
+        step: str = "",
         deadline: float | None = None,
     ) -> R:
         metadata = call.metadata
         if deadline is not None:
             metadata = {name: value for name, value in metadata.items() if name != HAS_LEADER_KEY}
+        client_id = metadata.get(request_ids.METADATA_KEY)
+        if step and client_id is not None:
+            metadata = {**metadata, request_ids.METADATA_KEY: request_ids.of_step(client_id, step)}
         local = LocalCall(
             (request.SerializeToString(),),
             metadata=metadata,

@@ -49,7 +49,7 @@ class EtcdElection:
     async def campaign(self, call: Call) -> bytes:
         """Waits until the candidate leads. One who campaigns again under his lease changes his value."""
         request = decode(election.CampaignRequest.FromString, call.body)
-        lease = request.lease or await self._calls.grant(call, ttl_s=SESSION_TTL_S)
+        lease = request.lease or await self._calls.grant(call, step="grant", ttl_s=SESSION_TTL_S)
         prefix = request.name + b"/"
         key = key_of(prefix, lease)
         entered = await self._calls.txn(
@@ -59,6 +59,7 @@ class EtcdElection:
                 success=[put(key, request.value, lease)],
                 failure=[get(etcd.RangeRequest(key=key))],
             ),
+            step="enter",
         )
         leader = election.LeaderKey(name=request.name, key=key, rev=entered.header.revision, lease=lease)
         try:
@@ -70,7 +71,7 @@ class EtcdElection:
             await wait_for_predecessors(self._calls, call, prefix, leader.rev)
         except BaseException:
             self._leavers.leave(
-                self._calls.txn(call, _resignation(leader), deadline=self._leavers.deadline())
+                self._calls.txn(call, _resignation(leader), step="leave", deadline=self._leavers.deadline())
             )
             raise
         return election.CampaignResponse(header=entered.header, leader=leader).SerializeToString()
@@ -82,7 +83,7 @@ class EtcdElection:
         if not request.HasField("leader"):
             raise errors.LeaderKeyMissing
         leader = request.leader
-        leader.lease = leader.lease or await self._calls.grant(call, ttl_s=SESSION_TTL_S)
+        leader.lease = leader.lease or await self._calls.grant(call, step="grant", ttl_s=SESSION_TTL_S)
         header = await self._put(call, leader, request.value)
         return election.ProclaimResponse(header=header).SerializeToString()
 
@@ -113,7 +114,7 @@ class EtcdElection:
         request = decode(election.ResignRequest.FromString, call.body)
         if not request.HasField("leader"):
             raise errors.LeaderKeyMissing
-        done = await self._calls.txn(call, _resignation(request.leader))
+        done = await self._calls.txn(call, _resignation(request.leader), step="resign")
         return election.ResignResponse(header=done.header).SerializeToString()
 
     async def _put(self, call: Call, leader: election.LeaderKey, value: bytes) -> etcd.ResponseHeader:
@@ -123,6 +124,7 @@ class EtcdElection:
                 compare=[created_at(leader.key, leader.rev)],
                 success=[put(leader.key, value, leader.lease)],
             ),
+            step="proclaim",
         )
         if not done.succeeded:
             raise errors.NotElectionLeader

@@ -43,7 +43,7 @@ class EtcdLock:
 
         Raises SessionExpired if the lease ran out meanwhile. Whoever stops waiting leaves no key behind."""
         request = decode(lock.LockRequest.FromString, call.body)
-        lease = request.lease or await self._calls.grant(call, ttl_s=SESSION_TTL_S)
+        lease = request.lease or await self._calls.grant(call, step="grant", ttl_s=SESSION_TTL_S)
         prefix = request.name + b"/"
         key = key_of(prefix, lease)
         own = get(etcd.RangeRequest(key=key))
@@ -53,6 +53,7 @@ class EtcdLock:
             etcd.TxnRequest(
                 compare=[created_at(key, 0)], success=[put(key, b"", lease), holder], failure=[own, holder]
             ),
+            step="enter",
         )
         revision = entered.header.revision
         if not entered.succeeded:
@@ -64,7 +65,9 @@ class EtcdLock:
             await wait_for_predecessors(self._calls, call, prefix, revision)
         except BaseException:
             leaving = etcd.DeleteRangeRequest(key=key)
-            self._leavers.leave(self._calls.delete_range(call, leaving, deadline=self._leavers.deadline()))
+            self._leavers.leave(
+                self._calls.delete_range(call, leaving, step="leave", deadline=self._leavers.deadline())
+            )
             raise
         still = await self._calls.range(call, etcd.RangeRequest(key=key))
         if not still.kvs:
@@ -74,5 +77,7 @@ class EtcdLock:
     async def unlock(self, call: Call) -> bytes:
         """Deletes the key of a holder or waiter; one that is gone already is fine."""
         request = decode(lock.UnlockRequest.FromString, call.body)
-        deleted = await self._calls.delete_range(call, etcd.DeleteRangeRequest(key=request.key))
+        deleted = await self._calls.delete_range(
+            call, etcd.DeleteRangeRequest(key=request.key), step="unlock"
+        )
         return lock.UnlockResponse(header=deleted.header).SerializeToString()

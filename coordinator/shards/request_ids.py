@@ -33,9 +33,22 @@ def from_client(client_id: bytes, table_id: int) -> bytes:
     """The id of a write whose client named it. The same name in another table is another write.
 
     Raises InvalidRequestId unless it has 1 to CLIENT_ID_BYTES_MAX bytes."""
+    _check(client_id)
+    return hashlib.blake2b(client_id, digest_size=REQUEST_ID_BYTES, salt=table_id.to_bytes(16)).digest()
+
+
+def of_step(client_id: str, step: str) -> str:
+    """The client's name for one of the writes that his call consists of: whoever repeats the call repeats each of them.
+
+    Raises InvalidRequestId as from_client() does. step: up to 16 bytes."""
+    named = client_id.encode()
+    _check(named)
+    return hashlib.blake2b(named, digest_size=REQUEST_ID_BYTES, person=step.encode()).hexdigest()
+
+
+def _check(client_id: bytes) -> None:
     if not 1 <= len(client_id) <= CLIENT_ID_BYTES_MAX:
         raise errors.InvalidRequestId(f"boathouse-request-id has {len(client_id)} bytes")
-    return hashlib.blake2b(client_id, digest_size=REQUEST_ID_BYTES, salt=table_id.to_bytes(16)).digest()
 
 
 def following(request_id: bytes) -> bytes:

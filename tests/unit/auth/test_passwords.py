@@ -41,6 +41,19 @@ def test_the_right_password_matches_and_no_other() -> None:
     run(test)
 
 
+def test_a_given_salt_makes_the_same_hash_each_time_as_bcrypt_does() -> None:
+    async def test(checked: Passwords) -> None:
+        for salt in (bytes(16), b"\xff" * 16, bytes(range(16))):
+            hash_ = await checked.hash("secret", salt)
+            assert hash_ == await checked.hash("secret", salt)
+            assert hash_.encode() == bcrypt.hashpw(b"secret", hash_.encode())
+            assert await checked.matches("alice", "secret", hash_)
+        assert len({await checked.hash("secret", bytes([first] * 16)) for first in range(8)}) == 8
+        assert await checked.hash("secret") != await checked.hash("secret")
+
+    run(test)
+
+
 def test_no_password_opens_an_account_without_one() -> None:
     async def test(checked: Passwords) -> None:
         for password in ("", "anything"):

@@ -15,11 +15,12 @@ from proto.ids import ShardId
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2 as regatta
 from proto.tokens import presented
+from tests.stubs import stub
 from tests.unit.coordinator.running import DEFAULT_TABLE_ID, Running, in_loop, refused, running
 from tests.unit.coordinator.test_etcd_pages import ask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 OURS = (1, 1)
@@ -105,3 +106,27 @@ async def test_health_is_asked_by_the_system(tmp_path: Path) -> None:
             asked = worker.requests(method)
             assert asked
             assert all(request.system for request in asked)
+
+
+@in_loop
+async def test_a_password_is_the_same_write_when_it_is_repeated_under_the_clients_id(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        worker, auth = cluster.workers[OURS], stub(cluster.channel, etcd, "Auth")
+        named = (("boathouse-request-id", "a name of my own"),)
+
+        async def hashes(*users: str, metadata: Sequence[tuple[str, str]]) -> list[str]:
+            begun = len(worker.seen)
+            for user in users:
+                await auth.UserAdd(etcd.AuthUserAddRequest(name=user, password="p"), metadata=metadata)
+                change = etcd.AuthUserChangePasswordRequest(name=user, password="p")
+                await auth.UserChangePassword(change, metadata=metadata)
+            return [
+                etcd.AuthUserChangePasswordRequest.FromString(request.body).hashedPassword
+                for request in worker.seen[begun:]
+                if request.method == frames.AUTH_USER_CHANGE_PASSWORD
+            ]
+
+        one, other = await hashes("one", "other", metadata=named)
+        assert [one, other] == await hashes("one", "other", metadata=named)
+        assert one != other
+        assert len({one, *await hashes("one", "one", metadata=())}) == 3

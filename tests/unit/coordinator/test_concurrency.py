@@ -18,9 +18,11 @@ from tests.unit.coordinator.running import in_loop, make_config, running
 from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
 INSISTS = (("hasleader", "true"),)
+NAMED = (("boathouse-request-id", "a name of my own"),)
 NO_LEADER = ("UNAVAILABLE", "etcdserver: no leader")
 REVISION = 5
 HOLDER = kv.KeyValue(key=b"name/1", create_revision=3, mod_revision=3)
@@ -95,3 +97,47 @@ async def test_who_waits_and_insists_on_a_leader_is_told_that_there_is_none(tmp_
         assert etcd.DeleteRangeRequest.FromString(left.body).key == b"name/7"
         waiting[1].cancel()
         observing[1].cancel()
+
+
+def _granted(request: frames.Request) -> frames.Reply:
+    body = etcd.LeaseGrantResponse(ID=7, TTL=60).SerializeToString()
+    return frames.Reply(call=request.call, revision=REVISION, term=1, body=body)
+
+
+@in_loop
+async def test_each_write_of_a_call_under_a_clients_own_id_has_an_id_and_the_same_when_it_is_repeated(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as cluster:
+        leader = cluster.workers[1, 1]
+        leader.script |= {
+            frames.TABLE_CHANGES: _changes,
+            frames.TABLE_STATUS: lambda request: frames.Reply(call=request.call, revision=REVISION, term=1),
+            frames.LEASE_GRANT: _granted,
+            frames.ETCD_RANGE: _held,
+            frames.ETCD_TXN: _entered,
+        }
+        locks, elections = stub(cluster.channel, lock, "Lock"), stub(cluster.channel, election, "Election")
+
+        async def tried(ask: Callable[[], Awaitable[object]]) -> list[bytes]:
+            """The ids of what it wrote until its client has gone and it has left the line."""
+            leader.seen.clear()
+            waiting = asyncio.ensure_future(ask())
+            await wait_until_async(
+                lambda: leader.requests(frames.TABLE_CHANGES), timeout_s=10, what="it to wait in line"
+            )
+            waiting.cancel()
+            await wait_until_async(lambda: len(_written(leader.seen)) == 3, timeout_s=10, what="it to leave")
+            return _written(leader.seen)
+
+        for ask in (
+            lambda: locks.Lock(lock.LockRequest(name=b"name"), metadata=NAMED),
+            lambda: elections.Campaign(election.CampaignRequest(name=b"name"), metadata=NAMED),
+        ):
+            first = await tried(ask)
+            assert len(set(first)) == 3
+            assert await tried(ask) == first
+
+
+def _written(requests: Sequence[frames.Request]) -> list[bytes]:
+    return [request.request_id for request in requests if request.request_id]

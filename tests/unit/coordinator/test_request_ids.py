@@ -40,3 +40,12 @@ def test_a_name_has_1_to_128_bytes(length: int) -> None:
 def test_the_following_id_is_another_one_and_always_the_same() -> None:
     first = request_ids.from_client(b"a", 1)
     assert request_ids.following(first) == request_ids.following(first) != first
+
+
+def test_each_step_of_a_call_has_its_own_name_which_is_the_same_each_time() -> None:
+    names = [request_ids.of_step(name, step) for name in ("a", "b") for step in ("enter", "leave")]
+    assert len({*names, "a", "b"}) == 6
+    assert request_ids.of_step("a", "enter") == names[0]
+    for bad in ("", "x" * 129):
+        with pytest.raises(errors.InvalidRequestId):
+            request_ids.of_step(bad, "enter")
