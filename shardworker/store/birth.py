@@ -7,16 +7,19 @@ beside the replica's folder, `shard-1.json` for `shard-1`, remembers:
 - the replica's id, drawn at random when its database is made, and stored in the database as well;
 - an epoch, in both, that grows when a process begins to write;
 - whether the write-ahead log holds what the database file may lack: from the first write until the orderly end;
+- whether the replica is all of its shard, by the membership that it has applied;
 - after an orderly end, where the replica stood.
 
 The order of the steps makes each crash between two of them a state that is accepted. At birth the database comes first,
 and nothing is acknowledged before the record is durable. Before its first turn a process commits the next epoch, which
 puts frames into the write-ahead log, and only then records that the log is needed. In the end it records where it
 stands, and only then empties the log. A file that is to take the database's place (folder.py) brings no log with it, so
-the record stops asking for one before the rename.
+the record stops asking for one before the rename. That it is alone is recorded before the turn that makes it so, and
+that it is no longer after that turn.
 
 A member of a group may lose its database: it hears from the others what it has promised (census.py). Anything less than
-all of it, say a log or the last hour, it may not."""
+all of it, say a log or the last hour, it may not. A write-ahead log that is left without its database is kept under
+another name (folder.py): should the database turn up, both are what they were."""
 
 from __future__ import annotations
 
@@ -66,10 +69,12 @@ class Birth:
     """The write-ahead log holds what the database file may lack."""
     ended_at: Standing | None = None
     """None unless the last process to write ended in order."""
+    alone: bool = False
+    """No other replica votes, so none could tell this one what it has lost."""
 
     def written(self, epoch: int) -> Birth:
         """From the first write of a process on."""
-        return Birth(self.replica, epoch, needs_wal=True)
+        return replace(self, epoch=epoch, needs_wal=True, ended_at=None)
 
     def replaced(self) -> Birth:
         """While another file takes the database's place."""
@@ -77,7 +82,7 @@ class Birth:
 
     def ended(self, epoch: int, state: ReplicaState) -> Birth:
         """At an orderly end."""
-        return Birth(self.replica, epoch, needs_wal=False, ended_at=Standing.of(state))
+        return replace(self, epoch=epoch, needs_wal=False, ended_at=Standing.of(state))
 
 
 class BirthRecord:
@@ -103,6 +108,7 @@ class BirthRecord:
                     epoch=fields["epoch"],
                     needs_wal=fields["needs_wal"],
                     ended_at=None if ended_at is None else Standing(**ended_at),
+                    alone=fields.get("alone", False),  # not known yet to the version that wrote it
                 )
         except (ValueError, KeyError, TypeError):
             raise DataMissing(
@@ -205,6 +211,11 @@ class Lifetime:
     def opened(self, epoch: int) -> None:
         """A database was opened, the first or the one that took its place."""
         self.epoch, self.is_writing = epoch, False
+
+    def stands(self, *, alone: bool) -> None:
+        """Whether the replica is all of its shard from now on. Raises OSError."""
+        if alone is not self._birth.alone:
+            self._set(replace(self._birth, alone=alone))
 
     def resume(self, birth: Birth) -> None:
         """The record says this, and the database agrees."""

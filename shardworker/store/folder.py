@@ -5,6 +5,7 @@
     replica-00000002.db         its successor, once a snapshot was installed
     snapshot-<number>.tmp       a copy for a peer; means nothing to this replica
     receive-<stream>.tmp        a copy being received
+    lost-<replica>-<epoch>-...  a WAL that was found without its database; kept for whoever finds that
 
 Beside the folder lies the record of its birth (birth.py).
 
@@ -47,6 +48,15 @@ def current_generation(folder: Path, files: Files) -> int | None:
     """The generation that is the replica; None if there is none yet."""
     found = [int(match[1]) for name in files.names(folder) if (match := _DATABASE.fullmatch(name))]
     return max(found, default=None)
+
+
+def set_logs_aside(folder: Path, files: Files, prefix: str) -> None:
+    """Rename each WAL that holds anything: nobody takes it for that of another database, and nothing is lost of it."""
+    for name in files.names(folder):
+        match = _REPLICA_FILE.fullmatch(name)
+        if match is not None and match[2] == "-wal" and files.size(folder / name):
+            files.rename(folder / name, folder / f"{prefix}-{name}")
+    files.sync_folder(folder)
 
 
 def remove_database(folder: Path, generation: int, files: Files) -> None:

@@ -6,6 +6,7 @@ next start, not guessed now."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +14,7 @@ import apsw
 
 from proto.errors import Corrupt
 from proto.histogram import DISK_BOUNDS_S, Histogram
-from shardworker.raft.types import LogIndex, Membership, SnapshotMeta, Term
+from shardworker.raft.types import LogIndex, Membership, NodeId, SnapshotMeta, Term
 from shardworker.store import database
 from shardworker.store.checkpoint import BackgroundCheckpointer, InlineCheckpointer
 from shardworker.store.crash_points import CrashPoint
@@ -136,6 +137,18 @@ class Journal:
 
     # ---- a transaction ----------------------------------------------------------------------------------------------
 
+    def is_alone(self, membership: Membership) -> bool:
+        """Whether nobody but this replica votes by it."""
+        return membership.voters | membership.voters_outgoing == {NodeId(self.identity.node)}
+
+    def prepare_membership(self, membership: Membership) -> None:
+        """The open transaction is about to make it the replica's. Raises DiskFull, StorageFailed."""
+        if self.is_alone(membership):
+            try:
+                self._lifetime.stands(alone=True)
+            except OSError as error:
+                raise self.refused(error, f"recording who votes, beside {self._file.parent}") from error
+
     def begin(self, *, sync: bool) -> None:
         """Open the transaction. sync: what it commits survives a power cut. Raises DiskFull, StorageFailed."""
         if self.failed is not None:
@@ -173,6 +186,9 @@ class Journal:
             self.state = state
         if membership is not None:
             self.membership = membership
+            # Should the disk not take it, the record is more careful than it need be, until the next start.
+            with contextlib.suppress(OSError):
+                self._lifetime.stands(alone=self.is_alone(membership))
         if is_rebuilt:
             self.rebuild = None
         self.log.committed()

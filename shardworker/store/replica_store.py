@@ -72,10 +72,11 @@ class ReplicaStore:
     ) -> ReplicaStore:
         """Open the replica in the folder `path`, or create it there; what a crash left behind is cleaned up.
 
-        alone: it is all of its shard, so nobody could tell it what it has lost. A new replica has an empty membership
-        and an empty log. Raises DataMissing if a replica was born here whose data is not there, IdentityMismatch if
-        another replica lives there, Corrupt if what is read fails a check, StoreInUse, SqliteTooOld, DiskFull,
-        StorageFailed."""
+        alone: it was founded as all of its shard, so nobody could tell it what it has lost; whether it has become so
+        since, the record of its birth says. A new replica has an empty membership and an empty log.
+
+        Raises DataMissing if a replica was born here whose data is not there, IdentityMismatch if another replica lives
+        there, Corrupt if what is read fails a check, StoreInUse, SqliteTooOld, DiskFull, StorageFailed."""
         database.check_sqlite_version()
         store = cls(StoreContext(path, identity, settings or StoreSettings(), vfs, files, crash_points))
         try:
@@ -96,10 +97,12 @@ class ReplicaStore:
         record, born = self._record, self._record.read()
         path, files = self._context.path, self._context.files
         generation = folder.current_generation(path, files) or 1
+        alone |= born is not None and born.alone
         if born is not None and record.has_lost_database(generation, alone=alone):
-            born = None
             # SQLite would take a log for that of the new database.
+            folder.set_logs_aside(path, files, f"lost-{born.replica[:8]}-{born.epoch}")
             folder.remove_database(path, generation, files)
+            born = None
         if born is not None:
             record.check_wal(born, generation, alone=alone)
         self.generation = folder.clean_up(path, files)
@@ -118,6 +121,7 @@ class ReplicaStore:
                 self._journal.name(files.random_bytes(16).hex())
             # Otherwise somebody has removed the record, and means this database.
             self._lifetime.begin(self._journal.identity)
+        self._lifetime.stands(alone=self._journal.is_alone(self.membership))
         self._context = replace(self._context, identity=self._journal.identity)
 
     # ---- the journal's, for everybody -------------------------------------------------------------------------------
@@ -306,6 +310,7 @@ class ReplicaStore:
                 snapshot.switch_generation(self._context, received.path, self.generation + 1)
                 self.generation += 1
                 self._journal.open(self.file, may_create=False)
+                self._lifetime.stands(alone=self._journal.is_alone(self.membership))
         except Exception as error:
             failed = StorageFailed(f"installing a snapshot in {self.path} failed half way: {error}")
             self._journal.fail(failed)

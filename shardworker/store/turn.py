@@ -74,6 +74,7 @@ class Turn:
 
     def set_membership(self, membership: Membership) -> None:
         """The configuration as of the applied index."""
+        self._journal.prepare_membership(membership)
         value = encode_membership(membership)
         self._journal.execute(
             "UPDATE meta SET value = ?, crc = ? WHERE id = ?",

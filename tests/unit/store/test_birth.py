@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
+from shardworker.raft import Membership, NodeId
 from shardworker.store import DataMissing, ReplicaStore, rebuild_stopped
 from shardworker.store.folder import side_files
 from tests.unit.store.replicas import IDENTITY, open_replica, put, rows
@@ -189,3 +192,88 @@ def test_a_replica_that_never_writes_can_be_killed_at_any_time(folder: Path) -> 
     open_replica(folder, alone=True).close()
     crashed(open_replica(folder, alone=True))
     open_replica(folder, alone=True).close()
+
+
+ONLY_ONE = Membership(voters=frozenset({NodeId(IDENTITY.node)}))
+THREE = Membership(voters=frozenset(map(NodeId, (1, 2, 3))))
+
+
+def set_membership(store: ReplicaStore, membership: Membership) -> None:
+    with store.turn(sync=True) as turn:
+        turn.set_membership(membership)
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_who_has_become_the_only_voter_is_refused_without_its_database(folder: Path, in_order: bool) -> None:
+    """Whatever the cluster file says: the others may have been lost for good since."""
+    store = open_replica(folder)
+    set_membership(store, THREE)
+    set_membership(store, ONLY_ONE)
+    put(store)
+    file = store.file
+    if in_order:
+        store.close()
+    else:
+        crashed(store)
+    move_away(file)
+    wal = side_files(file)[0]
+    left = wal.read_bytes() if wal.exists() else b""
+    with pytest.raises(DataMissing, match="only voter"):
+        ReplicaStore.open(folder, IDENTITY)
+    assert (wal.read_bytes() if wal.exists() else b"") == left
+
+
+def test_who_has_company_by_now_begins_on_an_empty_disk(folder: Path) -> None:
+    store = open_replica(folder)
+    set_membership(store, ONLY_ONE)
+    set_membership(store, THREE)
+    file = store.file
+    crashed(store)
+    move_away(file)
+    ReplicaStore.open(folder, IDENTITY).close()
+
+
+def test_that_it_is_alone_is_recorded_ahead_of_the_turn_that_makes_it_so(folder: Path) -> None:
+    store = open_replica(folder)
+    set_membership(store, THREE)
+    with contextlib.suppress(KeyboardInterrupt), store.turn(sync=True) as turn:
+        turn.set_membership(ONLY_ONE)
+        assert json.loads(record_of(folder).read_bytes())["alone"]
+        raise KeyboardInterrupt
+    crashed(store)
+    store = open_replica(folder)
+    assert store.membership == THREE
+    assert not json.loads(record_of(folder).read_bytes())["alone"], "the database knows better"
+    store.close()
+
+
+def test_a_record_from_before_it_told_who_is_alone_is_told_by_the_database(folder: Path) -> None:
+    store = open_replica(folder)
+    set_membership(store, ONLY_ONE)
+    file = store.file
+    store.close()
+    fields = json.loads(record_of(folder).read_bytes())
+    del fields["alone"]
+    record_of(folder).write_text(json.dumps(fields))
+    open_replica(folder).close()
+    move_away(file)
+    with pytest.raises(DataMissing, match="only voter"):
+        open_replica(folder)
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+def test_a_log_without_its_database_is_set_aside(folder: Path, generation: int) -> None:
+    file = with_data(folder, in_order=False, alone=False)
+    move_away(file)
+    wal = side_files(file)[0]
+    left = wal.read_bytes()
+    assert left
+    wal.rename(folder / f"replica-{generation:08d}.db-wal")
+    store = open_replica(folder)
+    assert rows(store) == 0
+    put(store)
+    (kept,) = folder.glob("lost-*")
+    assert kept.read_bytes() == left
+    store.close()
+    open_replica(folder).close()
+    assert kept.read_bytes() == left
