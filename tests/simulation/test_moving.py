@@ -13,7 +13,7 @@ from tests.simulation.pair import draw
 FRESH = os.environ.get("BOATHOUSE_EXAMPLES") == "fresh"
 SEEDS = 60 if FRESH else 4
 START = int(os.environ.get("BOATHOUSE_SEED", "0")) * SEEDS
-MUTANT_SEEDS = 12
+MUTANT_SEEDS = 40
 
 
 def test_a_table_that_moves_keeps_its_promises_in_every_seed() -> None:
