@@ -12,7 +12,7 @@ here, so that this costs one call, however long the catalog takes to say so.
 Every call has a deadline. What has not been answered by then fails as TimedOut (a write: nobody knows) or
 ReadTimedOut. A write that may have been proposed somewhere is never told that it certainly was not, except by the log:
 a later replica that has no room for it is asked again, under the same id, until the deadline, and where one refuses it
-for good nobody knows.
+for good nobody knows. It is not repeated for longer than its id is remembered for certain.
 
 Nothing here does I/O, reads a clock or knows an event loop: what links hear and the time come in, poll() says what
 is to be sent and which calls have ended. The driver runs it in a coordinator, the simulator in virtual time.
@@ -49,6 +49,11 @@ ACKNOWLEDGE_BYTES_MIN: Final = 1 << 20
 """Bytes of answers taken before their replica is told; those that fit beside a request travel with it."""
 
 
+REPEAT_S_MAX: Final = 10.0
+"""A write that is in doubt is not sent again once it is so old: its id may have left the shard's window of results,
+which keeps it for twice as long (shardworker/machine/window.py), and it would be applied a second time."""
+
+
 class Role(enum.Enum):
     """Whom a call is for, if it is not for one replica by name."""
 
@@ -83,8 +88,8 @@ class Call:
 
     __slots__ = (
         "access", "body", "client", "cursor", "deadline", "error", "faults", "hops", "in_doubt", "in_shard",
-        "linearizable", "method", "number", "replica", "reply", "request_id", "shard", "shown_revision", "table_id",
-        "target", "trace", "waiter", "who",
+        "linearizable", "method", "number", "repeat_until", "replica", "reply", "request_id", "shard",
+        "shown_revision", "table_id", "target", "trace", "waiter", "who",
     )  # fmt: skip
 
     number: int
@@ -97,6 +102,8 @@ class Call:
     """How often it was sent on to another shard."""
     in_doubt: bool
     """Whether it was sent somewhere and not answered for certain: it may yet take effect, or have done so."""
+    repeat_until: float
+    """On the clock of its deadline: once it is in doubt, it is sent no more after this."""
     reply: frames.Reply | None
     error: errors.BoathouseError | None
     """Once it has ended, one of the two."""
@@ -147,6 +154,7 @@ class Call:
         self.faults = 0
         self.hops = 0
         self.in_doubt = False
+        self.repeat_until = deadline
         self.reply = None
         self.error = None
 
@@ -224,6 +232,8 @@ class Router:
         """The highest term of a shard that a table was found to have left, by the table's id."""
         self._waited = False
         self._sweep_at: float | None = None
+        self._now = 0.0
+        """As of the last call that was told the time."""
         self._closed = False
 
     def add_replica(self, shard: ShardId, node: NodeId) -> Replica:
@@ -249,6 +259,8 @@ class Router:
         if self._closed:
             raise errors.ShuttingDown
         self._bounds.enter(len(call.body))
+        self._now = now
+        call.repeat_until = min(call.deadline, now + REPEAT_S_MAX)
         if self._sweep_at is None:
             self._sweep_at = now + SWEEP_INTERVAL_S
         # What has changed in a table is asked where it was followed so far, which may have last words on it.
@@ -278,6 +290,7 @@ class Router:
 
     def poll(self, now: float) -> Effects:
         """What follows from everything that was said since the last poll, and from the time."""
+        self._now = now
         if self._sweep_at is not None and now >= self._sweep_at:
             self._sweep(now)
         outgoing = []
@@ -302,9 +315,13 @@ class Router:
     # ---- where a call is --------------------------------------------------------------------------------------------
 
     def _place(self, call: Call, avoid: NodeId | None = None) -> None:
-        """Give the call to the best replica that is not avoid, or park it, or fail it if its only replica is away.
+        """Give the call to the best replica that is not avoid, or park it, or fail it if its only replica is away, or
+        if it has been in doubt for too long.
 
         Its number is a new one: a late answer to an earlier one is not for us any more."""
+        if call.in_doubt and call.access is Access.WRITE and self._now >= call.repeat_until:
+            self._fail(call, errors.TimedOut())
+            return
         shard = self._shards[call.shard]
         target = call.target
         node: NodeId | None

@@ -41,6 +41,8 @@ FORMAT: Final = 1
 
 _TIME_MS_MAX: Final = 1 << 48
 """Ten thousand years."""
+_KEEPS_YOUNG_IDS_SINCE: Final = 2
+"""The machine level that keeps young ids in the window of results (window.py), however many they are."""
 _METHOD_AND_TABLE: Final = struct.Struct("<iQ")
 
 
@@ -87,7 +89,8 @@ class StateMachine(WholeShard, Reading, Sweeping):
         writers.clear()
         self.tables.save()
         if fresh:
-            self._window.add(index, batch.time_ms, fresh)
+            keeps_young = self.level >= _KEEPS_YOUNG_IDS_SINCE
+            self._window.add(index, batch.time_ms, fresh, keeps_young=keeps_young)
             self._arrived.prune(self._window.age_clock_ms)
         return results
 

@@ -4,7 +4,8 @@ The window is part of the replicated state: what it holds depends only on the ap
 batches, never on a clock or on when this replica restarted. Two things leave it at different times:
 
 - An *id*, with the fingerprint of its request, the revision and the error if there was one, stays for a number of
-  commands or an age. As long as it is here, a repeat changes nothing.
+  commands or an age. As long as it is here, a repeat changes nothing. A young one stays whatever that number: a
+  coordinator that has lost its leader may repeat a write for as long (coordinator/shards/router.py).
 - An *answer*'s bytes go earlier if there are many of them. A repeat then hears that the request was applied, and that
   its answer is no longer kept. Most writes are answered by no bytes at all, and lose nothing.
 
@@ -68,6 +69,10 @@ being retried just then would be applied a second time. On an idle shard answers
 costs nothing: the other limits hold."""
 
 
+PRUNED_ENTRIES_MAX: Final = 100
+"""With each new one: what a burst has left may all grow old at once. Part of the replicated behaviour since level 2."""
+
+
 @dataclass(frozen=True, slots=True)
 class WindowLimits:
     """How much the window holds. Must be equal on all replicas of a shard."""
@@ -76,6 +81,11 @@ class WindowLimits:
     """Ids, of the newest commands ..."""
     age_ms_max: int = 300_000
     """... and none older than this."""
+    young_ms: int = 20_000
+    """Since machine level 2, those that are not older than this stay even if they are more: twice as long as a
+    coordinator repeats a write, since one step of a leader's clock may age them by STEP_MS_MAX ..."""
+    young_commands_max: int = 500_000
+    """... up to so many: a leader's clock that was set back lets nothing grow old for a while."""
     answer_bytes_max: int = 256 << 20
     """Of answers. Those of the newest entry stay whatever their size: they are the likeliest to be asked for again."""
 
@@ -155,8 +165,9 @@ class ResultWindow:
         _, bodies = _found(_ANSWERS.find(self._connection, "WHERE log_index = ?", (index,)))
         return bytes(bodies)
 
-    def add(self, index: int, time_ms: int, fresh: Mapping[bytes, Remembered]) -> None:
-        """Remembers an entry's results and forgets what no longer fits. Raises Corrupt."""
+    def add(self, index: int, time_ms: int, fresh: Mapping[bytes, Remembered], *, keeps_young: bool) -> None:
+        """Remembers an entry's results and forgets what no longer fits. keeps_young: whether the shard is at a level
+        at which young ones stay. Raises Corrupt."""
         if self._before_turn is None:
             totals = self._totals
             self._before_turn = (totals, self._oldest, self._generations, self._last_index)
@@ -179,7 +190,7 @@ class ResultWindow:
         generation.update(dict.fromkeys(fresh, index))
         if bodies:
             self._add_answers(index, bodies)
-        self._prune(index)
+        self._prune(index, keeps_young=keeps_young)
 
     def _add_answers(self, index: int, bodies: bytes) -> None:
         self._connection.execute("INSERT INTO answers VALUES (?, ?, ?)", _ANSWERS.sealed(index, bodies))
@@ -200,15 +211,19 @@ class ResultWindow:
         self._last_index[-1] = index
         return self._generations[-1]
 
-    def _prune(self, newest_index: int) -> None:
+    def _prune(self, newest_index: int, *, keeps_young: bool) -> None:
         totals, limits = self._totals, self._limits
         oldest = self._oldest
         assert oldest is not None
         start = oldest.index
-        while oldest.index != newest_index and (
-            totals.commands > limits.commands_max
-            or oldest.age_clock_ms < totals.age_clock_ms - limits.age_ms_max
-        ):
+        for _ in range(PRUNED_ENTRIES_MAX if keeps_young else newest_index):
+            if oldest.index == newest_index:
+                break
+            age_ms = totals.age_clock_ms - oldest.age_clock_ms
+            is_young = keeps_young and age_ms <= limits.young_ms
+            commands_max = limits.young_commands_max if is_young else limits.commands_max
+            if totals.commands <= commands_max and age_ms <= limits.age_ms_max:
+                break
             totals.commands -= oldest.commands
             newer = "WHERE log_index > ? ORDER BY log_index LIMIT 1"
             row = _found(_RESULTS.find(self._connection, newer, (oldest.index,)))

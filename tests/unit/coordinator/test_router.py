@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coordinator.shards.bounds import AnswerBudget, Bounds
-from coordinator.shards.router import ACKNOWLEDGE_BYTES_MIN, LEADER, NEAREST, SWEEP_INTERVAL_S, Call, Router
+from coordinator.shards.router import (
+    ACKNOWLEDGE_BYTES_MIN,
+    LEADER,
+    NEAREST,
+    REPEAT_S_MAX,
+    SWEEP_INTERVAL_S,
+    Call,
+    Router,
+)
 from proto import errors
 from proto.ids import NodeId, ShardId
 from proto.internal import frames_pb2 as frames
@@ -415,6 +423,30 @@ def test_a_refusal_after_a_refusal_is_certain() -> None:
     bench.refuse(1, bench.numbers(1)[0], errors.NotLeader(), term=2, leader=2)
     bench.refuse(2, bench.numbers(2)[0], errors.NoSpace("node 2"), term=2, leader=2)
     assert isinstance(write.error, errors.NoSpace)
+
+
+def test_a_write_is_not_repeated_once_its_id_may_be_forgotten() -> None:
+    bench = Bench()
+    doubtful = bench.write(timeout_s=3 * REPEAT_S_MAX)
+    bench.poll()
+    bench.disconnect(1)
+    waiting = bench.write(timeout_s=3 * REPEAT_S_MAX)
+    bench.pass_time(REPEAT_S_MAX - 1)
+    assert is_open(doubtful)
+    bench.pass_time(1 + 2 * SWEEP_INTERVAL_S)
+    assert isinstance(doubtful.error, errors.TimedOut)
+    bench.say(2, term=2, leader=2)
+    assert bench.sent(2) == [waiting], "this one was never sent, and is certain"
+
+
+def test_a_write_that_is_on_its_way_for_long_is_not_sent_again_when_its_link_breaks() -> None:
+    bench = Bench()
+    write = bench.write(timeout_s=3 * REPEAT_S_MAX)
+    bench.poll()
+    bench.pass_time(2 * REPEAT_S_MAX)
+    assert is_open(write)
+    bench.disconnect(1)
+    assert isinstance(write.error, errors.TimedOut)
 
 
 def test_at_the_deadline_a_write_is_of_unknown_fate_and_a_read_is_not() -> None:

@@ -192,6 +192,38 @@ def test_the_window_forgets_by_count_and_by_replicated_time(tmp_path: Path, rest
     assert rows == (3, 3)
 
 
+@pytest.mark.parametrize("level", [1, 2])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_young_ids_stay_though_they_are_many(tmp_path: Path, level: int, restarts: bool) -> None:
+    """Since a coordinator may still repeat them, under the shard's level that knows of it."""
+    limits = WindowLimits(commands_max=3, young_ms=1_000, young_commands_max=6)
+    path = str(tmp_path / "w.db")
+    shard = Shard(path, limits=limits)
+    shard.write(frames.MachineLevel(level=level))
+
+    def held(number: int) -> bool:
+        return shard.machine._remembered(request_id(number)) is not None
+
+    for number in range(5):
+        shard.time_ms += 100
+        shard.write(put(b"k"), request_id=request_id(number))
+    if restarts:
+        index, time_ms = shard.index, shard.time_ms
+        shard.connection.close()
+        shard = Shard(path, limits=limits, create=False)
+        shard.index, shard.time_ms = index, time_ms
+    assert [held(number) for number in range(5)] == [level == 2] * 2 + [True] * 3
+    for number in range(5, 8):
+        shard.write(put(b"k"), request_id=request_id(number))
+    assert [held(number) for number in range(8)] == [False] * 2 + [level == 2] * 3 + [True] * 3, (
+        "up to a bound"
+    )
+    shard.time_ms += 950
+    shard.write(put(b"k"), request_id=request_id(8))
+    young = [False] * 4 + [level == 2] * 2 + [True] * 3
+    assert [held(number) for number in range(9)] == young, "and only as long as they are young"
+
+
 def test_a_clock_set_forward_does_not_empty_the_window() -> None:
     shard = Shard()
     shard.time_ms = 1_000_000
