@@ -31,7 +31,7 @@ from shardworker.raft import EntryKind, decode_change
 from shardworker.store import database
 from shardworker.store.database import StoreSettings
 from shardworker.store.errors import StoreError, translated
-from shardworker.store.records import checked_entry
+from shardworker.store.records import checked_entry, text_is_damage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -154,8 +154,9 @@ def _body(command: frames.Command) -> Any:
 def main(path: str) -> int:
     """Print the lines, or one sentence on stderr."""
     try:
-        for document in requests(Path(path)):
-            sys.stdout.write(json.dumps(document, separators=(",", ":")) + "\n")
+        with text_is_damage("a row of the log"):
+            for document in requests(Path(path)):
+                sys.stdout.write(json.dumps(document, separators=(",", ":")) + "\n")
         sys.stdout.flush()
     except (StoreError, Corrupt) as error:
         sys.stdout.flush()

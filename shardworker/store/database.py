@@ -36,6 +36,7 @@ from shardworker.store.records import (
     encode_identity,
     encode_membership,
     row_checksum,
+    text_is_damage,
 )
 
 if TYPE_CHECKING:
@@ -163,7 +164,8 @@ def put_row(connection: apsw.Connection, row: int, value: bytes) -> None:
 
 def get_row(connection: apsw.Connection, row: int) -> bytes:
     """One meta row's value. Raises Corrupt if it is missing or fails its checksum."""
-    found: Any = connection.execute("SELECT value, crc FROM meta WHERE id = ?", (row,)).fetchone()
+    with text_is_damage(f"the {ROW_NAMES[row]} row of the replica"):
+        found: Any = connection.execute("SELECT value, crc FROM meta WHERE id = ?", (row,)).fetchone()
     if found is None:
         raise Corrupt(f"the {ROW_NAMES[row]} row of the replica is missing")
     value, crc = found

@@ -17,7 +17,7 @@ from proto.errors import Corrupt
 from shardworker.raft.log import Compacted, LogGap, entry_bytes
 from shardworker.raft.types import Entry, LogIndex, SnapshotMeta, Term
 from shardworker.store.errors import translated
-from shardworker.store.records import LogEnd, checked_entry, entry_checksum
+from shardworker.store.records import LogEnd, checked_entry, entry_checksum, text_is_damage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,13 +55,16 @@ class RaftLog:
         self._cache_lo = self._last + 1
         self._cache_bytes = 0
         self.rolled_back()
-        for row in self._execute("SELECT idx, term, kind, crc, data FROM log ORDER BY idx"):
-            entry = checked_entry(*row)
-            if entry.index != self._last + 1:
-                raise Corrupt(f"the log goes from index {self._last} to {entry.index}: entries are missing")
-            if entry.term < self.term(LogIndex(self._last)):
-                raise Corrupt(f"the log's term goes back at index {entry.index}")
-            self._remember(entry)
+        with text_is_damage("a row of the log"):
+            for row in self._execute("SELECT idx, term, kind, crc, data FROM log ORDER BY idx"):
+                entry = checked_entry(*row)
+                if entry.index != self._last + 1:
+                    raise Corrupt(
+                        f"the log goes from index {self._last} to {entry.index}: entries are missing"
+                    )
+                if entry.term < self.term(LogIndex(self._last)):
+                    raise Corrupt(f"the log's term goes back at index {entry.index}")
+                self._remember(entry)
 
     # ---- LogStorage ---------------------------------------------------------------------------------------
 
@@ -122,7 +125,8 @@ class RaftLog:
         sql = "SELECT idx, term, kind, crc, data FROM log WHERE idx >= ? AND idx < ? ORDER BY idx"
         try:
             # All rows before the first check: a statement left half read would keep its read transaction.
-            rows: Any = self._execute(sql, (lo, hi)).fetchall()
+            with text_is_damage(f"a row of the log in [{lo}, {hi})"):
+                rows: Any = self._execute(sql, (lo, hi)).fetchall()
         except apsw.Error as error:
             raise translated(error, f"reading the log in [{lo}, {hi})") from error
         found = [checked_entry(*row) for row in rows]

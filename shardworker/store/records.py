@@ -14,11 +14,16 @@ from __future__ import annotations
 
 import json
 import struct
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 from proto.errors import Corrupt
 from shardworker.raft.types import Entry, EntryKind, HardState, LogIndex, Membership, NodeId, Term
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 APPLICATION_ID = 0x626F6174
 """SQLite's `application_id` of our databases: "boat"."""
@@ -150,6 +155,16 @@ class LogEnd:
 
     def __str__(self) -> str:
         return f"index {self.index} of term {self.term}"
+
+
+@contextmanager
+def text_is_damage(what: str) -> Iterator[None]:
+    """Within the block rows are read that hold no text. A flipped bit can make text of their bytes all the same, which
+    is then read as UTF-8, and need not be. Raises Corrupt."""
+    try:
+        yield
+    except UnicodeDecodeError:
+        raise Corrupt(f"{what} fails its checksum; the disk returned text where bytes were written") from None
 
 
 @dataclass(frozen=True, slots=True)

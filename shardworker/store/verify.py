@@ -12,7 +12,7 @@ import apsw
 from proto.errors import Corrupt
 from shardworker.store import database
 from shardworker.store.errors import IdentityMismatch
-from shardworker.store.records import checked_entry
+from shardworker.store.records import checked_entry, text_is_damage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,6 +78,7 @@ def membership_findings(membership: Membership, applied_index: int) -> list[str]
     return found
 
 
+@text_is_damage("a row of the log")
 def _log(connection: apsw.Connection) -> list[str]:
     state = database.read_state(connection)
     found = []

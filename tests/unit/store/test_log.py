@@ -146,6 +146,7 @@ def test_compaction_never_passes_the_applied_index(tmp_path: Path) -> None:
         "UPDATE log SET term = term + 1 WHERE idx = 3",
         "UPDATE log SET kind = 1 WHERE idx = 3",
         "UPDATE log SET data = 'data' WHERE idx = 3",
+        "UPDATE log SET data = CAST(x'ff' AS TEXT) WHERE idx = 3",
         "UPDATE log SET idx = -3 WHERE idx = 3",
         "DELETE FROM log WHERE idx = 3",
         "DELETE FROM log WHERE idx = 10",

@@ -110,7 +110,12 @@ def test_a_mended_sqlite_is_taken(version: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", ["UPDATE meta SET value = value || x'00' WHERE id = ?", "DELETE FROM meta WHERE id = ?"]
+    "damage",
+    [
+        "UPDATE meta SET value = value || x'00' WHERE id = ?",
+        "UPDATE meta SET value = CAST(x'ff' AS TEXT) WHERE id = ?",
+        "DELETE FROM meta WHERE id = ?",
+    ],
 )
 @pytest.mark.parametrize("row", [1, 2, 3])
 def test_a_changed_meta_row_is_refused(tmp_path: Path, row: int, damage: str) -> None:
