@@ -73,22 +73,22 @@ def check_txn(request: rpc_pb2.TxnRequest, ops_max: int) -> None:
     in it; then DuplicateKey for the success list, then for the failure list.
 
     etcd bounds each list, and not how many lists there are: a few hundred thousand operations fit in a request."""
-    if operations_of(request) > TXN_OPERATIONS_MAX:
-        raise errors.TooManyOps
+    _check_total(request)
     _check_ops(request, ops_max)
     _changes(request.success)
     _changes(request.failure)
 
 
-def operations_of(request: rpc_pb2.TxnRequest) -> int:
-    """Comparisons and operations, those of nested transactions included."""
-    count, stack = 0, [request]
+def _check_total(request: rpc_pb2.TxnRequest) -> None:
+    """Comparisons and operations, those of nested transactions included; no more are looked at than there may be."""
+    left, stack = TXN_OPERATIONS_MAX, [request]
     while stack:
         txn = stack.pop()
-        count += len(txn.compare) + len(txn.success) + len(txn.failure)
+        left -= len(txn.compare) + len(txn.success) + len(txn.failure)
+        if left < 0:
+            raise errors.TooManyOps
         for operations in (txn.success, txn.failure):
             stack.extend(op.request_txn for op in operations if op.HasField("request_txn"))
-    return count
 
 
 def _check_ops(request: rpc_pb2.TxnRequest, ops_max: int) -> None:
