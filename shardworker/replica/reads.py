@@ -164,14 +164,16 @@ class Reads(Part):
                 self._refuse(queue, fault)
             return
         until_s = self._store.steady_s() + TURN_S
+        has_time = True
         for identity, queue in list(self._due.items()):
-            while queue and self._outgoing.has_room(identity):
-                if self._store.steady_s() > until_s:
-                    break
+            if not has_time:
+                break
+            while queue and has_time and self._outgoing.has_room(identity):
                 self._waiting_count -= 1
                 read = queue.popleft()
                 self.served[read.request.method] += 1
                 self._serve(read)
+                has_time = self._store.steady_s() < until_s
             del self._due[identity]
             if queue:
                 self._due[identity] = queue  # behind the others: next turn they come first

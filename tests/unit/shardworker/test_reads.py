@@ -82,6 +82,20 @@ def test_a_turn_reads_for_a_moment_and_goes_on_in_the_next(alone: Bench) -> None
     assert list(alone.replies) == list(range(1_000, 1_009))
 
 
+def test_who_asks_for_much_holds_up_no_other_one(alone: Bench) -> None:
+    alone.other_clients.add(b"another")
+    alone.replies.clear()
+    alone.disk.sync_s = TURN_S
+    alone.replica.handle(CLIENT, gets(9))
+    one = gets(1)
+    one.requests[0].call = 1
+    alone.replica.handle(b"another", one)
+    for _ in range(2):
+        alone.replica.turn()
+    assert 1 in alone.replies
+    assert len(alone.replies) < 9
+
+
 def test_a_coordinator_that_takes_nothing_is_sent_no_more(metered: Bench) -> None:
     metered.replica.handle(CLIENT, frames.Envelope(hello=frames.Hello(node=1, acknowledges=True)))
     metered.replica.handle(CLIENT, gets(9))
