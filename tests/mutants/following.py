@@ -17,6 +17,7 @@ from shardworker.machine import REGISTRY, Registry
 from shardworker.machine import machine as machine_module
 from shardworker.machine.writer import Writer
 from tests.simulation.plan import Plan
+from tests.simulation.returning import Returning
 from tests.simulation.tasks import WorldClock
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class PairMutant:
     name: str
     kinds: tuple[str, ...]
     seen_by: tuple[str, ...]
-    arrange: Callable[[Pair], None] = lambda _pair: None
+    arrange: Callable[[Pair], object] = lambda _pair: None
     patches: tuple[tuple[object, str, object], ...] = ()
     seeds_max: int = 20
 
@@ -156,6 +157,11 @@ def _go_by_name(pair: Pair) -> None:
     pair.follower.make_plan = _plan_by_name
 
 
+async def _takes_it_for_known(_copier: copier.Copier, _table: bytes) -> bool:
+    """What is only told to be too far behind is replaced as if it had always followed."""
+    return True
+
+
 _EQUAL = ("equal-copy", "never-ahead")
 
 PAIR_MUTANTS = (
@@ -177,5 +183,12 @@ PAIR_MUTANTS = (
         kinds=(),
         seen_by=_EQUAL,
         arrange=_go_by_name,
+    ),
+    PairMutant(
+        "a past of its own that is taken for the other one's",
+        kinds=("compaction",),
+        seen_by=("lost-write",),
+        arrange=Returning,
+        patches=((copier.Copier, "_is_prefix", _takes_it_for_known),),
     ),
 )

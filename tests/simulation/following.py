@@ -366,6 +366,7 @@ class SimulatedReplicator:
     async def keep(self, copy: TableEntry, status: frames.TableStatus, *, is_fresh: bool) -> None:
         """copier.Aside: there are no files here."""
         self._follower.cluster.count("set aside")
+        self._follower.kept.add((copy.id, status.revision, status.checksum))
         self._follower.cluster.world.note(f"sets {copy.name} aside at {status.revision}")
 
     def _start_copier(self, copy: TableEntry) -> None:
@@ -418,6 +419,8 @@ class FollowerCluster:
         self.make_plan: Callable[..., TablesPlan] = make_plan
         self.copies: Callable[[OwnCalls], Copies] = lambda shards: CountedCopies(shards, self.cluster.count)
         self.prefixes = Prefixes()
+        self.kept: set[tuple[int, int, int]] = set()
+        """What was set aside: tables, and where they stood."""
         self.replicators: list[SimulatedReplicator] = []
 
     def follow(self, way: Way, services: list[dict[str, Handler]]) -> None:

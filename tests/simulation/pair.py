@@ -1,6 +1,6 @@
 """One seed of a leader and a follower cluster (following.py), from the first event to the verdict.
 
-python -m tests.simulation.pair --seed N
+python -m tests.simulation.pair --seed N [--returning]
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from tests.simulation.faults import Faults
 from tests.simulation.following import FollowerCluster, LeaderCluster, Side, Tables
 from tests.simulation.healing import heal
 from tests.simulation.plan import Plan, draw_kinds
+from tests.simulation.returning import Returning
 from tests.simulation.simulation import CONVERGE_US_MAX, Finding, Simulation, silence
 from tests.simulation.violation import Violation
 from tests.simulation.way import Way
@@ -79,6 +80,10 @@ class Pair:
             Tables(next_id=20_001),
         )
         self.way = Way(world)
+        self.prepare: Callable[[], object] = lambda: None
+        """What comes before anything else, once both clusters run."""
+        self.apart: set[tuple[int, int, int]] = set()
+        """Where copies have a past of their own: table, revision and checksum."""
         self.source: type[TableSource] | None = None
         """Another one than production's."""
         self._origins: dict[tuple[int, int], int] = {}
@@ -98,6 +103,7 @@ class Pair:
             for host in cluster.hosts:
                 host.start()
         simulation.create_table()
+        self.prepare()
         faults = [Faults(cluster) for cluster in (self.leader.cluster, self.follower.cluster)]
         for client in self.leader.cluster.clients:
             client.start()
@@ -208,7 +214,7 @@ class Pair:
         for table in process.machine.table_status():
             origin = process.machine.origin_of(table.id)
             other = self._holder(origin, table.revision) if origin else None
-            if other is None:
+            if other is None or (table.id, table.revision, table.checksum) in self.apart:
                 continue
             self.compared += 1
             if _pairs(process, table.id) != _pairs(other, origin, revision=table.revision):
@@ -283,7 +289,7 @@ def _history(process: Process, table_id: int, first: int) -> list[Any]:
 def run_pair(
     plan: Plan,
     build: Build = PRODUCTION,
-    arrange: Callable[[Pair], None] = lambda _pair: None,
+    arrange: Callable[[Pair], object] = lambda _pair: None,
     write: Callable[[str], object] | None = None,
 ) -> Finding:
     """Simulate. A violation is part of the outcome, not raised. arrange: before anything has started."""
@@ -315,14 +321,20 @@ def run_pair(
     )
 
 
-def failure(finding: Finding) -> str:
-    """What to print about a seed that failed."""
+def draw_returning(seed: int) -> Plan:
+    """The same where the follower cluster led before."""
+    plan = draw(seed)
+    return replace(plan, kinds=plan.kinds | {"compaction"})
+
+
+def failure(finding: Finding, how: str = "") -> str:
+    """What to print about a seed that failed. how: it was run, as an option."""
     seed = finding.plan.seed
     return "\n".join(
         [
             f"seed {seed}: {finding.violation}",
             *finding.recent[-40:],
-            f"again: python -m tests.simulation.pair --seed {seed}",
+            f"again: python -m tests.simulation.pair --seed {seed} {how}".rstrip(),
         ]
     )
 
@@ -331,8 +343,12 @@ def main() -> None:
     """Run one seed and print its trace."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--returning", action="store_true", help="the follower cluster led before")
     arguments = parser.parse_args()
-    finding = run_pair(draw(arguments.seed), write=lambda line: sys.stdout.write(line + "\n"))
+    draws, arrange = (draw_returning, Returning) if arguments.returning else (draw, lambda _pair: None)
+    finding = run_pair(
+        draws(arguments.seed), arrange=arrange, write=lambda line: sys.stdout.write(line + "\n")
+    )
     sys.stdout.write(f"{finding.violation or 'all promises held'}\n{dict(finding.counts)}\n")
     sys.exit(finding.violation is not None)
 

@@ -491,7 +491,7 @@ class Client:
 def run_promoting(
     plan: Plan,
     build: Build = PRODUCTION,
-    arrange: Callable[[Promoting], None] = lambda _promoting: None,
+    arrange: Callable[[Promoting], object] = lambda _promoting: None,
     write: Callable[[str], object] | None = None,
 ) -> Finding:
     """Simulate. A violation is part of the outcome, not raised. arrange: before anything has started."""
