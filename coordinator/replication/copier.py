@@ -169,7 +169,7 @@ class Copier:
         if step.loses:
             await self._forget_prefix()
         status = await self._copies.status(copy)
-        if status.revision > CREATION and not await self._is_prefix(table):
+        if status.revision > CREATION and (step.loses or not await self._is_prefix(table)):
             await self._aside.keep(copy, status, is_fresh=step.of_fresh)
         parts = PartsUnderWay(self._copies, copy, self._loop)
         stream = self._leader.snapshot(copy.name, copy.origin)
