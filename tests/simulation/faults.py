@@ -223,7 +223,9 @@ class Faults:
     def _can_lose(self, host: Host) -> bool:
         """Whether every membership that is or may come into force has a majority without this host."""
         rest = {
-            NodeId(other.number) for other in self._cluster.hosts if other is not host and not other.damaged
+            NodeId(other.number)
+            for other in self._cluster.hosts
+            if other is not host and not other.damaged and not other.has_lost
         }
         return all(has_quorum(membership, rest) for membership in possible_memberships(self._cluster))
 

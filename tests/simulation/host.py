@@ -190,6 +190,7 @@ class Host:
         self.refuses = None
         self.begins_with = None
         self.full = self.damaged = False
+        self._lost = True
         self.cluster.world.note(f"replaced {self}")
 
     def lose_disk(self) -> None:
@@ -211,7 +212,7 @@ class Host:
 
     @property
     def has_lost(self) -> bool:
-        """Whether it lost its disk and does not hold again what it held."""
+        """Whether it has lost its disk, or has another one, and does not hold again what it held."""
         store = self.process.store if self.process is not None else None
         if store is not None and store.membership.voters and store.rebuild is None:
             self._lost = False

@@ -238,6 +238,10 @@ class Process:
                 cluster.world.stream(f"elections-{host.number}-{host.lives}"),
             )
             self._checkers.wired(self)
+            for table in self.machine.table_status():
+                # A turn whose sync failed told nobody what it came to, and the disk may have it all the same.
+                state = State(table.id, table.origin, table.revision, table.checksum)
+                self._checkers.reached(self, state)
         except BaseException:
             self.abandon()
             raise
