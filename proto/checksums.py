@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-_UINT64_MASK = (1 << 64) - 1
-_FNV_PRIME = 0x100000001B3
+from proto.varint import UINT64_MASK
+
+FNV_PRIME = 0x100000001B3
+"""Of FNV-1a over 64 bits."""
 
 
 def rolled(checksum: int, id_: int, crc: int) -> int:
@@ -11,4 +13,4 @@ def rolled(checksum: int, id_: int, crc: int) -> int:
 
     crc: of the pair as stored, or of a deleted key; of bytes that this code wrote itself, since a request's own
     encoding is not canonical. It depends on what was changed and not on how, so that a copy comes to the same."""
-    return ((checksum ^ id_) * _FNV_PRIME ^ crc) * _FNV_PRIME & _UINT64_MASK
+    return ((checksum ^ id_) * FNV_PRIME ^ crc) * FNV_PRIME & UINT64_MASK

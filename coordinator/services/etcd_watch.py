@@ -15,12 +15,12 @@ from coordinator.api import outcomes
 from coordinator.services.decoding import decode
 from coordinator.services.watch_user import WatchUser, why_forbidden
 from coordinator.watch import responses
-from coordinator.watch.hub import OPEN_END, Interest, State, Watcher
+from coordinator.watch.hub import Interest, State, Watcher
 from coordinator.watch.outbox import Outbox
 from coordinator.watch.rechecks import Readable
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
-from proto.spans import NOTHING, span_of
+from proto.spans import NOTHING, OPEN_END, span_of
 
 if TYPE_CHECKING:
     from random import Random

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from coordinator.watch import responses
 from coordinator.watch.intervals import NO_END, IntervalMap
+from proto.spans import OPEN_END
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -42,9 +43,6 @@ RESPONSE_BYTES_MAX: Final = 1 << 20
 RESPONSE_BYTES_SHORT: Final = 64 << 10
 """The same while all outboxes together hold as much as they may: each still takes a response when it is empty, and of
 those whose clients read nothing there may be many."""
-
-OPEN_END: Final = b"\0"
-"""The range_end that means: no upper bound."""
 
 
 class Interest(NamedTuple):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from proto.etcd import kv_pb2
 from proto.etcd import rpc_pb2 as etcd
-from proto.varint import read_varint, varint
+from proto.varint import UINT64_MASK, read_varint, varint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -66,7 +66,7 @@ def _fragments(events: Sequence[bytes], bytes_max: int) -> Iterator[list[bytes]]
 
 
 def _watch_id(watch_id: int) -> bytes:
-    return b"\x10" + varint(watch_id & (1 << 64) - 1) if watch_id else b""
+    return b"\x10" + varint(watch_id & UINT64_MASK) if watch_id else b""
 
 
 def created(header: bytes, watch_id: int) -> bytes:

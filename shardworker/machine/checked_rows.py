@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from proto.errors import Corrupt
+from proto.varint import UINT64_MASK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -94,4 +95,4 @@ def signed(number: int) -> int:
 
 def unsigned(number: int) -> int:
     """The opposite of signed()."""
-    return number & ((1 << 64) - 1)
+    return number & UINT64_MASK

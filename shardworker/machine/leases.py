@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proto import errors
+from proto.varint import UINT64_MASK
 from shardworker.machine.checked_rows import CheckedRows
 from shardworker.machine.replication.copied_leases import CopiedLeases
 
@@ -41,7 +42,6 @@ _ROWS: Final = CheckedRows(
 _DIGESTED: Final = struct.Struct("<5q")
 _DRAW: Final = struct.Struct("<3q")
 _ID_MAX: Final = (1 << 63) - 1
-_UINT64_MASK: Final = (1 << 64) - 1
 
 
 class Lease(NamedTuple):
@@ -192,11 +192,11 @@ class Leases:
         if leases is None:
             leases = self._tables[table_id] = {}
         leases[lease.id] = lease
-        self.checksum = (self.checksum + _digest(table_id, lease)) & _UINT64_MASK
+        self.checksum = (self.checksum + _digest(table_id, lease)) & UINT64_MASK
 
     def _leave(self, table_id: int, lease_id: int) -> None:
         lease = self._tables[table_id].pop(lease_id)
-        self.checksum = (self.checksum - _digest(table_id, lease)) & _UINT64_MASK
+        self.checksum = (self.checksum - _digest(table_id, lease)) & UINT64_MASK
 
     def _keep(self, table_id: int, lease_id: int) -> None:
         self._keep_row(table_id, lease_id)

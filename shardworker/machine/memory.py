@@ -6,9 +6,11 @@ the database was replaced. Here is also what the state as a whole is asked for.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Protocol
 
 from proto.catalog import CATALOG_ID, CATALOG_NAME, CATALOG_SHARD
+from proto.checksums import FNV_PRIME
+from proto.varint import UINT64_MASK
 from shardworker.machine import leftovers, quota
 from shardworker.machine.auth_store import AuthStore
 from shardworker.machine.backup import restoring
@@ -37,7 +39,13 @@ if TYPE_CHECKING:
     from proto.internal import frames_pb2 as frames
     from shardworker.machine.writer import Writer
 
-_UNSIGNED_64: Final = (1 << 64) - 1
+
+class _Part(Protocol):
+    """What follows the life of the transaction."""
+
+    def committed(self) -> None: ...
+
+    def rollback(self) -> None: ...
 
 
 class Memory:
@@ -86,6 +94,19 @@ class Memory:
         self.leases = Leases(self._connection)
         self.moves = Moves(self._connection)
         self._arrived = ArrivedResults(self._connection, self._window_limits.age_ms_max)
+        self._parts: tuple[_Part, ...] = (
+            self._level,
+            self.tables,
+            self.auth,
+            self.dead_tables,
+            self.leases,
+            self.moves,
+            self._arrived,
+            self._window,
+            self._origins,
+            self.followers,
+            self._recorder,
+        )
         if self._shard == CATALOG_SHARD and self.tables.get(CATALOG_ID) is None:
             self.tables.create(TableState(CATALOG_ID, CATALOG_NAME, -1))
 
@@ -105,32 +126,14 @@ class Memory:
 
     def committed(self) -> None:
         """The transaction is durable: its changes to the caches stay, and can be taken."""
-        self._level.committed()
-        self.tables.committed()
-        self.auth.committed()
-        self.dead_tables.committed()
-        self.leases.committed()
-        self.moves.committed()
-        self._arrived.committed()
-        self._window.committed()
-        self._origins.committed()
-        self.followers.committed()
-        self._recorder.committed()
+        for part in self._parts:
+            part.committed()
 
     def rollback(self) -> None:
         """The transaction was rolled back: the caches return to the last committed()."""
         self._writers.clear()
-        self._level.rollback()
-        self.tables.rollback()
-        self.auth.rollback()
-        self.dead_tables.rollback()
-        self.leases.rollback()
-        self.moves.rollback()
-        self._arrived.rollback()
-        self._window.rollback()
-        self._origins.rollback()
-        self.followers.rollback()
-        self._recorder.rollback()
+        for part in self._parts:
+            part.rollback()
 
     def reload(self, connection: apsw.Connection | None = None) -> None:
         """The database was replaced, perhaps behind a new connection: forget everything, read it again."""
@@ -219,5 +222,5 @@ class Memory:
             for position in self.followers.of(table.id).values():
                 parts += position
         for part in parts:
-            total = ((total ^ (part & _UNSIGNED_64)) * 0x100000001B3) & _UNSIGNED_64
+            total = ((total ^ (part & UINT64_MASK)) * FNV_PRIME) & UINT64_MASK
         return total

@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from shardworker.machine.backup.extras import Extras
 
-OPEN_END = b"\0"
-"""The range_end that means: no upper bound."""
-
 
 class Order(enum.Enum):
     """How a range is sorted. NONE is not quite ASCEND: see Range.order."""

@@ -16,8 +16,9 @@ import apsw
 from proto import errors
 from proto.etcd import kv_pb2, rpc_pb2
 from proto.internal import frames_pb2 as frames
+from proto.spans import OPEN_END
 from proto.varint import varint_bytes
-from shardworker.machine.ops import OPEN_END, Compare, Order, Page, Paged, Range, Ranged, Relation, Target
+from shardworker.machine.ops import Compare, Order, Page, Paged, Range, Ranged, Relation, Target
 from shardworker.machine.tables import REVISION_MAX, SUB_BITS, TableState
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import structlog
 from proto.catalog import FIRST_TABLE_ID
 from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames
-from shardworker.raft import Role
-from shardworker.replica.part import NEVER_TICKS, Part
+from shardworker.raft import NEVER_TICKS, Role
+from shardworker.replica.part import Part
 
 if TYPE_CHECKING:
     from config.models import CompactionConfig

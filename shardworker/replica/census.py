@@ -37,8 +37,8 @@ import structlog
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
-from shardworker.raft import NO_NODE, HardState, LogIndex, NodeId, Term
-from shardworker.replica.part import NEVER_TICKS, Part
+from shardworker.raft import NEVER_TICKS, NO_NODE, HardState, LogIndex, NodeId, Term
+from shardworker.replica.part import Part
 from shardworker.replica.rebuild import begin_rebuild
 from shardworker.store import DiskFull, LogEnd, Promises
 

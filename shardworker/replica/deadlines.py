@@ -15,7 +15,7 @@ from heapq import heapify, heappop, heappush
 from itertools import islice
 from typing import Final
 
-from shardworker.replica.part import NEVER_TICKS
+from shardworker.raft import NEVER_TICKS
 
 Key = tuple[int, int]
 

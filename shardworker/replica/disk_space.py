@@ -17,8 +17,8 @@ import structlog
 
 from proto import errors
 from proto.methods import frees_space
-from shardworker.raft import Role
-from shardworker.replica.part import NEVER_TICKS, Part
+from shardworker.raft import NEVER_TICKS, Role
+from shardworker.replica.part import Part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

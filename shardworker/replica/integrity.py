@@ -25,9 +25,9 @@ import structlog
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker.machine.scrub import Position, Step, scrub
-from shardworker.raft import LogIndex, NodeId, Role
+from shardworker.raft import NEVER_TICKS, LogIndex, NodeId, Role
 from shardworker.replica.digests import Agreement, Digests, Doubt
-from shardworker.replica.part import NEVER_TICKS, Part
+from shardworker.replica.part import Part
 from shardworker.replica.rebuild import begin_rebuild, has_peers
 from shardworker.store import StoreError
 

@@ -23,7 +23,7 @@ from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Final
 
 from proto.internal import frames_pb2 as frames
-from shardworker.replica.part import NEVER_TICKS
+from shardworker.raft import NEVER_TICKS
 
 if TYPE_CHECKING:
     from shardworker.machine import StateMachine

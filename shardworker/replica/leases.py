@@ -33,7 +33,7 @@ from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import Result
-from shardworker.raft import Role
+from shardworker.raft import NEVER_TICKS, Role
 from shardworker.replica.deadlines import Deadlines, Key
 from shardworker.replica.lease_checkpoints import (
     CHECKPOINT_STEP_MS_MAX,
@@ -41,7 +41,7 @@ from shardworker.replica.lease_checkpoints import (
     LeaseCheckpoints,
     ticks_of,
 )
-from shardworker.replica.part import NEVER_TICKS, Part
+from shardworker.replica.part import Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

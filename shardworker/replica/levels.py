@@ -22,8 +22,8 @@ import structlog
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from proto.methods import COMMANDS
-from shardworker.raft import NodeId, Role
-from shardworker.replica.part import NEVER_TICKS, Part
+from shardworker.raft import NEVER_TICKS, NodeId, Role
+from shardworker.replica.part import Part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import NOBODY, SYSTEM, Who
-from shardworker.raft import Role
-from shardworker.replica.part import NEVER_TICKS, Part
+from shardworker.raft import NEVER_TICKS, Role
+from shardworker.replica.part import Part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

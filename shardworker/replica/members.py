@@ -28,6 +28,7 @@ from proto.node_records import check_peer_urls, endpoint_of, in_record
 from shardworker import raft_frames
 from shardworker.machine import Result
 from shardworker.raft import (
+    NEVER_TICKS,
     Accepted,
     InvalidChange,
     LogIndex,
@@ -41,7 +42,7 @@ from shardworker.raft import (
     Term,
     next_membership,
 )
-from shardworker.replica.part import NEVER_TICKS, Part
+from shardworker.replica.part import Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from proto.internal import frames_pb2 as frames
+from shardworker.raft import NEVER_TICKS
 
 if TYPE_CHECKING:
     from config import ClusterConfig
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from shardworker.raft import NodeId, Raft
     from shardworker.replica.outgoing import Outgoing
     from shardworker.store import ReplicaStore
-
-NEVER_TICKS: Final = 1 << 30
-"""For ticks_until_action: no tick matters."""
 
 Handler = Callable[[bytes, frames.Request], None]
 """Takes a request from the coordinator behind this link. It answers through `outgoing`, now or later, or raises a

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from proto.internal import frames_pb2 as frames
-from shardworker.raft import NodeId, Role
-from shardworker.replica.part import NEVER_TICKS, Part
+from shardworker.raft import NEVER_TICKS, NodeId, Role
+from shardworker.replica.part import Part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

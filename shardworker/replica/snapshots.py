@@ -21,8 +21,8 @@ import structlog
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker import raft_frames
-from shardworker.raft import Message, MessageKind, NodeId, Term
-from shardworker.replica.part import NEVER_TICKS, Part
+from shardworker.raft import NEVER_TICKS, Message, MessageKind, NodeId, Term
+from shardworker.replica.part import Part
 from shardworker.store import DiskFull, SnapshotRejected
 
 if TYPE_CHECKING:

@@ -15,13 +15,14 @@ from coordinator.auth.credentials import SYSTEM
 from coordinator.shards.router import LEADER, NEAREST, Call
 from coordinator.watch.changes import Part, TakenBack
 from coordinator.watch.feed import request_of, told_by
-from coordinator.watch.hub import OPEN_END, Interest, State, Watcher
+from coordinator.watch.hub import Interest, State, Watcher
 from coordinator.watch.inquiry import Inquiry
 from coordinator.watch.outbox import Budget, Outbox
 from proto.etcd import rpc_pb2 as etcd
 from proto.ids import ShardId
 from proto.internal import frames_pb2 as frames
 from proto.methods import COMMANDS, Access
+from proto.spans import OPEN_END
 from tests.history.watches import Broken, Watched, check, check_resumed
 from tests.simulation.clients import TABLE_ID
 from tests.simulation.violation import Violation

@@ -68,7 +68,6 @@ _ROWS: Final = CheckedRows(
     },
     "the restore begun of table id {0}",
 )
-_UINT64_MASK: Final = (1 << 64) - 1
 
 
 def create_schema(connection: apsw.Connection) -> None:
@@ -177,7 +176,7 @@ def _insert(connection: apsw.Connection, name: str, op: Part, begun: _Begun) -> 
     begun.keys += len(keys)
     begun.size_bytes += op.columns.size_bytes
     begun.newest_id = max(begun.newest_id, max(ids, default=0))
-    begun.checksum = (begun.checksum + rolled(op.told.crc, sum(ids), len(ids))) & _UINT64_MASK
+    begun.checksum = unsigned(begun.checksum + rolled(op.told.crc, sum(ids), len(ids)))
 
 
 def _edit(connection: apsw.Connection, name: str, edits: Sequence[LoadedChange], begun: _Begun) -> None:

@@ -9,9 +9,9 @@ from unittest.mock import patch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shardworker.raft import NEVER_TICKS
 from shardworker.replica import deadlines
 from shardworker.replica.deadlines import Deadlines
-from shardworker.replica.part import NEVER_TICKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

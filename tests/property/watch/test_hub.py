@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from coordinator.api.headers import EtcdHeaders
 from coordinator.watch import hub, responses
 from coordinator.watch.changes import Change, Part, Revised
-from coordinator.watch.hub import OPEN_END, Hub, Interest, State, Watcher
+from coordinator.watch.hub import Hub, Interest, State, Watcher
 from coordinator.watch.outbox import Budget, Outbox
 from proto.etcd import kv_pb2
 from proto.etcd import rpc_pb2 as etcd
+from proto.spans import OPEN_END
 
 KEYS = [b"a", b"ab", b"b", b"c", b"\xff"]
 OUTBOX_BYTES_MAX = 150

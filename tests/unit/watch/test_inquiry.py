@@ -6,10 +6,11 @@ from random import Random
 
 from coordinator.api.headers import EtcdHeaders
 from coordinator.watch.changes import Change, Gone, Part, Revised, TakenBack
-from coordinator.watch.hub import OPEN_END, Hub, Interest, State, Watcher
+from coordinator.watch.hub import Hub, Interest, State, Watcher
 from coordinator.watch.inquiry import Inquiry, Question
 from coordinator.watch.outbox import Budget, Outbox
 from proto.etcd import rpc_pb2 as etcd
+from proto.spans import OPEN_END
 
 HEADERS = EtcdHeaders(cluster_id=1, member_id=2)
 
