@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.cluster import ROOT, Cluster
+from tests.integration.cluster import ROOT, Cluster, run_cli
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,6 +166,11 @@ def test_the_first_line_that_fails_ends_a_script(cluster: Cluster, script: str, 
     assert done.returncode == 1
     assert done.stderr.decode().startswith("boathouse: " + words.format(endpoint=cluster.endpoints[0]))
     assert cluster.cli("kv", "get", "a", "--print-value-only").stdout != b"2"
+
+
+def test_what_is_switched_says_what_it_is_switched_to() -> None:
+    done = run_cli("shell", given=b"output\noutput json\noutput\nconsistency\ntable\n")
+    assert (done.stderr, done.stdout.decode().split()) == (b"", ["table", "json", "linearizable", "default"])
 
 
 def test_exit_leaves_the_rest_alone(cluster: Cluster) -> None:

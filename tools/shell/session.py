@@ -85,6 +85,8 @@ class Session:
                 typer.echo(self.consistency.value)
             case ["consistency", word]:
                 self.consistency = _chosen(Consistency, word)
+            case ["output"]:
+                typer.echo(self.output.value)
             case ["output", word]:
                 self.output = _chosen(Output, word)
             case [name, *rest] if name in self._kv.commands:
