@@ -14,6 +14,7 @@ from coordinator.auth.credentials import NOBODY, SYSTEM, Credentials
 from coordinator.replication.token_key import PASSED_ON_KEY, VOUCHED_KEY
 from coordinator.replication.token_key import TOKEN_KEY as REPLICATION_TOKEN_KEY
 from proto import errors, tokens
+from proto.auth_version import is_enabled, revision_of
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from proto.spans import EVERYTHING, SpanSet
@@ -50,7 +51,7 @@ class Rights:
     @property
     def asks(self) -> bool:
         """Whether the table has authentication enabled."""
-        return self.auth_version % 2 == 1
+        return is_enabled(self.auth_version)
 
 
 class Authenticator:
@@ -128,9 +129,9 @@ class Authenticator:
                 table, frames.AUTH_RIGHTS, body, deadline, linearizable=True, who=who
             )
             said = frames.Rights.FromString(reply.body)
-        if said.auth_version % 2 == 0 or said.root or who.is_system:
+        if not is_enabled(said.auth_version) or said.root or who.is_system:
             return Rights(said.auth_version, said.user, EVERYTHING)
-        if 0 < who.auth_revision < said.auth_version // 2:
+        if 0 < who.auth_revision < revision_of(said.auth_version):
             raise errors.AuthOldRevision
         spans = ((span.key, None if span.open else span.end) for span in said.readable)
         return Rights(said.auth_version, said.user, SpanSet(spans))

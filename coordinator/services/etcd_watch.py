@@ -19,6 +19,7 @@ from coordinator.watch.hub import Interest, State, Watcher
 from coordinator.watch.outbox import Outbox
 from coordinator.watch.rechecks import Readable
 from proto import errors
+from proto.auth_version import is_enabled
 from proto.etcd import rpc_pb2 as etcd
 from proto.spans import NOTHING, OPEN_END, span_of
 
@@ -235,7 +236,7 @@ class _Stream:
         rechecks = self._watched.rechecks
         span = span_of(request.key or LOWEST_KEY, request.range_end)
         looked_at = 0
-        while rechecks.auth_version % 2 and looked_at < rechecks.auth_version:
+        while is_enabled(rechecks.auth_version) and looked_at < rechecks.auth_version:
             try:
                 readable = await self._user.readable(rechecks.auth_version)
             except errors.AuthError as error:

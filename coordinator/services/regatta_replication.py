@@ -17,6 +17,7 @@ from coordinator.replication.leading import OldEpoch
 from coordinator.replication.token_key import TOKEN_KEY
 from coordinator.services.decoding import decode
 from proto import errors
+from proto.auth_version import is_enabled
 from proto.catalog import Lead
 from proto.internal import frames_pb2 as frames
 from proto.regatta import replication_pb2 as replication
@@ -170,7 +171,7 @@ class RegattaReplication:
             await self._check_root(call, table)
 
     def _check_unguarded(self, table: TableEntry, auth_version: int) -> None:
-        if auth_version % 2:
+        if is_enabled(auth_version):
             raise errors.BadReplicationToken(
                 f"{TOKEN_KEY}, since table {table.name} has users, and has none to compare (replication.token_file)"
             )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 import structlog
 
 from proto import errors
+from proto.auth_version import is_enabled
 
 if TYPE_CHECKING:
     from coordinator.auth.credentials import Credentials
@@ -94,7 +95,7 @@ class Rechecks:
         self.close()  # what they ask is out of date, and whom they would release is looked at below
         by_user: dict[Credentials, list[Stream]] = {}
         for stream in self._streams:
-            if auth_version % 2 and stream.has_watchers:
+            if is_enabled(auth_version) and stream.has_watchers:
                 stream.outbox.hold()
                 by_user.setdefault(stream.who, []).append(stream)
             else:

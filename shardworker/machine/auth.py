@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proto import errors
+from proto.auth_version import auth_version
 from proto.spans import EVERYTHING, NOTHING, SpanSet, span_of
 
 if TYPE_CHECKING:
@@ -99,9 +100,8 @@ class TableAuth:
 
     @property
     def version(self) -> int:
-        """Rises with every change of who may do what, and is odd while authentication is enabled: to enable it is no
-        new revision, to disable it is one."""
-        return 2 * self.revision + self.enabled
+        """See proto/auth_version.py."""
+        return auth_version(self.revision, enabled=self.enabled)
 
     def rights(self, name: str) -> Rights:
         """What this user may do; nothing, if there is none of this name."""
