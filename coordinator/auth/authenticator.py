@@ -70,9 +70,8 @@ class Authenticator:
         """What the client of this call has shown: a token, or else the certificate of his connection. For one of a
         follower cluster that cluster has looked. Raises BadReplicationToken, InvalidAuthToken."""
         metadata = call.metadata
-        vouched = metadata.get(VOUCHED_KEY)
-        if vouched is not None:
-            return self._vouched(call, vouched)
+        if VOUCHED_KEY in metadata or PASSED_ON_KEY in metadata:
+            return self._passed_on(call)
         shown = metadata.get(TOKEN_KEY) or metadata.get(AUTHORIZATION_KEY)
         if shown:
             return self._of_token(shown.removeprefix(BEARER), table)
@@ -83,10 +82,11 @@ class Authenticator:
             return NOBODY  # a cluster: its certificate is for the connection, and names no user
         return Credentials(user=identity.common_name) if identity.common_name else NOBODY
 
-    def _vouched(self, call: Call, encoded: str) -> Credentials:
+    def _passed_on(self, call: Call) -> Credentials:
         self._gate.check(call)
+        encoded = call.metadata.get(VOUCHED_KEY)
         passed_on = _number(call.metadata.get(PASSED_ON_KEY, "1"))
-        if not encoded:
+        if encoded is None:
             return Credentials(passed_on=passed_on)  # to be nobody takes no belief
         try:
             user = b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()

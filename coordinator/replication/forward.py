@@ -42,6 +42,9 @@ PAUSE_S: Final = 0.1
 PASSED_ON_MAX: Final = 8
 """Clusters that a call may have come through: a chain of followers is shorter, and a circle has no end."""
 
+_TOO_BUSY: Final = (errors.QueueFull, errors.TooManyCursors, errors.ShardBusy)
+"""The write was not made, and nothing is amiss with the coordinator that says so. Its client may come again."""
+
 Metadata = tuple[tuple[str, str | bytes], ...]
 
 _Response = (
@@ -155,15 +158,15 @@ class Forwarder:
 
     async def _vouched(self, table: TableEntry, who: Credentials, deadline: float) -> Metadata:
         """Whose write it is, as this cluster has found: the leader cluster believes it because of this cluster's token.
-        It is told of nobody in particular, too: or it would take the write for that of whoever this cluster's own
-        certificate names. Raises what an unknown token does, and TableReplicated."""
+        It is told that the write was passed on if it is nobody's, too: or it would take it for that of whoever this
+        cluster's own certificate names. Raises what an unknown token does, and TableReplicated."""
         if who.passed_on >= PASSED_ON_MAX:
             raise errors.TableReplicated(
                 f"write to {self._leader}: it came through {who.passed_on} clusters that follow each other in a circle"
             )
         passed_on = (PASSED_ON_KEY, str(who.passed_on + 1))
         if who.is_nobody:
-            return ((VOUCHED_KEY, b""), passed_on)
+            return (passed_on,)
         body = frames.RightsRequest(need=frames.RightsRequest.USER).SerializeToString()
         call = Call(
             table.shard,
@@ -177,7 +180,7 @@ class Forwarder:
             who=who,
         )
         rights = frames.Rights.FromString((await self._driver.ask(call)).body)
-        return ((VOUCHED_KEY, rights.user.encode()), passed_on)
+        return ((VOUCHED_KEY, rights.user.encode()), passed_on) if rights.user else (passed_on,)
 
     async def _call(self, path: str, body: bytes, metadata: Metadata, deadline: float) -> bytes | None:
         table = outcomes.REGATTA if METHODS[path].api is ApiName.REGATTA else outcomes.ETCD
@@ -190,11 +193,13 @@ class Forwarder:
                     answer = await _answer(channel, path, body, (*metadata, *shown), left_s)
             except grpc.aio.AioRpcError as error:
                 code = Code[error.code().name]
+                refusal = outcomes.from_status(table, code, error.details() or "")
+                if isinstance(refusal, _TOO_BUSY):
+                    raise refusal from None
                 if code is Code.UNAVAILABLE:
                     self._channels.failed(channel)
                     await asyncio.sleep(min(PAUSE_S, left_s))
                     continue
-                refusal = outcomes.from_status(table, code, error.details() or "")
                 if isinstance(refusal, errors.TableReplicated) and left_s > PAUSE_S:
                     # It leads no longer, and perhaps this cluster does, now or in a moment.
                     await asyncio.sleep(PAUSE_S)

@@ -23,6 +23,7 @@ from proto.catalog import TableEntry
 from proto.etcd import rpc_pb2 as etcd
 from proto.ids import ShardId
 from proto.internal import frames_pb2 as frames
+from proto.regatta import regatta_pb2 as regatta
 from tests.unit.coordinator.running import in_loop, running
 from tests.waiting import free_ports
 
@@ -165,8 +166,8 @@ async def test_that_a_write_is_nobodys_is_told() -> None:
     heard = Heard()
     copies, channels = cast("Driver", Copies(9)), cast("LeaderChannels", heard)
     await put(Forwarder("harbour", channels, copies, cast("LeadWatch", Lead())))
-    assert heard.metadata[VOUCHED_KEY] == b""
     assert heard.metadata[PASSED_ON_KEY] == "1"
+    assert VOUCHED_KEY not in heard.metadata, "earlier versions refuse one that names nobody"
 
 
 @in_loop
@@ -189,6 +190,25 @@ async def test_a_refusal_comes_back_as_the_same_error(tmp_path: Path) -> None:
             worker.script[frames.ETCD_PUT] = lambda _: errors.NoSpace()
         with pytest.raises(errors.NoSpace):
             await put(forwarder(Copies(9), leader.cluster.node("n1").client_endpoint))
+
+
+@in_loop
+@pytest.mark.parametrize("busy", [errors.QueueFull, errors.TooManyCursors, errors.ShardBusy])
+async def test_a_leader_cluster_that_is_too_busy_is_asked_once(
+    tmp_path: Path, busy: type[errors.BoathouseError]
+) -> None:
+    """Regatta has the code for it of a coordinator that fails."""
+    write = regatta.PutRequest(table=b"default", key=b"a").SerializeToString()
+    async with running(tmp_path) as leader:
+        for worker in leader.workers.values():
+            worker.script[frames.REGATTA_PUT] = lambda _: busy()
+        one = forwarder(Copies(9), leader.cluster.node("n1").client_endpoint)
+        deadline = asyncio.get_running_loop().time() + 2
+        with pytest.raises((errors.QueueFull, errors.TooManyCursors, errors.ShardBusy)):
+            await one.write(COPY, frames.REGATTA_PUT, write, deadline, None, NOBODY)
+        asked = [call for worker in leader.workers.values() for call in worker.requests(frames.REGATTA_PUT)]
+        assert len(asked) == 1
+        await one.close()
 
 
 @in_loop
