@@ -44,8 +44,8 @@ KINDS: Final = (
 """Not changes of the membership: here a coordinator goes on asking a replica that is a member no longer."""
 COMPARE_US: Final = 250 * MS
 LASTS_US_MAX: Final = 2_500 * MS
-SETTLE_US: Final = SECOND
-"""For what the follower cluster has asked for last."""
+SETTLE_US: Final = 4 * SECOND
+"""For what somebody asked for last before he was stopped."""
 EVERYTHING: Final = etcd.RangeRequest(key=b"\0", range_end=b"\0")
 
 
@@ -126,6 +126,7 @@ class Pair:
         assert copies
         simulation.check_liveness(core)
         self.leader.stop()
+        self.world.run_until(self.world.now_us + SETTLE_US)
         self._wait_level(core, copies)
         self.follower.stop()
         self.world.run_until(self.world.now_us + SETTLE_US)
