@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from prometheus_client import Metric
+
 DASHBOARD: Final = json.loads((ROOT / "config/grafana/boathouse.json").read_text())
 RULES: Final = yaml.safe_load((ROOT / "config/prometheus/alerts.yaml").read_text())
 ALERTS: Final[list[dict[str, Any]]] = [rule for group in RULES["groups"] for rule in group["rules"]]
@@ -38,17 +40,16 @@ Labels = dict[str, set[str]]
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Labels:
-    """By a real node with something to tell, and by a follower cluster's report."""
+    """By real nodes with something to tell, some of it by who leads alone, and by a follower cluster's report."""
     with Cluster(tmp_path_factory.mktemp("dashboards"), nodes=3, shards=1) as cluster:
         cluster.wait_leaders()
         with KvClient([cluster.config.node("n1").client_endpoint], None, 10) as client:
             client.put(rpc.PutRequest(key=b"k", value=b"v"))
-        url = f"http://{cluster.config.node('n1').http_endpoint}/metrics"
-        with (
-            watching(cluster.config.node("n1").client_endpoint),
-            urllib.request.urlopen(url, timeout=10) as page,
-        ):
-            families = list(text_string_to_metric_families(page.read().decode()))
+        families: list[Metric] = []
+        with watching(cluster.config.node("n1").client_endpoint):
+            for node in cluster.config.nodes.values():
+                with urllib.request.urlopen(f"http://{node.http_endpoint}/metrics", timeout=10) as page:
+                    families += text_string_to_metric_families(page.read().decode())
     copy = CopyReport("t", 10, 1, 0.5, "follows", False, "", 0.0)
     families += replication_families(Report.of("n1", 1.0, [copy], refused={}), "n1")
     labels: Labels = {"up": set()}
