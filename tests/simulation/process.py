@@ -12,6 +12,8 @@ import apsw
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker.loop import Loop
+from shardworker.machine import REGISTRY
+from shardworker.machine.level import MachineLevel
 from shardworker.raft import NodeId, Role
 from shardworker.settings import begin_alone, is_alone, raft_settings
 from shardworker.store import StoreSettings, translated
@@ -225,6 +227,9 @@ class Process:
             self._checkers.opened(self)
             machine = _watched_machine(cluster.build.machine, self, self._checkers)
             try:
+                # A shard is born at the first level, and at this build's within a second: here it begins there.
+                with self.store.connection:
+                    MachineLevel(self.store.connection, host.registry.level).rise(REGISTRY.level)
                 self.machine = machine(self.store.connection, cluster.shard, registry=host.registry)
             except apsw.Error as error:
                 raise translated(error, "opening the tables") from error
