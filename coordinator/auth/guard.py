@@ -17,7 +17,8 @@ who may do as he likes in a table without users could give it a root, himself.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+import contextlib
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from coordinator.auth.bearer import MAINTENANCE
 from coordinator.auth.credentials import SYSTEM
@@ -27,12 +28,18 @@ from proto.internal import frames_pb2 as frames
 from proto.methods import METHODS, Access, ApiName, Permission
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from coordinator.api.call import Call, Handler
-    from coordinator.auth.authenticator import Authenticator, Need
+    from coordinator.auth.authenticator import Authenticator, Need, Rights
     from coordinator.auth.bearer import Bearers
+    from coordinator.auth.credentials import Credentials
     from coordinator.catalog.cache import Catalog
+    from coordinator.catalog.contents import Contents
     from coordinator.services.etcd_tables import EtcdTables
     from proto.catalog import TableEntry
+
+T = TypeVar("T")
 
 _NEEDS: Final[dict[Permission, Need.ValueType]] = {
     Permission.USER: frames.RightsRequest.USER,
@@ -47,6 +54,9 @@ _WITHOUT_QUORUM: Final = frozenset(
 )
 """What must be possible while other shards have no leader, or this one: the nearest replicas say who may. One that lags
 may take what was allowed a moment ago, and neither method loses anything."""
+
+LEADER_S: Final = 2.0
+"""A shard whose leader says nothing for so long is taken to have none."""
 
 ASKED_AT_ONCE_MAX: Final = 64
 """Tables that are asked together whether they have users."""
@@ -111,7 +121,7 @@ class Guard:
     async def _default(self, *, linearizable: bool) -> TableEntry | None:
         """None if there is none of that name."""
         known = self._catalog.tables.get(DEFAULT_TABLE)
-        return known or (await self._catalog.load(linearizable=linearizable)).entries.get(DEFAULT_TABLE)
+        return known or (await self._load(linearizable=linearizable)).entries.get(DEFAULT_TABLE)
 
     async def _is_root(self, call: Call, table: TableEntry, named: TableEntry, *, linearizable: bool) -> bool:
         """Whether the caller is root of this table; False if it has no users, or has gone. Raises what he is told who
@@ -119,7 +129,7 @@ class Guard:
         who = self._authenticator.credentials(call, table)
         deadline = self._tables.step_deadline(call)
         try:
-            rights = await self._authenticator.rights(
+            rights = await self._rights(
                 who, table, deadline, need=frames.RightsRequest.ROOT, linearizable=linearizable
             )
         except errors.InvalidAuthToken:
@@ -135,16 +145,14 @@ class Guard:
 
     async def _has_users(self, deadline: float, *, linearizable: bool) -> bool:
         """Whether any table has, of those that there are now. Raises NoLeader, ReadTimedOut if nobody can tell."""
-        contents = await self._catalog.load(linearizable=linearizable)
+        contents = await self._load(linearizable=linearizable)
         if contents.unread:
             return True  # a newer version has written their rows, and here nobody can tell
         tables = [entry for entry in contents.entries.values() if not entry.is_reserved]
 
         async def has_users(table: TableEntry) -> bool:
             try:
-                return (
-                    await self._authenticator.rights(SYSTEM, table, deadline, linearizable=linearizable)
-                ).asks
+                return (await self._rights(SYSTEM, table, deadline, linearizable=linearizable)).asks
             except errors.TableNotFound:  # it has gone, or is not made yet
                 return False
 
@@ -152,3 +160,30 @@ class Guard:
             if any(await asyncio.gather(*map(has_users, tables[at : at + ASKED_AT_ONCE_MAX]))):
                 return True
         return False
+
+    async def _rights(
+        self,
+        who: Credentials,
+        table: TableEntry,
+        deadline: float,
+        *,
+        need: Need.ValueType = frames.RightsRequest.USER,
+        linearizable: bool,
+    ) -> Rights:
+        def ask(*, linearizable: bool) -> Awaitable[Rights]:
+            return self._authenticator.rights(who, table, deadline, need=need, linearizable=linearizable)
+
+        return await _by_leader_or_nearest(ask, linearizable=linearizable)
+
+    async def _load(self, *, linearizable: bool) -> Contents:
+        return await _by_leader_or_nearest(self._catalog.load, linearizable=linearizable)
+
+
+async def _by_leader_or_nearest(ask: Callable[..., Awaitable[T]], *, linearizable: bool) -> T:
+    """What a leader says, or the nearest replica if none answers within LEADER_S: members change just because a shard
+    has lost too many of them. Whoever has no leader can at most be late in hearing of a change of users."""
+    if linearizable:
+        with contextlib.suppress(TimeoutError, errors.NoLeader, errors.ReadTimedOut):
+            async with asyncio.timeout(LEADER_S):
+                return await ask(linearizable=True)
+    return await ask(linearizable=False)

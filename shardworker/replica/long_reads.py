@@ -45,15 +45,18 @@ class Patience:
         within a long one. Not in between, so what is done there must be short."""
         ended = False
 
-        def may_begin(_cursor: apsw.Cursor, _statement: str, _bindings: apsw.Bindings | None) -> bool:
+        def must_end() -> bool:
             nonlocal ended
-            if self.is_over and not ended:
-                ended = True
-                return False
-            return True  # once it has ended, the transaction that it leaves
+            if ended or not self.is_over:
+                return False  # once it has ended, the transaction is left
+            ended = True
+            return True
+
+        def may_begin(_cursor: apsw.Cursor, _statement: str, _bindings: apsw.Bindings | None) -> bool:
+            return not must_end()
 
         connection.exec_trace = may_begin
-        connection.set_progress_handler(lambda: self.is_over and not ended, STEPS_BETWEEN_LOOKS)
+        connection.set_progress_handler(must_end, STEPS_BETWEEN_LOOKS)
         try:
             yield
         except (apsw.ExecTraceAbort, apsw.InterruptError):

@@ -49,6 +49,8 @@ class Shards:
     cached: set[str] = field(default_factory=lambda: {"default"})
     """Whose name need not be looked up."""
     unread: tuple[str, ...] = ()
+    without_leader: dict[str, type[Exception] | None] = field(default_factory=dict)
+    """Tables, and "" for the catalog, whose shard has no leader, and what is heard of that: None is nothing at all."""
     asked: list[tuple[str, bool]] = field(default_factory=list)
     at_once: int = 0
     at_once_max: int = 0
@@ -62,8 +64,17 @@ class Shards:
     def step_deadline(self, deadline: float) -> float:
         return deadline
 
+    async def _hear(self, name: str, *, linearizable: bool) -> None:
+        self.asked.append((name, linearizable))
+        if linearizable and name in self.without_leader:
+            error = self.without_leader[name]
+            if error is None:
+                await asyncio.Event().wait()
+            else:
+                raise error
+
     async def load(self, *, linearizable: bool) -> Any:
-        self.asked.append(("", linearizable))
+        await self._hear("", linearizable=linearizable)
         return SimpleNamespace(entries={table.name: table for table in self.tables}, unread=self.unread)
 
     async def read(
@@ -77,7 +88,7 @@ class Shards:
         who: Credentials,
     ) -> Answer:
         assert method == frames.AUTH_RIGHTS
-        self.asked.append((table.name, linearizable))
+        await self._hear(table.name, linearizable=linearizable)
         self.at_once += 1
         self.at_once_max = max(self.at_once, self.at_once_max)
         await asyncio.sleep(0)
@@ -198,6 +209,19 @@ def test_members_change_by_what_the_leaders_say(tmp_path: Path) -> None:
     shards.asked.clear()
     ask(tmp_path, shards, path=DEFRAGMENT)
     assert {linearizable for _, linearizable in shards.asked} == {False}
+
+
+@pytest.mark.parametrize("error", [errors.NoLeader, errors.ReadTimedOut, None])
+def test_members_change_also_while_a_shard_has_no_leader(
+    tmp_path: Path, error: type[Exception] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be what they are changed for: the nearest replica says who may."""
+    monkeypatch.setattr("coordinator.auth.guard.LEADER_S", 0.05)
+    for lost in ("", "default", "other"):
+        assert ask(tmp_path, Shards(set(), without_leader={lost: error}, cached=set())) == SERVED
+        guarded = Shards({"default", "other"}, without_leader={lost: error})
+        assert ask(tmp_path, guarded) == "UserEmpty"
+        assert ask(tmp_path, guarded, token=ROOTS["default"]) == SERVED
 
 
 def test_a_table_that_nobody_has_asked_for_yet_decides_as_well(tmp_path: Path) -> None:

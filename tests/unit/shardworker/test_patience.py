@@ -83,3 +83,21 @@ def test_the_connection_is_left_outside_of_a_transaction(looks: int) -> None:
     assert shard.write(put(b"a")).error is None
     answer = shard.machine.read(shard.connection, parsed)
     assert etcd.TxnResponse.FromString(answer.body).responses[0].response_range.count == 1
+
+
+def test_the_end_of_a_transaction_that_broke_off_in_a_statement_is_let_through() -> None:
+    ended = False
+
+    def read(connection: apsw.Connection) -> None:
+        nonlocal ended
+        connection.execute("BEGIN")
+        try:
+            connection.execute(
+                "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 9000000) SELECT max(x) FROM n"
+            ).fetchone()
+        finally:
+            connection.execute("ROLLBACK")
+            ended = not connection.in_transaction
+
+    assert not until_over(read, 20)
+    assert ended
