@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     import apsw
 
+    from shardworker.machine.level import MachineLevel
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS leases (
     table_id INTEGER NOT NULL,
@@ -65,10 +67,10 @@ class Lease(NamedTuple):
 class Leases:
     """Every lease of the shard."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
-        """Takes over what the database holds. Raises Corrupt."""
+    def __init__(self, connection: apsw.Connection, level: MachineLevel) -> None:
+        """Takes over what the database holds. level: the shard's. Raises Corrupt."""
         self._connection = connection
-        self.copied = CopiedLeases(connection)
+        self.copied = CopiedLeases(connection, level)
         """What keys of copies name; no lease lives there."""
         connection.execute(_SCHEMA)
         self._tables: dict[int, dict[int, Lease]] = {}

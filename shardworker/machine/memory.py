@@ -91,7 +91,7 @@ class Memory:
         self.auth = AuthStore(self._connection)
         self.tables = TableCache(self._connection)
         self.dead_tables = DeadTables(self._connection)
-        self.leases = Leases(self._connection)
+        self.leases = Leases(self._connection, self._level)
         self.moves = Moves(self._connection)
         self._arrived = ArrivedResults(self._connection, self._window_limits.age_ms_max)
         self._parts: tuple[_Part, ...] = (

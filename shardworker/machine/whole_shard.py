@@ -21,6 +21,9 @@ UNKNOWN_TTL_S: Final = 60
 """A lease that a key of a copy names, and of which nothing else is known, is granted for so long when the copy becomes
 a table of its own. Part of the replicated behaviour."""
 
+GIVES_UP_SINCE: Final = 2
+"""The machine level at which what was begun beside a table ends with its origin. Until then it stays."""
+
 
 class WholeShard(Memory):
     """See the module; what each method does is in handler.Shard."""
@@ -54,7 +57,8 @@ class WholeShard(Memory):
         attached: list[Any] = self._connection.execute(table.sql.attached_leases).fetchall()
         named = [lease_id for (lease_id,) in attached]
         self._origins.change(table.id, origin)
-        self._give_up_what_was_begun(table.id)
+        if self.level >= GIVES_UP_SINCE:
+            self._give_up_what_was_begun(table.id)
         leases.drop_table(table.id)
         if origin:
             leases.copied.note(table.id, {id_: ttls[id_] for id_ in named if id_ in ttls}, lambda: named)

@@ -16,13 +16,19 @@ if TYPE_CHECKING:
 
     import apsw
 
+    from shardworker.machine.level import MachineLevel
+
 FORGET_FROM: Final = 1_024
 """From so many on what no key names is looked for, and then whenever there are twice as many as were left. Part of the
 replicated behaviour."""
 
+LOOKS_AGAIN_SINCE: Final = 2
+"""The machine level that remembers from how many leases on is looked next. Until then it is looked only where their
+number is a power of two just then, which a change that brings several may leave out."""
+
 _LOOK: Final = 0
 """No lease has this id. Its row says from how many leases on is looked next, since all replicas have to look alike,
-whenever they were started."""
+whenever they were started. There is none before that level: earlier builds would take it for a lease."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS copied_leases (
@@ -42,9 +48,10 @@ _ROWS: Final = CheckedRows(
 class CopiedLeases:
     """By table and id."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
-        """Takes over what the database holds. Raises Corrupt."""
+    def __init__(self, connection: apsw.Connection, level: MachineLevel) -> None:
+        """Takes over what the database holds. level: the shard's. Raises Corrupt."""
         self._connection = connection
+        self._level = level
         connection.execute(_SCHEMA)
         self._ttls: dict[int, dict[int, int]] = {}
         self._look_from: dict[int, int] = {}
@@ -59,12 +66,18 @@ class CopiedLeases:
     def note(self, table_id: int, ttls: Mapping[int, int], named: Callable[[], Iterable[int]]) -> None:
         """Keys of a copy name these leases. named: all that keys name now."""
         held = self._ttls.setdefault(table_id, {})
-        for id_, ttl_s in sorted(ttls.items()):
-            if held.get(id_) != ttl_s:
-                self._set(table_id, id_, ttl_s)
-        if len(held) >= self._look_from.get(table_id, FORGET_FROM):
+        new = {id_: ttl_s for id_, ttl_s in ttls.items() if held.get(id_) != ttl_s}
+        for id_, ttl_s in sorted(new.items()):
+            self._set(table_id, id_, ttl_s)
+        looks_again = self._level.current >= LOOKS_AGAIN_SINCE
+        if looks_again:
+            looks = len(held) >= self._look_from.get(table_id, FORGET_FROM)
+        else:
+            looks = bool(new) and len(held) >= FORGET_FROM and len(held).bit_count() == 1
+        if looks:
             for id_ in sorted(held.keys() - set(named())):
                 self._set(table_id, id_, None)
+        if looks and looks_again:
             self._set(table_id, _LOOK, max(FORGET_FROM, 2 * len(held)))
 
     def drop_table(self, table_id: int) -> None:

@@ -11,8 +11,10 @@ import pytest
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
+from proto.methods import LEVEL
 from shardworker.machine.auth_store import AuthStore
 from shardworker.machine.dead_tables import DeadTables
+from shardworker.machine.level import MachineLevel
 from shardworker.machine.moves.results import Arrived, ArrivedResults
 from shardworker.machine.moves.states import Move, Moves, State
 from shardworker.machine.replication import snapshot
@@ -78,7 +80,7 @@ class Filled:
         give_users(shard)
         table = TableCache(connection).get(TABLE)
         assert table is not None
-        CopiedLeases(connection).note(TABLE, {51: 60}, list)
+        CopiedLeases(connection, MachineLevel(connection, LEVEL)).note(TABLE, {51: 60}, list)
         Followers(connection).note(table, "west", 2)
         AuthStore(connection).add_token(TABLE, b"token", "root")
         DeadTables(connection).add(TABLE + 7)

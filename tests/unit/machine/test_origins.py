@@ -8,8 +8,15 @@ from proto import errors
 from proto.catalog import CATALOG_ID
 from proto.etcd.rpc_pb2 import LeaseGrantRequest, PutRequest
 from proto.internal import frames_pb2 as frames
-from shardworker.machine.replication.copied_leases import FORGET_FROM, CopiedLeases, read_copied_leases
-from shardworker.machine.whole_shard import UNKNOWN_TTL_S
+from proto.methods import LEVEL
+from shardworker.machine.level import FIRST, MachineLevel
+from shardworker.machine.replication.copied_leases import (
+    FORGET_FROM,
+    LOOKS_AGAIN_SINCE,
+    CopiedLeases,
+    read_copied_leases,
+)
+from shardworker.machine.whole_shard import GIVES_UP_SINCE, UNKNOWN_TTL_S
 from tests.unit.machine.copying import COPY, contents, follower, leader, position, replicate, take_part, told
 from tests.unit.machine.saving import backup_of, begin
 from tests.unit.machine.shard import TABLE, Shard
@@ -32,6 +39,10 @@ def pair() -> tuple[Shard, Shard]:
     one.put(b"a", b"1")
     assert replicate(other, told_with_leases(one, 2, {LEASE: 600})).error is None
     return one, other
+
+
+def rise(shard: Shard, level: int) -> None:
+    assert shard.write(frames.MachineLevel(level=level)).error is None
 
 
 def told_with_leases(shard: Shard, first: int, leases: dict[int, int]) -> frames.TableChanges:
@@ -110,15 +121,33 @@ def note(shard: Shard, leases: range) -> None:
 
 def test_leases_that_no_key_names_any_more_are_forgotten_when_they_are_many() -> None:
     _, other = pair()
+    rise(other, LOOKS_AGAIN_SINCE)
     note(other, range(1_000, 1_000 + FORGET_FROM - 2))
     assert len(other.machine.leases.copied.of(COPY)) == FORGET_FROM - 1
     note(other, range(10_000, 10_003))  # however many come at once
     assert dict(other.machine.leases.copied.of(COPY)) == {LEASE: 600}
 
 
+def test_before_that_level_they_are_forgotten_as_earlier_builds_do() -> None:
+    _, other = pair()
+    copied = other.machine.leases.copied
+    note(other, range(1_000, 1_000 + FORGET_FROM))
+    assert len(copied.of(COPY)) == FORGET_FROM + 1, "it was no power of two"
+    note(other, range(10_000, 10_000 + FORGET_FROM - 1))
+    assert dict(copied.of(COPY)) == {LEASE: 600}
+    found = other.connection.execute("SELECT id FROM copied_leases").fetchall()
+    assert found == [(LEASE,)], "earlier builds know no other rows"
+    note(other, range(1_000, 1_000 + FORGET_FROM))
+    rise(other, LOOKS_AGAIN_SINCE)
+    note(other, range(1_000, 1_001))
+    assert dict(copied.of(COPY)) == {LEASE: 600}
+
+
 def test_it_is_looked_for_them_seldom_and_alike_after_a_restart() -> None:
     connection = follower().connection
-    copied, looks = CopiedLeases(connection), []
+    level = MachineLevel(connection, LEVEL)
+    level.rise(LOOKS_AGAIN_SINCE)
+    copied, looks = CopiedLeases(connection, level), []
     many = dict.fromkeys(range(1, FORGET_FROM + 1), 10)
 
     def named() -> Iterable[int]:
@@ -129,7 +158,7 @@ def test_it_is_looked_for_them_seldom_and_alike_after_a_restart() -> None:
     for lease_id in range(10_000, 10_000 + FORGET_FROM - 1):
         copied.note(COPY, {lease_id: 10}, named)
     assert looks == [FORGET_FROM], "nothing was forgotten, so it is some time to the next look"
-    copied = CopiedLeases(connection)
+    copied = CopiedLeases(connection, level)
     assert len(list(read_copied_leases(connection, COPY))) == 2 * FORGET_FROM - 1
     connection.execute("BEGIN")
     copied.note(COPY, {20_000: 10}, named)
@@ -154,6 +183,7 @@ def test_a_cluster_that_gives_way_remembers_what_its_leases_were_granted_for() -
 def test_what_was_begun_beside_a_table_ends_with_its_origin() -> None:
     """A snapshot that is half there, or a restore: nobody goes on with it, and its rows would stay."""
     _, other = pair()
+    rise(other, GIVES_UP_SINCE)
     part = frames.TablePairs(revision=9, checksum=9)
     assert take_part(other, part).error is None
     assert change(other, COPY, TABLE, 0) is None
@@ -164,6 +194,15 @@ def test_what_was_begun_beside_a_table_ends_with_its_origin() -> None:
         assert other.connection.execute(found, (rows,)).get == 0, rows
     part.number, part.last = 1, True
     assert isinstance(take_part(other, part).error, errors.SnapshotInterrupted)
+
+
+def test_before_that_level_it_stays_as_in_earlier_builds() -> None:
+    _, other = pair()
+    assert other.machine.level == FIRST
+    assert take_part(other, frames.TablePairs(revision=9, checksum=9)).error is None
+    assert change(other, COPY, TABLE, 0) is None
+    found = "SELECT count(*) FROM sqlite_schema WHERE name = ?"
+    assert other.connection.execute(found, (f"s{COPY}_live",)).get == 1
 
 
 def test_a_table_that_gives_way_takes_no_writes_and_has_no_leases() -> None:
