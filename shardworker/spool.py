@@ -45,7 +45,12 @@ def spooled(parts: Generator[Result, None, None], file: Path, files: Files) -> G
             return
     at = 0
     for number, size in enumerate(sizes, 1):
-        body = files.read(file, at, size)
+        try:
+            body = files.read(file, at, size)
+        except OSError as error:
+            lost = errors.CursorNotFound(f"{file.name} can't be read: {error.strerror}")
+            yield Result(revision, b"", lost)
+            return
         assert len(body) == size, "a spooled part is cut short"
         at += size
         yield Result(revision, body, more=number < len(sizes))

@@ -10,6 +10,7 @@ all of them.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import Counter
 from dataclasses import dataclass
@@ -32,9 +33,13 @@ if TYPE_CHECKING:
     from shardworker.replica.logins import Logins
     from shardworker.replica.long_reads import LongReads
     from shardworker.replica.part import Handler, ReplicaContext
+    from shardworker.store import Files
 
 REASONS_KEPT: Final = 1_024
 """Cursors of which it is known why they were closed."""
+
+PAIRS_IN_FILE_FROM_BYTES: Final = 64 << 20
+"""A smaller table's pairs leave before its cursor gets too old, or the WAL too long."""
 
 
 @dataclass(slots=True)
@@ -64,6 +69,7 @@ class Cursors(Part):
         self._store = context.store
         self._machine = context.machine
         self._outgoing = context.outgoing
+        self._background = context.background
         self._long_reads = long_reads
         self._logins = logins
         self._limits = limits
@@ -86,12 +92,38 @@ class Cursors(Part):
     def open_file(self, identity: bytes, request: frames.Request) -> None:
         """As open(), for a table's pieces that are to be a table's file before they leave. Raises NoSpace if the disk
         has no room for it."""
+        self._check_room(request.table_id)
         self._open_beside(identity, request, table_file.stream)
 
     def open_spooled(self, identity: bytes, request: frames.Request) -> None:
         """As open(), for parts that are to wait for their reader in a file. Raises NoSpace if the disk has no room for
         it."""
-        self._open_beside(identity, request, partial(spool.spooled, files=self._store.files))
+        self._check_room(request.table_id)
+        self._open_beside(identity, request, self._spooled)
+
+    def open_pairs(self, identity: bytes, request: frames.Request) -> None:
+        """As open_spooled(), for a table's newest pairs. Those of a small one, and all if the disk has no room for
+        them, leave straight from their read transaction, as by open()."""
+        table = self._machine.tables.get(request.table_id)
+        size_bytes = 0 if table is None else table.size_bytes  # they are at most that: its past counts, too
+        if size_bytes < PAIRS_IN_FILE_FROM_BYTES or size_bytes > self._room_bytes():
+            self.open(identity, request)
+        else:
+            self._open_beside(identity, request, self._spooled)
+
+    def _spooled(self, parts: Generator[Result, None, None], file: Path) -> Generator[Result, None, None]:
+        return spool.spooled(parts, file, self._store.files)
+
+    def _check_room(self, table_id: int) -> None:
+        table = self._machine.tables.get(table_id)
+        if table is not None and 2 * table.size_bytes > self._room_bytes():
+            raise errors.NoSpace(
+                f"the disk of node {self._node} has no room for a file of table {table.name}"
+            )
+
+    def _room_bytes(self) -> int:
+        """What may be put into files beside the database."""
+        return self._store.free_bytes() - self._disk_reserve_bytes
 
     def _open_beside(
         self,
@@ -99,12 +131,6 @@ class Cursors(Part):
         request: frames.Request,
         made: Callable[[Generator[Result, None, None], Path], Generator[Result, None, None]],
     ) -> None:
-        table = self._machine.tables.get(request.table_id)
-        room_bytes = self._store.free_bytes() - self._disk_reserve_bytes
-        if table is not None and 2 * table.size_bytes > room_bytes:
-            raise errors.NoSpace(
-                f"the disk of node {self._node} has no room for a file of table {table.name}"
-            )
         file = self._store.path / f"snapshot-of-table-{request.table_id}-{next(self._files)}.tmp"
         self._open(identity, request, lambda parts: made(parts, file), file)
 
@@ -189,7 +215,15 @@ class Cursors(Part):
         cursor.parts.close()  # ends its read transaction, which it could not do without the connection
         self._store.close_reader(cursor.connection)
         if cursor.file is not None:
-            self._store.files.unlink(cursor.file)
+            self._remove(cursor.file)
+
+    def _remove(self, file: Path) -> None:
+        """On a thread: a disk may take a while to give up a large file."""
+        unlink = partial(_unlink, self._store.files, file)
+        try:
+            self._background.submit(unlink, lambda _: None)
+        except errors.QueueFull:
+            unlink()
 
     def tick(self) -> None:
         """Close what is idle or old, the oldest while the WAL is too long, and the oldest file while the disk is short
@@ -249,6 +283,12 @@ def _next_part(cursor: _Cursor, patience: Patience | None) -> Result:
             return next(cursor.parts)
     except errors.ReadTimedOut as error:
         return Result(0, b"", error)
+
+
+def _unlink(files: Files, file: Path) -> None:
+    """What can't be removed now is removed when the store is opened next."""
+    with contextlib.suppress(OSError):
+        files.unlink(file)
 
 
 def _not_open(number: int, why: str) -> errors.CursorNotFound:

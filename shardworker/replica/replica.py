@@ -141,7 +141,8 @@ class Replica:
         in_parts = (frames.REGATTA_ITERATE, frames.ETCD_RANGE_STREAM, frames.ETCD_HASH_KV)
         openers: dict[int, Handler] = dict.fromkeys(in_parts, self._cursors.open)
         openers[frames.ETCD_SNAPSHOT] = self._cursors.open_file
-        openers[frames.TABLE_BACKUP] = openers[frames.TABLE_PAIRS] = self._cursors.open_spooled
+        openers[frames.TABLE_BACKUP] = self._cursors.open_spooled
+        openers[frames.TABLE_PAIRS] = self._cursors.open_pairs
         openers.update(self._leases.openers)
         self._reads = Reads(context, self._long_reads, self._logins, openers)
         self._leadership = Leadership(context, prepare=self._prepare_hand_over)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,7 @@ from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from tests.unit.raft.replica import members
-from tests.unit.shardworker.bench import TABLE, VALUE, Bench, iteration
+from tests.unit.shardworker.bench import KEYS, TABLE, VALUE, Bench, iteration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,6 +114,7 @@ def test_a_table_of_any_size_is_put_into_a_file_however_busy_it_is(
 ) -> None:
     """One that ended because of its age or of the log would begin again, for ever."""
     monkeypatch.setattr("shardworker.spool.STEP_BYTES", len(VALUE))
+    monkeypatch.setattr("shardworker.replica.cursors.PAIRS_IN_FILE_FROM_BYTES", KEYS * len(VALUE))
     bench = filled(tmp_path, cursor_lifetime_ms=TICK_MS, cursor_wal_bytes_max=8 * len(VALUE))
     reply = bench.answer(bench.ask(method))
     assert not reply.body, "it is being made"
@@ -125,6 +127,66 @@ def test_a_table_of_any_size_is_put_into_a_file_however_busy_it_is(
         reply = read_on(bench, reply.cursor)
         bodies.append(reply.body)
     assert len([body for body in bodies if body]) >= 2
+    bench.store.close()
+
+
+def test_the_pairs_of_a_small_table_need_no_room_on_the_disk(tmp_path: Path) -> None:
+    bench = filled(tmp_path)
+    bench.disk.free = 0
+    reply = bench.answer(bench.ask(frames.TABLE_PAIRS))
+    assert reply.body
+    assert reply.cursor
+    assert not files_of_snapshots(tmp_path)
+    bench.tick()
+    assert read_on(bench, reply.cursor).body, "it holds no file that the disk wants back"
+    bench.store.close()
+
+
+def test_pairs_that_have_no_room_on_the_disk_leave_without_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardworker.replica.cursors.PAIRS_IN_FILE_FROM_BYTES", KEYS * len(VALUE))
+    bench = filled(tmp_path)
+    reserve = bench.cluster.store.disk_free_bytes_min
+    bench.disk.free = reserve + (KEYS + 1) * len(VALUE)  # no twice of it: it has no past
+    assert not bench.answer(bench.ask(frames.TABLE_PAIRS)).body, "it is put into a file"
+    bench.disk.free = reserve + (KEYS - 1) * len(VALUE)
+    assert bench.answer(bench.ask(frames.TABLE_PAIRS)).body
+    bench.store.close()
+
+
+def files_of_snapshots(folder: Path) -> list[str]:
+    return [file.name for file in folder.rglob("snapshot-of-table-*")]
+
+
+def test_a_file_that_cannot_be_read_ends_its_cursor_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = filled(tmp_path)
+
+    def fail(path: Path, _offset: int, _length: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(bench.disk, "read", fail, raising=False)
+    cursor = bench.answer(bench.ask(frames.TABLE_BACKUP)).cursor
+    with pytest.raises(errors.CursorNotFound, match="can't be read: Input/output error"):
+        read_on(bench, cursor)
+    bench.work()
+    assert not files_of_snapshots(tmp_path)
+    assert bench.replica.status().statistics["cursors_open"] == 0
+    bench.store.close()
+
+
+def test_a_file_is_removed_beside_the_loop(tmp_path: Path) -> None:
+    bench = filled(tmp_path)
+    reply = bench.answer(bench.ask(frames.TABLE_BACKUP))
+    assert files_of_snapshots(tmp_path)
+    bench.jobs.may_end = False
+    bench.answer(bench.ask(frames.CURSOR_CLOSE, cursor=reply.cursor))
+    assert files_of_snapshots(tmp_path), "it may be large"
+    bench.jobs.may_end = True
+    bench.work()
+    assert not files_of_snapshots(tmp_path)
     bench.store.close()
 
 
