@@ -46,6 +46,7 @@ EndpointOption = Annotated[
     str,
     typer.Option(
         "--endpoint",
+        "--endpoints",  # as etcdctl has it
         "-e",
         envvar="BOATHOUSE_ENDPOINT",
         help="host:port or unix:///path; several with commas between.",

@@ -165,6 +165,7 @@ def top(
         str | None,
         typer.Option(
             "--endpoints",
+            "--endpoint",
             help="host:port of coordinators, or of members of an etcd cluster, instead of a cluster file.",
         ),
     ] = None,

@@ -65,7 +65,10 @@ def bench(
     requests: Annotated[int | None, typer.Option(min=1, help="Measure this many instead.")] = None,
     warmup: Annotated[float, typer.Option(min=0.0, help="Seconds of load before, not counted.")] = 2.0,
     endpoints: Annotated[
-        str | None, typer.Option(help="A cluster that runs, as host:port,...; default: start one.")
+        str | None,
+        typer.Option(
+            "--endpoints", "--endpoint", help="A cluster that runs, as host:port,...; default: start one."
+        ),
     ] = None,
     tls: Annotated[
         bool,
