@@ -176,7 +176,7 @@ class Copier:
         try:
             async with aclosing(stream):
                 async for chunk in stream:
-                    if await parts.add(chunk.pairs):
+                    if not chunk.pairs or await parts.add(chunk.pairs):
                         self.tail.part_taken(self._loop.time())
             revision = await parts.finish()
         finally:

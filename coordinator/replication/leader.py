@@ -136,7 +136,7 @@ class Leader:
         )
 
     def snapshot(self, table: str, table_id: int) -> AsyncGenerator[replication.SnapshotChunk]:
-        """All of the table's pairs. Raises LeaderFailed."""
+        """All of the table's pairs, behind chunks without any while they are being got ready. Raises LeaderFailed."""
         request = replication.SnapshotRequest(table=table.encode(), boathouse=self._boathouse(table_id))
         return self._stream(
             "/replication.v1.Snapshot/Stream",
@@ -154,5 +154,9 @@ class Leader:
 
     def _boathouse(self, table_id: int) -> replication.Boathouse:
         return replication.Boathouse(
-            version=VERSION, table_id=table_id, follower=self._follower, identity=self.identity
+            version=VERSION,
+            table_id=table_id,
+            follower=self._follower,
+            identity=self.identity,
+            waits=True,
         )

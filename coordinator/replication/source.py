@@ -177,7 +177,8 @@ class TableSource:
         asked = frames.BackupAsked(left=await self._calls.leases_left(table), facts_only=facts_only)
         body = asked.SerializeToString()
         async for part in self._parts(table, frames.TABLE_BACKUP, body, peer=peer):
-            yield frames.BackupPart.FromString(part)
+            if part:
+                yield frames.BackupPart.FromString(part)
 
     async def reset(self, copy: TableEntry) -> None:
         """The copy of the leader cluster's table is to be replaced by a snapshot. Raises what a write may."""
@@ -186,7 +187,8 @@ class TableSource:
         await self._calls.write_copy(copy, frames.COPY_RESET, body, deadline)
 
     async def pairs(self, table: TableEntry, *, peer: str) -> AsyncGenerator[bytes]:
-        """The parts of a snapshot (frames.TablePairs, encoded), not older than this call."""
+        """The parts of a snapshot (frames.TablePairs, encoded), not older than this call; empty ones while it is being
+        made."""
         async for part in self._parts(table, frames.TABLE_PAIRS, b"", peer=peer):
             yield part
 
@@ -201,8 +203,7 @@ class TableSource:
             if stream.table.id != table.id:
                 raise errors.TableNotFound(f"another table is called {table.name} now")
             async for reply in stream.parts():
-                if reply.body:  # else it is being made
-                    yield reply.body
+                yield reply.body
         finally:
             stream.close()
 

@@ -269,7 +269,8 @@ class RegattaReplication:
         if request.HasField("boathouse"):
             async with aclosing(self._source.pairs(table, peer=call.peer)) as parts:
                 async for part in parts:
-                    await call.send(replication.SnapshotChunk(pairs=part).SerializeToString())
+                    if part or request.boathouse.waits:
+                        await call.send(replication.SnapshotChunk(pairs=part).SerializeToString())
         else:
             await self._stream_records(call, table, request.table)
 
@@ -277,6 +278,8 @@ class RegattaReplication:
         compressor = cramjam.snappy.Compressor()
         async with aclosing(self._source.pairs(table, peer=call.peer)) as parts:
             async for part in parts:
+                if not part:
+                    continue  # it is being made
                 told = frames.TablePairs.FromString(part)
                 compressor.compress(regatta_form.records(name, told))
                 data = bytes(compressor.finish() if told.last else compressor.flush())

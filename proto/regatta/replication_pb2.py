@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from proto.regatta import mvcc_pb2 as proto_dot_regatta_dot_mvcc__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fproto/regatta/replication.proto\x12\x0ereplication.v1\x1a\x18proto/regatta/mvcc.proto\"Z\n\x0fMetadataRequest\x12\"\n\x04lead\x18Z \x01(\x0b\x32\x14.replication.v1.Lead\x12\x11\n\tpositions\x18[ \x01(\x08\x12\x10\n\x08\x66ollower\x18\\ \x01(\t\"M\n\x04Lead\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12%\n\x06tables\x18\x03 \x03(\x0b\x32\x15.replication.v1.Table\"\x91\x01\n\x10MetadataResponse\x12%\n\x06tables\x18\x01 \x03(\x0b\x32\x15.replication.v1.Table\x12\x0f\n\x07\x63luster\x18Z \x01(\t\x12\"\n\x04lead\x18[ \x01(\x0b\x32\x14.replication.v1.Lead\x12\x0f\n\x07\x66ollows\x18\\ \x01(\x08\x12\x10\n\x08identity\x18] \x01(\t\"\xbb\x01\n\x05Table\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04type\x18\x02 \x01(\x0e\x32\x1a.replication.v1.Table.Type\x12\n\n\x02id\x18Z \x01(\x04\x12\x0f\n\x07history\x18[ \x01(\x03\x12*\n\x08position\x18\\ \x01(\x0b\x32\x18.replication.v1.Position\x12\x0e\n\x06origin\x18] \x01(\x04\"!\n\x04Type\x12\x0e\n\nREPLICATED\x10\x00\x12\t\n\x05LOCAL\x10\x01\"D\n\x08Position\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x02 \x01(\x06\x12\x14\n\x0c\x61uth_version\x18\x03 \x01(\x04\"R\n\tBoathouse\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x10\n\x08table_id\x18\x02 \x01(\x04\x12\x10\n\x08\x66ollower\x18\x03 \x01(\t\x12\x10\n\x08identity\x18\x04 \x01(\t\"N\n\x0fSnapshotRequest\x12\r\n\x05table\x18\x01 \x01(\x0c\x12,\n\tboathouse\x18Z \x01(\x0b\x32\x19.replication.v1.Boathouse\"{\n\rSnapshotChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0b\n\x03len\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\x04\x12\r\n\x05pairs\x18Z \x01(\x0c\x12\x0e\n\x05\x66\x61\x63ts\x18\xaa\x01 \x01(\x0c\x12\x10\n\x07records\x18\xab\x01 \x01(\x04\x12\x0f\n\x06sha256\x18\xac\x01 \x01(\x0c\"e\n\x10ReplicateRequest\x12\r\n\x05table\x18\x01 \x01(\x0c\x12\x14\n\x0cleader_index\x18\x02 \x01(\x04\x12,\n\tboathouse\x18Z \x01(\x0b\x32\x19.replication.v1.Boathouse\"\xdd\x01\n\x11ReplicateResponse\x12\x46\n\x11\x63ommands_response\x18\x01 \x01(\x0b\x32).replication.v1.ReplicateCommandsResponseH\x00\x12>\n\x0e\x65rror_response\x18\x02 \x01(\x0b\x32$.replication.v1.ReplicateErrResponseH\x00\x12\x14\n\x0cleader_index\x18\x08 \x01(\x04\x12\x0f\n\x07\x63hanges\x18Z \x01(\x0c\x12\r\n\x05users\x18[ \x01(\x0c\x42\n\n\x08response\"O\n\x19ReplicateCommandsResponse\x12\x32\n\x08\x63ommands\x18\x01 \x03(\x0b\x32 .replication.v1.ReplicateCommand\"K\n\x10ReplicateCommand\x12\x14\n\x0cleader_index\x18\x01 \x01(\x04\x12!\n\x07\x63ommand\x18\x02 \x01(\x0b\x32\x10.mvcc.v1.Command\"E\n\x14ReplicateErrResponse\x12-\n\x05\x65rror\x18\x01 \x01(\x0e\x32\x1e.replication.v1.ReplicateError*5\n\x0eReplicateError\x12\x10\n\x0cUSE_SNAPSHOT\x10\x00\x12\x11\n\rLEADER_BEHIND\x10\x01\x32T\n\x08Metadata\x12H\n\x03Get\x12\x1f.replication.v1.MetadataRequest\x1a .replication.v1.MetadataResponse2V\n\x08Snapshot\x12J\n\x06Stream\x12\x1f.replication.v1.SnapshotRequest\x1a\x1d.replication.v1.SnapshotChunk0\x01\x32Y\n\x03Log\x12R\n\tReplicate\x12 .replication.v1.ReplicateRequest\x1a!.replication.v1.ReplicateResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fproto/regatta/replication.proto\x12\x0ereplication.v1\x1a\x18proto/regatta/mvcc.proto\"Z\n\x0fMetadataRequest\x12\"\n\x04lead\x18Z \x01(\x0b\x32\x14.replication.v1.Lead\x12\x11\n\tpositions\x18[ \x01(\x08\x12\x10\n\x08\x66ollower\x18\\ \x01(\t\"M\n\x04Lead\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12%\n\x06tables\x18\x03 \x03(\x0b\x32\x15.replication.v1.Table\"\x91\x01\n\x10MetadataResponse\x12%\n\x06tables\x18\x01 \x03(\x0b\x32\x15.replication.v1.Table\x12\x0f\n\x07\x63luster\x18Z \x01(\t\x12\"\n\x04lead\x18[ \x01(\x0b\x32\x14.replication.v1.Lead\x12\x0f\n\x07\x66ollows\x18\\ \x01(\x08\x12\x10\n\x08identity\x18] \x01(\t\"\xbb\x01\n\x05Table\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04type\x18\x02 \x01(\x0e\x32\x1a.replication.v1.Table.Type\x12\n\n\x02id\x18Z \x01(\x04\x12\x0f\n\x07history\x18[ \x01(\x03\x12*\n\x08position\x18\\ \x01(\x0b\x32\x18.replication.v1.Position\x12\x0e\n\x06origin\x18] \x01(\x04\"!\n\x04Type\x12\x0e\n\nREPLICATED\x10\x00\x12\t\n\x05LOCAL\x10\x01\"D\n\x08Position\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x02 \x01(\x06\x12\x14\n\x0c\x61uth_version\x18\x03 \x01(\x04\"a\n\tBoathouse\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x10\n\x08table_id\x18\x02 \x01(\x04\x12\x10\n\x08\x66ollower\x18\x03 \x01(\t\x12\x10\n\x08identity\x18\x04 \x01(\t\x12\r\n\x05waits\x18\x05 \x01(\x08\"N\n\x0fSnapshotRequest\x12\r\n\x05table\x18\x01 \x01(\x0c\x12,\n\tboathouse\x18Z \x01(\x0b\x32\x19.replication.v1.Boathouse\"{\n\rSnapshotChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0b\n\x03len\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\x04\x12\r\n\x05pairs\x18Z \x01(\x0c\x12\x0e\n\x05\x66\x61\x63ts\x18\xaa\x01 \x01(\x0c\x12\x10\n\x07records\x18\xab\x01 \x01(\x04\x12\x0f\n\x06sha256\x18\xac\x01 \x01(\x0c\"e\n\x10ReplicateRequest\x12\r\n\x05table\x18\x01 \x01(\x0c\x12\x14\n\x0cleader_index\x18\x02 \x01(\x04\x12,\n\tboathouse\x18Z \x01(\x0b\x32\x19.replication.v1.Boathouse\"\xdd\x01\n\x11ReplicateResponse\x12\x46\n\x11\x63ommands_response\x18\x01 \x01(\x0b\x32).replication.v1.ReplicateCommandsResponseH\x00\x12>\n\x0e\x65rror_response\x18\x02 \x01(\x0b\x32$.replication.v1.ReplicateErrResponseH\x00\x12\x14\n\x0cleader_index\x18\x08 \x01(\x04\x12\x0f\n\x07\x63hanges\x18Z \x01(\x0c\x12\r\n\x05users\x18[ \x01(\x0c\x42\n\n\x08response\"O\n\x19ReplicateCommandsResponse\x12\x32\n\x08\x63ommands\x18\x01 \x03(\x0b\x32 .replication.v1.ReplicateCommand\"K\n\x10ReplicateCommand\x12\x14\n\x0cleader_index\x18\x01 \x01(\x04\x12!\n\x07\x63ommand\x18\x02 \x01(\x0b\x32\x10.mvcc.v1.Command\"E\n\x14ReplicateErrResponse\x12-\n\x05\x65rror\x18\x01 \x01(\x0e\x32\x1e.replication.v1.ReplicateError*5\n\x0eReplicateError\x12\x10\n\x0cUSE_SNAPSHOT\x10\x00\x12\x11\n\rLEADER_BEHIND\x10\x01\x32T\n\x08Metadata\x12H\n\x03Get\x12\x1f.replication.v1.MetadataRequest\x1a .replication.v1.MetadataResponse2V\n\x08Snapshot\x12J\n\x06Stream\x12\x1f.replication.v1.SnapshotRequest\x1a\x1d.replication.v1.SnapshotChunk0\x01\x32Y\n\x03Log\x12R\n\tReplicate\x12 .replication.v1.ReplicateRequest\x1a!.replication.v1.ReplicateResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'proto.regatta.replication_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REPLICATEERROR']._serialized_start=1501
-  _globals['_REPLICATEERROR']._serialized_end=1554
+  _globals['_REPLICATEERROR']._serialized_start=1516
+  _globals['_REPLICATEERROR']._serialized_end=1569
   _globals['_METADATAREQUEST']._serialized_start=77
   _globals['_METADATAREQUEST']._serialized_end=167
   _globals['_LEAD']._serialized_start=169
@@ -47,25 +47,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POSITION']._serialized_start=586
   _globals['_POSITION']._serialized_end=654
   _globals['_BOATHOUSE']._serialized_start=656
-  _globals['_BOATHOUSE']._serialized_end=738
-  _globals['_SNAPSHOTREQUEST']._serialized_start=740
-  _globals['_SNAPSHOTREQUEST']._serialized_end=818
-  _globals['_SNAPSHOTCHUNK']._serialized_start=820
-  _globals['_SNAPSHOTCHUNK']._serialized_end=943
-  _globals['_REPLICATEREQUEST']._serialized_start=945
-  _globals['_REPLICATEREQUEST']._serialized_end=1046
-  _globals['_REPLICATERESPONSE']._serialized_start=1049
-  _globals['_REPLICATERESPONSE']._serialized_end=1270
-  _globals['_REPLICATECOMMANDSRESPONSE']._serialized_start=1272
-  _globals['_REPLICATECOMMANDSRESPONSE']._serialized_end=1351
-  _globals['_REPLICATECOMMAND']._serialized_start=1353
-  _globals['_REPLICATECOMMAND']._serialized_end=1428
-  _globals['_REPLICATEERRRESPONSE']._serialized_start=1430
-  _globals['_REPLICATEERRRESPONSE']._serialized_end=1499
-  _globals['_METADATA']._serialized_start=1556
-  _globals['_METADATA']._serialized_end=1640
-  _globals['_SNAPSHOT']._serialized_start=1642
-  _globals['_SNAPSHOT']._serialized_end=1728
-  _globals['_LOG']._serialized_start=1730
-  _globals['_LOG']._serialized_end=1819
+  _globals['_BOATHOUSE']._serialized_end=753
+  _globals['_SNAPSHOTREQUEST']._serialized_start=755
+  _globals['_SNAPSHOTREQUEST']._serialized_end=833
+  _globals['_SNAPSHOTCHUNK']._serialized_start=835
+  _globals['_SNAPSHOTCHUNK']._serialized_end=958
+  _globals['_REPLICATEREQUEST']._serialized_start=960
+  _globals['_REPLICATEREQUEST']._serialized_end=1061
+  _globals['_REPLICATERESPONSE']._serialized_start=1064
+  _globals['_REPLICATERESPONSE']._serialized_end=1285
+  _globals['_REPLICATECOMMANDSRESPONSE']._serialized_start=1287
+  _globals['_REPLICATECOMMANDSRESPONSE']._serialized_end=1366
+  _globals['_REPLICATECOMMAND']._serialized_start=1368
+  _globals['_REPLICATECOMMAND']._serialized_end=1443
+  _globals['_REPLICATEERRRESPONSE']._serialized_start=1445
+  _globals['_REPLICATEERRRESPONSE']._serialized_end=1514
+  _globals['_METADATA']._serialized_start=1571
+  _globals['_METADATA']._serialized_end=1655
+  _globals['_SNAPSHOT']._serialized_start=1657
+  _globals['_SNAPSHOT']._serialized_end=1743
+  _globals['_LOG']._serialized_start=1745
+  _globals['_LOG']._serialized_end=1834
 # @@protoc_insertion_point(module_scope)

@@ -234,6 +234,7 @@ class Boathouse(_message.Message):
     TABLE_ID_FIELD_NUMBER: _builtins.int
     FOLLOWER_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
+    WAITS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """of the fields from 90 on: 1"""
     table_id: _builtins.int
@@ -242,6 +243,8 @@ class Boathouse(_message.Message):
     """its cluster's name"""
     identity: _builtins.str
     """of the leader cluster whose table it is; empty: it does not know that"""
+    waits: _builtins.bool
+    """it takes a SnapshotChunk with nothing in it for a sign that one is being made"""
     def __init__(
         self,
         *,
@@ -249,10 +252,11 @@ class Boathouse(_message.Message):
         table_id: _builtins.int = ...,
         follower: _builtins.str = ...,
         identity: _builtins.str = ...,
+        waits: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["follower", b"follower", "identity", b"identity", "table_id", b"table_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follower", b"follower", "identity", b"identity", "table_id", b"table_id", "version", b"version", "waits", b"waits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -297,7 +301,7 @@ class SnapshotChunk(_message.Message):
     index: _builtins.int
     """Regatta's own servers never set it"""
     pairs: _builtins.bytes
-    """instead of data: boathouse.internal.TablePairs"""
+    """instead of data: boathouse.internal.TablePairs; or nothing, see waits"""
     facts: _builtins.bytes
     """In a backup that boathouse asked for.
     instead of data, ahead of it: maintenance.v1.Facts

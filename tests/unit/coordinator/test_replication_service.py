@@ -414,7 +414,11 @@ async def test_a_snapshot_in_regattas_form_is_snappy_of_commands_and_the_index_a
 async def test_a_snapshot_for_boathouse_holds_the_pairs_as_stored(tmp_path: Path) -> None:
     shard = filled()
     async with serving(tmp_path, shard) as cluster:
-        chunks = await snapshot(cluster, replication.SnapshotRequest(table=b"default", boathouse=BOATHOUSE))
+        request = replication.SnapshotRequest(table=b"default", boathouse=BOATHOUSE)
+        chunks = await snapshot(cluster, request)
+        request.boathouse.waits = True
+        making, *later = await snapshot(cluster, request)
+    assert (making, later) == (replication.SnapshotChunk(), chunks), "earlier versions know no such sign"
     (part,) = [frames.TablePairs.FromString(chunk.pairs) for chunk in chunks]
     assert part.pairs in contents(shard, TABLE)
     assert (part.revision, part.last, part.keys) == (4, True, 2)

@@ -209,7 +209,7 @@ REGATTA_MESSAGES = """
     maintenance.v1.ResetResponse
     replication.v1.ReplicateResponse  commands_response=1:ReplicateCommandsResponse/response
         error_response=2:ReplicateErrResponse/response leader_index=8:uint64 changes=90:bytes users=91:bytes
-    replication.v1.Boathouse  version=1:uint32 table_id=2:uint64 follower=3:string identity=4:string
+    replication.v1.Boathouse  version=1:uint32 table_id=2:uint64 follower=3:string identity=4:string waits=5:bool
 """
 
 REGATTA_ENUMS = """

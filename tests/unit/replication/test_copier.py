@@ -10,6 +10,7 @@ import pytest
 
 from coordinator.replication.copier import Copier
 from coordinator.replication.leader import Leader
+from coordinator.replication.tail import STALLED_S
 from proto import errors
 from proto.catalog import TableEntry
 from proto.ids import ShardId
@@ -40,6 +41,8 @@ class Calls:
 
     async def stream(self, path: str, request: bytes, timeout_s: float | None) -> AsyncGenerator[bytes]:
         if path == "/replication.v1.Snapshot/Stream":
+            assert replication.SnapshotRequest.FromString(request).boathouse.waits
+            yield replication.SnapshotChunk().SerializeToString()  # it is being made
             part = frames.TablePairs(revision=9, checksum=9, last=True)
             yield replication.SnapshotChunk(pairs=part.SerializeToString()).SerializeToString()
         else:
@@ -198,6 +201,41 @@ async def test_how_far_a_copy_is_behind_is_known_while_it_waits_for_a_snapshot()
     full = Aside(errors.ReplicationRefused("the disk is full"))
     copier = await run(told.SerializeToString(), Copy(5), aside=full)
     assert copier.report(0.0).lag_revisions == 45
+
+
+class Making(Calls):
+    """To a leader cluster that has been making a snapshot for long when it says so."""
+
+    def __init__(self, clock: Late) -> None:
+        super().__init__(USE_SNAPSHOT, 1)
+        self._clock = clock
+
+    async def stream(self, path: str, request: bytes, timeout_s: float | None) -> AsyncGenerator[bytes]:
+        if path == "/replication.v1.Snapshot/Stream":
+            self._clock.now = STALLED_S
+            yield replication.SnapshotChunk().SerializeToString()
+            raise Done
+        async for answer in super().stream(path, request, timeout_s):
+            yield answer
+
+
+class Late(Clock):
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+
+@in_loop
+async def test_a_snapshot_that_is_being_made_is_progress() -> None:
+    copies: Any = Copy(5)
+    aside: Any = Aside()
+    clock = Late(1)
+    leader = Leader("island", Making(clock))
+    copier = Copier(COPY, leader, copies, Prefixes(), aside, random.Random(1), clock)
+    with pytest.raises(Done):
+        await copier.run()
+    assert not copier.tail.is_stalled(2 * STALLED_S - 1)
 
 
 @in_loop
