@@ -19,6 +19,7 @@ from coordinator.catalog.changes import finish_deletions
 from coordinator.catalog.identities import Identities
 from coordinator.catalog.lead import LeadRow
 from coordinator.catalog.moves import MoveRows
+from coordinator.catalog.table_calls import TableCalls
 from coordinator.catalog.tables import Tables
 from coordinator.moves.moves import TableMoves
 from coordinator.replication.leading import Leading, LeadWatch
@@ -28,7 +29,6 @@ from coordinator.shards.memberships import Memberships
 from coordinator.shards.own_calls import OwnCalls
 from coordinator.shards.replica_status import ReplicaStatuses
 from coordinator.shards.request_ids import RequestIds
-from coordinator.shards.table_calls import TableCalls
 from proto.ids import NodeId, ShardId
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from coordinator.api.headers import EtcdHeaders, RegattaHeaders
 from coordinator.auth.bearer import MAINTENANCE, TABLES, Bearers
-from coordinator.auth.guard import Guard
 from coordinator.catalog.changes import TableChanges
-from coordinator.replication.source import TableSource
+from coordinator.catalog.source import TableSource
 from coordinator.services.etcd_auth import EtcdAuth
 from coordinator.services.etcd_cluster import EtcdCluster
 from coordinator.services.etcd_election import EtcdElection
@@ -20,6 +19,7 @@ from coordinator.services.etcd_lock import EtcdLock
 from coordinator.services.etcd_maintenance import EtcdMaintenance
 from coordinator.services.etcd_tables import EtcdTables
 from coordinator.services.etcd_watch import EtcdWatch
+from coordinator.services.guard import Guard
 from coordinator.services.regatta_cluster import RegattaCluster
 from coordinator.services.regatta_kv import RegattaKV
 from coordinator.services.regatta_maintenance import RegattaMaintenance
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from coordinator.api.call import Handler
     from coordinator.auth.authenticator import Authenticator
     from coordinator.backend import Backend
+    from coordinator.catalog.table_calls import TableCalls
     from coordinator.replication.gate import Gate
     from coordinator.services.etcd_calls import EtcdCalls
-    from coordinator.shards.table_calls import TableCalls
 
 LEADER_PATIENCE_ELECTIONS: Final = 3
 """Election timeouts without a leader after which a stream that insists on one ends, as in etcd."""

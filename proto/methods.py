@@ -82,7 +82,7 @@ class Permission(enum.Enum):
     """Any user who has proved who he is; of some methods, for some answers, he may need more."""
     ROOT = "root"
     CLUSTER = "cluster"
-    """It reaches beyond the table that it names, so it is for who runs the cluster (coordinator/auth/guard.py)."""
+    """It reaches beyond the table that it names, so it is for who runs the cluster (coordinator/services/guard.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

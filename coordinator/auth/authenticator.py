@@ -10,7 +10,7 @@ from base64 import b64decode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from coordinator.auth.credentials import NOBODY, SYSTEM, Credentials
+from coordinator.api.credentials import NOBODY, SYSTEM, Credentials
 from coordinator.replication.token_key import PASSED_ON_KEY, VOUCHED_KEY
 from coordinator.replication.token_key import TOKEN_KEY as REPLICATION_TOKEN_KEY
 from proto import errors, tokens
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from coordinator.api.call import Call
     from coordinator.auth.passwords import Passwords
     from coordinator.auth.signed_tokens import SignedTokens
+    from coordinator.catalog.table_calls import Answer, TableCalls
     from coordinator.replication.gate import Gate
-    from coordinator.shards.table_calls import Answer, TableCalls
     from proto.catalog import TableEntry
 
 TOKEN_KEY: Final = "token"  # noqa: S105

@@ -16,7 +16,7 @@ from proto.checksums import rolled
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from coordinator.replication.source import TableSource
+    from coordinator.catalog.source import TableSource
     from proto.catalog import TableEntry
     from proto.internal import frames_pb2 as frames
     from proto.regatta import maintenance_pb2 as maintenance

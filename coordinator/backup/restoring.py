@@ -11,7 +11,7 @@ import secrets
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
-from coordinator.auth.credentials import NOBODY
+from coordinator.api.credentials import NOBODY
 from coordinator.backup.records import SUB_BITS
 from proto import errors
 from proto.internal import frames_pb2 as frames
@@ -22,7 +22,7 @@ from proto.varint import varint
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from coordinator.shards.table_calls import TableCalls
+    from coordinator.catalog.table_calls import TableCalls
     from proto.catalog import TableEntry
 
 PART_BYTES: Final = 512 << 10

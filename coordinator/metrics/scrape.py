@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from config.process.names import ProcessName
+from coordinator.api.etcd_version import CLUSTER_VERSION, VERSION
 from coordinator.front import http_pages
 from coordinator.metrics.calls import call_families, coordinator_families, watch_families
 from coordinator.metrics.families import gauge
@@ -19,8 +20,6 @@ from coordinator.metrics.processes import process_families
 from coordinator.metrics.replicas import replica_families
 from coordinator.metrics.replication import replication_families
 from coordinator.replication import report
-from coordinator.services.etcd_maintenance import VERSION
-from coordinator.services.etcd_pages import CLUSTER_VERSION
 from proto.ids import NodeId
 from proto.internal import figures_pb2 as figures
 

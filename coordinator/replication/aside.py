@@ -19,7 +19,7 @@ from urllib.parse import quote
 import structlog
 
 from config.durable_files import sync_folder
-from coordinator.auth.credentials import SYSTEM
+from coordinator.api.credentials import SYSTEM
 from coordinator.shards.router import LEADER, Call
 from coordinator.shards.streams import PinnedStream
 from proto import errors

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc.aio
 
 from coordinator.api import outcomes
-from coordinator.replication.source import LAGS_S
+from coordinator.catalog.source import LAGS_S
 from coordinator.replication.token_key import PASSED_ON_KEY, VOUCHED_KEY
 from coordinator.shards.changes import ask_for_changes
 from coordinator.shards.request_ids import METADATA_KEY
@@ -30,7 +30,7 @@ from proto.regatta import regatta_pb2 as regatta
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from coordinator.auth.credentials import Credentials
+    from coordinator.api.credentials import Credentials
     from coordinator.replication.channels import LeaderChannels
     from coordinator.replication.leading import LeadWatch
     from coordinator.shards.driver import Driver

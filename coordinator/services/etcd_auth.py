@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from coordinator.api.call import Call, Handler
     from coordinator.auth.authenticator import Authenticator
+    from coordinator.catalog.table_calls import TableCalls
     from coordinator.services.etcd_tables import EtcdTables
-    from coordinator.shards.table_calls import TableCalls
 
 SERVICE: Final = "/etcdserverpb.Auth/"
 

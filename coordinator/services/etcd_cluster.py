@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from config.process.listeners import client_listeners
-from coordinator.auth.credentials import NOBODY
+from coordinator.api.credentials import NOBODY
 from coordinator.services.decoding import decode
 from coordinator.services.etcd_tables import LISTENER_KEY
 from proto import errors
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from config.process.listeners import ClientListener
     from config.topology import Topology
     from coordinator.api.call import Call, Handler
+    from coordinator.catalog.table_calls import TableCalls
     from coordinator.services.etcd_tables import EtcdTables
     from coordinator.shards.member_changes import MemberChanges
     from coordinator.shards.memberships import Member, Memberships
-    from coordinator.shards.table_calls import TableCalls
     from proto.catalog import TableEntry
 
 Step = frames.MembershipStep

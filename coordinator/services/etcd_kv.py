@@ -16,8 +16,8 @@ from proto.varint import delimited
 if TYPE_CHECKING:
     from coordinator.api.call import Call, Handler
     from coordinator.auth.authenticator import Authenticator
+    from coordinator.catalog.table_calls import TableCalls
     from coordinator.services.etcd_tables import EtcdTables
-    from coordinator.shards.table_calls import TableCalls
 
 
 _TAG_RANGE_RESPONSE: Final = b"\x0a"

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from coordinator.api.call import Call, Handler
     from coordinator.auth.authenticator import Authenticator
+    from coordinator.catalog.table_calls import TableCalls
     from coordinator.services.etcd_tables import EtcdTables
-    from coordinator.shards.table_calls import TableCalls
     from proto.catalog import TableEntry
 
 KEEP_ALIVES_MAX: Final = 64

@@ -6,6 +6,7 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Final
 
+from coordinator.api.etcd_version import VERSION
 from coordinator.services.decoding import decode
 from coordinator.shards import request_ids
 from coordinator.shards.replica_status import table_revision
@@ -21,15 +22,11 @@ if TYPE_CHECKING:
     from config.topology import Topology
     from coordinator.api.call import Call, Handler
     from coordinator.auth.authenticator import Authenticator
+    from coordinator.catalog.table_calls import TableCalls
     from coordinator.services.etcd_tables import EtcdTables
     from coordinator.shards.memberships import Memberships
     from coordinator.shards.replica_status import ReplicaStatuses
-    from coordinator.shards.table_calls import TableCalls
     from proto.catalog import TableEntry
-
-VERSION: Final = "3.5.21"
-"""The etcd that we behave as. Clients compare it: kube-apiserver wants 3.5.13 at least."""
-
 
 _VERSION: Final = re.compile(r"\d+\.\d+(\.\d+([-+].+)?)?")
 """A version as etcd takes it for a downgrade; the patch may be left out."""

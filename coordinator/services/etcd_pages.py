@@ -13,10 +13,10 @@ from urllib.parse import parse_qs
 
 from coordinator.api import outcomes
 from coordinator.api.call import SYSTEM
+from coordinator.api.etcd_version import CLUSTER_VERSION, VERSION
 from coordinator.api.local_call import LocalCall
 from coordinator.front import json_text
 from coordinator.front.http_pages import TEXT, Request, Response
-from coordinator.services.etcd_maintenance import VERSION
 from coordinator.services.etcd_tables import TABLE_KEY
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 JSON: Final[Header] = ("Content-Type", "application/json")
 CHECK_TIMEOUT_S: Final = 5.0
 PROBED_KEY: Final = b"health"
-CLUSTER_VERSION: Final = ".".join((*VERSION.split(".")[:2], "0"))
 
 _TABLE_HEADER: Final = f"grpc-metadata-{TABLE_KEY}"
 _LOCAL: Final = "local"

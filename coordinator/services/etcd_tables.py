@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from coordinator.api.call import Call
     from coordinator.api.headers import EtcdHeaders
-    from coordinator.shards.table_calls import TableCalls
+    from coordinator.catalog.table_calls import TableCalls
     from coordinator.shards.vigil import LeaderVigil
     from proto.catalog import TableEntry
     from proto.internal import frames_pb2 as frames

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from random import Random
 
     from coordinator.api.call import Call, Handler
+    from coordinator.api.credentials import Credentials
     from coordinator.auth.authenticator import Authenticator
-    from coordinator.auth.credentials import Credentials
     from coordinator.services.etcd_tables import EtcdTables
     from coordinator.watch.hub import Hub
     from coordinator.watch.outbox import Budget

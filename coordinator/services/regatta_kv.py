@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from coordinator.api.call import Call, Handler
     from coordinator.api.headers import RegattaHeaders
     from coordinator.auth.authenticator import Authenticator
-    from coordinator.shards.table_calls import TableCalls
+    from coordinator.catalog.table_calls import TableCalls
     from proto.catalog import TableEntry
 
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from coordinator.api.call import Call, Handler
     from coordinator.auth.authenticator import Authenticator
     from coordinator.catalog.changes import TableChanges
-    from coordinator.replication.source import TableSource
-    from coordinator.shards.table_calls import TableCalls
+    from coordinator.catalog.source import TableSource
+    from coordinator.catalog.table_calls import TableCalls
     from proto.catalog import TableEntry
 
 VERSION: Final = 1

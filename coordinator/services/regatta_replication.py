@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from coordinator.auth.authenticator import Authenticator
     from coordinator.catalog.changes import TableChanges
     from coordinator.catalog.identities import Identities
+    from coordinator.catalog.source import TableSource
     from coordinator.replication.gate import Gate
     from coordinator.replication.leading import Leading
-    from coordinator.replication.source import TableSource
     from proto.catalog import TableEntry
 
 VERSION: Final = 1

@@ -10,8 +10,8 @@ from proto.internal import frames_pb2 as frames
 if TYPE_CHECKING:
     from coordinator.api.call import Call, Handler
     from coordinator.auth.authenticator import Authenticator
+    from coordinator.catalog.table_calls import TableCalls
     from coordinator.services.etcd_tables import EtcdTables
-    from coordinator.shards.table_calls import TableCalls
 
 
 class Restore:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from proto import errors
 
 if TYPE_CHECKING:
-    from coordinator.shards.table_calls import TableCalls
+    from coordinator.catalog.table_calls import TableCalls
     from proto.catalog import TableEntry
 
 

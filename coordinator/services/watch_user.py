@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from coordinator.api import outcomes
-from coordinator.auth.credentials import Credentials
+from coordinator.api.credentials import Credentials
 from coordinator.watch.rechecks import Readable
 from proto import errors
 from proto.codes import Code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coordinator.auth.credentials import NOBODY
+from coordinator.api.credentials import NOBODY
 from proto.internal import frames_pb2 as frames
 
 if TYPE_CHECKING:

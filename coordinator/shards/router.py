@@ -23,7 +23,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from coordinator.auth.credentials import NOBODY
+from coordinator.api.credentials import NOBODY
 from coordinator.shards.routing import ShardRoutes
 from proto import errors
 from proto.ids import ShardId
@@ -33,7 +33,7 @@ from proto.methods import Access
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from coordinator.auth.credentials import Credentials
+    from coordinator.api.credentials import Credentials
     from coordinator.shards.bounds import AnswerBudget, Bounds
     from proto.ids import NodeId
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
-from coordinator.auth.credentials import NOBODY
+from coordinator.api.credentials import NOBODY
 from coordinator.shards.changes import ask_for_changes
 from coordinator.shards.router import LEADER, NEAREST
 from coordinator.watch.changes import Change, Gone, Part, Revised, TakenBack
 from proto.internal import frames_pb2 as frames
 
 if TYPE_CHECKING:
+    from coordinator.catalog.table_calls import TableCalls
     from coordinator.shards.driver import Driver
-    from coordinator.shards.table_calls import TableCalls
     from coordinator.watch.changes import Told
     from coordinator.watch.inquiry import Question
     from proto.catalog import TableEntry

@@ -17,7 +17,7 @@ from proto import errors
 from proto.auth_version import is_enabled
 
 if TYPE_CHECKING:
-    from coordinator.auth.credentials import Credentials
+    from coordinator.api.credentials import Credentials
     from coordinator.watch.outbox import Outbox
     from proto.spans import SpanSet
 

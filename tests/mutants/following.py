@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from coordinator.catalog.source import TableSource
 from coordinator.replication import copier
 from coordinator.replication.copies import Copies
 from coordinator.replication.plan import make_plan
-from coordinator.replication.source import TableSource
 from proto.internal import frames_pb2 as frames
 from proto.regatta import replication_pb2 as replication
 from shardworker.machine import REGISTRY, Registry

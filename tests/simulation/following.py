@@ -17,17 +17,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, cast
 
 from config.access import ReplicationConfig
-from coordinator.auth.credentials import NOBODY
+from coordinator.api.credentials import NOBODY
+from coordinator.catalog.source import TableSource
+from coordinator.catalog.table_calls import TableCalls
 from coordinator.replication.copier import Copier
 from coordinator.replication.copies import Copies
 from coordinator.replication.gate import Gate
 from coordinator.replication.leader import Leader, LeaderFailed
 from coordinator.replication.plan import make_plan
-from coordinator.replication.source import TableSource
 from coordinator.services.regatta_replication import RegattaReplication
 from coordinator.shards.own_calls import OwnCalls
 from coordinator.shards.request_ids import RequestIds
-from coordinator.shards.table_calls import TableCalls
 from proto import errors
 from proto.catalog import CATALOG, ELSEWHERE, Lead, TableEntry
 from proto.etcd import rpc_pb2 as etcd

@@ -30,7 +30,7 @@ from tests.simulation.world import MS, SECOND, World
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from coordinator.replication.source import TableSource
+    from coordinator.catalog.source import TableSource
     from tests.simulation.build import Build
     from tests.simulation.following import SimulatedReplicator
     from tests.simulation.host import Host

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from coordinator.auth.credentials import SYSTEM
+from coordinator.api.credentials import SYSTEM
 from coordinator.shards.router import LEADER, NEAREST, Call
 from coordinator.watch.changes import Part, TakenBack
 from coordinator.watch.feed import request_of, told_by

@@ -10,16 +10,16 @@ import pytest
 from config import JwtConfig
 from config.access import ReplicationConfig
 from coordinator.api.call import ANYBODY, SYSTEM, Identity
+from coordinator.api.credentials import NOBODY, Credentials
+from coordinator.api.credentials import SYSTEM as THE_SYSTEM
 from coordinator.api.local_call import LocalCall
 from coordinator.auth import authenticator as module
 from coordinator.auth.authenticator import Authenticator
-from coordinator.auth.credentials import NOBODY, Credentials
-from coordinator.auth.credentials import SYSTEM as THE_SYSTEM
 from coordinator.auth.passwords import Passwords
 from coordinator.auth.signed_tokens import SignedTokens
+from coordinator.catalog.table_calls import Answer
 from coordinator.replication.gate import Gate
 from coordinator.replication.token_key import PASSED_ON_KEY, TOKEN_KEY, VOUCHED_KEY
-from coordinator.shards.table_calls import Answer
 from proto import errors
 from proto.catalog import TableEntry
 from proto.etcd import rpc_pb2 as etcd

@@ -13,11 +13,11 @@ from config.access import ReplicationConfig
 from coordinator.api.local_call import LocalCall
 from coordinator.auth.authenticator import Authenticator
 from coordinator.auth.bearer import Bearers
-from coordinator.auth.guard import ASKED_AT_ONCE_MAX, Guard
 from coordinator.auth.passwords import Passwords
+from coordinator.catalog.table_calls import Answer
 from coordinator.replication.gate import Gate
 from coordinator.services.etcd_tables import EtcdTables
-from coordinator.shards.table_calls import Answer
+from coordinator.services.guard import ASKED_AT_ONCE_MAX, Guard
 from proto import errors
 from proto.catalog import CATALOG, TableEntry
 from proto.ids import ShardId
@@ -30,7 +30,7 @@ from tests.unit.coordinator.test_bearer import with_token
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from coordinator.auth.credentials import Credentials
+    from coordinator.api.credentials import Credentials
 
 ADD, DEFRAGMENT = "/etcdserverpb.Cluster/MemberAdd", "/etcdserverpb.Maintenance/Defragment"
 DEFAULT, OTHER = TableEntry("default", 10_001, ShardId(1)), TableEntry("other", 10_002, ShardId(2))
@@ -216,7 +216,7 @@ def test_members_change_also_while_a_shard_has_no_leader(
     tmp_path: Path, error: type[Exception] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be what they are changed for: the nearest replica says who may."""
-    monkeypatch.setattr("coordinator.auth.guard.LEADER_S", 0.05)
+    monkeypatch.setattr("coordinator.services.guard.LEADER_S", 0.05)
     for lost in ("", "default", "other"):
         assert ask(tmp_path, Shards(set(), without_leader={lost: error}, cached=set())) == SERVED
         guarded = Shards({"default", "other"}, without_leader={lost: error})

@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.backup import changed
 from coordinator.backup.records import Compressor, RecordReader
-from coordinator.replication.source import Told
+from coordinator.catalog.source import Told
 from proto import errors
 from proto.catalog import TableEntry
 from proto.etcd import rpc_pb2 as etcd

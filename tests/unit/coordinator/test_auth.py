@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from coordinator.auth.credentials import Credentials
+from coordinator.api.credentials import Credentials
 from coordinator.shards.request_ids import following, from_client
 from proto import errors
 from proto.catalog import TableEntry

@@ -10,8 +10,9 @@ import pytest
 import zmq
 
 from config.topology import FileTopology
-from coordinator.auth.credentials import NOBODY
+from coordinator.api.credentials import NOBODY
 from coordinator.catalog.cache import Catalog
+from coordinator.catalog.table_calls import TableCalls
 from coordinator.catalog.tables import Tables
 from coordinator.shards.bounds import AnswerBudget, Bounds
 from coordinator.shards.driver import Driver
@@ -20,7 +21,6 @@ from coordinator.shards.own_calls import OwnCalls
 from coordinator.shards.replica_status import ReplicaStatuses
 from coordinator.shards.request_ids import RequestIds
 from coordinator.shards.router import LEADER, NEAREST, Call
-from coordinator.shards.table_calls import TableCalls
 from proto import errors
 from proto.catalog import CATALOG
 from proto.ids import NodeId, ShardId

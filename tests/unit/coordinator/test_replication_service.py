@@ -330,8 +330,8 @@ async def test_a_replica_that_does_not_come_further_is_not_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One with a full disk goes on answering: whoever follows by it alone would be level for ever, years behind."""
-    monkeypatch.setattr("coordinator.replication.source.LAGS_S", 0.05)
-    monkeypatch.setattr("coordinator.replication.source.CATCH_UP_S", 0.2)
+    monkeypatch.setattr("coordinator.catalog.source.LAGS_S", 0.05)
+    monkeypatch.setattr("coordinator.catalog.source.CATCH_UP_S", 0.2)
     shard = filled()
 
     def stuck(asked: frames.Request) -> frames.Reply:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from config.access import FollowsConfig
-from coordinator.auth.credentials import NOBODY, Credentials
+from coordinator.api.credentials import NOBODY, Credentials
+from coordinator.catalog.source import LAGS_S
+from coordinator.catalog.table_calls import TableCalls
 from coordinator.replication.channels import LeaderChannels
 from coordinator.replication.forward import PASSED_ON_MAX, Forwarder
-from coordinator.replication.source import LAGS_S
 from coordinator.replication.token_key import PASSED_ON_KEY, VOUCHED_KEY
 from coordinator.shards.request_ids import RequestIds
 from coordinator.shards.router import LEADER
-from coordinator.shards.table_calls import TableCalls
 from proto import errors
 from proto.catalog import TableEntry
 from proto.etcd import rpc_pb2 as etcd

@@ -8,9 +8,9 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Self
 
 from coordinator.api.call import ANYBODY
+from coordinator.api.credentials import Credentials
 from coordinator.api.headers import EtcdHeaders
 from coordinator.auth.authenticator import Rights
-from coordinator.auth.credentials import Credentials
 from coordinator.services.etcd_watch import EtcdWatch
 from coordinator.shards.vigil import LeaderVigil
 from coordinator.watch.changes import Change, Gone, Part, Revised

@@ -20,8 +20,8 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from coordinator.api.credentials import SYSTEM
 from coordinator.auth.bearer import MAINTENANCE
-from coordinator.auth.credentials import SYSTEM
 from coordinator.services.etcd_tables import DEFAULT_TABLE
 from proto import errors
 from proto.internal import frames_pb2 as frames
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from coordinator.api.call import Call, Handler
+    from coordinator.api.credentials import Credentials
     from coordinator.auth.authenticator import Authenticator, Need, Rights
     from coordinator.auth.bearer import Bearers
-    from coordinator.auth.credentials import Credentials
     from coordinator.catalog.cache import Catalog
     from coordinator.catalog.contents import Contents
     from coordinator.services.etcd_tables import EtcdTables

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from coordinator.auth.credentials import NOBODY, SYSTEM
+from coordinator.api.credentials import NOBODY, SYSTEM
 from coordinator.shards import request_ids
 from coordinator.shards.router import LEADER, NEAREST, Call
 from coordinator.shards.streams import PinnedStream
@@ -15,7 +15,7 @@ from proto.internal import frames_pb2 as frames
 from proto.methods import COMMANDS, Access
 
 if TYPE_CHECKING:
-    from coordinator.auth.credentials import Credentials
+    from coordinator.api.credentials import Credentials
     from coordinator.catalog.cache import Catalog
     from coordinator.shards.bounds import Bounds
     from coordinator.shards.driver import Driver

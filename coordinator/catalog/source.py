@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
-from coordinator.auth.credentials import SYSTEM
+from coordinator.api.credentials import SYSTEM
 from coordinator.shards.changes import ask_for_changes
 from coordinator.shards.own_calls import OwnCalls
 from coordinator.shards.router import LEADER, NEAREST
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from coordinator.api import call as api
+    from coordinator.catalog.table_calls import TableCalls
     from coordinator.shards.driver import Driver
     from coordinator.shards.request_ids import RequestIds
-    from coordinator.shards.table_calls import TableCalls
     from proto.catalog import TableEntry
 
 
