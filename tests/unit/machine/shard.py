@@ -244,3 +244,7 @@ def keys(response: rpc_pb2.RangeResponse) -> list[bytes]:
 def numbers(response: rpc_pb2.RangeResponse) -> list[tuple[bytes, int, int, int]]:
     """key, create revision, mod revision, version of each pair."""
     return [(kv.key, kv.create_revision, kv.mod_revision, kv.version) for kv in response.kvs]
+
+
+def request_id(number: int) -> bytes:
+    return number.to_bytes(16, "big")
