@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import typer
@@ -11,27 +10,17 @@ import typer
 from tools.tls_options import tls_options
 
 if TYPE_CHECKING:
-    import grpc
-
-    from tools.admin.reach import Reach
+    from tools.admin.reach import Connection, Reach
 
 TOKEN_VARIABLE: Final = "BOATHOUSE_TOKEN"  # noqa: S105
 """Of the environment: what a table with authentication enabled asks for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """What the options of a command say about the coordinators that it speaks to."""
-
-    addresses: tuple[str, ...]
-    credentials: grpc.ChannelCredentials | None
-    token: str
-
-
 def given_connection(endpoint: str, *, option: str = "--endpoint") -> Connection:
     """What --endpoint, or an option of another name, and those of TLS say, with the token in the environment: on the
     command line everybody on this machine could read it."""
-    from tools.endpoints import parse_endpoints
+    from tools.admin.endpoints import parse_endpoints
+    from tools.admin.reach import Connection
 
     tls = tls_options()
     try:

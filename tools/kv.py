@@ -16,6 +16,7 @@ from tools.connection import given_connection
 from tools.failure import Failed, answered
 from tools.lazy import command_group
 from tools.output import Output, print_document, print_table
+from tools.printable import printable
 from tools.progress import working
 from tools.streams import read_stdin
 from tools.tls_options import takes_tls
@@ -318,12 +319,13 @@ def _show_txn(response: rpc.TxnResponse, output: Output, as_hex: bool) -> None:
 
 
 def _print_kvs(kvs: list[kv_pb2.KeyValue], output: Output, as_hex: bool) -> None:
+    shown = bytes.hex if as_hex else printable
     print_table(
         output.columns(["key", "value", "revision", "version"], ["created", "lease"]),
         [
             {
-                "key": shown(kv.key, as_hex),
-                "value": shown(kv.value, as_hex),
+                "key": shown(kv.key),
+                "value": shown(kv.value),
                 "revision": kv.mod_revision,
                 "version": kv.version,
                 "created": kv.create_revision,
@@ -332,14 +334,6 @@ def _print_kvs(kvs: list[kv_pb2.KeyValue], output: Output, as_hex: bool) -> None
             for kv in kvs
         ],
     )
-
-
-def shown(content: bytes, as_hex: bool) -> str:
-    """Text as it is, anything else with \\xNN: what is shown never steers the terminal."""
-    if as_hex:
-        return content.hex()
-    text = content.decode(errors="backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _range_json(response: rpc.RangeResponse) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from tools.admin.reach import Connection
 from tools.arguments import FileArgument, OutputOption  # noqa: TC001 - typer reads annotations when it runs
 from tools.completion import node_names, shard_numbers
-from tools.connection import Connection, given_reach
+from tools.connection import given_reach
 from tools.failure import Failed, answered, in_words
 from tools.lazy import command_group
 from tools.output import Output, human_bytes, print_document, print_table

@@ -18,9 +18,9 @@ from tests.integration.clients import Load
 from tests.integration.cluster import Cluster, run_cli
 from tests.waiting import wait_until
 from tools.admin.moves import move_table
+from tools.admin.reach import Connection
 from tools.admin.tables import TablesClient
 from tools.bench.systems import etcd_program
-from tools.connection import Connection
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -26,8 +26,8 @@ from tests.integration.cluster import Cluster
 from tests.waiting import wait_until
 from tools.admin.client import CallFailed
 from tools.admin.moves import move_table
+from tools.admin.reach import Connection
 from tools.admin.tables import TablesClient
-from tools.connection import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

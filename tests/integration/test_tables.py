@@ -16,9 +16,9 @@ from tests.conformance.watching import WatchStream
 from tests.integration.cluster import Cluster
 from tests.waiting import free_ports, wait_until
 from tools.admin.client import CallFailed
+from tools.admin.reach import Connection
 from tools.admin.tables import TablesClient
 from tools.bench.systems import etcd_program
-from tools.connection import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from proto.catalog import TableEntry
-    from tools.connection import Connection
+    from tools.admin.reach import Connection
 
 VERSION: Final = 1
 """Of boathouse's own fields in maintenance.proto."""

@@ -11,7 +11,7 @@ import grpc
 
 from proto.boathouse import restore_pb2 as restore
 from proto.etcd import rpc_pb2 as rpc
-from tools.endpoints import is_loopback
+from tools.admin.endpoints import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

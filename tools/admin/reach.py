@@ -1,4 +1,4 @@
-"""How the coordinators of a cluster are reached, apart from where they are."""
+"""How the coordinators of a cluster are reached: as data, whoever says it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What the user has said of it, or his environment."""
+    """What the user has said of it, or his environment, apart from where they are."""
 
     credentials: grpc.ChannelCredentials | None = None
     """None: in the clear."""
@@ -32,6 +32,17 @@ class Reach:
     def login(self) -> tuple[tuple[str, str], ...]:
         """Metadata of every call."""
         return (("authorization", self.token),) if self.token else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Coordinators, and how they are reached."""
+
+    addresses: tuple[str, ...]
+    credentials: grpc.ChannelCredentials | None
+    """None: in the clear."""
+    token: str
+    """Of a table's user; "" for none."""
 
 
 IN_THE_CLEAR: Final = Reach()

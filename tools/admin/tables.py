@@ -13,7 +13,7 @@ from tools.admin.client import Client, KvClient
 
 if TYPE_CHECKING:
     from proto.catalog import TableEntry, TableSettings
-    from tools.connection import Connection
+    from tools.admin.reach import Connection
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,10 @@ from tools.admin import backup_folder
 from tools.admin.backup import BackupClient, Rate
 from tools.admin.backup_folder import Piece, SavedTable
 from tools.admin.client import OPTIONS
+from tools.admin.reach import Connection
 from tools.admin.tables import TablesClient
 from tools.bench import systems
 from tools.bench.report import OURS, Figure, Report
-from tools.connection import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

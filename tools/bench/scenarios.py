@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import config
 from tools.admin.moves import move_table
 from tools.admin.operate import move_leader
+from tools.admin.reach import Connection
 from tools.admin.tables import TablesClient
 from tools.bench import joining, systems
 from tools.bench.backup import backup
@@ -29,7 +30,6 @@ from tools.bench.restarts import restarts
 from tools.bench.run import LoadFailed, Meter, measure
 from tools.bench.upkeep import compact_and_defragment
 from tools.bench.watching import watching
-from tools.connection import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tools.endpoints import Endpoints, is_loopback, parse_endpoints
+from tools.admin.endpoints import Endpoints, is_loopback, parse_endpoints
 
 
 @pytest.mark.parametrize(

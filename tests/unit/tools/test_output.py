@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tools.kv import shown
 from tools.output import human_bytes, print_table
+from tools.printable import printable
 
 
 def test_a_table_without_a_terminal_is_plain_and_aligned(capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,18 +23,17 @@ def test_a_table_without_rows_still_names_its_columns(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(
-    ("content", "as_hex", "text"),
+    ("content", "text"),
     [
-        (b"plain", False, "plain"),
-        ("für 水".encode(), False, "für 水"),
-        (b"\x00\xff", False, "\\x00\\xff"),
-        (b"\x1b[31mred\n", False, "\\x1b[31mred\\n"),
-        ("\u202e".encode(), False, "\\u202e"),
-        (b"\x00\xff", True, "00ff"),
+        (b"plain", "plain"),
+        ("für 水".encode(), "für 水"),
+        (b"\x00\xff", "\\x00\\xff"),
+        (b"\x1b[31mred\n", "\\x1b[31mred\\n"),
+        ("\u202e".encode(), "\\u202e"),
     ],
 )
-def test_keys_and_values_are_shown_safely(content: bytes, as_hex: bool, text: str) -> None:
-    assert shown(content, as_hex) == text
+def test_keys_and_values_are_shown_safely(content: bytes, text: str) -> None:
+    assert printable(content) == text
 
 
 @pytest.mark.parametrize(

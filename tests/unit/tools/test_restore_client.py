@@ -15,7 +15,7 @@ from tests.waiting import free_ports
 from tools.admin import backup, backup_folder
 from tools.admin.backup import BackupClient, BackupFailed, Rate
 from tools.admin.backup_folder import Piece, SavedTable
-from tools.connection import Connection
+from tools.admin.reach import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,6 +11,7 @@ from config.process.names import ProcessName
 from config.process.report import State
 from tests.unit.tui.clusters import NODES, NOW, copied, copying, degraded, healthy, leaderless
 from tools.admin.snapshot import UNKNOWN, Certificate, Replica, Table, TableMove, make_shard
+from tools.printable import printable
 from tools.tui import units
 from tools.tui.frame import frame
 from tools.tui.headline import headline
@@ -20,7 +21,7 @@ from tools.tui.place import Place, View
 from tools.tui.scene import POINTS, Scene, Trend, coverage
 from tools.tui.views import cells
 from tools.tui.views.calls import calls
-from tools.tui.views.keys import readable, shown
+from tools.tui.views.keys import readable
 from tools.tui.views.nodes import overview
 from tools.tui.views.processes import processes
 from tools.tui.views.replicas import replicas
@@ -292,7 +293,7 @@ def test_a_filter_and_an_order() -> None:
     [(b"plain", "plain"), (b"a\nb", "a\\nb"), (b"\xff\x00", "\\xff\\x00"), ("ü".encode(), "ü")],
 )
 def test_bytes_on_a_line(raw: bytes, line: str) -> None:
-    assert shown(raw) == line
+    assert printable(raw) == line
 
 
 def test_values_are_read_as_text_or_as_a_dump() -> None:

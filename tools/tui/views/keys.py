@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from tools.printable import printable
 from tools.tui import units
 from tools.tui.page import DIM, Cell, Column, Page, Row
 from tools.tui.place import Place, View
@@ -47,7 +48,7 @@ def _key_row(table: str, row: KeyRow) -> Row:
             cells.number(row.create_revision),
             cells.number(row.version),
             Cell(f"{row.lease:x}" if row.lease else "-", DIM),
-            Cell(shown(row.key)),
+            Cell(printable(row.key)),
         ),
         opens=Place(View.HISTORY, table, row.key),
     )
@@ -55,7 +56,7 @@ def _key_row(table: str, row: KeyRow) -> Row:
 
 def history(table: str, key: bytes, rows: Sequence[KeyRow]) -> Page:
     """The revisions of a key that can still be read, the newest first."""
-    title = f"{table}: {shown(key)}"
+    title = f"{table}: {printable(key)}"
     return Page(
         title, HISTORY_COLUMNS, [_revision_row(row) for row in rows], "this key does not exist (any more)"
     )
@@ -68,16 +69,10 @@ def _revision_row(row: KeyRow) -> Row:
             cells.number(row.mod_revision),
             cells.number(row.version),
             cells.size(len(row.value)),
-            Cell(shown(row.value[:500])),
+            Cell(printable(row.value[:500])),
         ),
         reads=f"{units.size(len(row.value))}, revision {row.mod_revision}\n\n{readable(row.value)}",
     )
-
-
-def shown(raw: bytes) -> str:
-    """Bytes on one line: text if they are some, else what Python would write between quotes."""
-    text = raw.decode(errors="backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def readable(raw: bytes) -> str:
