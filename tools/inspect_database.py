@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from tools.admin.inspection import NotInspected, read_inspection
 from tools.failure import Failed
 from tools.output import Output, human_bytes, print_document, print_table
 from tools.progress import working
@@ -21,7 +21,11 @@ def inspect(path: Path, output: Output) -> None:
     """Print what is in the database `path`, a file or a replica's folder.
 
     Raises Failed if there is none, or if it is not sound."""
-    found = read_inspection(path)
+    try:
+        with working(f"reading {path}"):
+            found = read_inspection(path)
+    except NotInspected as error:
+        raise Failed(str(error)) from None
     if output.is_document:
         print_document(found, output)
     else:
@@ -40,22 +44,6 @@ def print_requests(path: Path) -> None:
     )
     if reader.returncode != 0:
         raise Failed(f"{path} cannot be read: {reader.stderr.decode(errors='replace').strip()[-500:]}")
-
-
-def read_inspection(path: Path) -> dict[str, Any]:
-    """What shardworker.inspection finds, with its fields. Raises Failed if there is no database."""
-    with working(f"reading {path}"):
-        reader = subprocess.run(  # noqa: S603 -- this interpreter, our own module
-            [sys.executable, "-P", "-m", "shardworker.inspection", str(path)],
-            capture_output=True,
-            check=False,
-        )
-    if reader.returncode != 0:
-        raise Failed(f"{path} cannot be inspected: {reader.stderr.decode(errors='replace').strip()[-500:]}")
-    found: dict[str, Any] = json.loads(reader.stdout)
-    if "error" in found:
-        raise Failed(found["error"])
-    return found
 
 
 def _print(found: dict[str, Any]) -> None:

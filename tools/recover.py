@@ -1,62 +1,21 @@
-"""`boathouse recover`: a shard goes on with one replica, because the majority of its voters is lost for good.
-
-Who votes, and where, the replica's own log says, and whoever answers and knows better: never the file, which need not
-name everybody. A voter that can't be asked may well be alive, and this would part the shard in two: so it has to be
-said of each such one that it is lost."""
+"""`boathouse recover`: a shard goes on with one replica, because the majority of its voters is lost for good."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import typer
 
-from config import members
-from config.process.names import ProcessName
 from coordinator.supervisor.folder import living_holder
-from proto.internal import frames_pb2 as frames
 from tools.failure import Failed
-from tools.inspect_database import read_inspection
 from tools.output import Output, print_document
 from tools.progress import working
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Sequence
 
     from config import ClusterConfig
-
-ANSWER_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Survivor:
-    """What one replica holds of a shard that has lost the others."""
-
-    shard: int
-    node: str
-    last_index: int
-    commit_index: int
-    """What it knows to be committed; entries behind it are kept too."""
-    lost_voters: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return (
-            f"shard {self.shard}: {self.node} goes on alone with its log up to entry {self.last_index}. Lost is what "
-            f"{', '.join(self.lost_voters)} acknowledged and {self.node} never got; how much, nobody knows any more"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """The voters of a shard by the newest word of any of its replicas, and how they are. By id."""
-
-    membership: frames.Membership
-    names: Mapping[int, str]
-    answering: frozenset[int]
-    out_of_reach: frozenset[int]
-    """Of whom it is not known where, or by which key, to ask."""
 
 
 def recover(
@@ -70,6 +29,8 @@ def recover(
 ) -> None:
     """Make a stopped node's replicas all of their shards, those that have lost the majority of their voters. lost:
     voters that can't be asked, and are known to be lost. Raises Failed: nothing was done, or as much as was said."""
+    from tools.admin.recovery import NotRecovered
+
     if node not in cluster.nodes:
         raise typer.BadParameter(f"cluster {cluster.cluster} has no node {node}", param_hint="NODE")
     pid = living_holder(cluster.node_dir(node))
@@ -78,8 +39,25 @@ def recover(
     held = cluster.shards_of(node) if shard is None else (shard,)
     if not held:
         raise Failed(f"{node} holds no shard")
+    try:
+        _recover(cluster, node, held, output, lost=frozenset(lost), dry_run=dry_run)
+    except NotRecovered as error:
+        raise Failed(str(error)) from None
+
+
+def _recover(
+    cluster: ClusterConfig,
+    node: str,
+    held: Sequence[int],
+    output: Output,
+    *,
+    lost: frozenset[str],
+    dry_run: bool,
+) -> None:
+    from tools.admin.recovery import go_on_alone, look_at
+
     with working(f"looking at what {node} holds") as say:
-        survivors, others = _looked_at(cluster, node, held, frozenset(lost), say)
+        survivors, others = look_at(cluster, node, held, lost, say)
     if not survivors:
         raise Failed("\n".join(others))
     if not output.is_document:
@@ -89,7 +67,7 @@ def recover(
         with working("going on alone") as say:
             for survivor in survivors:
                 say(f"shard {survivor.shard} goes on alone")
-                _recover(cluster, survivor)
+                go_on_alone(cluster, survivor)
     if output.is_document:
         print_document([asdict(survivor) for survivor in survivors], output)
     elif not dry_run:
@@ -98,148 +76,3 @@ def recover(
             f"done. Start {node}. What {gone} had is of no more use: their replicas end if they come back with it. "
             "Remove their data, start them, and add them with `boathouse node add`"
         )
-
-
-class Needless(Exception):
-    """A shard can't, or need not, be recovered with this replica; the text says why. Others may."""
-
-
-def _looked_at(
-    cluster: ClusterConfig, node: str, held: Sequence[int], lost: frozenset[str], say: Callable[[str], None]
-) -> tuple[list[Survivor], list[str]]:
-    """What is to be recovered, and why the others are not: so the same command goes on after an interruption. Raises
-    Failed for a database that is not sound, and if a voter may be alive."""
-    stored = {}
-    for shard in held:
-        say(f"looking at what {node} holds of shard {shard}")
-        stored[shard] = _inspected(cluster, node, shard)
-    say("asking the other voters")
-    survivors, others = [], []
-    for shard, group in _groups(cluster, node, stored, lost).items():
-        try:
-            survivors.append(survivor_of(group, node, stored[shard]["replica"], lost))
-        except Needless as why:
-            others.append(str(why))
-    return survivors, others
-
-
-def survivor_of(group: Group, node: str, replica: Mapping[str, Any], lost: Collection[str]) -> Survivor:
-    """What there is to recover with this replica, as its inspection tells of it. Raises Needless, and Failed if a voter
-    that nobody can ask is not among the lost ones. Pure."""
-    own, shard = replica["node"], replica["shard"]
-    membership = group.membership
-    halves = [set(half) for half in (membership.voters, membership.voters_outgoing) if half]
-    voters = set().union(*halves)
-    if voters == {own}:
-        raise Needless(f"{node} is all of shard {shard} already: start it")
-    if own not in voters | {*membership.learners}:
-        words = _listed(group, voters) or "nobody that is known"
-        raise Needless(f"{node} does not belong to shard {shard}: its voters are {words}")
-    answering = group.answering & voters
-    up = answering | {own}
-    if answering and all(2 * len(half & up) > len(half) for half in halves):
-        raise Needless(
-            f"shard {shard} is not lost: {_listed(group, answering)} answer, and with {node} that is a majority of its "
-            f"{len(voters)} voters. Start {node}"
-        )
-    unknown = sorted(group.names[voter] for voter in group.out_of_reach & voters - up)
-    if unknown := [name for name in unknown if name not in lost]:
-        raise Failed(
-            f"shard {shard}: {', '.join(unknown)} can't be asked from here, since neither the cluster file nor any "
-            f"record says where to (or, with tls.peer, by which key). Write it into the file, or say that it is lost "
-            f"for good: {' '.join(f'--lost {name}' for name in unknown)}"
-        )
-    gone = tuple(group.names[voter] for voter in sorted(voters - {own}))
-    return Survivor(shard, node, replica["last_index"], replica["commit_index"], gone)
-
-
-def _listed(group: Group, nodes: Collection[int]) -> str:
-    return ", ".join(group.names[node] for node in sorted(nodes))
-
-
-def _groups(
-    cluster: ClusterConfig, node: str, stored: Mapping[int, Mapping[str, Any]], lost: frozenset[str]
-) -> dict[int, Group]:
-    """Of each shard of which this stopped node has a replica. Raises Failed."""
-    from config.tls_files import peer_keys
-    from proto.internal.curve import BadKeyFile
-    from tools.admin.present import PresentCluster
-    from tools.admin.probe import ReplicaProbe
-
-    try:
-        peer_keys(cluster, node)  # without them no other host answers, however well it is
-    except BadKeyFile as error:
-        raise Failed(str(error)) from None
-    with ReplicaProbe(cluster) as probe:
-        present = PresentCluster(cluster, probe)
-        present.learn(_last_word(found) for found in stored.values())
-        answers = present.ask(timeout_s=ANSWER_S, is_up=lambda name: name.node != node)
-        answering = {*answers, *probe.newer}
-        if wrong := sorted(lost & {name.node for name in answering}):
-            raise Failed(f"{', '.join(wrong)} answers, and is not lost")
-        if wrong := sorted(lost - present.cluster.nodes.keys()):
-            raise Failed(f"no node {', '.join(wrong)} is known; there are {', '.join(present.cluster.nodes)}")
-        ids = {name: config.id for name, config in present.cluster.nodes.items()}
-        groups = {}
-        for shard in stored:
-            told = present.told(shard)
-            groups[shard] = Group(
-                frames.Membership() if told is None else told.membership,
-                {number: name for name, number in ids.items()},
-                frozenset(ids[name.node] for name in answering if name.shard == shard),
-                frozenset(ids[name] for name in ids if not probe.can_ask(ProcessName.replica(name, shard))),
-            )
-    return groups
-
-
-def _last_word(found: Mapping[str, Any]) -> frames.ReplicaStatus:
-    """What a stopped replica would say of who belongs to its shard, by its inspection."""
-    replica = found["replica"]
-    status = frames.ReplicaStatus(
-        shard=replica["shard"],
-        node=replica["node"],
-        term=replica["term"],
-        applied_index=replica["applied_index"],
-    )
-    membership = status.membership
-    membership.voters.extend(replica["voters"])
-    membership.voters_outgoing.extend(replica["voters_outgoing"])
-    membership.learners.extend(replica["learners"])
-    membership.generation = replica["generation"]
-    for member in found["members"]:
-        record = frames.NodeRecord(
-            name=member["name"],
-            peer_urls=member["peer_urls"],
-            client_urls=member["client_urls"],
-            peer_key=member["peer_key"].encode(),
-        )
-        membership.directory.add(node=member["node"], record=record.SerializeToString())
-    return status
-
-
-def _inspected(cluster: ClusterConfig, node: str, shard: int) -> dict[str, Any]:
-    inspection = read_inspection(cluster.replica_dir(node, shard))
-    if inspection["problems"]:
-        raise Failed(f"{inspection['file']} is not sound: {inspection['problems'][0]}")
-    return inspection
-
-
-def _recover(cluster: ClusterConfig, survivor: Survivor) -> None:
-    folder = cluster.replica_dir(survivor.node, survivor.shard)
-    found = _inspected(cluster, survivor.node, survivor.shard)["replica"]
-    done = subprocess.run(  # noqa: S603 -- this interpreter, our own module
-        [
-            sys.executable, "-P", "-m", "shardworker.recovery", str(folder), found["cluster_id"], found["cluster"],
-            str(found["node"]), str(found["shard"]),
-        ],
-        capture_output=True,
-        check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise Failed(f"shard {survivor.shard}: {done.stderr.decode(errors='replace').strip()[-1000:]}")
-    kept = members.read(cluster, survivor.node)
-    if survivor.shard in kept:
-        # What it had learned of the others is over; the replica says the same with its next word.
-        alone = {cluster.node(survivor.node).id: ""}
-        kept[survivor.shard] = members.ShardMembers(0, alone, generation=kept[survivor.shard].generation + 1)
-        members.write(cluster, survivor.node, kept)

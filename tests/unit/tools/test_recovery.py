@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from proto.internal import frames_pb2 as frames
-from tools.failure import Failed
-from tools.recover import Group, Needless, survivor_of
+from tools.admin.recovery import Group, Needless, NotRecovered, survivor_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,9 +63,9 @@ def test_who_left_the_shard_does_not_go_on() -> None:
 
 def test_who_cannot_be_asked_is_not_taken_for_lost() -> None:
     seen = group([1, 4, 5], out_of_reach=[2, 4, 5])
-    with pytest.raises(Failed, match=r"n4, node-5 can't be asked.*--lost n4 --lost node-5"):
+    with pytest.raises(NotRecovered, match=r"n4, node-5 can't be asked.*--lost n4 --lost node-5"):
         survivor(seen)
-    with pytest.raises(Failed, match="1: node-5 can't be asked"):
+    with pytest.raises(NotRecovered, match="1: node-5 can't be asked"):
         survivor(seen, "n4")
     assert survivor(seen, "n4", "node-5") == ("n4", "node-5")
     with pytest.raises(Needless):
