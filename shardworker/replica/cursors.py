@@ -277,12 +277,20 @@ class Cursors(Part):
 def _next_part(cursor: _Cursor, patience: Patience | None) -> Result:
     """On a thread."""
     if patience is None:
-        return next(cursor.parts)
+        return _next(cursor.parts)
     try:
         with patience.of(cursor.connection):
-            return next(cursor.parts)
+            return _next(cursor.parts)
     except errors.ReadTimedOut as error:
         return Result(0, b"", error)
+
+
+def _next(parts: Generator[Result, None, None]) -> Result:
+    """The read transaction ends with the last part, and not only when that has left."""
+    result = next(parts)
+    if not result.more:
+        parts.close()
+    return result
 
 
 def _unlink(files: Files, file: Path) -> None:
