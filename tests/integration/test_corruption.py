@@ -236,6 +236,7 @@ def test_a_flipped_byte_in_the_log_is_refused_and_the_operator_told(tmp_path: Pa
         assert inspect_database(damaged.folder).problems == []
 
 
+@pytest.mark.long
 def test_a_changed_value_is_found_by_the_scrub(tmp_path: Path) -> None:
     """No change was lost and no checksum of changes differs: only the row itself is not what was written."""
     with Workers(tmp_path, 3, settings=settings()) as workers:

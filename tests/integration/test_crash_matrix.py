@@ -165,7 +165,9 @@ def test_a_lone_replica(tmp_path: Path, point: CrashPoint, time: int) -> None:
         check_file(worker)
 
 
-@pytest.mark.parametrize("point", SENDING, ids=str)
+@pytest.mark.parametrize(
+    "point", [SENDING[0], *(pytest.param(point, marks=pytest.mark.long) for point in SENDING[1:])], ids=str
+)
 def test_a_leader_that_makes_a_snapshot(tmp_path: Path, point: CrashPoint) -> None:
     writer = Writer()
     with Workers(tmp_path, 3, settings=settings()) as workers:

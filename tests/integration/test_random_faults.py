@@ -23,7 +23,7 @@ pytestmark = pytest.mark.alone
 
 FRESH: Final = os.environ.get("BOATHOUSE_EXAMPLES") == "fresh"
 SEED: Final = int(os.environ.get("BOATHOUSE_SEED", "3"))
-FAULTS: Final = 60 if FRESH else 7
+FAULTS: Final = 60 if FRESH else 5
 CLIENTS: Final = 24
 LESSEES: Final = 6
 CALM_ANSWERS: Final = 300

@@ -8,7 +8,7 @@ from tests.mutants.known import MUTANTS, Mutant
 from tests.simulation.report import failure
 from tests.simulation.simulation import run
 
-_CLEAN_SEEDS = 3
+_CLEAN_SEEDS = 1
 _CIRCUMSTANCES = {(mutant.plan(0), mutant.scenario, mutant.birth): mutant for mutant in MUTANTS}
 """In which several mutants may be looked for."""
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.simulation.many import run_many
 
-SEEDS = 240
+SEEDS = 100
 SHARE = 20  # of one test, so that the processes of a run have something to share out
 START = int(os.environ.get("BOATHOUSE_SEED", "0")) * SEEDS
 
