@@ -261,6 +261,7 @@ def cancelled(cluster: Cluster, table: str) -> bool:
     return True
 
 
+@pytest.mark.long
 def test_a_move_that_is_cancelled_leaves_the_table_where_it_was(cluster: Cluster) -> None:
     source = shard_of(cluster, "kept")
     target = 3 - source

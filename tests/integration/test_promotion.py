@@ -283,6 +283,7 @@ def test_what_is_not_copied_is_given_up_by_nobody(harbour: Cluster, island: Clus
     )
 
 
+@pytest.mark.long
 def test_a_fence_by_hand_and_the_way_back(harbour: Cluster) -> None:
     put(harbour, b"k")
     assert harbour.cli("fence", "--leader", "island", "--epoch", "7").returncode == 2

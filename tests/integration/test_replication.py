@@ -341,6 +341,7 @@ def _lease_calls(leases: Any, kv: Any) -> None:
     assert not kv.Range(etcd.RangeRequest(key=b"brief", serializable=True), timeout=10).kvs
 
 
+@pytest.mark.long
 def test_a_copy_that_is_reset_is_taken_anew(leader: Cluster, follower: Cluster) -> None:
     with grpc.insecure_channel(leader.endpoint("n1")) as channel:
         kv: Any = stub(channel, etcd, "KV")
