@@ -449,33 +449,22 @@ async def test_requests_of_all_connections_have_a_bound() -> None:
         assert server.front.request_bytes <= 150_000
 
 
+@pytest.mark.parametrize(
+    ("limits", "messages"),
+    [(short(messages_queued_max=100), 101), (short(request_bytes_max=100_000), 3_000)],
+    ids=["by number", "by what they take in memory"],
+)
 @in_loop
-async def test_messages_that_a_handler_does_not_take_have_a_bound() -> None:
-    async def deaf(_call: Call) -> bytes:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    limits = short(messages_queued_max=100)
-    async with serving(route("Deaf", deaf, Kind.CLIENT_STREAM), limits=limits) as server, raw(server) as peer:
-        stream = peer.open("/test.Service/Deaf")
-        peer.h2.send_data(stream, grpc_wire.prefixed(b"") * 101)
-        peer.flush()
-        answer = await peer.hears(h2.events.ResponseReceived)
-        assert fields_of(answer)["grpc-status"] == "8"
-
-
-@in_loop
-async def test_messages_count_as_what_they_take_in_memory() -> None:
+async def test_messages_that_a_handler_does_not_take_have_a_bound(limits: Limits, messages: int) -> None:
     """An empty one comes as five bytes."""
 
     async def deaf(_call: Call) -> bytes:
         await asyncio.Event().wait()
         raise AssertionError
 
-    limits = short(request_bytes_max=100_000)
     async with serving(route("Deaf", deaf, Kind.CLIENT_STREAM), limits=limits) as server, raw(server) as peer:
         stream = peer.open("/test.Service/Deaf")
-        peer.h2.send_data(stream, grpc_wire.prefixed(b"") * 3_000)
+        peer.h2.send_data(stream, grpc_wire.prefixed(b"") * messages)
         peer.flush()
         answer = await peer.hears(h2.events.ResponseReceived)
         assert fields_of(answer)["grpc-status"] == "8"

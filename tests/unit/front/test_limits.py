@@ -87,7 +87,7 @@ FRONT = (
         (
             "test_bounds.test_requests_that_nobody_takes_have_a_bound",
             "test_bounds.test_requests_of_all_connections_have_a_bound",
-            "test_bounds.test_messages_count_as_what_they_take_in_memory",
+            "test_bounds.test_messages_that_a_handler_does_not_take_have_a_bound",
             "test_grpc_wire.test_a_message_in_parts_of_a_byte_takes_little_more_than_its_bytes",
         ),
     ),
