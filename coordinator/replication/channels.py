@@ -127,20 +127,13 @@ class LeaderChannels:
 
     async def unary(self, path: str, request: bytes, timeout_s: float) -> bytes:
         """See leader.Calls."""
-        with self.calling() as (channel, metadata):
-            try:
-                answer: bytes = await channel.unary_unary(path)(request, timeout=timeout_s, metadata=metadata)
-            except grpc.aio.AioRpcError as error:
-                raise self._failure(channel, error) from None
-            except asyncio.CancelledError:
-                if _is_to_end():
-                    raise
-                raise LeaderFailed("CANCELLED", "its channel was closed") from None
+        with self.calling() as (channel, metadata), self._failures(channel):
+            answer: bytes = await channel.unary_unary(path)(request, timeout=timeout_s, metadata=metadata)
             return answer
 
     async def stream(self, path: str, request: bytes, timeout_s: float | None) -> AsyncGenerator[bytes]:
         """See leader.Calls."""
-        with self.calling() as (channel, metadata):
+        with self.calling() as (channel, metadata), self._failures(channel):
             call = channel.unary_stream(path)(request, timeout=timeout_s, metadata=metadata)
             # The next answer is on its way while this one is used.
             coming = asyncio.ensure_future(call.read())
@@ -148,19 +141,22 @@ class LeaderChannels:
                 while (answer := await coming) is not END:
                     coming = asyncio.ensure_future(call.read())
                     yield answer
-            except grpc.aio.AioRpcError as error:
-                raise self._failure(channel, error) from None
-            except asyncio.CancelledError:
-                if _is_to_end():
-                    raise
-                raise LeaderFailed("CANCELLED", "its channel was closed") from None
             finally:
                 coming.cancel()
                 call.cancel()
 
-    def _failure(self, channel: Any, error: grpc.aio.AioRpcError) -> LeaderFailed:
-        self.failed(channel)
-        return LeaderFailed(error.code().name, error.details() or "")
+    @contextlib.contextmanager
+    def _failures(self, channel: Any) -> Iterator[None]:
+        """Whatever a call over this channel comes to is LeaderFailed, but for the end of the task that makes it."""
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            self.failed(channel)
+            raise LeaderFailed(error.code().name, error.details() or "") from None
+        except asyncio.CancelledError:
+            if _is_to_end():
+                raise
+            raise LeaderFailed("CANCELLED", "its channel was closed") from None
 
     def _renew(self) -> None:
         try:
