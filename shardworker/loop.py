@@ -68,7 +68,8 @@ class Loop:
         alone: Callable[[], bool],
         beat: Callable[[], None],
     ) -> None:
-        """alone: whether nobody but clients talks to it, so the loop can sleep over what it would only hold."""
+        """alone: whether nobody but clients talks to it, so the loop can sleep over what it would only hold,
+        and need not hold it for as long."""
         now = clock.now()
         self._replica = replica
         self._transport = transport
@@ -126,7 +127,7 @@ class Loop:
         if has_taken:
             self._replica.turn()
         if requests:
-            self._pace.turned(requests, self._clock.cpu() - cpu, now)
+            self._pace.turned(requests, self._clock.cpu() - cpu, now, alone=self._alone())
         if now - self._beaten_at >= BEAT_S:
             self._beaten_at = now
             self._beat()

@@ -10,7 +10,7 @@ from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from shardworker import raft_frames
 from shardworker.loop import ANNOUNCE_S, BEAT_S, DRAIN_S_MAX, WAIT_S_MAX, Loop
-from shardworker.pace import FIXED_SHARE, PACE_S_MAX, WINDOW_S, Pace
+from shardworker.pace import FIXED_SHARE, FIXED_SHARE_ALONE, PACE_S_MAX, WINDOW_S, Pace
 from shardworker.raft import MessageKind, NodeId
 from tests.unit.raft.lab import message
 from tests.unit.shardworker.bench import CLIENT, TABLE, Bench
@@ -121,6 +121,17 @@ def test_one_request_is_taken_at_once_and_many_in_batches(alone: Bench) -> None:
     assert around.time - taken == pytest.approx(0.0005 / FIXED_SHARE, rel=0.05)
 
 
+def test_a_replica_without_peers_waits_less_for_its_next_batch(alone: Bench) -> None:
+    around = Around(alone.replica, alone=True)
+    around.inbox = [(CLIENT, gets(1000, 1000))]
+    around.loop.step()
+    taken = around.time
+    around.inbox = [(CLIENT, gets(1, 100))]
+    around.loop.step()
+    assert 100 in alone.replies
+    assert around.time - taken == pytest.approx(0.0005 / FIXED_SHARE_ALONE, rel=0.05)
+
+
 def test_what_peers_say_is_not_held_back(led: Bench) -> None:
     around = Around(led.replica, alone=False)
     around.inbox = [(CLIENT, gets(1000, 1000))]
@@ -192,6 +203,18 @@ def test_fixed_costs_are_held_to_their_share_whatever_a_request_costs() -> None:
         wait_s = paced(pace, 30, 40, 50, fixed_s=0.000_5, each_s=each_s)
         assert pace.fixed_cost_s() == pytest.approx(0.000_5, rel=0.05)
         assert wait_s == pytest.approx(0.000_5 / FIXED_SHARE, rel=0.1)
+
+
+def test_without_peers_a_batch_comes_sooner() -> None:
+    among_peers, alone = Pace(0.0), Pace(0.0)
+    for number in range(200):
+        size = 30 + number % 3 * 10
+        among_peers.turned(size, 0.000_5, number * 0.005)
+        alone.turned(size, 0.000_5, number * 0.005, alone=True)
+    last = 199 * 0.005
+    assert (among_peers.next_batch - last) * FIXED_SHARE == pytest.approx(
+        (alone.next_batch - last) * FIXED_SHARE_ALONE
+    )
 
 
 def test_batches_of_one_size_count_as_fixed_and_no_wait_is_longer_than_the_bound() -> None:
