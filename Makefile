@@ -1,4 +1,9 @@
 # Everything runs in .venv, which is made on demand from the committed lock. `make help` lists the targets.
+
+# Tests start hundreds of processes. Where the environment keeps Python from writing down what it has compiled, each of
+# them compiles all of its modules anew, which is a third of what it does until it serves.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
