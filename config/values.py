@@ -15,9 +15,7 @@ from pydantic_core import PydanticCustomError
 class Model(BaseModel):
     """Frozen, and without room for a key that is not its own."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, validate_default=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
 
 
 QUOTA_BYTES_MAX: Final = 1 << 62

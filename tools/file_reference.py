@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
 import sys
 from pathlib import Path
 from types import NoneType, UnionType
@@ -35,14 +38,27 @@ def reference() -> str:
         if path:
             lines += ["", f"## {'.'.join(path)}", "", _text(model.__doc__), ""]
         lines += ["| key | value | default | |", "| --- | --- | --- | --- |"]
-        lines += [_row(name, model.model_fields[name]) for name in keys_of(model)]
+        texts = _texts(model)
+        lines += [_row(name, model.model_fields[name], texts.get(name, "")) for name in keys_of(model)]
     return "\n".join(lines) + "\n"
 
 
-def _row(name: str, field: FieldInfo) -> str:
+def _texts(model: type[BaseModel]) -> dict[str, str]:
+    """What stands under the fields. Read here and not by pydantic, which would do so in every process of a node."""
+    (definition,) = ast.parse(inspect.getsource(model)).body
+    assert isinstance(definition, ast.ClassDef)
+    texts = {}
+    for field, under in itertools.pairwise(definition.body):
+        match field, under:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                texts[name] = text
+    return texts
+
+
+def _row(name: str, field: FieldInfo, text: str) -> str:
     value = _value(field.annotation)
     bounds = _bounds(field.metadata)
-    cells = (f"`{name}`", f"{value}{bounds}", _default(name, field), _text(field.description))
+    cells = (f"`{name}`", f"{value}{bounds}", _default(name, field, text), _text(text))
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
@@ -78,9 +94,9 @@ def _bounds(metadata: Any) -> str:
     return f", {bounds['ge']} to {most}" if most < UNBOUNDED - 1 else f", {bounds['ge']} or more"
 
 
-def _default(name: str, field: FieldInfo) -> str:
+def _default(name: str, field: FieldInfo, text: str) -> str:
     if field.is_required():
-        return "" if "Default:" in (field.description or "") else "needed"  # the loader fills some in
+        return "" if "Default:" in text else "needed"  # the loader fills some in
     default = field.get_default(call_default_factory=True)
     if default is None or default == "" or isinstance(default, BaseModel | dict):
         return ""

@@ -11,7 +11,7 @@ from config.process.names import ProcessName, kind_named
 class ProcessSpec(BaseModel):
     """All a child process needs to know, as one line of JSON that the supervisor writes to its stdin."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     cluster: ClusterConfig
     kind: str
