@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from config.process.tracing import Tracing
     from coordinator.api.call import Call, Handler
-    from coordinator.shards.router import Call as ShardCall
+    from coordinator.shards.shard_call import ShardCall
 
 
 class _Within:
@@ -97,6 +97,6 @@ class TracedDriver(Driver):
         ) as span:
             call.trace = self._tracing.told()
             reply = await super().ask(call)
-            if call.replica is not None:
-                span.set_attribute("boathouse.replica_node", int(call.replica.node))
+            if call.node is not None:
+                span.set_attribute("boathouse.replica_node", int(call.node))
             return reply

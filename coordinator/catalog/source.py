@@ -12,7 +12,7 @@ import structlog
 from coordinator.api.credentials import SYSTEM
 from coordinator.shards.changes import ask_for_changes
 from coordinator.shards.own_calls import OwnCalls
-from coordinator.shards.router import LEADER, NEAREST
+from coordinator.shards.shard_call import LEADER, NEAREST
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from proto.methods import Access

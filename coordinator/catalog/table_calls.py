@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from coordinator.api.credentials import NOBODY, SYSTEM
 from coordinator.shards import request_ids
-from coordinator.shards.router import LEADER, NEAREST, Call
+from coordinator.shards.shard_call import LEADER, NEAREST, ShardCall
 from coordinator.shards.streams import PinnedStream
 from proto import errors
 from proto.internal import frames_pb2 as frames
@@ -192,8 +192,8 @@ class TableCalls:
             table = await self._renewed(table, deadline, body)
             call = _read_call(table, method, body, deadline, linearizable=True, who=who, client=client)
             reply = await self._driver.ask(call)
-        assert call.replica is not None
-        return self._found(table, call, reply), call.replica.node, reply
+        assert call.node is not None
+        return self._found(table, call, reply), call.node, reply
 
     def shown(self, table: TableEntry) -> int:
         """The newest revision of the table that an answer through this node showed."""
@@ -229,7 +229,7 @@ class TableCalls:
         reach, and NotLeader if only the leader can answer."""
         access = COMMANDS[method].access
         return await self._driver.ask(
-            Call(self._driver.shard_of(table), node, access, method, table.id, body, deadline=deadline)
+            ShardCall(self._driver.shard_of(table), node, access, method, table.id, body, deadline=deadline)
         )
 
     async def write(
@@ -291,7 +291,7 @@ class TableCalls:
         reply = await self._driver.ask(call)
         return Answer(self._found(table, call, reply), reply)
 
-    def _found(self, table: TableEntry, call: Call, reply: frames.Reply) -> TableEntry:
+    def _found(self, table: TableEntry, call: ShardCall, reply: frames.Reply) -> TableEntry:
         """The table as it is where the call was answered: it may have moved to another shard."""
         self._show(table, reply.revision)
         if call.shard == table.shard:
@@ -336,9 +336,9 @@ def _read_call(
     linearizable: bool,
     who: Credentials,
     client: int,
-) -> Call:
+) -> ShardCall:
     """Of a read, or of a transaction that only reads."""
-    return Call(
+    return ShardCall(
         table.shard,
         LEADER if linearizable else NEAREST,
         Access.READ,
@@ -366,8 +366,8 @@ def _write_call(
     deadline: float,
     request_id: bytes,
     who: Credentials,
-) -> Call:
+) -> ShardCall:
     access = COMMANDS[method].access
-    return Call(
+    return ShardCall(
         table.shard, LEADER, access, method, table.id, body, deadline=deadline, request_id=request_id, who=who
     )

@@ -11,7 +11,7 @@ import structlog
 
 from coordinator.moves.mover import Ask, Outcome, Steps, carry_out
 from coordinator.moves.pacing import Pacing
-from coordinator.shards.router import LEADER, NEAREST, Call
+from coordinator.shards.shard_call import LEADER, NEAREST, ShardCall
 from proto import errors
 from proto.boathouse import moves_pb2 as api
 from proto.internal import frames_pb2 as frames
@@ -294,7 +294,7 @@ class TableMoves:
     async def _ask(self, move: TableMove, ask: Ask) -> frames.Reply:
         access = COMMANDS[ask.method].access
         return await self._driver.ask(
-            Call(
+            ShardCall(
                 ask.shard,
                 NEAREST if ask.nearest else LEADER,
                 access,

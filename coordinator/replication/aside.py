@@ -20,7 +20,7 @@ import structlog
 
 from config.durable_files import sync_folder
 from coordinator.api.credentials import SYSTEM
-from coordinator.shards.router import LEADER, Call
+from coordinator.shards.shard_call import LEADER, ShardCall
 from coordinator.shards.streams import PinnedStream
 from proto import errors
 from proto.internal import frames_pb2 as frames
@@ -125,7 +125,7 @@ class Aside:
                 older.unlink(missing_ok=True)
 
     async def _stream(self, copy: TableEntry) -> PinnedStream:
-        call = Call(
+        call = ShardCall(
             copy.shard,
             LEADER,
             Access.READ,
@@ -137,8 +137,8 @@ class Aside:
             who=SYSTEM,
         )
         reply = await self._driver.ask(call)
-        assert call.replica is not None
-        return PinnedStream(self._driver, copy, call.replica.node, reply, step_timeout_s=STEP_S)
+        assert call.node is not None
+        return PinnedStream(self._driver, copy, call.node, reply, step_timeout_s=STEP_S)
 
 
 def _file_name(copy: TableEntry, status: frames.TableStatus, *, is_fresh: bool) -> str:

@@ -19,7 +19,7 @@ from coordinator.catalog.source import LAGS_S
 from coordinator.replication.token_key import PASSED_ON_KEY, VOUCHED_KEY
 from coordinator.shards.changes import ask_for_changes
 from coordinator.shards.request_ids import METADATA_KEY
-from coordinator.shards.router import LEADER, NEAREST, Call
+from coordinator.shards.shard_call import LEADER, NEAREST, ShardCall
 from proto import errors
 from proto.codes import Code
 from proto.etcd import rpc_pb2 as etcd
@@ -168,7 +168,7 @@ class Forwarder:
         if who.is_nobody:
             return (passed_on,)
         body = frames.RightsRequest(need=frames.RightsRequest.USER).SerializeToString()
-        call = Call(
+        call = ShardCall(
             table.shard,
             LEADER,
             Access.READ,

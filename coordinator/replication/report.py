@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from coordinator.replication.tail import STALLED_S
-from coordinator.shards.router import NEAREST, Call
+from coordinator.shards.shard_call import NEAREST, ShardCall
 from proto import catalog, errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
@@ -140,7 +140,7 @@ async def read(driver: Driver) -> Report | None:
     table = catalog.REPLICATION
     body = question()
     deadline = driver.time() + READ_S
-    call = Call(table.shard, NEAREST, Access.READ, frames.ETCD_RANGE, table.id, body, deadline=deadline)
+    call = ShardCall(table.shard, NEAREST, Access.READ, frames.ETCD_RANGE, table.id, body, deadline=deadline)
     try:
         reply = await driver.ask(call)
     except errors.BoathouseError:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from coordinator.shards.router import NEAREST, Call
+from coordinator.shards.shard_call import NEAREST, ShardCall
 from proto.internal import frames_pb2 as frames
 from proto.methods import COMMANDS
 
 if TYPE_CHECKING:
     from coordinator.shards.driver import Driver
-    from coordinator.shards.router import Role
+    from coordinator.shards.shard_call import Role
     from proto.catalog import TableEntry
     from proto.ids import ShardId
 
@@ -30,7 +30,7 @@ async def ask_for_changes(
     deadline: without one, ANSWER_S after the wait that the request asks for."""
     if deadline is None:
         deadline = driver.time() + request.wait_ms / 1000 + ANSWER_S
-    call = Call(
+    call = ShardCall(
         table.shard,
         target,
         COMMANDS[frames.TABLE_CHANGES].access,

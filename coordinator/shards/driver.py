@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from config.topology import Topology
     from coordinator.shards.bounds import AnswerBudget, Bounds
     from coordinator.shards.memberships import Memberships
-    from coordinator.shards.router import Call, Replica
+    from coordinator.shards.router import Replica
     from coordinator.shards.routing import ShardRoutes
+    from coordinator.shards.shard_call import ShardCall
     from proto.catalog import TableEntry
     from proto.ids import NodeId, ShardId
     from proto.internal.curve import PeerKeys
@@ -86,7 +87,7 @@ class Driver:
         """The clock of deadlines."""
         return self._loop.time()
 
-    async def ask(self, call: Call) -> frames.Reply:
+    async def ask(self, call: ShardCall) -> frames.Reply:
         """The reply to a call. Raises the error it ends with, QueueFull and ShuttingDown among them."""
         future: asyncio.Future[frames.Reply] = self._loop.create_future()
         call.waiter = future

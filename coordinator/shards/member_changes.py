@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from coordinator.shards.router import LEADER, Call
+from coordinator.shards.shard_call import LEADER, ShardCall
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from proto.methods import Access
@@ -57,7 +57,7 @@ class MemberChanges:
 
     async def _ask(self, shard: ShardId, change: frames.ChangeMembership, deadline: float) -> None:
         body = change.SerializeToString()
-        call = Call(shard, LEADER, Access.LEADER, frames.CHANGE_MEMBERSHIP, 0, body, deadline=deadline)
+        call = ShardCall(shard, LEADER, Access.LEADER, frames.CHANGE_MEMBERSHIP, 0, body, deadline=deadline)
         await self._driver.ask(call)
 
     async def active_voters(self, shard: ShardId) -> tuple[set[int], set[int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coordinator.shards.router import LEADER, NEAREST, Call
+from coordinator.shards.shard_call import LEADER, NEAREST, ShardCall
 from proto.methods import Access
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class OwnCalls:
         """A write under an id of its own, or a linearizable read. Raises what those may."""
         writes = access is Access.WRITE
         return await self._driver.ask(
-            Call(
+            ShardCall(
                 table.shard,
                 LEADER,
                 access,
@@ -46,5 +46,5 @@ class OwnCalls:
         """A read, from a replica that may lag. Raises what one may."""
         deadline = self._driver.time() + time_s
         return await self._driver.ask(
-            Call(table.shard, NEAREST, Access.READ, method, table.id, body, deadline=deadline)
+            ShardCall(table.shard, NEAREST, Access.READ, method, table.id, body, deadline=deadline)
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from coordinator.shards.router import Call
+from coordinator.shards.shard_call import ShardCall
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from proto.methods import Access
@@ -32,7 +32,7 @@ class ReplicaStatuses:
         self, shard: ShardId, node: NodeId, *, timeout_s: float = ANSWER_TIMEOUT_S
     ) -> frames.ReplicaStatus:
         """One replica's status. Raises NoLeader (out of reach) or ReadTimedOut."""
-        call = Call(
+        call = ShardCall(
             shard,
             node,
             Access.REPLICA,

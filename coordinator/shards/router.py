@@ -20,11 +20,10 @@ is to be sent and which calls have ended. The driver runs it in a coordinator, t
 
 from __future__ import annotations
 
-import enum
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from coordinator.api.credentials import NOBODY
 from coordinator.shards.routing import ShardRoutes
+from coordinator.shards.shard_call import LEADER, NEAREST, Role, ShardCall
 from proto import errors
 from proto.ids import ShardId
 from proto.internal import frames_pb2 as frames
@@ -33,13 +32,11 @@ from proto.methods import Access
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from coordinator.api.credentials import Credentials
     from coordinator.shards.bounds import AnswerBudget, Bounds
     from proto.ids import NodeId
 
 SWEEP_INTERVAL_S: Final = 0.1
 """How late a deadline may be noticed, and how often a parked call is tried without news about the leader."""
-
 
 ASK_INTERVAL_S: Final = 1.0
 """How often replicas are asked who leads, while calls wait for that to be known. Normally they tell it by themselves;
@@ -48,115 +45,15 @@ what they told may have been lost, by a queue that was full."""
 ACKNOWLEDGE_BYTES_MIN: Final = 1 << 20
 """Bytes of answers taken before their replica is told; those that fit beside a request travel with it."""
 
-
 REPEAT_S_MAX: Final = 10.0
 """A write that is in doubt is not sent again once it is so old: its id may have left the shard's window of results,
 which keeps it for twice as long (shardworker/machine/window.py), and it would be applied a second time."""
-
-
-class Role(enum.Enum):
-    """Whom a call is for, if it is not for one replica by name."""
-
-    LEADER = "leader"
-    NEAREST = "nearest"
-
-
-LEADER: Final = Role.LEADER
-NEAREST: Final = Role.NEAREST
-
-if TYPE_CHECKING:
-    Target = Role | NodeId
-    """A node's id stands for its replica, and no other will do."""
 
 HOPS_MAX: Final = 3
 """A call is sent on to so many shards at once. What still goes round then waits: replicas that lag send back what
 others have sent there."""
 
 _ELSEWHERE: Final = frozenset({errors.Retry.OTHER_REPLICA, errors.Retry.SAME_REQUEST_ID})
-
-
-class Waiter(Protocol):
-    """Who is told the outcome of a call: an asyncio future, or what a test puts in its place."""
-
-    def done(self) -> bool: ...
-    def set_result(self, reply: frames.Reply, /) -> object: ...
-    def set_exception(self, error: errors.BoathouseError, /) -> object: ...
-
-
-class Call:
-    """One request on its way, and in the end its reply or its error."""
-
-    __slots__ = (
-        "access", "body", "client", "cursor", "deadline", "error", "faults", "hops", "in_doubt", "in_shard",
-        "linearizable", "method", "number", "repeat_until", "replica", "reply", "request_id", "shard",
-        "shown_revision", "table_id", "target", "trace", "waiter", "who",
-    )  # fmt: skip
-
-    number: int
-    """Correlates its reply: another one for each time it is sent."""
-    replica: Replica | None
-    """Where it is in flight, or was answered; None while it is parked."""
-    faults: int
-    """How often a replica refused it because its data is damaged."""
-    hops: int
-    """How often it was sent on to another shard."""
-    in_doubt: bool
-    """Whether it was sent somewhere and not answered for certain: it may yet take effect, or have done so."""
-    repeat_until: float
-    """On the clock of its deadline: once it is in doubt, it is sent no more after this."""
-    reply: frames.Reply | None
-    error: errors.BoathouseError | None
-    """Once it has ended, one of the two."""
-    trace: str
-    """Whose trace it is part of, as its replica is told; "" = of none."""
-    waiter: Waiter
-    """Set and used by who submits it; of no interest to the router."""
-
-    def __init__(
-        self,
-        shard: ShardId,
-        target: Target,
-        access: Access,
-        method: frames.Method.ValueType,
-        table_id: int,
-        body: bytes,
-        *,
-        deadline: float,
-        request_id: bytes = b"",
-        linearizable: bool = False,
-        shown_revision: int = 0,
-        cursor: int = 0,
-        client: int = 0,
-        who: Credentials = NOBODY,
-        in_shard: bool = False,
-    ) -> None:
-        """deadline is on the clock that poll() is told. A write, and nothing else, has a request_id. client tells
-        whose call it is, for shares of what is scarce; 0 = not told. who: what he has shown, for what he may do.
-        in_shard: it is for this very shard, wherever the table is. shown_revision: see frames.Request."""
-        assert (access is Access.WRITE) == bool(request_id)
-        self.shard = shard
-        self.target = target
-        self.access = access
-        self.method = method
-        self.table_id = table_id
-        self.body = body
-        self.deadline = deadline
-        self.request_id = request_id
-        self.linearizable = linearizable
-        self.shown_revision = shown_revision
-        self.cursor = cursor
-        self.client = client
-        self.who = who
-        self.trace = ""
-        self.in_shard = in_shard
-        self.number = 0
-        self.replica = None
-        self.faults = 0
-        self.hops = 0
-        self.in_doubt = False
-        self.repeat_until = deadline
-        self.reply = None
-        self.error = None
 
 
 class Replica:
@@ -167,9 +64,9 @@ class Replica:
     def __init__(self, shard: ShardId, node: NodeId) -> None:
         self.shard = shard
         self.node = node
-        self.calls: dict[int, Call] = {}
+        self.calls: dict[int, ShardCall] = {}
         """In flight, or about to be, by number."""
-        self.outgoing: dict[int, Call] = {}
+        self.outgoing: dict[int, ShardCall] = {}
         """Those that the next poll() sends."""
         self.greets = False
         """Whether it is to be told who talks to it."""
@@ -191,14 +88,14 @@ class Outgoing(NamedTuple):
     """Whether it asks who leads."""
     taken_bytes: int
     """Of its answers: it may send so many more."""
-    calls: list[Call]
+    calls: list[ShardCall]
 
 
 class Effects(NamedTuple):
     """What a driver has to do now."""
 
     outgoing: list[Outgoing]
-    ended: list[Call]
+    ended: list[ShardCall]
     """Each call is in here once in its life."""
 
 
@@ -208,7 +105,7 @@ class _Shard:
     def __init__(self, routes: ShardRoutes) -> None:
         self.routes = routes
         self.replicas: dict[NodeId, Replica] = {}
-        self.parked: dict[int, Call] = {}
+        self.parked: dict[int, ShardCall] = {}
         self.ask_at = 0.0
         """Not before this time who leads is asked again."""
 
@@ -225,7 +122,7 @@ class Router:
         self._budget = budget
         self._number = 0
         self._speaking: list[Replica] = []
-        self._ended: list[Call] = []
+        self._ended: list[ShardCall] = []
         self._moved: dict[int, ShardId] = {}
         """Where a table was found that was looked for elsewhere, by its id."""
         self._terms_before: dict[int, int] = {}
@@ -254,7 +151,7 @@ class Router:
         """What is known about the shard's replicas."""
         return self._shards[shard].routes
 
-    def submit(self, call: Call, now: float) -> None:
+    def submit(self, call: ShardCall, now: float) -> None:
         """Take a call; the next poll() sends it. Raises QueueFull, ShuttingDown."""
         if self._closed:
             raise errors.ShuttingDown
@@ -269,11 +166,11 @@ class Router:
             call.shard = self._moved.get(call.table_id, call.shard)
         self._place(call)
 
-    def cancel(self, call: Call) -> None:
+    def cancel(self, call: ShardCall) -> None:
         """Nobody waits for it any more. What has left may still take effect."""
         if call.reply is not None:
-            if call.reply.cursor and call.replica is not None:
-                self.close_cursor(call.shard, call.replica.node, call.reply.cursor)
+            if call.reply.cursor and call.node is not None:
+                self.close_cursor(call.shard, call.node, call.reply.cursor)
         elif call.error is None:
             self._take_back(call)
             self._bounds.leave(len(call.body))
@@ -284,7 +181,9 @@ class Router:
         replica = self._shards[shard].replicas.get(node)
         if replica is None or not self._shards[shard].routes.is_connected(node):
             return
-        call = Call(shard, node, Access.REPLICA, frames.CURSOR_CLOSE, 0, b"", deadline=0.0, cursor=cursor)
+        call = ShardCall(
+            shard, node, Access.REPLICA, frames.CURSOR_CLOSE, 0, b"", deadline=0.0, cursor=cursor
+        )
         self._number = call.number = self._number + 1
         self._send(replica, call)
 
@@ -314,7 +213,7 @@ class Router:
 
     # ---- where a call is --------------------------------------------------------------------------------------------
 
-    def _place(self, call: Call, avoid: NodeId | None = None) -> None:
+    def _place(self, call: ShardCall, avoid: NodeId | None = None) -> None:
         """Give the call to the best replica that is not avoid, or park it, or fail it if its only replica is away, or
         if it has been in doubt for too long.
 
@@ -336,14 +235,15 @@ class Router:
             return
         self._number = call.number = self._number + 1
         if node is None or node == avoid:
-            call.replica = None
+            call.node = None
             shard.parked[call.number] = call
             return
-        replica = call.replica = shard.replicas[node]
+        call.node = node
+        replica = shard.replicas[node]
         replica.calls[call.number] = call
         self._send(replica, call)
 
-    def _send(self, replica: Replica, call: Call) -> None:
+    def _send(self, replica: Replica, call: ShardCall) -> None:
         replica.outgoing[call.number] = call
         if not replica.speaks:
             self._speak(replica)
@@ -353,24 +253,25 @@ class Router:
             replica.speaks = True
             self._speaking.append(replica)
 
-    def _take_back(self, call: Call) -> bool:
+    def _take_back(self, call: ShardCall) -> bool:
         """Take the call from where it is. Returns whether it had left: it may then be on its way still."""
-        replica = call.replica
-        if replica is None:
-            del self._shards[call.shard].parked[call.number]
+        shard = self._shards[call.shard]
+        if call.node is None:
+            del shard.parked[call.number]
             return False
+        replica = shard.replicas[call.node]
         del replica.calls[call.number]
         return replica.outgoing.pop(call.number, None) is None
 
-    def _move(self, call: Call) -> None:
+    def _move(self, call: ShardCall) -> None:
         """Send what was not answered to where it belongs now."""
         call.in_doubt |= self._take_back(call)
         self._place(call)
 
-    def _park(self, call: Call) -> None:
+    def _park(self, call: ShardCall) -> None:
         """Let a call that is nowhere wait for the next sweep, or for news about the leader."""
         self._number = call.number = self._number + 1
-        call.replica = None
+        call.node = None
         self._shards[call.shard].parked[call.number] = call
 
     # ---- what links say ---------------------------------------------------------------------------------------------
@@ -433,7 +334,7 @@ class Router:
         if replica.taken_bytes >= ACKNOWLEDGE_BYTES_MIN:
             self._speak(replica)
 
-    def _handle_refusal(self, replica: Replica, call: Call, reply: frames.Reply) -> None:
+    def _handle_refusal(self, replica: Replica, call: ShardCall, reply: frames.Reply) -> None:
         self._take_back(call)
         try:
             error = errors.from_frame(reply.error, reply.detail)
@@ -481,7 +382,7 @@ class Router:
         waited, self._waited = self._waited, False
         return waited
 
-    def _follow(self, call: Call, away: errors.TableAway, term: int) -> None:
+    def _follow(self, call: ShardCall, away: errors.TableAway, term: int) -> None:
         """A call, which is nowhere now, came to a shard that does not serve its table, and is in this term."""
         if away.retry is errors.Retry.SOON:
             self._waited = True
@@ -523,7 +424,7 @@ class Router:
 
     # ---- endings ----------------------------------------------------------------------------------------------------
 
-    def _fail(self, call: Call, error: errors.BoathouseError) -> None:
+    def _fail(self, call: ShardCall, error: errors.BoathouseError) -> None:
         """End a call that is nowhere any more."""
         call.error = error
         self._ended.append(call)
@@ -569,7 +470,7 @@ class Router:
         self._sweep_at = None
 
 
-def _by_number(call: Call) -> int:
+def _by_number(call: ShardCall) -> int:
     return call.number
 
 
@@ -579,11 +480,11 @@ def _says_the_log(reply: frames.Reply, error: errors.BoathouseError) -> bool:
     return reply.applied and not isinstance(error, errors.RequestIdReused)
 
 
-def _timeout(call: Call) -> errors.BoathouseError:
+def _timeout(call: ShardCall) -> errors.BoathouseError:
     return errors.TimedOut() if call.access is Access.WRITE else errors.ReadTimedOut()
 
 
-def _out_of_reach(call: Call) -> errors.BoathouseError:
+def _out_of_reach(call: ShardCall) -> errors.BoathouseError:
     if call.cursor:
         return errors.CursorNotFound("the connection to the replica that held it was lost")
     return errors.NoLeader("the replica is out of reach")

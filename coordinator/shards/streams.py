@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from coordinator.shards.router import Call
+from coordinator.shards.shard_call import ShardCall
 from proto.internal import frames_pb2 as frames
 from proto.methods import Access
 
@@ -53,7 +53,7 @@ class PinnedStream:
 
     async def _next(self, cursor: int) -> frames.Reply:
         return await self._driver.ask(
-            Call(
+            ShardCall(
                 self.table.shard,
                 self._node,
                 Access.REPLICA,

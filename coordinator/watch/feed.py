@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from coordinator.api.credentials import NOBODY
 from coordinator.shards.changes import ask_for_changes
-from coordinator.shards.router import LEADER, NEAREST
+from coordinator.shards.shard_call import LEADER, NEAREST
 from coordinator.watch.changes import Change, Gone, Part, Revised, TakenBack
 from proto.internal import frames_pb2 as frames
 

@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
     import apsw
 
-    from coordinator.shards.router import Call
     from coordinator.shards.router import Replica as RoutedReplica
+    from coordinator.shards.shard_call import ShardCall
     from coordinator.watch.changes import Told
     from shardworker.machine import Parsed
     from shardworker.machine.window import Remembered
@@ -153,7 +153,7 @@ class DeafInTheCensus(Replica):
 class RetriesUnderNewId(Router):
     """What is sent again is taken for another write."""
 
-    def _move(self, call: Call) -> None:
+    def _move(self, call: ShardCall) -> None:
         if call.request_id:
             call.request_id = hashlib.blake2b(call.request_id, digest_size=16).digest()
         super()._move(call)
@@ -174,7 +174,7 @@ class EndsTwice(Router):
 class ForgetsDoubt(Router):
     """A write that went elsewhere is taken for one that never left."""
 
-    def _move(self, call: Call) -> None:
+    def _move(self, call: ShardCall) -> None:
         super()._move(call)
         call.in_doubt = False
 
@@ -210,7 +210,7 @@ class ForgetsAttachments(StateMachine):
             connection.execute(f"UPDATE t{table.id}_live SET lease = 0 WHERE lease <> 0")  # noqa: S608
 
 
-def _never_happened(_call: Call) -> errors.BoathouseError:
+def _never_happened(_call: ShardCall) -> errors.BoathouseError:
     return errors.NoLeader("it took too long")
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from coordinator.shards.request_ids import RequestIds
-from coordinator.shards.router import LEADER, NEAREST, Call
+from coordinator.shards.shard_call import LEADER, NEAREST, ShardCall
 from proto.etcd import rpc_pb2
 from proto.ids import NodeId, ShardId
 from proto.internal import frames_pb2 as frames
@@ -49,7 +49,7 @@ REPEAT_SHARE: Final = 0.5
 class _Operation:
     """One operation from its invocation to its end."""
 
-    call: Callable[[], Call]
+    call: Callable[[], ShardCall]
     """A new call of it, under the same request id."""
     pending: Pending | None
     ended: Callable[[frames.Reply], None]
@@ -254,8 +254,8 @@ class Client:
         request_id = self._ids.draw() if is_write else b""
         target = LEADER if linearizable else self._rng.choice((NEAREST, self._any_replica()))
 
-        def call() -> Call:
-            return Call(
+        def call() -> ShardCall:
+            return ShardCall(
                 ShardId(self._cluster.shard),
                 target,
                 Access.WRITE if is_write else Access.READ,
@@ -277,7 +277,7 @@ class Client:
         def sent(node: int) -> None:
             operation.asked = self._cluster.stale.asked(node)
 
-        def ended(call: Call) -> None:
+        def ended(call: ShardCall) -> None:
             error = call.error
             if error is not None and not error.definite and repeats:
                 self._world.note(f"{self.address} repeats")
@@ -302,12 +302,12 @@ class Client:
             else:
                 operation.pending.lost()
 
-    def _answered(self, operation: _Operation, call: Call) -> None:
+    def _answered(self, operation: _Operation, call: ShardCall) -> None:
         assert call.reply is not None
-        assert call.replica is not None
+        assert call.node is not None
         self._revision = max(self._revision, call.reply.revision)
         if not call.linearizable and call.access is Access.READ:
-            self._cluster.stale.answered(call.replica.node, operation.asked, call.reply.revision)
+            self._cluster.stale.answered(call.node, operation.asked, call.reply.revision)
         self.completed += 1
         self.written += call.access is Access.WRITE
         self._finish("ok")

@@ -19,8 +19,9 @@ from tests.simulation.world import MS, SECOND
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from coordinator.shards.router import Call, Outgoing, Replica
+    from coordinator.shards.router import Outgoing, Replica
     from coordinator.shards.routing import ShardRoutes
+    from coordinator.shards.shard_call import ShardCall
     from proto import errors
     from proto.internal import frames_pb2 as frames
     from tests.simulation.cluster import Cluster
@@ -33,7 +34,9 @@ LOOK_US: Final = 250 * MS
 class Asked:
     """Who waits for a call, in place of a future."""
 
-    def __init__(self, call: Call, sent: Callable[[int], None], ended: Callable[[Call], None]) -> None:
+    def __init__(
+        self, call: ShardCall, sent: Callable[[int], None], ended: Callable[[ShardCall], None]
+    ) -> None:
         self._call = call
         self._ended = ended
         self.sent = sent
@@ -86,17 +89,17 @@ class Coordinator:
 
     def ask(
         self,
-        call: Call,
+        call: ShardCall,
         *,
         sent: Callable[[int], None],
-        ended: Callable[[Call], None],
+        ended: Callable[[ShardCall], None],
     ) -> None:
         """Take a call; `ended` is told when it has a reply or an error."""
         call.waiter = Asked(call, sent, ended)
         self._router.submit(call, self.now_s())
         self._turn()
 
-    def cancel(self, call: Call) -> None:
+    def cancel(self, call: ShardCall) -> None:
         """Nobody waits for it any more."""
         self._router.cancel(call)
         self._turn()

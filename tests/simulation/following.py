@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     from coordinator.replication.leading import Leading
     from coordinator.replication.plan import Plan as TablesPlan
     from coordinator.shards.driver import Driver
-    from coordinator.shards.router import Call
     from coordinator.shards.routing import ShardRoutes
+    from coordinator.shards.shard_call import ShardCall
     from proto.ids import NodeId
     from tests.simulation.build import Build
     from tests.simulation.coordinator import Coordinator
@@ -113,10 +113,10 @@ class CoordinatorDriver:
     def time(self) -> float:
         return self._coordinator.now_s()
 
-    async def ask(self, call: Call) -> frames.Reply:
+    async def ask(self, call: ShardCall) -> frames.Reply:
         promise = Promise[frames.Reply]()
 
-        def ended(ended: Call) -> None:
+        def ended(ended: ShardCall) -> None:
             if ended.reply is not None:
                 promise.keep(ended.reply)
             else:

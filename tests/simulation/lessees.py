@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from coordinator.shards.request_ids import RequestIds
-from coordinator.shards.router import LEADER, Call
+from coordinator.shards.shard_call import LEADER, ShardCall
 from proto import errors
 from proto.etcd import rpc_pb2
 from proto.ids import ShardId
@@ -232,7 +232,7 @@ class Lessee:
     ) -> None:
         access = COMMANDS[method].access
         is_write = access is Access.WRITE
-        call = Call(
+        call = ShardCall(
             ShardId(self._cluster.shard),
             LEADER,
             access,
@@ -244,7 +244,7 @@ class Lessee:
             linearizable=not is_write,
         )
 
-        def ended(call: Call) -> None:
+        def ended(call: ShardCall) -> None:
             self._waits = False
             if self._stopped:
                 return

@@ -16,7 +16,7 @@ from unittest import mock
 
 from coordinator.moves.mover import Ask, Outcome, carry_out
 from coordinator.shards.request_ids import RequestIds
-from coordinator.shards.router import LEADER, NEAREST, Call
+from coordinator.shards.shard_call import LEADER, NEAREST, ShardCall
 from proto import errors
 from proto.catalog import TableEntry, TableMove
 from proto.etcd import rpc_pb2 as etcd
@@ -172,7 +172,7 @@ class RunningMover:
     def _ask(self, ask: Ask, told: Callable[[frames.Reply | errors.BoathouseError], None]) -> None:
         access = COMMANDS[ask.method].access
         coordinator = self._moving.shards[ask.shard].coordinators[self._at]
-        call = Call(
+        call = ShardCall(
             ask.shard,
             NEAREST if ask.nearest else LEADER,
             access,
@@ -185,7 +185,7 @@ class RunningMover:
             in_shard=True,
         )
 
-        def ended(call: Call) -> None:
+        def ended(call: ShardCall) -> None:
             if self.is_killed:
                 return
             answer = call.error or call.reply
@@ -233,7 +233,7 @@ class Client:
 
         def send() -> None:
             coordinator = self._moving.shards[self._place].coordinators[self._number - 1]
-            call = Call(
+            call = ShardCall(
                 self._place,
                 LEADER,
                 Access.WRITE if request_id else Access.READ,
@@ -247,7 +247,7 @@ class Client:
             )
             coordinator.ask(call, sent=lambda _node: None, ended=ended)
 
-        def ended(call: Call) -> None:
+        def ended(call: ShardCall) -> None:
             nonlocal in_doubt
             error = call.error
             in_doubt |= call.in_doubt

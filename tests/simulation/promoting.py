@@ -27,7 +27,7 @@ from coordinator.replication.leading import Leading
 from coordinator.replication.local import LeaseRow
 from coordinator.shards.own_calls import OwnCalls
 from coordinator.shards.request_ids import RequestIds
-from coordinator.shards.router import LEADER, Call
+from coordinator.shards.shard_call import LEADER, ShardCall
 from proto import errors
 from proto.catalog import Lead, TableEntry
 from proto.etcd import rpc_pb2 as etcd
@@ -447,7 +447,7 @@ class Client:
         def send() -> None:
             cluster, table = self._asked()
             coordinator = cluster.coordinators[self._number % len(cluster.coordinators)]
-            call = Call(
+            call = ShardCall(
                 ShardId(SHARD),
                 LEADER,
                 Access.READ if is_read else Access.WRITE,
@@ -460,7 +460,7 @@ class Client:
             )
             coordinator.ask(call, sent=lambda _node: None, ended=ended)
 
-        def ended(call: Call) -> None:
+        def ended(call: ShardCall) -> None:
             error = call.error
             elsewhere = isinstance(error, errors.TableReplicated | errors.TableNotFound) and not call.in_doubt
             if elsewhere:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from coordinator.api.credentials import SYSTEM
-from coordinator.shards.router import LEADER, NEAREST, Call
+from coordinator.shards.shard_call import LEADER, NEAREST, ShardCall
 from coordinator.watch.changes import Part, TakenBack
 from coordinator.watch.feed import request_of, told_by
 from coordinator.watch.hub import Interest, State, Watcher
@@ -32,7 +32,7 @@ from tests.simulation.world import MS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from coordinator.shards.router import Target
+    from coordinator.shards.shard_call import Target
     from coordinator.watch.hub import Hub
     from coordinator.watch.inquiry import Question
     from tests.simulation.cluster import Cluster
@@ -191,7 +191,7 @@ class SimulatedWatcher:
             self._cluster.world.after(RETRY_US, self._ask_past)
 
     def _ask(self, question: Question, again: Callable[[], None]) -> None:
-        def ended(call: Call) -> None:
+        def ended(call: ShardCall) -> None:
             moved = call.reply is not None and self._take(question, call.reply)
             if not self._stopped:
                 self._cluster.world.after(MS if moved else RETRY_US, again)
@@ -205,7 +205,7 @@ class SimulatedWatcher:
         """Where the leader is."""
         place = self._inquiry.place
 
-        def ended(call: Call) -> None:
+        def ended(call: ShardCall) -> None:
             if call.reply is not None and not self._stopped:
                 self._handle_standing(place, call.reply.revision)
             if not self._stopped:
@@ -219,14 +219,14 @@ class SimulatedWatcher:
         target: Target,
         method: frames.Method.ValueType,
         body: bytes,
-        ended: Callable[[Call], None],
+        ended: Callable[[ShardCall], None],
     ) -> None:
-        def over(call: Call) -> None:
+        def over(call: ShardCall) -> None:
             self._under_way -= 1
             ended(call)
 
         access = COMMANDS[method].access
-        call = Call(
+        call = ShardCall(
             ShardId(self._cluster.shard),
             target,
             access,

@@ -20,7 +20,7 @@ from coordinator.shards.memberships import Memberships
 from coordinator.shards.own_calls import OwnCalls
 from coordinator.shards.replica_status import ReplicaStatuses
 from coordinator.shards.request_ids import RequestIds
-from coordinator.shards.router import LEADER, NEAREST, Call
+from coordinator.shards.shard_call import LEADER, NEAREST, ShardCall
 from proto import errors
 from proto.catalog import CATALOG
 from proto.ids import NodeId, ShardId
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from config import ClusterConfig
-    from coordinator.shards.router import Target
+    from coordinator.shards.shard_call import Target
 
 SHARD = ShardId(1)
 N1, N2, N3 = NodeId(1), NodeId(2), NodeId(3)
@@ -89,11 +89,11 @@ class Bench:
 
     async def read(self, target: Target = NEAREST) -> frames.Reply:
         deadline = self.driver.time() + 5.0
-        call = Call(SHARD, target, Access.READ, frames.ETCD_RANGE, TABLE_ID, b"", deadline=deadline)
+        call = ShardCall(SHARD, target, Access.READ, frames.ETCD_RANGE, TABLE_ID, b"", deadline=deadline)
         return await self.driver.ask(call)
 
     async def write(self, request_id: bytes = b"i" * 16) -> frames.Reply:
-        call = Call(
+        call = ShardCall(
             SHARD, LEADER, Access.WRITE, frames.ETCD_PUT, TABLE_ID, b"",
             deadline=self.driver.time() + 5.0, request_id=request_id,
         )  # fmt: skip

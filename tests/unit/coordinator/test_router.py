@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coordinator.shards.bounds import AnswerBudget, Bounds
-from coordinator.shards.router import (
-    ACKNOWLEDGE_BYTES_MIN,
-    LEADER,
-    NEAREST,
-    REPEAT_S_MAX,
-    SWEEP_INTERVAL_S,
-    Call,
-    Router,
-)
+from coordinator.shards.router import ACKNOWLEDGE_BYTES_MIN, REPEAT_S_MAX, SWEEP_INTERVAL_S, Router
+from coordinator.shards.shard_call import LEADER, NEAREST, ShardCall
 from proto import errors
 from proto.ids import NodeId, ShardId
 from proto.internal import frames_pb2 as frames
@@ -24,7 +17,8 @@ from proto.methods import Access
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from coordinator.shards.router import Replica, Target
+    from coordinator.shards.router import Replica
+    from coordinator.shards.shard_call import Target
 
 SHARD = ShardId(1)
 N1, N2, N3 = NodeId(1), NodeId(2), NodeId(3)
@@ -41,13 +35,13 @@ class Bench:
         budget = AnswerBudget(lambda: self.held_bytes, bytes_max=ACKNOWLEDGE_BYTES_MIN)
         self.router = Router([SHARD], local=N1, bounds=self.bounds, budget=budget)
         self.replicas: dict[int, Replica] = {}
-        self._sent: dict[int, list[Call]] = {}
+        self._sent: dict[int, list[ShardCall]] = {}
         self._numbers: dict[int, list[int]] = {}
         self.greeted: list[int] = []
         self.asked: list[int] = []
         self.acknowledged: list[tuple[int, int]] = []
         self.cursors_closed: list[int] = []
-        self.ended: list[Call] = []
+        self.ended: list[ShardCall] = []
         for node in (N1, N2, N3):
             self.add(node)
         self.poll()
@@ -87,7 +81,7 @@ class Bench:
             self.poll()
         self.now = end
 
-    def sent(self, node: int) -> list[Call]:
+    def sent(self, node: int) -> list[ShardCall]:
         """What node was sent so far; the numbers are those of then."""
         self.poll()
         return self._sent[node]
@@ -131,9 +125,9 @@ class Bench:
         self.router.handle_disconnected(self.replicas[node])
         self.poll()
 
-    def write(self, *, timeout_s: float = 5.0, body: bytes = b"w") -> Call:
+    def write(self, *, timeout_s: float = 5.0, body: bytes = b"w") -> ShardCall:
         return self._submit(
-            Call(
+            ShardCall(
                 SHARD, LEADER, Access.WRITE, frames.ETCD_PUT, 1, body,
                 deadline=self.now + timeout_s, request_id=REQUEST_ID,
             )
@@ -141,26 +135,26 @@ class Bench:
 
     def read(
         self, target: Target = NEAREST, *, timeout_s: float = 5.0, cursor: int = 0, body: bytes = b"r"
-    ) -> Call:
+    ) -> ShardCall:
         return self._submit(
-            Call(
+            ShardCall(
                 SHARD, target, Access.READ, frames.ETCD_RANGE, 1, body,
                 deadline=self.now + timeout_s, linearizable=target is LEADER, cursor=cursor,
             )
         )  # fmt: skip
 
-    def _submit(self, call: Call) -> Call:
+    def _submit(self, call: ShardCall) -> ShardCall:
         self.router.submit(call, self.now)
         return call
 
 
-def body_of(call: Call) -> bytes:
+def body_of(call: ShardCall) -> bytes:
     assert call.error is None
     assert call.reply is not None
     return call.reply.body
 
 
-def is_open(call: Call) -> bool:
+def is_open(call: ShardCall) -> bool:
     return call.reply is None and call.error is None
 
 
@@ -636,25 +630,24 @@ class TwoShards:
             self.router.handle_envelope(replica, frames.Envelope(state=state))
         self.poll()
 
-    def poll(self) -> tuple[list[tuple[ShardId, Call]], list[Call]]:
+    def poll(self) -> tuple[list[tuple[ShardId, ShardCall]], list[ShardCall]]:
         outgoing, ended = self.router.poll(self.now)
         return [(each.replica.shard, call) for each in outgoing for call in each.calls], ended
 
-    def submit(self, call: Call) -> ShardId:
+    def submit(self, call: ShardCall) -> ShardId:
         """Where it goes."""
         self.router.submit(call, self.now)
         ((shard, _),), _ = self.poll()
         return shard
 
     def refuse(
-        self, call: Call, error: errors.BoathouseError, *, term: int = 1
-    ) -> tuple[list[ShardId], list[Call]]:
+        self, call: ShardCall, error: errors.BoathouseError, *, term: int = 1
+    ) -> tuple[list[ShardId], list[ShardCall]]:
         """Where it goes then, and what has ended."""
-        assert call.replica is not None
         reply = frames.Reply(
             call=call.number, error=error.frame_code, detail=error.detail, term=term, leader=1
         )
-        self.router.handle_envelope(call.replica, frames.Envelope(replies=[reply]))
+        self.router.handle_envelope(self.replicas[call.shard], frames.Envelope(replies=[reply]))
         sent, ended = self.poll()
         return [shard for shard, _ in sent], ended
 
@@ -663,8 +656,8 @@ OTHER = ShardId(2)
 TABLE_ID = 10_001
 
 
-def a_write(now: float, *, in_shard: bool = False) -> Call:
-    return Call(
+def a_write(now: float, *, in_shard: bool = False) -> ShardCall:
+    return ShardCall(
         SHARD,
         LEADER,
         Access.WRITE,
@@ -750,6 +743,8 @@ def test_who_follows_a_table_asks_where_he_followed_it() -> None:
     write = a_write(two.now)
     two.submit(write)
     two.refuse(write, errors.TableElsewhere("2"))
-    news = Call(SHARD, NEAREST, Access.REPLICA, frames.TABLE_CHANGES, TABLE_ID, b"", deadline=two.now + 5)
+    news = ShardCall(
+        SHARD, NEAREST, Access.REPLICA, frames.TABLE_CHANGES, TABLE_ID, b"", deadline=two.now + 5
+    )
     assert two.submit(news) == SHARD
     assert two.refuse(news, errors.TableElsewhere("2")) == ([OTHER], [])

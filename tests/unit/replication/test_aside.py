@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shutil
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from coordinator.replication.aside import Aside
 from proto import errors
 from proto.catalog import TableEntry
-from proto.ids import ShardId
+from proto.ids import NodeId, ShardId
 from proto.internal import frames_pb2 as frames
 from tests.unit.coordinator.running import in_loop
 from tests.waiting import wait_until_async
@@ -21,7 +20,7 @@ from tests.waiting import wait_until_async
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from coordinator.shards.router import Call
+    from coordinator.shards.shard_call import ShardCall
 
 COPY = TableEntry("a-b", 20_001, ShardId(1), origin=10_001)
 PARTS = [b"the first part", b"and the last"]
@@ -39,9 +38,9 @@ class Shard:
     def time(self) -> float:
         return 0.0
 
-    async def ask(self, call: Call) -> frames.Reply:
+    async def ask(self, call: ShardCall) -> frames.Reply:
         self.asked += 1
-        call.replica = SimpleNamespace(node=1)  # type: ignore[assignment]
+        call.node = NodeId(1)
         number = 0 if call.method == frames.ETCD_SNAPSHOT else 1
         if number and self._breaks_off:
             raise errors.CursorNotFound

@@ -17,7 +17,7 @@ from coordinator.replication.channels import LeaderChannels
 from coordinator.replication.forward import PASSED_ON_MAX, Forwarder
 from coordinator.replication.token_key import PASSED_ON_KEY, VOUCHED_KEY
 from coordinator.shards.request_ids import RequestIds
-from coordinator.shards.router import LEADER
+from coordinator.shards.shard_call import LEADER
 from proto import errors
 from proto.catalog import TableEntry
 from proto.etcd import rpc_pb2 as etcd
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from coordinator.replication.leading import LeadWatch
     from coordinator.shards.driver import Driver
-    from coordinator.shards.router import Call
+    from coordinator.shards.shard_call import ShardCall
 
 COPY = TableEntry("default", 20_001, ShardId(1), origin=10_001)
 PUT = etcd.PutRequest(key=b"a").SerializeToString()
@@ -49,7 +49,7 @@ class Copies:
     def time(self) -> float:
         return asyncio.get_running_loop().time()
 
-    async def ask(self, call: Call) -> frames.Reply:
+    async def ask(self, call: ShardCall) -> frames.Reply:
         if self._error is not None:
             raise self._error
         self.revision += 1
@@ -130,7 +130,7 @@ class Lagging(Copies):
     def time(self) -> float:
         return super().time() + self.waited_s
 
-    async def ask(self, call: Call) -> frames.Reply:
+    async def ask(self, call: ShardCall) -> frames.Reply:
         if call.target is LEADER and self.revision > 1:
             return frames.Reply(revision=self.revision)
         self.waited_s += frames.ChangesRequest.FromString(call.body).wait_ms / 1000
