@@ -437,6 +437,11 @@ class Router:
             waiting = list(shard.parked.values())
             for replica in shard.replicas.values():
                 waiting += [call for call in replica.calls.values() if now >= call.deadline]
+                # Placed by an earlier time than this one: a process that was stopped hears who leads before it looks
+                # at the clock.
+                waiting += [
+                    call for call in replica.outgoing.values() if call.repeat_until <= now < call.deadline
+                ]
                 remaining |= bool(replica.calls)
                 if replica.taken_bytes >= ACKNOWLEDGE_BYTES_MIN:
                     remaining = True  # the budget was used up, and is looked at again

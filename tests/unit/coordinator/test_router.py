@@ -443,6 +443,17 @@ def test_a_write_that_is_on_its_way_for_long_is_not_sent_again_when_its_link_bre
     assert isinstance(write.error, errors.TimedOut)
 
 
+def test_a_process_that_was_stopped_sends_no_write_again_by_the_time_before() -> None:
+    """What it hears first when it goes on is who leads by now."""
+    bench = Bench()
+    write, read = bench.write(timeout_s=3 * REPEAT_S_MAX), bench.read(LEADER, timeout_s=3 * REPEAT_S_MAX)
+    bench.poll()
+    bench.now += 2 * REPEAT_S_MAX
+    bench.say(2, term=2, leader=2)
+    assert bench.sent(2) == [read]
+    assert isinstance(write.error, errors.TimedOut)
+
+
 def test_at_the_deadline_a_write_is_of_unknown_fate_and_a_read_is_not() -> None:
     bench = Bench(leader=0)
     write, read = bench.write(timeout_s=1.0), bench.read(LEADER, timeout_s=1.0)
