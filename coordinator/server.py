@@ -41,6 +41,7 @@ from coordinator.services.etcd_calls import EtcdCalls
 from coordinator.services.etcd_pages import EtcdPages
 from coordinator.services.etcd_tables import LISTENER_KEY, TABLE_KEY
 from coordinator.services.health import Health
+from coordinator.services.readiness import Readiness
 from coordinator.services.reflection import Reflection
 from coordinator.services.serving_tables import ServingTables
 from proto import errors
@@ -133,6 +134,13 @@ class Coordinator:
         scrape = Scrape(
             cluster, node.name, backend.topology, backend.driver, backend.statuses, self._siblings
         )
+        readiness = Readiness(
+            NodeId(node.id),
+            backend.topology,
+            backend.driver,
+            backend.statuses,
+            lambda: backend.catalog.is_read,
+        )
         # To the room for answers, the clients of HTTP/1.1 are one together.
         room = self._front.room
         held = Held(room.tally, room.release_soon)
@@ -142,6 +150,7 @@ class Coordinator:
                     **scrape.pages,
                     ("GET", "/healthz"): http_pages.alive,
                     **EtcdPages(etcd, loop).pages,
+                    **readiness.pages,
                     **gateway_pages(by_path, loop, CommonShare(room, held)),
                 }
             ),

@@ -102,6 +102,11 @@ class Catalog:
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
+    @property
+    def is_read(self) -> bool:
+        """Whether it has been, be it from a replica that lags."""
+        return self._revision > 0
+
     async def load(self, *, linearizable: bool) -> Contents:
         """Read the catalog now, after whoever is reading it already.
 
