@@ -11,7 +11,7 @@ from coordinator.replication.report import last_word
 from coordinator.replication.tail import Since
 
 if TYPE_CHECKING:
-    from coordinator.replication.report import CopyReport
+    from coordinator.replication.report import CopyReport, Rows
 
 
 class HandedOn:
@@ -21,10 +21,10 @@ class HandedOn:
         self._copies: dict[str, tuple[CopyReport, float]] = {}
         """By table, and when it stood so."""
 
-    def take_up(self, row: bytes, *, now: float, wall_s: float) -> None:
-        """The lease row as it was found, at this Unix time. What is older than this node's clock says is taken for
+    def take_up(self, rows: Rows, *, now: float, wall_s: float) -> None:
+        """The lease as it was found, at this Unix time. What is older than this node's clock says is taken for
         now's."""
-        report = last_word(row)
+        report = last_word(rows)
         if report is not None:
             at = now - max(0.0, wall_s - report.at_s)
             self._copies = {copy.name: (copy, at) for copy in report.copies}

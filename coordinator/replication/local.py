@@ -20,7 +20,7 @@ from coordinator.replication.aside import Aside
 from coordinator.replication.copies import WRITE_S, Copies
 from coordinator.replication.leading import Leading
 from coordinator.replication.prefixes import Prefixes
-from coordinator.replication.report import LEASE_KEY
+from coordinator.replication.report import LEASE_KEY, MORE_KEY, Rows, question, told
 from coordinator.shards.bounds import AnswerBudget, Bounds
 from coordinator.shards.driver import Driver
 from coordinator.shards.memberships import Memberships
@@ -49,9 +49,9 @@ LEASE_S: Final = 1.0
 class LeaseRow(NamedTuple):
     """Who replicates, as written."""
 
-    value: bytes
+    value: Rows
     revision: int
-    """Of its last change; 0 = there is no row."""
+    """Of the last change of the lease; 0 = there is no row."""
 
 
 class LocalCluster:
@@ -147,18 +147,20 @@ class LocalCluster:
 
     async def read_lease(self) -> LeaseRow:
         """As it is now. Raises what a linearizable read may."""
-        body = etcd.RangeRequest(key=LEASE_KEY).SerializeToString()
-        reply = await self._shards.ask(Access.READ, frames.ETCD_RANGE, catalog.REPLICATION, body, LEASE_S)
-        for row in etcd.RangeResponse.FromString(reply.body).kvs:
-            return LeaseRow(row.value, row.mod_revision)
-        return LeaseRow(b"", 0)
+        reply = await self._shards.ask(
+            Access.READ, frames.ETCD_RANGE, catalog.REPLICATION, question(), LEASE_S
+        )
+        answer = etcd.RangeResponse.FromString(reply.body)
+        changed = next((row.mod_revision for row in answer.kvs if row.key == LEASE_KEY), 0)
+        return LeaseRow(told(answer), changed)
 
-    async def swap_lease(self, value: bytes, *, seen: int) -> int:
+    async def swap_lease(self, value: Rows, *, seen: int) -> int:
         """Write the row if it was last changed at revision `seen`. The revision of that, or 0 if somebody else was
         faster. Raises what a write may; then it may have been written nevertheless."""
         txn = etcd.TxnRequest()
         txn.compare.add(key=LEASE_KEY, target=etcd.Compare.MOD, mod_revision=seen)
-        txn.success.add().request_put.CopyFrom(etcd.PutRequest(key=LEASE_KEY, value=value))
+        for key, written in ((LEASE_KEY, value.lease), (MORE_KEY, value.more)):
+            txn.success.add().request_put.CopyFrom(etcd.PutRequest(key=key, value=written))
         body = txn.SerializeToString()
         reply = await self._shards.ask(Access.WRITE, frames.ETCD_TXN, catalog.REPLICATION, body, LEASE_S)
         return reply.revision if etcd.TxnResponse.FromString(reply.body).succeeded else 0

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from config import ClusterConfig, NodeConfig
     from coordinator.replication.plan import Plan
+    from coordinator.replication.report import Rows
     from proto.catalog import TableEntry
     from proto.regatta import replication_pb2 as replication
 
@@ -116,7 +117,7 @@ class Replicator:
     async def _renew(self) -> None:
         row = await self._local.read_lease()
         before = self._loop.time()
-        self._lease.see(row.revision, is_free=is_free(row.value), now=before)
+        self._lease.see(row.revision, is_free=is_free(row.value.lease), now=before)
         if not self._lease.may_write(before):
             return
         if not self._lease.is_held(before):
@@ -127,7 +128,7 @@ class Replicator:
         else:
             self._lease.lost()
 
-    def _lease_value(self, node: str) -> bytes:
+    def _lease_value(self, node: str) -> Rows:
         now = self._loop.time()
         copies = [copier.report(now) for copier, _ in self._copiers.values()]
         copies += self._handed_on.reports(now)

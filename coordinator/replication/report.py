@@ -1,10 +1,15 @@
-"""How replication goes, as whoever replicates writes it into the lease row: for metrics, and for people."""
+"""How replication goes, as whoever replicates writes it into the lease row: for metrics, and for people.
+
+Earlier versions read the row, too: during an upgrade each takes it over from the other. They can't read one with a
+field that they do not know, and only an empty one is free to them. So what was added since is in a row beside it, and
+so is the last word of who lets go of the lease.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from coordinator.replication.tail import STALLED_S
 from coordinator.shards.shard_call import NEAREST, ShardCall
@@ -19,6 +24,9 @@ if TYPE_CHECKING:
     from coordinator.shards.driver import Driver
 
 LEASE_KEY: Final = b"lease"
+MORE_KEY: Final = b"lease/more"
+"""Of the row beside it, which is written with it."""
+_KEYS_END: Final = b"lease0"  # "/" + 1
 READ_S: Final = 1.0
 
 
@@ -108,31 +116,58 @@ class Report:
             copies=worst[:COPIES_MAX],
         )
 
-    def encode(self) -> bytes:
-        """The row's value."""
-        return json.dumps(asdict(self)).encode()
+    def encode(self) -> Rows:
+        """The values of both rows."""
+        row = asdict(self)
+        more: dict[str, Any] = {
+            "at_s": self.at_s,
+            "stuck_s": {copy["name"]: stuck_s for copy in row["copies"] if (stuck_s := copy.pop("stuck_s"))},
+        }
+        if self.node:
+            return Rows(json.dumps(row).encode(), json.dumps(more).encode())
+        return Rows(b"", json.dumps(more | {"last": row}).encode())
 
 
-def parse(value: bytes) -> Report | None:
+class Rows(NamedTuple):
+    """What is written of a report."""
+
+    lease: bytes
+    """Empty: nobody holds it."""
+    more: bytes = b""
+
+
+def parse(rows: Rows) -> Report | None:
     """None if nobody holds the row, or if this version can't read it."""
-    report = last_word(value)
+    report = last_word(rows)
     return report if report is not None and report.node else None
 
 
-def is_free(value: bytes) -> bool:
+def is_free(lease: bytes) -> bool:
     """Whether nobody holds the row. One that this version can't read is somebody's."""
-    report = last_word(value)
-    return not value or (report is not None and not report.node)
+    report = last_word(Rows(lease))  # an earlier version says with its last word that it was the last
+    return not lease or (report is not None and not report.node)
 
 
-def last_word(value: bytes) -> Report | None:
+def last_word(rows: Rows) -> Report | None:
     """As parse(), though whoever held the row has let go of it."""
     try:
-        row: Any = json.loads(value)
-        copies = [CopyReport(**copy) for copy in row.pop("copies")]
-        return Report(copies=copies, **row)
+        more: Any = json.loads(rows.more or b"{}")
+        row: Any = json.loads(rows.lease) if rows.lease else more["last"]
+        # An earlier version that writes the one row leaves the other as it was.
+        stuck_s = more["stuck_s"] if more.get("at_s") == row["at_s"] else {}
+        copies = [
+            CopyReport(**{"stuck_s": stuck_s.get(copy["name"], 0.0), **_known(copy, CopyReport)})
+            for copy in row["copies"]
+        ]
+        return Report(**{**_known(row, Report), "copies": copies})
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
+
+
+def _known(row: dict[str, Any], of: type[Report | CopyReport]) -> dict[str, Any]:
+    """Without what a later version has added."""
+    names = {field.name for field in fields(of)}
+    return {name: value for name, value in row.items() if name in names}
 
 
 async def read(driver: Driver) -> Report | None:
@@ -150,12 +185,18 @@ async def read(driver: Driver) -> Report | None:
 
 def asked() -> etcd.RangeRequest:
     """Of the table catalog.REPLICATION."""
-    return etcd.RangeRequest(key=LEASE_KEY)
+    return etcd.RangeRequest(key=LEASE_KEY, range_end=_KEYS_END)
 
 
 def in_rows(answer: etcd.RangeResponse) -> Report | None:
     """What is said in the answer to it."""
-    return next((parse(row.value) for row in answer.kvs), None)
+    return parse(told(answer))
+
+
+def told(answer: etcd.RangeResponse) -> Rows:
+    """The rows in the answer to it."""
+    values = {row.key: row.value for row in answer.kvs}
+    return Rows(values.get(LEASE_KEY, b""), values.get(MORE_KEY, b""))
 
 
 def question() -> bytes:

@@ -21,6 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from config import ClusterConfig
+from coordinator.replication import report
 from coordinator.replication.copies import Copies
 from coordinator.replication.leader import Leader
 from coordinator.replication.leading import Leading
@@ -121,7 +122,7 @@ class Rows(Tables):
     # ---- what a promotion asks of its own cluster, beside that ------------------------------------------------------
 
     async def read_lease(self) -> LeaseRow:
-        return LeaseRow(b"", 0)
+        return LeaseRow(report.Rows(b""), 0)
 
     async def followed(self, _cluster: str) -> str:
         return ""

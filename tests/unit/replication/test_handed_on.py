@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 
 from coordinator.replication.handed_on import HandedOn
-from coordinator.replication.report import CopyReport, Report, is_free, parse
+from coordinator.replication.report import CopyReport, Report, Rows, is_free, parse
 from coordinator.replication.tail import STALLED_S, Lag, Tail
 
 AT_S = 1_700_000_000.0
 STUCK = CopyReport("t", 5, 40, 20.0, "backs off", False, "refused", 0.5, stuck_s=20.0)
 
 
-def row(node: str) -> bytes:
+def row(node: str) -> Rows:
     return Report.of(node, AT_S, [STUCK]).encode()
 
 
@@ -54,7 +54,7 @@ def test_a_clock_that_is_behind_makes_nothing_younger() -> None:
 
 def test_a_row_is_free_once_its_holder_has_let_go_of_it() -> None:
     assert is_free(b"")
-    assert is_free(row(""))
+    assert is_free(row("").lease)
     assert parse(row("")) is None
-    assert not is_free(row("n1"))
+    assert not is_free(row("n1").lease)
     assert not is_free(b"of a later version")

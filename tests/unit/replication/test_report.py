@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 from coordinator.metrics.replication import replication_families
-from coordinator.replication.report import COPIES_MAX, CopyReport, Report, parse
+from coordinator.replication.report import COPIES_MAX, CopyReport, Report, Rows, is_free, parse
 
 
 def copy(name: str, behind: int, lag_s: float, *, stalled: bool = False) -> CopyReport:
@@ -22,14 +25,44 @@ CBA_BEHIND = (("c", 3.0), ("b", 40.0), ("a", 0.0))
 CBA_SECONDS = (("c", 2.5), ("b", 1.5), ("a", 0.0))
 
 
-def test_a_report_survives_the_row() -> None:
-    assert parse(REPORT.encode()) == REPORT
+STUCK = Report.of("n2", 1.0, [replace(copy("a", 40, 20.0), stuck_s=18.5)])
+
+
+def test_a_report_survives_the_rows() -> None:
+    for report in (REPORT, STUCK):
+        assert parse(report.encode()) == report
+
+
+def test_versions_that_know_fewer_fields_read_the_row() -> None:
+    """They take a row with another for one that nobody can read, and its holder for one that died."""
+    row = json.loads(STUCK.encode().lease)
+    assert set(row) == {
+        *("node", "at_s", "tables", "lag_revisions", "lag_s", "stalled", "epoch", "leads", "trouble"),
+        *("refused", "copies"),
+    }
+    assert [set(one) for one in row["copies"]] == [
+        {"name", "revision", "lag_revisions", "lag_s", "does", "stalled", "trouble", "backoff_s"}
+    ]
+    assert replace(STUCK, node="").encode().lease == b"", "who lets go"
+
+
+def test_what_versions_between_and_later_ones_write_is_read() -> None:
+    row = {**json.loads(STUCK.encode().lease), "new": 1}
+    row["copies"][0] |= {"stuck_s": 18.5, "new": 1}
+    assert parse(Rows(json.dumps(row).encode())) == STUCK
+    assert is_free(json.dumps(row | {"node": ""}).encode())
+
+
+def test_a_row_that_an_earlier_version_wrote_goes_without_the_one_beside_it() -> None:
+    earlier = replace(STUCK, at_s=2.0).encode().lease
+    (read,) = (report for report in [parse(Rows(earlier, STUCK.encode().more))] if report)
+    assert [one.stuck_s for one in read.copies] == [0.0]
 
 
 def test_a_row_that_nobody_holds_says_nothing() -> None:
-    assert parse(b"") is None
-    assert parse(b'{"node": "n1"}') is None
-    assert parse(b"[]") is None
+    for nothing in (b"", b'{"node": "n1"}', b"[]"):
+        assert parse(Rows(nothing)) is None
+    assert parse(replace(STUCK, node="").encode()) is None
 
 
 def test_of_many_tables_the_worst_are_told_and_all_are_counted() -> None:

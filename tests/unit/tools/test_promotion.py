@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from config import ClusterConfig
+from coordinator.replication.report import Rows
 from proto.catalog import Lead, TableEntry
 from proto.ids import ShardId
 from proto.internal import frames_pb2 as frames
@@ -90,7 +91,7 @@ class Clusters:
         return SimpleNamespace(entries={entry.name: entry for entry in self.here})
 
     async def read_lease(self) -> Any:
-        return SimpleNamespace(value=b"")
+        return SimpleNamespace(value=Rows(b""))
 
     async def _lead(self) -> Lead:
         return self.lead
