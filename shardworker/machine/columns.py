@@ -13,9 +13,8 @@ from zlib import crc32
 import apsw
 
 from proto import errors
+from shardworker.machine.pairs import parse, split
 from shardworker.machine.tables import CHANGE_BYTES, SUB_BITS
-from shardworker.machine.view import parse
-from shardworker.machine.writer import split
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import DecodeError
 
+from shardworker.machine.pairs import parse
 from shardworker.machine.tables import SUB_BITS, load_tables
-from shardworker.machine.view import parse
 
 if TYPE_CHECKING:
     import apsw

@@ -20,9 +20,11 @@ import apsw
 from proto import errors
 from proto.checksums import rolled
 from proto.pairs import encode_pair
-from proto.varint import read_varint, varint, varint_bytes
+from proto.varint import varint, varint_bytes
 from shardworker.machine import budget, quota
 from shardworker.machine.changes import Edit, Listen
+from shardworker.machine.compares import holds
+from shardworker.machine.etcd import ranges
 from shardworker.machine.ops import (
     Deleted,
     DeleteRange,
@@ -38,9 +40,11 @@ from shardworker.machine.ops import (
     Txn,
     TxnDone,
 )
+from shardworker.machine.pairs import pair_bytes, parse, split
+from shardworker.machine.regatta.pages import read_page
 from shardworker.machine.rows import PendingRows
 from shardworker.machine.tables import CHANGE_BYTES, CHANGES_MAX, REVISION_MAX, SUB_BITS, TableState
-from shardworker.machine.view import View, pair_bytes, parse, span_of
+from shardworker.machine.view import View, span_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -221,7 +225,7 @@ class Writer(View):
             self._edits.append(Edit(key, stored, held))
         if not op.prev_kv or held is None:
             return self._put_done
-        self._charge(len(held))
+        self.charge(len(held))
         return PutDone(revision, held)
 
     def delete_range(self, op: DeleteRange) -> Deleted:
@@ -236,7 +240,7 @@ class Writer(View):
         if op.prev_kv or self._listen is Listen.WITH_PREVIOUS:
             held = self._rows.stored(prev_id)
             if op.prev_kv:
-                self._charge(len(held))
+                self.charge(len(held))
         id_ = self._take_id()
         crc = crc32(op.key)
         self._rows.delete(op.key, before, id_, crc)
@@ -301,7 +305,7 @@ class Writer(View):
                     if found and so_far + len(kv.key) + len(kv.value) >= op.prev_bytes_max:
                         return found
                     taken_bytes += pair_bytes(kv.key, kv.value)
-                self._charge(len(stored))
+                self.charge(len(stored))
                 found.append(stored)
         return found
 
@@ -569,9 +573,9 @@ class Writer(View):
                 case DeleteRange():
                     outcomes.append(self.delete_range(op))
                 case Range():
-                    outcomes.append(self.range_unchecked(op))
+                    outcomes.append(ranges.read_unchecked(self, op))
                 case Page():
-                    outcomes.append(self.page(op))
+                    outcomes.append(read_page(self, op))
                 case Txn():
                     outcomes.append(self._run(next(inner)))
                 case Nothing():
@@ -634,7 +638,7 @@ def may_fail_midway(op: Txn, table: TableState) -> bool:
 
 
 def choose(view: View, op: Txn) -> Path:
-    succeeded = all(view.holds(compare) for compare in op.compares)
+    succeeded = all(holds(view, compare) for compare in op.compares)
     operations = op.success if succeeded else op.failure
     return succeeded, operations, [choose(view, inner) for inner in operations if isinstance(inner, Txn)]
 
@@ -658,23 +662,7 @@ def read_txn(view: View, op: Txn) -> TxnDone:
     outcomes: list[Outcome] = []
     for inner in operations:
         assert isinstance(inner, Range | Page), "a transaction with writes must go through the log"
-        outcomes.append(view.range_unchecked(inner) if isinstance(inner, Range) else view.page(inner))
+        outcomes.append(
+            ranges.read_unchecked(view, inner) if isinstance(inner, Range) else read_page(view, inner)
+        )
     return TxnDone(view.revision, succeeded, outcomes)
-
-
-def split(blob: bytes) -> list[bytes]:
-    """The stored pairs that were glued together, one by one."""
-    parts: list[bytes] = []
-    at, size = 0, len(blob)
-    while at < size:
-        length = blob[at + 1]
-        if length < 128:
-            end = at + 2 + length
-        elif (high := blob[at + 2]) < 128:  # most: up to 16 KiB
-            end = at + 3 + (length & 127) + (high << 7)
-        else:
-            length, start = read_varint(blob, at + 1)
-            end = start + length
-        parts.append(blob[at:end])
-        at = end
-    return parts

@@ -30,9 +30,9 @@ from google.protobuf.message import DecodeError
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import Listen, Result, history, oldest
+from shardworker.machine.pairs import parse
 from shardworker.machine.snapshot import snapshot
 from shardworker.machine.tables import REVISION_MAX, load_table
-from shardworker.machine.view import parse
 from shardworker.replica.part import Part
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from proto.internal import frames_pb2 as frames
 from shardworker.machine import pieces, quota, weight
 from shardworker.machine.backup.extras import read_left
 from shardworker.machine.etcd import codec, hashing
+from shardworker.machine.etcd.ranges import read_parts, read_range
 from shardworker.machine.handler import Handler
 from shardworker.machine.ops import (
     CheckpointLeases,
@@ -80,7 +81,7 @@ def _parse_checkpoint(body: bytes) -> CheckpointLeases:
 def _range(view: View, op: Get | Range) -> bytes:
     if isinstance(op, Get):
         return codec.one_body(view.get(op.key))
-    return codec.range_body(view.range(op))
+    return codec.range_body(read_range(view, op))
 
 
 def _parse_range_stream(body: bytes) -> Range:
@@ -92,7 +93,7 @@ def _parse_range_stream(body: bytes) -> Range:
 
 def _range_parts(view: View, op: Range) -> Iterator[tuple[bytes, bool]]:
     """The part before is sent when the next one is there: only then it is known not to be the last."""
-    parts = view.range_parts(op)
+    parts = read_parts(view, op)
     part = next(parts)
     for following in parts:
         yield codec.range_body(part), True

@@ -13,8 +13,8 @@ from proto.internal import frames_pb2 as frames
 from shardworker.machine.backup.extras import check_extras, read_extras, take_extras
 from shardworker.machine.columns import PAIR_TAG
 from shardworker.machine.ops import Load, LoadedChange, LoadFacts
+from shardworker.machine.pairs import parse
 from shardworker.machine.tables import SUB_BITS
-from shardworker.machine.view import parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -26,7 +26,7 @@ from shardworker.machine.ops import (
     Txn,
     TxnDone,
 )
-from shardworker.machine.view import parse
+from shardworker.machine.pairs import parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

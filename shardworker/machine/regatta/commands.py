@@ -12,6 +12,7 @@ from shardworker.machine.handler import Handler
 from shardworker.machine.ops import DeleteRange, Page, Put, Txn, add_point_keys
 from shardworker.machine.permissions import check_operation
 from shardworker.machine.regatta import codec
+from shardworker.machine.regatta.pages import read_page
 from shardworker.machine.view import SCAN_ROWS_MIN
 from shardworker.machine.writer import read_txn
 
@@ -39,7 +40,7 @@ def _parse_txn(body: bytes) -> Txn:
 
 
 def _range(view: View, op: Page) -> bytes:
-    page = view.page(op)
+    page = read_page(view, op)
     return codec.page_body(page, more=page.more)
 
 
@@ -49,7 +50,7 @@ def _parts(view: View, op: Page) -> Iterator[tuple[bytes, bool]]:
     rows_first = SCAN_ROWS_MIN
     while True:
         # Each part has its own allowance: what was sent is no longer in memory.
-        page = view.anew().page(op, rows_first)
+        page = read_page(view.anew(), op, rows_first)
         # Of large values few fit into a part; the next one is not to read many more of them than it can hold.
         rows_first = min(SCAN_ROWS_MIN, page.count + 1)
         if left > 0:

@@ -7,7 +7,7 @@ from zlib import crc32
 
 from proto.internal import frames_pb2 as frames
 from shardworker.machine.auth import Access, Permission, TableAuth, User
-from shardworker.machine.writer import split
+from shardworker.machine.pairs import split
 from tests.unit.machine.shard import TABLE, Shard
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import pytest
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
-from shardworker.machine import view
+from shardworker.machine.etcd import ranges
 from tests.unit.machine.shard import TABLE, Shard
 
 KEYS = 200
@@ -61,7 +61,7 @@ SPAN = {"key": b"k010", "range_end": b"k150"}
 def test_the_parts_merged_are_ranges_answer(
     shard: Shard, extent: dict[str, bytes], options: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(view, "PART_BYTES", 1_000)
+    monkeypatch.setattr(ranges, "PART_BYTES", 1_000)
     request = etcd.RangeRequest(**extent, **options)  # type: ignore[arg-type]
     parts = streamed(shard, request)
     merged = etcd.RangeResponse()
@@ -72,7 +72,7 @@ def test_the_parts_merged_are_ranges_answer(
 
 
 def test_a_large_range_comes_in_many_parts(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(view, "PART_BYTES", 1_000)
+    monkeypatch.setattr(ranges, "PART_BYTES", 1_000)
     assert len(streamed(shard, etcd.RangeRequest(**ALL))) >= 2  # type: ignore[arg-type]
     assert len(streamed(shard, etcd.RangeRequest(**ALL, revision=150))) >= 10  # type: ignore[arg-type]
     # The order that it has anyway.

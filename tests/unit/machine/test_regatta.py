@@ -21,8 +21,8 @@ from proto.regatta.regatta_pb2 import (
     TxnRequest,
     TxnResponse,
 )
-from shardworker.machine import view
-from shardworker.machine.view import parse
+from shardworker.machine.pairs import parse
+from shardworker.machine.regatta import pages
 from tests.unit.machine.shard import TABLE, Shard
 
 if TYPE_CHECKING:
@@ -337,7 +337,7 @@ def test_iteration_of_large_values_reads_few_of_them_twice(monkeypatch: pytest.M
         parsed.append(len(found))
         return found
 
-    monkeypatch.setattr(view, "parse", counted)
+    monkeypatch.setattr(pages, "parse", counted)
     assert len(parts(shard, key=b"key/", range_end=b"key0")) == 70
     assert sum(parsed) <= 64 + 2 * 70
 

@@ -8,8 +8,9 @@ import pytest
 
 from proto.regatta import mvcc_pb2, regatta_pb2
 from shardworker.machine.ops import Page, Paged
+from shardworker.machine.pairs import pair_bytes
 from shardworker.machine.regatta import codec
-from shardworker.machine.view import Pairs, pair_bytes
+from shardworker.machine.regatta.pages import Pairs
 from tests.unit.machine.shard import Shard, put
 
 LENGTHS = (1, 127, 128, 300, 16_199, 16_200, 16_384)

@@ -14,9 +14,9 @@ from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2
 from shardworker.machine import Listen
 from shardworker.machine.columns import LIVE_ROWS
+from shardworker.machine.pairs import parse
 from shardworker.machine.replication import snapshot
 from shardworker.machine.tables import SUB_BITS
-from shardworker.machine.view import parse
 from tests.unit.machine.copying import (
     COPY,
     contents,
