@@ -1,10 +1,9 @@
 """The cluster file: its models, how it is read, and what follows from it (placement, addresses, folders).
 
-An entry point calls `load` once and hands sub-models down; a child process gets the whole as a
-`ProcessSpec`."""
+An entry point calls `load` (config/loading.py) once and hands sub-models down; a child process gets the whole as a
+`ProcessSpec`, and does without what reads files."""
 
 from config.access import AuthConfig, FollowsConfig, JwtConfig
-from config.loading import load, load_draft, load_with_files
 from config.models import (
     ClusterConfig,
     LimitsConfig,
@@ -31,7 +30,4 @@ __all__ = [
     "StoreConfig",
     "SupervisorConfig",
     "TableConfig",
-    "load",
-    "load_draft",
-    "load_with_files",
 ]

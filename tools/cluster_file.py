@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from config import ClusterConfig, ConfigError, load, load_draft, load_with_files
+from config import ClusterConfig, ConfigError
+from config.loading import load, load_draft, load_with_files
 from tools.failure import Failed
 
 if TYPE_CHECKING:

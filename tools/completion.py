@@ -82,7 +82,7 @@ def table_names(ctx: typer.Context) -> list[str]:
 
 
 def _cluster(ctx: typer.Context) -> ClusterConfig:
-    from config import load
+    from config.loading import load
 
     file = ctx.params.get("file")
     return load(None if file is None else Path(file))

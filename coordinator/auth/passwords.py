@@ -16,8 +16,6 @@ from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeVar
 
-import bcrypt
-
 from proto import errors
 
 if TYPE_CHECKING:
@@ -76,6 +74,8 @@ class Passwords:
         plain = password.encode()
         if len(plain) > PASSWORD_BYTES_MAX:
             raise errors.PasswordTooLong
+        import bcrypt  # here and below, since most clusters have no users
+
         salted = bcrypt.gensalt(self._cost) if salt is None else _encoded_salt(self._cost, salt)
         return await self._on_thread(lambda: bcrypt.hashpw(plain, salted).decode())
 
@@ -94,6 +94,8 @@ class Passwords:
         return await asyncio.shield(check)  # somebody else may wait for it still
 
     async def _check(self, plain: bytes, hash_: str, usual_cost: int) -> bool:
+        import bcrypt
+
         short = plain[:PASSWORD_BYTES_MAX]
         compared = (hash_ or nobodys_hash(usual_cost or self._cost)).encode()
         found = await self._on_thread(lambda: bcrypt.checkpw(short, compared))

@@ -12,7 +12,6 @@ import functools
 import struct
 from typing import TYPE_CHECKING, Final
 
-import cramjam
 from google.protobuf.message import DecodeError
 
 from proto import errors
@@ -110,6 +109,8 @@ class Compressor:
     """One stream. An empty one has no bytes at all, as Regatta's."""
 
     def __init__(self) -> None:
+        import cramjam  # here and below, since few connections make backups
+
         self._snappy = cramjam.snappy.Compressor()
         self._has_begun = False
 
@@ -147,6 +148,8 @@ class RecordReader:
         if self._has_begun:
             whole = STREAM_IDENTIFIER + whole
         self._has_begun = True
+        import cramjam
+
         try:
             self._records += bytes(cramjam.snappy.decompress(whole))
         except cramjam.DecompressionError as error:

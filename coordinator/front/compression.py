@@ -12,16 +12,16 @@ for the empty message there; an empty gzip message is no gzip.
 
 from __future__ import annotations
 
+import functools
 import zlib
 from typing import TYPE_CHECKING, Final
-
-import cramjam
-import zstandard
 
 from proto import errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import zstandard
 
 IDENTITY: Final = "identity"
 
@@ -115,15 +115,20 @@ def _gunzip(data: bytes, bytes_max: int) -> bytes:
 
 
 # ---- snappy ----------------------------------------------------------------------------------------------------------
+# Its library, and that of zstd, take 2 MB that only who has such clients needs: they are imported where they are used.
 
 
 def _snappy(data: bytes) -> bytes:
+    import cramjam
+
     return bytes(cramjam.snappy.compress(data)) if data else b""
 
 
 def _unsnappy(data: bytes, bytes_max: int) -> bytes:
     if not data:
         return b""
+    import cramjam
+
     size = _snappy_size(data, bytes_max)
     output = bytearray(size)
     try:
@@ -178,20 +183,33 @@ def _varint(data: bytes, start: int, end: int) -> int:
 
 # ---- zstd ------------------------------------------------------------------------------------------------------------
 
-_zstd_writer: Final = zstandard.ZstdCompressor(level=1)
-_zstd_reader: Final = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES_MAX)
+
+@functools.cache
+def _zstd_writer() -> zstandard.ZstdCompressor:
+    import zstandard
+
+    return zstandard.ZstdCompressor(level=1)
+
+
+@functools.cache
+def _zstd_reader() -> zstandard.ZstdDecompressor:
+    import zstandard
+
+    return zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES_MAX)
 
 
 def _zstd(data: bytes) -> bytes:
-    return _zstd_writer.compress(data)
+    return _zstd_writer().compress(data)
 
 
 def _unzstd(data: bytes, bytes_max: int) -> bytes:
+    import zstandard
+
     parts: list[bytes] = []
     size = 0
     try:
         _check_zstd_frames(data, bytes_max)
-        with _zstd_reader.stream_reader(data, read_across_frames=True) as reader:
+        with _zstd_reader().stream_reader(data, read_across_frames=True) as reader:
             while part := reader.read(ZSTD_PIECE_BYTES):
                 size += len(part)
                 if size > bytes_max:
@@ -206,6 +224,8 @@ def _check_zstd_frames(data: bytes, bytes_max: int) -> None:
     """Check that `data` is whole frames and nothing else: a streaming reader takes a cut for an end (RFC 8878, 3.1).
 
     Raises ZstdError too."""
+    import zstandard
+
     blocks_left = _pieces_max(bytes_max)
     at = frames = 0
     while at < len(data):

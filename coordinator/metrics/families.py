@@ -1,12 +1,11 @@
-"""Prometheus's families of samples, made of figures that somebody else has counted."""
+"""Prometheus's families of samples, made of figures that somebody else has counted.
+
+Its client library brings servers, and what they need, and takes 2 MB: it is imported with the first scrape."""
 
 from __future__ import annotations
 
 import itertools
 from typing import TYPE_CHECKING
-
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.utils import floatToGoString
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 
 def gauge(name: str, text: str, labels: Labels, samples: Iterable[tuple[Labels, float]]) -> Metric:
     """What goes up and down."""
+    from prometheus_client.core import GaugeMetricFamily
+
     family = GaugeMetricFamily(name, text, labels=labels)
     for values, value in samples:
         family.add_metric(values, value)
@@ -29,6 +30,8 @@ def gauge(name: str, text: str, labels: Labels, samples: Iterable[tuple[Labels, 
 
 def counter(name: str, text: str, labels: Labels, samples: Iterable[tuple[Labels, float]]) -> Metric:
     """What goes up, from 0 when a process begins. name ends with _total."""
+    from prometheus_client.core import CounterMetricFamily
+
     assert name.endswith("_total")
     family = CounterMetricFamily(name, text, labels=labels)
     for values, value in samples:
@@ -44,6 +47,9 @@ def histogram(
     samples: Iterable[tuple[Labels, frames.Histogram]],
 ) -> Metric:
     """How long things took, in ranges up to these bounds in seconds (proto/histogram.py)."""
+    from prometheus_client.core import HistogramMetricFamily
+    from prometheus_client.utils import floatToGoString
+
     family = HistogramMetricFamily(name, text, labels=labels)
     names = [*map(floatToGoString, bounds), "+Inf"]
     for values, counted in samples:

@@ -10,8 +10,6 @@ import contextlib
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
-import cramjam
-
 from coordinator.replication import regatta_form
 from coordinator.replication.leading import OldEpoch
 from coordinator.replication.token_key import TOKEN_KEY
@@ -275,6 +273,8 @@ class RegattaReplication:
             await self._stream_records(call, table, request.table)
 
     async def _stream_records(self, call: Call, table: TableEntry, name: bytes) -> None:
+        import cramjam  # here, since most clusters serve no followers of Regatta's own
+
         compressor = cramjam.snappy.Compressor()
         async with aclosing(self._source.pairs(table, peer=call.peer)) as parts:
             async for part in parts:

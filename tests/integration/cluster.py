@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import yaml
 
-from config import load
+from config.loading import load
 from config.process.names import ProcessName, processes_of
 from config.process.report import ProcessReport, State
 from tests.waiting import free_ports, wait_until

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from config import load
+from config.loading import load
 from config.process.names import REPLICATOR, ProcessName
 from proto.etcd import lock_pb2 as lock
 from proto.etcd import rpc_pb2 as etcd

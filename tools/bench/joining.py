@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-import config
+from config import loading
 from tools.admin.member_plan import StepKind, plan_add
 from tools.admin.membership import MemberChange, RunningCluster
 from tools.bench.run import LoadFailed
@@ -102,7 +102,7 @@ def join(system: Boathouse, timeline: Timeline) -> Joined:
                 if step.kind is StepKind.VOTE:
                     voted.append(time.monotonic())
 
-            cluster = config.load(system.cluster_file)
+            cluster = loading.load(system.cluster_file)
             with RunningCluster(cluster) as world:
                 change = MemberChange(cluster, world, lambda _text: None)
                 change.run(plan_add(change.placement(), NODE, replicas=cluster.replicas), on_done)

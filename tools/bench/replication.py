@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 import psutil
 
-import config
+from config import loading
 from proto.etcd import rpc_pb2 as etcd
 from proto.regatta import regatta_pb2 as regatta
 from tools.bench import systems
@@ -237,7 +237,7 @@ async def _catching_up(
     revision = await _fill(leader, bytes(workload.value_bytes))
     await asyncio.to_thread(follower.start)
     before = _rss_bytes(leader, follower)
-    log = config.load(follower.cluster_file).node_dir("n1") / "logs" / "replicator.log"
+    log = loading.load(follower.cluster_file).node_dir("n1") / "logs" / "replicator.log"
     grown = 0
     deadline = time.monotonic() + PATIENCE_S
     while (span_s := _snapshot_span_s(log, revision)) is None:

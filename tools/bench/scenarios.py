@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-import config
+from config import loading
 from tools.admin.moves import move_table
 from tools.admin.operate import move_leader
 from tools.admin.reach import Connection
@@ -262,7 +262,7 @@ def moves(setting: Setting, workload: Workload) -> Report:
         assert isinstance(system, systems.Boathouse)
         over = threading.Event()
         with ThreadPoolExecutor(1) as pool:
-            moved = pool.submit(_move_leaders, config.load(system.cluster_file), over)
+            moved = pool.submit(_move_leaders, loading.load(system.cluster_file), over)
             try:
                 outcome = measure(system, puts_meanwhile, setting.progress(OURS), fill=False)
             finally:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from config import ConfigError, load
-from config.loading import parse
+from config import ConfigError
+from config.loading import load, parse
 from config.paths import SOCKET_PATH_BYTES_MAX
 from config.placement import rotation
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from config import ClusterConfig, ConfigError, ProcessSpec, load
-from config.loading import FILE_BYTES_MAX, parse
+from config import ClusterConfig, ConfigError, ProcessSpec
+from config.loading import FILE_BYTES_MAX, load, parse
 
 EXAMPLES = sorted((Path(__file__).parents[3] / "config" / "examples").glob("*.yaml"))
 

@@ -8,7 +8,8 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from config import ClusterConfig, ConfigError, load, load_draft, load_with_files
+from config import ClusterConfig, ConfigError
+from config.loading import load, load_draft, load_with_files
 from config.tls_files import peer_keys
 from proto.internal.curve import write_pair
 

@@ -9,7 +9,7 @@ import pytest
 
 
 @pytest.mark.parametrize("entry", ["coordinator", "shardworker", "coordinator.replication"])
-def test_what_is_for_people_or_for_who_signs_tokens_is_left_out(entry: str) -> None:
+def test_what_is_for_people_or_for_few_clients_is_left_out(entry: str) -> None:
     """As `python -m` begins, up to where a process reads its spec, of which there is none here."""
     program = f"""
 import runpy, sys
@@ -25,3 +25,4 @@ print(*sorted({{name.partition(".")[0] for name, module in sys.modules.items() i
     loaded = set(done.stdout.decode().splitlines()[-1].split())
     assert {"structlog", "zmq"} <= loaded
     assert not loaded & {"rich", "textual", "typer", "cryptography", "jwt", "opentelemetry"}
+    assert not loaded & {"bcrypt", "cramjam", "prometheus_client", "yaml", "zstandard"}

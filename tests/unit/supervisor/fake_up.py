@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from config import load
+from config.loading import load
 from coordinator.supervisor.refusal import StartRefused
 from coordinator.supervisor.run import nodes_to_start, run
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from config import load, members
+from config import members
+from config.loading import load
 from coordinator.supervisor.holdings import Holdings, retire
 
 if TYPE_CHECKING:

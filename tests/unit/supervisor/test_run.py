@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from config import ClusterConfig, load
+from config.loading import load
 from config.process.report import State
 from coordinator.supervisor.folder import living_holder
 from coordinator.supervisor.refusal import StartRefused
@@ -29,6 +29,8 @@ from tools.admin.control_client import NodeControl, RequestRefused, SupervisorUn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from config import ClusterConfig
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = ROOT / "config" / "examples"

@@ -10,8 +10,9 @@ import pytest
 import zmq
 from typer.testing import CliRunner
 
-from config import ClusterConfig, load_with_files
+from config import ClusterConfig
 from config.access import ClientTlsConfig
+from config.loading import load_with_files
 from config.tls_files import context_of, peer_keys
 from coordinator.front.certificates import common_name
 from proto.internal.curve import PeerKeys, write_pair

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from config import load
+from config.loading import load
 from config.process.names import ProcessName
 from config.process.report import ProcessReport, State
 from tools.admin.targets import UnknownTarget, resolve
