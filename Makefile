@@ -35,10 +35,11 @@ lint: $(STAMP) ## style, spelling, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# As many tests at once as there are cores; those that time what they see have the machine to themselves.
+# As many tests at once as there are cores; those that time what they see have the machine to themselves. Only the few
+# files that have such are collected for them, since to collect all takes longer than most tests.
 test: lint ## everything CI runs
 	$(BIN)/pytest -q -m "not alone and not long" --numprocesses auto --maxprocesses 4 --dist loadfile
-	$(BIN)/pytest -q -m "alone and not long"
+	$(BIN)/pytest -q -m "alone and not long" $$(grep -rl --include='test_*.py' 'pytest\.mark\.alone' tests)
 
 format: $(STAMP) ## rewrite the source in the house format
 	$(BIN)/ruff check --fix-only .
