@@ -158,7 +158,9 @@ RULES: Final[Mapping[Code, Rule]] = {
         ("boathouse logs {subject} {file}",),
     ),
     Code.PROCESS_CRASHED: Rule(
-        _W, "It ended by itself less than a minute ago, and runs again.", ("boathouse logs {subject} {file}",)
+        _W,
+        "It crashed, or hung and was killed, less than a minute ago, and runs again.",
+        ("boathouse logs {subject} {file}",),
     ),
     Code.REPLICA_SILENT: Rule(
         _W,

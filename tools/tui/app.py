@@ -104,6 +104,7 @@ class Top(App[None]):
         self._is_looking = False
         self._is_fetching = False
         self._is_held = False
+        self._is_acting = False
         self._said = ""
 
     def compose(self) -> ComposeResult:
@@ -217,6 +218,8 @@ class Top(App[None]):
 
     def on_grid_selected(self, event: Grid.Selected) -> None:
         self._model.here.selected = event.key
+        if self._said and not self._is_acting:
+            self._say("")  # it was about the row before
 
     def action_jump(self, view: str) -> None:
         self._model.jump(View(view))
@@ -252,7 +255,12 @@ class Top(App[None]):
 
     def action_sort(self) -> None:
         if self._page is not None:
-            self._model.sort_next(self._page)
+            self._model.sort_next(self._page, self._grid.columns_shown)
+            self._draw()
+
+    def on_grid_heading_clicked(self, event: Grid.HeadingClicked) -> None:
+        if self._page is not None:
+            self._model.sort_by(self._page, event.column)
             self._draw()
 
     def action_turn(self) -> None:
@@ -285,7 +293,8 @@ class Top(App[None]):
     def action_explain(self) -> None:
         row = self._grid.row
         if row is None or not row.findings:
-            self._say("nothing is wrong with this row")
+            elsewhere = "; 6 lists what was found" if self._scene is not None and self._scene.findings else ""
+            self._say(f"nothing is wrong with this row{elsewhere}")
         else:
             self.push_screen(Reader(row.key, explanation(row.findings)))
 
@@ -319,10 +328,13 @@ class Top(App[None]):
         self._say(f"{what} …")
         # Whoever was told that it is harmful has said that he wants it all the same.
         act = partial(self._attachment.act, verb, name, leader, force=expected.is_harmful)
+        self._is_acting = True
         try:
             done = await asyncio.get_running_loop().run_in_executor(self._acts, act)
         except NotDone as error:
             done = f"not done: {error}"
+        finally:
+            self._is_acting = False
         self._say(done)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:

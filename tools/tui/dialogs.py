@@ -28,7 +28,8 @@ HELP = """\
 Enter   look into what is selected
 Esc     back, or take the filter away
 /       filter
-s S     sort by the next column, turn the order round
+s S     sort by the next column, turn the order round; so does
+        the mouse on a heading
 e       explain what is wrong, and what mends it
 l       log of the process
 r x a   restart, stop, start the process
@@ -41,7 +42,8 @@ L leader   F follower   ~ learner   C candidate
 ! behind, full or degraded   X down, or serving nothing
 i a note: nothing is wrong   - not known here
 
-OPS/S   writes applied and reads served
+OPS/S   writes applied and reads served; also boathouse's own,
+        which reads its list of tables every few seconds
 TRAILS  entries that the leader has committed and this replica
         has not applied; LAG is the most of a shard
 SYNC P99  within this time 99 of 100 syncs were durable

@@ -17,6 +17,8 @@ from tools.tui.page import GAP, Page, aligned, fit
 from tools.tui.theme import HEADING, SELECTED, STYLES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.style import Style
     from textual import events
 
@@ -49,6 +51,13 @@ class Grid(Widget, can_focus=True):
             super().__init__()
             self.key = key
 
+    class HeadingClicked(Message):
+        """The mouse on the heading of a column."""
+
+        def __init__(self, column: int) -> None:
+            super().__init__()
+            self.column = column
+
     def __init__(self) -> None:
         super().__init__()
         self._page = Page("", (), ())
@@ -76,6 +85,11 @@ class Grid(Widget, can_focus=True):
         return self._page.rows[self._selected] if self._page.rows else None
 
     @property
+    def columns_shown(self) -> Sequence[int]:
+        """Those of the page that there is room for."""
+        return self._fitted.columns
+
+    @property
     def at_end(self) -> bool:
         """Whether the last row is selected."""
         return self._selected >= len(self._page.rows) - 1
@@ -97,10 +111,21 @@ class Grid(Widget, can_focus=True):
 
     def on_click(self, event: events.Click) -> None:
         position = self._top + event.y - HEADING_LINES
-        if event.y >= HEADING_LINES and position < len(self._page.rows):
+        if event.y < HEADING_LINES:
+            self._click_heading(event.x - self.styles.padding.left)
+        elif position < len(self._page.rows):
             if position == self._selected:
                 self.action_open()
             self._select(position)
+
+    def _click_heading(self, x: int) -> None:
+        if not self._page.rows:
+            return
+        begin = 0
+        for position, width in zip(self._fitted.columns, self._fitted.widths, strict=True):
+            if begin <= x < begin + width + GAP:
+                self.post_message(self.HeadingClicked(position))
+            begin += width + GAP
 
     def on_mouse_scroll_down(self) -> None:
         self.action_move(1)

@@ -109,14 +109,20 @@ class Model:
         """Show only rows that have this text in them, in whatever case."""
         self.here.filter = text
 
-    def sort_next(self, page: Page) -> None:
-        """Sort by the next column; after the last in the order of the cluster again."""
-        sort, last = self.here.sort, len(page.columns) - 1
-        if sort is not None and sort.column == last:
-            self.here.sort = None
-            return
-        column = 0 if sort is None else sort.column + 1
-        self.here.sort = Sort(column, is_reversed=page.columns[column].is_number)
+    def sort_next(self, page: Page, shown: Sequence[int]) -> None:
+        """Sort by the next column that is shown; after the last in the order of the cluster again."""
+        at = -1 if self.here.sort is None else self.here.sort.column
+        column = next((column for column in shown if column > at), None)
+        self.here.sort = None
+        if column is not None:
+            self.sort_by(page, column)
+
+    def sort_by(self, page: Page, column: int) -> None:
+        """Sort by this column; by the same again: the other end first."""
+        if self.here.sort is not None and self.here.sort.column == column:
+            self.sort_other_way()
+        else:
+            self.here.sort = Sort(column, is_reversed=page.columns[column].is_number)
 
     def sort_other_way(self) -> None:
         """The other end first."""

@@ -115,6 +115,29 @@ async def test_the_selection_stays_with_its_row_when_the_order_changes() -> None
 
 
 @in_loop
+async def test_the_mouse_on_a_heading_sorts_by_that_column() -> None:
+    async with running(Attached([healthy()])) as pilot:
+        await pressed(pilot, "3")
+        grid = pilot.app.query_one(Grid)
+        heading = grid.render_line(0).text
+        for title, first in (("LEADER", "LEADER▲"), ("LEADER", "LEADER▼"), ("COMMIT", "COMMIT▼")):
+            at = heading.index(title) + 1  # behind the padding
+            await pilot.click(Grid, offset=(at, 0))
+            await settled(pilot)
+            assert first in grid.render_line(0).text
+        assert rows(pilot)[0].split()[0] == "4"
+
+
+@in_loop
+async def test_what_was_said_of_a_row_goes_with_it() -> None:
+    async with running(Attached([degraded()])) as pilot:
+        await pressed(pilot, "1", "e")
+        assert text(pilot, "#foot") == "nothing is wrong with this row; 6 lists what was found"
+        await pressed(pilot, "down")
+        assert "Enter look" in text(pilot, "#foot")
+
+
+@in_loop
 async def test_a_filter_shows_what_has_it_and_escape_takes_it_away() -> None:
     async with running(Attached([healthy()])) as pilot:
         await pressed(pilot, "4", "slash", *"N2/", "enter")

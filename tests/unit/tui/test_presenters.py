@@ -273,10 +273,16 @@ def test_a_filter_and_an_order() -> None:
     model.open(Place(View.REPLICAS))
     page = model.page(made)
     for _ in range([column.title for column in page.columns].index("COMMIT") + 1):
-        model.sort_next(page)
+        model.sort_next(page, range(len(page.columns)))
     assert model.page(made).rows[0].key.endswith("shard-4"), "the largest first"
     model.sort_other_way()
     assert model.page(made).rows[0].key.endswith("shard-1")
+    titles = [column.title for column in page.columns]
+    model.sort_next(page, [0, titles.index("COMMIT"), titles.index("DATA")])
+    assert model.here.sort is not None
+    assert titles[model.here.sort.column] == "DATA", "what there is no room for is passed over"
+    model.sort_next(page, [0, titles.index("COMMIT")])
+    assert model.here.sort is None
     model.filter_by("LEADER")
     assert {row.cells[2].text for row in model.page(made).rows} == {"leader"}
     assert model.back()

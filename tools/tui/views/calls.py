@@ -29,7 +29,7 @@ def calls(scene: Scene) -> Page:
     """Of those that have one answer, and whose length is not up to their client."""
     trend = scene.trend
     rows = [_row(scene, method, table) for method, table in sorted(trend.calls)]
-    return Page("calls", COLUMNS, rows, "no calls were seen yet; they are told by a cluster file only")
+    return Page("calls", COLUMNS, rows, "no client has called yet, as far as coordinators tell")
 
 
 def _row(scene: Scene, method: str, table: str) -> Row:
