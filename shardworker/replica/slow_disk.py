@@ -32,6 +32,8 @@ SYNCS_MIN: Final = 16
 """An average of fewer says nothing."""
 SYNCS_KEPT: Final = 256
 """For the 99th percentile."""
+KEPT_IDLE_MS: Final = 60_000
+"""How syncs were is old news then, and whoever looks would take it for how they are."""
 PATIENCE_ELECTIONS: Final = 3
 """Election timeouts that a leader has to be slow before it asks."""
 TENURE_ELECTIONS: Final = 30
@@ -56,6 +58,8 @@ class SlowDisk(Part):
         self._slow_s = context.cluster.store.slow_sync_ms / 1000
         self._round_ticks = context.cluster.raft.election_ticks
         self._last: deque[float] = deque(maxlen=SYNCS_KEPT)
+        self._kept_idle_ticks = KEPT_IDLE_MS // context.cluster.raft.tick_ms
+        self._idle_ticks = 0
         self._average_s = 0.0
         self._count = 0
         self._count_before = 0
@@ -72,6 +76,7 @@ class SlowDisk(Part):
         for seconds in self._store.take_sync_seconds():
             self._count += 1
             self._last.append(seconds)
+            self._idle_ticks = 0
             # The first ones weigh alike, so that one slow sync at the start is not the average for long.
             weight = max(WEIGHT, 1 / self._count)
             self._average_s += (seconds - self._average_s) * weight
@@ -88,6 +93,9 @@ class SlowDisk(Part):
     # ---- the leader's rounds ----------------------------------------------------------------------------------------
 
     def tick(self) -> None:
+        self._idle_ticks += 1
+        if self._idle_ticks >= self._kept_idle_ticks:
+            self._last.clear()
         if self._core.role is not Role.LEADER or self._core.term != self._term_led:
             self._term_led = self._core.term if self._core.role is Role.LEADER else 0
             self._led_ticks = self._slow_ticks = self._ticks_to_round = 0

@@ -8,7 +8,7 @@ import pytest
 
 from proto.internal import frames_pb2 as frames
 from shardworker.raft import MessageKind, NodeId, Role
-from shardworker.replica.slow_disk import PATIENCE_ELECTIONS, SYNCS_MIN, TENURE_ELECTIONS
+from shardworker.replica.slow_disk import KEPT_IDLE_MS, PATIENCE_ELECTIONS, SYNCS_MIN, TENURE_ELECTIONS
 from tests.unit.raft.replica import members
 from tests.unit.shardworker.bench import Bench
 
@@ -147,6 +147,22 @@ def test_a_leader_that_writes_nothing_stays(led: Bench) -> None:
     answer(led, {2: 5, 3: 5})
     pass_elections(led, 3)
     assert asked_to_lead(led) == []
+
+
+def test_how_syncs_were_is_forgotten_where_nothing_is_written(led: Bench) -> None:
+    def p99_us() -> int:
+        return led.replica.status().statistics["sync_p99_us"]
+
+    ticks = KEPT_IDLE_MS // led.cluster.raft.tick_ms
+    for _ in range(2):
+        sync(led, 2 * SLOW_MS)
+        for _ in range(ticks - 1):
+            led.replica.tick()
+        assert p99_us() > 1_900 * SLOW_MS
+        led.replica.tick()
+        assert p99_us() == 0
+        sync(led, 1)
+        assert p99_us() < 1_100
 
 
 def test_a_replica_says_how_it_is(tmp_path: Path) -> None:

@@ -75,6 +75,8 @@ def test_an_older_build_leaves_gaps() -> None:
         None,
     )
     assert (replica.leader, replica.revision) == ("", None)
+    idle = frames.ReplicaStatus(shard=1, node=1, statistics={"sync_p99_us": 0})
+    assert replica_of(answered(idle), NAMES).sync_p99_us is None, "none was seen of late"
 
 
 @pytest.mark.parametrize(

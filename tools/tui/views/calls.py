@@ -29,7 +29,9 @@ def calls(scene: Scene) -> Page:
     """Of those that have one answer, and whose length is not up to their client."""
     trend = scene.trend
     rows = [_row(scene, method, table) for method, table in sorted(trend.calls)]
-    return Page("calls", COLUMNS, rows, "no client has called yet, as far as coordinators tell")
+    etcd = "etcd's API does not tell of its clients' calls"
+    nobody = "no client has called yet, as far as coordinators tell"
+    return Page("calls", COLUMNS, rows, etcd if scene.snapshot.is_etcd else nobody)
 
 
 def _row(scene: Scene, method: str, table: str) -> Row:

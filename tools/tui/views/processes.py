@@ -33,7 +33,7 @@ def processes(scene: Scene, node: str) -> Page:
         _row(scene, process) for process in scene.snapshot.processes if not node or process.name.node == node
     ]
     title = f"processes of {node}" if node else "processes"
-    empty = "processes are seen by a cluster file only; 4 shows the replicas"
+    empty = "nobody tells of processes; 4 shows the replicas"
     return Page(title, COLUMNS, rows, empty)
 
 
