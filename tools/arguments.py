@@ -52,6 +52,14 @@ EndpointOption = Annotated[
         help="host:port or unix:///path; several with commas between.",
     ),
 ]
+AttachOption = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoints",
+        "--endpoint",
+        help="host:port of coordinators, or of members of an etcd cluster, instead of a cluster file.",
+    ),
+]
 TimeoutOption = Annotated[
     float,
     typer.Option("--timeout", callback=_check_timeout, help="Seconds before the command gives up."),

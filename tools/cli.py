@@ -17,6 +17,7 @@ from tools import completion as completion_of_shells
 from tools import streams
 from tools.arguments import (
     TARGET_HELP,
+    AttachOption,
     FileArgument,
     NodeOption,
     OutputOption,
@@ -149,26 +150,36 @@ def forget(
 
 @app.command()
 @takes_tls
-def doctor(file: FileArgument = None, output: OutputOption = Output.TABLE) -> None:
-    """Look for what is wrong, and say what it means and what mends it."""
-    from tools.cluster_file import read_cluster
+def doctor(
+    context: typer.Context,
+    file: FileArgument = None,
+    endpoints: AttachOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Look for what is wrong, and say what it means and what mends it.
+
+    With --endpoints it looks at what coordinators tell; to try disks, folders, ports and certificates takes a file."""
     from tools.doctor import doctor as run_doctor
 
-    run_doctor(read_cluster(file), file, output)
+    run_doctor(_file_unless(endpoints, file, context), endpoints, output)
+
+
+def _file_unless(endpoints: str | None, file: Path | None, context: typer.Context) -> Path | None:
+    """The file, where there are no endpoints: those go before one that the environment names."""
+    if endpoints is None:
+        return file
+    source = context.get_parameter_source("file")
+    if source is not None and source.name == "COMMANDLINE":
+        raise typer.BadParameter("a cluster file or endpoints, not both", param_hint="--endpoints")
+    return None
 
 
 @app.command()
 @takes_tls
 def top(
+    context: typer.Context,
     file: FileArgument = None,
-    endpoints: Annotated[
-        str | None,
-        typer.Option(
-            "--endpoints",
-            "--endpoint",
-            help="host:port of coordinators, or of members of an etcd cluster, instead of a cluster file.",
-        ),
-    ] = None,
+    endpoints: AttachOption = None,
     refresh: Annotated[
         float, typer.Option("--refresh", min=0.2, max=3600.0, help="Seconds between two looks.")
     ] = 1.0,
@@ -180,7 +191,9 @@ def top(
     """Watch a cluster in the terminal, look into it, and act on what is selected."""
     from tools.top import top as run_top
 
-    run_top(file, endpoints, refresh_s=refresh, read_only=read_only, once=once)
+    run_top(
+        _file_unless(endpoints, file, context), endpoints, refresh_s=refresh, read_only=read_only, once=once
+    )
 
 
 @app.command()

@@ -10,6 +10,7 @@ import typer
 from tools.tls_options import tls_options
 
 if TYPE_CHECKING:
+    from tools.admin.attachment import EndpointAttachment
     from tools.admin.reach import Connection, Reach
 
 TOKEN_VARIABLE: Final = "BOATHOUSE_TOKEN"  # noqa: S105
@@ -43,6 +44,14 @@ def given_reach(*, is_secure: bool) -> Reach:
     if not (is_secure or tls.given):
         return Reach(token=_token())
     return Reach(tls.credentials(), tls.context(), _token())
+
+
+def attached_to(endpoints: str) -> EndpointAttachment:
+    """The cluster that --endpoints names, over TLS if that is asked for."""
+    from tools.admin.attachment import EndpointAttachment
+
+    connection = given_connection(endpoints, option="--endpoints")
+    return EndpointAttachment(connection.addresses, given_reach(is_secure=connection.credentials is not None))
 
 
 def _token() -> str:

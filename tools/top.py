@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from tools.admin.attachment import ClusterAttachment, EndpointAttachment
-from tools.admin.reach import Reach
-from tools.connection import given_connection, given_reach
+from tools.connection import attached_to, given_reach
 from tools.failure import Failed
 
 if TYPE_CHECKING:
@@ -37,12 +36,7 @@ def top(file: Path | None, endpoints: str | None, *, refresh_s: float, read_only
 
 def _attached(file: Path | None, endpoints: str | None) -> ClusterAttachment | EndpointAttachment:
     if endpoints is not None:
-        if file is not None:
-            raise typer.BadParameter("a cluster file or endpoints, not both", param_hint="--endpoints")
-        connection = given_connection(endpoints, option="--endpoints")
-        return EndpointAttachment(
-            connection.addresses, Reach(credentials=connection.credentials, token=connection.token)
-        )
+        return attached_to(endpoints)
     from tools.cluster_file import read_cluster
 
     cluster = read_cluster(file)

@@ -86,4 +86,9 @@ def node_replicas(
         follows="" if cluster.follows is None else str(cluster.follows),
         replicas_wanted=min(cluster.replicas, len(members)),
         replicas=[status for status in statuses if status is not None],
+        measures=figures.Measures(
+            tick_ms=cluster.raft.tick_ms,
+            pending_requests_max=cluster.limits.pending_requests_max,
+            cursor_wal_bytes_max=cluster.limits.cursor_wal_bytes_max,
+        ),
     )

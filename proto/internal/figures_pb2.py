@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from proto.internal import frames_pb2 as proto_dot_internal_dot_frames__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cproto/internal/figures.proto\x12\x12\x62oathouse.internal\x1a\x1bproto/internal/frames.proto\"K\n\x0bNodeFigures\x12<\n\x0c\x63oordinators\x18\x01 \x03(\x0b\x32&.boathouse.internal.CoordinatorFigures\"x\n\rNodeProcesses\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x11\n\tread_at_s\x18\x03 \x01(\x01\x12\x35\n\tprocesses\x18\x04 \x03(\x0b\x32\".boathouse.internal.ProcessFigures\"\xb2\x01\n\x0eProcessFigures\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x13\n\x06number\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\r\x12\x10\n\x08restarts\x18\x05 \x01(\r\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x12\n\nstarted_at\x18\x07 \x01(\x01\x12\r\n\x05\x63pu_s\x18\x08 \x01(\x01\x12\x11\n\trss_bytes\x18\t \x01(\x04\x42\t\n\x07_number\"\xd0\x01\n\x0cNodeReplicas\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x32\n\x07members\x18\x03 \x03(\x0b\x32!.boathouse.internal.MemberFigures\x12\x0e\n\x06shards\x18\x04 \x01(\r\x12\x17\n\x0freplicas_wanted\x18\x05 \x01(\r\x12\x33\n\x08replicas\x18\x06 \x03(\x0b\x32!.boathouse.internal.ReplicaStatus\x12\x0f\n\x07\x66ollows\x18\x07 \x01(\t\"=\n\rMemberFigures\x12\x0c\n\x04node\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\"\xb8\x02\n\x12\x43oordinatorFigures\x12\x0f\n\x07process\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x32\n\x07methods\x18\x03 \x03(\x0b\x32!.boathouse.internal.MethodFigures\x12\x31\n\x07watched\x18\x04 \x03(\x0b\x32 .boathouse.internal.WatchFigures\x12\x42\n\x06gauges\x18\x05 \x03(\x0b\x32\x32.boathouse.internal.CoordinatorFigures.GaugesEntry\x12\x16\n\x0ereceived_bytes\x18\x06 \x01(\x04\x12\x12\n\nsent_bytes\x18\x07 \x01(\x04\x1a-\n\x0bGaugesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xd1\x02\n\rMethodFigures\x12\x0c\n\x04path\x18\x01 \x01(\t\x12=\n\x06tables\x18\x02 \x03(\x0b\x32-.boathouse.internal.MethodFigures.TablesEntry\x12\x41\n\x08\x66\x61ilures\x18\x03 \x03(\x0b\x32/.boathouse.internal.MethodFigures.FailuresEntry\x12\x11\n\tunder_way\x18\x04 \x01(\x04\x12\x10\n\x08received\x18\x05 \x01(\x04\x12\x0c\n\x04sent\x18\x06 \x01(\x04\x1aL\n\x0bTablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x1d.boathouse.internal.Histogram:\x02\x38\x01\x1a/\n\rFailuresEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"V\n\x0cWatchFigures\x12\r\n\x05table\x18\x01 \x01(\t\x12\x10\n\x08watchers\x18\x02 \x01(\x04\x12\x0e\n\x06\x62\x65hind\x18\x03 \x01(\x04\x12\x15\n\rlag_revisions\x18\x04 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cproto/internal/figures.proto\x12\x12\x62oathouse.internal\x1a\x1bproto/internal/frames.proto\"K\n\x0bNodeFigures\x12<\n\x0c\x63oordinators\x18\x01 \x03(\x0b\x32&.boathouse.internal.CoordinatorFigures\"x\n\rNodeProcesses\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x11\n\tread_at_s\x18\x03 \x01(\x01\x12\x35\n\tprocesses\x18\x04 \x03(\x0b\x32\".boathouse.internal.ProcessFigures\"\xb2\x01\n\x0eProcessFigures\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x13\n\x06number\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\r\x12\x10\n\x08restarts\x18\x05 \x01(\r\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x12\n\nstarted_at\x18\x07 \x01(\x01\x12\r\n\x05\x63pu_s\x18\x08 \x01(\x01\x12\x11\n\trss_bytes\x18\t \x01(\x04\x42\t\n\x07_number\"\x80\x02\n\x0cNodeReplicas\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x32\n\x07members\x18\x03 \x03(\x0b\x32!.boathouse.internal.MemberFigures\x12\x0e\n\x06shards\x18\x04 \x01(\r\x12\x17\n\x0freplicas_wanted\x18\x05 \x01(\r\x12\x33\n\x08replicas\x18\x06 \x03(\x0b\x32!.boathouse.internal.ReplicaStatus\x12\x0f\n\x07\x66ollows\x18\x07 \x01(\t\x12.\n\x08measures\x18\x08 \x01(\x0b\x32\x1c.boathouse.internal.Measures\"W\n\x08Measures\x12\x0f\n\x07tick_ms\x18\x01 \x01(\r\x12\x1c\n\x14pending_requests_max\x18\x02 \x01(\x04\x12\x1c\n\x14\x63ursor_wal_bytes_max\x18\x03 \x01(\x04\"=\n\rMemberFigures\x12\x0c\n\x04node\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\"\xb8\x02\n\x12\x43oordinatorFigures\x12\x0f\n\x07process\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x32\n\x07methods\x18\x03 \x03(\x0b\x32!.boathouse.internal.MethodFigures\x12\x31\n\x07watched\x18\x04 \x03(\x0b\x32 .boathouse.internal.WatchFigures\x12\x42\n\x06gauges\x18\x05 \x03(\x0b\x32\x32.boathouse.internal.CoordinatorFigures.GaugesEntry\x12\x16\n\x0ereceived_bytes\x18\x06 \x01(\x04\x12\x12\n\nsent_bytes\x18\x07 \x01(\x04\x1a-\n\x0bGaugesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xd1\x02\n\rMethodFigures\x12\x0c\n\x04path\x18\x01 \x01(\t\x12=\n\x06tables\x18\x02 \x03(\x0b\x32-.boathouse.internal.MethodFigures.TablesEntry\x12\x41\n\x08\x66\x61ilures\x18\x03 \x03(\x0b\x32/.boathouse.internal.MethodFigures.FailuresEntry\x12\x11\n\tunder_way\x18\x04 \x01(\x04\x12\x10\n\x08received\x18\x05 \x01(\x04\x12\x0c\n\x04sent\x18\x06 \x01(\x04\x1aL\n\x0bTablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x1d.boathouse.internal.Histogram:\x02\x38\x01\x1a/\n\rFailuresEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"V\n\x0cWatchFigures\x12\r\n\x05table\x18\x01 \x01(\t\x12\x10\n\x08watchers\x18\x02 \x01(\x04\x12\x0e\n\x06\x62\x65hind\x18\x03 \x01(\x04\x12\x15\n\rlag_revisions\x18\x04 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,19 +45,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROCESSFIGURES']._serialized_start=281
   _globals['_PROCESSFIGURES']._serialized_end=459
   _globals['_NODEREPLICAS']._serialized_start=462
-  _globals['_NODEREPLICAS']._serialized_end=670
-  _globals['_MEMBERFIGURES']._serialized_start=672
-  _globals['_MEMBERFIGURES']._serialized_end=733
-  _globals['_COORDINATORFIGURES']._serialized_start=736
-  _globals['_COORDINATORFIGURES']._serialized_end=1048
-  _globals['_COORDINATORFIGURES_GAUGESENTRY']._serialized_start=1003
-  _globals['_COORDINATORFIGURES_GAUGESENTRY']._serialized_end=1048
-  _globals['_METHODFIGURES']._serialized_start=1051
-  _globals['_METHODFIGURES']._serialized_end=1388
-  _globals['_METHODFIGURES_TABLESENTRY']._serialized_start=1263
-  _globals['_METHODFIGURES_TABLESENTRY']._serialized_end=1339
-  _globals['_METHODFIGURES_FAILURESENTRY']._serialized_start=1341
-  _globals['_METHODFIGURES_FAILURESENTRY']._serialized_end=1388
-  _globals['_WATCHFIGURES']._serialized_start=1390
-  _globals['_WATCHFIGURES']._serialized_end=1476
+  _globals['_NODEREPLICAS']._serialized_end=718
+  _globals['_MEASURES']._serialized_start=720
+  _globals['_MEASURES']._serialized_end=807
+  _globals['_MEMBERFIGURES']._serialized_start=809
+  _globals['_MEMBERFIGURES']._serialized_end=870
+  _globals['_COORDINATORFIGURES']._serialized_start=873
+  _globals['_COORDINATORFIGURES']._serialized_end=1185
+  _globals['_COORDINATORFIGURES_GAUGESENTRY']._serialized_start=1140
+  _globals['_COORDINATORFIGURES_GAUGESENTRY']._serialized_end=1185
+  _globals['_METHODFIGURES']._serialized_start=1188
+  _globals['_METHODFIGURES']._serialized_end=1525
+  _globals['_METHODFIGURES_TABLESENTRY']._serialized_start=1400
+  _globals['_METHODFIGURES_TABLESENTRY']._serialized_end=1476
+  _globals['_METHODFIGURES_FAILURESENTRY']._serialized_start=1478
+  _globals['_METHODFIGURES_FAILURESENTRY']._serialized_end=1525
+  _globals['_WATCHFIGURES']._serialized_start=1527
+  _globals['_WATCHFIGURES']._serialized_end=1613
 # @@protoc_insertion_point(module_scope)

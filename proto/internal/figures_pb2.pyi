@@ -139,6 +139,7 @@ class NodeReplicas(_message.Message):
     REPLICAS_WANTED_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
     FOLLOWS_FIELD_NUMBER: _builtins.int
+    MEASURES_FIELD_NUMBER: _builtins.int
     cluster: _builtins.str
     """its name"""
     node: _builtins.str
@@ -156,6 +157,10 @@ class NodeReplicas(_message.Message):
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[_frames_pb2.ReplicaStatus]:
         """of those that answered in time"""
 
+    @_builtins.property
+    def measures(self) -> Global___Measures:
+        """earlier builds tell of none"""
+
     def __init__(
         self,
         *,
@@ -166,14 +171,42 @@ class NodeReplicas(_message.Message):
         replicas_wanted: _builtins.int = ...,
         replicas: _abc.Iterable[_frames_pb2.ReplicaStatus] | None = ...,
         follows: _builtins.str = ...,
+        measures: Global___Measures | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["measures", b"measures"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "follows", b"follows", "members", b"members", "node", b"node", "replicas", b"replicas", "replicas_wanted", b"replicas_wanted", "shards", b"shards"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "follows", b"follows", "measures", b"measures", "members", b"members", "node", b"node", "replicas", b"replicas", "replicas_wanted", b"replicas_wanted", "shards", b"shards"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeReplicas: _TypeAlias = NodeReplicas  # noqa: Y015
+
+@_typing.final
+class Measures(_message.Message):
+    """What the cluster file says of when something is too much, or too slow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TICK_MS_FIELD_NUMBER: _builtins.int
+    PENDING_REQUESTS_MAX_FIELD_NUMBER: _builtins.int
+    CURSOR_WAL_BYTES_MAX_FIELD_NUMBER: _builtins.int
+    tick_ms: _builtins.int
+    pending_requests_max: _builtins.int
+    cursor_wal_bytes_max: _builtins.int
+    def __init__(
+        self,
+        *,
+        tick_ms: _builtins.int = ...,
+        pending_requests_max: _builtins.int = ...,
+        cursor_wal_bytes_max: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor_wal_bytes_max", b"cursor_wal_bytes_max", "pending_requests_max", b"pending_requests_max", "tick_ms", b"tick_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Measures: _TypeAlias = Measures  # noqa: Y015
 
 @_typing.final
 class MemberFigures(_message.Message):

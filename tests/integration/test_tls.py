@@ -110,6 +110,7 @@ def test_top_and_restart_look_at_it_as_a_client(as_client: SecureCluster) -> Non
     assert by_endpoint.returncode == 0, by_endpoint.stderr.decode()
     assert b"shards 1/1 have a leader" in by_file.stdout
     assert b"shards 1/1 have a leader" in by_endpoint.stdout
+    assert by_endpoint.stdout.startswith(as_client.config.cluster.encode()), "it is taken for a plain etcd"
     reach = Reach(tls=as_client.client_context())
     with ClusterSource(as_client.config, supervisor_timeout_s=5, reach=reach, counts_calls=True) as source:
         called = {(series.method, series.table) for series in source.poll().calls}

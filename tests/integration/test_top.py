@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from config.process.names import ProcessName
-from tests.integration.cluster import BOATHOUSE, ROOT, Cluster
+from tests.integration.cluster import BOATHOUSE, ROOT, Cluster, run_cli
 from tests.terminal import on_terminal
 from tests.waiting import wait_until
 from tools.admin.attachment import ClusterAttachment, EndpointAttachment, NotDone
@@ -22,12 +23,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+PENDING_MAX = 9_999
+"""Not what counts where the file says nothing."""
+
 
 @pytest.fixture(name="cluster", scope="module")
 def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three nodes, one shard. Every test leaves it up."""
     with Cluster(
-        tmp_path_factory.mktemp("top"), nodes=3, shards=1, tables={"default": {"shard": 1}}
+        tmp_path_factory.mktemp("top"),
+        nodes=3,
+        shards=1,
+        tables={"default": {"shard": 1}},
+        settings={"limits": {"pending_requests_max": PENDING_MAX}},
     ) as cluster:
         cluster.wait_leaders()
         yield cluster
@@ -65,6 +73,14 @@ def test_the_doctor_finds_a_stopped_replica_and_an_operator_mends_it(cluster: Cl
         assert done.returncode == 1
         assert b"process-stopped" in done.stdout
         assert b"shard-below-replicas" in done.stdout
+        endpoint = cluster.config.node("n2").client_endpoint
+        from_afar = run_cli(
+            "doctor", "-o", "json", "--endpoints", endpoint, BOATHOUSE_FILE="of another cluster"
+        )
+        assert from_afar.returncode == 1, from_afar.stderr.decode()
+        codes = [(each["code"], each["severity"]) for each in json.loads(from_afar.stdout)]
+        assert ("process-stopped", "warning") in codes
+        assert codes[-1] == ("not-tried", "note"), "it says what it could not look at"
         needed = ProcessName.replica(min({"n1", "n2", "n3"} - {leader, target}), 1)
         with pytest.raises(NotDone, match="would lose its quorum"):
             attached.act(Verb.RESTART, needed, target, force=False)
@@ -125,6 +141,8 @@ def test_processes_are_told_of_where_no_supervisor_can_be_asked(cluster: Cluster
             assert all(replica.sync_p99_us is not None for replica in snapshot.replicas)
             assert [len(shard.serving) for shard in snapshot.shards] == [3]
             assert snapshot.calls
+            assert snapshot.limits.pending_requests_max == PENDING_MAX
+            assert not snapshot.is_measured_by_defaults
             assert diagnose(snapshot) == []
         leader = by_endpoints.poll().shards[0].leader
         assert leader is not None

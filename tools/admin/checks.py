@@ -38,7 +38,7 @@ def check(
     cluster: ClusterConfig, snapshot: Snapshot, *, file: str, disk_slow_s: float = DISK_SLOW_S
 ) -> list[Finding]:
     """Try everything. Takes a second or so; writes a few small files below data_dir, and removes them."""
-    findings = [*_disk(cluster, file, disk_slow_s), *_folders(cluster, file)]
+    findings = [*_disk(cluster, file, disk_slow_s), *_folders(cluster, file), *_not_tried(cluster, file)]
     with ThreadPoolExecutor(max_workers=len(cluster.nodes)) as pool:
         shown = pool.map(lambda node: _shown_elsewhere(cluster, node), cluster.nodes.values())
         certificates = [certificate for certificate in shown if certificate is not None]
@@ -104,6 +104,17 @@ def _folders(cluster: ClusterConfig, file: str) -> Iterator[Finding]:
             if mode & 0o077:
                 says = f"{folder} has mode {mode:04o}, 0700 keeps others out"
                 yield finding(Code.FOLDER_OPEN, str(folder), says, file=file)
+
+
+def _not_tried(cluster: ClusterConfig, file: str) -> Iterator[Finding]:
+    away = [
+        node.name
+        for node in cluster.nodes.values()
+        if not node.is_loopback and not cluster.node_dir(node.name).is_dir()
+    ]
+    if away:
+        says = f"disks and folders of {', '.join(away)} were not tried"
+        yield finding(Code.NOT_TRIED, cluster.cluster, says, file=file, where="on each of their hosts")
 
 
 def _shown_elsewhere(cluster: ClusterConfig, node: NodeConfig) -> Certificate | None:

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Self
 
+from config.models import LimitsConfig, RaftConfig
 from config.process.names import KINDS
 from coordinator.replication import report
 from proto.catalog import REPLICATION
@@ -80,6 +81,11 @@ class CoordinatorSource:
                 for series, counts in counted(node, page.read(COUNTED, figures.NodeFigures))
             },
             replication=self._replication(known) if known.follows else None,
+            limits=LimitsConfig().model_copy(
+                update=_told_of(known, "pending_requests_max", "cursor_wal_bytes_max")
+            ),
+            raft=RaftConfig().model_copy(update=_told_of(known, "tick_ms")),
+            is_measured_by_defaults=not known.HasField("measures"),
         )
 
     def _ask_all(self) -> dict[str, Pages]:
@@ -170,6 +176,11 @@ class CoordinatorSource:
 
 def _names(known: figures.NodeReplicas) -> Mapping[int, str]:
     return {member.node: member.name for member in known.members}
+
+
+def _told_of(known: figures.NodeReplicas, *names: str) -> Mapping[str, int]:
+    """What the cluster file says of these, whatever a build takes there; none where one does not tell."""
+    return {name: getattr(known.measures, name) for name in names} if known.HasField("measures") else {}
 
 
 def _age(told: figures.NodeReplicas) -> int:

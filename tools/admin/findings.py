@@ -69,6 +69,8 @@ class Code(enum.StrEnum):
     FOLDER_OPEN = "folder-open"
     PORT_TAKEN = "port-taken"
     PORT_CLOSED = "port-closed"
+    NOT_TRIED = "not-tried"
+    LIMITS_UNKNOWN = "limits-unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,6 +355,16 @@ RULES: Final[Mapping[Code, Rule]] = {
         _W,
         "The node is up, but nobody takes connections there.",
         ("boathouse status {file}  # if all of it runs, a firewall is in between",),
+    ),
+    Code.NOT_TRIED: Rule(
+        Severity.NOTE,
+        "From here that can't be looked at, and something may be wrong with it all the same.",
+        ("boathouse doctor {file}  # {where}",),
+    ),
+    Code.LIMITS_UNKNOWN: Rule(
+        Severity.NOTE,
+        "Queues, write-ahead logs and syncs are held against what counts where the file says nothing.",
+        ("boathouse doctor {file}  # which looks at the file",),
     ),
 }
 

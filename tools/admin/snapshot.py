@@ -261,7 +261,9 @@ class Snapshot:
     """Those whose files are here."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     raft: RaftConfig = field(default_factory=RaftConfig)
-    """Both as the cluster file has them; where none was read, what counts without being written."""
+    """Both as the cluster file has them, as far as diagnosis goes by it."""
+    is_measured_by_defaults: bool = False
+    """No file was read, and the coordinators' build does not tell what theirs says."""
 
     @property
     def replicas(self) -> list[Replica]:

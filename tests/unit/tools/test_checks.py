@@ -12,7 +12,7 @@ from config import ClusterConfig
 from config.process.names import ProcessName
 from tests.waiting import free_ports
 from tools.admin.checks import check, sync_time_s
-from tools.admin.findings import Code
+from tools.admin.findings import Code, Severity
 from tools.admin.snapshot import Node, Process, Snapshot
 
 if TYPE_CHECKING:
@@ -66,6 +66,15 @@ def test_ports_of_a_node_that_is_up_take_connections(cluster: ClusterConfig) -> 
 
 def test_a_node_of_which_nothing_is_known_is_left_alone(cluster: ClusterConfig) -> None:
     assert found(cluster, is_up=None) == []
+
+
+def test_what_is_on_other_hosts_is_named(cluster: ClusterConfig) -> None:
+    there = cluster.node("n1").model_copy(update={"host": "192.0.2.1"})
+    (finding,) = found(cluster.model_copy(update={"nodes": {"n1": there}}), is_up=None)
+    assert (finding.code, finding.severity) == (Code.NOT_TRIED, Severity.NOTE)
+    assert finding.says == "disks and folders of n1 were not tried"
+    cluster.node_dir("n1").mkdir(parents=True, mode=0o700)
+    assert found(cluster.model_copy(update={"nodes": {"n1": there}}), is_up=None) == []
 
 
 def test_a_folder_that_others_can_read(cluster: ClusterConfig) -> None:
