@@ -111,6 +111,11 @@ def test_nodes_sum_up_what_is_on_them() -> None:
     assert (row["UP"].text, row["REPLICAS"].text, row["SYNC P99"].text) == ("4/5", "3/4", "310ms")
     down = told(overview(scene(degraded())), "n3")
     assert (down["UP"].text, down["UP"].style, down["DATA"].text) == ("no", BAD, "-")
+    whole = healthy()
+    begun = [replace(process, state="starting") for process in whole.processes]
+    nodes = [replace(node, is_up=None) for node in whole.nodes]
+    page = overview(scene(replace(whole, processes=begun, nodes=nodes)))
+    assert (told(page, "n1")["UP"].text, told(page, "n1")["UP"].style) == ("0/5", WARN)
 
 
 def test_shards_say_who_leads_and_who_is_left() -> None:

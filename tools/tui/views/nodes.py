@@ -28,6 +28,9 @@ COLUMNS: Final = (
     Column("SYNC P99", rank=2, is_number=True),
 )
 
+_TOLD: Final = frozenset(map(str, State))
+"""What a supervisor says of a process, and not we for want of its word."""
+
 
 def overview(scene: Scene) -> Page:
     """What each node has and does."""
@@ -48,7 +51,7 @@ def _row(scene: Scene, node: Node) -> Row:
         *(f"{replica.node}/shard-{replica.shard}" for replica in replicas),
     )
     running = sum(process.state == State.RUNNING for process in processes)
-    if processes and any(process.state == State.RUNNING for process in processes):
+    if node.is_up is not False and any(process.state in _TOLD for process in processes):
         up = Cell(f"{running}/{len(processes)}", GOOD if running == len(processes) else WARN)
     else:
         words = {True: ("yes", GOOD), False: ("no", BAD), None: ("?", DIM)}
