@@ -44,6 +44,12 @@ class EtcdCalls:
         """routes may be filled later; they are looked up at each call."""
         self._routes = routes
 
+    @staticmethod
+    def may_be_repeated(call: Call) -> bool:
+        """Whether the client has named his call: what its writes are answered may then be what they came to before, and
+        not be so any more."""
+        return request_ids.METADATA_KEY in call.metadata
+
     async def range(self, call: Call, request: etcd.RangeRequest) -> etcd.RangeResponse:
         """Raises what KV.Range does."""
         return await self._ask(call, RANGE, request, etcd.RangeResponse.FromString)

@@ -47,7 +47,9 @@ class EtcdElection:
         }
 
     async def campaign(self, call: Call) -> bytes:
-        """Waits until the candidate leads. One who campaigns again under his lease changes his value."""
+        """Waits until the candidate leads. One who campaigns again under his lease changes his value.
+
+        Raises NotElectionLeader if the place in line of a call that is repeated is gone."""
         request = decode(election.CampaignRequest.FromString, call.body)
         lease = request.lease or await self._calls.grant(call, step="grant", ttl_s=SESSION_TTL_S)
         prefix = request.name + b"/"
@@ -74,6 +76,10 @@ class EtcdElection:
                 self._calls.txn(call, _resignation(leader), step="leave", deadline=self._leavers.deadline())
             )
             raise
+        if self._calls.may_be_repeated(call):
+            own = await self._calls.range(call, etcd.RangeRequest(key=key))
+            if not own.kvs or own.kvs[0].create_revision != leader.rev:
+                raise errors.NotElectionLeader
         return election.CampaignResponse(header=entered.header, leader=leader).SerializeToString()
 
     async def proclaim(self, call: Call) -> bytes:

@@ -41,7 +41,8 @@ class EtcdLock:
     async def lock(self, call: Call) -> bytes:
         """Waits until the name is held under the request's lease, or one that is granted here.
 
-        Raises SessionExpired if the lease ran out meanwhile. Whoever stops waiting leaves no key behind."""
+        Raises SessionExpired if the lease ran out meanwhile, or the place in line of a call that is repeated is gone.
+        Whoever stops waiting leaves no key behind."""
         request = decode(lock.LockRequest.FromString, call.body)
         lease = request.lease or await self._calls.grant(call, step="grant", ttl_s=SESSION_TTL_S)
         prefix = request.name + b"/"
@@ -59,7 +60,8 @@ class EtcdLock:
         if not entered.succeeded:
             revision = entered.responses[0].response_range.kvs[0].create_revision
         first = entered.responses[1].response_range.kvs
-        if first and first[0].create_revision == revision:
+        is_first = bool(first) and first[0].create_revision == revision
+        if is_first and not self._calls.may_be_repeated(call):
             return lock.LockResponse(header=entered.header, key=key).SerializeToString()
         try:
             await wait_for_predecessors(self._calls, call, prefix, revision)
@@ -70,7 +72,7 @@ class EtcdLock:
             )
             raise
         still = await self._calls.range(call, etcd.RangeRequest(key=key))
-        if not still.kvs:
+        if not still.kvs or still.kvs[0].create_revision != revision:
             raise errors.SessionExpired
         return lock.LockResponse(header=still.header, key=key).SerializeToString()
 

@@ -139,5 +139,47 @@ async def test_each_write_of_a_call_under_a_clients_own_id_has_an_id_and_the_sam
             assert await tried(ask) == first
 
 
+OWN = kv.KeyValue(key=b"name/7", create_revision=REVISION, mod_revision=REVISION)
+
+
+def _entered_first(request: frames.Request) -> frames.Reply:
+    """What the write came to when it was made; to a repeat it is said again, whatever has become of the key."""
+    body = etcd.TxnResponse(
+        succeeded=True,
+        responses=[
+            etcd.ResponseOp(response_put=etcd.PutResponse()),
+            etcd.ResponseOp(response_range=etcd.RangeResponse(kvs=[OWN])),
+        ],
+    )
+    return frames.Reply(call=request.call, revision=REVISION, term=1, body=body.SerializeToString())
+
+
+@pytest.mark.parametrize("now", [OWN, None, kv.KeyValue(key=OWN.key, create_revision=REVISION + 1)])
+@in_loop
+async def test_who_repeats_a_call_hears_that_he_is_first_only_if_he_still_is(
+    now: kv.KeyValue | None, tmp_path: Path
+) -> None:
+    def found(request: frames.Request) -> frames.Reply:
+        older_only = etcd.RangeRequest.FromString(request.body).max_create_revision
+        kvs = [] if now is None or older_only else [now]
+        body = etcd.RangeResponse(kvs=kvs, count=len(kvs)).SerializeToString()
+        return frames.Reply(call=request.call, revision=REVISION, term=1, body=body)
+
+    async with running(tmp_path) as cluster:
+        cluster.workers[1, 1].script |= {frames.ETCD_RANGE: found, frames.ETCD_TXN: _entered_first}
+        locks, elections = stub(cluster.channel, lock, "Lock"), stub(cluster.channel, election, "Election")
+        asked = lock.LockRequest(name=b"name", lease=7)
+        assert (await locks.Lock(asked)).key == OWN.key
+        campaign = election.CampaignRequest(name=b"name", lease=7)
+        if now is OWN:
+            assert (await locks.Lock(asked, metadata=NAMED)).key == OWN.key
+            assert (await elections.Campaign(campaign, metadata=NAMED)).leader.rev == REVISION
+            return
+        with pytest.raises(grpc.aio.AioRpcError, match="mutex: session is expired"):
+            await locks.Lock(asked, metadata=NAMED)
+        with pytest.raises(grpc.aio.AioRpcError, match="election: not leader"):
+            await elections.Campaign(campaign, metadata=NAMED)
+
+
 def _written(requests: Sequence[frames.Request]) -> list[bytes]:
     return [request.request_id for request in requests if request.request_id]
