@@ -61,6 +61,19 @@ def put(key: bytes, value: bytes, lease: int) -> etcd.RequestOp:
     return etcd.RequestOp(request_put=etcd.PutRequest(key=key, value=value, lease=lease))
 
 
+def leave_unless_first(prefix: bytes, own_revision: int, leave: etcd.RequestOp) -> etcd.TxnRequest:
+    """Leaves the line, but for the place at its head: a repeat of the call that gives up may have been told of that, by
+    another coordinator."""
+    nobody_before = etcd.Compare(
+        key=prefix,
+        range_end=prefix_end(prefix),
+        result=etcd.Compare.GREATER,
+        target=etcd.Compare.CREATE,
+        create_revision=own_revision - 1,
+    )
+    return etcd.TxnRequest(compare=[nobody_before], failure=[leave])
+
+
 async def wait_for_predecessors(calls: EtcdCalls, call: Call, prefix: bytes, own_revision: int) -> None:
     """Until no key below prefix is older than own_revision, by watching the youngest of those that are."""
     before_us = etcd.RangeRequest(

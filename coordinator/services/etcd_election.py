@@ -11,6 +11,7 @@ from coordinator.services.contention import (
     first_under,
     get,
     key_of,
+    leave_unless_first,
     put,
     wait_for_predecessors,
 )
@@ -72,9 +73,10 @@ class EtcdElection:
                     await self._put(call, leader, request.value)
             await wait_for_predecessors(self._calls, call, prefix, leader.rev)
         except BaseException:
-            self._leavers.leave(
-                self._calls.txn(call, _resignation(leader), step="leave", deadline=self._leavers.deadline())
-            )
+            leave = _resignation(leader)
+            if self._calls.may_be_repeated(call):
+                leave = leave_unless_first(prefix, leader.rev, etcd.RequestOp(request_txn=leave))
+            self._leavers.leave(self._calls.txn(call, leave, step="leave", deadline=self._leavers.deadline()))
             raise
         if self._calls.may_be_repeated(call):
             own = await self._calls.range(call, etcd.RangeRequest(key=key))

@@ -11,6 +11,7 @@ from coordinator.services.contention import (
     first_under,
     get,
     key_of,
+    leave_unless_first,
     put,
     wait_for_predecessors,
 )
@@ -42,7 +43,7 @@ class EtcdLock:
         """Waits until the name is held under the request's lease, or one that is granted here.
 
         Raises SessionExpired if the lease ran out meanwhile, or the place in line of a call that is repeated is gone.
-        Whoever stops waiting leaves no key behind."""
+        Whoever stops waiting leaves no key behind, unless it is first by then and the call may be repeated."""
         request = decode(lock.LockRequest.FromString, call.body)
         lease = request.lease or await self._calls.grant(call, step="grant", ttl_s=SESSION_TTL_S)
         prefix = request.name + b"/"
@@ -66,15 +67,22 @@ class EtcdLock:
         try:
             await wait_for_predecessors(self._calls, call, prefix, revision)
         except BaseException:
-            leaving = etcd.DeleteRangeRequest(key=key)
-            self._leavers.leave(
-                self._calls.delete_range(call, leaving, step="leave", deadline=self._leavers.deadline())
-            )
+            self._leavers.leave(self._leave(call, prefix, key, revision))
             raise
         still = await self._calls.range(call, etcd.RangeRequest(key=key))
         if not still.kvs or still.kvs[0].create_revision != revision:
             raise errors.SessionExpired
         return lock.LockResponse(header=still.header, key=key).SerializeToString()
+
+    async def _leave(self, call: Call, prefix: bytes, key: bytes, revision: int) -> None:
+        leaving = etcd.DeleteRangeRequest(key=key)
+        deadline = self._leavers.deadline()
+        if self._calls.may_be_repeated(call):
+            leave = etcd.RequestOp(request_delete_range=leaving)
+            txn = leave_unless_first(prefix, revision, leave)
+            await self._calls.txn(call, txn, step="leave", deadline=deadline)
+        else:
+            await self._calls.delete_range(call, leaving, step="leave", deadline=deadline)
 
     async def unlock(self, call: Call) -> bytes:
         """Deletes the key of a holder or waiter; one that is gone already is fine."""

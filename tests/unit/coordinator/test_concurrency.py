@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
+from coordinator.services.contention import leave_unless_first
 from proto.etcd import election_pb2 as election
 from proto.etcd import kv_pb2 as kv
 from proto.etcd import lock_pb2 as lock
@@ -15,6 +16,7 @@ from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from tests.stubs import stub
 from tests.unit.coordinator.running import in_loop, make_config, running
+from tests.unit.machine.shard import Shard
 from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
@@ -136,7 +138,24 @@ async def test_each_write_of_a_call_under_a_clients_own_id_has_an_id_and_the_sam
         ):
             first = await tried(ask)
             assert len(set(first)) == 3
+            leaving = etcd.TxnRequest.FromString(leader.requests(frames.ETCD_TXN)[-1].body)
+            assert (leaving.compare[0].key, leaving.compare[0].range_end) == (b"name/", b"name0")
             assert await tried(ask) == first
+
+
+def test_who_may_have_been_told_that_he_is_first_is_not_taken_out_of_the_line() -> None:
+    """A call that gives up may have been repeated, through a coordinator that saw him come to its head."""
+    shard = Shard()
+    first, _ = shard.put(b"name/1")
+    second, _ = shard.put(b"name/2")
+
+    def leave(key: bytes, revision: int) -> list[bytes]:
+        delete = etcd.RequestOp(request_delete_range=etcd.DeleteRangeRequest(key=key))
+        shard.run(leave_unless_first(b"name/", revision, delete))
+        return [pair.key for pair in shard.range(b"name/", b"name0")[1].kvs]
+
+    assert leave(b"name/1", first) == [b"name/1", b"name/2"]
+    assert leave(b"name/2", second) == [b"name/1"]
 
 
 OWN = kv.KeyValue(key=b"name/7", create_revision=REVISION, mod_revision=REVISION)
