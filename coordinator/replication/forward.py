@@ -45,6 +45,9 @@ PASSED_ON_MAX: Final = 8
 _TOO_BUSY: Final = (errors.QueueFull, errors.TooManyCursors, errors.ShardBusy)
 """The write was not made, and nothing is amiss with the coordinator that says so. Its client may come again."""
 
+_NEVER_SENT: Final = "failed to connect to all addresses"
+"""What gRPC says of a call that has not left."""
+
 Metadata = tuple[tuple[str, str | bytes], ...]
 
 _Response = (
@@ -124,7 +127,7 @@ class Forwarder:
             (METADATA_KEY, client_id or secrets.token_hex(16)),
             *await self._vouched(table, who, deadline),
         )
-        answer = await self._call(path, body, metadata, deadline)
+        answer = await self._call(path, body, metadata, deadline, is_write=True)
         if answer is None:
             return None
         reply = _reply(parse(answer))
@@ -182,8 +185,11 @@ class Forwarder:
         rights = frames.Rights.FromString((await self._driver.ask(call)).body)
         return ((VOUCHED_KEY, rights.user.encode()), passed_on) if rights.user else (passed_on,)
 
-    async def _call(self, path: str, body: bytes, metadata: Metadata, deadline: float) -> bytes | None:
+    async def _call(
+        self, path: str, body: bytes, metadata: Metadata, deadline: float, *, is_write: bool = False
+    ) -> bytes | None:
         table = outcomes.REGATTA if METHODS[path].api is ApiName.REGATTA else outcomes.ETCD
+        in_doubt = False
         while True:
             left_s = deadline - self._driver.time()
             if left_s <= 0:
@@ -192,21 +198,24 @@ class Forwarder:
                 with self._channels.calling() as (channel, shown):
                     answer = await _answer(channel, path, body, (*metadata, *shown), left_s)
             except grpc.aio.AioRpcError as error:
-                code = Code[error.code().name]
-                refusal = outcomes.from_status(table, code, error.details() or "")
-                if isinstance(refusal, _TOO_BUSY):
-                    raise refusal from None
-                if code is Code.UNAVAILABLE:
+                code, details = Code[error.code().name], error.details() or ""
+                refusal = outcomes.from_status(table, code, details)
+                if code is Code.UNAVAILABLE and not isinstance(refusal, _TOO_BUSY):
+                    in_doubt |= is_write and not _is_definite(refusal, details)
                     self._channels.failed(channel)
                     await asyncio.sleep(min(PAUSE_S, left_s))
                     continue
                 if isinstance(refusal, errors.TableReplicated) and left_s > PAUSE_S:
                     # It leads no longer, and perhaps this cluster does, now or in a moment.
                     await asyncio.sleep(PAUSE_S)
-                    if not await self._lead.passes_on(deadline):
+                    if await self._lead.passes_on(deadline):
+                        continue
+                    if not in_doubt:
                         return None
-                    continue
-                raise refusal or errors.TimedOut(f"{self._leader}: {code.name}: {error.details()}") from None
+                if in_doubt:
+                    # Made there it came here with the table, whose shard knows nothing of the request.
+                    raise errors.TimedOut(f"{self._leader} may have made it, and then: {details}") from None
+                raise refusal or errors.TimedOut(f"{self._leader}: {code.name}: {details}") from None
             return answer
 
     async def _wait_until_here(self, table: TableEntry, revision: int, deadline: float) -> None:
@@ -222,6 +231,11 @@ class Forwarder:
                 return
             if now >= deadline:
                 raise errors.ReadTimedOut("the copy is behind")
+
+
+def _is_definite(refusal: errors.BoathouseError | None, details: str) -> bool:
+    """Whether a write that failed so was certainly not made."""
+    return details.startswith(_NEVER_SENT) if refusal is None else refusal.definite
 
 
 async def _answer(

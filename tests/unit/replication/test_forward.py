@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
+import grpc.aio
 import pytest
 
 from config.access import FollowsConfig
@@ -246,6 +247,49 @@ async def test_a_cluster_that_leads_itself_passes_nothing_on(tmp_path: Path) -> 
             deadline = asyncio.get_running_loop().time() + 5
             assert await one.write(COPY, frames.ETCD_PUT, PUT, deadline, None, NOBODY) is None
             await one.close()
+
+
+class Scripted(Heard):
+    """A leader cluster whose coordinators fail a call in these ways, one after the other."""
+
+    def __init__(self, *refusals: tuple[grpc.StatusCode, str]) -> None:
+        super().__init__()
+        self._refusals = list(refusals)
+
+    def failed(self, _channel: object) -> None:
+        """The next is asked."""
+
+    async def _answer(self, _body: bytes, **_call: Any) -> bytes:
+        code, details = self._refusals.pop(0)
+        raise grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details, "")
+
+
+BROKE_OFF = (grpc.StatusCode.UNAVAILABLE, "Socket closed")
+NOBODY_THERE = (grpc.StatusCode.UNAVAILABLE, "failed to connect to all addresses; last error: refused")
+LEADERLESS = (grpc.StatusCode.UNAVAILABLE, "etcdserver: no leader")
+GAVE_WAY = (
+    grpc.StatusCode.FAILED_PRECONDITION,
+    "etcdserver: table is replicated from another cluster: write there",
+)
+FULL = (grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
+
+
+async def failed(*refusals: tuple[grpc.StatusCode, str]) -> frames.Reply | None:
+    """What comes of a write that the leader cluster fails so, before this cluster leads."""
+    channels, lead = cast("LeaderChannels", Scripted(*refusals)), cast("LeadWatch", Lead(1))
+    one = Forwarder("harbour", channels, cast("Driver", Copies(9)), lead)
+    deadline = asyncio.get_running_loop().time() + 5
+    return await one.write(COPY, frames.ETCD_PUT, PUT, deadline, None, NOBODY)
+
+
+@in_loop
+async def test_what_the_leader_cluster_may_have_made_is_neither_made_again_nor_called_refused() -> None:
+    assert await failed(NOBODY_THERE, LEADERLESS, GAVE_WAY) is None
+    with pytest.raises(errors.QueueFull):
+        await failed(NOBODY_THERE, FULL)
+    for then in (GAVE_WAY, FULL):
+        with pytest.raises(errors.TimedOut, match="may have made it"):
+            await failed(BROKE_OFF, then)
 
 
 @in_loop
