@@ -271,6 +271,13 @@ class TableCalls:
                 raise
             # Users or permissions changed while it was on its way. What is said now counts, under the next id as above.
             return await self._write(table, method, body, deadline, request_ids.following(request_id), who)
+        except errors.TableReplicated:
+            if client_id is None or self._forwarder is None:
+                raise
+            # Perhaps it is remembered from when the table was a copy for a moment longer, and the write was made under
+            # a later id.
+            following = request_ids.following(request_id)
+            return await self._write_taken_over(table, method, body, deadline, following, who)
 
     async def write_copy(
         self, copy: TableEntry, method: frames.Method.ValueType, body: bytes, deadline: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -290,6 +291,35 @@ async def test_what_the_leader_cluster_may_have_made_is_neither_made_again_nor_c
     for then in (GAVE_WAY, FULL):
         with pytest.raises(errors.TimedOut, match="may have made it"):
             await failed(BROKE_OFF, then)
+
+
+class TakingOver(Copies):
+    """A shard whose table is a copy for one write more, and which remembers what came of each id."""
+
+    def __init__(self) -> None:
+        super().__init__(9)
+        self.applied: list[bytes] = []
+        self._refused: set[bytes] = set()
+
+    async def ask(self, call: ShardCall) -> frames.Reply:
+        if call.request_id in self._refused or not self._refused:
+            self._refused.add(call.request_id)
+            raise errors.TableReplicated("write to the leader cluster")
+        if call.request_id not in self.applied:
+            self.applied.append(call.request_id)
+        return frames.Reply(revision=9)
+
+
+@in_loop
+async def test_a_write_made_while_its_table_was_taken_over_is_found_by_its_repeat() -> None:
+    anything: Any = SimpleNamespace(tables={})
+    shard = TakingOver()
+    driver, lead = cast("Driver", shard), cast("LeadWatch", Lead(0))
+    one = Forwarder("harbour", cast("LeaderChannels", Heard()), driver, lead)
+    calls = TableCalls(driver, anything, RequestIds(bytes(8)), anything, step_timeout_s=1.0, forwarder=one)
+    for table in (COPY, COPY, replace(COPY, origin=0)):
+        await calls.write(table, frames.ETCD_PUT, PUT, shard.time() + 5, "mine", who=NOBODY)
+    assert len(shard.applied) == 1
 
 
 @in_loop
