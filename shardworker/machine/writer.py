@@ -1,9 +1,9 @@
-"""Executing writes: puts, deletes and transactions, one command at a time, each at one new revision.
+"""Executing writes: puts and deletes, one command at a time, each at one new revision.
 
 A Writer is a View that can also change its table; it lives for one log entry. What can fail for a reason in the request
 is checked before the first change, so a command changes everything it asks for or nothing. The exceptions are a limit
 met half way through a transaction, and a put that keeps the value or lease of a key which the transaction has just
-deleted; such a transaction runs in a savepoint (`may_fail_midway` says when).
+deleted; such a transaction runs in a savepoint (`atomically`; `transactions.py` says when).
 
 Puts and deletes of single keys go to `PendingRows`, everything else works in SQL; `execute` writes what is pending
 before any statement of the latter kind.
@@ -12,7 +12,7 @@ before any statement of the latter kind.
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, TypeVar
 from zlib import crc32
 
 import apsw
@@ -23,31 +23,21 @@ from proto.pairs import encode_pair
 from proto.varint import varint, varint_bytes
 from shardworker.machine import budget, quota
 from shardworker.machine.changes import Edit, Listen
-from shardworker.machine.compares import holds
-from shardworker.machine.etcd import ranges
 from shardworker.machine.ops import (
     Deleted,
     DeleteRange,
     Load,
     LoadedChange,
-    Nothing,
-    Operation,
-    Outcome,
-    Page,
     Put,
     PutDone,
-    Range,
-    Txn,
-    TxnDone,
 )
 from shardworker.machine.pairs import pair_bytes, parse, split
-from shardworker.machine.regatta.pages import read_page
 from shardworker.machine.rows import PendingRows
 from shardworker.machine.tables import CHANGE_BYTES, CHANGES_MAX, REVISION_MAX, SUB_BITS, TableState
 from shardworker.machine.view import View, span_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from shardworker.machine.auth import TableAuth
     from shardworker.machine.auth_store import AuthStore
@@ -65,8 +55,7 @@ FEW_KEYS = 16
 """Of a lease: so many are deleted one by one, which takes half as long for the one or two that most leases have. Part
 of the replicated behaviour: the checksum tells the two ways apart."""
 
-Path = tuple[bool, list[Operation], list["Path"]]
-"""Which branch a transaction takes, its operations, and the paths of the transactions among them, in order."""
+Done = TypeVar("Done")
 
 
 class Writer(View):
@@ -130,6 +119,27 @@ class Writer(View):
         entry.spend(entry.rows_for_next - self._rows_left)
         assert self._next_id == self._base, "a refused command has changed something"
 
+    def atomically(self, run: Callable[[], Done]) -> Done:
+        """Runs several operations of a command so that an error leaves nothing of them behind."""
+        table = self.table
+        keys, checksum, written_bytes = table.keys, table.checksum, table.written_bytes
+        replaced, spans = len(self._replaced), len(self._replaced_spans)
+        # By hand, because a full disk may end the whole transaction, and a `with` would then hide that error.
+        self.execute("SAVEPOINT command")
+        try:
+            done = run()
+        except errors.BoathouseError:
+            self._rows.forget()
+            self._execute_now("ROLLBACK TO command")
+            self._execute_now("RELEASE command")
+            table.keys, table.checksum, table.written_bytes = keys, checksum, written_bytes
+            del self._replaced[replaced:], self._replaced_spans[spans:]
+            self._next_id = self._base
+            self._edits.clear()
+            raise
+        self._execute_now("RELEASE command")
+        return done
+
     def fetch(self, keys: set[bytes]) -> None:
         """Looks up the newest rows of these keys together: the entry's commands will ask for them."""
         self._rows.fetch(keys)
@@ -164,6 +174,11 @@ class Writer(View):
         if self._rows_left < 0:
             raise budget.too_much(self._entry.rows_for_next)
 
+    def visit_operations(self, count: int) -> None:
+        """As visit(), before a transaction of so many comparisons and operations."""
+        if self._entry.counts_keys:
+            self.visit(budget.OPERATION_ROWS * count)
+
     def visit_pair(self, size_bytes: int) -> None:
         """As visit()."""
         if self._entry.counts_keys:
@@ -175,19 +190,21 @@ class Writer(View):
         self.visit(total // budget.COUNTED_PER_ROW)
         return total
 
-    # ---- operations on their own ---------------------------------------------------------------------------
+    # ---- puts and deletes ----------------------------------------------------------------------------------
 
     def put(self, op: Put) -> PutDone:
         """A put outside a transaction: LeaseNotFound goes before KeyNotFound."""
         if op.lease:
-            self._check_lease(op.lease)
-        return self._put(op)
+            self.check_lease(op.lease)
+        return self.put_unchecked(op)
 
-    def _check_lease(self, lease_id: int) -> None:
+    def check_lease(self, lease_id: int) -> None:
+        """Raises LeaseNotFound if there is none of this id, or it has ended."""
         if self._leases.get(self.table.id, lease_id) is None:
             raise errors.LeaseNotFound
 
-    def _put(self, op: Put) -> PutDone:
+    def put_unchecked(self, op: Put) -> PutDone:
+        """A put whose lease, if it names one, is there. Raises KeyNotFound if it is to keep what is not there."""
         table, rows, key, value, lease = self.table, self._rows, op.key, op.value, op.lease
         before = rows.newest(key)
         prev_id, create_revision, version, held_lease = before
@@ -229,6 +246,7 @@ class Writer(View):
         return PutDone(revision, held)
 
     def delete_range(self, op: DeleteRange) -> Deleted:
+        """A key or a span; none of them need be there."""
         if op.end:
             return self._delete_span(op)
         before = self._rows.newest(op.key)
@@ -517,73 +535,6 @@ class Writer(View):
         table.swept_id = (revision + 1) << SUB_BITS
         self._recorder.add_unkept(table)
 
-    # ---- transactions --------------------------------------------------------------------------------------
-
-    def txn(self, op: Txn) -> TxnDone:
-        """All comparisons of the tree on the state before, then checks of the taken path, then the operations."""
-        if self._entry.counts_keys:
-            self.visit(budget.OPERATION_ROWS * operations_of(op))
-        path = choose(self, op)
-        self._check_puts(path)
-        check_ranges(self, path)
-        return self._atomically(path) if may_fail_midway(op, self.table) else self._run(path)
-
-    def _check_puts(self, path: Path) -> None:
-        _, operations, nested = path
-        inner = iter(nested)
-        for op in operations:
-            if isinstance(op, Txn):
-                self._check_puts(next(inner))
-            elif isinstance(op, Put):
-                keeps = op.value is None or op.lease is None
-                if keeps and self._rows.newest(op.key)[2] == 0:
-                    raise errors.KeyNotFound
-                if op.lease:
-                    self._check_lease(op.lease)
-
-    def _atomically(self, path: Path) -> TxnDone:
-        """Runs a transaction so that an error leaves nothing of it behind."""
-        table = self.table
-        keys, checksum, written_bytes = table.keys, table.checksum, table.written_bytes
-        replaced, spans = len(self._replaced), len(self._replaced_spans)
-        # By hand, because a full disk may end the whole transaction, and a `with` would then hide that error.
-        self.execute("SAVEPOINT command")
-        try:
-            done = self._run(path)
-        except errors.BoathouseError:
-            self._rows.forget()
-            self._execute_now("ROLLBACK TO command")
-            self._execute_now("RELEASE command")
-            table.keys, table.checksum, table.written_bytes = keys, checksum, written_bytes
-            del self._replaced[replaced:], self._replaced_spans[spans:]
-            self._next_id = self._base
-            self._edits.clear()
-            raise
-        self._execute_now("RELEASE command")
-        return done
-
-    def _run(self, path: Path) -> TxnDone:
-        succeeded, operations, nested = path
-        inner = iter(nested)
-        outcomes: list[Outcome] = []
-        for op in operations:
-            match op:
-                case Put():
-                    outcomes.append(self._put(op))
-                case DeleteRange():
-                    outcomes.append(self.delete_range(op))
-                case Range():
-                    outcomes.append(ranges.read_unchecked(self, op))
-                case Page():
-                    outcomes.append(read_page(self, op))
-                case Txn():
-                    outcomes.append(self._run(next(inner)))
-                case Nothing():
-                    outcomes.append(op)
-                case _:
-                    assert_never(op)
-        return TxnDone(self.revision, succeeded, outcomes)
-
     # ---- changes -------------------------------------------------------------------------------------------
 
     def _take_id(self) -> int:
@@ -597,72 +548,3 @@ class Writer(View):
     def _mix(self, id_: int, crc: int) -> None:
         table = self.table
         table.checksum = rolled(table.checksum, id_, crc)
-
-
-def operations_of(op: Txn) -> int:
-    """Comparisons and operations of the whole tree: those of a branch that is not taken were read too."""
-    inner = sum(operations_of(each) for each in (*op.success, *op.failure) if isinstance(each, Txn))
-    return len(op.compares) + len(op.success) + len(op.failure) + inner
-
-
-def may_fail_midway(op: Txn, table: TableState) -> bool:
-    """Whether a transaction could fail after its first change: at a limit, or because a put finds its key deleted.
-
-    Most cannot, and a savepoint costs a fifth of a put."""
-    answers = changes = spans = 0
-    keeps = False
-    stack: list[Operation] = [op]
-    while stack:
-        inner = stack.pop()
-        match inner:
-            case Put():
-                answers += inner.prev_kv
-                keeps = keeps or inner.value is None or inner.lease is None
-                changes += 1
-            case Txn():
-                stack.extend(inner.success)
-                stack.extend(inner.failure)
-            case Range() | Page():
-                answers += 1
-            case DeleteRange():
-                answers += inner.prev_kv
-                spans += bool(inner.end)
-                changes += 1
-            case _:
-                pass
-    if changes == 0:
-        return False
-    # A range of keys is counted, against the budget, when its turn comes, and so is a value that a put keeps.
-    later = spans + keeps
-    return answers > 0 or (later > 0 and changes > 1) or changes > CHANGES_MAX
-
-
-def choose(view: View, op: Txn) -> Path:
-    succeeded = all(holds(view, compare) for compare in op.compares)
-    operations = op.success if succeeded else op.failure
-    return succeeded, operations, [choose(view, inner) for inner in operations if isinstance(inner, Txn)]
-
-
-def check_ranges(view: View, path: Path) -> None:
-    """In a transaction any revision but 0 is checked as it is."""
-    _, operations, nested = path
-    inner = iter(nested)
-    for op in operations:
-        if isinstance(op, Txn):
-            check_ranges(view, next(inner))
-        elif isinstance(op, Range) and op.revision:
-            view.check_revision(op.revision)
-
-
-def read_txn(view: View, op: Txn) -> TxnDone:
-    """A transaction of nothing but ranges, without the log."""
-    path = choose(view, op)
-    check_ranges(view, path)
-    succeeded, operations, _ = path
-    outcomes: list[Outcome] = []
-    for inner in operations:
-        assert isinstance(inner, Range | Page), "a transaction with writes must go through the log"
-        outcomes.append(
-            ranges.read_unchecked(view, inner) if isinstance(inner, Range) else read_page(view, inner)
-        )
-    return TxnDone(view.revision, succeeded, outcomes)

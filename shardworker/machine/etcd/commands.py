@@ -28,7 +28,7 @@ from shardworker.machine.ops import (
     add_point_keys,
 )
 from shardworker.machine.permissions import check_operation
-from shardworker.machine.writer import read_txn
+from shardworker.machine.transactions import read_txn, write_txn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,7 +115,7 @@ def _delete_range(writer: Writer, op: DeleteRange) -> bytes:
 
 
 def _txn(writer: Writer, op: Txn) -> bytes:
-    return codec.txn_body(writer.txn(op))
+    return codec.txn_body(write_txn(writer, op))
 
 
 def _read_txn(view: View, op: Txn) -> bytes:

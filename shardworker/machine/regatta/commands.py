@@ -13,8 +13,8 @@ from shardworker.machine.ops import DeleteRange, Page, Put, Txn, add_point_keys
 from shardworker.machine.permissions import check_operation
 from shardworker.machine.regatta import codec
 from shardworker.machine.regatta.pages import read_page
+from shardworker.machine.transactions import read_txn, write_txn
 from shardworker.machine.view import SCAN_ROWS_MIN
-from shardworker.machine.writer import read_txn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +71,7 @@ def _delete_range(writer: Writer, op: DeleteRange) -> bytes:
 
 
 def _txn(writer: Writer, op: Txn) -> bytes:
-    return codec.txn_body(writer.txn(op))
+    return codec.txn_body(write_txn(writer, op))
 
 
 def _read_txn(view: View, op: Txn) -> bytes:

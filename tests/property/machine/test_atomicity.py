@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shardworker.machine import budget, writer
+from shardworker.machine import budget, transactions, writer
 from tests.property.machine import requests
 from tests.unit.machine.shard import TABLE, Shard
 
@@ -29,20 +29,26 @@ def trace(shard: Shard) -> list[Any]:
 
 txns = st.one_of(requests.etcd_txns, requests.regatta_txns)
 limits = st.sampled_from(
-    [(writer, "WRITE_ANSWER_BYTES_MAX", 60), (writer, "CHANGES_MAX", 4), (budget, "ROWS_MAX", 4)]
+    [
+        ("WRITE_ANSWER_BYTES_MAX", 60, [writer]),
+        ("CHANGES_MAX", 4, [transactions, writer]),
+        ("ROWS_MAX", 4, [budget]),
+    ]
 )
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from([-1, 0, 3]), limits, st.lists(txns, min_size=1, max_size=6))
 def test_a_refused_write_leaves_no_trace(
-    history: int, limit: tuple[ModuleType, str, int], program: list[Message]
+    history: int, limit: tuple[str, int, list[ModuleType]], program: list[Message]
 ) -> None:
     shard = Shard(history=history)
     for key in requests.KEYS:
         shard.put(key, bytes(40))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(*limit)
+        name, bound, modules = limit
+        for module in modules:
+            patch.setattr(module, name, bound)
         for request in program:
             before = trace(shard)
             if shard.write(request).error is not None:

@@ -9,7 +9,7 @@ from proto import errors
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2
 from proto.regatta.mvcc_pb2 import RequestOp
-from shardworker.machine import machine, tables, view, writer
+from shardworker.machine import machine, tables, transactions, view, writer
 from tests.unit.machine.shard import Shard, delete, get, put, request_id, txn
 
 
@@ -135,7 +135,8 @@ def test_keys_without_values_count_without_values(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_revision_holds_a_bounded_number_of_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "CHANGES_MAX", 4)
+    for module in (transactions, writer):
+        monkeypatch.setattr(module, "CHANGES_MAX", 4)
     shard = Shard()
     for number in range(5):
         shard.put(b"k%d" % number)
