@@ -141,7 +141,7 @@ class _Endpoint:
         else:
             messages = self._read_stream(request.body)
             if not messages and request.body.strip():
-                return _failed_stream(Code.UNKNOWN, "the body does not begin with a message of this method")
+                return _failed(Code.UNKNOWN, "the body does not begin with a message of this method")
         return await self._answer_stream(request, messages)
 
     def _call(self, request: Request, messages: Sequence[bytes]) -> LocalCall:
@@ -209,7 +209,7 @@ class _Endpoint:
         try:
             call = self._call(request, [message.SerializeToString() for message in messages])
         except _BadTimeout as error:
-            return _failed_stream(*self._outcome(error))
+            return _failed(*self._outcome(error))
         self._route.meter.received += len(messages)
         answers = self._answers(call)
         try:

@@ -180,6 +180,8 @@ async def test_garbage_fails_a_stream_only_if_it_comes_first() -> None:
 
     first = await post(watch_route(count), "/v3/watch", b"nonsense")
     assert first.status == HTTPStatus.INTERNAL_SERVER_ERROR
+    assert isinstance(first.body, bytes)
+    assert json.loads(first.body)["code"] == Code.UNKNOWN  # as of a call: no stream has begun
     later = await post(watch_route(count), "/v3/watch", b'{"create_request":{}}nonsense')
     assert await lines(later) == [{"result": {"watch_id": "1"}}]
 
@@ -266,7 +268,7 @@ async def test_a_client_says_how_long_it_waits() -> None:
         refused = await post(one, path, b'{"key":"Zm9v"}', grpc_timeout="soon")
         assert refused.status == HTTPStatus.BAD_REQUEST
         assert isinstance(refused.body, bytes)
-        assert b"invalid grpc-timeout: soon" in refused.body
+        assert json.loads(refused.body)["error"] == "invalid grpc-timeout: soon"
 
 
 # ---- large answers ---------------------------------------------------------------------------------------------------
