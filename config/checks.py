@@ -229,7 +229,15 @@ def _table_nodes(cluster: ClusterConfig) -> Iterator[Problem]:
 
 
 def _tables(cluster: ClusterConfig) -> Iterator[Problem]:
+    owners: dict[str, str] = {}
     for name, table in cluster.tables.items():
+        for user in table.users:
+            owner = owners.setdefault(user, name)
+            if owner != name:
+                yield Problem(
+                    ("tables", name, "users"),
+                    f"{user} means tables.{owner} already; name a user in one table",
+                )
         reason = table_name_problem(name)
         if reason:
             yield Problem(("tables", name), reason)

@@ -144,6 +144,9 @@ class TableConfig(Model):
     """A port for clients of this table alone, who then need not name it: on every node, or by node, {n1: 2479}."""
     client_socket: SocketsByNode = None
     """Likewise a unix socket: on every node, or by node."""
+    users: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
+    """Clients that name no table, and come by no port of one, mean this one if they log in by such a name, or it is the
+    common name of their certificate."""
 
     def port_on(self, node: str) -> int | None:
         """Its port on a node, if it has one there."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from coordinator.api.headers import EtcdHeaders, RegattaHeaders
 from coordinator.auth.bearer import MAINTENANCE, TABLES, Bearers
+from coordinator.auth.table_users import TableUsers
 from coordinator.catalog.changes import TableChanges
 from coordinator.catalog.source import TableSource
 from coordinator.services.etcd_auth import EtcdAuth
@@ -66,7 +67,7 @@ class Handlers:
         memberships = backend.driver.memberships
         self.headers = EtcdHeaders(cluster_id=cluster.cluster_id, member_id=cluster.member_id(node.id))
         self.member_changes = MemberChanges(backend.driver, statuses, memberships)
-        tables = EtcdTables(calls, self.headers, _vigil(cluster, calls))
+        tables = EtcdTables(calls, self.headers, _vigil(cluster, calls), TableUsers(cluster))
         self.watched = WatchedTables(
             ShardFeed(backend.driver, calls),
             lambda table: lambda revision: tables.header(table, revision=revision, term=0),

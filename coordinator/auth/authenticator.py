@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from coordinator.api.credentials import NOBODY, SYSTEM, Credentials
+from coordinator.auth.table_users import bare, shown_token
 from coordinator.replication.token_key import PASSED_ON_KEY, VOUCHED_KEY
 from coordinator.replication.token_key import TOKEN_KEY as REPLICATION_TOKEN_KEY
 from proto import errors, tokens
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
     from coordinator.catalog.table_calls import Answer, TableCalls
     from coordinator.replication.gate import Gate
     from proto.catalog import TableEntry
-
-TOKEN_KEY: Final = "token"  # noqa: S105
-AUTHORIZATION_KEY: Final = "authorization"
-BEARER: Final = "Bearer "
 
 LOGIN_ATTEMPTS_MAX: Final = 5
 """Users that change all the time while one of them logs in: then it is for him to try again."""
@@ -72,9 +69,9 @@ class Authenticator:
         metadata = call.metadata
         if VOUCHED_KEY in metadata or PASSED_ON_KEY in metadata:
             return self._passed_on(call)
-        shown = metadata.get(TOKEN_KEY) or metadata.get(AUTHORIZATION_KEY)
+        shown = shown_token(metadata)
         if shown:
-            return self._of_token(shown.removeprefix(BEARER), table)
+            return self._of_token(bare(shown), table)
         identity = call.identity
         if identity.is_system:
             return SYSTEM

@@ -10,7 +10,7 @@ import hmac
 from typing import TYPE_CHECKING, Final
 
 from config.key_files import bearer_token
-from coordinator.auth.authenticator import AUTHORIZATION_KEY
+from coordinator.auth.table_users import AUTHORIZATION_KEY
 from proto import errors
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from coordinator.auth.passwords import SALT_BYTES
 from coordinator.services.decoding import decode
 from coordinator.shards import request_ids
+from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from proto.methods import COMMANDS, Access
@@ -77,8 +78,16 @@ class EtcdAuth:
     async def authenticate(self, call: Call) -> bytes:
         """A token for a name and a password."""
         request = decode(etcd.AuthenticateRequest.FromString, call.body)
-        table = await self._tables.find(call)
-        answer, token = await self._authenticator.log_in(table, request, call.deadline)
+        table = await self._tables.find(call, login=request.name)
+        try:
+            answer, token = await self._authenticator.log_in(table, request, call.deadline)
+        except errors.AuthNotEnabled:
+            if not self._tables.is_meant_by_login(call, request.name):
+                raise
+            # In etcd's own words clients would go on without a token, and so in another table.
+            reason = f"authentication is not enabled in table {table.name}, which user {request.name} means"
+            raise errors.AuthError(reason) from None
+        token = self._tables.token_for(call, table, token)
         header = self._tables.header(answer.table, revision=answer.reply.revision, term=answer.reply.term)
         return header + etcd.AuthenticateResponse(token=token).SerializeToString()
 

@@ -14,6 +14,7 @@ from coordinator.api.local_call import LocalCall
 from coordinator.auth.authenticator import Authenticator
 from coordinator.auth.bearer import Bearers
 from coordinator.auth.passwords import Passwords
+from coordinator.auth.table_users import TableUsers
 from coordinator.catalog.table_calls import Answer
 from coordinator.replication.gate import Gate
 from coordinator.services.etcd_tables import EtcdTables
@@ -118,7 +119,7 @@ def ask(
     nothing: Any = None
     passwords = Passwords(cost=4)
     guard = Guard(
-        EtcdTables(calls, nothing, nothing),
+        EtcdTables(calls, nothing, nothing, TableUsers(config)),
         Authenticator(calls, passwords, None, Gate(ReplicationConfig(), lambda: 0.0)),
         Bearers(config, config.node("n1")),
         catalog,

@@ -46,7 +46,7 @@ BAD = {
         ONE + "tables:\n  default:\n    colour: red\n",
         (
             "f.yaml:5: tables.default.colour: unknown key; known here: shard, history, type, owner, client_port,"
-            " client_socket, quota, compaction"
+            " client_socket, users, quota, compaction"
         ),
     ),
     "unknown key in a section": (
@@ -140,6 +140,10 @@ BAD = {
     "table on no shard": (
         THREE + "tables:\n  users: {shard: 5}\n",
         "f.yaml:9: tables.users.shard: there is no shard 5; this cluster has shards 1 to 4",
+    ),
+    "a user of two tables": (
+        ONE + "tables:\n  one: {users: [web]}\n  other: {users: [batch, web]}\n",
+        "f.yaml:5: tables.other.users: web means tables.one already; name a user in one table",
     ),
     "reserved table name": (
         ONE + "tables:\n  _catalog: {}\n",
