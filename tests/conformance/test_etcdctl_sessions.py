@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tools.bench.systems import System
 
 COMMAND_S: Final = 30
+PATIENCE: Final = ("--command-timeout", "20s", "--dial-timeout", "20s")
+"""etcdctl's own 5 s and 2 s may be too short where the machine has much else to do: then it tells of that instead."""
 
 KV: Final = r"""
 put a 1
@@ -404,7 +406,7 @@ def said(endpoint: str, line: str, kept: dict[str, str]) -> str:
     for each, value in kept.items():
         typed = typed.replace(f"{{{each}}}", value)
     done = subprocess.run(
-        [str(systems.etcd_program("etcdctl")), *_endpoints(typed, endpoint), *shlex.split(typed)],
+        [str(systems.etcd_program("etcdctl")), *_endpoints(typed, endpoint), *PATIENCE, *shlex.split(typed)],
         input=given.replace("\\n", "\n"),
         capture_output=True,
         text=True,
