@@ -171,7 +171,11 @@ class Canary:
         tallies = [probed.tally for probed in self._probed]
         shards = sorted({shard for probed in self._probed for shard in probed.tables})
         without = [shard for shard in range(1, self._cluster.shards + 1) if shard not in shards]
-        no_table = [f"shard {shard}: no table of it answered" for shard in without] if shards else []
+        no_table = (
+            [f"shard {shard}: it holds no table, or none that answered" for shard in without]
+            if shards
+            else []
+        )
         return Sighting(
             probes=sum(tally.probes for tally in tallies),
             failed=sum(tally.failed for tally in tallies),
