@@ -37,23 +37,14 @@ from shardworker.machine.tables import CHANGE_BYTES, CHANGES_MAX, REVISION_MAX, 
 from shardworker.machine.view import View, span_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
-    from shardworker.machine.auth import TableAuth
     from shardworker.machine.auth_store import AuthStore
     from shardworker.machine.changes import Recorder
-    from shardworker.machine.leases import Lease, Leases
+    from shardworker.machine.leases import Leases
 
 WRITE_ANSWER_BYTES_MAX = 128 << 20
 """Of one write: it is built on every replica. Part of the replicated behaviour."""
-
-REVOKED_KEYS_MAX = 90_000
-"""Keys of one lease that are deleted at one revision. A lease with more ends at once all the same, and the rest goes in
-the next steps. Part of the replicated behaviour."""
-
-FEW_KEYS = 16
-"""Of a lease: so many are deleted one by one, which takes half as long for the one or two that most leases have. Part
-of the replicated behaviour: the checksum tells the two ways apart."""
 
 Done = TypeVar("Done")
 
@@ -71,13 +62,16 @@ class Writer(View):
         auth: AuthStore,
     ):
         super().__init__(connection, table)
-        self._execute_now = connection.execute
+        self.execute_unflushed = connection.execute
+        """For statements that need not see what is pending."""
         self.execute = self._execute_after_flush  # type: ignore[assignment]
         self._rows = PendingRows(connection, table.sql)
         self._entry = entry
         self._recorder = recorder
-        self._leases = leases
-        self._auth = auth
+        self.leases = leases
+        """Of the shard."""
+        self.auth = auth
+        """Users and roles, likewise."""
         self._listen = recorder.listening(table.id)
         self._edits: list[Edit] = []
         self._replaced: list[int] = []
@@ -86,7 +80,7 @@ class Writer(View):
     def _execute_after_flush(self, statement: str, bindings: Any = ()) -> apsw.Cursor:
         if self._rows:
             self._rows.flush()
-        return self._execute_now(statement, bindings)
+        return self.execute_unflushed(statement, bindings)
 
     # ---- the life of a command ---------------------------------------------------------------------------------
 
@@ -94,7 +88,8 @@ class Writer(View):
         """A command begins: what it does happens at the table's next revision."""
         entry = self._entry
         self._new_revision = revision = self.table.revision + 1
-        self._next_id = self._base = revision << SUB_BITS
+        self.next_id = self._base = revision << SUB_BITS
+        """Of the change that the command makes next."""
         self._ids_end = self._base + CHANGES_MAX
         self._rows_left = entry.rows_for_next
         self.answer_bytes_left = self._answer_bytes_max = min(WRITE_ANSWER_BYTES_MAX, entry.answer_bytes_left)
@@ -107,7 +102,7 @@ class Writer(View):
         if self._rows_left != entry.rows_for_next:
             entry.spend(entry.rows_for_next - self._rows_left)
         entry.answer_bytes_left -= self._answer_bytes_max - self.answer_bytes_left
-        if self._next_id != self._base:
+        if self.next_id != self._base:
             self.table.revision = self._new_revision
             if self._listen is not None:
                 self._recorder.add(self.table, self._edits)
@@ -117,7 +112,7 @@ class Writer(View):
         """The command was refused: it must have changed nothing."""
         entry = self._entry
         entry.spend(entry.rows_for_next - self._rows_left)
-        assert self._next_id == self._base, "a refused command has changed something"
+        assert self.next_id == self._base, "a refused command has changed something"
 
     def atomically(self, run: Callable[[], Done]) -> Done:
         """Runs several operations of a command so that an error leaves nothing of them behind."""
@@ -130,19 +125,23 @@ class Writer(View):
             done = run()
         except errors.BoathouseError:
             self._rows.forget()
-            self._execute_now("ROLLBACK TO command")
-            self._execute_now("RELEASE command")
+            self.execute_unflushed("ROLLBACK TO command")
+            self.execute_unflushed("RELEASE command")
             table.keys, table.checksum, table.written_bytes = keys, checksum, written_bytes
             del self._replaced[replaced:], self._replaced_spans[spans:]
-            self._next_id = self._base
+            self.next_id = self._base
             self._edits.clear()
             raise
-        self._execute_now("RELEASE command")
+        self.execute_unflushed("RELEASE command")
         return done
 
     def fetch(self, keys: set[bytes]) -> None:
         """Looks up the newest rows of these keys together: the entry's commands will ask for them."""
         self._rows.fetch(keys)
+
+    def flush(self) -> None:
+        """Writes what is pending."""
+        self._rows.flush()
 
     def finish(self) -> None:
         """The entry's last command has ended: writes what is pending."""
@@ -150,21 +149,23 @@ class Writer(View):
         table, sql = self.table, self.sql
         if self._replaced:
             ids = self._replaced
-            table.written_bytes -= self._execute_now(sql.removed_bytes, (apsw.carray(array("q", ids)),)).get
+            table.written_bytes -= self.execute_unflushed(
+                sql.removed_bytes, (apsw.carray(array("q", ids)),)
+            ).get
             self.connection.executemany(sql.delete_change, [(id_,) for id_ in ids])
         for span in self._replaced_spans:
-            table.written_bytes -= self._execute_now(sql.replaced_bytes, span).get
-            self._execute_now(sql.delete_replaced, span)
-        quota.note_changed(table, self._leases, self._auth)
+            table.written_bytes -= self.execute_unflushed(sql.replaced_bytes, span).get
+            self.execute_unflushed(sql.delete_replaced, span)
+        quota.note_changed(table, self.leases, self.auth)
 
     @property
     def changes(self) -> int:
         """How many the command has made so far."""
-        return self._next_id - self._base
+        return self.next_id - self._base
 
     @property
     def revision(self) -> int:
-        return self._new_revision if self._next_id != self._base else self.table.revision
+        return self._new_revision if self.next_id != self._base else self.table.revision
 
     # ---- budgets -----------------------------------------------------------------------------------------------
 
@@ -200,7 +201,7 @@ class Writer(View):
 
     def check_lease(self, lease_id: int) -> None:
         """Raises LeaseNotFound if there is none of this id, or it has ended."""
-        if self._leases.get(self.table.id, lease_id) is None:
+        if self.leases.get(self.table.id, lease_id) is None:
             raise errors.LeaseNotFound
 
     def put_unchecked(self, op: Put) -> PutDone:
@@ -283,15 +284,15 @@ class Writer(View):
         self.visit(count * budget.DELETED_ROWS)
         prev = self._previous(op) if op.prev_kv else []
         bounded, span = span_of(op.key, op.end)
-        first = self._next_id
+        first = self.next_id
         self.execute(self.sql.kill_span[bounded], (first - 1, *span))
         self.execute(self.sql.drop_live[bounded], span)
-        self._bury(count)
+        self.bury(count)
         return Deleted(self.revision, count if op.counted else 0, prev)
 
-    def _bury(self, count: int) -> None:
+    def bury(self, count: int) -> None:
         """The command's next changes, so many, are tombstones; their keys are live no longer."""
-        first = self._next_id
+        first = self.next_id
         end = first + count
         self.execute(self.sql.bury_span, (first, end))
         self._rows.forget()
@@ -307,7 +308,7 @@ class Writer(View):
             self._replaced_spans.append((first, end))
         self.table.keys -= count
         self.table.written_bytes += size_bytes
-        self._next_id = end
+        self.next_id = end
 
     def _note_span(self, first: int, end: int) -> None:
         found: Any = self.execute(self.sql.killed[self._listen is Listen.WITH_PREVIOUS], (first, end))
@@ -326,94 +327,6 @@ class Writer(View):
                 self.charge(len(stored))
                 found.append(stored)
         return found
-
-    # ---- leases --------------------------------------------------------------------------------------------
-
-    def grant(self, lease_id: int, ttl_s: int) -> Lease:
-        """A lease under this id, or one that is not in use if it is 0. Raises LeaseExists."""
-        return self._leases.grant(self.table.id, lease_id, ttl_s)
-
-    def grant_kept(self, lease_id: int, ttl_s: int, left_s: int) -> None:
-        """A lease that another table had, with what was left of it. Raises LeaseExists."""
-        self._leases.grant(self.table.id, lease_id, ttl_s, left_s=left_s)
-
-    def check_no_lease(self, lease_id: int) -> None:
-        """Raises LeaseExists if there is one of this id."""
-        if self._leases.find(self.table.id, lease_id) is not None:
-            raise errors.LeaseExists
-
-    def note_copied_leases(self, ttls: Mapping[int, int]) -> None:
-        """Keys of this copy name these leases, which were granted for so many seconds."""
-        if ttls:
-            self._leases.copied.note(self.table.id, ttls, self._attached_leases)
-
-    def _attached_leases(self) -> list[int]:
-        rows: list[Any] = self.execute(self.sql.attached_leases).fetchall()
-        return [lease_id for (lease_id,) in rows]
-
-    def end_all_leases(self) -> None:
-        """None of them has keys any more."""
-        self._leases.drop_table(self.table.id)
-
-    def give_users(self, auth: TableAuth) -> None:
-        """The table has these users and roles from now on, unless it has some already."""
-        if self._auth.of(self.table.id).is_unused:
-            self._auth.replace(self.table.id, auth)
-
-    def revoke(self, lease_id: int) -> None:
-        """Ends a lease and deletes its keys. Raises LeaseNotFound, ShardBusy."""
-        lease = self._leases.get(self.table.id, lease_id)
-        if lease is None:
-            raise errors.LeaseNotFound
-        self._rows.flush()
-        self._end(lease)
-
-    def expire(self, expired: Iterable[tuple[int, int]]) -> None:
-        """Ends those of these leases (id, granted at) that are still there, each at a revision of its own.
-
-        One with more keys than the entry has room for stays until it is proposed again."""
-        self._rows.flush()
-        for lease_id, granted_at in expired:
-            lease = self._leases.find(self.table.id, lease_id)
-            if lease is None or lease.granted_at != granted_at:
-                continue
-            try:
-                self._end(lease)
-            except errors.ShardBusy:
-                self.refuse()
-            else:
-                self.end()
-            self.begin()
-
-    def checkpoint_leases(self, counted: Iterable[tuple[int, int, int]]) -> None:
-        """Of those of these leases (id, granted at, milliseconds left) that are still there so much is left."""
-        for lease_id, granted_at, left_ms in counted:
-            self._leases.checkpoint(self.table.id, lease_id, granted_at, left_ms)
-
-    def _end(self, lease: Lease) -> None:
-        """Ends a lease. What this command has not written yet are keys of other leases, which are deleted."""
-        few: list[Any] = self._execute_now(self.sql.attached, (lease.id, FEW_KEYS + 1)).fetchall()
-        if len(few) > FEW_KEYS:
-            self._end_large(lease)
-            return
-        self.visit(len(few) * budget.DELETED_ROWS)
-        for (key,) in few:
-            self.delete_range(DeleteRange(key, b"", prev_kv=False, prev_bytes_max=None))
-        self._leases.remove(self.table.id, lease)
-
-    def _end_large(self, lease: Lease) -> None:
-        """Deletes the keys by a few statements, however many there are."""
-        attached: int = self.execute(self.sql.attached_count, (lease.id, REVOKED_KEYS_MAX + 1)).get
-        count = min(attached, REVOKED_KEYS_MAX)
-        self.visit(count * budget.DELETED_ROWS)
-        first = self._next_id
-        self.execute(self.sql.kill_attached, (first - 1, lease.id, count))
-        self.execute(self.sql.drop_changed, (first, first + count))
-        self._bury(count)
-        if attached > count:
-            self._leases.end_later(self.table.id, lease)
-        else:
-            self._leases.remove(self.table.id, lease)
 
     def compact(self, revision: int) -> None:
         """Gives up everything below this revision. Raises Compacted, FutureRevision."""
@@ -539,10 +452,10 @@ class Writer(View):
 
     def _take_id(self) -> int:
         """The id of a change, which is made now."""
-        id_ = self._next_id
+        id_ = self.next_id
         if id_ >= self._ids_end:
             raise errors.TooManyOps(f"one revision holds at most {CHANGES_MAX} changes")
-        self._next_id = id_ + 1
+        self.next_id = id_ + 1
         return id_
 
     def _mix(self, id_: int, crc: int) -> None:

@@ -77,12 +77,14 @@ def read_extras(told: frames.TableExtras) -> Extras:
 def check_extras(writer: Writer, extras: Extras) -> None:
     """Raises LeaseExists if the table has one of these leases, before any change."""
     for lease_id, _, _ in extras.leases:
-        writer.check_no_lease(lease_id)
+        if writer.leases.find(writer.table.id, lease_id) is not None:
+            raise errors.LeaseExists
 
 
 def take_extras(writer: Writer, extras: Extras) -> None:
     """The table, which has none of these leases, gets them; and these users, unless it has some."""
+    table_id = writer.table.id
     for lease_id, ttl_s, left_s in extras.leases:
-        writer.grant_kept(lease_id, ttl_s, left_s)
-    if extras.auth is not None:
-        writer.give_users(extras.auth)
+        writer.leases.grant(table_id, lease_id, ttl_s, left_s=left_s)
+    if extras.auth is not None and writer.auth.of(table_id).is_unused:
+        writer.auth.replace(table_id, extras.auth)

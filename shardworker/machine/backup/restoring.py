@@ -223,7 +223,7 @@ def _end(writer: Writer, op: Part, begun: _Begun) -> None:
     connection.execute("DELETE FROM restores_begun WHERE table_id = ?", (table.id,))
     checksum = rolled(begun.checksum, revision << SUB_BITS, begun.keys)
     writer.take_over(revision, checksum, begun.keys, rows_bytes=begun.size_bytes)
-    writer.end_all_leases()
+    writer.leases.drop_table(table.id)  # none of them has keys any more
     if op.extras is not None:
         take_extras(writer, op.extras)
 

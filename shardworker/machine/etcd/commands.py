@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from proto import errors
 from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames
-from shardworker.machine import pieces, quota, weight
+from shardworker.machine import lease_ends, pieces, quota, weight
 from shardworker.machine.backup.extras import read_left
 from shardworker.machine.etcd import codec, hashing
 from shardworker.machine.etcd.ranges import read_parts, read_range
@@ -128,21 +128,22 @@ def _compact(writer: Writer, op: Compact) -> bytes:
 
 
 def _grant(writer: Writer, op: GrantLease) -> bytes:
-    return codec.grant_body(writer.grant(op.id, op.ttl_s))
+    return codec.grant_body(writer.leases.grant(writer.table.id, op.id, op.ttl_s))
 
 
 def _revoke(writer: Writer, op: RevokeLease) -> bytes:
-    writer.revoke(op.id)
+    lease_ends.revoke(writer, op.id)
     return b""
 
 
 def _expire(writer: Writer, op: ExpireLeases) -> bytes:
-    writer.expire(op.leases)
+    lease_ends.expire(writer, op.leases)
     return b""
 
 
 def _checkpoint(writer: Writer, op: CheckpointLeases) -> bytes:
-    writer.checkpoint_leases(op.leases)
+    for lease_id, granted_at, left_ms in op.leases:
+        writer.leases.checkpoint(writer.table.id, lease_id, granted_at, left_ms)
     return b""
 
 

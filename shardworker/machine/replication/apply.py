@@ -11,7 +11,7 @@ A batch that the copy has already is no error: whoever brings it may not know th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from proto import errors
@@ -118,10 +118,21 @@ def apply_changes(writer: Writer, op: Changes) -> bytes:
                 writer.delete_range(DeleteRange(pair.key, b"", prev_kv=False, prev_bytes_max=None))
             else:
                 writer.put_stored(pair.key, pair.stored, pair.create_revision, pair.version, pair.lease)
-    writer.note_copied_leases(op.leases)
+    note_leases(writer, op.leases)
     if op.compacted > table.compacted:
         table.compacted = min(op.compacted, writer.revision)
     return b""
+
+
+def note_leases(writer: Writer, ttls: Mapping[int, int]) -> None:
+    """Keys of this copy name these leases, which were granted for so many seconds."""
+
+    def attached() -> list[int]:
+        rows: list[Any] = writer.execute(writer.sql.attached_leases).fetchall()
+        return [lease_id for (lease_id,) in rows]
+
+    if ttls:
+        writer.leases.copied.note(writer.table.id, ttls, attached)
 
 
 def reset(writer: Writer, _op: frames.CopyReset) -> bytes:

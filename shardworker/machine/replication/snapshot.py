@@ -20,7 +20,7 @@ from shardworker.machine.checked_rows import CheckedRows, signed, unsigned
 from shardworker.machine.columns import Columns, all_or_nothing, insert_columns, read_columns
 from shardworker.machine.leases import read_leases
 from shardworker.machine.leftovers import put_aside
-from shardworker.machine.replication.apply import granted
+from shardworker.machine.replication.apply import granted, note_leases
 from shardworker.machine.replication.copied_leases import read_copied_leases
 from shardworker.machine.tables import REVISION_MAX, SUB_BITS, create_rows, rename_rows
 
@@ -179,7 +179,7 @@ def take_part(writer: Writer, op: Part) -> bytes:
         rename_rows(connection, name, f"t{table.id}")
         connection.execute("DELETE FROM snapshots_under_way WHERE table_id = ?", (table.id,))
         writer.take_over(told.revision, told.checksum, told.keys, begun.size_bytes)
-        writer.note_copied_leases(op.leases)
+        note_leases(writer, op.leases)
     else:
         _save(connection, table.id, begun)
     return b""

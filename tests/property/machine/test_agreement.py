@@ -28,7 +28,7 @@ from shardworker.machine import (
     StateMachine,
     WindowLimits,
     history,
-    writer,
+    lease_ends,
 )
 from shardworker.machine.level import MachineLevel
 from shardworker.machine.tables import CHANGE_BYTES
@@ -404,14 +404,14 @@ class Cluster:
             replica.close()
 
 
-@pytest.mark.parametrize("few_keys", [1, writer.FEW_KEYS])
+@pytest.mark.parametrize("few_keys", [1, lease_ends.FEW_KEYS])
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 @example([Write([(12, PUT_DELETE_PUT, None)], 1, ())])
 @given(st.lists(steps, min_size=5, max_size=40))
 def test_replicas_and_the_model_agree(few_keys: int, program: list[Write | Read | Sweep | Restart]) -> None:
-    with tempfile.TemporaryDirectory() as folder, patch.object(writer, "FEW_KEYS", few_keys):
+    with tempfile.TemporaryDirectory() as folder, patch.object(lease_ends, "FEW_KEYS", few_keys):
         cluster = Cluster(Path(folder))
         try:
             for step in program:

@@ -12,7 +12,7 @@ from proto import errors
 from proto.etcd import rpc_pb2
 from proto.etcd.rpc_pb2 import Compare, LeaseGrantRequest, LeaseRevokeRequest, PutRequest
 from proto.internal import frames_pb2 as frames
-from shardworker.machine import Listen, writer
+from shardworker.machine import Listen, lease_ends
 from tests.unit.machine.shard import TABLE, Shard, delete, get, keys, put, txn
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def test_a_put_of_a_refused_transaction_attaches_nothing() -> None:
 def test_a_revoked_lease_takes_its_keys_along_at_one_revision(
     history: int, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "FEW_KEYS", few)
+    monkeypatch.setattr(lease_ends, "FEW_KEYS", few)
     shard = Shard(history=history)
     shard.grant(50)
     shard.grant(51)
@@ -213,7 +213,7 @@ def test_a_lease_with_very_many_keys_ends_at_once_and_loses_them_in_steps() -> N
     shard.grant(50)
     for number in range(5):
         shard.put(b"%d" % number, lease=50)
-    with patch.object(writer, "REVOKED_KEYS_MAX", 2), patch.object(writer, "FEW_KEYS", 1):
+    with patch.object(lease_ends, "REVOKED_KEYS_MAX", 2), patch.object(lease_ends, "FEW_KEYS", 1):
         assert shard.write(LeaseRevokeRequest(ID=50)).revision == 7
         assert shard.lease_keys(50) == [b"2", b"3", b"4"]
         assert shard.error(put(b"x", lease=50)) is errors.LeaseNotFound
