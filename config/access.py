@@ -88,7 +88,8 @@ class FollowsConfig(Model):
     """Makes this a follower cluster, which copies its leader cluster's tables and serves reads and watches of them."""
 
     cluster: str
-    """Name of the leader cluster."""
+    """Name of the leader cluster. One that speaks no replication but Regatta's does not say how it is called; then this
+    is what it is called here."""
     endpoints: Annotated[list[str], Field(min_length=1)]
     """host:port of coordinators of the leader cluster."""
     identity: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None

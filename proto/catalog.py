@@ -133,6 +133,10 @@ ELSEWHERE: Final = (1 << 39) - 1
 """TableEntry.origin of a table that the cluster that leads now has no copy of: it takes no writes, and stays as it is
 until somebody deletes it, or this cluster is promoted."""
 
+REGATTA: Final = ELSEWHERE - 1
+"""TableEntry.origin of a copy of a table whose cluster speaks no replication but Regatta's, which knows tables by their
+names alone."""
+
 CATALOG: Final = TableEntry(CATALOG_NAME, CATALOG_ID, CATALOG_SHARD)
 
 REPLICATION: Final = TableEntry("_replication", 2, CATALOG_SHARD, history=0)

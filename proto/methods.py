@@ -19,7 +19,7 @@ from proto.regatta import regatta_pb2
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LEVEL: Final = 2
+LEVEL: Final = 3
 """The newest machine level that this build can apply.
 
 A shard's *machine level* is a number in its replicated state. It says which commands may be proposed (since_level), and
@@ -166,6 +166,8 @@ COMMANDS: Final[dict[int, Command]] = {
     frames.TABLE_ORIGIN: Command(access=Access.WRITE),
     frames.TABLE_USERS: Command(access=Access.READ),
     frames.REPLICATE_USERS: Command(access=Access.WRITE),
+    frames.FOLLOW_COMMANDS: Command(access=Access.WRITE, since_level=3),
+    frames.FOLLOW_SNAPSHOT: Command(access=Access.WRITE, since_level=3),
     frames.TABLE_MOVE: Command(access=Access.WRITE, frees_space=True),
     frames.TABLE_EXPORT: Command(access=Access.READ),
     frames.TABLE_IMPORT: Command(access=Access.WRITE),

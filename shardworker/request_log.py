@@ -69,6 +69,8 @@ BODIES: Final[dict[int, type[Message]]] = {
     frames.TABLE_LOAD: restore_pb2.LoadRequest,
     frames.REPLICATE_CHANGES: frames.ReplicatedChanges,
     frames.REPLICATE_SNAPSHOT: frames.ReplicatedPairs,
+    frames.FOLLOW_COMMANDS: frames.FollowedCommands,
+    frames.FOLLOW_SNAPSHOT: frames.FollowedPart,
     frames.FOLLOWER_POSITION: frames.FollowerPosition,
     frames.COPY_RESET: frames.CopyReset,
     frames.TABLE_ORIGIN: frames.TableOrigin,

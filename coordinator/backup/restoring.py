@@ -11,7 +11,6 @@ import secrets
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
-from coordinator.api.credentials import NOBODY
 from coordinator.backup.records import SUB_BITS
 from proto import errors
 from proto.internal import frames_pb2 as frames
@@ -20,10 +19,7 @@ from proto.regatta import mvcc_pb2 as mvcc
 from proto.varint import varint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from coordinator.catalog.table_calls import TableCalls
-    from proto.catalog import TableEntry
+    from collections.abc import Awaitable, Callable, Iterable
 
 PART_BYTES: Final = 512 << 10
 """Of pairs in one part, about. Below what a log entry holds beside others."""
@@ -45,10 +41,10 @@ mean two things, and who watches and has heard all of that is to find the next o
 class Restoring:
     """One attempt on one table: begin(), add() of all records, end(); or give_up()."""
 
-    def __init__(self, calls: TableCalls, table: TableEntry, *, newest: int) -> None:
-        """newest: the table's revision."""
-        self._calls = calls
-        self._table = table
+    def __init__(self, take: Callable[[bytes, float], Awaitable[bytes]], *, newest: int) -> None:
+        """take: has the table's shard take a frames.RestoredPart within so many seconds, which answers a
+        frames.RestoredTable. newest: the table's revision."""
+        self._take = take
         self._attempt = int.from_bytes(secrets.token_bytes(8))
         self._loop = asyncio.get_running_loop()
         self._fresh_from = newest + 1 + (FRESH_GAP if newest > 1 else 0)
@@ -157,20 +153,20 @@ class Restoring:
 
     async def give_up(self) -> None:
         """Let go of what was built; what can't be reached now is replaced by the next attempt."""
-        for task in self._under_way:
-            task.cancel()
+        self.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
         await self._write(frames.RestoredPart(attempt=self._attempt, give_up=True), WRITE_S)
+
+    def cancel(self) -> None:
+        """Wait for nothing that is under way; some of it may still be taken."""
+        for task in self._under_way:
+            task.cancel()
 
     async def _write_part(self, part: frames.RestoredPart) -> None:
         await self._write(part, WRITE_S)
 
     async def _write(self, part: frames.RestoredPart, time_s: float) -> frames.RestoredTable:
-        deadline = self._loop.time() + time_s
-        _, reply = await self._calls.write(
-            self._table, frames.TABLE_RESTORE, part.SerializeToString(), deadline, None, who=NOBODY
-        )
-        return frames.RestoredTable.FromString(reply.body)
+        return frames.RestoredTable.FromString(await self._take(part.SerializeToString(), time_s))
 
 
 def _stored(kv: mvcc.KeyValue, id_: int) -> bytes:

@@ -99,11 +99,14 @@ class Copier:
             lag_revisions=lag.entries,
             lag_s=round(lag.seconds, 1),
             stuck_s=round(tail.stuck_s(now), 1),
-            does=tail.does.value,
+            does=self._does(),
             stalled=tail.is_stalled(now),
             trouble=tail.trouble,
             backoff_s=round(tail.backoff_s, 2),
         )
+
+    def _does(self) -> str:
+        return self.tail.does.value
 
     def _warn(self) -> None:
         tail = self.tail
@@ -130,7 +133,7 @@ class Copier:
                 if message.HasField("error_response"):
                     error = message.error_response.error
                     loses = error == replication.LEADER_BEHIND
-                    tail.cannot_follow(_word(error), loses=loses, newest=message.leader_index)
+                    tail.cannot_follow(word(error), loses=loses, newest=message.leader_index)
                     return
                 if message.users:
                     await self._take_users(message.users)
@@ -200,8 +203,8 @@ class Copier:
         await self._prefixes.forget(self._copy)
 
 
-def _word(error: int) -> str:
-    """Raises LeaderFailed for one that this version does not know."""
+def word(error: int) -> str:
+    """For an error of Replicate. Raises LeaderFailed for one that this version does not know."""
     if error not in replication.ReplicateError.values():
         raise LeaderFailed(
             "UNIMPLEMENTED", f"it can't tell the changes, for a reason {error} that is not known here"

@@ -48,6 +48,27 @@ class Copies:
         )
         return reply.revision
 
+    async def follow(self, copy: TableEntry, commands: bytes, *, after: int) -> int:
+        """As apply(), of what follows upon an index of the log of a cluster that speaks no replication but Regatta's: a
+        replication.v1.ReplicateCommandsResponse, encoded. The index to which the copy has come then, which may be that
+        of an earlier one of these; 0 if that is not known."""
+        told = frames.FollowedCommands(origin=copy.origin, after=after, commands=commands)
+        reply = await self._shards.ask(
+            Access.WRITE, frames.FOLLOW_COMMANDS, copy, told.SerializeToString(), WRITE_S
+        )
+        return frames.FollowedIndex.FromString(reply.body).leader_index
+
+    async def take_followed(
+        self, copy: TableEntry, part: bytes, time_s: float, *, leader_index: int
+    ) -> bytes:
+        """As apply(), of a part of a snapshot from there: a frames.RestoredPart, encoded. leader_index: with its end,
+        where the table stood. A frames.RestoredTable, encoded."""
+        told = frames.FollowedPart(origin=copy.origin, part=part, leader_index=leader_index)
+        reply = await self._shards.ask(
+            Access.WRITE, frames.FOLLOW_SNAPSHOT, copy, told.SerializeToString(), time_s
+        )
+        return reply.body
+
 
 def _beside_origin(copy: TableEntry, message: bytes) -> bytes:
     """A ReplicatedChanges or ReplicatedPairs around a message that is encoded already, and may be large."""

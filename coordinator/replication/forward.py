@@ -21,6 +21,7 @@ from coordinator.shards.changes import ask_for_changes
 from coordinator.shards.request_ids import METADATA_KEY
 from coordinator.shards.shard_call import LEADER, NEAREST, ShardCall
 from proto import errors
+from proto.catalog import REGATTA
 from proto.codes import Code
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 PAUSE_S: Final = 0.1
 """Before the next coordinator is asked."""
+
+LOOK_S: Final = 0.02
+"""Between looks at how far a copy has come that tells nobody."""
 
 PASSED_ON_MAX: Final = 8
 """Clusters that a call may have come through: a chain of followers is shorter, and a circle has no end."""
@@ -122,6 +126,7 @@ class Forwarder:
         if forwarded is None:
             raise errors.TableReplicated(f"write to {self._leader}")
         path, parse = forwarded
+        self._check_spoken(table, path)
         metadata: Metadata = (
             ("table", table.name),
             (METADATA_KEY, client_id or secrets.token_hex(16)),
@@ -133,7 +138,10 @@ class Forwarder:
         reply = _reply(parse(answer))
         revision = reply.revision
         try:
-            await self._wait_until_here(table, revision, deadline)
+            if table.origin == REGATTA:
+                reply.revision = await self._wait_for_index(table, revision, deadline)
+            else:
+                await self._wait_until_here(table, revision, deadline)
         except errors.BoathouseError as error:
             # It is written, whatever happened since: no word that says otherwise may leave here.
             raise errors.TimedOut(
@@ -155,9 +163,15 @@ class Forwarder:
         if asked is None or not await self._lead.passes_on(deadline):
             return None
         path, parse = asked
+        self._check_spoken(table, path)
         metadata: Metadata = (("table", table.name), *await self._vouched(table, who, deadline))
         answer = await self._call(path, body, metadata, deadline)
         return None if answer is None else _reply(parse(answer))
+
+    def _check_spoken(self, table: TableEntry, path: str) -> None:
+        """Raises TableReplicated for what a cluster that speaks no replication but Regatta's does not serve."""
+        if table.origin == REGATTA and METHODS[path].api is not ApiName.REGATTA:
+            raise errors.TableReplicated(f"write to {self._leader}, which speaks Regatta's API alone")
 
     async def _vouched(self, table: TableEntry, who: Credentials, deadline: float) -> Metadata:
         """Whose write it is, as this cluster has found: the leader cluster believes it because of this cluster's token.
@@ -231,6 +245,23 @@ class Forwarder:
                 return
             if now >= deadline:
                 raise errors.ReadTimedOut("the copy is behind")
+
+    async def _wait_for_index(self, table: TableEntry, index: int, deadline: float) -> int:
+        """As _wait_until_here(), for an index of the log of a cluster that knows no revisions of ours. The revision
+        at which the copy has come so far, or a later one."""
+        lags_at = self._driver.time() + LAGS_S
+        while (now := self._driver.time()) < deadline:
+            lags = now >= lags_at
+            target, until = (LEADER, deadline) if lags else (NEAREST, min(lags_at, deadline))
+            method, shard = frames.TABLE_STATUS, table.shard
+            call = ShardCall(
+                shard, target, Access.READ, method, table.id, b"", deadline=until, linearizable=lags
+            )
+            status = frames.TableStatus.FromString((await self._driver.ask(call)).body)
+            if status.leader_index >= index:
+                return status.revision
+            await asyncio.sleep(LOOK_S)
+        raise errors.ReadTimedOut("the copy is behind")
 
 
 def _is_definite(refusal: errors.BoathouseError | None, details: str) -> bool:

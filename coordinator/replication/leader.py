@@ -27,6 +27,9 @@ POSITIONS_S: Final = 30.0
 REPLICATE_S: Final = 30.0
 """Of one stream, which the leader cluster ends after 5 seconds or as soon as its last message is taken."""
 
+LOG_S: Final = 60.0
+"""As Regatta's own follower clusters have it (log-rpc-timeout)."""
+
 
 class LeaderFailed(Exception):
     """A call to the leader cluster came to nothing."""
@@ -45,6 +48,11 @@ class Unfit(LeaderFailed):
 def check_identity(told: replication.MetadataResponse, follows: FollowsConfig, known: str) -> None:
     """known: the identity of the cluster whose tables were copied, "" if none were. What the cluster file says counts
     more. A cluster of an earlier version does not say who it is, and goes by its name. Raises Unfit."""
+    if not told.cluster:
+        raise Unfit(
+            f"what answers at {', '.join(follows.endpoints)} speaks no replication but Regatta's, and can't give way:"
+            " stop it first"
+        )
     if told.cluster != follows.cluster:
         raise Unfit(
             f"cluster {told.cluster!r} answers at {', '.join(follows.endpoints)},"
@@ -138,6 +146,26 @@ class Leader:
     def snapshot(self, table: str, table_id: int) -> AsyncGenerator[replication.SnapshotChunk]:
         """All of the table's pairs, behind chunks without any while they are being got ready. Raises LeaderFailed."""
         request = replication.SnapshotRequest(table=table.encode(), boathouse=self._boathouse(table_id))
+        return self._stream(
+            "/replication.v1.Snapshot/Stream",
+            request.SerializeToString(),
+            replication.SnapshotChunk.FromString,
+            None,
+        )
+
+    def log(self, table: str, first: int) -> AsyncGenerator[replication.ReplicateResponse]:
+        """As replicate(), from this index on, in Regatta's words: it ends with what there is. Raises LeaderFailed."""
+        request = replication.ReplicateRequest(table=table.encode(), leader_index=first)
+        return self._stream(
+            "/replication.v1.Log/Replicate",
+            request.SerializeToString(),
+            replication.ReplicateResponse.FromString,
+            LOG_S,
+        )
+
+    def pairs(self, table: str) -> AsyncGenerator[replication.SnapshotChunk]:
+        """As snapshot(), in Regatta's words: what a backup holds. Raises LeaderFailed."""
+        request = replication.SnapshotRequest(table=table.encode())
         return self._stream(
             "/replication.v1.Snapshot/Stream",
             request.SerializeToString(),

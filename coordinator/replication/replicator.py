@@ -28,9 +28,11 @@ from coordinator.replication.leading import OldEpoch
 from coordinator.replication.lease import Lease
 from coordinator.replication.local import LocalCluster
 from coordinator.replication.plan import copies_of, make_plan
+from coordinator.replication.regatta_copier import RegattaCopier
+from coordinator.replication.regatta_tables import by_name, check_new
 from coordinator.replication.report import Report, is_free
 from proto import errors
-from proto.catalog import Lead
+from proto.catalog import REGATTA, Lead
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -181,8 +183,8 @@ class Replicator:
             return
         told = await self._leader.metadata()
         await self._check(told)
-        contents = await self._local.contents()
-        plan = make_plan(told.tables, contents.entries.values())
+        entries = (await self._local.contents()).entries.values()
+        plan = make_plan(told.tables if told.cluster else by_name(told.tables, entries), entries)
         await self._stop_copiers([copy for copy in self._copiers if copy not in plan.copy])
         self._start_copiers(plan.copy)
         self._handed_on.clear()
@@ -191,6 +193,10 @@ class Replicator:
     async def _check(self, told: replication.MetadataResponse) -> None:
         """Raises Unfit unless this cluster is to copy what that one has."""
         identities = self._local.identities
+        if not told.cluster:
+            check_new(self._follows, await identities.followed(self._follows.cluster))
+            self._leader.identity, self._leader.epoch = "", 0
+            return
         known = await identities.followed(told.cluster)
         check_identity(told, self._follows, known)
         if told.identity and told.identity != known:
@@ -220,7 +226,12 @@ class Replicator:
         told = await self._leader.metadata(
             self._local.leading.announcement(self._lead, contents.entries.values())
         )
-        if told.lead.epoch > self._lead.epoch:
+        if not told.cluster:
+            log.warning(
+                "the cluster that led before speaks Regatta's replication, and can't give way: stop it"
+            )
+            self._announced = self._lead.epoch
+        elif told.lead.epoch > self._lead.epoch:
             log.warning(
                 "another cluster was promoted since", cluster=told.lead.cluster, epoch=told.lead.epoch
             )
@@ -251,7 +262,7 @@ class Replicator:
         for copy in copies:
             if copy not in self._copiers:
                 local, since = self._local, self._handed_on.take(copy.name)
-                copier = Copier(
+                copier = (RegattaCopier if copy.origin == REGATTA else Copier)(
                     copy,
                     self._leader,
                     local.copies,

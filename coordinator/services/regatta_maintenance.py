@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from config.checks import table_name_problem
+from coordinator.api.credentials import NOBODY
 from coordinator.backup import changed
 from coordinator.backup.records import Compressor, RecordReader, puts
 from coordinator.backup.restoring import Restoring
@@ -180,7 +181,12 @@ class RegattaMaintenance:
     async def _fill(
         self, table: TableEntry, info: maintenance.RestoreInfo, messages: AsyncIterator[bytes]
     ) -> frames.RestoredTable:
-        restoring = Restoring(self._calls, table, newest=await self._source.revision(table))
+        async def take(part: bytes, time_s: float) -> bytes:
+            deadline = asyncio.get_running_loop().time() + time_s
+            _, reply = await self._calls.write(table, frames.TABLE_RESTORE, part, deadline, None, who=NOBODY)
+            return reply.body
+
+        restoring = Restoring(take, newest=await self._source.revision(table))
         await restoring.begin()
         try:
             reader = RecordReader()

@@ -134,6 +134,10 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     """answered by a TableUsers"""
     REPLICATE_USERS: _Method.ValueType  # 163
     """body: ReplicatedUsers"""
+    FOLLOW_COMMANDS: _Method.ValueType  # 310
+    """body: FollowedCommands; answered by a FollowedIndex"""
+    FOLLOW_SNAPSHOT: _Method.ValueType  # 311
+    """body: FollowedPart; answered by a RestoredTable"""
     TABLE_MOVE: _Method.ValueType  # 150
     """body: MoveStep; answered by a MoveState"""
     TABLE_EXPORT: _Method.ValueType  # 151
@@ -249,6 +253,10 @@ TABLE_USERS: Method.ValueType  # 162
 """answered by a TableUsers"""
 REPLICATE_USERS: Method.ValueType  # 163
 """body: ReplicatedUsers"""
+FOLLOW_COMMANDS: Method.ValueType  # 310
+"""body: FollowedCommands; answered by a FollowedIndex"""
+FOLLOW_SNAPSHOT: Method.ValueType  # 311
+"""body: FollowedPart; answered by a RestoredTable"""
 TABLE_MOVE: Method.ValueType  # 150
 """body: MoveStep; answered by a MoveState"""
 TABLE_EXPORT: Method.ValueType  # 151
@@ -968,9 +976,90 @@ class KeyChange(_message.Message):
 Global___KeyChange: _TypeAlias = KeyChange  # noqa: Y015
 
 @_typing.final
-class ReplicatedChanges(_message.Message):
-    """What the leader cluster's table has changed, for the follower cluster's copy of it. Applied as a whole or not at all."""
+class FollowedCommands(_message.Message):
+    """What the leader cluster's table has changed, for the follower cluster's copy of it. Applied as a whole or not at all.
+    What a cluster that speaks no replication but Regatta's has in its log, for the copy of a table there.
+    """
 
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    COMMANDS_FIELD_NUMBER: _builtins.int
+    origin: _builtins.int
+    """as in ReplicatedChanges"""
+    after: _builtins.int
+    """the index that the copy has to have reached: nothing is between it and these"""
+    commands: _builtins.bytes
+    """replication.v1.ReplicateCommandsResponse"""
+    def __init__(
+        self,
+        *,
+        origin: _builtins.int = ...,
+        after: _builtins.int = ...,
+        commands: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "commands", b"commands", "origin", b"origin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FollowedCommands: _TypeAlias = FollowedCommands  # noqa: Y015
+
+@_typing.final
+class FollowedIndex(_message.Message):
+    """Where a copy stands in that log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEADER_INDEX_FIELD_NUMBER: _builtins.int
+    leader_index: _builtins.int
+    """of the last command that it has; 0 = that is not known"""
+    def __init__(
+        self,
+        *,
+        leader_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leader_index", b"leader_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FollowedIndex: _TypeAlias = FollowedIndex  # noqa: Y015
+
+@_typing.final
+class FollowedPart(_message.Message):
+    """Of such a table as a whole: what TABLE_RESTORE takes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    LEADER_INDEX_FIELD_NUMBER: _builtins.int
+    origin: _builtins.int
+    part: _builtins.bytes
+    """RestoredPart"""
+    leader_index: _builtins.int
+    """with its end: where the table stood"""
+    def __init__(
+        self,
+        *,
+        origin: _builtins.int = ...,
+        part: _builtins.bytes = ...,
+        leader_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leader_index", b"leader_index", "origin", b"origin", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FollowedPart: _TypeAlias = FollowedPart  # noqa: Y015
+
+@_typing.final
+class ReplicatedChanges(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ORIGIN_FIELD_NUMBER: _builtins.int
@@ -1937,6 +2026,7 @@ class TableStatus(_message.Message):
     ORIGIN_FIELD_NUMBER: _builtins.int
     FOLLOWERS_FIELD_NUMBER: _builtins.int
     AUTH_VERSION_FIELD_NUMBER: _builtins.int
+    LEADER_INDEX_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     name: _builtins.str
     revision: _builtins.int
@@ -1956,6 +2046,8 @@ class TableStatus(_message.Message):
     """as in TableSpec"""
     auth_version: _builtins.int
     """as in TableChanges; told by TABLE_STATUS alone"""
+    leader_index: _builtins.int
+    """as in FollowedIndex; likewise"""
     @_builtins.property
     def alarms(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableAlarm]:
         """raised by hand, by (member, alarm)"""
@@ -1979,10 +2071,11 @@ class TableStatus(_message.Message):
         origin: _builtins.int = ...,
         followers: _abc.Iterable[Global___FollowerPosition] | None = ...,
         auth_version: _builtins.int = ...,
+        leader_index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "auth_version", b"auth_version", "checksum", b"checksum", "compacted_revision", b"compacted_revision", "followers", b"followers", "full", b"full", "history", b"history", "id", b"id", "keys", b"keys", "name", b"name", "origin", b"origin", "quota_bytes", b"quota_bytes", "revision", b"revision", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "auth_version", b"auth_version", "checksum", b"checksum", "compacted_revision", b"compacted_revision", "followers", b"followers", "full", b"full", "history", b"history", "id", b"id", "keys", b"keys", "leader_index", b"leader_index", "name", b"name", "origin", b"origin", "quota_bytes", b"quota_bytes", "revision", b"revision", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

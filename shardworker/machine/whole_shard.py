@@ -8,6 +8,7 @@ from shardworker.machine import leftovers
 from shardworker.machine.backup import restoring
 from shardworker.machine.changes import Recorder
 from shardworker.machine.memory import Memory
+from shardworker.machine.replication import followed_index
 from shardworker.machine.replication import snapshot as replication_snapshot
 from shardworker.machine.tables import TableState, create_rows
 from shardworker.machine.writer import Writer
@@ -119,3 +120,4 @@ class WholeShard(Memory):
         """Beside the table's rows: nobody goes on with it."""
         replication_snapshot.give_up(self._connection, table_id)
         restoring.give_up(self._connection, table_id)
+        followed_index.forget_index(self._connection, table_id)

@@ -11,6 +11,7 @@ from shardworker.machine import quota
 from shardworker.machine.auth_store import read_version
 from shardworker.machine.handler import Handler, Result
 from shardworker.machine.internal import loading
+from shardworker.machine.replication.followed_index import read_index
 from shardworker.machine.replication.origins import read_origin
 from shardworker.machine.tables import REVISION_MAX, TableState
 
@@ -128,6 +129,7 @@ def _status(view: View, op: None) -> bytes:
         beside_bytes=quota.read_beside_bytes(view.connection, view.table.id),
     )
     status.auth_version = read_version(view.connection, view.table.id)
+    status.leader_index = read_index(view.connection, view.table.id)
     return status.SerializeToString()
 
 

@@ -20,6 +20,7 @@ from proto.internal import frames_pb2 as frames
 from shardworker.machine.columns import read_pairs
 from shardworker.machine.etcd.codec import LEASE_TTL_S_MAX
 from shardworker.machine.ops import DeleteRange
+from shardworker.machine.replication.followed_index import forget_index
 from shardworker.machine.tables import CHANGES_MAX, SUB_BITS
 
 if TYPE_CHECKING:
@@ -137,8 +138,9 @@ def note_leases(writer: Writer, ttls: Mapping[int, int]) -> None:
 
 def reset(writer: Writer, _op: frames.CopyReset) -> bytes:
     """The copy goes on being read, and no longer passes for what its origin was at this revision: whoever compares the
-    two finds them apart, and replaces it by a snapshot."""
+    two finds them apart, and replaces it by a snapshot. So does who does not know how far it has come."""
     writer.table.checksum = rolled(writer.table.checksum, 1, 1)
+    forget_index(writer.connection, writer.table.id)
     return b""
 
 

@@ -8,7 +8,7 @@ from proto import errors
 from proto.catalog import FIRST_TABLE_ID
 from proto.internal import frames_pb2 as frames
 from shardworker.machine.handler import Handler, Result
-from shardworker.machine.replication import apply, snapshot, users
+from shardworker.machine.replication import apply, followed, snapshot, users
 from shardworker.machine.tables import REVISION_MAX
 
 if TYPE_CHECKING:
@@ -58,6 +58,18 @@ HANDLERS: dict[int, Handler[Any]] = {
         write=snapshot.take_part,
         origin_of=lambda op: int(op.origin),
         replaces_rows=errors.SnapshotInterrupted,
+    ),
+    frames.FOLLOW_COMMANDS: Handler(
+        parse=followed.read_commands,
+        write=followed.apply_commands,
+        add_keys=followed.add_keys,
+        origin_of=lambda op: int(op.origin),
+    ),
+    frames.FOLLOW_SNAPSHOT: Handler(
+        parse=followed.read_part,
+        write=followed.take_part,
+        origin_of=lambda op: int(op.origin),
+        replaces_rows=errors.RestoreInterrupted,
     ),
     frames.FOLLOWER_POSITION: Handler(parse=frames.FollowerPosition.FromString, on_shard=_note_position),
     frames.COPY_RESET: Handler(

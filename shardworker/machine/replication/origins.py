@@ -32,7 +32,8 @@ class Origins:
         """Takes over what the database holds. Raises Corrupt."""
         self._connection = connection
         connection.execute(_SCHEMA)
-        self._origins: dict[int, int] = dict(_ROWS.all(connection, "ORDER BY table_id"))
+        # Below that there is where some of them stand: followed_index.
+        self._origins: dict[int, int] = dict(_ROWS.all(connection, "WHERE table_id > 0 ORDER BY table_id"))
         self._before_turn: dict[int, int] | None = None
 
     def of(self, table_id: int) -> int:

@@ -54,6 +54,8 @@ METHODS: dict[type[Message], int] = {
     restore_pb2.LoadRequest: frames.TABLE_LOAD,
     frames.ReplicatedChanges: frames.REPLICATE_CHANGES,
     frames.ReplicatedPairs: frames.REPLICATE_SNAPSHOT,
+    frames.FollowedCommands: frames.FOLLOW_COMMANDS,
+    frames.FollowedPart: frames.FOLLOW_SNAPSHOT,
     frames.FollowerPosition: frames.FOLLOWER_POSITION,
     frames.RestoredPart: frames.TABLE_RESTORE,
     frames.CopyReset: frames.COPY_RESET,

@@ -633,7 +633,7 @@ OWN = {
     frames.TABLE_QUOTA, frames.TABLE_FREED, frames.FOLLOWER_POSITION,
     frames.REPLICATE_CHANGES, frames.REPLICATE_SNAPSHOT, frames.TABLE_PAIRS, frames.COPY_RESET, frames.TABLE_BACKUP,
     frames.TABLE_RESTORE,
-    frames.TABLE_ORIGIN, frames.TABLE_USERS, frames.REPLICATE_USERS,
+    frames.TABLE_ORIGIN, frames.TABLE_USERS, frames.REPLICATE_USERS, frames.FOLLOW_COMMANDS, frames.FOLLOW_SNAPSHOT,
     frames.TABLE_MOVE, frames.TABLE_EXPORT, frames.TABLE_IMPORT,
 }  # fmt: skip
 """What no client can ask for: the coordinator and the leader do, for themselves."""

@@ -21,11 +21,13 @@ from coordinator.replication.token_key import PASSED_ON_KEY, VOUCHED_KEY
 from coordinator.shards.request_ids import RequestIds
 from coordinator.shards.shard_call import LEADER
 from proto import errors
-from proto.catalog import TableEntry
+from proto.catalog import REGATTA, TableEntry
 from proto.etcd import rpc_pb2 as etcd
 from proto.ids import ShardId
 from proto.internal import frames_pb2 as frames
+from proto.regatta import mvcc_pb2 as mvcc
 from proto.regatta import regatta_pb2 as regatta
+from tests.regatta_stand_in import StandIn, Table
 from tests.unit.coordinator.running import in_loop, running
 from tests.waiting import free_ports
 
@@ -346,3 +348,35 @@ async def test_leases_of_a_cluster_that_leads_are_its_own(tmp_path: Path) -> Non
     one._lead = cast("LeadWatch", Lead(0))
     assert await one.ask(COPY, frames.LEASE_LEASES, b"", 1e9, NOBODY) is None
     await one.close()
+
+
+class Followed(Copies):
+    """A copy of a table that no cluster of ours has: each look finds it one index further on."""
+
+    async def ask(self, call: ShardCall) -> frames.Reply:
+        assert call.method == frames.TABLE_STATUS
+        self.revision += 1
+        status = frames.TableStatus(revision=100 + self.revision, leader_index=self.revision)
+        return frames.Reply(body=status.SerializeToString())
+
+
+@in_loop
+async def test_a_cluster_that_speaks_no_etcd_is_asked_in_regattas_words_alone() -> None:
+    there = replace(COPY, origin=REGATTA)
+    regatta_cluster, copies = StandIn(), Followed(0)
+    regatta_cluster.tables["default"] = Table([mvcc.Command(type=mvcc.Command.DUMMY)] * 4)
+    body = regatta.PutRequest(table=b"default", key=b"a", value=b"1").SerializeToString()
+    deadline = asyncio.get_running_loop().time() + 5.0
+    with regatta_cluster.serving() as endpoint:
+        one = forwarder(copies, endpoint)
+        reply = await one.write(there, frames.REGATTA_PUT, body, deadline, None, NOBODY)
+        assert reply is not None
+        assert (reply.revision, copies.revision) == (105, 5), (
+            "once the copy has that index, at its own revision"
+        )
+        with pytest.raises(errors.TableReplicated, match="Regatta's API alone"):
+            await one.write(there, frames.ETCD_PUT, PUT, deadline, None, NOBODY)
+        with pytest.raises(errors.TableReplicated, match="Regatta's API alone"):
+            await one.ask(there, frames.LEASE_KEEP_ALIVE, b"", deadline, NOBODY)
+        await one.close()
+    assert regatta_cluster.tables["default"].pairs == {b"a": b"1"}

@@ -1,0 +1,146 @@
+"""Keeping the copy of one table level with its origin in a cluster that speaks no replication but Regatta's.
+
+Its log is asked for from where the copy is, again and again, for it does not wait: a stream ends with what there is.
+The copy's shard carries the commands out, at revisions of the copy's own (shardworker/machine/replication/followed.py),
+and remembers the index that it has come to. A snapshot is what a backup holds, and is brought as a restore is."""
+
+from __future__ import annotations
+
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from coordinator.backup.records import RecordReader
+from coordinator.backup.restoring import Restoring
+from coordinator.replication.copier import Copier, word
+from coordinator.replication.leader import LeaderFailed
+from coordinator.replication.regatta_form import CREATION
+from proto import errors
+from proto.internal import frames_pb2 as frames
+from proto.regatta import mvcc_pb2 as mvcc
+from proto.regatta import replication_pb2 as replication
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from coordinator.replication.tail import TakeSnapshot
+
+POLL_S: Final = 0.2
+"""Before a log that had nothing new is asked again. Each question costs the leader cluster a linearizable read."""
+BATCH_BYTES: Final = 256 << 10
+"""Of commands that are carried out in one entry, as Regatta's own follower clusters group them; one larger command
+still goes."""
+
+_TOO_MUCH: Final = (errors.TooManyRows, errors.TooManyOps, errors.RequestTooLarge, errors.MalformedRequest)
+"""What no repetition mends."""
+
+log = structlog.get_logger()
+
+
+class RegattaCopier(Copier):
+    """As Copier. Nothing but the leader cluster's commands ever changes such a copy while its index is known, so it
+    holds what is nowhere else only if it is not, or is ahead."""
+
+    def _does(self) -> str:
+        return f"{super()._does()} (Regatta's protocol)"
+
+    async def _follow(self) -> None:
+        """One stream of commands, from where the copy is."""
+        tail, copy = self.tail, self._copy
+        status = await self._copies.status(copy)
+        index = status.leader_index
+        tail.stands(index)
+        if not index and status.revision > CREATION:
+            tail.cannot_follow("how far the copy has come is not known", loses=True)
+            return
+        is_idle = True
+        async with aclosing(self._leader.log(copy.name, index + 1)) as stream:
+            async for message in stream:
+                if message.HasField("error_response"):
+                    error = message.error_response.error
+                    # Ahead of its log it can only be if that cluster was restored, or the table made anew.
+                    loses = error == replication.LEADER_BEHIND
+                    tail.cannot_follow(word(error), loses=loses, newest=message.leader_index)
+                    return
+                for batch in _batches(message.commands_response.commands, behind=index):
+                    is_idle = False
+                    reached = await self._carry_out(batch, index)
+                    if not reached:
+                        return
+                    index = reached
+                tail.heard(index, message.leader_index, self._loop.time())
+        if is_idle:
+            await self._loop.sleep(POLL_S)
+
+    async def _carry_out(self, commands: Sequence[replication.ReplicateCommand], index: int) -> int:
+        """The index of the last one; 0 if only a snapshot leads on."""
+        while left := [command for command in commands if command.leader_index > index]:
+            told = replication.ReplicateCommandsResponse(commands=left).SerializeToString()
+            try:
+                index = await self._copies.follow(self._copy, told, after=index)
+            except _TOO_MUCH as error:
+                self.tail.cannot_follow(error.detail)
+                return 0
+            if not index:
+                self.tail.cannot_follow("a sequence of commands could not be carried out as a whole")
+                return 0
+        return index
+
+    async def _take_snapshot(self, step: TakeSnapshot) -> None:
+        """All of it; the end puts it in place."""
+        copy, tail = self._copy, self.tail
+        log.warning("a copy is replaced by a snapshot", table=copy.name, index=tail.revision, reason=step.why)
+        status = await self._copies.status(copy)
+        if step.loses and status.revision > CREATION:
+            await self._aside.keep(copy, status, is_fresh=step.of_fresh)
+        index = 0
+
+        async def take(part: bytes, time_s: float) -> bytes:
+            return await self._copies.take_followed(copy, part, time_s, leader_index=index)
+
+        restoring = Restoring(take, newest=status.revision)
+        await restoring.begin()
+        try:
+            reader = RecordReader()
+            async with aclosing(self._leader.pairs(copy.name)) as stream:
+                async for chunk in stream:
+                    commands = list(reader.feed(chunk.data))
+                    index = max([index, *(each.leader_index for each in commands if _is_end(each))])
+                    await restoring.add(commands)
+                    tail.part_taken(self._loop.time())
+            reader.end()
+            if not index:
+                raise LeaderFailed("DATA_LOSS", "its snapshot does not say at which index it was made")
+            done = await restoring.end(frames.RestoredEnd())
+        except (errors.BoathouseError, LeaderFailed):
+            with suppress(errors.BoathouseError):
+                await restoring.give_up()
+            raise
+        finally:
+            restoring.cancel()
+        tail.replaced(index, self._loop.time())
+        log.info("a copy was replaced by a snapshot", table=copy.name, revision=done.revision, index=index)
+
+
+def _is_end(command: mvcc.Command) -> bool:
+    return command.type == mvcc.Command.DUMMY
+
+
+def _batches(
+    commands: Sequence[replication.ReplicateCommand], *, behind: int
+) -> Iterator[Sequence[replication.ReplicateCommand]]:
+    """Those behind an index, in parts of bounded size."""
+    batch: list[replication.ReplicateCommand] = []
+    size_bytes = 0
+    for command in commands:
+        if command.leader_index <= behind:
+            continue
+        command_bytes = command.ByteSize()
+        if batch and size_bytes + command_bytes > BATCH_BYTES:
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(command)
+        size_bytes += command_bytes
+    if batch:
+        yield batch
