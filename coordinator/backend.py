@@ -104,7 +104,9 @@ class Backend:
 
             channels = LeaderChannels(cluster.follows.of_node(node.name), loop.time)
             self._lead = LeadWatch(self.leading, lambda: self.catalog.load(linearizable=True), loop.time)
-            self._forwarder = Forwarder(str(cluster.follows), channels, self.driver, self._lead)
+            self._forwarder = Forwarder(
+                str(cluster.follows), channels, self.driver, self._lead, self._identity_followed
+            )
         self.calls = TableCalls(
             self.driver,
             self.catalog,
@@ -115,6 +117,11 @@ class Backend:
         )
         self._bootstrap: asyncio.Task[None] | None = None
         self._work: list[asyncio.Task[None]] = []
+
+    async def _identity_followed(self) -> str:
+        follows = self._cluster.follows
+        assert follows is not None
+        return follows.identity or await self.identities.followed(follows.cluster)
 
     def _tell_members(self, shard: ShardId) -> None:
         """Tell the supervisor who holds a shard, as far as replicas have said it."""

@@ -10,6 +10,7 @@ from coordinator.api.headers import EtcdHeaders, RegattaHeaders
 from coordinator.auth.bearer import MAINTENANCE, TABLES, Bearers
 from coordinator.auth.table_users import TableUsers
 from coordinator.catalog.changes import TableChanges
+from coordinator.catalog.identities import Meant
 from coordinator.catalog.source import TableSource
 from coordinator.services.etcd_auth import EtcdAuth
 from coordinator.services.etcd_cluster import EtcdCluster
@@ -21,6 +22,7 @@ from coordinator.services.etcd_maintenance import EtcdMaintenance
 from coordinator.services.etcd_tables import EtcdTables
 from coordinator.services.etcd_watch import EtcdWatch
 from coordinator.services.guard import Guard
+from coordinator.services.passed_on import for_meant_cluster
 from coordinator.services.regatta_cluster import RegattaCluster
 from coordinator.services.regatta_kv import RegattaKV
 from coordinator.services.regatta_maintenance import RegattaMaintenance
@@ -124,8 +126,9 @@ class Handlers:
             EtcdElection(etcd, asyncio.get_running_loop()),
         )
         guard = Guard(tables, authenticator, bearers, backend.catalog)
+        meant = Meant(backend.identities, asyncio.get_running_loop().time)
         guarded = {
-            path: bearers.guarded(path, guard.guarded(path, handler))
+            path: for_meant_cluster(path, bearers.guarded(path, guard.guarded(path, handler)), meant)
             for service in services
             for path, handler in service.handlers.items()
         }

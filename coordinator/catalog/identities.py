@@ -8,7 +8,7 @@ catalog that was lost and is restored from the shards has another one: then a pe
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from coordinator.catalog.rows import Rows, if_absent, put
 from proto import catalog, errors
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 LENGTH: Final = 16
 """In bytes; people see them in hex."""
+OWN_S: Final = 1.0
+"""What the catalog says of this cluster's is believed for so long: many who follow it ask, and often."""
 
 
 class Identities:
@@ -56,3 +58,27 @@ class Identities:
     async def _read(self, key: bytes) -> str:
         _, found = await self._rows.range(key, b"", linearizable=True)
         return found.kvs[0].value.decode() if found.kvs else ""
+
+
+class Own(Protocol):
+    """Identities, of which this cluster's is asked for."""
+
+    async def own(self) -> str: ...
+
+
+class Meant:
+    """Whether this is the cluster that another one means, which goes by the identity that it has heard."""
+
+    def __init__(self, identities: Own, clock: Callable[[], float]) -> None:
+        self._identities = identities
+        self._clock = clock
+        self._own, self._until = "", 0.0
+
+    async def check(self, identity: str) -> None:
+        """Raises OtherCluster, and what a linearizable read may."""
+        now = self._clock()
+        if now >= self._until:
+            self._own = await self._identities.own()
+            self._until = now + OWN_S
+        if identity != self._own:
+            raise errors.OtherCluster(f"its identity is {self._own}, and not {identity}")

@@ -16,7 +16,7 @@ import grpc.aio
 
 from coordinator.api import outcomes
 from coordinator.catalog.source import LAGS_S
-from coordinator.replication.token_key import PASSED_ON_KEY, VOUCHED_KEY
+from coordinator.replication.token_key import MEANT_KEY, PASSED_ON_KEY, VOUCHED_KEY
 from coordinator.shards.changes import ask_for_changes
 from coordinator.shards.request_ids import METADATA_KEY
 from coordinator.shards.shard_call import LEADER, NEAREST, ShardCall
@@ -29,7 +29,7 @@ from proto.methods import METHODS, Access, ApiName, Kind
 from proto.regatta import regatta_pb2 as regatta
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from coordinator.api.credentials import Credentials
     from coordinator.replication.channels import LeaderChannels
@@ -42,6 +42,9 @@ PAUSE_S: Final = 0.1
 
 LOOK_S: Final = 0.02
 """Between looks at how far a copy has come that tells nobody."""
+
+UNKNOWN_S: Final = 1.0
+"""Before somebody is asked again who the leader cluster is; one of an earlier version says nothing of that."""
 
 PASSED_ON_MAX: Final = 8
 """Clusters that a call may have come through: a chain of followers is shorter, and a circle has no end."""
@@ -96,10 +99,20 @@ _ASKED: Final[Mapping[int, tuple[str, Callable[[bytes], _Response]]]] = {
 class Forwarder:
     """close() it in the end."""
 
-    def __init__(self, leader: str, channels: LeaderChannels, driver: Driver, lead: LeadWatch) -> None:
+    def __init__(
+        self,
+        leader: str,
+        channels: LeaderChannels,
+        driver: Driver,
+        lead: LeadWatch,
+        identity: Callable[[], Awaitable[str]],
+    ) -> None:
         """leader: the leader cluster, in words; channels to it, which are closed in the end; driver reaches the
-        copies; lead: says whether it leads still."""
+        copies; lead: says whether it leads still; identity: that of the cluster whose tables are copied, "" if that
+        is not known."""
         self._leader = leader
+        self._find_identity = identity
+        self._identity, self._ask_at = "", 0.0
         self._lead = lead
         self._channels = channels
         self._driver = driver
@@ -130,6 +143,7 @@ class Forwarder:
         metadata: Metadata = (
             ("table", table.name),
             (METADATA_KEY, client_id or secrets.token_hex(16)),
+            *await self._meant(),
             *await self._vouched(table, who, deadline),
         )
         answer = await self._call(path, body, metadata, deadline, is_write=True)
@@ -164,7 +178,11 @@ class Forwarder:
             return None
         path, parse = asked
         self._check_spoken(table, path)
-        metadata: Metadata = (("table", table.name), *await self._vouched(table, who, deadline))
+        metadata: Metadata = (
+            ("table", table.name),
+            *await self._meant(),
+            *await self._vouched(table, who, deadline),
+        )
         answer = await self._call(path, body, metadata, deadline)
         return None if answer is None else _reply(parse(answer))
 
@@ -172,6 +190,14 @@ class Forwarder:
         """Raises TableReplicated for what a cluster that speaks no replication but Regatta's does not serve."""
         if table.origin == REGATTA and METHODS[path].api is not ApiName.REGATTA:
             raise errors.TableReplicated(f"write to {self._leader}, which speaks Regatta's API alone")
+
+    async def _meant(self) -> Metadata:
+        """For which cluster it is: another one that answers there refuses it. Raises what a linearizable read may."""
+        now = self._driver.time()
+        if not self._identity and now >= self._ask_at:
+            self._identity = await self._find_identity()
+            self._ask_at = now + UNKNOWN_S
+        return ((MEANT_KEY, self._identity),) if self._identity else ()
 
     async def _vouched(self, table: TableEntry, who: Credentials, deadline: float) -> Metadata:
         """Whose write it is, as this cluster has found: the leader cluster believes it because of this cluster's token.
@@ -214,6 +240,8 @@ class Forwarder:
             except grpc.aio.AioRpcError as error:
                 code, details = Code[error.code().name], error.details() or ""
                 refusal = outcomes.from_status(table, code, details)
+                if isinstance(refusal, errors.OtherCluster):
+                    self._identity = ""  # perhaps another one is followed by now
                 if code is Code.UNAVAILABLE and not isinstance(refusal, _TOO_BUSY):
                     in_doubt |= is_write and not _is_definite(refusal, details)
                     self._channels.failed(channel)

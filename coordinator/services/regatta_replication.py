@@ -10,6 +10,7 @@ import contextlib
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
+from coordinator.catalog.identities import Meant
 from coordinator.replication import regatta_form
 from coordinator.replication.leading import OldEpoch
 from coordinator.replication.token_key import TOKEN_KEY
@@ -43,8 +44,6 @@ STREAM_S: Final = 5.0
 """A Replicate that waits ends after so long. Less than a coordinator that stops waits for its calls to end."""
 NO_WAIT_S: Final = 0.001
 """Of the first look, which says of which version the table's users are."""
-IDENTITY_S: Final = 1.0
-"""What the catalog says of it is believed for so long: there is a stream for each table of each follower cluster."""
 NO_USERS: Final = 2
 """auth_version of a table that never had any."""
 
@@ -77,7 +76,7 @@ class RegattaReplication:
         self._gate = gate
         self._changes = changes
         self._identities = identities
-        self._identity, self._identity_until = "", 0.0
+        self._meant = Meant(identities, lambda: source.time())
         self._source = source
         self._authenticator = authenticator
 
@@ -149,13 +148,7 @@ class RegattaReplication:
         """A table's id says which one is meant, in its own cluster: one that was made anew gives the same ids. Raises
         OtherCluster."""
         if request.boathouse.identity:
-            now = self._source.time()
-            if now >= self._identity_until:
-                self._identity = await self._identities.own()
-                self._identity_until = now + IDENTITY_S
-            own = self._identity
-            if request.boathouse.identity != own:
-                raise errors.OtherCluster(f"its identity is {own}, and not {request.boathouse.identity}")
+            await self._meant.check(request.boathouse.identity)
 
     async def _check_may_copy(self, call: Call, table: TableEntry, request: _Request) -> None:
         """Who copies a table that has users sees all of it, past every permission: a follower cluster that has shown

@@ -15,6 +15,7 @@ from tests.integration.cluster import Cluster
 from tests.integration.test_replication import contents, findings, positions, said, tables, wait_level
 from tests.stubs import stub
 from tests.waiting import wait_until
+from tools.admin.client import CallFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,6 +94,9 @@ def test_a_cluster_that_was_made_anew_takes_no_copies_away(harbour: Cluster, isl
     )
     assert "leader-cluster-unknown" in {finding["code"] for finding in findings(island)}
     assert positions(island) == before
+    with pytest.raises(CallFailed, match="this is another cluster"):
+        put(island, b"through the other")
+    assert [kv.key for kv in contents(harbour, "default")] == [b"of another cluster"]
     refusal = island.cli("promote", "--yes")
     assert refusal.returncode == 1
     assert b"not the one whose tables were copied" in refusal.stderr

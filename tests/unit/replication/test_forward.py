@@ -16,8 +16,8 @@ from coordinator.api.credentials import NOBODY, Credentials
 from coordinator.catalog.source import LAGS_S
 from coordinator.catalog.table_calls import TableCalls
 from coordinator.replication.channels import LeaderChannels
-from coordinator.replication.forward import PASSED_ON_MAX, Forwarder
-from coordinator.replication.token_key import PASSED_ON_KEY, VOUCHED_KEY
+from coordinator.replication.forward import PASSED_ON_MAX, UNKNOWN_S, Forwarder
+from coordinator.replication.token_key import MEANT_KEY, PASSED_ON_KEY, VOUCHED_KEY
 from coordinator.shards.request_ids import RequestIds
 from coordinator.shards.shard_call import LEADER
 from proto import errors
@@ -43,6 +43,11 @@ COPY = TableEntry("default", 20_001, ShardId(1), origin=10_001)
 PUT = etcd.PutRequest(key=b"a").SerializeToString()
 
 
+async def nobody() -> str:
+    """The identity of a leader cluster that has not said which it is."""
+    return ""
+
+
 class Copies:
     """The shards of the follower cluster: each question finds the copy one revision further on."""
 
@@ -63,7 +68,7 @@ class Copies:
 def forwarder(copies: Copies, *endpoints: str) -> Forwarder:
     follows = FollowsConfig(cluster="harbour", endpoints=list(endpoints))
     channels = LeaderChannels(follows, asyncio.get_running_loop().time)
-    return Forwarder(str(follows), channels, cast("Driver", copies), cast("LeadWatch", Lead()))
+    return Forwarder(str(follows), channels, cast("Driver", copies), cast("LeadWatch", Lead()), nobody)
 
 
 class Lead:
@@ -145,11 +150,11 @@ class Lagging(Copies):
 async def test_a_replica_that_lags_holds_up_no_write() -> None:
     channels, lead = cast("LeaderChannels", Heard()), cast("LeadWatch", Lead())
     copies = Lagging(2)
-    reply = await put(Forwarder("harbour", channels, cast("Driver", copies), lead))
+    reply = await put(Forwarder("harbour", channels, cast("Driver", copies), lead, nobody))
     assert reply.revision == 2
     assert copies.waited_s == pytest.approx(LAGS_S, abs=0.1)
     with pytest.raises(errors.TimedOut, match="written at revision 2"):
-        await put(Forwarder("harbour", channels, cast("Driver", Lagging(1)), lead))
+        await put(Forwarder("harbour", channels, cast("Driver", Lagging(1)), lead, nobody))
 
 
 @in_loop
@@ -158,7 +163,7 @@ async def test_what_was_written_through_a_node_is_shown_to_who_reads_there() -> 
     anything: Any = SimpleNamespace(tables={})
     channels, lead = cast("LeaderChannels", Heard()), cast("LeadWatch", Lead())
     copies = cast("Driver", Copies(9))
-    one = Forwarder("harbour", channels, copies, lead)
+    one = Forwarder("harbour", channels, copies, lead, nobody)
     calls = TableCalls(copies, anything, RequestIds(bytes(8)), anything, step_timeout_s=1.0, forwarder=one)
     await calls.write(COPY, frames.ETCD_PUT, PUT, copies.time() + 5, None, who=NOBODY)
     assert calls.shown(COPY) == 2
@@ -169,7 +174,7 @@ async def test_that_a_write_is_nobodys_is_told() -> None:
     """Or the leader cluster would take it for that of whom the follower cluster's certificate names."""
     heard = Heard()
     copies, channels = cast("Driver", Copies(9)), cast("LeaderChannels", heard)
-    await put(Forwarder("harbour", channels, copies, cast("LeadWatch", Lead())))
+    await put(Forwarder("harbour", channels, copies, cast("LeadWatch", Lead()), nobody))
     assert heard.metadata[PASSED_ON_KEY] == "1"
     assert VOUCHED_KEY not in heard.metadata, "earlier versions refuse one that names nobody"
 
@@ -178,7 +183,7 @@ async def test_that_a_write_is_nobodys_is_told() -> None:
 async def test_a_write_goes_round_in_circles_only_so_often() -> None:
     heard = Heard()
     channels, lead = cast("LeaderChannels", heard), cast("LeadWatch", Lead())
-    one = Forwarder("harbour", channels, cast("Driver", Copies(9)), lead)
+    one = Forwarder("harbour", channels, cast("Driver", Copies(9)), lead, nobody)
     deadline = asyncio.get_running_loop().time() + 5
     far = Credentials(passed_on=PASSED_ON_MAX - 1)
     assert await one.write(COPY, frames.ETCD_PUT, PUT, deadline, None, far) is not None
@@ -280,7 +285,7 @@ FULL = (grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
 async def failed(*refusals: tuple[grpc.StatusCode, str]) -> frames.Reply | None:
     """What comes of a write that the leader cluster fails so, before this cluster leads."""
     channels, lead = cast("LeaderChannels", Scripted(*refusals)), cast("LeadWatch", Lead(1))
-    one = Forwarder("harbour", channels, cast("Driver", Copies(9)), lead)
+    one = Forwarder("harbour", channels, cast("Driver", Copies(9)), lead, nobody)
     deadline = asyncio.get_running_loop().time() + 5
     return await one.write(COPY, frames.ETCD_PUT, PUT, deadline, None, NOBODY)
 
@@ -317,7 +322,7 @@ async def test_a_write_made_while_its_table_was_taken_over_is_found_by_its_repea
     anything: Any = SimpleNamespace(tables={})
     shard = TakingOver()
     driver, lead = cast("Driver", shard), cast("LeadWatch", Lead(0))
-    one = Forwarder("harbour", cast("LeaderChannels", Heard()), driver, lead)
+    one = Forwarder("harbour", cast("LeaderChannels", Heard()), driver, lead, nobody)
     calls = TableCalls(driver, anything, RequestIds(bytes(8)), anything, step_timeout_s=1.0, forwarder=one)
     for table in (COPY, COPY, replace(COPY, origin=0)):
         await calls.write(table, frames.ETCD_PUT, PUT, shard.time() + 5, "mine", who=NOBODY)
@@ -380,3 +385,49 @@ async def test_a_cluster_that_speaks_no_etcd_is_asked_in_regattas_words_alone() 
             await one.ask(there, frames.LEASE_KEEP_ALIVE, b"", deadline, NOBODY)
         await one.close()
     assert regatta_cluster.tables["default"].pairs == {b"a": b"1"}
+
+
+@in_loop
+async def test_it_says_which_cluster_is_meant() -> None:
+    channels, asked = Heard(), []
+
+    async def identity() -> str:
+        asked.append("asked")
+        return "" if len(asked) == 1 else "abc"
+
+    copies = Copies(9)
+    one = Forwarder(
+        "harbour", cast("Any", channels), cast("Driver", copies), cast("LeadWatch", Lead()), identity
+    )
+    deadline = asyncio.get_running_loop().time() + 5.0
+
+    async def meant() -> object:
+        await one.write(COPY, frames.ETCD_PUT, PUT, deadline, None, NOBODY)
+        return channels.metadata.get(MEANT_KEY)
+
+    assert [await meant(), await meant()] == [None, None], "nobody has said so yet"
+    now = copies.time()
+    copies.time = lambda: now + UNKNOWN_S  # type: ignore[method-assign]
+    assert [await meant(), await meant(), len(asked)] == ["abc", "abc", 2]
+
+
+class Another(Heard):
+    """A cluster that was made anew."""
+
+    async def _answer(self, _body: bytes, **call: Any) -> bytes:
+        raise grpc.aio.AioRpcError(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            grpc.aio.Metadata(),
+            grpc.aio.Metadata(),
+            "etcdserver: this is another cluster: its identity is def, and not abc",
+            None,
+        )
+
+
+@in_loop
+async def test_another_cluster_refuses_and_is_heard_at_once() -> None:
+    one = Forwarder(
+        "harbour", cast("Any", Another()), cast("Driver", Copies(9)), cast("LeadWatch", Lead()), nobody
+    )
+    with pytest.raises(errors.OtherCluster, match="its identity is def, and not abc"):
+        await put(one)
