@@ -12,7 +12,7 @@ from config.key_files import BadTokenKey
 from config.process.async_child import beat_until, watch_for_the_end
 from config.process.child import emit, fail, read_spec, refuse_optimized, set_up_logging
 from config.process.listeners import client_listeners
-from config.process.memory import collect_rarely, give_back_large_blocks
+from config.process.memory import collect_rarely, give_back_large_blocks, keep_what_lives
 from config.process.tracing import TracingUnavailable, start_tracing
 from config.tls_files import TlsUnusable
 from config.token_files import BadTokenFile
@@ -44,7 +44,7 @@ async def _serve(spec: ProcessSpec) -> None:
     except (TlsUnusable, BadTokenKey, BadTokenFile, BadKeyFile, TracingUnavailable) as error:
         fail(str(error))
     await coordinator.start()
-    collect_rarely()
+    keep_what_lives()
     await beat_until(stopping)
     await coordinator.stop()
     if tracing is not None:
@@ -63,6 +63,7 @@ def _allow_descriptors() -> None:
 
 def main() -> None:
     """Read the spec, serve, exit 0; exit 1 with one sentence if it can't."""
+    collect_rarely()
     refuse_optimized()
     set_up_logging()
     spec = read_spec("coordinator")

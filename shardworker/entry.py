@@ -24,7 +24,7 @@ from config.process.child import (
     set_up_logging,
     tell_in_log,
 )
-from config.process.memory import collect_rarely, give_back_large_blocks
+from config.process.memory import collect_rarely, give_back_large_blocks, keep_what_lives
 from config.process.tracing import TracingUnavailable, start_tracing
 from config.tls_files import peer_keys
 from config.topology import FileTopology
@@ -162,7 +162,7 @@ class Worker:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor
         self._transport.watch(sys.stdin.fileno(), self._read_stdin)
         emit("ready")
-        collect_rarely()
+        keep_what_lives()
         try:
             self._loop.run()
         except (errors.Corrupt, apsw.CorruptError) as error:
@@ -196,6 +196,7 @@ class Worker:
 
 def main(registry: Registry = REGISTRY) -> None:
     """Read the spec, serve, exit 0; exit 1 with one sentence if the replica cannot run."""
+    collect_rarely()
     refuse_optimized()
     set_up_logging()
     give_back_large_blocks()

@@ -1,6 +1,10 @@
 """`python -m coordinator.replication`: a node's replicator. Started by the supervisor, which writes its ProcessSpec."""
 
-from config.process.lean import leave_out_rich
+import gc
+
+gc.disable()  # until main() lets it look, rarely
+
+from config.process.lean import leave_out_rich  # noqa: E402 (what is imported lives to the end)
 
 leave_out_rich()
 

@@ -8,6 +8,7 @@ import uvloop
 
 from config.process.async_child import beat_until, watch_for_the_end
 from config.process.child import fail, read_spec, refuse_optimized, set_up_logging
+from config.process.memory import collect_rarely
 from config.tls_files import TlsUnusable
 from config.token_files import BadTokenFile
 from coordinator.replication.replicator import Replicator
@@ -31,6 +32,7 @@ async def _replicate(spec: ProcessSpec) -> None:
 
 def main() -> None:
     """Read the spec, replicate, exit 0; exit 1 with one sentence if it can't."""
+    collect_rarely()
     refuse_optimized()
     set_up_logging()
     spec = read_spec("replicator")

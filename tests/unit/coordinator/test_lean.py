@@ -17,6 +17,8 @@ try:
     runpy.run_module({entry!r}, run_name="__main__")
 except SystemExit:
     pass
+import gc  # is stopped while all this is imported
+assert gc.isenabled() and gc.get_threshold()[0] > 10_000
 print(*sorted({{name.partition(".")[0] for name, module in sys.modules.items() if module is not None}}))
 """
     done = subprocess.run(
