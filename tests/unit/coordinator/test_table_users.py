@@ -45,7 +45,9 @@ def with_users(folder: Path) -> ClusterConfig:
         ({"token": "abc.7"}, "", "", "default"),
         ({"token": "abc.7"}, "odd", "", ODD),
         ({"token": "abc.7@users"}, "", "odd", ODD),
-        # No word of the cluster file's, so it may be anything else that is shown.
+        # It was named in the file when its token was made.
+        ({"token": "abc.7@other"}, "batch", "", "other"),
+        # Not a login's: it may have anything in it.
         ({"authorization": "Bearer secret@other"}, "", "", "default"),
     ],
 )
