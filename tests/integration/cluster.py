@@ -307,12 +307,17 @@ class Cluster:
 
     def wait_restarted(self, name: ProcessName, old_pid: int, timeout_s: float = 30.0) -> ProcessReport:
         """Wait until a process runs again under another pid."""
+        return wait_until(
+            lambda: self.restarted(name, old_pid),
+            timeout_s=timeout_s,
+            what=f"{name} to run again",
+            interval_s=0.05,
+        )
 
-        def again() -> ProcessReport | None:
-            report = self.report(name)
-            return report if report.state is State.RUNNING and report.pid != old_pid else None
-
-        return wait_until(again, timeout_s=timeout_s, what=f"{name} to run again", interval_s=0.05)
+    def restarted(self, name: ProcessName, old_pid: int) -> ProcessReport | None:
+        """What runs again under another pid; None: not yet."""
+        report = self.report(name)
+        return report if report.state is State.RUNNING and report.pid != old_pid else None
 
     def client(
         self, node: str | None = None, *, table: str | None = None, timeout_s: float = 20.0
