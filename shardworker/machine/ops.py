@@ -9,10 +9,6 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from shardworker.machine.backup.extras import Extras
 
 
 class Order(enum.Enum):
@@ -182,28 +178,6 @@ class LoadedChange:
     create_revision: int
     version: int
     lease: int
-
-
-@dataclass(slots=True)
-class LoadFacts:
-    """What a table is to be once it is loaded."""
-
-    revision: int
-    compacted: int
-    keys: int
-    extras: Extras
-
-
-@dataclass(slots=True)
-class Load:
-    """The next piece of a table that is restored."""
-
-    after: int
-    """The id of the last change before; 0 = the table is new."""
-    changes: list[LoadedChange]
-    """In the order of their ids; each revision whole."""
-    facts: LoadFacts | None
-    """With the last piece."""
 
 
 Operation = Put | DeleteRange | Range | Page | Nothing | Txn

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from proto import errors
 from proto.etcd import rpc_pb2
 from shardworker.machine.auth_store import ROW_BYTES, Kind
-from shardworker.machine.ops import Load, Put, Txn
-from shardworker.machine.tables import CHANGE_BYTES
+from shardworker.machine.ops import Put, Txn
 
 if TYPE_CHECKING:
     import apsw
@@ -55,14 +54,12 @@ class AlarmChange(NamedTuple):
     """The member has a replica of the table, so that the table's being full is an alarm of it too."""
 
 
-def cost(op: Operation | Load) -> int:
+def cost(op: Operation) -> int:
     """Bytes that a write may add, by etcd's rule: of a transaction, those of the branch that adds more; 0 for what can
     only shrink a table."""
     match op:
         case Put():
             return PUT_COST_BYTES + len(op.key) + len(op.value or b"")
-        case Load():
-            return sum(len(change.key) + len(change.kv or b"") + CHANGE_BYTES for change in op.changes)
         case Txn():
             return max(sum(map(cost, op.success)), sum(map(cost, op.failure)))
         case _:

@@ -26,18 +26,16 @@ from shardworker.machine.changes import Edit, Listen
 from shardworker.machine.ops import (
     Deleted,
     DeleteRange,
-    Load,
-    LoadedChange,
     Put,
     PutDone,
 )
 from shardworker.machine.pairs import pair_bytes, parse, split
-from shardworker.machine.rows import PendingRows
-from shardworker.machine.tables import CHANGE_BYTES, CHANGES_MAX, REVISION_MAX, SUB_BITS, TableState
+from shardworker.machine.rows import Newest, PendingRows
+from shardworker.machine.tables import CHANGE_BYTES, CHANGES_MAX, SUB_BITS, TableState
 from shardworker.machine.view import View, span_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable
 
     from shardworker.machine.auth_store import AuthStore
     from shardworker.machine.changes import Recorder
@@ -135,8 +133,8 @@ class Writer(View):
         self.execute_unflushed("RELEASE command")
         return done
 
-    def fetch(self, keys: set[bytes]) -> None:
-        """Looks up the newest rows of these keys together: the entry's commands will ask for them."""
+    def fetch(self, keys: Iterable[bytes]) -> None:
+        """Looks up the newest changes of these keys together: the entry's commands will ask for them."""
         self._rows.fetch(keys)
 
     def flush(self) -> None:
@@ -217,7 +215,7 @@ class Writer(View):
             held = rows.stored(prev_id)
             self.visit_pair(budget.KEPT_BYTES * len(held))
             value = parse(held)[0].value
-        id_ = self._take_id()
+        id_ = self.take_id()
         revision = self._new_revision
         if version == 0:
             create_revision = revision
@@ -228,17 +226,12 @@ class Writer(View):
                 held = rows.stored(prev_id)
             if lease is None:
                 lease = held_lease
-            if table.history == 0:
-                self._replaced.append(prev_id)
         version += 1
         assert lease is not None
         modified = self._revision_bytes
         created = modified if create_revision == revision else varint(create_revision)
         stored = encode_pair(key, created, modified, version, value, lease)
-        crc = crc32(stored)
-        rows.put(key, before, (id_, create_revision, version, lease), stored, crc)
-        table.written_bytes += len(key) + len(stored) + CHANGE_BYTES
-        self._mix(id_, crc)
+        self.store(key, before, (id_, create_revision, version, lease), stored)
         if self._listen is not None:
             self._edits.append(Edit(key, stored, held))
         if not op.prev_kv or held is None:
@@ -260,14 +253,8 @@ class Writer(View):
             held = self._rows.stored(prev_id)
             if op.prev_kv:
                 self.charge(len(held))
-        id_ = self._take_id()
-        crc = crc32(op.key)
-        self._rows.delete(op.key, before, id_, crc)
-        if self.table.history == 0:
-            self._replaced.append(prev_id)
+        self.store_deletion(op.key, before, self.take_id())
         self.table.keys -= 1
-        self.table.written_bytes += len(op.key) + CHANGE_BYTES
-        self._mix(id_, crc)
         if self._listen is not None:
             self._edits.append(Edit(op.key, None, held))
         return Deleted(self.revision, int(op.counted), [held] if op.prev_kv and held is not None else [])
@@ -328,129 +315,13 @@ class Writer(View):
                 found.append(stored)
         return found
 
-    def compact(self, revision: int) -> None:
-        """Gives up everything below this revision. Raises Compacted, FutureRevision."""
-        if revision <= self.table.floor:
-            raise errors.Compacted
-        if revision > self.table.revision:
-            raise errors.FutureRevision
-        self.table.compacted = revision
-
-    def load(self, op: Load) -> None:
-        """Appends changes of another table under their own ids, as if their commands came now. Raises InvalidRequest if
-        the table is not what they follow upon, or would not be what it should be once it is whole."""
-        table, changes, facts = self.table, op.changes, op.facts
-        newest: int | None = self.execute(self.sql.newest_change).get
-        if (
-            (newest or 0) != op.after
-            or table.revision != max(1, op.after >> SUB_BITS)
-            or table.compacted >= 0
-        ):
-            raise errors.InvalidRequest(f"table {table.name} is not what the piece follows upon")
-        last = changes[-1].id if changes else op.after
-        if changes and changes[0].id >> SUB_BITS <= table.revision:
-            raise errors.InvalidRequest("the changes are not behind those before")
-        if last >> SUB_BITS > REVISION_MAX:
-            raise errors.InvalidRequest(f"revision {last >> SUB_BITS} is beyond what a table can have")
-        self.visit(len(changes), sum(len(change.kv or b"") for change in changes))
-        keys = self.keys_with(changes)
-        if facts is not None:
-            revision_min = max(table.revision, last >> SUB_BITS)
-            is_sound = (
-                revision_min <= facts.revision <= REVISION_MAX and -1 <= facts.compacted <= facts.revision
-            )
-            if not is_sound or keys != facts.keys:
-                raise errors.InvalidRequest(f"the changes come to {keys} keys, and their facts say otherwise")
-        self.append(changes)
-        table.keys = keys
-        if facts is not None:
-            table.revision, table.compacted = facts.revision, facts.compacted
-            # What had been superseded below the floor did not come, as if it had been swept here.
-            if table.compacted > table.swept_floor:
-                table.swept_floor, table.swept_id = table.compacted, (table.compacted + 1) << SUB_BITS
-        if self._listen is not None and changes:
-            self._recorder.add_unkept(table)
-
-    def keys_with(self, changes: Sequence[LoadedChange]) -> int:
-        """How many keys the table has after these."""
-        is_there: dict[bytes, bool] = {}
-        keys = self.table.keys
-        self._rows.fetch([change.key for change in changes])
-        for change in changes:
-            before = is_there.get(change.key)
-            if before is None:
-                before = self._rows.newest(change.key)[2] > 0
-            now = is_there[change.key] = change.kv is not None
-            keys += now - before
-        return keys
-
-    def append(self, changes: Sequence[LoadedChange]) -> None:
-        """Makes changes of another table here, under their own ids. How many keys there are then, keys_with() has
-        counted; it has also looked all of them up."""
-        table, rows = self.table, self._rows
-        for change in changes:
-            before = rows.newest(change.key)
-            if before[2] and before[0] is not None and table.history == 0:
-                self._replaced.append(before[0])
-            if change.kv is None:
-                crc = crc32(change.key)
-                rows.delete(change.key, before, change.id, crc)
-                table.written_bytes += len(change.key) + CHANGE_BYTES
-            else:
-                crc = crc32(change.kv)
-                now = (change.id, change.create_revision, change.version, change.lease)
-                rows.put(change.key, before, now, change.kv, crc)
-                table.written_bytes += len(change.key) + len(change.kv) + CHANGE_BYTES
-            self._mix(change.id, crc)
-            table.revision = change.id >> SUB_BITS
-
-    # ---- what another cluster has changed ----------------------------------------------------------------------
-
-    def newest(self, key: bytes) -> tuple[int, int]:
-        """(create revision, version) of a key; the latter is 0 if it does not exist."""
-        found = self._rows.newest(key)
-        return found[1], found[2]
-
-    def put_stored(self, key: bytes, stored: bytes, create_revision: int, version: int, lease: int) -> None:
-        """Puts a pair as another table, whose copy this one is, has stored it."""
-        before = self._rows.newest(key)
-        prev_id, held = before[0], None
-        if before[2] == 0:
-            self.table.keys += 1
-        else:
-            assert prev_id is not None
-            if self._listen is Listen.WITH_PREVIOUS:
-                held = self._rows.stored(prev_id)
-            if self.table.history == 0:
-                self._replaced.append(prev_id)
-        id_ = self._take_id()
-        crc = crc32(stored)
-        self._rows.put(key, before, (id_, create_revision, version, lease), stored, crc)
-        self.table.written_bytes += len(key) + len(stored) + CHANGE_BYTES
-        self._mix(id_, crc)
-        if self._listen is not None:
-            self._edits.append(Edit(key, stored, held))
-
-    def give_up_rows(self) -> None:
-        """All rows are about to be replaced: what the entry's commands have not written yet need not be."""
-        self._rows.forget()
-        self._replaced.clear()
-        self._replaced_spans.clear()
-
-    def take_over(self, revision: int, checksum: int, keys: int, rows_bytes: int) -> None:
-        """All rows were replaced by those of a snapshot at this revision; nothing older can be read. rows_bytes: what
-        they count."""
-        table = self.table
-        table.revision, table.checksum, table.keys = revision, checksum, keys
-        table.written_bytes = table.freed_bytes + rows_bytes
-        table.swept_bytes = table.freed_bytes  # what a sweep had not come to yet is gone
-        table.compacted = table.swept_floor = revision
-        table.swept_id = (revision + 1) << SUB_BITS
-        self._recorder.add_unkept(table)
-
     # ---- changes -------------------------------------------------------------------------------------------
 
-    def _take_id(self) -> int:
+    def newest(self, key: bytes) -> Newest:
+        """The newest change of a key, those of this entry included."""
+        return self._rows.newest(key)
+
+    def take_id(self) -> int:
         """The id of a change, which is made now."""
         id_ = self.next_id
         if id_ >= self._ids_end:
@@ -458,6 +329,40 @@ class Writer(View):
         self.next_id = id_ + 1
         return id_
 
-    def _mix(self, id_: int, crc: int) -> None:
-        table = self.table
+    def store(self, key: bytes, before: Newest, now: Newest, stored: bytes) -> None:
+        """A change puts this pair. before: what newest() said; now: the same of this change, whose id it brings. How
+        many keys there are, and who listens, is the caller's to see to."""
+        table, prev_id, id_ = self.table, before[0], now[0]
+        assert id_ is not None
+        crc = crc32(stored)
+        self._rows.put(key, before, now, stored, crc)
+        if table.history == 0 and before[2] and prev_id is not None:
+            self._replaced.append(prev_id)
+        table.written_bytes += len(key) + len(stored) + CHANGE_BYTES
         table.checksum = rolled(table.checksum, id_, crc)
+
+    def store_deletion(self, key: bytes, before: Newest, id_: int) -> None:
+        """As store(), of a change that deletes the key."""
+        table, prev_id = self.table, before[0]
+        crc = crc32(key)
+        self._rows.delete(key, before, id_, crc)
+        if table.history == 0 and before[2] and prev_id is not None:
+            self._replaced.append(prev_id)
+        table.written_bytes += len(key) + CHANGE_BYTES
+        table.checksum = rolled(table.checksum, id_, crc)
+
+    def note_put(self, key: bytes, before: Newest, stored: bytes) -> None:
+        """Tells who listens of a pair that was put; before: what newest() said."""
+        if self._listen is not None:
+            prev_id = before[0] if before[2] and self._listen is Listen.WITH_PREVIOUS else None
+            self._edits.append(Edit(key, stored, None if prev_id is None else self._rows.stored(prev_id)))
+
+    def note_unkept(self) -> None:
+        """Tells who listens that more has changed than this command's revision: the table's log has it, if anything."""
+        self._recorder.add_unkept(self.table)
+
+    def give_up_rows(self) -> None:
+        """All rows are about to be replaced: what the entry's commands have not written yet need not be."""
+        self._rows.forget()
+        self._replaced.clear()
+        self._replaced_spans.clear()

@@ -14,8 +14,9 @@ from coordinator.replication.plan import make_plan
 from proto.internal import frames_pb2 as frames
 from proto.regatta import replication_pb2 as replication
 from shardworker.machine import REGISTRY, Registry
-from shardworker.machine import machine as machine_module
-from shardworker.machine.writer import Writer
+from shardworker.machine.replacing import replace_rows
+from shardworker.machine.replication import snapshot
+from shardworker.machine.replication.apply import put_stored
 from tests.simulation.plan import Plan
 from tests.simulation.returning import Returning
 from tests.simulation.tasks import WorldClock
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from coordinator.shards.own_calls import OwnCalls
     from proto.catalog import TableEntry
     from shardworker.machine.replication.apply import Changes
+    from shardworker.machine.writer import Writer
     from tests.simulation.pair import Pair
 
 
@@ -73,7 +75,7 @@ def _apply_as_it_comes(writer: Writer, op: Changes) -> bytes:
             writer.begin()
         for pair in pairs:
             if pair.stored is not None:
-                writer.put_stored(pair.key, pair.stored, pair.create_revision, pair.version, pair.lease)
+                put_stored(writer, pair.key, pair.stored, (pair.create_revision, pair.version, pair.lease))
     return b""
 
 
@@ -125,11 +127,9 @@ def _save_position_apart(pair: Pair) -> None:
 # ---- the other two --------------------------------------------------------------------------------------------------
 
 
-class ForgetsRevision(Writer):
+def _forget_revision(writer: Writer, name: str, *, revision: int, **told: int) -> None:
     """A snapshot brings its pairs, and leaves the table's revision as it was."""
-
-    def take_over(self, revision: int, checksum: int, keys: int, rows_bytes: int) -> None:
-        super().take_over(self.table.revision, checksum, keys, rows_bytes)
+    replace_rows(writer, name, revision=writer.table.revision, **told)
 
 
 class AnyOfThatName(TableSource):
@@ -176,7 +176,7 @@ PAIR_MUTANTS = (
         "a snapshot that forgets its revision",
         kinds=("compaction",),
         seen_by=_EQUAL,
-        patches=((machine_module, "Writer", ForgetsRevision),),
+        patches=((snapshot, "replace_rows", _forget_revision),),
     ),
     PairMutant(
         "a table made again under an old position",

@@ -26,12 +26,12 @@ from shardworker.machine.checked_rows import CheckedRows, signed, unsigned
 from shardworker.machine.columns import Columns, all_or_nothing, insert_columns, read_columns
 from shardworker.machine.internal.loading import read_change
 from shardworker.machine.leftovers import put_aside
+from shardworker.machine.replacing import replace_rows
 from shardworker.machine.tables import (
     CHANGE_BYTES,
     REVISION_MAX,
     SUB_BITS,
     create_rows,
-    rename_rows,
 )
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def _edit(connection: apsw.Connection, name: str, edits: Sequence[LoadedChange],
 
 
 def _end(writer: Writer, op: Part, begun: _Begun) -> None:
-    end, table, connection = op.told.end, writer.table, writer.connection
+    end, table = op.told.end, writer.table
     if end.parts != begun.parts:
         raise errors.RestoreInterrupted(f"{begun.parts} of {end.parts} parts came")
     if end.HasField("keys") and end.keys != begun.keys:
@@ -217,12 +217,16 @@ def _end(writer: Writer, op: Part, begun: _Begun) -> None:
     revision = max(begun.newest_id >> SUB_BITS, end.revision, table.revision + 1)
     if revision > REVISION_MAX:
         raise errors.RestoreRefused(f"revision {revision} is beyond what a table can have")
-    writer.give_up_rows()
-    put_aside(connection, f"t{table.id}")
-    rename_rows(connection, _name(table.id), f"t{table.id}")
-    connection.execute("DELETE FROM restores_begun WHERE table_id = ?", (table.id,))
+    writer.connection.execute("DELETE FROM restores_begun WHERE table_id = ?", (table.id,))
     checksum = rolled(begun.checksum, revision << SUB_BITS, begun.keys)
-    writer.take_over(revision, checksum, begun.keys, rows_bytes=begun.size_bytes)
+    replace_rows(
+        writer,
+        _name(table.id),
+        revision=revision,
+        checksum=checksum,
+        keys=begun.keys,
+        rows_bytes=begun.size_bytes,
+    )
     writer.leases.drop_table(table.id)  # none of them has keys any more
     if op.extras is not None:
         take_extras(writer, op.extras)

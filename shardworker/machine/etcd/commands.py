@@ -123,7 +123,13 @@ def _read_txn(view: View, op: Txn) -> bytes:
 
 
 def _compact(writer: Writer, op: Compact) -> bytes:
-    writer.compact(op.revision)
+    """Gives up everything below the revision. Raises Compacted, FutureRevision."""
+    table = writer.table
+    if op.revision <= table.floor:
+        raise errors.Compacted
+    if op.revision > table.revision:
+        raise errors.FutureRevision
+    table.compacted = op.revision
     return b""
 
 

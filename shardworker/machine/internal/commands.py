@@ -144,7 +144,7 @@ HANDLERS: dict[int, Handler[Any]] = {
     frames.TABLE_QUOTA: Handler(parse=_parse_quota, write=_set_quota, under_alarm=True, for_copies=True),
     frames.TABLE_FREED: Handler(parse=_parse_freed, write=_note_freed, under_alarm=True, for_copies=True),
     frames.TABLE_LOAD: Handler(
-        check=_check_root, parse=loading.parse_load, write=loading.load, cost=quota.cost
+        check=_check_root, parse=loading.parse_load, write=loading.load, cost=loading.cost
     ),
     frames.TABLE_STATUS: Handler(parse=lambda body: None, read=_status),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from google.protobuf.message import DecodeError
@@ -10,16 +11,39 @@ from google.protobuf.message import DecodeError
 from proto import errors
 from proto.boathouse import restore_pb2 as restore
 from proto.internal import frames_pb2 as frames
-from shardworker.machine.backup.extras import check_extras, read_extras, take_extras
+from shardworker.machine.appending import append, keys_with
+from shardworker.machine.backup.extras import Extras, check_extras, read_extras, take_extras
 from shardworker.machine.columns import PAIR_TAG
-from shardworker.machine.ops import Load, LoadedChange, LoadFacts
+from shardworker.machine.ops import LoadedChange
 from shardworker.machine.pairs import parse
-from shardworker.machine.tables import SUB_BITS
+from shardworker.machine.tables import CHANGE_BYTES, REVISION_MAX, SUB_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from shardworker.machine.writer import Writer
+
+
+@dataclass(slots=True)
+class LoadFacts:
+    """What a table is to be once it is loaded."""
+
+    revision: int
+    compacted: int
+    keys: int
+    extras: Extras
+
+
+@dataclass(slots=True)
+class Load:
+    """The next piece of a table that is restored."""
+
+    after: int
+    """The id of the last change before; 0 = the table is new."""
+    changes: list[LoadedChange]
+    """In the order of their ids; each revision whole."""
+    facts: LoadFacts | None
+    """With the last piece."""
 
 
 def parse_load(body: bytes) -> Load:
@@ -102,12 +126,47 @@ def read_change(id_: int, key: bytes, kv: bytes) -> LoadedChange:
     return LoadedChange(id_, key, kv, pair.create_revision, pair.version, pair.lease)
 
 
+def cost(op: Load) -> int:
+    """Bytes that a piece adds to its table."""
+    return sum(len(change.key) + len(change.kv or b"") + CHANGE_BYTES for change in op.changes)
+
+
 def load(writer: Writer, op: Load) -> bytes:
     """Appends a piece; the last one brings what the table holds beside its pairs."""
     extras = None if op.facts is None else op.facts.extras
     if extras is not None:
         check_extras(writer, extras)
-    writer.load(op)
+    _append(writer, op)
     if extras is not None:
         take_extras(writer, extras)
     return restore.LoadResponse(revision=writer.table.revision).SerializeToString()
+
+
+def _append(writer: Writer, op: Load) -> None:
+    """As if the commands of these changes came now. Raises InvalidRequest if the table is not what they follow upon, or
+    would not be what it should be once it is whole."""
+    table, changes, facts = writer.table, op.changes, op.facts
+    newest: int | None = writer.execute(writer.sql.newest_change).get
+    if (newest or 0) != op.after or table.revision != max(1, op.after >> SUB_BITS) or table.compacted >= 0:
+        raise errors.InvalidRequest(f"table {table.name} is not what the piece follows upon")
+    last = changes[-1].id if changes else op.after
+    if changes and changes[0].id >> SUB_BITS <= table.revision:
+        raise errors.InvalidRequest("the changes are not behind those before")
+    if last >> SUB_BITS > REVISION_MAX:
+        raise errors.InvalidRequest(f"revision {last >> SUB_BITS} is beyond what a table can have")
+    writer.visit(len(changes), sum(len(change.kv or b"") for change in changes))
+    keys = keys_with(writer, changes)
+    if facts is not None:
+        revision_min = max(table.revision, last >> SUB_BITS)
+        is_sound = revision_min <= facts.revision <= REVISION_MAX and -1 <= facts.compacted <= facts.revision
+        if not is_sound or keys != facts.keys:
+            raise errors.InvalidRequest(f"the changes come to {keys} keys, and their facts say otherwise")
+    append(writer, changes)
+    table.keys = keys
+    if facts is not None:
+        table.revision, table.compacted = facts.revision, facts.compacted
+        # What had been superseded below the floor did not come, as if it had been swept here.
+        if table.compacted > table.swept_floor:
+            table.swept_floor, table.swept_id = table.compacted, (table.compacted + 1) << SUB_BITS
+    if changes:
+        writer.note_unkept()

@@ -20,6 +20,7 @@ from zlib import crc32
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
+from shardworker.machine.appending import append, keys_with
 from shardworker.machine.internal.loading import read_changes
 from shardworker.machine.leases import read_leases
 from shardworker.machine.moves.results import Arrived, arrived_after
@@ -202,10 +203,10 @@ def take_part(shard: Shard, move: Move, op: Import) -> None:
     table = TableState(op.table_id, arrival.name, arrival.history, arrival.revision, keys=arrival.keys)
     table.written_bytes = arrival.written_bytes
     writer = shard.arriving_writer(table)
-    keys = writer.keys_with(op.changes)
+    keys = keys_with(writer, op.changes)
     if part.HasField("rest") and keys != part.rest.keys:
         raise errors.InvariantBroken(f"table {table.name} has {part.rest.keys} keys, and its copy {keys}")
-    writer.append(op.changes)
+    append(writer, op.changes)
     table.keys = keys
     writer.finish()
     shard.take_results(

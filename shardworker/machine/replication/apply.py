@@ -118,11 +118,21 @@ def apply_changes(writer: Writer, op: Changes) -> bytes:
             if pair.stored is None:
                 writer.delete_range(DeleteRange(pair.key, b"", prev_kv=False, prev_bytes_max=None))
             else:
-                writer.put_stored(pair.key, pair.stored, pair.create_revision, pair.version, pair.lease)
+                put_stored(writer, pair.key, pair.stored, (pair.create_revision, pair.version, pair.lease))
     note_leases(writer, op.leases)
     if op.compacted > table.compacted:
         table.compacted = min(op.compacted, writer.revision)
     return b""
+
+
+def put_stored(writer: Writer, key: bytes, stored: bytes, row: tuple[int, int, int]) -> None:
+    """Puts a pair as the table that this one copies has stored it. row: create revision, version and lease."""
+    before = writer.newest(key)
+    id_ = writer.take_id()
+    if before[2] == 0:
+        writer.table.keys += 1
+    writer.store(key, before, (id_, *row), stored)
+    writer.note_put(key, before, stored)
 
 
 def note_leases(writer: Writer, ttls: Mapping[int, int]) -> None:
@@ -163,7 +173,7 @@ def _check_fit(writer: Writer, fresh: Sequence[tuple[int, Sequence[Pair]]]) -> i
     for revision, pairs in fresh:
         for place, pair in enumerate(pairs):
             key = pair.key
-            held = newest.get(key) or writer.newest(key)
+            held = newest.get(key) or writer.newest(key)[1:3]
             if pair.stored is None:
                 now = (0, 0)
                 fits = held[1] > 0

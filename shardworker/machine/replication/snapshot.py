@@ -20,9 +20,10 @@ from shardworker.machine.checked_rows import CheckedRows, signed, unsigned
 from shardworker.machine.columns import Columns, all_or_nothing, insert_columns, read_columns
 from shardworker.machine.leases import read_leases
 from shardworker.machine.leftovers import put_aside
+from shardworker.machine.replacing import replace_rows
 from shardworker.machine.replication.apply import granted, note_leases
 from shardworker.machine.replication.copied_leases import read_copied_leases
-from shardworker.machine.tables import REVISION_MAX, SUB_BITS, create_rows, rename_rows
+from shardworker.machine.tables import REVISION_MAX, SUB_BITS, create_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -174,11 +175,15 @@ def take_part(writer: Writer, op: Part) -> bytes:
     begun.size_bytes += op.columns.size_bytes
     begun.last_key = keys[-1] if keys else begun.last_key
     if told.last:
-        writer.give_up_rows()
-        put_aside(connection, f"t{table.id}")
-        rename_rows(connection, name, f"t{table.id}")
         connection.execute("DELETE FROM snapshots_under_way WHERE table_id = ?", (table.id,))
-        writer.take_over(told.revision, told.checksum, told.keys, begun.size_bytes)
+        replace_rows(
+            writer,
+            name,
+            revision=told.revision,
+            checksum=told.checksum,
+            keys=told.keys,
+            rows_bytes=begun.size_bytes,
+        )
         note_leases(writer, op.leases)
     else:
         _save(connection, table.id, begun)
