@@ -148,6 +148,8 @@ def _watched_raft(base: type[Raft], process: Process, checkers: Checkers) -> typ
             super().advance(ready, durable, applied)
             if durable:
                 checkers.advanced(process, self, replace(ready, committed=ready.committed[:applied]))
+                process.host.cluster.ledger.ended(process.leases_ended, process.host.cluster.world.now_us)
+            process.leases_ended.clear()
             process.effects.clear()
             process.states.clear()
 
@@ -172,7 +174,8 @@ def _watched_machine(base: type[StateMachine], process: Process, checkers: Check
             cluster = process.host.cluster
             if cluster.witness is not None:
                 cluster.witness.applied(self, process.store.connection)
-            cluster.ledger.ended(leases.difference(self.leases.of_table(TABLE_ID)), cluster.world.now_us)
+            # Not over yet: where nobody else votes, a crash before the commit takes it back.
+            process.leases_ended += leases.difference(self.leases.of_table(TABLE_ID))
             return results
 
     return WatchedMachine
@@ -202,6 +205,8 @@ class Process:
         """Request ids that took effect in the open turn, and their revisions."""
         self.states: list[State] = []
         """That the open turn's commands came to."""
+        self.leases_ended: list[int] = []
+        """By the open turn's commands."""
         self._socket = _Socket()
         self._wake_us: int | None = None
         self._checkers = cluster.checkers
