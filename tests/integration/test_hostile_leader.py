@@ -8,7 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.integration import hostile_worker
-from tests.integration.workers import WorkerProcess, Workers
+from tests.integration.workers import MOVED, WorkerProcess, Workers
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,16 +18,18 @@ if TYPE_CHECKING:
 def test_a_replica_that_cannot_read_an_entry_stops_alone_and_can_be_rebuilt(tmp_path: Path) -> None:
     with Workers(tmp_path, 3) as workers:
         first, second, victim = workers
-        for worker in workers:
-            worker.start(build=hostile_worker.__name__)
-        workers.lead(first)
+        workers.start_all(build=hostile_worker.__name__)
         workers.at_leader(WorkerProcess.create_table)
         workers.at_leader(
             partial(WorkerProcess.put, key=b"k", value=b"sound", request_id=b"a sound write___")
         )
-        workers.lead(first)
-        first.put(hostile_worker.POISON, b"v", b"a poisoned write")
 
+        def poisoned() -> bool:
+            workers.lead(first)
+            first.put(hostile_worker.POISON, b"v", b"a poisoned write")
+            return True
+
+        wait_until(poisoned, timeout_s=60, what="a write through n1", not_yet=MOVED)
         assert victim.wait_dead() == 1
         said = victim.said[-1]
         assert b"is no batch of commands" in said

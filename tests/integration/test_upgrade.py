@@ -74,8 +74,7 @@ def behind(cluster: Cluster) -> bool:
 
 def test_a_rolling_upgrade_and_a_node_that_goes_back(tmp_path: Path) -> None:
     with Workers(tmp_path, 3) as workers:
-        for worker in workers:
-            worker.start()
+        workers.start_all()
         workers.at_leader(WorkerProcess.create_table)
         for worker in workers:  # one that has not begun yet would take itself for one that lost its disk
             workers.wait_alike(worker)

@@ -235,12 +235,12 @@ class Workers:
     def __getitem__(self, node: str) -> WorkerProcess:
         return self.by_name[node]
 
-    def start_all(self) -> None:
-        """Start all replicas of a new shard, and wait until they serve.
+    def start_all(self, *, build: str = "shardworker") -> None:
+        """Start all replicas of a new shard, and wait until they serve. build: as of WorkerProcess.start().
 
         One that comes so late that the others have begun ends to start over: a supervisor's part is played here."""
         for worker in self:
-            worker.start(wait=False)
+            worker.start(wait=False, build=build)
         for worker in self:
             worker.wait_ready()
 
@@ -248,7 +248,7 @@ class Workers:
             for worker in self:
                 if not worker.is_running:
                     worker.wait_dead()
-                    worker.start()
+                    worker.start(build=build)
             return not any(worker.status().fault for worker in self)
 
         wait_until(settled, timeout_s=60, what="all replicas to serve", not_yet=(Silence,))
