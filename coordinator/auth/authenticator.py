@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 from coordinator.api.credentials import NOBODY, SYSTEM, Credentials
 from coordinator.auth.table_users import bare, shown_token
+from coordinator.catalog.table_calls import Asked
 from coordinator.replication.token_key import PASSED_ON_KEY, VOUCHED_KEY
 from coordinator.replication.token_key import TOKEN_KEY as REPLICATION_TOKEN_KEY
+from coordinator.shards import request_ids
 from proto import errors, tokens
 from proto.auth_version import is_enabled, revision_of
 from proto.etcd import rpc_pb2 as etcd
@@ -79,6 +81,27 @@ class Authenticator:
             return NOBODY  # a cluster: its certificate is for the connection, and names no user
         return Credentials(user=identity.common_name) if identity.common_name else NOBODY
 
+    def asked(
+        self,
+        call: Call,
+        table: TableEntry,
+        method: frames.Method.ValueType,
+        *,
+        body: bytes | None = None,
+        deadline: float | None = None,
+    ) -> Asked:
+        """What the call asks of the table, in the name of its client. body, deadline: the call's, if they are not
+        given. Raises what credentials() does."""
+        return Asked(
+            table,
+            method,
+            call.body if body is None else body,
+            call.deadline if deadline is None else deadline,
+            self.credentials(call, table),
+            call.metadata.get(request_ids.METADATA_KEY),
+            call.peer,
+        )
+
     def _passed_on(self, call: Call) -> Credentials:
         self._gate.check(call)
         encoded = call.metadata.get(VOUCHED_KEY)
@@ -116,15 +139,12 @@ class Authenticator:
         Raises UserEmpty, UserNotFound or PermissionDenied if he is not what is needed, InvalidAuthToken, and
         AuthOldRevision for a proof that is older than the users as they are."""
         body = frames.RightsRequest(need=need).SerializeToString()
-        _, reply = await self._calls.read(
-            table, frames.AUTH_RIGHTS, body, deadline, linearizable=linearizable, who=who
-        )
+        asked = Asked(table, frames.AUTH_RIGHTS, body, deadline, who)
+        _, reply = await self._calls.read(asked, linearizable=linearizable)
         said = frames.Rights.FromString(reply.body)
         if said.auth_version < at_least:
             # The nearest replica lags; the leader doesn't.
-            _, reply = await self._calls.read(
-                table, frames.AUTH_RIGHTS, body, deadline, linearizable=True, who=who
-            )
+            _, reply = await self._calls.read(asked, linearizable=True)
             said = frames.Rights.FromString(reply.body)
         if not is_enabled(said.auth_version) or said.root or who.is_system:
             return Rights(said.auth_version, said.user, EVERYTHING)
@@ -165,10 +185,9 @@ class Authenticator:
             login = frames.LogIn(
                 user=request.name, auth_revision=secret.auth_revision, digest=tokens.digest_of(letters)
             )
+            asked = Asked(found.table, frames.AUTH_LOG_IN, login.SerializeToString(), deadline, NOBODY)
             try:
-                answer = await self._calls.write(
-                    found.table, frames.AUTH_LOG_IN, login.SerializeToString(), deadline, None, who=NOBODY
-                )
+                answer = await self._calls.write(asked)
             except errors.AuthOldRevision:
                 continue
             return answer, f"{letters}.{frames.LoggedIn.FromString(answer.reply.body).index}"
@@ -176,9 +195,8 @@ class Authenticator:
 
     async def _look_up(self, table: TableEntry, name: str, deadline: float) -> Answer:
         body = etcd.AuthenticateRequest(name=name).SerializeToString()
-        return await self._calls.read(
-            table, frames.AUTH_LOOK_UP, body, deadline, linearizable=True, who=NOBODY
-        )
+        asked = Asked(table, frames.AUTH_LOOK_UP, body, deadline, NOBODY)
+        return await self._calls.read(asked, linearizable=True)
 
 
 def _number(text: str) -> int:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
-from coordinator.api.credentials import SYSTEM
+from coordinator.api.credentials import NOBODY, SYSTEM
+from coordinator.catalog.table_calls import Asked
 from coordinator.shards.changes import ask_for_changes
 from coordinator.shards.own_calls import OwnCalls
 from coordinator.shards.shard_call import LEADER, NEAREST
@@ -128,9 +129,8 @@ class TableSource:
     async def users(self, table: TableEntry) -> bytes:
         """A frames.TableUsers, encoded. Raises TableNotFound, and what else a linearizable read may."""
         deadline = self._calls.step_deadline(float("inf"))
-        answer = await self._calls.read(
-            table, frames.TABLE_USERS, b"", deadline, linearizable=True, who=SYSTEM
-        )
+        asked = Asked(table, frames.TABLE_USERS, b"", deadline, SYSTEM)
+        answer = await self._calls.read(asked, linearizable=True)
         if answer.table.id != table.id:
             raise errors.TableNotFound(f"another table is called {table.name} now")
         return answer.reply.body
@@ -184,7 +184,7 @@ class TableSource:
         """The copy of the leader cluster's table is to be replaced by a snapshot. Raises what a write may."""
         body = frames.CopyReset(origin=copy.origin).SerializeToString()
         deadline = self._calls.step_deadline(float("inf"))
-        await self._calls.write_copy(copy, frames.COPY_RESET, body, deadline)
+        await self._calls.write_copy(Asked(copy, frames.COPY_RESET, body, deadline, NOBODY))
 
     async def pairs(self, table: TableEntry, *, peer: str) -> AsyncGenerator[bytes]:
         """The parts of a snapshot (frames.TablePairs, encoded), not older than this call; empty ones while it is being
@@ -196,9 +196,8 @@ class TableSource:
         self, table: TableEntry, method: frames.Method.ValueType, body: bytes, *, peer: str
     ) -> AsyncGenerator[bytes]:
         deadline = self._calls.step_deadline(float("inf"))
-        stream = await self._calls.start(
-            table, method, body, deadline, linearizable=True, peer=peer, who=SYSTEM
-        )
+        asked = Asked(table, method, body, deadline, SYSTEM, peer=peer)
+        stream = await self._calls.start(asked, linearizable=True)
         try:
             if stream.table.id != table.id:
                 raise errors.TableNotFound(f"another table is called {table.name} now")

@@ -1,4 +1,4 @@
-"""From a table and a request body to the reply of the right replica."""
+"""From what is asked of a table to the reply of the right replica."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from coordinator.api.credentials import NOBODY, SYSTEM
+from coordinator.api.credentials import SYSTEM
 from coordinator.shards import request_ids
 from coordinator.shards.shard_call import LEADER, NEAREST, ShardCall
 from coordinator.shards.streams import PinnedStream
@@ -28,6 +28,21 @@ TAKEN_OVER_PAUSE_S: Final = 0.2
 """Between tries to write to a table that its shard takes for a copy still."""
 
 
+class Asked(NamedTuple):
+    """A well-formed request, on its way to a table."""
+
+    table: TableEntry
+    method: frames.Method.ValueType
+    body: bytes
+    deadline: float
+    who: Credentials
+    """What its client has shown, for what he may do."""
+    client_id: str | None = None
+    """The client's own name for it, if it is a write."""
+    peer: str = ""
+    """The client's address, since the streams of one host are counted; empty for calls of our own."""
+
+
 class Answer(NamedTuple):
     """What came back, and from which table: a name may have got another one while the call was under way."""
 
@@ -38,26 +53,11 @@ class Answer(NamedTuple):
 class Forwarder(Protocol):
     """The leader cluster, for what of tables that are copied from it only that cluster can do."""
 
-    async def write(
-        self,
-        table: TableEntry,
-        method: frames.Method.ValueType,
-        body: bytes,
-        deadline: float,
-        client_id: str | None,
-        who: Credentials,
-    ) -> frames.Reply | None:
+    async def write(self, asked: Asked) -> frames.Reply | None:
         """As TableCalls.write(), the copy here being as far when it returns. None: the table is no copy any more, or
         will not be one in a moment, and is written to here."""
 
-    async def ask(
-        self,
-        table: TableEntry,
-        method: frames.Method.ValueType,
-        body: bytes,
-        deadline: float,
-        who: Credentials,
-    ) -> frames.Reply | None:
+    async def ask(self, asked: Asked) -> frames.Reply | None:
         """As TableCalls.read(), of what only a leader knows that takes writes. None: that is answered here."""
 
 
@@ -97,13 +97,13 @@ class TableCalls:
         finally:
             self._bounds.leave(body_bytes)
 
-    async def _renewed(self, table: TableEntry, deadline: float, body: bytes) -> TableEntry:
-        """The table of that name as it is now, for a request that its shard did not know what to do with."""
-        self._bounds.enter(len(body))
+    async def _renewed(self, asked: Asked) -> Asked:
+        """The same of the table of that name as it is now: its shard did not know what to do with it."""
+        self._bounds.enter(len(asked.body))
         try:
-            return await self._catalog.renewed(table, deadline)
+            return asked._replace(table=await self._catalog.renewed(asked.table, asked.deadline))
         finally:
-            self._bounds.leave(len(body))
+            self._bounds.leave(len(asked.body))
 
     def step_deadline(self, deadline: float) -> float:
         """When the next step of a call that may last must be done: within the time of a read, and by its deadline."""
@@ -125,75 +125,42 @@ class TableCalls:
         """The node whose replica answers what may be stale: this one if it has one."""
         return self._driver.routes(self._driver.shard_of(table)).nearest()
 
-    async def read(
-        self,
-        table: TableEntry,
-        method: frames.Method.ValueType,
-        body: bytes,
-        deadline: float,
-        *,
-        linearizable: bool,
-        who: Credentials,
-    ) -> Answer:
+    async def read(self, asked: Asked, *, linearizable: bool) -> Answer:
         """Linearizable: through the leader. Otherwise: from the local replica if there is one, perhaps stale."""
-        if table.origin and self._forwarder is not None and linearizable:
-            reply = await self._forwarder.ask(table, method, body, deadline, who)
+        if asked.table.origin and self._forwarder is not None and linearizable:
+            reply = await self._forwarder.ask(asked)
             if reply is not None:
-                return Answer(table, reply)
-        table, _, reply = await self._read(table, method, body, deadline, linearizable=linearizable, who=who)
-        return Answer(table, reply)
+                return Answer(asked.table, reply)
+        answer, _ = await self._read(asked, linearizable=linearizable)
+        return answer
 
-    async def start(
-        self,
-        table: TableEntry,
-        method: frames.Method.ValueType,
-        body: bytes,
-        deadline: float,
-        *,
-        linearizable: bool,
-        who: Credentials,
-        peer: str,
-    ) -> PinnedStream:
-        """As read, for an answer in parts; its first part is there when this returns. peer: the client's address, since
-        the streams of one host are counted; empty for calls of our own."""
-        table, node, reply = await self._read(
-            table, method, body, deadline, linearizable=linearizable, who=who, client=_client_number(peer)
-        )
+    async def start(self, asked: Asked, *, linearizable: bool) -> PinnedStream:
+        """As read, for an answer in parts; its first part is there when this returns."""
+        client = _client_number(asked.peer)
+        (table, reply), node = await self._read(asked, linearizable=linearizable, client=client)
         return PinnedStream(self._driver, table, node, reply, step_timeout_s=self._step_timeout_s)
 
-    async def _read(
-        self,
-        table: TableEntry,
-        method: frames.Method.ValueType,
-        body: bytes,
-        deadline: float,
-        *,
-        linearizable: bool,
-        who: Credentials,
-        client: int = 0,
-    ) -> tuple[TableEntry, NodeId, frames.Reply]:
+    async def _read(self, asked: Asked, *, linearizable: bool, client: int = 0) -> tuple[Answer, NodeId]:
         try:
-            call = _read_call(
-                table, method, body, deadline, linearizable=linearizable, who=who, client=client
-            )
+            call = _read_call(asked, linearizable=linearizable, client=client)
             if not linearizable:
                 # As from a member of etcd, which has applied what it has answered: whoever has written through this
                 # node reads it here.
-                call.shown_revision = self.shown(table)
+                call.shown_revision = self.shown(asked.table)
             reply = await self._driver.ask(call)
         except errors.InvalidAuthToken:
             if linearizable:
                 raise
             # A replica that lags may not know a new token: the leader does.
-            call = _read_call(table, method, body, deadline, linearizable=True, who=who, client=client)
+            call = _read_call(asked, linearizable=True, client=client)
             reply = await self._driver.ask(call)
         except errors.TableNotFound:
             # The name has another table now, or a replica that lags has not heard of this one: the leader has.
-            table = await self._renewed(table, deadline, body)
-            call = _read_call(table, method, body, deadline, linearizable=True, who=who, client=client)
+            asked = await self._renewed(asked)
+            call = _read_call(asked, linearizable=True, client=client)
             reply = await self._driver.ask(call)
         assert call.node is not None
-        return self._found(table, call, reply), call.node, reply
+        return self._answer(asked.table, call, reply), call.node
 
     def shown(self, table: TableEntry) -> int:
         """The newest revision of the table that an answer through this node showed."""
@@ -203,7 +170,8 @@ class TableCalls:
         """Where this very table stands, by a linearizable read. Raises TableNotFound, NoLeader, ReadTimedOut."""
         shown = self.shown(table)
         deadline = self.step_deadline(float("inf"))
-        found, reply = await self.read(table, frames.TABLE_STATUS, b"", deadline, linearizable=True, who=who)
+        asked = Asked(table, frames.TABLE_STATUS, b"", deadline, who)
+        found, reply = await self.read(asked, linearizable=True)
         if found.id != table.id:
             raise errors.TableNotFound(f"another table is called {table.name} now")
         if reply.revision < shown:
@@ -214,7 +182,8 @@ class TableCalls:
     async def leases_left(self, table: TableEntry) -> frames.LeasesLeft:
         """How long the table's leases live on, as their leader counts. Raises what a linearizable read may."""
         deadline = self.step_deadline(float("inf"))
-        _, reply = await self.read(table, frames.LEASES_LEFT, b"", deadline, linearizable=True, who=SYSTEM)
+        asked = Asked(table, frames.LEASES_LEFT, b"", deadline, SYSTEM)
+        _, reply = await self.read(asked, linearizable=True)
         return frames.LeasesLeft.FromString(reply.body)
 
     async def ask_replica(
@@ -232,130 +201,104 @@ class TableCalls:
             ShardCall(self._driver.shard_of(table), node, access, method, table.id, body, deadline=deadline)
         )
 
-    async def write(
-        self,
-        table: TableEntry,
-        method: frames.Method.ValueType,
-        body: bytes,
-        deadline: float,
-        client_id: str | None,
-        *,
-        who: Credentials,
-    ) -> Answer:
-        """Applied exactly once, however often it is sent. client_id: the client's own name for this write.
+    async def write(self, asked: Asked) -> Answer:
+        """Applied exactly once, however often it is sent.
 
         Raises TimedOut if the outcome is unknown at the deadline."""
+        table = asked.table
         if table.is_reserved:
             raise errors.InvalidRequest(f"table {table.name} is read-only")
-        request_id = self._request_id(client_id, table)
+        request_id = self._request_id(asked)
         # Who logs in does so here: tokens are not copied.
-        if table.origin and self._forwarder is not None and method != frames.AUTH_LOG_IN:
-            reply = await self._forwarder.write(table, method, body, deadline, client_id, who)
+        if table.origin and self._forwarder is not None and asked.method != frames.AUTH_LOG_IN:
+            reply = await self._forwarder.write(asked)
             if reply is not None:
                 self._show(table, reply.revision)
                 return Answer(table, reply)
-            return await self._write_taken_over(table, method, body, deadline, request_id, who)
+            return await self._write_taken_over(asked, request_id)
         try:
-            return await self._write(table, method, body, deadline, request_id, who)
+            return await self._write(asked, request_id)
         except errors.TableNotFound:
-            renewed = await self._renewed(table, deadline, body)
+            renewed = await self._renewed(asked)
             # The refusal may be remembered under the request id. The next one follows from it or from the other
             # table, so that a client which repeats its own id comes to the same two.
-            if renewed.id == table.id:
+            if renewed.table.id == table.id:
                 request_id = request_ids.following(request_id)
             else:
-                request_id = self._request_id(client_id, renewed)
-            return await self._write(renewed, method, body, deadline, request_id, who)
+                request_id = self._request_id(renewed)
+            return await self._write(renewed, request_id)
         except errors.AuthOldRevision:
-            if method == frames.AUTH_LOG_IN or not who.may_be_looked_at_again:
+            if asked.method == frames.AUTH_LOG_IN or not asked.who.may_be_looked_at_again:
                 raise
             # Users or permissions changed while it was on its way. What is said now counts, under the next id as above.
-            return await self._write(table, method, body, deadline, request_ids.following(request_id), who)
+            return await self._write(asked, request_ids.following(request_id))
         except errors.TableReplicated:
-            if client_id is None or self._forwarder is None:
+            if asked.client_id is None or self._forwarder is None:
                 raise
             # Perhaps it is remembered from when the table was a copy for a moment longer, and the write was made under
             # a later id.
-            following = request_ids.following(request_id)
-            return await self._write_taken_over(table, method, body, deadline, following, who)
+            return await self._write_taken_over(asked, request_ids.following(request_id))
 
-    async def write_copy(
-        self, copy: TableEntry, method: frames.Method.ValueType, body: bytes, deadline: float
-    ) -> frames.Reply:
+    async def write_copy(self, asked: Asked) -> frames.Reply:
         """What concerns a copy of the leader cluster's table itself, and is not for that cluster."""
-        return (await self._write(copy, method, body, deadline, self._ids.draw(), NOBODY)).reply
+        return (await self._write(asked, self._ids.draw())).reply
 
-    async def _write(
-        self,
-        table: TableEntry,
-        method: frames.Method.ValueType,
-        body: bytes,
-        deadline: float,
-        request_id: bytes,
-        who: Credentials,
-    ) -> Answer:
-        call = _write_call(table, method, body, deadline, request_id, who)
-        reply = await self._driver.ask(call)
-        return Answer(self._found(table, call, reply), reply)
+    async def _write(self, asked: Asked, request_id: bytes) -> Answer:
+        table, method = asked.table, asked.method
+        call = ShardCall(
+            table.shard,
+            LEADER,
+            COMMANDS[method].access,
+            method,
+            table.id,
+            asked.body,
+            deadline=asked.deadline,
+            request_id=request_id,
+            who=asked.who,
+        )
+        return self._answer(table, call, await self._driver.ask(call))
 
-    def _found(self, table: TableEntry, call: ShardCall, reply: frames.Reply) -> TableEntry:
-        """The table as it is where the call was answered: it may have moved to another shard."""
+    def _answer(self, table: TableEntry, call: ShardCall, reply: frames.Reply) -> Answer:
+        """With the table as it is where the call was answered: it may have moved to another shard."""
         self._show(table, reply.revision)
-        if call.shard == table.shard:
-            return table
-        return self._catalog.moved(table, call.shard)
+        if call.shard != table.shard:
+            table = self._catalog.moved(table, call.shard)
+        return Answer(table, reply)
 
     def _show(self, table: TableEntry, revision: int) -> None:
         self._shown[table.id] = max(revision, self.shown(table))
 
-    async def _write_taken_over(
-        self,
-        table: TableEntry,
-        method: frames.Method.ValueType,
-        body: bytes,
-        deadline: float,
-        request_id: bytes,
-        who: Credentials,
-    ) -> Answer:
+    async def _write_taken_over(self, asked: Asked, request_id: bytes) -> Answer:
         """To a table that was a copy, or is one for a moment longer. Each refusal is remembered under its request id,
         so each try has the next one."""
         while True:
             try:
-                return await self._write(table, method, body, deadline, request_id, who)
+                return await self._write(asked, request_id)
             except errors.TableReplicated:
-                if self._driver.time() + TAKEN_OVER_PAUSE_S >= deadline:
+                if self._driver.time() + TAKEN_OVER_PAUSE_S >= asked.deadline:
                     raise
                 request_id = request_ids.following(request_id)
                 await asyncio.sleep(TAKEN_OVER_PAUSE_S)
 
-    def _request_id(self, client_id: str | None, table: TableEntry) -> bytes:
-        if client_id is None:
+    def _request_id(self, asked: Asked) -> bytes:
+        if asked.client_id is None:
             return self._ids.draw()
-        return request_ids.from_client(client_id.encode(), table.id)
+        return request_ids.from_client(asked.client_id.encode(), asked.table.id)
 
 
-def _read_call(
-    table: TableEntry,
-    method: frames.Method.ValueType,
-    body: bytes,
-    deadline: float,
-    *,
-    linearizable: bool,
-    who: Credentials,
-    client: int,
-) -> ShardCall:
+def _read_call(asked: Asked, *, linearizable: bool, client: int) -> ShardCall:
     """Of a read, or of a transaction that only reads."""
     return ShardCall(
-        table.shard,
+        asked.table.shard,
         LEADER if linearizable else NEAREST,
         Access.READ,
-        method,
-        table.id,
-        body,
-        deadline=deadline,
+        asked.method,
+        asked.table.id,
+        asked.body,
+        deadline=asked.deadline,
         linearizable=linearizable,
         client=client,
-        who=who,
+        who=asked.who,
     )
 
 
@@ -364,17 +307,3 @@ def _client_number(peer: str) -> int:
     open connections as it likes, each from a port of its own."""
     host = peer.rpartition(":")[0] or peer
     return int.from_bytes(hashlib.blake2b(host.encode(), digest_size=8).digest()) if peer else 0
-
-
-def _write_call(
-    table: TableEntry,
-    method: frames.Method.ValueType,
-    body: bytes,
-    deadline: float,
-    request_id: bytes,
-    who: Credentials,
-) -> ShardCall:
-    access = COMMANDS[method].access
-    return ShardCall(
-        table.shard, LEADER, access, method, table.id, body, deadline=deadline, request_id=request_id, who=who
-    )

@@ -31,7 +31,7 @@ from proto.regatta import regatta_pb2 as regatta
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from coordinator.api.credentials import Credentials
+    from coordinator.catalog.table_calls import Asked
     from coordinator.replication.channels import LeaderChannels
     from coordinator.replication.leading import LeadWatch
     from coordinator.shards.driver import Driver
@@ -121,32 +121,25 @@ class Forwarder:
         """End all calls."""
         await self._channels.close()
 
-    async def write(
-        self,
-        table: TableEntry,
-        method: frames.Method.ValueType,
-        body: bytes,
-        deadline: float,
-        client_id: str | None,
-        who: Credentials,
-    ) -> frames.Reply | None:
+    async def write(self, asked: Asked) -> frames.Reply | None:
         """What the leader cluster answered, once the copy is as far; None if this cluster takes its writes itself, and
         this one is not made. Raises TableReplicated for what is not passed on, what the leader cluster refused it with,
         and TimedOut if the outcome is unknown at the deadline, or known and not here yet."""
+        table, deadline = asked.table, asked.deadline
         if not await self._lead.passes_on(deadline):
             return None
-        forwarded = _FORWARDED.get(method)
+        forwarded = _FORWARDED.get(asked.method)
         if forwarded is None:
             raise errors.TableReplicated(f"write to {self._leader}")
         path, parse = forwarded
         self._check_spoken(table, path)
         metadata: Metadata = (
             ("table", table.name),
-            (METADATA_KEY, client_id or secrets.token_hex(16)),
+            (METADATA_KEY, asked.client_id or secrets.token_hex(16)),
             *await self._meant(),
-            *await self._vouched(table, who, deadline),
+            *await self._vouched(asked),
         )
-        answer = await self._call(path, body, metadata, deadline, is_write=True)
+        answer = await self._call(path, asked, metadata, is_write=True)
         if answer is None:
             return None
         reply = _reply(parse(answer))
@@ -163,27 +156,20 @@ class Forwarder:
             ) from None
         return reply
 
-    async def ask(
-        self,
-        table: TableEntry,
-        method: frames.Method.ValueType,
-        body: bytes,
-        deadline: float,
-        who: Credentials,
-    ) -> frames.Reply | None:
+    async def ask(self, asked: Asked) -> frames.Reply | None:
         """What the leader cluster's leader answers beside its log; None if that is for this cluster to answer. Raises
         what it refused it with, and TimedOut."""
-        asked = _ASKED.get(method)
-        if asked is None or not await self._lead.passes_on(deadline):
+        passed_on = _ASKED.get(asked.method)
+        if passed_on is None or not await self._lead.passes_on(asked.deadline):
             return None
-        path, parse = asked
-        self._check_spoken(table, path)
+        path, parse = passed_on
+        self._check_spoken(asked.table, path)
         metadata: Metadata = (
-            ("table", table.name),
+            ("table", asked.table.name),
             *await self._meant(),
-            *await self._vouched(table, who, deadline),
+            *await self._vouched(asked),
         )
-        answer = await self._call(path, body, metadata, deadline)
+        answer = await self._call(path, asked, metadata)
         return None if answer is None else _reply(parse(answer))
 
     def _check_spoken(self, table: TableEntry, path: str) -> None:
@@ -199,10 +185,11 @@ class Forwarder:
             self._ask_at = now + UNKNOWN_S
         return ((MEANT_KEY, self._identity),) if self._identity else ()
 
-    async def _vouched(self, table: TableEntry, who: Credentials, deadline: float) -> Metadata:
+    async def _vouched(self, asked: Asked) -> Metadata:
         """Whose write it is, as this cluster has found: the leader cluster believes it because of this cluster's token.
         It is told that the write was passed on if it is nobody's, too: or it would take it for that of whoever this
         cluster's own certificate names. Raises what an unknown token does, and TableReplicated."""
+        table, who = asked.table, asked.who
         if who.passed_on >= PASSED_ON_MAX:
             raise errors.TableReplicated(
                 f"write to {self._leader}: it came through {who.passed_on} clusters that follow each other in a circle"
@@ -218,7 +205,7 @@ class Forwarder:
             frames.AUTH_RIGHTS,
             table.id,
             body,
-            deadline=deadline,
+            deadline=asked.deadline,
             linearizable=True,
             who=who,
         )
@@ -226,17 +213,17 @@ class Forwarder:
         return ((VOUCHED_KEY, rights.user.encode()), passed_on) if rights.user else (passed_on,)
 
     async def _call(
-        self, path: str, body: bytes, metadata: Metadata, deadline: float, *, is_write: bool = False
+        self, path: str, asked: Asked, metadata: Metadata, *, is_write: bool = False
     ) -> bytes | None:
         table = outcomes.REGATTA if METHODS[path].api is ApiName.REGATTA else outcomes.ETCD
         in_doubt = False
         while True:
-            left_s = deadline - self._driver.time()
+            left_s = asked.deadline - self._driver.time()
             if left_s <= 0:
                 raise errors.TimedOut(f"{self._leader} did not answer in time")
             try:
                 with self._channels.calling() as (channel, shown):
-                    answer = await _answer(channel, path, body, (*metadata, *shown), left_s)
+                    answer = await _answer(channel, path, asked.body, (*metadata, *shown), left_s)
             except grpc.aio.AioRpcError as error:
                 code, details = Code[error.code().name], error.details() or ""
                 refusal = outcomes.from_status(table, code, details)
@@ -250,7 +237,7 @@ class Forwarder:
                 if isinstance(refusal, errors.TableReplicated) and left_s > PAUSE_S:
                     # It leads no longer, and perhaps this cluster does, now or in a moment.
                     await asyncio.sleep(PAUSE_S)
-                    if await self._lead.passes_on(deadline):
+                    if await self._lead.passes_on(asked.deadline):
                         continue
                     if not in_doubt:
                         return None

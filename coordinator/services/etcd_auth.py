@@ -124,10 +124,9 @@ class EtcdAuth:
 
     async def _ask(self, method: frames.Method.ValueType, call: Call, body: bytes) -> bytes:
         table = await self._tables.find(call)
-        who = self._authenticator.credentials(call, table)
+        asked = self._authenticator.asked(call, table, method, body=body)
         if COMMANDS[method].access is Access.READ:
-            answer = await self._calls.read(table, method, body, call.deadline, linearizable=True, who=who)
+            answer = await self._calls.read(asked, linearizable=True)
         else:
-            client_id = call.metadata.get(request_ids.METADATA_KEY)
-            answer = await self._calls.write(table, method, body, call.deadline, client_id, who=who)
+            answer = await self._calls.write(asked)
         return self._tables.with_header(answer.table, answer.reply)

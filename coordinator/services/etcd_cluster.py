@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from config.process.listeners import client_listeners
 from coordinator.api.credentials import NOBODY
+from coordinator.catalog.table_calls import Asked
 from coordinator.services.decoding import decode
 from coordinator.services.etcd_tables import LISTENER_KEY
 from proto import errors
@@ -74,9 +75,8 @@ class EtcdCluster:
         table = await self._tables.find(call)
         term = 0
         if request.linearizable:
-            table, reply = await self._calls.read(
-                table, frames.TABLE_STATUS, b"", call.deadline, linearizable=True, who=NOBODY
-            )
+            asked = Asked(table, frames.TABLE_STATUS, b"", call.deadline, NOBODY)
+            table, reply = await self._calls.read(asked, linearizable=True)
             term = reply.term
         listed = etcd.MemberListResponse(members=self._listed(call)).SerializeToString()
         return self._tables.header(table, revision=0, term=term) + listed

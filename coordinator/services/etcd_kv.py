@@ -58,14 +58,8 @@ class EtcdKV:
         request = decode(etcd.RangeRequest.FromString, call.body)
         shape.check_range(request)
         table = await self._tables.find(call)
-        table, reply = await self._calls.read(
-            table,
-            frames.ETCD_RANGE,
-            call.body,
-            call.deadline,
-            linearizable=not request.serializable,
-            who=self._authenticator.credentials(call, table),
-        )
+        asked = self._authenticator.asked(call, table, frames.ETCD_RANGE)
+        table, reply = await self._calls.read(asked, linearizable=not request.serializable)
         return self._tables.with_header(table, reply)
 
     async def range_stream(self, call: Call) -> None:
@@ -75,15 +69,8 @@ class EtcdKV:
         shape.check_range_stream(request)
         deadline = self._calls.step_deadline(call.deadline)
         table = await self._tables.find(call)
-        stream = await self._calls.start(
-            table,
-            frames.ETCD_RANGE_STREAM,
-            call.body,
-            deadline,
-            linearizable=not request.serializable,
-            peer=call.peer,
-            who=self._authenticator.credentials(call, table),
-        )
+        asked = self._authenticator.asked(call, table, frames.ETCD_RANGE_STREAM, deadline=deadline)
+        stream = await self._calls.start(asked, linearizable=not request.serializable)
         try:
             async for reply in stream.parts():
                 part = reply.body if reply.cursor else self._tables.with_header(stream.table, reply)
@@ -108,14 +95,8 @@ class EtcdKV:
         if not shape.is_read_only(request):
             return await self._write(frames.ETCD_TXN, call)
         table = await self._tables.find(call)
-        table, reply = await self._calls.read(
-            table,
-            frames.ETCD_TXN,
-            call.body,
-            call.deadline,
-            linearizable=not shape.is_serializable(request),
-            who=self._authenticator.credentials(call, table),
-        )
+        asked = self._authenticator.asked(call, table, frames.ETCD_TXN)
+        table, reply = await self._calls.read(asked, linearizable=not shape.is_serializable(request))
         return self._tables.with_header(table, reply)
 
     async def compact(self, call: Call) -> bytes:
@@ -142,12 +123,6 @@ class EtcdKV:
         """name, deadline: the client's, if they are not given."""
         shape.check_size(len(call.body), self._request_bytes_max)
         table = await self._tables.find(call)
-        table, reply = await self._calls.write(
-            table,
-            method,
-            call.body,
-            call.deadline if deadline is None else deadline,
-            name or call.metadata.get(request_ids.METADATA_KEY),
-            who=self._authenticator.credentials(call, table),
-        )
+        asked = self._authenticator.asked(call, table, method, deadline=deadline)
+        table, reply = await self._calls.write(asked if name is None else asked._replace(client_id=name))
         return self._tables.with_header(table, reply)

@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from coordinator.services.decoding import decode
-from coordinator.shards import request_ids
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
@@ -107,14 +106,8 @@ class EtcdLease:
     ) -> bytes:
         """The answer of a leader that has proved that it leads. Raises NoLeader if none is known at the deadline."""
         try:
-            table, reply = await self._calls.read(
-                table,
-                method,
-                body,
-                deadline,
-                linearizable=True,
-                who=self._authenticator.credentials(call, table),
-            )
+            asked = self._authenticator.asked(call, table, method, body=body, deadline=deadline)
+            table, reply = await self._calls.read(asked, linearizable=True)
         except errors.ReadTimedOut:
             if self._calls.leader_believed(table) is None:
                 raise errors.NoLeader(f"shard {table.shard}") from None
@@ -123,12 +116,5 @@ class EtcdLease:
 
     async def _write(self, method: frames.Method.ValueType, call: Call, body: bytes) -> bytes:
         table = await self._tables.find(call)
-        table, reply = await self._calls.write(
-            table,
-            method,
-            body,
-            call.deadline,
-            call.metadata.get(request_ids.METADATA_KEY),
-            who=self._authenticator.credentials(call, table),
-        )
+        table, reply = await self._calls.write(self._authenticator.asked(call, table, method, body=body))
         return self._tables.with_header(table, reply)

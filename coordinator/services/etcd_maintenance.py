@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 from coordinator.api.etcd_version import VERSION
 from coordinator.services.decoding import decode
-from coordinator.shards import request_ids
 from coordinator.shards.replica_status import table_revision
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
@@ -152,14 +151,9 @@ class EtcdMaintenance:
             activate=request.action == etcd.AlarmRequest.ACTIVATE,
             holds_table=request.memberID in holders,
         )
-        table, reply = await self._calls.write(
-            table,
-            frames.ETCD_ALARM,
-            change.SerializeToString(),
-            call.deadline,
-            call.metadata.get(request_ids.METADATA_KEY),
-            who=self._authenticator.credentials(call, table),
-        )
+        body = change.SerializeToString()
+        asked = self._authenticator.asked(call, table, frames.ETCD_ALARM, body=body)
+        table, reply = await self._calls.write(asked)
         return self._tables.with_header(table, reply)
 
     async def defragment(self, call: Call) -> bytes:
@@ -193,15 +187,9 @@ class EtcdMaintenance:
 
     async def _hash(self, call: Call, request: etcd.HashKVRequest) -> tuple[TableEntry, frames.Reply]:
         table = await self._tables.find(call)
-        stream = await self._calls.start(
-            table,
-            frames.ETCD_HASH_KV,
-            request.SerializeToString(),
-            self._calls.step_deadline(call.deadline),
-            linearizable=False,
-            peer=call.peer,
-            who=self._authenticator.credentials(call, table),
-        )
+        body, deadline = request.SerializeToString(), self._calls.step_deadline(call.deadline)
+        asked = self._authenticator.asked(call, table, frames.ETCD_HASH_KV, body=body, deadline=deadline)
+        stream = await self._calls.start(asked, linearizable=False)
         try:
             async for reply in stream.parts():
                 last = reply
@@ -214,15 +202,9 @@ class EtcdMaintenance:
         decode(etcd.SnapshotRequest.FromString, call.body)
         deadline = self._calls.step_deadline(call.deadline)
         table = await self._tables.find(call)
-        stream = await self._calls.start(
-            table,
-            frames.ETCD_SNAPSHOT,
-            (await self._leases_left(table)).SerializeToString(),
-            deadline,
-            linearizable=False,
-            peer=call.peer,
-            who=self._authenticator.credentials(call, table),
-        )
+        body = (await self._leases_left(table)).SerializeToString()
+        asked = self._authenticator.asked(call, table, frames.ETCD_SNAPSHOT, body=body, deadline=deadline)
+        stream = await self._calls.start(asked, linearizable=False)
         digest = hashlib.sha256()
         sent_bytes = 0
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coordinator.services.decoding import decode
-from coordinator.shards import request_ids
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2 as regatta
@@ -44,14 +43,8 @@ class RegattaKV:
         shape.check_range(request)
         table = await self._find_table(call, request.table, call.deadline)
         shape.check_range_lengths(request)
-        table, reply = await self._calls.read(
-            table,
-            frames.REGATTA_RANGE,
-            call.body,
-            call.deadline,
-            linearizable=request.linearizable,
-            who=self._authenticator.credentials(call, table),
-        )
+        asked = self._authenticator.asked(call, table, frames.REGATTA_RANGE)
+        table, reply = await self._calls.read(asked, linearizable=request.linearizable)
         return self._with_header(table, reply)
 
     async def put(self, call: Call) -> bytes:
@@ -78,14 +71,8 @@ class RegattaKV:
         shape.check_txn_lengths(request)
         if not shape.is_read_only(request):
             return await self._write(table, frames.REGATTA_TXN, call)
-        table, reply = await self._calls.read(
-            table,
-            frames.REGATTA_TXN,
-            call.body,
-            call.deadline,
-            linearizable=True,
-            who=self._authenticator.credentials(call, table),
-        )
+        asked = self._authenticator.asked(call, table, frames.REGATTA_TXN)
+        table, reply = await self._calls.read(asked, linearizable=True)
         return self._with_header(table, reply)
 
     async def iterate_range(self, call: Call) -> None:
@@ -96,15 +83,8 @@ class RegattaKV:
         shape.check_range(request)
         deadline = self._calls.step_deadline(call.deadline)
         table = await self._find_table(call, request.table, deadline)
-        stream = await self._calls.start(
-            table,
-            frames.REGATTA_ITERATE,
-            call.body,
-            deadline,
-            linearizable=request.linearizable,
-            who=self._authenticator.credentials(call, table),
-            peer=call.peer,
-        )
+        asked = self._authenticator.asked(call, table, frames.REGATTA_ITERATE, deadline=deadline)
+        stream = await self._calls.start(asked, linearizable=request.linearizable)
         try:
             async for reply in stream.parts():
                 await call.send(self._with_header(stream.table, reply))
@@ -120,14 +100,7 @@ class RegattaKV:
         return table
 
     async def _write(self, table: TableEntry, method: frames.Method.ValueType, call: Call) -> bytes:
-        table, reply = await self._calls.write(
-            table,
-            method,
-            call.body,
-            call.deadline,
-            call.metadata.get(request_ids.METADATA_KEY),
-            who=self._authenticator.credentials(call, table),
-        )
+        table, reply = await self._calls.write(self._authenticator.asked(call, table, method))
         return self._with_header(table, reply)
 
     def _with_header(self, table: TableEntry, reply: frames.Reply) -> bytes:

@@ -19,6 +19,7 @@ from coordinator.api.credentials import NOBODY
 from coordinator.backup import changed
 from coordinator.backup.records import Compressor, RecordReader, puts
 from coordinator.backup.restoring import Restoring
+from coordinator.catalog.table_calls import Asked
 from coordinator.services.decoding import decode
 from proto import errors
 from proto.catalog import TableSettings
@@ -183,7 +184,7 @@ class RegattaMaintenance:
     ) -> frames.RestoredTable:
         async def take(part: bytes, time_s: float) -> bytes:
             deadline = asyncio.get_running_loop().time() + time_s
-            _, reply = await self._calls.write(table, frames.TABLE_RESTORE, part, deadline, None, who=NOBODY)
+            _, reply = await self._calls.write(Asked(table, frames.TABLE_RESTORE, part, deadline, NOBODY))
             return reply.body
 
         restoring = Restoring(take, newest=await self._source.revision(table))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coordinator.shards import request_ids
 from proto.internal import frames_pb2 as frames
 
 if TYPE_CHECKING:
@@ -30,12 +29,5 @@ class Restore:
     async def load(self, call: Call) -> bytes:
         """One piece, which the table's shard checks and appends."""
         table = await self._tables.find(call)
-        _, reply = await self._calls.write(
-            table,
-            frames.TABLE_LOAD,
-            call.body,
-            call.deadline,
-            call.metadata.get(request_ids.METADATA_KEY),
-            who=self._authenticator.credentials(call, table),
-        )
+        _, reply = await self._calls.write(self._authenticator.asked(call, table, frames.TABLE_LOAD))
         return reply.body

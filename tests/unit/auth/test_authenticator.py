@@ -17,7 +17,7 @@ from coordinator.auth import authenticator as module
 from coordinator.auth.authenticator import Authenticator
 from coordinator.auth.passwords import Passwords
 from coordinator.auth.signed_tokens import SignedTokens
-from coordinator.catalog.table_calls import Answer
+from coordinator.catalog.table_calls import Answer, Asked
 from coordinator.replication.gate import Gate
 from coordinator.replication.token_key import PASSED_ON_KEY, TOKEN_KEY, VOUCHED_KEY
 from proto import errors
@@ -47,41 +47,23 @@ class FakeShard:
         self.asked: list[bool] = []
         """Of rights: whether the leader was asked."""
 
-    async def read(
-        self,
-        table: TableEntry,
-        method: int,
-        body: bytes,
-        deadline: float,
-        *,
-        linearizable: bool,
-        who: Credentials,
-    ) -> Answer:
-        if method == frames.AUTH_RIGHTS:
+    async def read(self, asked: Asked, *, linearizable: bool) -> Answer:
+        if asked.method == frames.AUTH_RIGHTS:
             self.asked.append(linearizable)
-            return Answer(table, frames.Reply(body=self.rights.pop(0).SerializeToString()))
-        assert method == frames.AUTH_LOOK_UP
+            return Answer(asked.table, frames.Reply(body=self.rights.pop(0).SerializeToString()))
+        assert asked.method == frames.AUTH_LOOK_UP
         assert linearizable
-        assert not etcd.AuthenticateRequest.FromString(body).password
-        return Answer(table, frames.Reply(body=self.secret.SerializeToString()))
+        assert not etcd.AuthenticateRequest.FromString(asked.body).password
+        return Answer(asked.table, frames.Reply(body=self.secret.SerializeToString()))
 
-    async def write(
-        self,
-        table: TableEntry,
-        method: int,
-        body: bytes,
-        deadline: float,
-        client_id: None,
-        *,
-        who: Credentials,
-    ) -> Answer:
-        assert method == frames.AUTH_LOG_IN
+    async def write(self, asked: Asked) -> Answer:
+        assert asked.method == frames.AUTH_LOG_IN
         if self.changes:
             self.changes -= 1
             self.secret.auth_revision += 1
             raise errors.AuthOldRevision
-        self.logins.append(frames.LogIn.FromString(body))
-        return Answer(table, frames.Reply(body=frames.LoggedIn(index=17).SerializeToString()))
+        self.logins.append(frames.LogIn.FromString(asked.body))
+        return Answer(asked.table, frames.Reply(body=frames.LoggedIn(index=17).SerializeToString()))
 
 
 def call(identity: Identity = ANYBODY, **metadata: str) -> Any:

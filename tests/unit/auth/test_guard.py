@@ -15,7 +15,7 @@ from coordinator.auth.authenticator import Authenticator
 from coordinator.auth.bearer import Bearers
 from coordinator.auth.passwords import Passwords
 from coordinator.auth.table_users import TableUsers
-from coordinator.catalog.table_calls import Answer
+from coordinator.catalog.table_calls import Answer, Asked
 from coordinator.replication.gate import Gate
 from coordinator.services.etcd_tables import EtcdTables
 from coordinator.services.guard import ASKED_AT_ONCE_MAX, Guard
@@ -31,7 +31,6 @@ from tests.unit.coordinator.test_bearer import with_token
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from coordinator.api.credentials import Credentials
 
 ADD, DEFRAGMENT = "/etcdserverpb.Cluster/MemberAdd", "/etcdserverpb.Maintenance/Defragment"
 DEFAULT, OTHER = TableEntry("default", 10_001, ShardId(1)), TableEntry("other", 10_002, ShardId(2))
@@ -78,17 +77,9 @@ class Shards:
         await self._hear("", linearizable=linearizable)
         return SimpleNamespace(entries={table.name: table for table in self.tables}, unread=self.unread)
 
-    async def read(
-        self,
-        table: TableEntry,
-        method: int,
-        body: bytes,
-        deadline: float,
-        *,
-        linearizable: bool,
-        who: Credentials,
-    ) -> Answer:
-        assert method == frames.AUTH_RIGHTS
+    async def read(self, asked: Asked, *, linearizable: bool) -> Answer:
+        assert asked.method == frames.AUTH_RIGHTS
+        table, who = asked.table, asked.who
         await self._hear(table.name, linearizable=linearizable)
         self.at_once += 1
         self.at_once_max = max(self.at_once, self.at_once_max)

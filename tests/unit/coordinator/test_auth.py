@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coordinator.api.credentials import Credentials
+from coordinator.catalog.table_calls import Asked
 from coordinator.shards.request_ids import following, from_client
 from proto import errors
 from proto.catalog import TableEntry
@@ -65,7 +66,7 @@ async def test_a_token_that_the_nearest_replica_does_not_know_is_shown_to_the_le
 async def _write(cluster: Running, who: Credentials, client_id: str | None = None) -> None:
     table = TableEntry("default", DEFAULT_TABLE_ID, ShardId(1))
     calls, driver = cluster.coordinator._backend.calls, cluster.coordinator._backend.driver
-    await calls.write(table, frames.ETCD_PUT, b"", driver.time() + 5, client_id, who=who)
+    await calls.write(Asked(table, frames.ETCD_PUT, b"", driver.time() + 5, who, client_id))
 
 
 @in_loop

@@ -12,7 +12,7 @@ import zmq
 from config.topology import FileTopology
 from coordinator.api.credentials import NOBODY
 from coordinator.catalog.cache import Catalog
-from coordinator.catalog.table_calls import TableCalls
+from coordinator.catalog.table_calls import Asked, TableCalls
 from coordinator.catalog.tables import Tables
 from coordinator.shards.bounds import AnswerBudget, Bounds
 from coordinator.shards.driver import Driver
@@ -231,15 +231,8 @@ async def test_the_streams_of_a_client_are_told_from_those_of_another(tmp_path: 
         tables = Catalog(source, promised=())
         calls = TableCalls(b.driver, tables, ids, b.bounds, step_timeout_s=5.0)
         for peer in ("10.0.0.1:5000", "10.0.0.1:5001", "10.0.0.2:5000", "[::1]:5000", ""):
-            stream = await calls.start(
-                CATALOG,
-                frames.REGATTA_ITERATE,
-                b"",
-                b.driver.time() + 5,
-                linearizable=False,
-                who=NOBODY,
-                peer=peer,
-            )
+            asked = Asked(CATALOG, frames.REGATTA_ITERATE, b"", b.driver.time() + 5, NOBODY, peer=peer)
+            stream = await calls.start(asked, linearizable=False)
             stream.close()
         first, again, *others, untold = (
             request.client for request in worker.requests(frames.REGATTA_ITERATE)

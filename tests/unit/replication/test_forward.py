@@ -14,7 +14,7 @@ import pytest
 from config.access import FollowsConfig
 from coordinator.api.credentials import NOBODY, Credentials
 from coordinator.catalog.source import LAGS_S
-from coordinator.catalog.table_calls import TableCalls
+from coordinator.catalog.table_calls import Asked, TableCalls
 from coordinator.replication.channels import LeaderChannels
 from coordinator.replication.forward import PASSED_ON_MAX, UNKNOWN_S, Forwarder
 from coordinator.replication.token_key import MEANT_KEY, PASSED_ON_KEY, VOUCHED_KEY
@@ -85,7 +85,7 @@ class Lead:
 async def put(one: Forwarder, time_s: float = 5.0, client_id: str | None = None) -> frames.Reply:
     deadline = asyncio.get_running_loop().time() + time_s
     try:
-        reply = await one.write(COPY, frames.ETCD_PUT, PUT, deadline, client_id, NOBODY)
+        reply = await one.write(Asked(COPY, frames.ETCD_PUT, PUT, deadline, NOBODY, client_id))
         assert reply is not None
         return reply
     finally:
@@ -165,7 +165,7 @@ async def test_what_was_written_through_a_node_is_shown_to_who_reads_there() -> 
     copies = cast("Driver", Copies(9))
     one = Forwarder("harbour", channels, copies, lead, nobody)
     calls = TableCalls(copies, anything, RequestIds(bytes(8)), anything, step_timeout_s=1.0, forwarder=one)
-    await calls.write(COPY, frames.ETCD_PUT, PUT, copies.time() + 5, None, who=NOBODY)
+    await calls.write(Asked(COPY, frames.ETCD_PUT, PUT, copies.time() + 5, NOBODY))
     assert calls.shown(COPY) == 2
 
 
@@ -186,10 +186,10 @@ async def test_a_write_goes_round_in_circles_only_so_often() -> None:
     one = Forwarder("harbour", channels, cast("Driver", Copies(9)), lead, nobody)
     deadline = asyncio.get_running_loop().time() + 5
     far = Credentials(passed_on=PASSED_ON_MAX - 1)
-    assert await one.write(COPY, frames.ETCD_PUT, PUT, deadline, None, far) is not None
+    assert await one.write(Asked(COPY, frames.ETCD_PUT, PUT, deadline, far)) is not None
     assert heard.metadata[PASSED_ON_KEY] == str(PASSED_ON_MAX)
     with pytest.raises(errors.TableReplicated, match="in a circle"):
-        await one.write(COPY, frames.ETCD_PUT, PUT, deadline, None, Credentials(passed_on=PASSED_ON_MAX))
+        await one.write(Asked(COPY, frames.ETCD_PUT, PUT, deadline, Credentials(passed_on=PASSED_ON_MAX)))
 
 
 @in_loop
@@ -214,7 +214,7 @@ async def test_a_leader_cluster_that_is_too_busy_is_asked_once(
         one = forwarder(Copies(9), leader.cluster.node("n1").client_endpoint)
         deadline = asyncio.get_running_loop().time() + 2
         with pytest.raises((errors.QueueFull, errors.TooManyCursors, errors.ShardBusy)):
-            await one.write(COPY, frames.REGATTA_PUT, write, deadline, None, NOBODY)
+            await one.write(Asked(COPY, frames.REGATTA_PUT, write, deadline, NOBODY))
         asked = [call for worker in leader.workers.values() for call in worker.requests(frames.REGATTA_PUT)]
         assert len(asked) == 1
         await one.close()
@@ -238,7 +238,7 @@ async def test_what_is_written_is_never_called_refused(tmp_path: Path) -> None:
 async def test_what_is_not_passed_on_is_refused_with_the_address() -> None:
     one = forwarder(Copies(9), "10.0.0.1:2379")
     with pytest.raises(errors.TableReplicated, match=r"write to cluster harbour at 10\.0\.0\.1:2379"):
-        await one.write(COPY, frames.REPLICATE_CHANGES, b"", 1e9, None, NOBODY)
+        await one.write(Asked(COPY, frames.REPLICATE_CHANGES, b"", 1e9, NOBODY))
     await one.close()
 
 
@@ -253,7 +253,7 @@ async def test_a_cluster_that_leads_itself_passes_nothing_on(tmp_path: Path) -> 
             one = forwarder(Copies(9), endpoint)
             one._lead = cast("LeadWatch", Lead(asked))
             deadline = asyncio.get_running_loop().time() + 5
-            assert await one.write(COPY, frames.ETCD_PUT, PUT, deadline, None, NOBODY) is None
+            assert await one.write(Asked(COPY, frames.ETCD_PUT, PUT, deadline, NOBODY)) is None
             await one.close()
 
 
@@ -287,7 +287,7 @@ async def failed(*refusals: tuple[grpc.StatusCode, str]) -> frames.Reply | None:
     channels, lead = cast("LeaderChannels", Scripted(*refusals)), cast("LeadWatch", Lead(1))
     one = Forwarder("harbour", channels, cast("Driver", Copies(9)), lead, nobody)
     deadline = asyncio.get_running_loop().time() + 5
-    return await one.write(COPY, frames.ETCD_PUT, PUT, deadline, None, NOBODY)
+    return await one.write(Asked(COPY, frames.ETCD_PUT, PUT, deadline, NOBODY))
 
 
 @in_loop
@@ -325,7 +325,7 @@ async def test_a_write_made_while_its_table_was_taken_over_is_found_by_its_repea
     one = Forwarder("harbour", cast("LeaderChannels", Heard()), driver, lead, nobody)
     calls = TableCalls(driver, anything, RequestIds(bytes(8)), anything, step_timeout_s=1.0, forwarder=one)
     for table in (COPY, COPY, replace(COPY, origin=0)):
-        await calls.write(table, frames.ETCD_PUT, PUT, shard.time() + 5, "mine", who=NOBODY)
+        await calls.write(Asked(table, frames.ETCD_PUT, PUT, shard.time() + 5, NOBODY, "mine"))
     assert len(shard.applied) == 1
 
 
@@ -339,10 +339,10 @@ async def test_what_concerns_leases_is_asked_where_they_live(tmp_path: Path) -> 
             worker.script[frames.LEASE_KEEP_ALIVE] = lambda _: frames.Reply(revision=4, term=1, body=kept)
         asked = etcd.LeaseKeepAliveRequest(ID=7).SerializeToString()
         try:
-            reply = await one.ask(COPY, frames.LEASE_KEEP_ALIVE, asked, deadline, NOBODY)
+            reply = await one.ask(Asked(COPY, frames.LEASE_KEEP_ALIVE, asked, deadline, NOBODY))
             assert reply is not None
             assert (reply.revision, reply.body) == (4, kept)
-            assert await one.ask(COPY, frames.ETCD_RANGE, b"", deadline, NOBODY) is None
+            assert await one.ask(Asked(COPY, frames.ETCD_RANGE, b"", deadline, NOBODY)) is None
         finally:
             await one.close()
 
@@ -351,7 +351,7 @@ async def test_what_concerns_leases_is_asked_where_they_live(tmp_path: Path) -> 
 async def test_leases_of_a_cluster_that_leads_are_its_own(tmp_path: Path) -> None:
     one = forwarder(Copies(0), f"127.0.0.1:{free_ports(1)[0]}")
     one._lead = cast("LeadWatch", Lead(0))
-    assert await one.ask(COPY, frames.LEASE_LEASES, b"", 1e9, NOBODY) is None
+    assert await one.ask(Asked(COPY, frames.LEASE_LEASES, b"", 1e9, NOBODY)) is None
     await one.close()
 
 
@@ -374,15 +374,15 @@ async def test_a_cluster_that_speaks_no_etcd_is_asked_in_regattas_words_alone() 
     deadline = asyncio.get_running_loop().time() + 5.0
     with regatta_cluster.serving() as endpoint:
         one = forwarder(copies, endpoint)
-        reply = await one.write(there, frames.REGATTA_PUT, body, deadline, None, NOBODY)
+        reply = await one.write(Asked(there, frames.REGATTA_PUT, body, deadline, NOBODY))
         assert reply is not None
         assert (reply.revision, copies.revision) == (105, 5), (
             "once the copy has that index, at its own revision"
         )
         with pytest.raises(errors.TableReplicated, match="Regatta's API alone"):
-            await one.write(there, frames.ETCD_PUT, PUT, deadline, None, NOBODY)
+            await one.write(Asked(there, frames.ETCD_PUT, PUT, deadline, NOBODY))
         with pytest.raises(errors.TableReplicated, match="Regatta's API alone"):
-            await one.ask(there, frames.LEASE_KEEP_ALIVE, b"", deadline, NOBODY)
+            await one.ask(Asked(there, frames.LEASE_KEEP_ALIVE, b"", deadline, NOBODY))
         await one.close()
     assert regatta_cluster.tables["default"].pairs == {b"a": b"1"}
 
@@ -402,7 +402,7 @@ async def test_it_says_which_cluster_is_meant() -> None:
     deadline = asyncio.get_running_loop().time() + 5.0
 
     async def meant() -> object:
-        await one.write(COPY, frames.ETCD_PUT, PUT, deadline, None, NOBODY)
+        await one.write(Asked(COPY, frames.ETCD_PUT, PUT, deadline, NOBODY))
         return channels.metadata.get(MEANT_KEY)
 
     assert [await meant(), await meant()] == [None, None], "nobody has said so yet"
