@@ -6,8 +6,8 @@ from the next one, here or at another replica, and a slow one simply asks later.
 what happened lately, once for each table that is followed, within bounds.
 
     from > revision        wait, for as long as the request says
-    from in what is kept   answer from memory; to a follower also what was compacted meanwhile
-    from >= floor          read the table's log, on a thread
+    from in what is kept   answer from memory (recent_changes.py); to a follower also what was compacted meanwhile
+    from >= floor          read the table's log, on a thread (table_history.py)
     from < floor           say where the floor is; or read the log to who copies the table, while it is whole
 
 A follower also says which checksum he has heard as the table's before that. If it was another one, he has heard of a
@@ -20,7 +20,6 @@ who waits is sent there, where everything is kept from the moment on at which th
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -29,29 +28,24 @@ from google.protobuf.message import DecodeError
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
-from shardworker.machine import Listen, Result, history, oldest
+from shardworker.machine import Listen, Result, oldest
 from shardworker.machine.pairs import parse
-from shardworker.machine.snapshot import snapshot
-from shardworker.machine.tables import REVISION_MAX, load_table
+from shardworker.machine.tables import REVISION_MAX
+from shardworker.replica import telling
 from shardworker.replica.part import Part
+from shardworker.replica.recent_changes import RecentChanges
+from shardworker.replica.table_history import tell_history
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    import apsw
+    from collections.abc import Mapping
 
     from shardworker.machine import Change
     from shardworker.machine.tables import TableState
     from shardworker.replica.long_reads import LongReads
     from shardworker.replica.part import Handler, ReplicaContext
 
-PART_BYTES_MAX: Final = 1 << 20
-"""An answer ends with the revision that reaches this."""
-
-KEPT_BYTES_MAX: Final = 8 << 20
-"""Of one table's latest changes."""
 KEPT_BYTES_MAX_TOTAL: Final = 64 << 20
-"""Of all tables' together; the table that changes gives way."""
+"""Of the latest changes of all tables together; the table that changes gives way."""
 
 FLOOR_BYTES_MAX: Final = 64
 """Of an answer that only says what was compacted: four numbers."""
@@ -61,60 +55,31 @@ FORGET_MS: Final = 60_000
 
 
 @dataclass(slots=True)
-class _Waiter:
+class _Follower:
+    """Who asks for what has changed from a revision on."""
+
     identity: bytes
     call: int
     first: int
     prev: bool
     exact: bool
+    """Every single edit or the floor. The log may no longer have all of them at the floor itself, and may have them far
+    below it (sweep.py)."""
     checksum: int | None
+    """What he has heard as the table's before that revision, if he says so."""
     ticks_left: int
+    """For which he waits; 0 = not at all."""
 
 
 @dataclass(slots=True)
 class _Followed:
-    """What happened lately to a table."""
+    """A table that somebody follows, or did so a while ago."""
 
-    since: int
-    """Everything after this revision is kept ..."""
-    since_checksum: int | None = None
-    """The table's at that revision, if it is known."""
-    prev_since: int = REVISION_MAX
-    """... and the pairs before of everything after this one; nobody looks for them before they are asked for."""
-    kept: deque[Change] = field(default_factory=deque)
-    kept_bytes: int = 0
-    waiting: list[_Waiter] = field(default_factory=list)
+    recent: RecentChanges
+    waiting: list[_Follower] = field(default_factory=list)
     unasked_ticks: int = 0
     is_guarded: bool = False
     """Whether authentication was enabled after the last turn."""
-
-    def forget(self, since: int, checksum: int | None) -> None:
-        self.kept.clear()
-        self.kept_bytes = 0
-        self.since = since
-        self.since_checksum = checksum
-        if self.with_prev:
-            self.prev_since = since
-
-    def told_from(self, *, prev: bool) -> int:
-        """The revision after which everything can be told from memory."""
-        return max(self.since, self.prev_since) if prev else self.since
-
-    def kept_from(self, first: int) -> Iterable[Change]:
-        """What is kept from this revision on, which is above since. One change for each revision, so that whoever keeps
-        up does not have to be led past what he has heard."""
-        return (self.kept[number] for number in range(first - self.since - 1, len(self.kept)))
-
-    def checksum_at(self, revision: int) -> int | None:
-        """The table's at this revision, if it is known still."""
-        number = revision - self.since - 1
-        if number == -1:
-            return self.since_checksum
-        return self.kept[number].checksum if 0 <= number < len(self.kept) else None
-
-    @property
-    def with_prev(self) -> bool:
-        return self.prev_since < REVISION_MAX
 
 
 class Feed(Part):
@@ -142,47 +107,45 @@ class Feed(Part):
         table = self._machine.tables.get(request.table_id)
         if table is None:
             return self._ask_for_gone(identity, request, asked)
-        first = asked.from_revision or table.revision + 1
-        if first > table.revision:
+        follower = _Follower(
+            identity,
+            request.call,
+            asked.from_revision or table.revision + 1,
+            asked.prev,
+            asked.exact,
+            asked.checksum if asked.HasField("checksum") else None,
+            max(1, asked.wait_ms // self._tick_ms) if asked.wait_ms else 0,
+        )
+        if follower.first > table.revision:
             self._check_goes_on(table)
+        if follower.ticks_left:
+            followed = self._follow(table, prev=asked.prev)
+            if self._is_of_other_past(table, follower):
+                self._answer(follower, table, telling.taken_back(table))
+            elif follower.first > table.revision:
+                followed.waiting.append(follower)
+            else:
+                self._tell(follower, table)
+            return
         if not asked.from_revision:
             # Who asks where the table stands is about to follow it from there, and what happens until then may be
             # compacted at once.
             self._follow(table, prev=asked.prev)
-        if not asked.wait_ms:
-            if 0 < asked.from_revision < oldest(table, exact=asked.exact):
-                self._answer(identity, request.call, table, _floor(first, table.floor))
-            else:
-                self._tell(
-                    identity,
-                    request.call,
-                    table,
-                    first,
-                    prev=asked.prev,
-                    exact=asked.exact,
-                    prev_above=table.floor,
-                )
-            return
-        followed = self._follow(table, prev=asked.prev)
-        checksum = asked.checksum if asked.HasField("checksum") else None
-        if first > table.revision and not self._is_of_other_past(table, first, checksum):
-            ticks = max(1, asked.wait_ms // self._tick_ms)
-            waiter = _Waiter(identity, request.call, first, asked.prev, asked.exact, checksum, ticks)
-            followed.waiting.append(waiter)
-        elif self._is_of_other_past(table, first, checksum):
-            self._answer(identity, request.call, table, _taken_back(table))
+        if 0 < asked.from_revision < oldest(table, exact=asked.exact):
+            self._answer(follower, table, telling.compacted(follower.first, table.floor))
         else:
-            self._tell(identity, request.call, table, first, prev=asked.prev, exact=asked.exact)
+            self._tell(follower, table, prev_above=table.floor)
 
-    def _is_of_other_past(self, table: TableState, first: int, checksum: int | None) -> bool:
-        """Whether who asks from this revision on has heard of something else before it than what led here. That a table
-        stands below what he has heard says nothing: this replica may lag."""
-        if checksum is None or first - 1 > table.revision:
+    def _is_of_other_past(self, table: TableState, follower: _Follower) -> bool:
+        """Whether he has heard of something else before his first revision than what led here. That a table stands
+        below what he has heard says nothing: this replica may lag."""
+        before, checksum = follower.first - 1, follower.checksum
+        if checksum is None or before > table.revision:
             return False
-        if first - 1 == table.revision:
+        if before == table.revision:
             return checksum != table.checksum
         followed = self._followed.get(table.id)
-        known = None if followed is None else followed.checksum_at(first - 1)
+        known = None if followed is None else followed.recent.checksum_at(before)
         return known is not None and known != checksum
 
     def _check_goes_on(self, table: TableState) -> None:
@@ -204,21 +167,21 @@ class Feed(Part):
         if (
             followed is None
             or followed.is_guarded  # permissions have gone with the table
-            or not followed.kept
-            or not followed.told_from(prev=prev) < first <= followed.kept[-1].revision
+            or not followed.recent.reaches(first, prev=prev)
         ):
             return None
         if not isinstance(self._machine.moves.absence(table_id), errors.TableAway):
             return None
-        return _from_memory(followed, first, 0 if prev else REVISION_MAX)
+        return followed.recent.tell(first, 0 if prev else REVISION_MAX)
 
     def _follow(self, table: TableState, *, prev: bool) -> _Followed:
         followed = self._followed.get(table.id)
         if followed is None:
-            followed = self._followed[table.id] = _Followed(table.revision, table.checksum)
+            recent = RecentChanges(table.revision, table.checksum)
+            followed = self._followed[table.id] = _Followed(recent)
             self._listen()
-        if prev and not followed.with_prev:
-            followed.prev_since = table.revision
+        if prev and not followed.recent.with_prev:
+            followed.recent.prev_since = table.revision
             self._listen()
         followed.unasked_ticks = 0
         return followed
@@ -226,64 +189,45 @@ class Feed(Part):
     def _listen(self) -> None:
         self._machine.listen(
             {
-                table_id: Listen.WITH_PREVIOUS if followed.with_prev else Listen.CHANGES
+                table_id: Listen.WITH_PREVIOUS if followed.recent.with_prev else Listen.CHANGES
                 for table_id, followed in self._followed.items()
             }
         )
 
     # ---- answers ----------------------------------------------------------------------------------------------------
 
-    def _tell(
-        self,
-        identity: bytes,
-        call: int,
-        table: TableState,
-        first: int,
-        *,
-        prev: bool,
-        exact: bool,
-        prev_above: int = -1,
-    ) -> None:
-        """Answer with what there is from this revision on. Raises QueueFull.
-
-        exact: every single edit or the floor. The log may no longer have all of them at the floor itself, and may have
-        them far below it (sweep.py).
-        prev_above: pairs before are told of higher revisions only; a follower is told of all that are known."""
+    def _tell(self, follower: _Follower, table: TableState, *, prev_above: int = -1) -> None:
+        """Answer with what there is. prev_above: pairs before are told of higher revisions only; who waits is told of
+        all that are known. Raises QueueFull."""
+        first, prev, exact = follower.first, follower.prev, follower.exact
         followed = self._followed.get(table.id)
+        recent = None if followed is None else followed.recent
         if first > table.revision:
-            nothing = _nothing(first)
+            nothing = telling.nothing(first)
             if first == table.revision + 1:
                 nothing.checksum = table.checksum
-            self._answer(identity, call, table, nothing)
-        elif followed is not None and first > followed.told_from(prev=prev):
-            told = _from_memory(followed, first, prev_above if prev else REVISION_MAX)
-            self._answer(identity, call, table, told, exact=exact)
-        elif first < table.floor and followed is not None and first > followed.since:
+            self._answer(follower, table, nothing)
+        elif recent is not None and first > recent.told_from(prev=prev):
+            self._answer(follower, table, recent.tell(first, prev_above if prev else REVISION_MAX))
+        elif first < table.floor and recent is not None and first > recent.since:
             # Nobody had asked for the pairs before, and now they are gone.
-            self._answer(identity, call, table, _from_memory(followed, first, REVISION_MAX, prev=True))
+            self._answer(follower, table, recent.tell(first, REVISION_MAX, prev=True))
         elif first < oldest(table, exact=exact):
-            self._answer(identity, call, table, _floor(first, table.floor))
+            self._answer(follower, table, telling.compacted(first, table.floor))
         else:
             self._long_reads.submit(
-                identity,
-                partial(self._read_log, table.id, first, table.revision, prev=prev, exact=exact),
-                partial(self._answer_from_log, identity, call, table.id, first),
+                follower.identity,
+                partial(self._read_history, table.id, first, table.revision, prev=prev, exact=exact),
+                partial(self._answer_from_history, follower.identity, follower.call, table.id, first),
             )
 
-    def _answer(
-        self,
-        identity: bytes,
-        call: int,
-        table: TableState,
-        told: frames.TableChanges,
-        *,
-        exact: bool = False,
-    ) -> None:
-        if exact:
+    def _answer(self, follower: _Follower, table: TableState, told: frames.TableChanges) -> None:
+        if follower.exact:
             self._add_leases(table.id, told)
         told.auth_version = self._machine.auth.of(table.id).version
         told.compacted = max(0, table.compacted)
-        self._outgoing.answer(identity, call, Result(table.revision, told.SerializeToString()))
+        result = Result(table.revision, told.SerializeToString())
+        self._outgoing.answer(follower.identity, follower.call, result)
 
     def _add_leases(self, table_id: int, told: frames.TableChanges) -> None:
         """For who copies: what the leases were granted for that the pairs name."""
@@ -295,25 +239,27 @@ class Feed(Part):
             if ttl_s := leases.granted_for(table_id, lease_id):
                 told.leases.add(id=lease_id, ttl_s=ttl_s)
 
-    def _answer_from_log(self, identity: bytes, call: int, table_id: int, first: int, result: Result) -> None:
+    def _answer_from_history(
+        self, identity: bytes, call: int, table_id: int, first: int, result: Result
+    ) -> None:
         """What the log said; or, where it was compacted before it could be read, what is kept, without the pairs
         before."""
         followed = self._followed.get(table_id)
         if (
             followed is not None
-            and first > followed.since
+            and first > followed.recent.since
             and len(result.body) <= FLOOR_BYTES_MAX
             and frames.TableChanges.FromString(result.body).floor
         ):
-            told = _from_memory(followed, first, REVISION_MAX, prev=True)
+            told = followed.recent.tell(first, REVISION_MAX, prev=True)
             result = result._replace(body=told.SerializeToString())
         self._outgoing.answer(identity, call, result)
 
-    def _read_log(self, table_id: int, first: int, revision: int, *, prev: bool, exact: bool) -> Result:
-        """On a thread. revision: where the table stood when this was asked for; it may stand higher now."""
+    def _read_history(self, table_id: int, first: int, revision: int, *, prev: bool, exact: bool) -> Result:
+        """On a thread."""
         connection = self._store.reader()
         try:
-            told = _from_log(connection, table_id, first, revision, prev=prev, exact=exact)
+            told = tell_history(connection, table_id, first, revision, prev=prev, exact=exact)
             if exact:
                 self._add_leases(table_id, told)
             told.auth_version = self._machine.auth.of(table_id).version
@@ -343,9 +289,10 @@ class Feed(Part):
         still, since it left and came back within the turn, goes on waiting."""
         table_id, revision = opened.table_id, opened.revision
         before = self._followed.get(table_id)
-        followed = self._followed[table_id] = _Followed(revision, opened.checksum, prev_since=revision)
+        recent = RecentChanges(revision, opened.checksum, prev_since=revision)
+        followed = self._followed[table_id] = _Followed(recent)
         if before is not None:
-            self._kept_bytes -= before.kept_bytes
+            self._kept_bytes -= before.recent.size_bytes
             followed.waiting = before.waiting
         self._listen()
 
@@ -353,61 +300,47 @@ class Feed(Part):
         followed = self._followed.get(change.table_id)
         if followed is None:
             return
-        self._kept_bytes -= followed.kept_bytes
-        if change.missing:
-            followed.forget(change.revision, change.checksum)
-        else:
-            assert change.revision == followed.since + len(followed.kept) + 1
-            followed.kept.append(change)
-            followed.kept_bytes += _size_bytes(change)
-        while followed.kept and (
-            followed.kept_bytes > KEPT_BYTES_MAX
-            or self._kept_bytes + followed.kept_bytes > KEPT_BYTES_MAX_TOTAL
-        ):
-            oldest = followed.kept.popleft()
-            followed.kept_bytes -= _size_bytes(oldest)
-            followed.since, followed.since_checksum = oldest.revision, oldest.checksum
-        self._kept_bytes += followed.kept_bytes
+        self._kept_bytes -= followed.recent.size_bytes
+        followed.recent.keep(change, KEPT_BYTES_MAX_TOTAL - self._kept_bytes)
+        self._kept_bytes += followed.recent.size_bytes
 
     def _tell_waiting(self, table_id: int, followed: _Followed) -> None:
         table = self._machine.tables.get(table_id)
-        still: list[_Waiter] = []
-        for waiter in followed.waiting:
+        still: list[_Follower] = []
+        for follower in followed.waiting:
             waits = (
                 table is not None
-                and waiter.first > table.revision
-                and not self._is_of_other_past(table, waiter.first, waiter.checksum)
+                and follower.first > table.revision
+                and not self._is_of_other_past(table, follower)
                 and not self._machine.moves.is_fenced(table_id)
             )
-            if waits and waiter.ticks_left > 0:
-                still.append(waiter)
-            elif not self._outgoing.has_room(waiter.identity):
-                self._held.add(waiter.identity)
-                still.append(waiter)
+            if waits and follower.ticks_left > 0:
+                still.append(follower)
+            elif not self._outgoing.has_room(follower.identity):
+                self._held.add(follower.identity)
+                still.append(follower)
             else:
-                self._tell_waiter(table_id, table, waiter)
+                self._tell_follower(table_id, table, follower)
         followed.waiting = still
 
-    def _tell_waiter(self, table_id: int, table: TableState | None, waiter: _Waiter) -> None:
+    def _tell_follower(self, table_id: int, table: TableState | None, follower: _Follower) -> None:
         try:
             if table is None:
-                told = self._last_words(table_id, waiter.first, prev=waiter.prev)
+                told = self._last_words(table_id, follower.first, prev=follower.prev)
                 if told is None:
                     raise self._machine.moves.absence(table_id)
                 self._outgoing.answer(
-                    waiter.identity, waiter.call, Result(told.through, told.SerializeToString())
+                    follower.identity, follower.call, Result(told.through, told.SerializeToString())
                 )
                 return
-            if waiter.first > table.revision:
+            if follower.first > table.revision:
                 self._check_goes_on(table)
-            if self._is_of_other_past(table, waiter.first, waiter.checksum):
-                self._answer(waiter.identity, waiter.call, table, _taken_back(table))
-                return
-            self._tell(
-                waiter.identity, waiter.call, table, waiter.first, prev=waiter.prev, exact=waiter.exact
-            )
+            if self._is_of_other_past(table, follower):
+                self._answer(follower, table, telling.taken_back(table))
+            else:
+                self._tell(follower, table)
         except errors.BoathouseError as error:
-            self._outgoing.refuse(waiter.identity, waiter.call, error)
+            self._outgoing.refuse(follower.identity, follower.call, error)
 
     def has_work(self) -> bool:
         return any(map(self._outgoing.has_room, self._held))
@@ -416,21 +349,21 @@ class Feed(Part):
         """Let those go who have waited long enough, with the end of the turn; forget tables nobody asks about."""
         forgotten: list[int] = []
         for table_id, followed in self._followed.items():
-            for waiter in followed.waiting:
-                waiter.ticks_left -= 1
+            for follower in followed.waiting:
+                follower.ticks_left -= 1
             if not followed.waiting:
                 followed.unasked_ticks += 1
                 if followed.unasked_ticks * self._tick_ms >= FORGET_MS:
                     forgotten.append(table_id)
         for table_id in forgotten:
-            self._kept_bytes -= self._followed.pop(table_id).kept_bytes
+            self._kept_bytes -= self._followed.pop(table_id).recent.size_bytes
             self._listen()
 
     def ticks_until_action(self) -> int:
         ticks = super().ticks_until_action()
         for followed in self._followed.values():
             if followed.waiting:
-                ticks = min(ticks, *(max(1, waiter.ticks_left) for waiter in followed.waiting))
+                ticks = min(ticks, *(max(1, follower.ticks_left) for follower in followed.waiting))
             else:
                 ticks = min(ticks, max(1, FORGET_MS // self._tick_ms - followed.unasked_ticks))
         return ticks
@@ -438,10 +371,12 @@ class Feed(Part):
     def abandon(self, why: str) -> None:
         """Who waits asks again, and hears then whether this replica still serves."""
         for table_id, followed in self._followed.items():
-            for waiter in followed.waiting:
-                nothing = _nothing(waiter.first)
+            for follower in followed.waiting:
+                nothing = telling.nothing(follower.first)
                 nothing.auth_version = self._machine.auth.of(table_id).version
-                self._outgoing.answer(waiter.identity, waiter.call, Result(0, nothing.SerializeToString()))
+                self._outgoing.answer(
+                    follower.identity, follower.call, Result(0, nothing.SerializeToString())
+                )
             followed.waiting.clear()
 
     def installed(self) -> None:
@@ -449,77 +384,11 @@ class Feed(Part):
         for table_id, followed in self._followed.items():
             table = self._machine.tables.get(table_id)
             if table is None:
-                followed.forget(followed.since, None)
+                followed.recent.forget(followed.recent.since, None)
             else:
-                followed.forget(table.revision, table.checksum)
+                followed.recent.forget(table.revision, table.checksum)
         self._kept_bytes = 0
         self._listen()
 
     def statistics(self) -> Mapping[str, int]:
         return {"tables_followed": len(self._followed), "feed_bytes_kept": self._kept_bytes}
-
-
-def _size_bytes(change: Change) -> int:
-    return sum([edit.size_bytes for edit in change.edits])
-
-
-def _nothing(first: int) -> frames.TableChanges:
-    return frames.TableChanges(first=first, through=first - 1)
-
-
-def _taken_back(table: TableState) -> frames.TableChanges:
-    return frames.TableChanges(through=table.revision, taken_back=True)
-
-
-def _floor(first: int, floor: int) -> frames.TableChanges:
-    return frames.TableChanges(first=first, through=first - 1, floor=floor)
-
-
-def _from_memory(
-    followed: _Followed, first: int, prev_above: int, *, prev: bool | None = None
-) -> frames.TableChanges:
-    """What is kept from first on, which is in it; at least one change. With the pairs before of
-    revisions above prev_above. prev: whether that is all there will ever be to say of them; None: if any can be."""
-    told = frames.TableChanges(first=first, prev=prev_above < REVISION_MAX if prev is None else prev)
-    size_bytes = 0
-    for change in followed.kept_from(first):
-        size_bytes += _add(told.revisions.add(revision=change.revision), change, change.revision > prev_above)
-        told.through = change.revision
-        assert change.checksum is not None
-        told.checksum = change.checksum
-        if size_bytes >= PART_BYTES_MAX:
-            break
-    return told
-
-
-def _from_log(
-    connection: apsw.Connection, table_id: int, first: int, revision: int, *, prev: bool, exact: bool
-) -> frames.TableChanges:
-    """What the table's log says from first on. Raises TableNotFound."""
-    with snapshot(connection):
-        table = load_table(connection, table_id)
-        if table is None:
-            raise errors.TableNotFound
-        if first < oldest(table, exact=exact):
-            return _floor(first, table.floor)
-        told = frames.TableChanges(first=first, prev=prev, compacted=max(0, table.compacted))
-        size_bytes = 0
-        for change in history(connection, table_id, first, previous=prev, exact=exact):
-            if not told.revisions or told.revisions[-1].revision != change.revision:
-                told.revisions.add(revision=change.revision)
-            # As in etcd, where a pair before is read at the revision before: that must not be compacted.
-            size_bytes += _add(told.revisions[-1], change, change.revision > table.floor)
-            if size_bytes >= PART_BYTES_MAX and not change.more:
-                told.through = change.revision
-                return told
-        told.through = max(table.revision, revision)
-        if told.through == table.revision:
-            told.checksum = table.checksum
-        return told
-
-
-def _add(told: frames.RevisionChanges, change: Change, with_prev: bool) -> int:
-    for edit in change.edits:
-        prev = edit.prev if with_prev else None
-        told.keys.add(key=edit.key, kv=edit.kv or b"", prev=prev or b"")
-    return _size_bytes(change)

@@ -29,6 +29,7 @@ from shardworker.replica.disk_space import DiskSpace, Space
 from shardworker.replica.feed import Feed
 from shardworker.replica.levels import Levels
 from shardworker.replica.members import Members
+from shardworker.replica.recent_changes import RecentChanges
 from shardworker.replica.replica import Replica
 from shardworker.store import ReplicaStore, Turn, folder
 from tests.mutants import lessors, scenarios
@@ -252,10 +253,10 @@ class ForgetsWaiters(Feed):
     def abandon(self, why: str) -> None:
         for table_id, followed in self._followed.items():
             table = self._machine.tables.get(table_id)
-            for waiter in followed.waiting:
-                told = frames.TableChanges(first=waiter.first, through=waiter.first, prev=True)
+            for follower in followed.waiting:
+                told = frames.TableChanges(first=follower.first, through=follower.first, prev=True)
                 if table is not None:
-                    self._answer(waiter.identity, waiter.call, table, told)
+                    self._answer(follower, table, told)
             followed.waiting.clear()
 
 
@@ -266,18 +267,17 @@ class KeepsThroughInstall(Feed):
         for table_id, followed in self._followed.items():
             table = self._machine.tables.get(table_id)
             if table is not None:
-                followed.since = table.revision - len(followed.kept)
+                followed.recent.since = table.revision - len(followed.recent.kept)
 
 
-def _begins_early(
-    followed: feed._Followed, first: int, prev_above: int, *, prev: bool | None = None
-) -> frames.TableChanges:
-    told = _from_memory(followed, max(first - 1, followed.since + 1), prev_above, prev=prev)
-    told.first = first
-    return told
+class BeginsEarly(RecentChanges):
+    """Tells of a revision that who asks has heard of."""
 
+    def tell(self, first: int, prev_above: int, *, prev: bool | None = None) -> frames.TableChanges:
+        told = super().tell(max(first - 1, self.since + 1), prev_above, prev=prev)
+        told.first = first
+        return told
 
-_from_memory = feed._from_memory
 
 _WATCH = ("watch-reliable", "watch-unique", "watch-ordered", "watch-resumable")
 
@@ -634,7 +634,7 @@ MUTANTS = (
         kinds=("kill", "partition"),
         seen_by=_WATCH,
         scenario=watch,
-        patches=((feed, "_from_memory", _begins_early),),
+        patches=((feed, "RecentChanges", BeginsEarly),),
     ),
     Mutant(
         "changes kept through the installation of a snapshot",

@@ -12,7 +12,7 @@ from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import history
 from shardworker.raft import MessageKind
-from shardworker.replica import feed
+from shardworker.replica import feed, recent_changes
 from tests.unit.machine import copying
 from tests.unit.machine.shard import TABLE as ORIGIN
 from tests.unit.raft.lab import message
@@ -231,11 +231,11 @@ def test_a_log_that_is_compacted_before_it_is_read_takes_nothing_from_a_follower
 def test_what_is_kept_is_bounded_and_the_rest_comes_from_the_log(reader: Reader) -> None:
     reader.create()
     reader.changes(2, wait_ms=1000)
-    count = 4 + feed.KEPT_BYTES_MAX // (1 << 20)
+    count = 4 + recent_changes.KEPT_BYTES_MAX // (1 << 20)
     for number in range(count):
         reader.put(b"%d" % number, bytes(1 << 20))
     kept = reader.figures()["feed_bytes_kept"]
-    assert kept <= feed.KEPT_BYTES_MAX
+    assert kept <= recent_changes.KEPT_BYTES_MAX
     told: list[int] = []
     while len(told) < count:
         part = reader.follow(2 + len(told))
