@@ -24,7 +24,6 @@ time; what it misses of them by less than an election timeout, because the machi
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -44,14 +43,13 @@ from shardworker.replica.lease_checkpoints import (
 from shardworker.replica.part import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from shardworker.machine.auth import Caller
     from shardworker.machine.leases import Lease
     from shardworker.machine.tables import TableState
     from shardworker.raft import Term
     from shardworker.replica.logins import Logins
-    from shardworker.replica.long_reads import LongReads
     from shardworker.replica.part import Handler, ReplicaContext
     from shardworker.replica.proposals import Proposals
 
@@ -60,9 +58,6 @@ ENDING_MAX: Final = 1_000
 
 WAITING_MAX: Final = 10_000
 """Renewals that wait for the end of their lease, or until they are written down; any more are refused."""
-
-LISTED_LIGHT: Final = 1_000
-"""A longer list is sorted beside the loop."""
 
 M = TypeVar("M", bound=Message)
 
@@ -75,15 +70,12 @@ class _Waiter(NamedTuple):
 class LeaseClock(Part):
     """The leases of one replica's tables, in time."""
 
-    def __init__(
-        self, context: ReplicaContext, proposals: Proposals, long_reads: LongReads, logins: Logins
-    ) -> None:
+    def __init__(self, context: ReplicaContext, proposals: Proposals, logins: Logins) -> None:
         self._core = context.core
         self._store = context.store
         self._machine = context.machine
         self._outgoing = context.outgoing
         self._proposals = proposals
-        self._long_reads = long_reads
         self._logins = logins
         self._tick_ms = context.cluster.raft.tick_ms
         self._retry_ticks = context.cluster.raft.election_ticks
@@ -105,12 +97,7 @@ class LeaseClock(Part):
     @property
     def openers(self) -> Mapping[int, Handler]:
         """What is answered as a read that only a proven leader can answer, by frames.Method."""
-        return {
-            frames.LEASE_KEEP_ALIVE: self._keep_alive,
-            frames.LEASE_TIME_TO_LIVE: self._time_to_live,
-            frames.LEASE_LEASES: self._list,
-            frames.LEASES_LEFT: self._tell_left,
-        }
+        return {frames.LEASE_KEEP_ALIVE: self._keep_alive}
 
     # ---- what there is ----------------------------------------------------------------------------------------------
 
@@ -243,9 +230,9 @@ class LeaseClock(Part):
             for waiter in waiters:
                 self._outgoing.refuse(waiter.identity, waiter.call, errors.NotLeader(why))
 
-    # ---- requests ---------------------------------------------------------------------------------------------------
+    # ---- requests, those of lease_questions.py too ------------------------------------------------------------------
 
-    def _table(self, request: frames.Request) -> TableState:
+    def table(self, request: frames.Request) -> TableState:
         """The request's table, if this replica may answer for its leases. Raises NotLeader, TableNotFound."""
         self._notice_leadership()
         if not self._leads:
@@ -256,17 +243,17 @@ class LeaseClock(Part):
         self._take_over_changes()
         return table
 
-    def _caller(self, request: frames.Request) -> Caller:
-        """Raises InvalidAuthToken, and UserEmpty for nobody where only users are served."""
+    def caller(self, request: frames.Request) -> Caller:
+        """Whose request it is. Raises InvalidAuthToken, and UserEmpty for nobody where only users are served."""
         caller = self._machine.caller(request.table_id, self._logins.identify(request))
         caller.check_user()
         return caller
 
     def _keep_alive(self, identity: bytes, request: frames.Request) -> None:
         """Raises PermissionDenied for who may not write all keys of the lease."""
-        table = self._table(request)
-        key = (table.id, _parsed(etcd.LeaseKeepAliveRequest(), request.body).ID)
-        self._caller(request).check_lease(key[1])
+        table = self.table(request)
+        key = (table.id, parsed(etcd.LeaseKeepAliveRequest(), request.body).ID)
+        self.caller(request).check_lease(key[1])
         lease = self._machine.leases.find(*key)
         waiter = _Waiter(identity, request.call)
         if lease is None:
@@ -306,89 +293,14 @@ class LeaseClock(Part):
             result = Result(table.revision, response.SerializeToString())
             self._outgoing.answer(waiter.identity, waiter.call, result)
 
-    def _time_to_live(self, identity: bytes, request: frames.Request) -> None:
-        """Raises PermissionDenied for who asks for keys and may not read all of them."""
-        table = self._table(request)
-        asked = _parsed(etcd.LeaseTimeToLiveRequest(), request.body)
-        caller = self._caller(request)
-        if asked.keys:
-            caller.check_lease_readable(asked.ID)
-        lease = self._machine.leases.get(table.id, asked.ID)
-        if lease is None:
-            gone = etcd.LeaseTimeToLiveResponse(ID=asked.ID, TTL=-1).SerializeToString()
-            self._outgoing.answer(identity, request.call, Result(table.revision, gone))
-            return
-        response = etcd.LeaseTimeToLiveResponse(
-            ID=lease.id, TTL=self._remaining_s(table.id, lease), grantedTTL=lease.ttl_s
-        )
-        if not asked.keys:
-            self._outgoing.answer(
-                identity, request.call, Result(table.revision, response.SerializeToString())
-            )
-            return
-        self._long_reads.submit(
-            identity,
-            partial(self._with_keys, table.id, table.revision, response),
-            partial(self._outgoing.answer, identity, request.call),
-        )
-
-    def _with_keys(self, table_id: int, revision: int, response: etcd.LeaseTimeToLiveResponse) -> Result:
-        """On a thread."""
-        connection = self._store.reader()
-        try:
-            response.keys.extend(self._machine.lease_keys(connection, table_id, response.ID))
-        finally:
-            self._store.close_reader(connection)
-        return Result(revision, response.SerializeToString())
-
-    def _remaining_s(self, table_id: int, lease: Lease) -> int:
+    def remaining_s(self, table_id: int, lease: Lease) -> int:
         """Whole seconds that are left. The moment that has passed of this tick counts as well."""
         ticks = self._deadlines.deadline((table_id, lease.id)) - GRANULARITY_TICKS - self._deadlines.now
         return max(0, min((ticks * self._tick_ms - 1) // 1000, lease.ttl_s))
 
-    def _list(self, identity: bytes, request: frames.Request) -> None:
-        """The one that ends first comes first. Raises PermissionDenied for who may not read all keys of all."""
-        table = self._table(request)
-        _parsed(etcd.LeaseLeasesRequest(), request.body)
-        caller = self._caller(request)
-        deadline = self._deadlines.deadline
-        found = [
-            (deadline((table.id, lease.id)), lease.id)
-            for lease in self._machine.leases.of_table(table.id).values()
-            if lease.ttl_s
-        ]
-        answer = partial(self._outgoing.answer, identity, request.call)
-        if caller.is_limited:
-            self._long_reads.submit(
-                identity, partial(self._list_for, caller, table.id, table.revision, found), answer
-            )
-        elif len(found) > LISTED_LIGHT:
-            self._long_reads.submit(identity, partial(_listed, table.revision, found), answer)
-        else:
-            answer(_listed(table.revision, found))
-
-    def _list_for(
-        self, caller: Caller, table_id: int, revision: int, found: Iterable[tuple[int, int]]
-    ) -> Result:
-        """On a thread, since all keys of all leases are looked at."""
-        connection = self._store.reader()
-        try:
-            for key in self._machine.attached_keys(connection, table_id):
-                caller.check_read(key)
-        except errors.BoathouseError as error:
-            return Result(revision, b"", error)
-        finally:
-            self._store.close_reader(connection)
-        return _listed(revision, found)
-
-    def _tell_left(self, identity: bytes, request: frames.Request) -> None:
-        """Of all leases of a table, for the cluster's own use."""
-        table = self._table(request)
-        answer = frames.LeasesLeft()
-        for lease in self._machine.leases.of_table(table.id).values():
-            if lease.ttl_s:
-                answer.leases.add(id=lease.id, left_s=self._remaining_s(table.id, lease))
-        self._outgoing.answer(identity, request.call, Result(table.revision, answer.SerializeToString()))
+    def ends_at(self, table_id: int, lease: Lease) -> int:
+        """In ticks, on the clock of this leader."""
+        return self._deadlines.deadline((table_id, lease.id))
 
     # ---- the end, and figures ---------------------------------------------------------------------------------------
 
@@ -403,17 +315,10 @@ class LeaseClock(Part):
         }
 
 
-def _parsed(message: M, body: bytes) -> M:
+def parsed(message: M, body: bytes) -> M:
     """The message, filled. Raises MalformedRequest."""
     try:
         message.ParseFromString(body)
     except DecodeError as error:
         raise errors.MalformedRequest(str(error)) from None
     return message
-
-
-def _listed(revision: int, found: Iterable[tuple[int, int]]) -> Result:
-    response = etcd.LeaseLeasesResponse()
-    for _, lease_id in sorted(found):
-        response.leases.add(ID=lease_id)
-    return Result(revision, response.SerializeToString())

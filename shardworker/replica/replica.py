@@ -36,6 +36,7 @@ from shardworker.replica.generations import Generations
 from shardworker.replica.history_sweep import HistorySweep
 from shardworker.replica.integrity import Integrity
 from shardworker.replica.leadership import Leadership
+from shardworker.replica.lease_questions import LeaseQuestions
 from shardworker.replica.leases import LeaseClock
 from shardworker.replica.levels import Levels
 from shardworker.replica.links import Links
@@ -137,13 +138,14 @@ class Replica:
         self._long_reads = LongReads(context)
         self._logins = Logins(context, self._proposals)
         self._cursors = Cursors(context, self._long_reads, self._logins, first_cursor=life)
-        self._leases = LeaseClock(context, self._proposals, self._long_reads, self._logins)
+        self._leases = LeaseClock(context, self._proposals, self._logins)
         in_parts = (frames.REGATTA_ITERATE, frames.ETCD_RANGE_STREAM, frames.ETCD_HASH_KV)
         openers: dict[int, Handler] = dict.fromkeys(in_parts, self._cursors.open)
         openers[frames.ETCD_SNAPSHOT] = self._cursors.open_file
         openers[frames.TABLE_BACKUP] = self._cursors.open_spooled
         openers[frames.TABLE_PAIRS] = self._cursors.open_pairs
         openers.update(self._leases.openers)
+        openers.update(LeaseQuestions(context, self._leases, self._long_reads).openers)
         self._reads = Reads(context, self._long_reads, self._logins, openers)
         self._leadership = Leadership(context, prepare=self._prepare_hand_over)
         self._disk_space = DiskSpace(context, self._leadership)

@@ -11,7 +11,7 @@ from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from shardworker.raft import LogIndex, MessageKind, Reason, Rejected
-from shardworker.replica import leases
+from shardworker.replica import lease_questions, leases
 from shardworker.replica.outgoing import Outgoing
 from tests.unit.raft.lab import message
 from tests.unit.raft.replica import members
@@ -138,7 +138,7 @@ def test_leases_are_listed_in_the_order_in_which_they_end(tmp_path: Path, light:
     bench = bench_with_lease(tmp_path, 1)
     for lease_id, ttl_s in ((-8, 50), (9, 3), (10, 20)):
         grant(bench, lease_id, ttl_s)
-    with patch.object(leases, "LISTED_LIGHT", light):
+    with patch.object(lease_questions, "LISTED_LIGHT", light):
         call = bench.ask(frames.LEASE_LEASES, linearizable=True)
     listed = etcd.LeaseLeasesResponse.FromString(bench.answer(call).body)
     assert [lease.ID for lease in listed.leases] == [LEASE, 9, 10, -8]
