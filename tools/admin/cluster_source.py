@@ -197,8 +197,7 @@ class ClusterSource:
         """By node, what is wrong with its supervisor; what the others say is noted."""
         problems: dict[str, str] = {}
         answers = self._supervisors.ask(self._supervisor_timeout_s)
-        for node in self._cluster.nodes:
-            answer = answers.get(node, f"the supervisor of {node} has not answered yet")
+        for node, answer in answers.items():
             if isinstance(answer, str):
                 problems[node] = answer
             elif answer is None:

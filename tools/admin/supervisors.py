@@ -22,6 +22,8 @@ class Supervisors:
         self._cluster = cluster
         self._pool = ThreadPoolExecutor(max_workers=len(cluster.nodes), thread_name_prefix="supervisors")
         self._asked: dict[str, Future[Answer]] = {}
+        self._complaints: dict[str, str] = {}
+        """Why one that hangs gave no reports last time: who looks every second is not told two things in turn."""
 
     def __enter__(self) -> Self:
         return self
@@ -30,15 +32,23 @@ class Supervisors:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def ask(self, timeout_s: float) -> dict[str, Answer]:
-        """By node, of those that answered by now. One that hangs is left out and not asked again before it answers."""
+        """By node. One that hangs is not asked again before it answers."""
         for node in self._cluster.nodes:
             if node not in self._asked:
                 self._asked[node] = self._pool.submit(self._ask, node)
         done, _ = wait(self._asked.values(), timeout_s)
         answers = {node: asked.result() for node, asked in self._asked.items() if asked in done}
-        for node in answers:
+        for node, answer in answers.items():
             del self._asked[node]
-        return answers
+            if isinstance(answer, str):
+                self._complaints[node] = answer
+            else:
+                self._complaints.pop(node, None)
+        late = {
+            node: self._complaints.get(node, f"the supervisor of {node} has not answered yet")
+            for node in self._asked
+        }
+        return answers | late
 
     def _ask(self, node: str) -> Answer:
         try:
