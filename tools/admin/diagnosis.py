@@ -115,10 +115,14 @@ class _Look:
         return finding(code, subject, says, also=also, file=self._file, endpoint=self._endpoint, **names)
 
     def at_nodes(self) -> Iterator[Finding]:
+        holding = {replica.node for replica in self._snapshot.replicas}
         silent = {process.name.node for process in self._snapshot.processes if process.state == UNKNOWN}
         for node in self._snapshot.nodes:
-            if node.is_up is False:
+            if node.is_up is False and node.name in holding:
                 yield self._found(Code.NODE_DOWN, node.name, f"node {node.name} is down")
+            elif node.is_up is False:
+                says = f"node {node.name}, which holds no replica, is down"
+                yield self._found(Code.EMPTY_NODE_DOWN, node.name, says)
             if node.name in silent:
                 says = f"the supervisor of {node.name} does not answer"
                 yield self._found(Code.SUPERVISOR_SILENT, node.name, says)

@@ -33,6 +33,7 @@ class Code(enum.StrEnum):
     SHARD_BELOW_REPLICAS = "shard-below-replicas"
     SHARD_FEW_VOTERS = "shard-few-voters"
     NODE_DOWN = "node-down"
+    EMPTY_NODE_DOWN = "empty-node-down"
     SUPERVISOR_SILENT = "supervisor-silent"
     PROCESS_FAILED = "process-failed"
     PROCESS_STOPPED = "process-stopped"
@@ -123,6 +124,14 @@ RULES: Final[Mapping[Code, Rule]] = {
         "Nothing of this node answers. Its shards go on as long as the others are a majority; its clients have to use "
         "another node.",
         ("boathouse up {file} --node {subject}  # on its host",),
+    ),
+    Code.EMPTY_NODE_DOWN: Rule(
+        _W,
+        "It holds no replica, so no shard misses it: it has left, or has not come yet. Its clients have to use another "
+        "node.",
+        (
+            "boathouse up {file} --node {subject}  # on its host; or, if it has left, take its line out of the file",
+        ),
     ),
     Code.SUPERVISOR_SILENT: Rule(
         _W,

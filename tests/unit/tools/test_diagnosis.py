@@ -13,7 +13,7 @@ from tests.unit.tools.command_lines import check_can_be_given
 from tests.unit.tui.clusters import NODES, NOW, copied, copying, degraded, healthy, leaderless
 from tools.admin.diagnosis import CERTIFICATE_ENDS_S, COPY_BEHIND_S, REPORT_OLD_S, diagnose
 from tools.admin.findings import RULES, Code, Finding, Severity, finding
-from tools.admin.snapshot import Certificate, TableMove, make_shard
+from tools.admin.snapshot import Certificate, Node, TableMove, make_shard
 
 if TYPE_CHECKING:
     from tools.admin.snapshot import Snapshot
@@ -47,6 +47,13 @@ def test_a_degraded_cluster() -> None:
         (Code.PROCESS_STOPPED, "n2/shard-4"),
         (Code.PROCESS_CRASHED, "n2/coordinator"),
     }
+
+
+def test_no_shard_misses_a_node_that_has_left() -> None:
+    whole = healthy()
+    left = Node(name="n4", endpoint="127.0.0.1:9", is_up=False)
+    (found,) = diagnose(replace(whole, nodes=[*whole.nodes, left]), file="demo.yaml")
+    assert (found.code, found.severity, found.subject) == (Code.EMPTY_NODE_DOWN, Severity.WARNING, "n4")
 
 
 def test_the_worst_comes_first() -> None:
@@ -258,6 +265,7 @@ def test_every_code_has_its_rule() -> None:
 NAMES: dict[str, Any] = {
     "endpoint": "h:1", "away": "n3", "survivor": "n1", "reporter": "n2", "cluster": "c", "epoch": 2, "nodes": "n1",
     "target": 2,
+    "where": "on each host",
 }  # fmt: skip
 PROGRAMS = {"etcdctl", "df", "iostat", "chronyc", "ls", "id", "chmod", "ss", "openssl"}
 """Of others, that remedies may name."""
