@@ -103,9 +103,10 @@ def all_or_nothing(connection: apsw.Connection, refusal: errors.BoathouseError) 
 def insert_columns(connection: apsw.Connection, name: str, columns: Columns) -> None:
     """Into the rows of that name (tables.create_rows). Raises apsw.ConstraintError for a key or an id that is there."""
     ids, keys, stored, created, versions, leases = columns
+    # By id: of keys that were not put in their order the rows lie all over the table, and each page is looked up once.
     connection.executemany(
         f"INSERT INTO {name}_rev (id, key, kv, prev, crc) VALUES (?, ?, ?, NULL, ?)",
-        zip(ids, keys, stored, map(crc32, stored), strict=True),
+        sorted(zip(ids, keys, stored, map(crc32, stored), strict=True)),
     )
     live = zip(keys, ids, created, versions, leases, strict=True)
     insert = f"INSERT INTO {name}_live (key, id, create_revision, version, lease) VALUES (?, ?, ?, ?, ?)"
