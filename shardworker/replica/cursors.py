@@ -2,10 +2,10 @@
 
 A cursor is a suspended generator inside a read transaction, which keeps SQLite from reusing its write-ahead log (WAL).
 So a cursor ends when nobody reads on, when it is too old, when its table is deleted, and when the WAL has grown too
-long while it was open; who asks for its next part then hears why. Where the answer waits in a file instead, it may take
-its time, until the disk needs the room, be it for the file or for the WAL while the file is written: a table of any
-size, however busy, can be read so. Their number is bounded, per replica, per table and per client, so that nobody takes
-all of them.
+long while it was open; who asks for its next part then hears why. Where the answer waits in a file instead, its reader
+may take its time, until the disk needs the room, be it for the file or for the WAL while the file is written, which
+goes on by itself: a table of any size, however busy, can be read so. Their number is bounded, per replica, per table
+and per client, so that nobody takes all of them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Final
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
-from shardworker import spool, table_file
+from shardworker import table_file
 from shardworker.machine import Result
 from shardworker.replica.long_reads import Patience
 from shardworker.replica.part import Part
+from shardworker.spool import Spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -49,12 +50,19 @@ class _Cursor:
     table_id: int
     client: tuple[bytes, int]
     """Its link, and whom the coordinator there asks for; 0 if it does not say."""
-    file: Path | None
+    file: Path | None = None
     """Where its answer waits, or is going to wait, if it does in a file. It holds its read transaction for as long as
     that takes to be written, which is up to the disk and not to its reader."""
+    spool: Spool | None = None
+    """Where parts are read while that file is still being written."""
     age_ticks: int = 0
     idle_ticks: int = 0
     busy: bool = False
+    """Somebody is owed its next part."""
+    waiting: tuple[bytes, frames.Request] | None = None
+    """Who that is, by link, if the part is not in the file yet."""
+    filling: bool = False
+    """A thread is about to write to its file, or does."""
 
 
 class Cursors(Part):
@@ -93,13 +101,14 @@ class Cursors(Part):
         """As open(), for a table's pieces that are to be a table's file before they leave. Raises NoSpace if the disk
         has no room for it."""
         self._check_room(request.table_id)
-        self._open_beside(identity, request, table_file.stream)
+        file = self._file(request)
+        self._open(identity, request, lambda parts: table_file.stream(parts, file), file)
 
     def open_spooled(self, identity: bytes, request: frames.Request) -> None:
         """As open(), for parts that are to wait for their reader in a file. Raises NoSpace if the disk has no room for
         it."""
         self._check_room(request.table_id)
-        self._open_beside(identity, request, self._spooled)
+        self._open_spool(identity, request)
 
     def open_pairs(self, identity: bytes, request: frames.Request) -> None:
         """As open_spooled(), for a table's newest pairs. Those of a small one, and all if the disk has no room for
@@ -109,10 +118,7 @@ class Cursors(Part):
         if size_bytes < PAIRS_IN_FILE_FROM_BYTES or size_bytes > self._room_bytes():
             self.open(identity, request)
         else:
-            self._open_beside(identity, request, self._spooled)
-
-    def _spooled(self, parts: Generator[Result, None, None], file: Path) -> Generator[Result, None, None]:
-        return spool.spooled(parts, file, self._store.files)
+            self._open_spool(identity, request)
 
     def _check_room(self, table_id: int) -> None:
         table = self._machine.tables.get(table_id)
@@ -125,14 +131,16 @@ class Cursors(Part):
         """What may be put into files beside the database."""
         return self._store.free_bytes() - self._disk_reserve_bytes
 
-    def _open_beside(
-        self,
-        identity: bytes,
-        request: frames.Request,
-        made: Callable[[Generator[Result, None, None], Path], Generator[Result, None, None]],
-    ) -> None:
-        file = self._store.path / f"snapshot-of-table-{request.table_id}-{next(self._files)}.tmp"
-        self._open(identity, request, lambda parts: made(parts, file), file)
+    def _file(self, request: frames.Request) -> Path:
+        return self._store.path / f"snapshot-of-table-{request.table_id}-{next(self._files)}.tmp"
+
+    def _open_spool(self, identity: bytes, request: frames.Request) -> None:
+        number, cursor = self._opened(identity, request)
+        cursor.file = self._file(request)
+        cursor.spool = Spool(cursor.parts, cursor.file, self._store.files)
+        cursor.parts = cursor.spool.read()
+        self._fill(number, cursor, cursor.spool)
+        self._read_on(identity, request, number)
 
     def _open(
         self,
@@ -141,16 +149,22 @@ class Cursors(Part):
         made_of: Callable[[Generator[Result, None, None]], Generator[Result, None, None]],
         file: Path | None = None,
     ) -> None:
+        number, cursor = self._opened(identity, request)
+        cursor.file = file
+        cursor.parts = made_of(cursor.parts)
+        self._read_on(identity, request, number)
+
+    def _opened(self, identity: bytes, request: frames.Request) -> tuple[int, _Cursor]:
         who = self._logins.identify(request)
         client = (identity, request.client)
         self._check_share(request.table_id, client)
         self._long_reads.check_room()
         connection = self._store.reader()
         parsed = self._machine.parse(request.method, request.table_id, request.body, who)
-        parts = made_of(self._machine.iterate(connection, parsed))
+        parts = self._machine.iterate(connection, parsed)
         number = next(self._numbers)
-        self._cursors[number] = _Cursor(connection, parts, request.table_id, client, file)
-        self._read_on(identity, request, number)
+        cursor = self._cursors[number] = _Cursor(connection, parts, request.table_id, client)
+        return number, cursor
 
     def _check_share(self, table_id: int, client: tuple[bytes, int]) -> None:
         limits, cursors = self._limits, self._cursors.values()
@@ -175,6 +189,10 @@ class Cursors(Part):
             )
         if cursor.busy:
             raise errors.CursorNotFound(f"cursor {number} is read by another call")
+        cursor.idle_ticks = 0
+        if cursor.spool is not None and not cursor.spool.is_ready:
+            cursor.busy, cursor.waiting = True, (identity, request)
+            return
         # A file is written for as long as that takes, while its reader is told so.
         patience = Patience() if cursor.file is None else None
         self._long_reads.submit(
@@ -184,15 +202,36 @@ class Cursors(Part):
             patience,
         )
         cursor.busy = True
-        cursor.idle_ticks = 0
 
     def _end_part(self, identity: bytes, call: int, number: int, cursor: _Cursor, result: Result) -> None:
         cursor.busy = False
         if not (result.more and number in self._cursors):
             self._cursors.pop(number, None)
-            self._let_go(cursor)
+            self._let_go_unless_used(cursor)
         # Closed meanwhile: whoever asks for the next part hears why, and does not take this one for the last.
         self._outgoing.answer(identity, call, result, number if result.more else 0)
+
+    def _fill(self, number: int, cursor: _Cursor, spool: Spool) -> None:
+        """Write on, however little is read: what is written waits for no link."""
+        self._long_reads.submit(b"", spool.fill, partial(self._end_step, number, cursor, spool))
+        cursor.filling = True
+
+    def _end_step(self, number: int, cursor: _Cursor, spool: Spool, result: Result) -> None:
+        cursor.filling = False
+        if number not in self._cursors:
+            self._let_go_unless_used(cursor)
+        elif result.error is not None:
+            self._close_with(number, result.error)
+        else:
+            try:
+                if result.more:
+                    self._fill(number, cursor, spool)
+                if cursor.waiting is not None and spool.is_ready:
+                    cursor.busy = False
+                    self._read_on(*cursor.waiting, number)
+                    cursor.waiting = None
+            except errors.QueueFull as error:
+                self._close_with(number, error)
 
     def _close_for_client(self, identity: bytes, request: frames.Request) -> None:
         self._close(request.cursor, "its client closed it")
@@ -208,10 +247,18 @@ class Cursors(Part):
         self._why_closed[number] = why
         if len(self._why_closed) > REASONS_KEPT:
             del self._why_closed[next(iter(self._why_closed))]
-        if not cursor.busy:
-            self._let_go(cursor)  # a busy one is let go when its part has ended
+        if cursor.waiting is not None:
+            identity, request = cursor.waiting
+            self._outgoing.refuse(identity, request.call, why)
+            cursor.busy, cursor.waiting = False, None
+        self._let_go_unless_used(cursor)
 
-    def _let_go(self, cursor: _Cursor) -> None:
+    def _let_go_unless_used(self, cursor: _Cursor) -> None:
+        """By a thread: it is let go when that has ended."""
+        if cursor.busy or cursor.filling:
+            return
+        if cursor.spool is not None:
+            cursor.spool.close()
         cursor.parts.close()  # ends its read transaction, which it could not do without the connection
         self._store.close_reader(cursor.connection)
         if cursor.file is not None:

@@ -75,6 +75,10 @@ class Jobs:
         while self.may_end and self._waiting:
             self._waiting.pop(0)()
 
+    def end_one(self) -> None:
+        """The oldest, whether or not they may."""
+        self._waiting.pop(0)()
+
 
 class Bench:
     """One replica, node 1. The test is its peers, its clients and its clock."""

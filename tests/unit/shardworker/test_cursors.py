@@ -116,17 +116,86 @@ def test_a_table_of_any_size_is_put_into_a_file_however_busy_it_is(
     monkeypatch.setattr("shardworker.spool.STEP_BYTES", len(VALUE))
     monkeypatch.setattr("shardworker.replica.cursors.PAIRS_IN_FILE_FROM_BYTES", KEYS * len(VALUE))
     bench = filled(tmp_path, cursor_lifetime_ms=TICK_MS, cursor_wal_bytes_max=8 * len(VALUE))
-    reply = bench.answer(bench.ask(method))
-    assert not reply.body, "it is being made"
+    bench.jobs.may_end = False
+    call = bench.ask(method)
+    bench.jobs.end_one()
     for number in range(9):
         bench.write(frames.ETCD_PUT, etcd.PutRequest(key=b"%d" % number, value=VALUE).SerializeToString())
     for _ in range(3):
         bench.tick()
-    bodies = []
+    bench.jobs.may_end = True
+    bench.work()
+    reply = bench.answer(call)
+    bodies = [reply.body]
     while reply.cursor:
         reply = read_on(bench, reply.cursor)
         bodies.append(reply.body)
-    assert len([body for body in bodies if body]) >= 2
+    assert len([body for body in bodies if len(body) >= len(VALUE)]) == KEYS
+    bench.store.close()
+
+
+def being_filled(bench: Bench) -> int:
+    """The call of a backup of which a first step is in its file, and no job ends by itself any more."""
+    bench.jobs.may_end = False
+    call = bench.ask(frames.TABLE_BACKUP)
+    assert call not in bench.replies
+    bench.jobs.end_one()
+    bench.work()
+    return call
+
+
+def test_parts_leave_while_their_file_is_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardworker.spool.STEP_BYTES", len(VALUE))
+    bench = filled(tmp_path)
+    call = being_filled(bench)
+    bench.jobs.end_one()
+    bench.jobs.end_one()
+    bench.work()
+    assert bench.answer(call).cursor
+    (file,) = tmp_path.rglob("snapshot-of-table-*")
+    assert file.stat().st_size < KEYS * len(VALUE)
+    bench.jobs.may_end = True
+    bench.work()
+    assert file.stat().st_size > KEYS * len(VALUE), "it is written on, though nobody reads"
+    bench.store.close()
+
+
+def test_who_waits_for_a_part_hears_why_its_file_is_not_written_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardworker.spool.STEP_BYTES", 1)
+    bench = filled(tmp_path)
+    call = being_filled(bench)
+    bench.disk.free = 0
+    bench.tick()
+    with pytest.raises(errors.CursorNotFound, match="the disk of node 1 had 0 bytes left"):
+        bench.answer(call)
+    assert bench.jobs.waiting_count == 1, "a thread is at it, and nobody removes it"
+    bench.jobs.may_end = True
+    bench.work()
+    assert not files_of_snapshots(tmp_path)
+    bench.store.close()
+
+
+def test_a_disk_that_takes_no_more_of_a_file_ends_its_cursor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardworker.spool.STEP_BYTES", 1)
+    bench = filled(tmp_path)
+    call = being_filled(bench)
+
+    def fail(path: Path, _offset: int, _data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(bench.disk, "write", fail, raising=False)
+    bench.jobs.may_end = True
+    bench.work()
+    with pytest.raises(errors.NoSpace, match="the disk did not take"):
+        bench.answer(call)
+    assert not files_of_snapshots(tmp_path)
+    assert bench.replica.status().statistics["cursors_open"] == 0
     bench.store.close()
 
 
@@ -149,9 +218,11 @@ def test_pairs_that_have_no_room_on_the_disk_leave_without_a_file(
     bench = filled(tmp_path)
     reserve = bench.cluster.store.disk_free_bytes_min
     bench.disk.free = reserve + (KEYS + 1) * len(VALUE)  # no twice of it: it has no past
-    assert not bench.answer(bench.ask(frames.TABLE_PAIRS)).body, "it is put into a file"
+    assert bench.answer(bench.ask(frames.TABLE_PAIRS)).body
+    assert len(files_of_snapshots(tmp_path)) == 1
     bench.disk.free = reserve + (KEYS - 1) * len(VALUE)
     assert bench.answer(bench.ask(frames.TABLE_PAIRS)).body
+    assert len(files_of_snapshots(tmp_path)) == 1
     bench.store.close()
 
 
@@ -168,9 +239,9 @@ def test_a_file_that_cannot_be_read_ends_its_cursor_alone(
         raise OSError(errno.EIO, "Input/output error", str(path))
 
     monkeypatch.setattr(bench.disk, "read", fail, raising=False)
-    cursor = bench.answer(bench.ask(frames.TABLE_BACKUP)).cursor
+    call = bench.ask(frames.TABLE_BACKUP)
     with pytest.raises(errors.CursorNotFound, match="can't be read: Input/output error"):
-        read_on(bench, cursor)
+        bench.answer(call)
     bench.work()
     assert not files_of_snapshots(tmp_path)
     assert bench.replica.status().statistics["cursors_open"] == 0
