@@ -37,6 +37,7 @@ FOLDERS = [
     "tests/integration/test_promotion.py",
     "tests/simulation/test_moving.py",
     "tests/simulation/test_promoting.py",
+    "tests/simulation/test_forcing.py",
     "tests/integration/test_replication.py",
     "tests/integration/test_crash_matrix.py",
     "tests/integration/test_random_faults.py",

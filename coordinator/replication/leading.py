@@ -15,6 +15,7 @@ Each step is written down before the next, and done twice it is done: whoever di
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -167,7 +168,11 @@ class Leading:
         try:
             return await self._tables.change_origin(entry, held, changed, seen=seen)
         except errors.TableNotFound:
-            return False  # it is deleted just now: the next look at the catalog says so
+            # It is deleted just now: the next look at the catalog says so. Or whoever was to make it died at it, and
+            # nobody else comes to it before a client asks for it.
+            with contextlib.suppress(errors.TableDeleted):
+                await self._tables.make_in_shard(entry)
+            return False
 
     # ---- whose table became whose -----------------------------------------------------------------------------------
 

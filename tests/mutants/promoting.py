@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from coordinator.replication import copier
 from coordinator.services.regatta_replication import RegattaReplication
+from proto.catalog import Lead
 from tests.mutants.following import PairMutant
 from tests.simulation.promoting import OLD, Promoting
 from tests.simulation.world import MS
@@ -63,6 +67,33 @@ def _fence_in_the_catalog(pair: Pair) -> None:
 async def _no_position(_service: RegattaReplication, _table: TableEntry) -> None:
     """The old leader cluster does not say where its tables stand."""
 
+
+class EpochAsItIs(Promotion):
+    """Who leads by force leads in the epoch of the cluster that can't be reached."""
+
+    async def prospect(self) -> Prospect:
+        return replace(await super().prospect(), epoch=Lead().epoch)
+
+
+def _in_the_same_epoch(pair: Pair) -> None:
+    assert isinstance(pair, Promoting)
+    pair.promotion = EpochAsItIs
+
+
+FORCING_MUTANTS = (
+    PairMutant(
+        "a promotion by force begins no epoch",
+        kinds=(),
+        seen_by=("fence",),
+        arrange=_in_the_same_epoch,
+    ),
+    PairMutant(
+        "what a cluster alone has is taken for nothing",
+        kinds=(),
+        seen_by=("lost-write",),
+        patches=((copier, "CREATION", sys.maxsize),),
+    ),
+)
 
 PROMOTION_MUTANTS = (
     PairMutant(

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from coordinator.catalog.lead import LeadRow
     from coordinator.catalog.tables import Tables as CatalogTables
     from coordinator.shards.driver import Driver
-    from tests.history.operations import Pending
+    from tests.history.operations import Operation, Pending
     from tests.simulation.build import Build
     from tests.simulation.following import SimulatedReplicator
     from tests.simulation.plan import Plan
@@ -80,7 +80,8 @@ OLD: Final = "sim"
 NEW: Final = "follower"
 
 
-def _config(name: str, follows: str = "") -> ClusterConfig:
+def config_of(name: str, follows: str = "") -> ClusterConfig:
+    """Of a cluster of this name."""
     following = {"follows": {"cluster": follows, "endpoints": ["127.0.0.1:1"]}} if follows else {}
     return ClusterConfig.model_validate({"cluster": name, "nodes": {"n1": {}}, **following})
 
@@ -118,6 +119,11 @@ class Rows(Tables):
             return False
         self.tables[entry.name] = changed
         return True
+
+    async def make_in_shard(self, entry: TableEntry) -> None:
+        assert self.shards is not None
+        spec = frames.TableSpec(id=entry.id, name=entry.name, history=-1, origin=entry.origin)
+        await self.shards.ask(Access.WRITE, frames.TABLE_CREATE, entry, spec.SerializeToString(), WRITE_S)
 
     # ---- what a promotion asks of its own cluster, beside that ------------------------------------------------------
 
@@ -157,8 +163,8 @@ class Promoting(Pair):
         self.rows = {OLD: self._make_rows(OLD, TABLE_ID), NEW: self._make_rows(NEW, 20_001)}
         self.leader.tables, self.follower.tables = self.rows[OLD], self.rows[NEW]
         self.leader.tables.tables[MAIN] = self.leader.tables.draw(MAIN)
-        self.leader.leading = self._leading(OLD, "")
-        self.follower.leading = self._leading(NEW, OLD)
+        self.leader.leading = self.leading_of(OLD, "")
+        self.follower.leading = self.leading_of(NEW, OLD)
         self.clients = [Client(self, number) for number in range(1, CLIENTS + 1)]
         self.promotion: Callable[..., Promotion] = Promotion
         self.to_promote = [NEW, OLD] if plan.seed % 2 else [NEW]
@@ -178,10 +184,10 @@ class Promoting(Pair):
         shards = OwnCalls(driver, RequestIds(cluster.world.stream("rows").randbytes(8)))
         return Rows(next_id=first_id, shards=shards)
 
-    def _leading(self, name: str, follows: str) -> Leading:
+    def leading_of(self, name: str, follows: str) -> Leading:
         rows = self.rows[name]
         return Leading(
-            _config(name, follows),
+            config_of(name, follows),
             cast("Catalog", rows),
             cast("CatalogTables", rows),
             cast("LeadRow", rows),
@@ -225,7 +231,7 @@ class Promoting(Pair):
             CONVERGE_US_MAX, lambda: all(client.is_idle for client in self.clients), "a client is stuck"
         )
         for key in REGISTERS:
-            self.clients[0].read(key, self._judge.leads)
+            self.clients[0].read(key, self.leads)
             self._wait(CONVERGE_US_MAX, lambda: self.clients[0].is_idle, "a client is not served")
         self._check_history()
 
@@ -236,8 +242,21 @@ class Promoting(Pair):
                 raise Violation("liveness", otherwise)
             self.world.run_until(self.world.now_us + 100 * MS)
 
+    @property
+    def leads(self) -> str:
+        """The cluster that has last begun to take writes."""
+        return self._judge.leads
+
+    def served(self, place: str) -> None:
+        """A client has heard so of what it last asked a cluster for."""
+        self.leader.cluster.count(f"{place} served")
+
+    def history(self) -> list[Operation]:
+        """What clients did and were told."""
+        return self.leader.cluster.recorder.history()
+
     def _check_history(self) -> None:
-        history = self.leader.cluster.recorder.history()
+        history = self.history()
         verdict = linearizability.check(history)
         if isinstance(verdict, linearizability.Violation):
             raise Violation("linearizability", str(verdict))
@@ -274,7 +293,7 @@ class Promoting(Pair):
         shards = OwnCalls(cast("Driver", CoordinatorDriver(coordinator)), RequestIds(self.rng.randbytes(8)))
         local = Local(self.rows[name], follower.leading, Copies(shards))
         leader = Leader(name, WayCalls(self.way, self._services, self.rng))
-        config = _config(name, OLD if name == NEW else NEW)
+        config = config_of(name, OLD if name == NEW else NEW)
         while name in self.to_promote:
             promotion = self.promotion(local, leader, config, follower.clock)
             try:
@@ -301,12 +320,12 @@ class Promoting(Pair):
             name,
             self.clusters[name],
             self.rows[name],
-            self._leading(name, OLD),
+            self.leading_of(name, OLD),
             self.follower.clock,
             self.world.stream("back"),
         )
         back = FollowerCluster(OLD, self.clusters[OLD], self.rows[OLD])
-        back.leading = self._leading(OLD, NEW)
+        back.leading = self.leading_of(OLD, NEW)
         back.follow(self.way, self._services)
         self._followers[OLD] = back
 
@@ -369,7 +388,7 @@ class Client:
         self._number = number
         self._rng = promoting.world.stream(f"promoting-client-{number}")
         self._ids = RequestIds(self._rng.randbytes(8))
-        self._place = OLD
+        self.place = OLD
         """Which cluster has taken the last one."""
         self._values = 0
         self._guesses: dict[bytes, bytes | None] = {}
@@ -428,7 +447,7 @@ class Client:
                 mod_revision=kvs[0].mod_revision if kvs else 0,
             )
 
-        self._place = leads
+        self.place = leads
         self._ask(frames.ETCD_RANGE, etcd.RangeRequest(key=key), pending, succeeded)
 
     def _recorded(self, kind: Kind, key: bytes, **what: bytes | None) -> Pending:
@@ -465,7 +484,7 @@ class Client:
             error = call.error
             elsewhere = isinstance(error, errors.TableReplicated | errors.TableNotFound) and not call.in_doubt
             if elsewhere:
-                self._place = NEW if self._place == OLD else OLD
+                self.place = NEW if self.place == OLD else OLD
                 if self._promoting.world.now_us < give_up_us:
                     self._promoting.world.after(1 + self._rng.randrange(TRY_AGAIN_US), send)
                     return
@@ -478,15 +497,15 @@ class Client:
             else:
                 assert call.reply is not None
                 self.written += not is_read
-                self._promoting.leader.cluster.count(f"{self._place} served")
                 succeeded(call.reply)
+                self._promoting.served(self.place)
 
         send()
 
     def _asked(self) -> tuple[Cluster, int]:
         """The cluster, and which table it is there."""
-        entry = self._promoting.rows[self._place].tables.get(MAIN)
-        return self._promoting.clusters[self._place], 0 if entry is None else entry.id
+        entry = self._promoting.rows[self.place].tables.get(MAIN)
+        return self._promoting.clusters[self.place], 0 if entry is None else entry.id
 
 
 def run_promoting(
@@ -494,13 +513,14 @@ def run_promoting(
     build: Build = PRODUCTION,
     arrange: Callable[[Promoting], object] = lambda _promoting: None,
     write: Callable[[str], object] | None = None,
+    make: type[Promoting] = Promoting,
 ) -> Finding:
     """Simulate. A violation is part of the outcome, not raised. arrange: before anything has started."""
     with silence():
         world = World(plan.seed, write)
         seed_sqlite(plan.seed)
         world.note(f"plan {plan.voters} kinds={sorted(plan.kinds)}")
-        promoting = Promoting(world, plan, build)
+        promoting = make(world, plan, build)
         violation: Violation | None = None
         try:
             arrange(promoting)
@@ -522,15 +542,16 @@ def run_promoting(
     )
 
 
-def main() -> None:
+def run_from_command_line(about: str, make: type[Promoting]) -> None:
     """Run one seed and print its trace."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--seed", type=int, required=True)
     arguments = parser.parse_args()
-    finding = run_promoting(draw(arguments.seed), write=lambda line: sys.stdout.write(line + "\n"))
+    plan = draw(arguments.seed)
+    finding = run_promoting(plan, write=lambda line: sys.stdout.write(line + "\n"), make=make)
     sys.stdout.write(f"{finding.violation or 'all promises held'}\n{dict(finding.counts)}\n")
     sys.exit(finding.violation is not None)
 
 
 if __name__ == "__main__":
-    main()
+    run_from_command_line(__doc__, Promoting)

@@ -21,6 +21,7 @@ from coordinator.replication.local import LocalCluster
 from coordinator.replication.report import parse
 from proto import errors
 from proto.catalog import Lead
+from proto.internal import frames_pb2 as frames
 from proto.internal.curve import BadKeyFile
 from tools.admin.standings import behind, compare, unknown
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from coordinator.replication.local import LeaseRow
     from coordinator.replication.report import Report
     from proto.catalog import TableEntry
-    from proto.internal import frames_pb2 as frames
     from proto.regatta import replication_pb2 as replication
     from tools.admin.standings import Standing
 
@@ -186,7 +186,13 @@ class Promotion:
         """Where each stands."""
         contents = await self._local.contents()
         copies = [entry for entry in contents.entries.values() if entry.origin]
-        return {entry: await self._local.copies.status(entry) for entry in copies}
+        return {entry: await self._status(entry) for entry in copies}
+
+    async def _status(self, copy: TableEntry) -> frames.TableStatus:
+        try:
+            return await self._local.copies.status(copy)
+        except errors.TableNotFound:
+            return frames.TableStatus(id=copy.id)  # it was to be made, and is not yet
 
     async def _wait_near(self) -> None:
         """Raises LeaderFailed, NotPromoted."""

@@ -42,6 +42,8 @@ class Rows:
     """Whoever changes an origin dies between the shard and the row."""
     broken: bool = False
     looks: int = 0
+    unmade: set[int] = field(default_factory=set)
+    """Tables whose shard does not have them: who was to make them died at it."""
 
     async def load(self, *, linearizable: bool) -> Rows:
         assert linearizable
@@ -68,6 +70,8 @@ class Rows:
     ) -> bool:
         assert held == await self.origin_in_shard(entry), "the shard refuses it"
         assert (entry.name, entry.id) == (changed.name, changed.id)
+        if entry.id in self.unmade:
+            raise errors.TableNotFound
         self.held[entry.id] = changed.origin
         if self.dies:
             raise errors.TimedOut
@@ -75,6 +79,9 @@ class Rows:
             return False
         self.entries[entry.name] = changed
         return True
+
+    async def make_in_shard(self, entry: TableEntry) -> None:
+        self.unmade.discard(entry.id)
 
     def _loses(self) -> bool:
         self.lost -= 1
@@ -272,3 +279,10 @@ async def test_a_coordinator_passes_on_until_it_hears_otherwise_and_never_withou
     assert not await watch.passes_on(now + 1)
     assert loads == [None]
     task.cancel()
+
+
+@in_loop
+async def test_a_copy_that_was_never_made_keeps_no_cluster_from_leading() -> None:
+    rows = Rows({"t": entry("t", 10_001, 7)}, unmade={10_001})
+    await leading(rows, "island", "harbour").take_over(2)
+    assert (rows.origins, rows.unmade) == ({"t": 0}, set())

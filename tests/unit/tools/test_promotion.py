@@ -10,6 +10,7 @@ import pytest
 
 from config import ClusterConfig
 from coordinator.replication.report import Rows
+from proto import errors
 from proto.catalog import Lead, TableEntry
 from proto.ids import ShardId
 from proto.internal import frames_pb2 as frames
@@ -107,6 +108,8 @@ class Clusters:
         return replication.Lead(epoch=lead.epoch, cluster=lead.cluster)
 
     async def _status(self, entry: TableEntry) -> frames.TableStatus:
+        if self.here[entry] == 0:
+            raise errors.TableNotFound
         return frames.TableStatus(revision=self.here[entry])
 
     # ---- time -------------------------------------------------------------------------------------------------------
@@ -152,6 +155,13 @@ async def test_nobody_gives_way_as_long_as_a_table_has_no_copy() -> None:
     with pytest.raises(NotPromoted, match=r"secret.*not copied"):
         await clusters.promote()
     assert clusters.heard == Lead(1, "harbour")
+    await clusters.promote(wait=False)
+    assert clusters.lead == Lead(2, "island")
+
+
+@in_loop
+async def test_one_by_force_is_not_held_up_by_a_copy_that_was_never_made() -> None:
+    clusters = Clusters(here={COPY: 0})
     await clusters.promote(wait=False)
     assert clusters.lead == Lead(2, "island")
 
