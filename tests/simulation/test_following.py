@@ -8,7 +8,8 @@ from collections import Counter
 from tests.simulation.pair import draw, draw_returning, failure, run_pair
 from tests.simulation.returning import Returning
 
-SEEDS = 5
+FRESH = os.environ.get("BOATHOUSE_EXAMPLES") == "fresh"
+SEEDS = 40 if FRESH else 5  # of fresh ones every fifth replaces a copy
 START = int(os.environ.get("BOATHOUSE_SEED", "0")) * SEEDS
 
 
