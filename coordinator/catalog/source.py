@@ -187,8 +187,8 @@ class TableSource:
         await self._calls.write_copy(Asked(copy, frames.COPY_RESET, body, deadline, NOBODY))
 
     async def pairs(self, table: TableEntry, *, peer: str) -> AsyncGenerator[bytes]:
-        """The parts of a snapshot (frames.TablePairs, encoded), not older than this call; empty ones while it is being
-        made."""
+        """The parts of a snapshot (frames.TablePairs, encoded), not older than this call; empty ones while a replica
+        of an earlier build makes it."""
         async for part in self._parts(table, frames.TABLE_PAIRS, b"", peer=peer):
             yield part
 

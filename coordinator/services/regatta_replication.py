@@ -272,7 +272,7 @@ class RegattaReplication:
         async with aclosing(self._source.pairs(table, peer=call.peer)) as parts:
             async for part in parts:
                 if not part:
-                    continue  # it is being made
+                    continue  # a replica of an earlier build is making it
                 told = frames.TablePairs.FromString(part)
                 compressor.compress(regatta_form.records(name, told))
                 data = bytes(compressor.finish() if told.last else compressor.flush())

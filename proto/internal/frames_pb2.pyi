@@ -1264,7 +1264,7 @@ Global___BackupAsked: _TypeAlias = BackupAsked  # noqa: Y015
 
 @_typing.final
 class BackupPart(_message.Message):
-    """A part of a backup: a table's facts, or its newest pairs in the order of keys, or neither while it is being made."""
+    """A part of a backup: a table's facts, or its newest pairs in the order of keys; empty while an earlier build makes it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
