@@ -7,6 +7,7 @@ another address behind its name."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -86,8 +87,9 @@ class Pods(Hosts):
         return f"10.78.0.{self._last}"
 
     def _remove(self) -> None:
-        for process in self._started.values():
-            process.kill()  # what waits for a pod's process 1 minds no SIGTERM; it takes all of the pod with it
+        for pod in NAMES:
+            if pod in self._started and (first := self._first(pod)):
+                os.kill(first, signal.SIGKILL)  # it takes all of the pod with it
         super()._remove()
         while self._made:
             self._made.pop().rmdir()
@@ -185,6 +187,14 @@ class Pods(Hosts):
         until = time.monotonic() + least_s
         wait_until(has_stayed_ready, timeout_s=2 * least_s, what=f"{pod} to stay ready", interval_s=1.0)
 
+    def _first(self, pod: str) -> int:
+        """Process 1 of a pod, by its number outside; 0 if that has ended."""
+        outer = self._started[pod].pid
+        with contextlib.suppress(FileNotFoundError):
+            if inner := Path(f"/proc/{outer}/task/{outer}/children").read_text().split():
+                return int(inner[0])
+        return 0
+
     def assert_runs(self, pod: str) -> None:
         assert self._started[pod].poll() is None, self._output(pod).read_text()
 
@@ -193,9 +203,10 @@ class Pods(Hosts):
         begun_s = time.monotonic()
         hook = self.run(pod, *CONTAINER["lifecycle"]["preStop"]["exec"]["command"])
         assert hook.returncode == 0, hook.stderr
+        first = self._first(pod)
+        assert first, f"it has ended by itself: {self._output(pod).read_text()}"
         process = self._started.pop(pod)
-        (first,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        os.kill(int(first), signal.SIGTERM)
+        os.kill(first, signal.SIGTERM)
         try:
             assert process.wait(POD["terminationGracePeriodSeconds"]) == 0, self._output(pod).read_text()
         except subprocess.TimeoutExpired:
