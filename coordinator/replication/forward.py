@@ -3,7 +3,8 @@ live where the leader is.
 
 A write is answered once the copy has it, so whoever writes here reads here what he has written: the replica that the
 answering node reads from, or, if that lags, the leader of the copy's shard; then a read waits for that replica. It
-carries a request id, and so goes to the next coordinator after a failure without being applied twice.
+carries a request id, and so goes to the next coordinator after a failure without being applied twice. Of a cluster that
+speaks no replication but Regatta's, which knows no request ids, no other server is asked once one may have made it.
 """
 
 from __future__ import annotations
@@ -232,6 +233,9 @@ class Forwarder:
                 if code is Code.UNAVAILABLE and not isinstance(refusal, _TOO_BUSY):
                     in_doubt |= is_write and not _is_definite(refusal, details)
                     self._channels.failed(channel)
+                    if in_doubt and asked.table.origin == REGATTA:
+                        # No request has a name there: made again, it could undo what others have written since.
+                        raise errors.TimedOut(f"{self._leader} may have made it: {details}") from None
                     await asyncio.sleep(min(PAUSE_S, left_s))
                     continue
                 if isinstance(refusal, errors.TableReplicated) and left_s > PAUSE_S:

@@ -282,12 +282,15 @@ GAVE_WAY = (
 FULL = (grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
 
 
-async def failed(*refusals: tuple[grpc.StatusCode, str]) -> frames.Reply | None:
+async def failed(
+    *refusals: tuple[grpc.StatusCode, str],
+    asked: tuple[TableEntry, frames.Method.ValueType] = (COPY, frames.ETCD_PUT),
+) -> frames.Reply | None:
     """What comes of a write that the leader cluster fails so, before this cluster leads."""
     channels, lead = cast("LeaderChannels", Scripted(*refusals)), cast("LeadWatch", Lead(1))
     one = Forwarder("harbour", channels, cast("Driver", Copies(9)), lead, nobody)
     deadline = asyncio.get_running_loop().time() + 5
-    return await one.write(Asked(COPY, frames.ETCD_PUT, PUT, deadline, NOBODY))
+    return await one.write(Asked(*asked, PUT, deadline, NOBODY))
 
 
 @in_loop
@@ -298,6 +301,13 @@ async def test_what_the_leader_cluster_may_have_made_is_neither_made_again_nor_c
     for then in (GAVE_WAY, FULL):
         with pytest.raises(errors.TimedOut, match="may have made it"):
             await failed(BROKE_OFF, then)
+
+
+@in_loop
+async def test_what_a_cluster_may_have_made_that_knows_no_request_ids_is_not_sent_again() -> None:
+    there = replace(COPY, origin=REGATTA), frames.REGATTA_PUT
+    with pytest.raises(errors.TimedOut, match="may have made it: Socket closed"):
+        await failed(NOBODY_THERE, BROKE_OFF, asked=there)
 
 
 class TakingOver(Copies):
