@@ -977,9 +977,7 @@ Global___KeyChange: _TypeAlias = KeyChange  # noqa: Y015
 
 @_typing.final
 class FollowedCommands(_message.Message):
-    """What the leader cluster's table has changed, for the follower cluster's copy of it. Applied as a whole or not at all.
-    What a cluster that speaks no replication but Regatta's has in its log, for the copy of a table there.
-    """
+    """What a cluster that speaks no replication but Regatta's has in its log, for the copy of a table there."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1060,6 +1058,8 @@ Global___FollowedPart: _TypeAlias = FollowedPart  # noqa: Y015
 
 @_typing.final
 class ReplicatedChanges(_message.Message):
+    """What the leader cluster's table has changed, for the follower cluster's copy of it. Applied as a whole or not at all."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ORIGIN_FIELD_NUMBER: _builtins.int
