@@ -229,7 +229,8 @@ class Forwarder:
                 code, details = Code[error.code().name], error.details() or ""
                 refusal = outcomes.from_status(table, code, details)
                 if isinstance(refusal, errors.OtherCluster):
-                    self._identity = ""  # perhaps another one is followed by now
+                    # Perhaps another one is followed by now. That is asked before anything else is written.
+                    self._identity, self._ask_at = "", 0.0
                 if code is Code.UNAVAILABLE and not isinstance(refusal, _TOO_BUSY):
                     in_doubt |= is_write and not _is_definite(refusal, details)
                     self._channels.failed(channel)
