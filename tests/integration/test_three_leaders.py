@@ -122,6 +122,7 @@ def test_one_of_three_may_die_or_hang(leader: Cluster, follower: Cluster) -> Non
         for node in leader.config.nodes:
             leader.kill(ProcessName.coordinator(node))
             _wait_past(follower, leader, 20)
+        leader.wait_running()  # the copy may be faster than who was killed last is back
         for node in leader.config.nodes:
             hung = leader.pause(ProcessName.coordinator(node))
             _wait_past(follower, leader, NOTICED_S + 15)
