@@ -116,9 +116,11 @@ class _Look:
 
     def at_nodes(self) -> Iterator[Finding]:
         holding = {replica.node for replica in self._snapshot.replicas}
+        # From endpoints nobody may have told who holds a shard.
+        is_known = all(shard.replicas for shard in self._snapshot.shards)
         silent = {process.name.node for process in self._snapshot.processes if process.state == UNKNOWN}
         for node in self._snapshot.nodes:
-            if node.is_up is False and node.name in holding:
+            if node.is_up is False and (node.name in holding or not is_known):
                 yield self._found(Code.NODE_DOWN, node.name, f"node {node.name} is down")
             elif node.is_up is False:
                 says = f"node {node.name}, which holds no replica, is down"

@@ -54,6 +54,9 @@ def test_no_shard_misses_a_node_that_has_left() -> None:
     left = Node(name="n4", endpoint="127.0.0.1:9", is_up=False)
     (found,) = diagnose(replace(whole, nodes=[*whole.nodes, left]), file="demo.yaml")
     assert (found.code, found.severity, found.subject) == (Code.EMPTY_NODE_DOWN, Severity.WARNING, "n4")
+    shards = [*whole.shards, make_shard(len(whole.shards) + 1, [], [])]
+    told = diagnose(replace(whole, nodes=[*whole.nodes, left], shards=shards), file="demo.yaml")
+    assert Code.NODE_DOWN in {each.code for each in told}, "it may hold the shard of which nobody tells"
 
 
 def test_the_worst_comes_first() -> None:
