@@ -105,7 +105,8 @@ class LongReads(Part):
         patience: Patience | None = None,
     ) -> None:
         """Run `read` on a thread when its turn has come; `done` gets the result in the loop's thread, and answers the
-        coordinator behind the link. patience: is over once no coordinator waits for the answer. Raises QueueFull."""
+        coordinator behind the link; without an identity nobody is owed one. patience: is over once no coordinator waits
+        for the answer. Raises QueueFull."""
         self.check_room()
         self._waiting.append(_Job(identity, read, done, self._ticks, patience))
 
@@ -157,7 +158,7 @@ class LongReads(Part):
         return free and any(not self._outgoing.link_is_full(job.identity) for job in self._waiting)
 
     def drained(self) -> bool:
-        return not (self._waiting or self._running or self._ended)
+        return not any(job.identity for job in (*self._waiting, *self._running, *self._ended))
 
     def statistics(self) -> Mapping[str, int]:
         return {"long_reads_waiting": len(self._waiting), "long_reads_running": len(self._running)}

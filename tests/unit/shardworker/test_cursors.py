@@ -156,6 +156,8 @@ def test_parts_leave_while_their_file_is_being_written(
     assert bench.answer(call).cursor
     (file,) = tmp_path.rglob("snapshot-of-table-*")
     assert file.stat().st_size < KEYS * len(VALUE)
+    assert bench.jobs.waiting_count == 1
+    assert bench.replica.drained(), "who stops waits for no file that nobody can read then"
     bench.jobs.may_end = True
     bench.work()
     assert file.stat().st_size > KEYS * len(VALUE), "it is written on, though nobody reads"
