@@ -269,13 +269,15 @@ class TableCalls:
         self._shown[table.id] = max(revision, self.shown(table))
 
     async def _write_taken_over(self, asked: Asked, request_id: bytes) -> Answer:
-        """To a table that was a copy, or is one for a moment longer. Each refusal is remembered under its request id,
-        so each try has the next one."""
+        """To a table that was a copy, or is one for a moment longer; not if it turns out that it has just become one.
+        Each refusal is remembered under its request id, so each try has the next one."""
         while True:
             try:
                 return await self._write(asked, request_id)
             except errors.TableReplicated:
-                if self._driver.time() + TAKEN_OVER_PAUSE_S >= asked.deadline:
+                known = self._tables.get(asked.table.name)
+                has_given_way = not asked.table.origin and known is not None and known.origin
+                if has_given_way or self._driver.time() + TAKEN_OVER_PAUSE_S >= asked.deadline:
                     raise
                 request_id = request_ids.following(request_id)
                 await asyncio.sleep(TAKEN_OVER_PAUSE_S)

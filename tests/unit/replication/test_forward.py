@@ -340,6 +340,20 @@ async def test_a_write_made_while_its_table_was_taken_over_is_found_by_its_repea
 
 
 @in_loop
+async def test_a_named_write_to_a_table_that_has_just_given_way_is_refused_at_once() -> None:
+    anything: Any = SimpleNamespace(tables={})
+    shard, lead = Copies(9, error=errors.TableReplicated("write to the leader cluster")), Lead()
+    driver = cast("Driver", shard)
+    one = Forwarder("harbour", cast("Any", Heard()), driver, cast("LeadWatch", lead), nobody)
+    calls = TableCalls(driver, anything, RequestIds(bytes(8)), anything, step_timeout_s=1.0, forwarder=one)
+    led, began = replace(COPY, origin=0), shard.time()
+    anything.tables["default"] = COPY  # as the catalog says by now
+    with pytest.raises(errors.TableReplicated):
+        await calls.write(Asked(led, frames.ETCD_PUT, PUT, began + 2, NOBODY, "mine"))
+    assert shard.time() < began + 1
+
+
+@in_loop
 async def test_what_concerns_leases_is_asked_where_they_live(tmp_path: Path) -> None:
     async with running(tmp_path) as leader:
         one = forwarder(Copies(0), leader.cluster.node("n1").client_endpoint)
