@@ -33,17 +33,25 @@ def check_new(follows: FollowsConfig, known: str) -> None:
 
 def by_name(told: Iterable[replication.Table], entries: Collection[TableEntry]) -> list[replication.Table]:
     """Its tables, as if they had ids and settings: those of their copies here, if there are any. Raises Unfit if this
-    cluster has copies of another leader cluster's tables, which would be deleted for want of any like them there."""
+    cluster has copies of another leader cluster's tables, which would be deleted for want of any like them there; or
+    copies of this one's, of which it tells none any more: it may have lost them."""
+    tables = list(told)
     for entry in entries:
         if entry.origin not in (0, ELSEWHERE, REGATTA):
             raise Unfit(
                 f"it speaks no replication but Regatta's, and table {entry.name} was copied from a cluster of ours:"
                 " promote this cluster to keep what it holds"
             )
+    copies = [entry.name for entry in entries if entry.origin == REGATTA]
+    if copies and not tables:
+        raise Unfit(
+            f"it tells of no table at all, and {len(copies)} of its are copied here, which are not deleted: promote"
+            " this cluster to keep what it holds, or make a table there if all were meant to go"
+        )
     history = {entry.name: entry.history for entry in entries if entry.origin == REGATTA}
     return [
         replication.Table(
             name=table.name, type=table.type, id=REGATTA, history=history.get(table.name, HISTORY)
         )
-        for table in told
+        for table in tables
     ]

@@ -238,6 +238,12 @@ def test_tables_go_by_their_names() -> None:
     assert [(table.name, table.id, table.history) for table in plan.create] == [("new", REGATTA, HISTORY)]
 
 
+def test_a_cluster_that_tells_of_no_table_any_more_takes_no_copy_away() -> None:
+    with pytest.raises(Unfit, match="no table at all, and 1 of its are copied here"):
+        by_name([], [ENTRY])
+    assert by_name([], []) == []
+
+
 def test_copies_of_a_cluster_of_ours_are_not_taken_for_any_of_its() -> None:
     ours = TableEntry("t", 5, ShardId(1), origin=10_001)
     with pytest.raises(Unfit, match="was copied from a cluster of ours"):
