@@ -57,7 +57,9 @@ def restarts(setting: Setting, workload: Workload) -> Report:
             ]
             time.sleep(LEAD_S)
             took_s = _restart_all(system.cluster_file, setting)
-            if any(load.done() for load in loads):
+            if ended := [load for load in loads if load.done()]:
+                for load in ended:
+                    load.result()  # whatever ended it at once is the better reason
                 raise LoadFailed(
                     f"the restart took {took_s:.0f} s, longer than the load: give it more --duration"
                 )
