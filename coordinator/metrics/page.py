@@ -30,8 +30,7 @@ def page(gather: Callable[[], Awaitable[Callable[[], Families]]]) -> http_pages.
 
 
 def _render(families: Callable[[], Families], request: http_pages.Request) -> http_pages.Response:
-    from coordinator.metrics.text import (
-        render,  # and Prometheus's library with it, which families.py tells of
-    )
+    # With Prometheus's library, of which families.py says why it comes so late.
+    from coordinator.metrics.text import render
 
     return render(families(), request)

@@ -26,6 +26,8 @@ from shardworker.machine.regatta.pages import read_page
 from shardworker.machine.tables import CHANGES_MAX
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from shardworker.machine.view import View
     from shardworker.machine.writer import Writer
 
@@ -68,14 +70,21 @@ def _choose(view: View, op: Txn) -> Path:
     return succeeded, operations, [_choose(view, inner) for inner in operations if isinstance(inner, Txn)]
 
 
-def _check_puts(writer: Writer, path: Path) -> None:
-    """Raises KeyNotFound and LeaseNotFound in the order of the puts, as things stand before the first."""
+def _taken(path: Path) -> Iterator[Operation]:
+    """The operations that are carried out, in their order: those of the transactions among them in their place."""
     _, operations, nested = path
     inner = iter(nested)
     for op in operations:
         if isinstance(op, Txn):
-            _check_puts(writer, next(inner))
-        elif isinstance(op, Put):
+            yield from _taken(next(inner))
+        else:
+            yield op
+
+
+def _check_puts(writer: Writer, path: Path) -> None:
+    """Raises KeyNotFound and LeaseNotFound in the order of the puts, as things stand before the first."""
+    for op in _taken(path):
+        if isinstance(op, Put):
             keeps = op.value is None or op.lease is None
             if keeps and writer.newest(op.key)[1] == 0:
                 raise errors.KeyNotFound
@@ -85,12 +94,8 @@ def _check_puts(writer: Writer, path: Path) -> None:
 
 def _check_ranges(view: View, path: Path) -> None:
     """In a transaction any revision but 0 is checked as it is."""
-    _, operations, nested = path
-    inner = iter(nested)
-    for op in operations:
-        if isinstance(op, Txn):
-            _check_ranges(view, next(inner))
-        elif isinstance(op, Range) and op.revision:
+    for op in _taken(path):
+        if isinstance(op, Range) and op.revision:
             view.check_revision(op.revision)
 
 
