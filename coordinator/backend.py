@@ -131,13 +131,15 @@ class Backend:
 
     # ---- life --------------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Read the catalog, and work beside the calls from now on."""
+    async def start(self, limit_s: float) -> None:
+        """Read the catalog, and work beside the calls from now on. Returns when all that it names has been found in its
+        shard; after limit_s at the latest, and then that goes on."""
         self._bootstrap = self.work(bootstrap(self.catalog, self.tables, self._cluster.tables))
         self.work(finish_deletions(self.catalog, self.tables))
         if self._lead is not None:
             self.work(self._lead.run())
         self.work(self.moves.keep_going())
+        await asyncio.wait({self._bootstrap}, timeout=limit_s)
 
     def work(self, what: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """Do this beside the calls, until it is done or stop_work()."""

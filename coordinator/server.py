@@ -58,6 +58,9 @@ if TYPE_CHECKING:
     from coordinator.api.call import Route
     from coordinator.front.limits import Limits
 
+CATALOG_S: Final = 2.0
+"""So long a start waits for the catalog before it accepts. A successor is not in a hurry, since the process before it
+goes on meanwhile; without a quorum there is nothing to wait for, and clients are to be told so."""
 NOTICE_S: Final = 0.1
 """On an orderly stop, what clients call before they have heard of it is served; later calls are refused in a way that
 makes them call elsewhere unasked."""
@@ -193,12 +196,12 @@ class Coordinator:
 
     # ---- life --------------------------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Accept. Calls are taken from now on; those that need the catalog wait until it is read."""
+    async def start(self, catalog_s: float = CATALOG_S) -> None:
+        """Accept, once the catalog is read or catalog_s have passed. Calls that come before it is read wait for it."""
+        await self._backend.start(catalog_s)
         for listener in self._listeners:
             await listener.start()
         await self._siblings.start()
-        self._backend.start()
         if self._node.joins:
             here = NodeId(self._node.id)
             publishing = self._handlers.member_changes.publish(

@@ -116,7 +116,7 @@ async def running(
     for worker in workers.values():
         worker.leader = leader or 0
     coordinator = Coordinator(cluster, cluster.node("n1"), sockets_of(cluster, "n1"))
-    await coordinator.start()
+    await coordinator.start(catalog_s=0)
     channel = grpc.aio.insecure_channel(cluster.node("n1").client_endpoint)
     try:
         if leader is not None:

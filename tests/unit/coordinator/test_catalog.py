@@ -23,6 +23,7 @@ from tests.unit.coordinator.running import (
     running,
     sockets_of,
 )
+from tests.unit.coordinator.test_etcd_pages import ask
 from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
@@ -74,6 +75,29 @@ async def test_the_files_tables_are_made_once(tmp_path: Path) -> None:
 
 
 @in_loop
+async def test_clients_are_taken_once_the_tables_are_known(tmp_path: Path) -> None:
+    async with running(tmp_path, leader=None) as cluster:
+        node = cluster.cluster.node("n2")
+        other = Coordinator(cluster.cluster, node, sockets_of(cluster.cluster, "n2"))
+        try:
+            asked = asyncio.create_task(ask(f"http://{node.http_endpoint}/healthz"))
+            starting = asyncio.create_task(other.start())
+            await wait_until_async(
+                lambda: cluster.workers[1, 2].requests(frames.ETCD_RANGE),
+                timeout_s=5,
+                what="a look at the catalog",
+            )
+            assert not starting.done()
+            assert not asked.done()
+            cluster.elect(1, 1, term=1)
+            await asyncio.wait_for(starting, 10)
+            assert other.ready
+            assert (await asyncio.wait_for(asked, 10))[0] == 200
+        finally:
+            await other.stop()
+
+
+@in_loop
 async def test_coordinators_that_start_together_agree(tmp_path: Path) -> None:
     async with running(tmp_path, leader=None) as cluster:
         others = [
@@ -81,7 +105,7 @@ async def test_coordinators_that_start_together_agree(tmp_path: Path) -> None:
             for name in ("n2", "n3")
         ]
         for other in others:
-            await other.start()
+            await other.start(catalog_s=0)
         cluster.elect(1, 1, term=1)
         await wait_until_async(
             lambda: all(coordinator.ready for coordinator in (cluster.coordinator, *others)),
