@@ -44,6 +44,9 @@ class _Silent:
     def done(self, count: int, size_bytes: int) -> None:
         """See Progress."""
 
+    def end(self) -> None:
+        """See Progress."""
+
 
 class _Bars:
     """rich's, of one table after the other."""
@@ -52,13 +55,20 @@ class _Bars:
         self._bars = bars
         self._verb = verb
         self._unit = unit
+        self._table = ""
         self._task: Any = None
+        self._total = 0
         self._began = 0.0
 
     def begin(self, table: str, total: int) -> None:
         """See Progress."""
         self._began = time.monotonic()
-        self._task = self._bars.add_task(f"{self._verb} {table}", total=max(1, total), speed="")
+        self._total = max(1, total)
+        if table == self._table:
+            self._bars.reset(self._task, total=self._total, speed="")
+            return
+        self._table = table
+        self._task = self._bars.add_task(f"{self._verb} {table}", total=self._total, speed="")
 
     def done(self, count: int, size_bytes: int) -> None:
         """See Progress."""
@@ -66,4 +76,10 @@ class _Bars:
         speed = f"{human_bytes(int(size_bytes * per_s))}/s"
         if self._unit != "bytes":
             speed = f"{count * per_s:,.0f} {self._unit}/s, {speed}"
-        self._bars.update(self._task, completed=count, speed=speed)
+        # A transaction of many changes is one revision, so there may be more than was thought, and some to come.
+        self._total = max(self._total, count)
+        self._bars.update(self._task, total=self._total, completed=count, speed=speed)
+
+    def end(self) -> None:
+        """See Progress."""
+        self._bars.update(self._task, total=self._total, completed=self._total)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from proto.regatta import mvcc_pb2 as mvcc
 from proto.regatta import replication_pb2 as replication
 from tests.integration.cluster import Cluster
 from tests.stubs import stub
+from tests.terminal import on_terminal
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -242,6 +244,20 @@ def test_an_interrupted_backup_goes_on_and_leaves_the_one_before(tmp_path: Path)
         assert not unfinished.exists()
         refusal = run(cluster, "backup", "--dir", str(folder), "--resume", code=1)
         assert "holds no interrupted backup" in refusal
+
+        # Who waits for it at a terminal is shown how far it is.
+        seen = at_a_terminal(cluster, "backup", "--dir", str(folder), "--incremental", awaited=b"saved b")
+        assert re.search(rb"saving b +\S.*100%.*keys/s", seen)
+        seen = at_a_terminal(cluster, "restore", "--dir", str(folder), "--yes", awaited=b"restored b")
+        assert re.search(rb"restoring b +\S.*100%", seen)
+
+
+def at_a_terminal(cluster: Cluster, *words: str, awaited: bytes) -> bytes:
+    """All that a command writes there until this."""
+    command = [sys.executable, "-m", "tools.cli", *words, "--endpoint", cluster.endpoint("n1")]
+    with on_terminal(command, os.environ, columns=120) as terminal:
+        terminal.wait_shows(awaited, "the end")
+        return bytes(terminal.seen)
 
 
 def test_leases_and_users_come_back(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+import zmq
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,10 @@ FILE_LINES_MAX = 800
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "common", "misc"}
 # The one place that may sleep: everything else waits for a condition through it.
 SLEEPERS = {"tests/waiting.py"}
+
+# The one module that knows ZeroMQ's options.
+SOCKETS = "proto/internal/sockets.py"
+ZEROMQ_OPTIONS = {option.name.lower() for option in zmq.SocketOption}
 
 # Of whoever wrote a file, meaningless to whoever reads it.
 MACHINE_PATH = re.compile(r"(?<![\w.:/}$])/(?:home|root|Users|opt|work|mnt)/[\w.-]+")
@@ -111,6 +116,20 @@ def status_codes(tree: ast.Module) -> Iterator[int]:
                 yield node.lineno
 
 
+def zeromq_options(tree: ast.Module) -> Iterator[int]:
+    """Lines that make a ZeroMQ socket or give it an option."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(attr=option, ctx=ast.Store(), value=value) if option in ZEROMQ_OPTIONS:
+                if ast.unparse(value) != "self":
+                    yield node.lineno
+            case ast.Call(func=ast.Attribute(attr="set_hwm" | "set_string" | "setsockopt_string")):
+                yield node.lineno
+            case ast.Call(func=ast.Attribute(attr="socket" | "setsockopt" | "set"), args=[first, *_]):
+                if ast.unparse(first).startswith("zmq."):
+                    yield node.lineno
+
+
 def unfinished(tree: ast.Module) -> Iterator[int]:
     """Lines that stand for work not done, or for a test that does not run."""
     for node in ast.walk(tree):
@@ -140,6 +159,13 @@ def test_tests_wait_for_conditions_instead_of_sleeping() -> None:
 def test_handlers_name_no_status_code() -> None:
     sources = [path for path in written_sources() if name_of(path).startswith("coordinator/services/")]
     assert [f"{name_of(path)}:{line}" for path in sources for line in status_codes(tree_of(path))] == []
+
+
+def test_one_module_holds_every_option_of_zeromqs_sockets() -> None:
+    sources = [path for path in sources_that_say("zmq|sockets") if not name_of(path).startswith("tests/")]
+    found = [(name_of(path), line) for path in sources for line in zeromq_options(tree_of(path))]
+    assert [f"{name}:{line}" for name, line in found if name != SOCKETS] == []
+    assert found, "it knows them when it sees them"
 
 
 def test_nothing_is_left_for_later() -> None:
@@ -266,6 +292,24 @@ def test_status_codes_are_seen(source: str, lines: list[int]) -> None:
 )
 def test_unfinished_work_is_seen(source: str, lines: list[int]) -> None:
     assert list(unfinished(ast.parse(source))) == lines
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("socket = context.socket(zmq.PUB)", [1]),
+        ("socket.linger = 0\nsocket.sndhwm = 1", [1, 2]),
+        ("link.socket.setsockopt(zmq.LINGER, 0)", [1]),
+        ("socket.set_hwm(5)", [1]),
+        (
+            "import socket\nplain = socket.socket(socket.AF_UNIX)\nplain.setsockopt(socket.SOL_SOCKET, 1, 1)",
+            [],
+        ),
+        ("self.identity = socket.identity", []),
+    ],
+)
+def test_options_of_zeromq_are_seen(source: str, lines: list[int]) -> None:
+    assert list(zeromq_options(ast.parse(source))) == lines
 
 
 def test_unfinished_comments_are_seen() -> None:

@@ -52,10 +52,13 @@ class Progress(Protocol):
     """Who shows how it goes."""
 
     def begin(self, table: str, total: int) -> None:
-        """A table's turn. total: of what done() counts, as far as it is known."""
+        """A table's turn, perhaps once more. total: of what done() counts, as far as it is known."""
 
     def done(self, count: int, size_bytes: int) -> None:
         """So far, of this table."""
+
+    def end(self) -> None:
+        """All of this table, whatever its total was thought to be."""
 
 
 class Rate:
@@ -220,6 +223,7 @@ class BackupClient:
                 time.sleep(TRY_PAUSE_S)
             else:
                 break
+        progress.end()
         is_told = table.facts is not None
         return Restored(
             name,
@@ -264,6 +268,7 @@ def _receive(
             time.sleep(target.rate.wait_s(len(chunk.data)))
         if promised != sha256.digest():
             raise BackupFailed(f"table {target.table.name}: what came is not what was sent")
+    target.progress.end()
     piece = Piece(name, md5.hexdigest(), sha256.hexdigest(), facts)
     seconds = time.monotonic() - began
     said = Saved(target.table.name, earlier is None, "", records, size_bytes, seconds, facts)

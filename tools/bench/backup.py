@@ -47,6 +47,9 @@ class _Quiet:
     def done(self, count: int, size_bytes: int) -> None:
         """See Progress."""
 
+    def end(self) -> None:
+        """See Progress."""
+
 
 def backup(setting: Setting, workload: Workload) -> Report:
     """A table of 1,000,000 keys: restored, saved, iterated over; and etcd's ranges in pages beside that."""

@@ -77,6 +77,9 @@ class Quiet:
     def done(self, count: int, size_bytes: int) -> None:
         """See Progress."""
 
+    def end(self) -> None:
+        """See Progress."""
+
 
 @pytest.fixture
 def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SavedTable:
