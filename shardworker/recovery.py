@@ -4,7 +4,8 @@ What it holds is what the shard has from then on. Its log is kept, also behind w
 ones may have acknowledged that. Changes of the membership behind it are not: they are about a group that is no more,
 and become entries without an effect. The term rises far enough that nothing the lost ones may have begun is newer, and
 the group is another generation: should the lost ones come back, what they say is refused, and they end once they hear
-why (shardworker/replica/generations.py).
+why (shardworker/replica/generations.py). Indexes behind the log's end are given anew, which other shards are told
+(shardworker/machine/recoveries.py).
 
 `python -m shardworker.recovery FOLDER CLUSTER_ID CLUSTER NODE SHARD` does it; the replica leads when it is started."""
 
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from proto.errors import Corrupt
+from shardworker.machine import note_recovery
 from shardworker.raft import NO_NODE, Entry, EntryKind, HardState, LogIndex, Membership, NodeId, Term
 from shardworker.store import Identity, ReplicaStore, StoreError
 
@@ -57,6 +59,7 @@ def go_on_alone(store: ReplicaStore, node: NodeId) -> None:
     first = next((entry.index for entry in tail if entry.kind is EntryKind.MEMBERSHIP), None)
     rewritten = tuple(_without_effect(entry) for entry in tail if first is not None and entry.index >= first)
     with store.turn(sync=True) as turn:
+        note_recovery(turn.connection)
         turn.append(state, rewritten)
         turn.set_membership(
             Membership(

@@ -79,8 +79,8 @@ def _bring(move: TableMove) -> Steps:
     target = _state((yield _step(move, frames.MoveStep.ARRIVE, move.target)))
     if target.state != frames.MoveState.HERE:
         target = yield from _copy(move, target)
-    if target.state != frames.MoveState.HERE:
-        yield _step(move, frames.MoveStep.FENCE, move.source)
+    # Also if the target serves already: a source that was recovered from one replica may have forgotten its fence.
+    yield _step(move, frames.MoveStep.FENCE, move.source)
     while target.state != frames.MoveState.HERE:
         part = yield from _last_export(move, target.position)
         target = _state((yield _import(move, part)))
@@ -121,6 +121,9 @@ def _cancel(move: TableMove) -> Steps:
         # Too late, if it serves the table already; else it refuses this, too.
         target = _state((yield _step(move, frames.MoveStep.ARRIVE, move.target)))
         assert target.state == frames.MoveState.HERE, "what was not cancelled is here"
+        # A source that was recovered from one replica may have forgotten either.
+        yield _step(move, frames.MoveStep.DEPART, move.source)
+        yield _step(move, frames.MoveStep.FENCE, move.source)
         yield _step(move, frames.MoveStep.LEAVE, move.source)
         return Outcome.MOVED
     try:

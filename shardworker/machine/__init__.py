@@ -4,6 +4,7 @@ from shardworker.machine.auth import NOBODY, SYSTEM, Who
 from shardworker.machine.changes import Change, Edit, HistoryLimits, Listen, history, oldest
 from shardworker.machine.handler import Result, TooNew, UnreadableEntry
 from shardworker.machine.machine import FORMAT, StateMachine
+from shardworker.machine.recoveries import note_recovery
 from shardworker.machine.registry import REGISTRY, Registry
 from shardworker.machine.requests import Parsed
 from shardworker.machine.window import WindowLimits
@@ -26,5 +27,6 @@ __all__ = [
     "Who",
     "WindowLimits",
     "history",
+    "note_recovery",
     "oldest",
 ]

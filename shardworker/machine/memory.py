@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from proto.catalog import CATALOG_ID, CATALOG_NAME, CATALOG_SHARD
 from proto.checksums import FNV_PRIME
 from proto.varint import UINT64_MASK
-from shardworker.machine import leftovers, quota
+from shardworker.machine import leftovers, quota, recoveries
 from shardworker.machine.auth_store import AuthStore
 from shardworker.machine.backup import restoring
 from shardworker.machine.budget import ENTRY_ANSWERS_BYTES_MAX, EntryBudget
@@ -85,6 +85,7 @@ class Memory:
         replication_snapshot.create_schema(self._connection)
         restoring.create_schema(self._connection)
         leftovers.create_schema(self._connection)
+        recoveries.create_schema(self._connection)
         self._origins = Origins(self._connection)
         self.followers = Followers(self._connection)
         self._window = ResultWindow(self._connection, self._window_limits)

@@ -8,6 +8,9 @@ Of what lies at or below the floor that the table had when it departed (`Move.fl
 there, and of what lies above all changes, whatever is compacted meanwhile: the source sweeps no further until the copy
 is done. Without history a put removes at once what it replaces, which the copy does as well when it gets that put.
 
+Where a copy stands tells, too, after how many recoveries of the source that was (recoveries.py): one that was begun
+before the last of them holds what the source may have lost, and is given no further part.
+
 Behind the changes come the results of requests (results.py), and with the last part, once the source takes no more
 writes, everything else that a table has. That part opens it at the target, in the one transaction that applies it.
 """
@@ -25,6 +28,7 @@ from shardworker.machine.internal.loading import read_changes
 from shardworker.machine.leases import read_leases
 from shardworker.machine.moves.results import Arrived, arrived_after
 from shardworker.machine.moves.states import Move, Position, State, read_move
+from shardworker.machine.recoveries import entry_number, parts_of, read_recoveries
 from shardworker.machine.replication.copied_leases import read_copied_leases
 from shardworker.machine.replication.followers import read_followers
 from shardworker.machine.replication.origins import read_origin
@@ -65,20 +69,32 @@ def read_export(body: bytes) -> Export:
 
 def export(view: View, op: Export) -> bytes:
     """The part of a departing table that follows. Raises MoveRefused if it does not depart, as far as this replica
-    knows; Corrupt."""
+    knows, or what was copied of it is of a past that was lost; Corrupt."""
     move = read_move(view.connection, view.table.id)
     if move is None or move.number != op.number or move.state not in (State.COPYING, State.FENCED):
         raise errors.MoveRefused(f"table {view.table.name} is not departing by move {op.number}")
+    recoveries = read_recoveries(view.connection)
+    _check_goes_on(view.table, op.after, recoveries)
     part = frames.MovePart(after=told_position(op.after))
     change, is_whole = _add_changes(view, move, op.after.change, part)
-    through = op.after._replace(change=change)
+    _, result = parts_of(op.after.result)
+    through = Position(change, entry_number(recoveries, result), op.after.arrived)
     if is_whole:
-        through, is_whole = _add_results(view, through, part)
+        through, is_whole = _add_results(view, through, recoveries, part)
     if is_whole and move.state is State.FENCED:
         _add_rest(view, move, part)
     part.through.CopyFrom(told_position(through))
     part.whole = is_whole
     return part.SerializeToString()
+
+
+def _check_goes_on(table: TableState, after: Position, recoveries: int) -> None:
+    """Raises MoveRefused."""
+    if after != Position() and parts_of(after.result)[0] != recoveries:
+        raise errors.MoveRefused(
+            f"table {table.name} was copied in part before the majority of its shard was lost: what was copied may be"
+            " of what was lost"
+        )
 
 
 def _add_changes(view: View, move: Move, after: int, part: frames.MovePart) -> tuple[int, bool]:
@@ -116,7 +132,9 @@ def _check_sound(table: TableState, id_: int, key: bytes, kv: bytes | None, crc:
         raise errors.Corrupt(f"change {id_} of table {table.name} fails its checksum")
 
 
-def _add_results(view: View, through: Position, part: frames.MovePart) -> tuple[Position, bool]:
+def _add_results(
+    view: View, through: Position, recoveries: int, part: frames.MovePart
+) -> tuple[Position, bool]:
     size_bytes = sum(len(change.key) + len(change.kv) for change in part.changes)
     now_ms = read_age_clock_ms(view.connection)
     for came in arrived_after(view.connection, through.arrived):
@@ -132,22 +150,21 @@ def _add_results(view: View, through: Position, part: frames.MovePart) -> tuple[
         through = through._replace(arrived=came.number)
         if size_bytes >= PART_BYTES_MAX:
             return through, False
-    for entry in stored_entries(view.connection, through.result):
-        size_bytes += _add_entry(part, 0, *entry)
-        through = through._replace(result=entry.log_index)
+    for entry in stored_entries(view.connection, parts_of(through.result)[1]):
+        number = entry_number(recoveries, entry.log_index)
+        size_bytes += _add_entry(part, 0, number, *entry[1:])
+        through = through._replace(result=number)
         if size_bytes >= PART_BYTES_MAX:
             return through, False
     return through, True
 
 
 def _add_entry(
-    part: frames.MovePart, shard: int, log_index: int, age_ms: int, commands: int, data: bytes, answers: bytes
+    part: frames.MovePart, shard: int, number: int, age_ms: int, commands: int, data: bytes, answers: bytes
 ) -> int:
-    """shard: 0 = the source itself. Returns the bytes added."""
+    """shard: 0 = the source itself. number: of the entry, for other shards. Returns the bytes added."""
     kept = answers if len(answers) <= ANSWERS_BYTES_MAX else b""
-    part.results.add(
-        shard=shard, log_index=log_index, age_ms=age_ms, commands=commands, data=data, answers=kept
-    )
+    part.results.add(shard=shard, log_index=number, age_ms=age_ms, commands=commands, data=data, answers=kept)
     return len(data) + len(kept)
 
 

@@ -25,7 +25,7 @@ _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS arrived_results (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     shard INTEGER NOT NULL,        -- whose log it was
-    log_index INTEGER NOT NULL,    -- in that log
+    log_index INTEGER NOT NULL,    -- in that log, as entry_number() tells it
     age_clock_ms INTEGER NOT NULL, -- by this shard's clock of ages
     commands INTEGER NOT NULL,
     data BLOB NOT NULL,            -- as in `results`
@@ -48,6 +48,7 @@ class Arrived(NamedTuple):
     """Of the order in which they came here; never given again."""
     shard: int
     log_index: int
+    """As that shard tells it (recoveries.py)."""
     age_clock_ms: int
     commands: int
     data: bytes

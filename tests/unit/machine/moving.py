@@ -20,10 +20,11 @@ CANCEL = frames.MoveStep.CANCEL
 
 
 class Moving:
-    """Move `number` of the one table between two machines, step by step."""
+    """Move `number` of one table between two machines, step by step."""
 
     def __init__(self, *, history: int = -1) -> None:
         self.history = history
+        self.table = TABLE
         self.shards = {
             SOURCE: Shard(history=history, shard=SOURCE),
             TARGET: Shard(history=history, shard=TARGET, create=False),
@@ -46,7 +47,7 @@ class Moving:
         return frames.MoveStep(
             step=step,
             number=number or self.number,
-            table=frames.TableSpec(id=TABLE, name="t", history=self.history),
+            table=frames.TableSpec(id=self.table, name="t", history=self.history),
             source=self.source_number,
             target=self.target_number,
         )
@@ -59,13 +60,13 @@ class Moving:
 
     def export(self, after: frames.MovePosition) -> frames.MovePart:
         """The next part."""
-        result = self.source.read(frames.ExportRequest(number=self.number, after=after))
+        result = self.source.read(frames.ExportRequest(number=self.number, after=after), self.table)
         assert result.error is None, result.error
         return frames.MovePart.FromString(result.body)
 
     def bring(self, part: frames.MovePart) -> Result:
         """The target takes a part."""
-        return self.target.write(frames.MoveImport(table_id=TABLE, number=self.number, part=part))
+        return self.target.write(frames.MoveImport(table_id=self.table, number=self.number, part=part))
 
     def copy_part(self) -> frames.MovePart:
         """The next part goes over."""

@@ -21,6 +21,7 @@ from proto.etcd.rpc_pb2 import (
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2
 from shardworker.machine import FORMAT, REGISTRY, Registry, Result, StateMachine, WindowLimits
+from shardworker.machine.recoveries import note_recovery
 from shardworker.machine.tables import CHANGE_BYTES
 
 if TYPE_CHECKING:
@@ -82,15 +83,32 @@ class Shard:
         create: bool = True,
         registry: Registry = REGISTRY,
     ):
-        self.connection = apsw.Connection(path)
-        self.machine = StateMachine(self.connection, shard, limits, registry=registry)
-        self.machine.committed()
+        self._open(apsw.Connection(path), shard, limits, registry)
         self.index = 0
         self.time_ms = 0
         self._ids = 0
         self._number = shard
         if create:
             self.write(frames.TableSpec(id=TABLE, name="t", history=history))
+
+    def _open(
+        self, connection: apsw.Connection, shard: int, limits: WindowLimits | None, registry: Registry
+    ) -> None:
+        self.connection = connection
+        self.machine = StateMachine(connection, shard, limits, registry=registry)
+        self.machine.committed()
+
+    def kept(self) -> tuple[bytes, int]:
+        """What a replica has that gets no further entry, for recover()."""
+        return self.connection.serialize("main"), self.index
+
+    def recover(self, kept: tuple[bytes, int]) -> None:
+        """The replica that had this goes on alone (shardworker/recovery.py): whatever came later is lost."""
+        data, self.index = kept
+        connection = apsw.Connection(":memory:")
+        connection.deserialize("main", data)
+        note_recovery(connection)
+        self._open(connection, self._number, None, REGISTRY)
 
     def command(self, request: Message, table: int = TABLE, request_id: bytes = b"") -> frames.Command:
         """The request as a command; without an id it gets one that no other has."""
