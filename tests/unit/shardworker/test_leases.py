@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import sys
+from typing import TYPE_CHECKING, Any, Final
 from unittest.mock import patch
 
 import pytest
@@ -19,6 +20,9 @@ from tests.unit.shardworker.bench import CLIENT, TABLE, Bench
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import FrameType
+
+    from _typeshed import TraceFunction
 
 TTL_S: Final = 2
 TTL_TICKS: Final = 20
@@ -26,9 +30,9 @@ ELECTION_TICKS: Final = 10
 LEASE: Final = 7
 
 
-def bench_with_lease(folder: Path, *voters: int, count: int = 1) -> Bench:
+def bench_with_lease(folder: Path, *voters: int, count: int = 1, **settings: Any) -> Bench:
     """A leader with a table and leases, each of which has a key."""
-    bench = Bench(folder, members(*voters))
+    bench = Bench(folder, members(*voters), **settings)
     if len(voters) == 1:
         bench.core.campaign()
         bench.replica.turn()
@@ -358,6 +362,52 @@ def test_leases_that_end_together_end_in_bounded_batches(tmp_path: Path) -> None
     assert max(sizes) <= 10
     assert sum(sizes) == 25
     bench.store.close()
+
+
+def test_writes_that_fill_the_queue_keep_no_lease_from_its_end(tmp_path: Path) -> None:
+    bench = bench_with_lease(tmp_path, 1, 2, 3, limits={"pending_requests_max": 4})
+    put = etcd.PutRequest(key=b"%d" % (LEASE + 1)).SerializeToString()
+    refused = 0
+    for number in range(TTL_TICKS + 2):
+        for one in range(3):
+            call = bench.ask(frames.ETCD_PUT, put, request_id=b"%08d%08d" % (number, one))
+            refused += call in bench.replies and bench.replies[call].error == errors.QueueFull.frame_code
+        bench.tick()
+        # It leads still, and nobody has its log.
+        bench.hear(message(MessageKind.HEARTBEAT_REPLY, 2, bench.core.term))
+    assert refused > TTL_TICKS, "there was room for others"
+    acknowledge_all(bench)
+    assert keys(bench) == 1, "what was written, and not the lease's"
+    bench.store.close()
+
+
+def lines_of_an_election(folder: Path, count: int) -> int:
+    """How many lines a follower with so many leases runs until it leads and has all of its log applied."""
+    bench = bench_with_lease(folder, 1, 2, 3, count=count)
+    bench.hear(message(MessageKind.HEARTBEAT, 2, bench.core.term + 1, commit=bench.core.log.last_index))
+    bench.work()
+    lines = 0
+
+    def note(_frame: FrameType, event: str, _argument: object) -> TraceFunction:
+        nonlocal lines
+        lines += event == "line"
+        return note
+
+    before = sys.gettrace()
+    sys.settrace(note)
+    try:
+        bench.lead()
+        bench.work()
+    finally:
+        sys.settrace(before)
+    assert time_left(bench) >= TTL_TICKS
+    bench.store.close()
+    return lines
+
+
+def test_an_election_looks_at_no_lease(tmp_path: Path) -> None:
+    few, many = (lines_of_an_election(tmp_path / str(count), count) for count in (4, 80))
+    assert abs(many - few) < 40
 
 
 def test_the_clock_starts_over_with_a_snapshot(alone: Bench) -> None:
