@@ -7,7 +7,7 @@ Everything below works on endpoints alone, so that any system can take any side.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -22,6 +22,9 @@ PROBE_TABLES = (
     "probe-auth",
     "probe-lease", "probe-lock", "probe-election",
 )  # fmt: skip
+
+PATIENCE: Final = ("--command-timeout", "20s", "--dial-timeout", "20s")
+"""etcdctl's own 5 s and 2 s may be too short where the machine has much else to do: then it tells of that instead."""
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import pytest
 from proto.etcd import auth_pb2, election_pb2
 from proto.etcd import rpc_pb2 as etcd
 from proto.regatta import regatta_pb2 as regatta
-from tests.conformance.conftest import running
+from tests.conformance.conftest import PATIENCE, running
 from tests.conformance.versions import TELLS_EVERYBODY_OF_AUTH, TRANSLATES_REFUSED_MAINTENANCE
 from tests.stubs import stub
 from tools.bench import systems
@@ -257,8 +257,8 @@ def test_etcdctl_prints_what_it_does_of_etcd(tmp_path_factory: pytest.TempPathFa
 
 
 def _etcdctl(endpoint: str, words: str, stdin: str) -> tuple[int, str, list[str]]:
-    command = [str(systems.etcd_program("etcdctl")), "--endpoints", endpoint, *words.split()]
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=30, check=False)
+    command = [str(systems.etcd_program("etcdctl")), *PATIENCE, "--endpoints", endpoint, *words.split()]
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, done.stdout, re.findall(r"^Error: .*", done.stderr, re.MULTILINE)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import pytest
 
-from tests.conformance.conftest import running
+from tests.conformance.conftest import PATIENCE, running
 from tests.conformance.versions import FORGETS_WHO_LEARNS, TELLS_EVERYBODY_OF_AUTH
 from tools.bench import systems
 
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from tools.bench.systems import System
 
 COMMAND_S: Final = 30
-PATIENCE: Final = ("--command-timeout", "20s", "--dial-timeout", "20s")
-"""etcdctl's own 5 s and 2 s may be too short where the machine has much else to do: then it tells of that instead."""
-
 KV: Final = r"""
 put a 1
 put a 2 --prev-kv
