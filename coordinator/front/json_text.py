@@ -2,7 +2,8 @@
 
 protobuf's own json_format gives the same form on the way out: proto names, 64-bit numbers as strings, bytes in base64,
 enums by name, defaults left out. On the way in it forgives what the gateway refuses, and silently: an enum's name that
-does not exist would count as 0, a key in another alphabet of base64 as another key. Those are looked for first.
+does not exist would count as 0, a key in another alphabet of base64 as another key, "1_0" as 10. On infinite numbers
+and halves of surrogates it fails instead of refusing them. All of those are looked for first.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
-    from google.protobuf.descriptor import Descriptor
+    from google.protobuf.descriptor import Descriptor, EnumDescriptor
     from google.protobuf.message import Message
 
 M = TypeVar("M", bound="Message")
@@ -35,6 +37,9 @@ PART_BYTES: Final = 64 << 10
 PIECE_BYTES_MAX: Final = 8 << 10
 """A message up to this size is made as one; a larger one field by field."""
 
+_WHOLE_NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
+"""In a string, as JSON writes it. Python's int() also takes spaces, signs, zeros ahead and underscores."""
+
 # Go's encoder writes these so that JSON can stand inside HTML.
 _HTML: Final = str.maketrans(
     {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -46,8 +51,9 @@ class BadJson(Exception):
 
 
 def encode(value: Any) -> bytes:
-    """JSON as Go writes it: without spaces, in UTF-8."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_HTML).encode()
+    """JSON as Go writes it: without spaces, in UTF-8; half of a surrogate, which has none, as an escape."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_HTML)
+    return text.encode(errors="backslashreplace")
 
 
 def to_value(message: Message) -> dict[str, Any]:
@@ -123,7 +129,7 @@ def split(body: bytes) -> Iterator[Any]:
         text = body.decode()
     except UnicodeDecodeError as error:
         raise BadJson(f"the body is not UTF-8: {error}") from None
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
     position = _skip_space(text, 0)
     while position < len(text):
         try:
@@ -134,8 +140,15 @@ def split(body: bytes) -> Iterator[Any]:
         position = _skip_space(text, position)
 
 
+def _refuse_constant(name: str) -> None:
+    """Python's NaN and Infinity."""
+    raise ValueError(f"{name} is no JSON")
+
+
 def fill(value: Any, message: M) -> M:
-    """As parse(), from a value that split() gave."""
+    """As parse(), from a value that split() gave, and takes out of that what no message has. null is an empty one."""
+    if value is None:
+        return message
     if not isinstance(value, dict):
         raise BadJson(f"a message is a JSON object, not {_named(value)}")
     _check(value, cast("Descriptor", message.DESCRIPTOR), NESTING_MAX)
@@ -152,33 +165,78 @@ def _skip_space(text: str, position: int) -> int:
     return position
 
 
-def _check(value: Mapping[str, Any], descriptor: Descriptor, levels: int) -> None:
-    """Refuse what json_format would read as something else."""
+def _check(value: dict[str, Any], descriptor: Descriptor, levels: int) -> None:
+    """Refuse what json_format would read as something else, or fail on. Raises BadJson."""
     if not levels:
         raise BadJson(f"messages are nested more than {NESTING_MAX} deep")
     fields = {**descriptor.fields_by_camelcase_name, **descriptor.fields_by_name}
+    for name in [name for name in value if name not in fields]:
+        del value[name]
     for name, given in value.items():
-        field = fields.get(name)
-        if field is None or given is None:
+        field = fields[name]
+        if given is None:
             continue
-        for one in given if isinstance(given, list) else (given,):
+        if field.is_repeated and not isinstance(given, list):
+            raise BadJson(f"field {field.name} is a list, not {_named(given)}")
+        for one in given if field.is_repeated else (given,):
+            if one is None:
+                raise BadJson(f"field {field.name} is a list without null")
             _check_field(field, one, levels)
 
 
 def _check_field(field: FieldDescriptor, value: Any, levels: int) -> None:
-    if field.message_type is not None and isinstance(value, dict):
+    if field.message_type is not None:
+        if not isinstance(value, dict):
+            raise BadJson(f"field {field.name} is an object, not {_named(value)}")
         _check(value, field.message_type, levels - 1)
-    elif field.type == FieldDescriptor.TYPE_BYTES and isinstance(value, str):
-        try:
-            base64.b64decode(value, validate=True)
-        except (binascii.Error, ValueError):
-            raise BadJson(f"illegal base64 data in field {field.name}") from None
-    elif field.enum_type is not None and isinstance(value, str):
-        if value not in field.enum_type.values_by_name:
-            raise BadJson(f"unknown value {json.dumps(value)} for enum {field.enum_type.full_name}")
+    elif field.enum_type is not None:
+        _check_enum(field.enum_type, value)
+    elif field.type == FieldDescriptor.TYPE_BYTES:
+        _check_bytes(field, value)
+    elif field.type == FieldDescriptor.TYPE_BOOL:
+        if not isinstance(value, bool):
+            raise BadJson(f"field {field.name} is true or false, not {_named(value)}")
+    elif field.type == FieldDescriptor.TYPE_STRING:
+        if not isinstance(value, str):
+            raise BadJson(f"field {field.name} is a string, not {_named(value)}")
+    elif not _is_whole_number(value):
+        raise BadJson(f"field {field.name} is a whole number, not {_quoted(value)}")
+
+
+def _check_enum(enum: EnumDescriptor, value: Any) -> None:
+    # By a list of names: protobuf's own look-up fails on half of a surrogate.
+    if isinstance(value, str):
+        known = value in list(enum.values_by_name)
+    else:
+        known = _is_whole_number(value) and -(2**31) <= value < 2**31
+    if not known:
+        raise BadJson(f"unknown value {_quoted(value)} for enum {enum.full_name}")
+
+
+def _check_bytes(field: FieldDescriptor, value: Any) -> None:
+    if not isinstance(value, str):
+        raise BadJson(f"field {field.name} is a string in base64, not {_named(value)}")
+    try:
+        base64.b64decode(value.replace("\r", "").replace("\n", ""), validate=True)
+    except (binascii.Error, ValueError):
+        raise BadJson(f"illegal base64 data in field {field.name}") from None
+
+
+def _is_whole_number(value: Any) -> bool:
+    if isinstance(value, str):
+        return _WHOLE_NUMBER.fullmatch(value) is not None
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _quoted(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, str | int | float) else _named(value)
 
 
 def _named(value: Any) -> str:
-    return {list: "a list", str: "a string", type(None): "null", bool: "a truth value"}.get(
-        type(value), "a number"
-    )
+    return {
+        dict: "an object",
+        list: "a list",
+        str: "a string",
+        type(None): "null",
+        bool: "a truth value",
+    }.get(type(value), "a number")

@@ -220,7 +220,7 @@ class Composer:
     def _json_field(self, one: FieldDescriptor, depth: int) -> Any:
         if self.one_in(5):
             return self.rng.choice(
-                (None, True, -1, 1.5, 1e400, "", "x", [], {}, [[]], [None], 10**30, {"a": {}})
+                (None, True, -1, 1.5, 1e400, "", "x", "\ud800", [], {}, [[]], [None], 10**30, {"a": {}})
             )
         if one.message_type is not None:
             inner = self.value(one.message_type, depth + 1) if depth < DEPTH_MAX else {}

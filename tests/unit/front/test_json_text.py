@@ -83,7 +83,7 @@ def test_both_spellings_of_names_and_numbers_are_taken(text: str) -> None:
     assert parse(text.encode(), etcd.RangeRequest()) == expected
 
 
-@pytest.mark.parametrize("body", [b"", b"  \n", b"{}"])
+@pytest.mark.parametrize("body", [b"", b"  \n", b"{}", b"null", b'{"key":null,"nobody \xc3\xa4":"\\ud800"}'])
 def test_nothing_is_an_empty_message(body: bytes) -> None:
     assert parse(body, etcd.RangeRequest()) == etcd.RangeRequest()
 
@@ -96,7 +96,26 @@ def test_nothing_is_an_empty_message(body: bytes) -> None:
         ('{"sort_order":"DESCNED"}', "DESCNED"),
         ('{"limit":"five"}', "limit"),
         ('{"limit":1e99}', "limit"),
-        ('{"key":1}', "key"),
+        ('{"limit":1.0}', "whole number, not 1.0"),
+        ('{"limit":"1_0"}', "whole number"),
+        ('{"limit":"+1"}', "whole number"),
+        ('{"limit":"01"}', "whole number"),
+        ('{"limit":"1.0"}', "whole number"),
+        ('{"limit":true}', "whole number, not true"),
+        ('{"limit":99999999999999999999}', "limit"),
+        ('{"limit":NaN}', "NaN is no JSON"),
+        ('{"keys_only":"true"}', "true or false, not a string"),
+        ('{"sort_order":true}', "value true"),
+        ('{"sort_order":1.5}', "1.5"),
+        ('{"sort_order":1e999}', "Infinity"),
+        ('{"sort_order":-2147483649}', "unknown value -2147483649"),
+        ('{"sort_order":"\\ud800"}', "ud800"),
+        ('{"key":"\\ud800"}', "illegal base64"),
+        ('{"key":1}', "key is a string in base64, not a number"),
+        ('{"key":[1]}', "not a list"),
+        ('{"compare":"\\ud800"}', "a list, not a string"),
+        ('{"compare":["\\ud800"]}', "an object, not a string"),
+        ('{"compare":[null]}', "without null"),
         ("[]", "a list"),
         ("7", "a number"),
         ('{"key":', "Expecting value"),
