@@ -157,8 +157,8 @@ class TableConfig(Model):
         return self.client_socket.get(node) if isinstance(self.client_socket, dict) else self.client_socket
 
     quota: Quota | None = None
-    """What the table may hold: none, or bytes, also as 2GiB. Over it, what makes it grow is refused. Default:
-    limits.table_quota."""
+    """What the table may hold: none, or bytes, also as 2GiB. Over it, what makes it grow is refused. Default: what it
+    was created with (boathouse table create --quota), else limits.table_quota."""
     compaction: Compaction | None = None
     """What is compacted without being asked, or none. Default: limits.table_compaction."""
 
@@ -359,10 +359,10 @@ class ClusterConfig(Model):
             raise Inconsistent(problems)
         return self
 
-    def table_quota_bytes(self, table: str) -> int:
-        """What the table may hold, 0 = as much as the disk."""
+    def table_quota(self, table: str) -> int | None:
+        """What the table may hold, 0 = as much as the disk; None if nothing is said of this table."""
         config = self.tables.get(table)
-        return self.limits.table_quota if config is None or config.quota is None else config.quota
+        return None if config is None else config.quota
 
     def table_compaction(self, table: str) -> CompactionConfig | None:
         """What is compacted of the table without being asked."""

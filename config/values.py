@@ -19,6 +19,7 @@ class Model(BaseModel):
 
 
 QUOTA_BYTES_MAX: Final = 1 << 62
+QUOTA_WORDS: Final = "none, a number of bytes, or one with KiB, MiB, GiB or TiB: 2GiB"
 HISTORY_MAX: Final = 2**31 - 1
 """Revisions that a table can be asked to keep by number."""
 SIZE_UNITS: Final = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -79,17 +80,20 @@ def _check_retention(value: object) -> object:
     raise PydanticCustomError("retention", "must be a number of revisions, or a time as 90s, 30m or 1h")
 
 
-def _check_quota(value: object) -> object:
+def quota_of(value: object) -> int | None:
+    """Bytes that a table may hold, 0 = as much as the disk; None for what says nothing of the kind."""
     if value == "none":
         return 0
-    if _is_number(value) and 0 <= value < QUOTA_BYTES_MAX:
-        return value
-    size_bytes = size_of(value) if isinstance(value, str) else None
-    if size_bytes is not None and 1 <= size_bytes < QUOTA_BYTES_MAX:
-        return size_bytes
-    raise PydanticCustomError(
-        "quota", "must be none, a number of bytes, or one with KiB, MiB, GiB or TiB: 2GiB"
-    )
+    if isinstance(value, str):
+        value = size_of(value) or None  # 0MiB is a slip
+    return value if _is_number(value) and 0 <= value < QUOTA_BYTES_MAX else None
+
+
+def _check_quota(value: object) -> object:
+    size_bytes = quota_of(value)
+    if size_bytes is None:
+        raise PydanticCustomError("quota", f"must be {QUOTA_WORDS}")
+    return size_bytes
 
 
 def _check_url(url: str) -> str:

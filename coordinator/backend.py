@@ -84,7 +84,7 @@ class Backend:
         own_calls = OwnCalls(self.driver, ids)
         shards = self.topology.shards()
         self.tables = Tables(own_calls, self.statuses, shards=shards, named=cluster.tables)
-        self.catalog = Catalog(self.tables, promised=cluster.tables)
+        self.catalog = Catalog(self.tables, promised=cluster.tables, heard=self.driver.know_tables)
         self.identities = Identities(own_calls)
         self.leading = Leading(cluster, self.catalog, self.tables, LeadRow(own_calls))
         self._lead: LeadWatch | None = None

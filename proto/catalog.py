@@ -38,6 +38,9 @@ DELETED_END: Final = b"deleted0"
 _DELETED_ID: Final = DELETED_PREFIX + b"id/"
 _DELETED_NAME: Final = DELETED_PREFIX + b"name/"
 
+WITHOUT_QUOTA: Final = -1
+"""In frames.TableQuotas, of a table that was made without one."""
+
 HistoryWord = int | Literal["all", "none"]
 
 REPLICATED: Final = "replicated"
@@ -70,6 +73,9 @@ class TableEntry:
     """The origin that it had when this cluster was promoted; 0 = none."""
     copied_from: str = ""
     """The cluster that had that. It may make that table alone a copy of this one."""
+    quota: int | None = None
+    """Bytes that it was made to hold, 0 = as much as the disk; None = nothing was said. The cluster file may say
+    otherwise later."""
     term_before: int = field(default=0, compare=False)
     """The highest term of the shards that it has left: clients are told of none lower."""
 
@@ -117,6 +123,7 @@ class TableSettings:
     is_local: bool = False
     owner: str = ""
     origin: int = 0
+    quota: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +181,8 @@ def _row(entry: TableEntry) -> dict[str, Any]:
         row["origin"] = entry.origin
     if entry.copied:
         row |= {"copied": entry.copied, "copied_from": entry.copied_from}
+    if entry.quota is not None:
+        row["quota"] = entry.quota
     if entry.term_before:
         row["term_before"] = entry.term_before
     return row
@@ -262,6 +271,7 @@ def _parse(value: bytes, name_of: Callable[[Any], str]) -> TableEntry:
             origin=int(row.get("origin", 0)),
             copied=int(row.get("copied", 0)),
             copied_from=str(row.get("copied_from", "")),
+            quota=None if row.get("quota") is None else int(row["quota"]),
             term_before=int(row.get("term_before", 0)),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:

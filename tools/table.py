@@ -27,7 +27,7 @@ app = command_group()
 NewNameArgument = Annotated[str, typer.Argument(help="Table.")]
 NameArgument = Annotated[str, typer.Argument(help="Table.", autocompletion=table_names)]
 
-COLUMNS = ["name", "id", "shard", "type", "history", "owner"]
+COLUMNS = ["name", "id", "shard", "type", "history", "owner", "quota"]
 WIDE_COLUMNS = ["keys", "revision", "leader", "shard_bytes"]
 
 
@@ -37,6 +37,20 @@ def _check_history(value: str) -> str:
     if not is_history(int(value) if value.isascii() and value.isdigit() else value):
         raise typer.BadParameter("all, none, or a number of revisions from 1")
     return value
+
+
+def _check_quota(value: str | None) -> str | None:
+    from config.values import QUOTA_WORDS
+
+    if value is not None and _quota(value) is None:
+        raise typer.BadParameter(QUOTA_WORDS)
+    return value
+
+
+def _quota(value: str) -> int | None:
+    from config.values import quota_of
+
+    return quota_of(int(value) if value.isascii() and value.isdigit() else value)
 
 
 @app.command()
@@ -54,6 +68,14 @@ def create(
     ] = "all",
     local: Annotated[bool, typer.Option("--local", help="Follower clusters leave it alone.")] = False,
     owner: Annotated[str, typer.Option("--owner", help="Whose it is, for people.")] = "",
+    quota: Annotated[
+        str | None,
+        typer.Option(
+            "--quota",
+            callback=_check_quota,
+            help="What it may hold: none, or bytes, also as 2GiB. Default: limits.table_quota of the cluster file.",
+        ),
+    ] = None,
     endpoint: EndpointOption = DEFAULT_ENDPOINT,
     timeout: TimeoutOption = 10.0,
     output: OutputOption = Output.TABLE,
@@ -67,6 +89,7 @@ def create(
         history=history_number(history if history in ("all", "none") else int(history)),  # type: ignore[arg-type]
         is_local=local,
         owner=owner,
+        quota=None if quota is None else _quota(quota),
     )
     with _client(endpoint, timeout) as client:
         table_id = client.create(name, settings)
@@ -146,6 +169,7 @@ def list_(
             rows = [_row(entry) for entry in entries]
     if output.is_document:
         return print_document(rows, output)
+    rows = [row | {"quota": _quota_in_words(row["quota"])} for row in rows]
     print_table(output.columns(COLUMNS, WIDE_COLUMNS), rows)
 
 
@@ -165,7 +189,7 @@ def describe(
         row = _description(client.describe(entry))
     if output.is_document:
         return print_document(row, output)
-    row["shard_bytes"] = human_bytes(row["shard_bytes"])
+    row |= {"quota": _quota_in_words(row["quota"]), "shard_bytes": human_bytes(row["shard_bytes"])}
     print_table(["what", "value"], [{"what": what, "value": value} for what, value in row.items()])
 
 
@@ -186,7 +210,12 @@ def _row(entry: TableEntry) -> dict[str, Any]:
         "type": entry.type,
         "history": entry.history_word,
         "owner": entry.owner,
+        "quota": entry.quota,
     }
+
+
+def _quota_in_words(quota: int | None) -> str | None:
+    return human_bytes(quota) if quota else "none" if quota == 0 else None
 
 
 def _description(found: TableDescription) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import structlog
 from proto import catalog, errors
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Collection
+    from collections.abc import Awaitable, Callable, Collection
 
     from coordinator.catalog.contents import Contents
     from proto.catalog import TableEntry
@@ -40,10 +40,18 @@ class Source(Protocol):
 class Catalog:
     """The cached catalog of one coordinator."""
 
-    def __init__(self, source: Source, *, promised: Collection[str]) -> None:
-        """promised: names that a bootstrap is about to make; keep_promises() says that it has."""
+    def __init__(
+        self,
+        source: Source,
+        *,
+        promised: Collection[str],
+        heard: Callable[[Collection[TableEntry]], object] = lambda _: None,
+    ) -> None:
+        """promised: names that a bootstrap is about to make; keep_promises() says that it has. heard: is told of all
+        tables whenever the catalog was read."""
         self._source = source
         self._promised = promised
+        self._heard = heard
         self._promises_kept = asyncio.Event()
         self._revision = 0
         self._lock = asyncio.Lock()
@@ -123,6 +131,7 @@ class Catalog:
         confirmed = [entry for entry in self._entries.values() if self._is_confirmed(entry)]
         self.tables.clear()
         self.tables.update((entry.name, entry) for entry in confirmed)
+        self._heard(self._entries.values())
 
     def _is_confirmed(self, entry: TableEntry) -> bool:
         known = self.tables.get(entry.name)

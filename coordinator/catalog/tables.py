@@ -87,6 +87,7 @@ class Tables:
             is_local=settings.is_local,
             owner=settings.owner,
             origin=settings.origin,
+            quota=settings.quota,
         )
         key, deleted = catalog.row_key(name), catalog.deleted_name_key(name)
         txn = etcd.TxnRequest()

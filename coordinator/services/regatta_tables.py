@@ -8,7 +8,7 @@ from google.protobuf.json_format import MessageToDict
 
 from config.checks import table_name_problem
 from config.models import TableConfig
-from config.values import HISTORY_MAX
+from config.values import HISTORY_MAX, QUOTA_WORDS, quota_of
 from coordinator.services.decoding import decode
 from proto import errors
 from proto.catalog import ELSEWHERE, LOCAL, REPLICATED, TableSettings, history_number
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from proto.catalog import TableEntry
 
 OWNER_LENGTH_MAX: Final = 255
-FILE_ONLY: Final = frozenset(TableConfig.model_fields) - {"shard", "history", "type", "owner"}
+FILE_ONLY: Final = frozenset(TableConfig.model_fields) - {"shard", "history", "type", "owner", "quota"}
 """What is a cluster file's to say of a table, and is taken from there at each start."""
 
 
@@ -52,8 +52,8 @@ class RegattaTables:
     async def create(self, call: Call) -> bytes:
         """The table is usable, on every node, when this is answered.
 
-        `config` may hold shard, history, type and owner, as the cluster file has them. What only the cluster file may
-        say of a table is refused, and everything else in it passed over: Regatta passes over all of it."""
+        `config` may hold shard, history, type, owner and quota, as the cluster file has them. What only that may say of
+        a table is refused, and everything else in it passed over: Regatta passes over all of it."""
         request = decode(regatta.CreateTableRequest.FromString, call.body)
         if not request.name:
             raise errors.EmptyName
@@ -102,6 +102,7 @@ class RegattaTables:
             history=_history(config.get("history", "all")),
             is_local=_is_local(config.get("type", REPLICATED)),
             owner=_owner(config.get("owner", "")),
+            quota=_quota(config.get("quota")),
         )
 
     def _shard(self, given: object) -> ShardId | None:
@@ -139,6 +140,16 @@ def _owner(given: object) -> str:
             f"owner must be at most {OWNER_LENGTH_MAX} characters without control characters"
         )
     return given
+
+
+def _quota(given: object) -> int | None:
+    if given is None:
+        return None
+    number = _whole(given)
+    quota = quota_of(given if number is None else number)
+    if quota is None:
+        raise errors.InvalidSettings(f"quota {_shown(given)} must be {QUOTA_WORDS}")
+    return quota
 
 
 def _whole(given: object) -> int | None:

@@ -13,9 +13,12 @@ import structlog
 
 from coordinator.shards.link import Link
 from coordinator.shards.router import Router
+from proto.catalog import WITHOUT_QUOTA
 from proto.internal import frames_pb2 as frames
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import zmq
 
     from config.topology import Topology
@@ -61,6 +64,7 @@ class Driver:
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._member_keys = topology.member_keys()
+        self._quotas: dict[int, int] = {}
         for shard in topology.shards():
             self._follow(shard)
         # Not at once: the link that brings the news may be one that ends by it.
@@ -191,6 +195,24 @@ class Driver:
             keys = {int(node): key for node, key in self._member_keys.items()}
             self._links[replica].tell(frames.Envelope(node_keys=frames.NodeKeys(keys=keys)))
 
+    def know_tables(self, tables: Iterable[TableEntry]) -> None:
+        """What the catalog says of them, who leads their shards has to know: what they were made to hold."""
+        found = {
+            table.id: WITHOUT_QUOTA if table.quota is None else table.quota
+            for table in tables
+            if not table.is_reserved
+        }
+        if found == self._quotas:
+            return
+        self._quotas = found
+        for replica in self._links:
+            self._tell_quotas(replica)
+
+    def _tell_quotas(self, replica: Replica) -> None:
+        if self._quotas:
+            told = frames.TableQuotas(quotas=self._quotas)
+            self._links[replica].tell(frames.Envelope(table_quotas=told))
+
     def _endpoint(self, node: NodeId, shard: ShardId) -> str:
         """Where a replica is; empty if nobody has said it."""
         try:
@@ -209,6 +231,7 @@ class Driver:
         """For its link, as are the next two."""
         self._router.handle_connected(replica)
         self._tell_keys(replica)
+        self._tell_quotas(replica)
 
     def handle_disconnected(self, replica: Replica) -> None:
         """See handle_connected."""

@@ -288,6 +288,7 @@ class Envelope(_message.Message):
     TOKENS_USED_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     NODE_KEYS_FIELD_NUMBER: _builtins.int
+    TABLE_QUOTAS_FIELD_NUMBER: _builtins.int
     SUPERSEDED_FIELD_NUMBER: _builtins.int
     taken_bytes: _builtins.int
     """coordinator -> worker: bodies of answers it took since it last said so"""
@@ -362,6 +363,10 @@ class Envelope(_message.Message):
         """
 
     @_builtins.property
+    def table_quotas(self) -> Global___TableQuotas:
+        """coordinator -> worker: what tables were made with, whenever that changes"""
+
+    @_builtins.property
     def superseded(self) -> Global___Superseded:
         """worker -> worker: the receiver's group was given up"""
 
@@ -387,11 +392,12 @@ class Envelope(_message.Message):
         tokens_used: _abc.Iterable[Global___TokenUse] | None = ...,
         generation: _builtins.int = ...,
         node_keys: Global___NodeKeys | None = ...,
+        table_quotas: Global___TableQuotas | None = ...,
         superseded: Global___Superseded | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "hello", b"hello", "level", b"level", "node_keys", b"node_keys", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "superseded", b"superseded", "sync", b"sync", "verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "hello", b"hello", "level", b"level", "node_keys", b"node_keys", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "superseded", b"superseded", "sync", b"sync", "table_quotas", b"table_quotas", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "digests", b"digests", "generation", b"generation", "group", b"group", "hello", b"hello", "level", b"level", "node_keys", b"node_keys", "protocol", b"protocol", "raft", b"raft", "replies", b"replies", "requests", b"requests", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "superseded", b"superseded", "sync", b"sync", "taken_bytes", b"taken_bytes", "tokens_used", b"tokens_used", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "digests", b"digests", "generation", b"generation", "group", b"group", "hello", b"hello", "level", b"level", "node_keys", b"node_keys", "protocol", b"protocol", "raft", b"raft", "replies", b"replies", "requests", b"requests", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "superseded", b"superseded", "sync", b"sync", "table_quotas", b"table_quotas", "taken_bytes", b"taken_bytes", "tokens_used", b"tokens_used", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2681,7 +2687,9 @@ Global___MoveImport: _TypeAlias = MoveImport  # noqa: Y015
 
 @_typing.final
 class TableQuota(_message.Message):
-    """How much a table may hold. The cluster file says it, and the log makes it the same on all replicas."""
+    """How much a table may hold. Its leader says it (TableQuotas, the cluster file), and the log makes it the same on all
+    replicas.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2700,6 +2708,50 @@ class TableQuota(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TableQuota: _TypeAlias = TableQuota  # noqa: Y015
+
+@_typing.final
+class TableQuotas(_message.Message):
+    """What the catalog says of all tables that the sender knows of, of any shard."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class QuotasEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    QUOTAS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def quotas(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
+        """bytes by table id; 0 = as much as the disk, -1 = the table was made without one"""
+
+    def __init__(
+        self,
+        *,
+        quotas: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quotas", b"quotas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TableQuotas: _TypeAlias = TableQuotas  # noqa: Y015
 
 @_typing.final
 class TableFreed(_message.Message):

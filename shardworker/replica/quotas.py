@@ -1,15 +1,15 @@
 """Keeps the replicated books of what tables may hold, and of what they hold.
 
-Quotas stand in the cluster file, and what has been removed from the disk is known to each replica's own sweep. Both
-decide which writes are refused, so all replicas have to go by the same numbers: the leader puts its own into the log
-when they differ from what the shard knows.
+Quotas stand in the cluster file or, of tables that were created with one, in the catalog, of which coordinators tell.
+What has been removed from the disk is known to each replica's own sweep. Both decide which writes are refused, so all
+replicas have to go by the same numbers: the leader puts its own into the log when they differ from what the shard has.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from proto.catalog import FIRST_TABLE_ID
+from proto.catalog import FIRST_TABLE_ID, WITHOUT_QUOTA
 from proto.internal import frames_pb2 as frames
 from shardworker.raft import NEVER_TICKS, Role
 from shardworker.replica.part import Part
@@ -35,6 +35,13 @@ class Quotas(Part):
         self._proposals = proposals
         self._round_ticks = max(1, ROUND_MS // context.cluster.raft.tick_ms)
         self._ticks_left = 0
+        self._made_with: dict[int, int] = {}
+        """By table id, as coordinators have said it. It never changes, so what one of them does not know yet is no
+        news."""
+
+    def handle(self, identity: bytes, envelope: frames.Envelope) -> None:
+        if envelope.HasField("table_quotas"):
+            self._made_with.update(envelope.table_quotas.quotas)
 
     def check_takes(self, request: frames.Request) -> None:
         """Raises QuotaExceeded or CorruptAlarm for a write that would be refused when it is applied."""
@@ -53,11 +60,22 @@ class Quotas(Part):
                 self._look_at(table)
 
     def _look_at(self, table: TableState) -> None:
-        quota_bytes = self._cluster.table_quota_bytes(table.name)
+        quota_bytes = self._quota_bytes(table)
         if table.quota_bytes != quota_bytes:
             self._propose(frames.TABLE_QUOTA, table, frames.TableQuota(quota_bytes=quota_bytes))
         if table.swept_bytes > table.freed_bytes:
             self._propose(frames.TABLE_FREED, table, frames.TableFreed(total_bytes=table.swept_bytes))
+
+    def _quota_bytes(self, table: TableState) -> int:
+        """The newest word counts, which is the file's, and that of one table before that of all. Where nobody has said
+        yet what a table was made with, its quota stays."""
+        of_file = self._cluster.table_quota(table.name)
+        if of_file is not None:
+            return of_file
+        made_with = self._made_with.get(table.id)
+        if made_with is None:
+            return table.quota_bytes
+        return self._cluster.limits.table_quota if made_with == WITHOUT_QUOTA else made_with
 
     def _propose(
         self,

@@ -152,23 +152,25 @@ def test_tables_are_apart(cluster: Cluster) -> None:
     assert set(listed) == {"default", "users"}
     assert (listed["users"]["shard"], listed["users"]["history"]) == (2, 10)
     heading = _out(cluster, "table", "list").splitlines()[0]
-    assert heading.split() == ["NAME", "ID", "SHARD", "TYPE", "HISTORY", "OWNER"]
+    assert heading.split() == ["NAME", "ID", "SHARD", "TYPE", "HISTORY", "OWNER", "QUOTA"]
 
 
 def test_a_table_is_made_looked_at_and_deleted(cluster: Cluster) -> None:
-    given = ("--shard", "2", "--history", "5", "--local", "--owner", "team a")
+    given = ("--shard", "2", "--history", "5", "--local", "--owner", "team a", "--quota", "2MiB")
     made = cluster.cli_json("table", "create", "päper", *given)
     described = cluster.cli_json("table", "describe", "päper")
     leader = cluster.config.node(cluster.leader(2).node).id
     assert described.pop("shard_bytes") > 0
     assert described == {
         "name": "päper", "id": made["id"], "shard": 2, "type": "local", "history": 5, "owner": "team a",
+        "quota": 2 << 20,
         "keys": 0, "revision": 1, "leader": leader,
     }  # fmt: skip
     assert _out(cluster, "table", "describe", "päper").splitlines()[1].split() == ["name", "päper"]
     assert "table already exists (INVALID_ARGUMENT)" in _refusal(cluster, "table", "create", "päper")
     assert "there is no shard 9" in _refusal(cluster, "table", "create", "x", "--shard", "9")
     assert "all, none, or a number" in _refusal(cluster, "table", "create", "x", "--history", "0", code=2)
+    assert "a number of bytes, or one" in _refusal(cluster, "table", "create", "x", "--quota", "2GB", code=2)
     assert "would be gone for good" in _refusal(cluster, "table", "delete", "päper", code=2)
     assert _out(cluster, "table", "delete", "päper", "--yes") == "deleted table päper\n"
     assert "there is no table päper" in _refusal(cluster, "table", "describe", "päper")
@@ -274,10 +276,10 @@ def test_json_and_yaml_say_the_same_and_wide_says_more(cluster: Cluster, words: 
 def test_a_wide_table_says_how_the_tables_are(cluster: Cluster) -> None:
     _out(cluster, "kv", "put", "sized", "1", "--table", "users")
     heading, *rows = _out(cluster, "table", "list", "-o", "wide").splitlines()
-    assert heading.split()[6:] == ["KEYS", "REVISION", "LEADER", "SHARD", "BYTES"]
+    assert heading.split()[7:] == ["KEYS", "REVISION", "LEADER", "SHARD", "BYTES"]
     users = next(row.split() for row in rows if row.startswith("users "))
     described = cluster.cli_json("table", "describe", "users")
-    assert users[6:9] == [str(described[name]) for name in ("keys", "revision", "leader")]
+    assert users[7:10] == [str(described[name]) for name in ("keys", "revision", "leader")]
 
 
 def test_doctor_and_check_in_every_notation(cluster: Cluster) -> None:

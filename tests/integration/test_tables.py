@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from proto.boathouse import moves_pb2 as moves
 from proto.catalog import TableSettings
 from proto.etcd import rpc_pb2 as etcd
 from proto.ids import ShardId
@@ -103,6 +104,32 @@ def test_a_table_goes_and_comes_while_a_worker_dies(cluster: Cluster) -> None:
             assert client.range(EVERYTHING).header.revision == 1
     cluster.wait_restarted(leader, old_pid)
     wait_until(lambda: settled(cluster), timeout_s=10, what="the rows of the deleted table to be gone")
+
+
+def test_the_quota_that_a_table_is_made_with_holds_whoever_leads_it(cluster: Cluster) -> None:
+    tables = TablesClient(Connection(tuple(cluster.endpoints), None, ""), 30.0)
+    made = tables.create("small", TableSettings(shard=ShardId(2), quota=64 << 10))
+
+    def quotas(shard: int) -> set[int]:
+        statuses = [*cluster.ask(shard).values()]
+        tables = [table for status in statuses for table in status.tables if table.id == made]
+        return {table.quota_bytes for table in tables} if len(tables) == len(NODES) else set()
+
+    def is_kept(shard: int) -> None:
+        wait_until(lambda: quotas(shard) == {64 << 10}, timeout_s=10, what="all replicas to know the quota")
+        with cluster.client(table="small") as client:
+            with pytest.raises(CallFailed, match="mvcc: database space exceeded"):
+                client.put(etcd.PutRequest(key=b"too much", value=bytes(65 << 10)))
+            client.put(etcd.PutRequest(key=b"k", value=b"there is room for this"))
+
+    is_kept(2)
+    leader = cluster.leader(2)
+    cluster.wait_restarted(leader, cluster.kill(leader))
+    is_kept(2)
+    done = moves.MoveProgress.DONE
+    wait_until(lambda: tables.move("small", 1).phase == done, timeout_s=30, what="the move")
+    is_kept(1)
+    tables.delete("small")
 
 
 def etcdctl(endpoint: str, *words: str) -> str:

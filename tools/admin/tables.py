@@ -47,6 +47,8 @@ class TablesClient:
                 "owner": settings.owner,
             }
         )
+        if settings.quota is not None:
+            request.config.update({"quota": settings.quota})
         if settings.shard is not None:
             request.config.update({"shard": settings.shard})
         with self._client() as client:

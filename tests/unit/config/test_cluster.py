@@ -156,12 +156,13 @@ ONE = "nodes: {n1: {}}\n"
 )
 def test_a_quota_is_written_as_people_write_sizes(written: str, size_bytes: int) -> None:
     cluster = parse(ONE + f"tables: {{t: {{quota: {written}}}}}\n", "f")
-    assert cluster.table_quota_bytes("t") == size_bytes
+    assert cluster.table_quota("t") == size_bytes
 
 
 def test_a_table_without_a_quota_of_its_own_has_the_clusters() -> None:
     cluster = parse(ONE + "limits: {table_quota: 1MiB}\ntables: {own: {quota: none}, t: {}}\n", "f")
-    assert [cluster.table_quota_bytes(name) for name in ("own", "t", "made later")] == [0, 1 << 20, 1 << 20]
+    assert [cluster.table_quota(name) for name in ("own", "t", "made later")] == [0, None, None]
+    assert cluster.limits.table_quota == 1 << 20
 
 
 @pytest.mark.parametrize("written", ["-1", "1.5", "2GB", "0KiB", "all", "9999999TiB"])

@@ -34,6 +34,8 @@ class FakeWorker:
         self.seen: list[frames.Request] = []
         """Every request in order of arrival."""
         self.hellos = 0
+        self.quotas: list[dict[int, int]] = []
+        """What tables were made to hold, each time that a coordinator told of it."""
         self.script: dict[int, Callable[[frames.Request], frames.Reply | errors.BoathouseError | None]] = {}
         """By method: what to answer instead of the usual. None = nothing."""
         self.silent = False
@@ -119,6 +121,8 @@ class FakeWorker:
                 self.hellos += 1
                 self._identities.append(identity)
             answer.state.CopyFrom(self._state())
+        if envelope.HasField("table_quotas"):
+            self.quotas.append(dict(envelope.table_quotas.quotas))
         for request in envelope.requests:
             self.seen.append(request)
             reply = self._answer(request)

@@ -22,7 +22,7 @@ from coordinator.shards.replica_status import ReplicaStatuses
 from coordinator.shards.request_ids import RequestIds
 from coordinator.shards.shard_call import LEADER, NEAREST, ShardCall
 from proto import errors
-from proto.catalog import CATALOG
+from proto.catalog import CATALOG, WITHOUT_QUOTA, TableEntry
 from proto.ids import NodeId, ShardId
 from proto.internal import frames_pb2 as frames
 from proto.methods import Access
@@ -136,6 +136,30 @@ async def test_links_follow_the_topology(tmp_path: Path) -> None:
         seen = len(b.workers[N1].seen)
         await b.read()
         assert len(b.workers[N1].seen) == seen
+
+
+@in_loop
+async def test_every_replica_hears_what_tables_were_made_to_hold(tmp_path: Path) -> None:
+    async with bench(tmp_path, N1, N2) as b:
+        limited, unlimited = (
+            TableEntry("limited", 10_001, SHARD, quota=5_000),
+            TableEntry("unlimited", 10_002, SHARD, quota=0),
+        )
+        as_the_file_says = TableEntry("t", 10_003, SHARD)
+        for _ in range(2):  # as whenever the catalog is read
+            b.driver.know_tables([CATALOG, limited, as_the_file_says])
+        first, second = {10_001: 5_000, 10_003: WITHOUT_QUOTA}, {10_001: 5_000, 10_002: 0}
+        await wait_until_async(lambda: b.workers[N2].quotas, timeout_s=5, what="the news")
+        b.driver.know_tables([CATALOG, limited, unlimited])
+        await wait_until_async(
+            lambda: all(len(b.workers[node].quotas) > 1 for node in (N1, N2)),
+            timeout_s=5,
+            what="the next ones",
+        )
+        assert b.workers[N1].quotas == b.workers[N2].quotas == [first, second]
+        b.topology.move([N2, N3])
+        await wait_until_async(lambda: b.workers[N3].quotas, timeout_s=5, what="the news at who is new")
+        assert b.workers[N3].quotas == [second]
 
 
 @in_loop

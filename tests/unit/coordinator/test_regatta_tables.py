@@ -96,9 +96,12 @@ async def test_a_table_is_made_used_deleted_and_made_again(tmp_path: Path) -> No
         ("Create", create("x", type="both"), ("INVALID_ARGUMENT", "type 'both' must be replicated or local")),
         (
             "Create",
-            create("x", quota="2GiB"),
-            ("INVALID_ARGUMENT", "quota can't be given here: the cluster file"),
+            create("x", compaction="none"),
+            ("INVALID_ARGUMENT", "compaction can't be given here: the cluster file"),
         ),
+        ("Create", create("x", quota="2GB"), ("INVALID_ARGUMENT", "quota '2GB' must be none, a number of")),
+        ("Create", create("x", quota=-1), ("INVALID_ARGUMENT", "quota -1 must be none, a number of bytes")),
+        ("Create", create("x", quota=1.5), ("INVALID_ARGUMENT", "quota 1.5 must be none, a number of bytes")),
         ("Create", create("x", owner=7), ("INVALID_ARGUMENT", "owner must be at most 255 characters")),
         ("Delete", delete(""), ("INVALID_ARGUMENT", "name must be set")),
         ("Delete", delete("nobody"), ("INVALID_ARGUMENT", "table not found")),
@@ -133,10 +136,13 @@ async def test_a_shard_in_trouble_is_failed_precondition_as_in_regatta(tmp_path:
 @in_loop
 async def test_settings_are_kept_and_what_regatta_passes_over_is_passed_over(tmp_path: Path) -> None:
     async with running(tmp_path, shards=3) as cluster:
-        request = create("x", shard=2, history=7, type="local", owner="team a", compression="lz4")
+        request = create(
+            "x", shard=2, history=7, type="local", owner="team a", quota="2MiB", compression="lz4"
+        )
         await tables_of(cluster).Create(request)
         assert json.loads(rows_of(cluster)[b"tables/x"]) == {
             "id": 10_002, "shard": 2, "history": 7, "type": "local", "owner": "team a",
+            "quota": 2 << 20,
         }  # fmt: skip
         assert cluster.stores[2].tables[10_002].history == 7
 

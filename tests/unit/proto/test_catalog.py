@@ -19,6 +19,12 @@ def test_the_term_before_a_move_is_no_part_of_who_a_table_is() -> None:
     assert again == TableEntry("t", 10_001, ShardId(2))
 
 
+@pytest.mark.parametrize("quota", [None, 0, 1 << 40])
+def test_a_row_says_what_the_table_was_made_to_hold(quota: int | None) -> None:
+    entry = TableEntry("t", 10_001, ShardId(2), quota=quota)
+    assert parse_row(row_key("t"), encode_row(entry)).quota == quota
+
+
 def test_rows_are_as_people_write_them() -> None:
     assert encode_row(TableEntry("t", 10_001, ShardId(2))) == b'{"id": 10001, "shard": 2, "history": "all"}'
     assert encode_row(TableEntry("t", 10_001, ShardId(2), 0)).endswith(b'"history": "none"}')

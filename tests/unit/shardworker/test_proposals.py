@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proto import errors
+from proto.catalog import WITHOUT_QUOTA
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from proto.methods import COMMANDS, LEVEL, Access
@@ -182,6 +183,8 @@ def own_ids(folder: Path, shard: int) -> dict[bytes, int]:
     bench.replica.turn()
     spec = frames.TableSpec(id=10_001, name="t", history=-1)
     bench.write(frames.TABLE_CREATE, spec.SerializeToString())
+    quotas = frames.TableQuotas(quotas={10_001: WITHOUT_QUOTA})
+    bench.replica.handle(CLIENT, frames.Envelope(table_quotas=quotas))
     bench.write(frames.LEASE_GRANT, etcd.LeaseGrantRequest(ID=1, TTL=1).SerializeToString())
     for _ in range(30):
         bench.tick()

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proto import errors
+from proto.catalog import WITHOUT_QUOTA
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from shardworker.replica.quotas import ROUND_MS
 from tests.unit.raft.replica import members
-from tests.unit.shardworker.bench import TABLE, Bench
+from tests.unit.shardworker.bench import CLIENT, TABLE, Bench
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +30,14 @@ def limited(tmp_path: Path) -> Iterator[Bench]:
     bench.replica.turn()
     spec = frames.TableSpec(id=USER_TABLE, name="t", history=1)
     bench.write(frames.TABLE_CREATE, spec.SerializeToString())
+    told(bench, {USER_TABLE: WITHOUT_QUOTA})
     yield bench
     bench.store.close()
+
+
+def told(bench: Bench, quotas: dict[int, int]) -> None:
+    """By a coordinator, of what the catalog says."""
+    bench.replica.handle(CLIENT, frames.Envelope(table_quotas=frames.TableQuotas(quotas=quotas)))
 
 
 def status(bench: Bench) -> frames.TableStatus:
@@ -56,6 +63,41 @@ def test_the_leader_makes_its_files_quota_the_shards(limited: Bench) -> None:
     last = limited.core.log.last_index
     a_round(limited)
     assert limited.core.log.last_index == last, "there was nothing more to say"
+
+
+def test_what_a_table_was_made_with_counts_more_than_what_the_file_says_of_all(limited: Bench) -> None:
+    for quota_bytes in (5_000, 0):
+        told(limited, {USER_TABLE: quota_bytes})
+        a_round(limited)
+        assert status(limited).quota_bytes == quota_bytes
+    told(limited, {USER_TABLE + 1: 7})
+    a_round(limited)
+    assert status(limited).quota_bytes == 0, "who does not know of the table has said nothing of it"
+
+
+def test_until_somebody_has_said_what_a_table_was_made_with_its_quota_stays(tmp_path: Path) -> None:
+    """As of a leader that has just started: its shard has been told before."""
+    bench = Bench(tmp_path, members(1), limits={"table_quota": QUOTA}, table=USER_TABLE)
+    bench.core.campaign()
+    bench.replica.turn()
+    bench.write(frames.TABLE_CREATE, frames.TableSpec(id=USER_TABLE, name="t", history=1).SerializeToString())
+    a_round(bench)
+    assert status(bench).quota_bytes == 0
+    told(bench, {USER_TABLE: WITHOUT_QUOTA})
+    a_round(bench)
+    assert status(bench).quota_bytes == QUOTA
+    bench.store.close()
+
+
+def test_what_the_file_says_of_a_table_counts_most(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, members(1), tables={"t": {"quota": 9_000}}, table=USER_TABLE)
+    bench.core.campaign()
+    bench.replica.turn()
+    bench.write(frames.TABLE_CREATE, frames.TableSpec(id=USER_TABLE, name="t", history=1).SerializeToString())
+    told(bench, {USER_TABLE: 5_000})
+    a_round(bench)
+    assert status(bench).quota_bytes == 9_000
+    bench.store.close()
 
 
 def test_a_table_whose_history_is_swept_never_gets_full(limited: Bench) -> None:
