@@ -133,8 +133,8 @@ class Authenticator:
         at_least: int = 0,
         linearizable: bool = False,
     ) -> Rights:
-        """What he may read now, and not before this auth version of the table. Otherwise than linearizable it is what
-        the nearest replica says.
+        """What he may read now, and not before this auth version of the table unless its leader knows of none so new.
+        Otherwise than linearizable it is what the nearest replica says.
 
         Raises UserEmpty, UserNotFound or PermissionDenied if he is not what is needed, InvalidAuthToken, and
         AuthOldRevision for a proof that is older than the users as they are."""

@@ -236,14 +236,15 @@ class _Stream:
         rechecks = self._watched.rechecks
         span = span_of(request.key or LOWEST_KEY, request.range_end)
         looked_at = 0
-        while is_enabled(rechecks.auth_version) and looked_at < rechecks.auth_version:
+        while is_enabled(at_least := rechecks.auth_version) and looked_at < at_least:
             try:
-                readable = await self._user.readable(rechecks.auth_version)
+                readable = await self._user.readable(at_least)
             except errors.AuthError as error:
                 return why_forbidden(error)
             if not readable.spans.covers(span):
                 return why_forbidden(errors.PermissionDenied())
             looked_at = readable.auth_version
+            rechecks.handle_found(at_least, looked_at)
         return None
 
     def _refusal(self, request: etcd.WatchCreateRequest) -> str | None:

@@ -47,7 +47,8 @@ class WatchUser:
         return self._who
 
     async def readable(self, at_least: int) -> Readable:
-        """Now, and not before this auth version of the table. Raises what Authenticator.rights does."""
+        """Now, and not before this auth version of the table unless its leader knows of none so new. Raises what
+        Authenticator.rights does."""
         rights = await self._authenticator.rights(self._who, self._table, self._deadline(), at_least=at_least)
         self.handle_known(rights.user)
         return Readable(rights.user, rights.auth_version, rights.readable)

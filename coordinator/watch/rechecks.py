@@ -4,6 +4,10 @@ Each watcher is held against its user's permissions when it begins. When users o
 auth version says that comes with each piece of news, every stream that has watchers is held back, until it is known
 what its user may read now: its watchers fall behind, and go on by themselves from the history. So nobody waits for
 another one's answer, and those of the same user share one.
+
+The version may also go back, as the table's revision may (inquiry.py): a shard was recovered from the disk of one
+replica, or a copy put back. Who tells of an earlier version than was heard of may just lag, so it is a reason to ask,
+and what the table's leader says then is what counts.
 """
 
 from __future__ import annotations
@@ -57,8 +61,8 @@ class Stream(Protocol):
         """End it with this error."""
 
     async def readable(self, at_least: int, /) -> Readable:
-        """What its user may read, at this auth version of the table or later. Raises AuthError if he is none, and
-        other errors if that can't be found out now."""
+        """What its user may read, at this auth version of the table or later, or as the leader says. Raises AuthError if
+        he is none, and other errors if that can't be found out now."""
 
     def handle_readable(self, readable: Readable | errors.AuthError, /) -> None:
         """What the user of it may read now, or why nothing: end the watchers that he may not have any more."""
@@ -69,7 +73,10 @@ class Rechecks:
 
     def __init__(self) -> None:
         self.auth_version = 0
-        """The newest that was heard of (frames.TableChanges): a new watcher is looked at by this one or a later one."""
+        """The newest that was heard of (frames.TableChanges), unless the leader knows of none so new: a new watcher is
+        looked at by this one or a later one."""
+        self._earlier = 0
+        """What was heard last that is below that."""
         self._streams: dict[Stream, None] = {}
         self._asking: set[asyncio.Task[None]] = set()
         self._turns = asyncio.Semaphore(QUESTIONS_MAX)
@@ -89,21 +96,31 @@ class Rechecks:
 
     def heed(self, auth_version: int) -> None:
         """Before anybody hears what happened up to this auth version."""
-        if auth_version <= self.auth_version:
+        if auth_version in (self.auth_version, self._earlier):
             return
-        self.auth_version = auth_version
+        went_back = auth_version < self.auth_version
+        if went_back:
+            self._earlier = auth_version
+        else:
+            self.auth_version, self._earlier = auth_version, 0
         self.close()  # what they ask is out of date, and whom they would release is looked at below
         by_user: dict[Credentials, list[Stream]] = {}
         for stream in self._streams:
-            if is_enabled(auth_version) and stream.has_watchers:
+            if (went_back or is_enabled(auth_version)) and stream.has_watchers:
                 stream.outbox.hold()
                 by_user.setdefault(stream.who, []).append(stream)
             else:
                 stream.outbox.release()
         for streams in by_user.values():
-            task = asyncio.create_task(self._recheck(auth_version, streams))
+            task = asyncio.create_task(self._recheck(self.auth_version, streams))
             self._asking.add(task)
             task.add_done_callback(self._handle_asked)
+
+    def handle_found(self, at_least: int, found: int) -> None:
+        """Somebody was looked at by this auth version, when one as new as at_least was asked for. If it is an earlier
+        one, the leader has said that there is none so new."""
+        if found < at_least == self.auth_version:
+            self.auth_version, self._earlier = found, 0
 
     def close(self) -> None:
         """Ask no more."""
@@ -132,6 +149,8 @@ class Rechecks:
                 await asyncio.sleep(delay_s)
                 delay_s = min(2 * delay_s, RETRY_MAX_S)
                 continue
+            if isinstance(readable, Readable):
+                self.handle_found(auth_version, readable.auth_version)
             for stream in streams:
                 if stream in self._streams:
                     stream.handle_readable(readable)

@@ -138,6 +138,8 @@ class FakeAuthenticator:
         self.readable = NOTHING
         self.failures: list[Exception] = []
         """What the next questions end with."""
+        self.leader_knows: int | None = None
+        """The auth version by which the leader answers; None: one that is new enough."""
         self.asked: list[Credentials] = []
         self.stuck: set[bytes] = set()
         """Tokens about which no question is answered."""
@@ -154,7 +156,8 @@ class FakeAuthenticator:
         if self.failures:
             raise self.failures.pop(0)
         user = who.user or f"u{who.token.decode().removeprefix('t')}"
-        return Rights(max(at_least, self._feed.auth_version), user, self.readable)
+        newest = max(at_least, self._feed.auth_version) if self.leader_knows is None else self.leader_knows
+        return Rights(newest, user, self.readable)
 
 
 class FakeCall:

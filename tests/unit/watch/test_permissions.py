@@ -232,3 +232,58 @@ def test_a_stream_whose_last_watcher_has_gone_is_not_held_back_for_ever(later: i
         assert [event.kv.key for event in (await call.hear()).events] == [b"a"]
 
     run(test)
+
+
+def test_a_watch_begins_though_the_table_was_put_back_to_earlier_users() -> None:
+    """A shard that was recovered from one replica may have lost changes of users that this coordinator has heard of."""
+
+    async def test(bench: Bench) -> None:
+        bench.feed.auth_version = LATER
+        bench.authenticator.readable = EVERYTHING
+        call, _ = bench.open(**SHOWN)
+        call.create(b"a")
+        assert not (await call.hear()).canceled
+        bench.feed.auth_version = bench.authenticator.leader_knows = ON
+        call.create(b"a")
+        assert (await call.hear()).created
+
+    run(test)
+
+
+@pytest.mark.parametrize("heard", [LATER + 2, OFF])
+def test_a_permission_that_is_taken_after_that_ends_a_watch(heard: int) -> None:
+    """Though the auth version is no higher than one that was heard of, or that one had authentication disabled."""
+
+    async def test(bench: Bench) -> None:
+        bench.feed.auth_version = heard
+        bench.authenticator.readable = EVERYTHING
+        call, _ = bench.open(**SHOWN)
+        call.create(b"a")
+        assert not (await call.hear()).canceled
+        bench.feed.auth_version = bench.authenticator.leader_knows = ON
+        bench.feed.put(b"a")
+        assert [event.kv.key for event in (await call.hear()).events] == [b"a"]
+        bench.feed.auth_version = bench.authenticator.leader_knows = LATER
+        bench.authenticator.readable = NOTHING
+        bench.feed.put(b"a")
+        assert reason(await call.hear()) == DENIED
+        assert call.unheard == 0
+
+    run(test)
+
+
+def test_a_replica_that_lags_is_no_reason_to_ask_again_and_again() -> None:
+    async def test(bench: Bench) -> None:
+        bench.feed.auth_version = LATER
+        bench.authenticator.readable = EVERYTHING
+        call, _ = bench.open(**SHOWN)
+        call.create(b"a")
+        assert not (await call.hear()).canceled
+        bench.authenticator.leader_knows = LATER
+        for version in (ON, LATER, ON, LATER, ON):
+            bench.feed.auth_version = version
+            bench.feed.put(b"a")
+            assert (await call.hear()).events
+        assert len(bench.authenticator.asked) == 2
+
+    run(test)
