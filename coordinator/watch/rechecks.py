@@ -61,8 +61,8 @@ class Stream(Protocol):
         """End it with this error."""
 
     async def readable(self, at_least: int, /) -> Readable:
-        """What its user may read, at this auth version of the table or later, or as the leader says. Raises AuthError if
-        he is none, and other errors if that can't be found out now."""
+        """What its user may read, at this auth version of the table or later, or as its leader says. Raises AuthError
+        if he is none, and other errors if that can't be found out now."""
 
     def handle_readable(self, readable: Readable | errors.AuthError, /) -> None:
         """What the user of it may read now, or why nothing: end the watchers that he may not have any more."""

@@ -47,7 +47,9 @@ class _Line:
     group: int
     call: int = 0
     asked_at: float | None = None
-    """None: nothing is asked."""
+    """In Unix seconds; None: nothing is asked."""
+    asked_s: float = 0.0
+    """The same on a clock that nobody sets."""
     is_late: bool = False
     """It let a poll down, and is waited for no more until it answers."""
 
@@ -136,7 +138,7 @@ class ReplicaProbe:
     def _ask(self, name: ProcessName) -> None:
         line = self._lines.get(name)
         if line is not None and line.asked_at is not None:
-            if time.time() - line.asked_at < GIVE_UP_S:
+            if time.monotonic() - line.asked_s < GIVE_UP_S:
                 return
             line.socket.close()
             line = None
@@ -145,7 +147,7 @@ class ReplicaProbe:
             line = self._lines[name] = _open(self._context, self._cluster, name, self._keys)
             line.is_late = before is not None and before.is_late
         line.call += 1
-        line.asked_at = time.time()
+        line.asked_at, line.asked_s = time.time(), time.monotonic()
         _send(line, frames.REPLICA_STATUS)
 
     def _take(self, name: ProcessName, answers: dict[ProcessName, Answered]) -> None:

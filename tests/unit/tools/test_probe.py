@@ -16,6 +16,7 @@ from proto import errors
 from proto.internal import frames_pb2 as frames
 from proto.internal import sockets, wire
 from tests.waiting import free_ports, wait_until
+from tools.admin import probe as probing
 from tools.admin.probe import NotHandedOver, ReplicaProbe, ask_replicas, hand_over
 
 if TYPE_CHECKING:
@@ -114,6 +115,23 @@ def test_a_late_answer_is_taken_with_a_later_poll_and_no_backlog_queues_up(clust
         assert answers[ALIVE].asked_at <= answers[ALIVE].answered_at
         later = wait_until(lambda: probe.ask([ALIVE], timeout_s=5), timeout_s=10, what="the next answer")
         assert later[ALIVE].status.term == 2
+
+
+def test_a_clock_that_is_set_back_does_not_prolong_what_is_waited_for(
+    cluster: ClusterConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "GIVE_UP_S", 0.2)
+    with ReplicaProbe(cluster) as probe:
+        assert probe.ask([ALIVE], timeout_s=0.05) == {}
+        (lost,) = probe._lines.values()
+        before = time.time
+        monkeypatch.setattr(time, "time", lambda: before() - 3_600)
+
+        def asks_anew() -> bool:
+            probe.ask([ALIVE], timeout_s=0.05)
+            return probe._lines[ALIVE] is not lost
+
+        wait_until(asks_anew, timeout_s=10, what="another question")
 
 
 def test_who_answers_in_a_newer_protocol_is_told_apart_from_who_is_silent(cluster: ClusterConfig) -> None:
