@@ -118,19 +118,29 @@ def _cancel(move: TableMove) -> Steps:
     except errors.TableDeleted:
         pass
     except errors.MoveRefused:
-        # Too late, if it serves the table already; else it refuses this, too.
-        target = _state((yield _step(move, frames.MoveStep.ARRIVE, move.target)))
-        assert target.state == frames.MoveState.HERE, "what was not cancelled is here"
-        # A source that was recovered from one replica may have forgotten either.
-        yield _step(move, frames.MoveStep.DEPART, move.source)
-        yield _step(move, frames.MoveStep.FENCE, move.source)
-        yield _step(move, frames.MoveStep.LEAVE, move.source)
-        return Outcome.MOVED
+        # Too late, if it serves the table already.
+        if (yield from _is_served(move)):
+            # A source that was recovered from one replica may have forgotten either.
+            yield _step(move, frames.MoveStep.DEPART, move.source)
+            yield _step(move, frames.MoveStep.FENCE, move.source)
+            yield _step(move, frames.MoveStep.LEAVE, move.source)
+            return Outcome.MOVED
     try:
         yield _step(move, frames.MoveStep.CANCEL, move.source)
     except errors.TableNotFound:
         pass  # it was deleted
     return Outcome.STAYED
+
+
+def _is_served(move: TableMove) -> Generator[Ask, frames.Reply, bool]:
+    """Whether the target, which does not give up, has the table by this move."""
+    try:
+        target = _state((yield _step(move, frames.MoveStep.ARRIVE, move.target)))
+    except errors.MoveRefused:
+        # It can't get it by this move either: recovered from one replica, it has what it had before an earlier one.
+        return False
+    assert target.state == frames.MoveState.HERE, "what was not cancelled is here"
+    return True
 
 
 def _export(

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from config.durable_files import write_durably
+from config.durable_files import sync_folder, write_durably
 from config.process.names import ProcessName
 from proto import errors
 from proto.internal import curve
@@ -308,5 +308,6 @@ def write_plan(cluster: ClusterConfig, plan: StoredPlan) -> None:
 
 
 def end_plan(cluster: ClusterConfig) -> None:
-    """It is carried out."""
+    """It is carried out, and no crash of the machine brings it back. Raises OSError."""
     plan_file(cluster).unlink(missing_ok=True)
+    sync_folder(cluster.data_dir)

@@ -14,7 +14,7 @@ from proto.ids import ShardId
 from proto.internal import frames_pb2 as frames
 from proto.methods import COMMANDS, Access
 from shardworker.machine.recoveries import entry_number, parts_of
-from tests.unit.machine.moving import ARRIVE, DEPART, FENCE, LEAVE, SOURCE, TARGET, Moving
+from tests.unit.machine.moving import ARRIVE, DEPART, FENCE, LEAVE, Moving
 from tests.unit.machine.shard import TABLE, put
 
 if TYPE_CHECKING:
@@ -113,6 +113,24 @@ def test_one_that_has_forgotten_it_serves_no_longer_though_it_was_cancelled_too_
     assert isinstance(moving.source.write(put(b"k")).error, errors.TableElsewhere)
 
 
+@pytest.mark.parametrize("steps", [(), (DEPART,), (DEPART, FENCE)])
+def test_a_move_to_a_shard_that_has_the_table_of_an_earlier_time_comes_to_an_end(
+    steps: tuple[Any, ...],
+) -> None:
+    """It stays where it is served, and what is compacted there is swept again."""
+    moving = Moving()
+    moving.source.put(b"k", b"1")
+    for step in steps:
+        moving.take(moving.source, step)
+    kept = moving.source.kept()
+    assert carried_out(moving) is Outcome.MOVED
+    moving.source.recover(kept)
+    moving.turn_round()
+    assert carried_out(moving) is Outcome.STAYED
+    assert moving.source.put(b"k")[0] == 3
+    assert not moving.source.machine.moves.is_departing(TABLE)
+
+
 def test_a_target_that_has_lost_parts_gets_them_again() -> None:
     moving = Moving()
     moving.source.put(b"k", b"1")
@@ -129,8 +147,8 @@ def test_a_target_that_has_lost_parts_gets_them_again() -> None:
 
 def carried_out(moving: Moving, *, cancelled: bool = False) -> Outcome:
     """How the move ends that another mover takes over."""
-    entry = TableEntry("t", moving.table, ShardId(SOURCE), moving.history)
-    steps = carry_out(TableMove(entry, ShardId(TARGET), moving.number, cancelled=cancelled))
+    entry = TableEntry("t", moving.table, ShardId(moving.source_number), moving.history)
+    steps = carry_out(TableMove(entry, ShardId(moving.target_number), moving.number, cancelled=cancelled))
     try:
         ask = next(steps)
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -284,6 +285,17 @@ def test_a_plan_on_disk_is_read_back_and_a_damaged_one_is_named(tmp_path: Path) 
         membership.plan_file(cluster).write_text(text)
         with pytest.raises(ChangeStuck, match="node-change"):
             membership.read_plan(cluster)
+
+
+def test_a_plan_that_has_ended_does_not_come_back_with_the_power(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = parse(FILE + f"data_dir: {tmp_path}\n", "f")
+    membership.write_plan(cluster, StoredPlan("add n4", ()))
+    synced: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append(membership.plan_file(cluster).exists()))
+    membership.end_plan(cluster)
+    assert synced == [False]
 
 
 def test_a_plan_whose_first_step_is_refused_stands_in_nobodys_way(tmp_path: Path) -> None:
