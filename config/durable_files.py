@@ -20,6 +20,14 @@ def write_durably(file: Path, text: str) -> None:
     sync_folder(file.parent)
 
 
+def make_folder(folder: Path) -> None:
+    """For this user alone, with those above it that are missing; durable on return. Raises OSError."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for one in missing:
+        sync_folder(one.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Makes durable which files are in it, under which names. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

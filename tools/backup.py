@@ -83,10 +83,11 @@ class _Saving:
 
     def run(self, names: Sequence[str] | None) -> list[Saved]:
         """Save these tables, or all."""
+        from config.durable_files import make_folder
         from tools.admin.backup import BackupClient
         from tools.admin.backup_folder import MANIFEST, UNFINISHED, write_manifest
 
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self._folder)
         before = self._read(MANIFEST)
         begun = self._begun()
         entries = self._entries()

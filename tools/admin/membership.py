@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from config.durable_files import sync_folder, write_durably
+from config.durable_files import make_folder, sync_folder, write_durably
 from config.process.names import ProcessName
 from proto import errors
 from proto.internal import curve
@@ -302,7 +302,7 @@ def read_plan(cluster: ClusterConfig) -> StoredPlan | None:
 
 def write_plan(cluster: ClusterConfig, plan: StoredPlan) -> None:
     """Durable on return. Raises OSError."""
-    cluster.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # no node need be here
+    make_folder(cluster.data_dir)  # no node need be here
     document = {"command": plan.command, "steps": [step.to_json() for step in plan.steps]}
     write_durably(plan_file(cluster), json.dumps(document, indent=2) + "\n")
 

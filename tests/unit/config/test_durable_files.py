@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from config.durable_files import write_durably
+from config.durable_files import make_folder, write_durably
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,3 +45,19 @@ def test_a_file_that_can_not_be_written_is_the_old_one(
     with pytest.raises(OSError, match="No space"):
         write_durably(file, "new")
     assert file.read_text() == "old"
+
+
+def test_a_new_folder_is_on_the_disk_with_those_above_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[str] = set()
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: synced.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+    )
+    folder = tmp_path / "a" / "b" / "c"
+    make_folder(folder)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert synced == {str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b")}
+    synced.clear()
+    make_folder(folder)
+    assert synced == set()
