@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -85,6 +86,8 @@ class TableCalls:
         self._tables = catalog.tables
         self._shown: dict[int, int] = {}
         """By table id: the newest revision that an answer through this node showed."""
+        self._doubted: dict[int, asyncio.Task[None]] = {}
+        """By table id: whether the table was taken back, where that is being asked."""
 
     async def find_table(self, name: str, deadline: float, *, body_bytes: int) -> TableEntry:
         """The table of that name, for a request of that size. Raises TableNotFound, ReadTimedOut, QueueFull."""
@@ -148,6 +151,8 @@ class TableCalls:
                 # node reads it here.
                 call.shown_revision = self.shown(asked.table)
             reply = await self._driver.ask(call)
+            if reply.revision < call.shown_revision:
+                self._doubt(asked.table)
         except errors.InvalidAuthToken:
             if linearizable:
                 raise
@@ -178,6 +183,17 @@ class TableCalls:
             # It was taken back. Reads that may be stale need not wait until it is as far again.
             self._shown[table.id] = reply.revision
         return reply.revision
+
+    def _doubt(self, table: TableEntry) -> None:
+        """Its replica has waited in vain until it is as far as was shown: it lags, or the table was taken back, and
+        each such read would wait as long."""
+        if table.id not in self._doubted:
+            task = self._doubted[table.id] = asyncio.create_task(self._look(table))
+            task.add_done_callback(lambda _: self._doubted.pop(table.id))
+
+    async def _look(self, table: TableEntry) -> None:
+        with contextlib.suppress(errors.BoathouseError):  # no leader, say: then nobody knows
+            await self.revision(table, who=SYSTEM)
 
     async def leases_left(self, table: TableEntry) -> frames.LeasesLeft:
         """How long the table's leases live on, as their leader counts. Raises what a linearizable read may."""

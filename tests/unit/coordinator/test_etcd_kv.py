@@ -154,6 +154,27 @@ async def test_a_read_that_may_be_stale_says_what_its_node_has_shown(tmp_path: P
 
 
 @in_loop
+async def test_reads_that_may_be_stale_wait_no_longer_for_what_was_taken_back(tmp_path: Path) -> None:
+    """Nobody watches the table, which would find that out as well."""
+    stale = etcd.RangeRequest(key=b"k", serializable=True)
+    async with running(tmp_path, leader=2) as cluster:
+        near, leader = cluster.workers[1, 1], cluster.workers[1, 2]
+        leader.script[frames.ETCD_PUT] = lambda _: frames.Reply(revision=9)
+        leader.script[frames.TABLE_STATUS] = lambda _: frames.Reply(revision=7)
+        await cluster.etcd.Put(etcd.PutRequest(key=b"k"))
+        await cluster.etcd.Range(stale)
+        assert near.requests(frames.ETCD_RANGE)[-1].shown_revision == 9
+
+        async def waits_for_less() -> bool:
+            await cluster.etcd.Range(stale)
+            return near.requests(frames.ETCD_RANGE)[-1].shown_revision == 7
+
+        await wait_until_async(
+            waits_for_less, timeout_s=5, what="a read that waits for no more than there is"
+        )
+
+
+@in_loop
 async def test_hasleader_is_refused_while_no_leader_is_known(tmp_path: Path) -> None:
     stale = etcd.RangeRequest(key=b"k", serializable=True)
     async with running(tmp_path) as cluster:
