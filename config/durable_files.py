@@ -21,7 +21,8 @@ def write_durably(file: Path, text: str) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """For this user alone, with those above it that are missing; durable on return. Raises OSError."""
+    """Unless it is there, for this user alone; those above it that are missing, as usual. Durable on return. Raises
+    OSError."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for one in missing:
