@@ -268,8 +268,10 @@ class Members(Part):
             raise errors.MembershipError(
                 f"node {learner} is no learner of shard {self._shard}: add it as one first"
             )
-        missing = core.commit - core.progress[learner].match if learner in core.progress else core.commit
-        if missing > REACH_ENTRIES or not self._is_active(learner):
+        match = core.progress[learner].match if learner in core.progress else 0
+        missing = core.commit - match
+        # Who has nothing lacks the state, too, however few entries that are.
+        if not match or missing > REACH_ENTRIES or not self._is_active(learner):
             raise errors.LearnerNotReady(f"node {learner} lacks {missing} entries of shard {self._shard}")
 
     def _check_quorum(self, voters: frozenset[NodeId]) -> None:

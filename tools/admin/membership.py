@@ -33,6 +33,8 @@ LEADER_S: Final = 30.0
 """How long a shard may be without a leader before the walk ends."""
 SILENCE_S: Final = 60.0
 """How long a learner may make no headway."""
+SNAPSHOT_S: Final = 600.0
+"""How long it may get snapshots in the meantime, of which nobody says how far they are."""
 
 _AGAIN: Final = (
     errors.ChangeUnderWay,
@@ -155,6 +157,7 @@ class MemberChange:
 
     def _take(self, step: Step) -> None:
         best, heard_s = -1, self.clock()
+        snapshot_from_s: float | None = None
         while True:
             status = self._leader(step.shard)
             if self._is_done(step, status.membership):
@@ -164,7 +167,12 @@ class MemberChange:
                 if self._ask(step, status):
                     heard_s = self.clock()
             elif reached > best:
-                best, heard_s = reached, self.clock()
+                best, heard_s, snapshot_from_s = reached, self.clock(), None
+            elif self._gets_snapshot(step, status):
+                if snapshot_from_s is None:
+                    snapshot_from_s = self.clock()
+                if self.clock() - snapshot_from_s <= SNAPSHOT_S:
+                    heard_s = self.clock()
             if self.clock() - heard_s > SILENCE_S:
                 raise ChangeStuck(
                     f"{step}: no headway for {SILENCE_S:g} s. Is {step.node} up, and does it reach the others? "
@@ -176,11 +184,10 @@ class MemberChange:
         """The index that a learner has to, and does not yet, go on from; None if it has what it needs."""
         if step.kind is not StepKind.VOTE:
             return None
-        number = self.cluster.node(step.node).id
-        peer = next((peer for peer in status.progress if peer.node == number), None)
-        if peer is None or number in status.membership.voters:
+        peer = self._peer(step, status)
+        if peer is None or peer.node in status.membership.voters:
             return None
-        if peer.active and status.commit_index - peer.match_index <= REACH_ENTRIES:
+        if peer.active and peer.match_index and status.commit_index - peer.match_index <= REACH_ENTRIES:
             return None
         way = (
             "gets a snapshot"
@@ -189,6 +196,14 @@ class MemberChange:
         )
         self.on_progress(f"shard {step.shard}: {step.node} {way if peer.active else 'does not answer yet'}")
         return peer.match_index
+
+    def _peer(self, step: Step, status: frames.ReplicaStatus) -> frames.PeerProgress | None:
+        number = self.cluster.node(step.node).id
+        return next((peer for peer in status.progress if peer.node == number), None)
+
+    def _gets_snapshot(self, step: Step, status: frames.ReplicaStatus) -> bool:
+        peer = self._peer(step, status)
+        return peer is not None and peer.active and peer.state == "snapshot"
 
     def _ask(self, step: Step, status: frames.ReplicaStatus) -> bool:
         """Whether the leader has answered that it is done."""

@@ -173,6 +173,16 @@ def test_a_learner_that_lacks_much_or_is_silent_stays_one(leader: Bench) -> None
         ask(leader, Step(kind=Step.ADD_VOTER, node=4))
 
 
+def test_a_learner_that_has_nothing_yet_stays_one_however_short_the_log_is(leader: Bench) -> None:
+    add_learner(leader, 4, catches_up=False)
+    term = leader.core.term
+    leader.hear(message(MessageKind.APPEND_REPLY, 4, term, reject=True))
+    with pytest.raises(errors.LearnerNotReady):
+        ask(leader, Step(kind=Step.ADD_VOTER, node=4))
+    leader.hear(message(MessageKind.APPEND_REPLY, 4, term, index=leader.core.log.last_index))
+    ask(leader, Step(kind=Step.ADD_VOTER, node=4))
+
+
 def test_a_change_can_be_checked_without_being_made(leader: Bench) -> None:
     def check(step: frames.MembershipStep) -> None:
         body = frames.ChangeMembership(steps=[step], only_check=True).SerializeToString()

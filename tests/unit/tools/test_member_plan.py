@@ -153,6 +153,8 @@ class FakeWorld:
     refuses: list[errors.BoathouseError] = field(default_factory=list)
     calls_left: int = 1 << 30
     lag: int = 0
+    snapshot_looks: int = 0
+    """For so many looks a learner has nothing, and gets a snapshot."""
     changes: int = 0
 
     def leader_of(self, shard: int) -> frames.ReplicaStatus | None:
@@ -163,8 +165,14 @@ class FakeWorld:
         self.lag = max(0, self.lag - 1_000)
         for node in (*self.members[shard].voters, *self.members[shard].learners):
             if node != 1:
-                match = 50_000 - self.lag if node in self.members[shard].learners else 50_000
-                status.progress.add(node=node, match_index=match, active=node not in self.silent)
+                match, state = 50_000, "replicate"
+                if node in self.members[shard].learners:
+                    match = 50_000 - self.lag
+                    if self.snapshot_looks > 0:
+                        self.snapshot_looks -= 1
+                        match, state = 0, "snapshot"
+                active = node not in self.silent
+                status.progress.add(node=node, match_index=match, active=active, state=state)
         return status
 
     def change(self, shard: int, leader: int, change: frames.ChangeMembership) -> None:
@@ -255,6 +263,14 @@ def test_a_learner_that_never_answers_is_given_up_with_advice() -> None:
     world = FakeWorld(silent=frozenset({4}))
     with pytest.raises(ChangeStuck, match=r"up FILE --node n4"):
         walk(world).run(REPLACED, lambda _step: None)
+
+
+def test_a_snapshot_may_take_its_time_but_not_for_ever() -> None:
+    world = FakeWorld(snapshot_looks=int(2 * membership.SILENCE_S / membership.POLL_S))
+    walk(world).run(REPLACED, lambda _step: None)
+    assert world.changes == 4
+    with pytest.raises(ChangeStuck, match="no headway"):
+        walk(FakeWorld(snapshot_looks=1_000_000)).run(REPLACED, lambda _step: None)
 
 
 def test_nothing_begins_that_would_cost_a_quorum() -> None:
