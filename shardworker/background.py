@@ -28,6 +28,9 @@ class Background(Protocol):
     def collect(self) -> None:
         """Finish the jobs that ended since the last call. Raises what a job raised."""
 
+    def rest(self, seconds: float) -> None:
+        """For a job: do nothing for so long, or until there is no time left."""
+
 
 class BackgroundThreads:
     """A fixed number of threads and a bounded queue; `wake` tells the loop that there is something to collect."""
@@ -36,6 +39,7 @@ class BackgroundThreads:
         self._wake = wake
         self._jobs: queue.Queue[Callable[[], Callable[[], None]] | None] = queue.Queue(JOBS_WAITING_MAX)
         self._ended: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._closing = threading.Event()
         # Daemons: a worker that fails before it can close() must end, not wait for them for ever.
         self._threads = [
             threading.Thread(target=self._run, name=f"background-{n}", daemon=True) for n in range(threads)
@@ -72,8 +76,13 @@ class BackgroundThreads:
                 return
             finish()
 
+    def rest(self, seconds: float) -> None:
+        """Do nothing for so long, but nobody who closes waits for that. A job's own thread calls it."""
+        self._closing.wait(seconds)
+
     def close(self) -> None:
         """End the threads after the jobs they are at; waiting jobs are dropped."""
+        self._closing.set()
         while True:
             try:
                 self._jobs.get_nowait()

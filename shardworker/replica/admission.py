@@ -6,7 +6,7 @@ to the part that names the method.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from shardworker.replica.disk_space import DiskSpace
+    from shardworker.replica.giving_way import Demand
     from shardworker.replica.history_sweep import HistorySweep
     from shardworker.replica.leadership import Leadership
     from shardworker.replica.levels import Levels
@@ -25,6 +26,17 @@ if TYPE_CHECKING:
     from shardworker.replica.proposals import Proposals
     from shardworker.replica.quotas import Quotas
     from shardworker.replica.reads import Reads
+
+
+_OF_CLIENTS: Final = frozenset({Access.WRITE, Access.READ, Access.PROVEN_LEADER})
+_INTERNAL: Final = frozenset(
+    method for method, command in COMMANDS.items() if command.access is Access.INTERNAL
+)
+
+
+def is_for_clients(batch: frames.CommandBatch) -> bool:
+    """Whether any of these commands is not the shard's own."""
+    return any(command.method not in _INTERNAL for command in batch.commands)
 
 
 class Admission:
@@ -44,6 +56,7 @@ class Admission:
         quotas: Quotas,
         parts: Parts,
         status: Handler,
+        demand: Demand,
     ) -> None:
         """status serves REPLICA_STATUS, which is answered whatever is wrong: it says what."""
         self._outgoing = outgoing
@@ -56,6 +69,7 @@ class Admission:
         self._logins = logins
         self._quotas = quotas
         self._parts = parts
+        self._demand = demand
         self._handlers: dict[int, Handler] = {frames.REPLICA_STATUS: status}
         for part in parts:
             for method, handler in part.methods().items():
@@ -78,7 +92,10 @@ class Admission:
                 self._outgoing.refuse(identity, request.call, error)
 
     def _route(self, identity: bytes, request: frames.Request) -> None:
-        match access_of(request):
+        access = access_of(request)
+        if access in _OF_CLIENTS:
+            self._demand.notice()
+        match access:
             case None:
                 raise errors.MethodNotServed(f"method {request.method}")
             case Access.WRITE:
@@ -99,7 +116,7 @@ class Admission:
                 self._reads.admit(identity, request)
             case Access.INTERNAL:
                 raise errors.MethodNotServed(f"method {request.method} is the leader's own")
-            case access:
+            case _:
                 if access is Access.LEADER:
                     self._leadership.check_leads()
                 self._handlers[request.method](identity, request)

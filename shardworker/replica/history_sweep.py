@@ -1,9 +1,9 @@
 """Removes what compaction made unreachable and what deleted or moved tables left, a bounded step at a time, and answers
 who waits for a compaction.
 
-A step shares the loop with everything else: all the time when there is nothing else to do, else SHARE_MAX of it. etcd's
-`physical` compaction is answered when everything below its own revision is gone; one that comes later, or the floor of
-a table that keeps a number of revisions, does not hold it up.
+A step shares the loop with everything else, and gives way to clients (giving_way.py). etcd's `physical` compaction is
+answered when everything below its own revision is gone; one that comes later, or the floor of a table that keeps a
+number of revisions, does not hold it up.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import structlog
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
+from shardworker.raft import NEVER_TICKS
+from shardworker.replica.giving_way import Share
 from shardworker.replica.part import Part
 from shardworker.store import DiskFull
 
@@ -25,9 +27,9 @@ if TYPE_CHECKING:
     from shardworker.replica.part import ReplicaContext
     from shardworker.replica.proposals import Waiter
 
-SHARE_MAX: Final = 0.15
-"""Of the loop's time while others want it. A table that is written as fast as its shard can, and keeps few revisions,
-needs about as much: with less it would grow as long as it is written."""
+SHARE_MAX: Final = 0.25
+"""Of the loop's time while clients want it. A table that is written as fast as its shard can, and keeps few revisions,
+needs about 0.15: with less it would grow as long as it is written. A million changes take half a minute with this."""
 
 WAITING_MAX: Final = 1_024
 """Compactions that wait for their rows to go; while there are so many no further one is taken."""
@@ -54,8 +56,7 @@ class HistorySweep(Part):
         self._keep_bytes = context.cluster.replication.keep_bytes
         self._machine.keep_bytes = self._keep_bytes
         self._rows_max = context.cluster.store.compaction_rows_max
-        self._next_s = 0.0
-        """Before this nobody else is kept waiting."""
+        self._share = Share(context.demand, SHARE_MAX)
         self._refused = False
         self._goes_on = True
         self._owed: list[_Owed] = []
@@ -79,16 +80,18 @@ class HistorySweep(Part):
         self._machine.keep_bytes = 0 if self._disk_space.is_short else self._keep_bytes
         self._goes_on = self._machine.is_compacting
 
-    def has_work(self) -> bool:
-        return self._goes_on and not self._refused
+    def ticks_until_action(self) -> int:
+        # A rest that nobody's turn ends is over with the demand.
+        return 1 if self._goes_on and not self._refused else NEVER_TICKS
 
-    def step(self, *, idle: bool) -> None:
-        """One step, if it is its time. idle: nothing else waits."""
-        if not self._goes_on:
+    def has_work(self) -> bool:
+        return self._goes_on and not self._refused and self._share.may_step()
+
+    def step(self) -> None:
+        """One step, if it is its time."""
+        if not self._goes_on or not self._share.may_step():
             return
-        began_s = self._store.steady_s()
-        if not idle and began_s < self._next_s:
-            return
+        began_s = self._share.now_s()
         try:
             with self._store.turn(sync=False):
                 self._goes_on = self._machine.compaction_step(self._rows_max) > 0
@@ -98,8 +101,7 @@ class HistorySweep(Part):
             log.warning("history is not swept: the disk is full", shard=self._shard, reason=str(error))
             return
         self._machine.committed()
-        ended_s = self._store.steady_s()
-        self._next_s = ended_s + (ended_s - began_s) * (1 / SHARE_MAX - 1)
+        self._share.stepped(began_s)
         self._answer()
 
     def _answer(self) -> None:

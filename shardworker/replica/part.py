@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from shardworker.background import Background
     from shardworker.machine import StateMachine
     from shardworker.raft import NodeId, Raft
+    from shardworker.replica.giving_way import Demand
     from shardworker.replica.outgoing import Outgoing
     from shardworker.store import ReplicaStore
 
@@ -41,6 +42,7 @@ class ReplicaContext:
     background: Background
     cluster: ClusterConfig
     outgoing: Outgoing
+    demand: Demand
 
 
 class Part:

@@ -24,7 +24,7 @@ from proto.internal import frames_pb2 as frames
 from shardworker import raft_frames
 from shardworker.machine import Result
 from shardworker.raft import EntryKind, MessageKind, NodeId
-from shardworker.replica.admission import Admission
+from shardworker.replica.admission import Admission, is_for_clients
 from shardworker.replica.applied import Applied
 from shardworker.replica.auto_compaction import AutoCompaction
 from shardworker.replica.census import Census
@@ -33,6 +33,7 @@ from shardworker.replica.defragment import Defragment
 from shardworker.replica.disk_space import DiskSpace
 from shardworker.replica.feed import Feed
 from shardworker.replica.generations import Generations
+from shardworker.replica.giving_way import Demand
 from shardworker.replica.history_sweep import HistorySweep
 from shardworker.replica.integrity import Integrity
 from shardworker.replica.leadership import Leadership
@@ -124,6 +125,7 @@ class Replica:
             turn_answer_bytes_max=cluster.limits.turn_answer_bytes_max,
             link_answer_bytes_max=cluster.limits.link_answer_bytes_max,
         )
+        self._demand = Demand(store.steady_s)
         context = ReplicaContext(
             shard=shard,
             node=node,
@@ -133,6 +135,7 @@ class Replica:
             background=background,
             cluster=cluster,
             outgoing=self._outgoing,
+            demand=self._demand,
         )
         self._proposals = Proposals(context, wall_clock_ms, life)
         self._long_reads = LongReads(context)
@@ -199,6 +202,7 @@ class Replica:
             quotas=self._quotas,
             parts=self._parts,
             status=self._answer_status,
+            demand=self._demand,
         )
 
     # ---- what arrives -----------------------------------------------------------------------------------------------
@@ -274,7 +278,6 @@ class Replica:
 
     def turn(self) -> None:
         """Do everything that is possible now, then send what came of it."""
-        idle = not (self._proposals.has_work() or self._reads.has_work())
         self._background.collect()
         self._notice_lost_leadership()
         self._links.announce()
@@ -284,7 +287,7 @@ class Replica:
             if not self._core.has_ready() or not self._advance():
                 break
         self._serve_reads()
-        self._sweep.step(idle=idle)
+        self._sweep.step()
         self._notice_lost_leadership()
         self._parts.end_turn()
         self._outgoing.flush()
@@ -353,6 +356,8 @@ class Replica:
             count += 1
             if answer_bytes >= APPLY_ANSWER_BYTES_MAX or rows >= APPLY_ROWS_MAX:
                 break
+        if any(is_for_clients(each.batch) for each in results):
+            self._demand.notice()
         if count:
             self._applied.turn(
                 (command for each in results for command in each.batch.commands),

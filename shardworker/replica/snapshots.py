@@ -6,6 +6,11 @@ acknowledged; neither side ever holds it in memory. What a full queue drops is s
 byte. The peer hashes and checks the copy in the background, and only then steps the SNAPSHOT message into its own core:
 for the core, a snapshot arrives whole or not at all.
 
+Making a copy and sending it give way to clients (giving_way.py): then one chunk is under way at a time. But the entries
+that are written meanwhile have to be there once the copy is, or all was in vain. So nobody gives way while the log's
+tail is used up faster than the copy gets on, nor, while it is made, to a write-ahead log that has become long: it can't
+start over meanwhile.
+
 Bounds: CHUNKS_AHEAD chunks and `snapshot_rate_bytes` a second on the way out, one copy at a time on the way in, and
 PATIENCE_TICKS without progress on either side.
 """
@@ -22,6 +27,7 @@ from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker import raft_frames
 from shardworker.raft import NEVER_TICKS, Message, MessageKind, NodeId, Term
+from shardworker.replica.giving_way import Share
 from shardworker.replica.part import Part
 from shardworker.store import DiskFull, SnapshotRejected
 
@@ -36,6 +42,17 @@ CHUNKS_AHEAD: Final = 4
 RESEND_TICKS: Final = 5
 PATIENCE_TICKS: Final = 100
 
+SHARE_MAX: Final = 0.5
+"""Of the time, while clients want the replica. Less of it makes the peer lack more in the end, which costs as much."""
+
+TAIL_SHARE_FIRST: Final = 0.1
+TAIL_SHARE_LAST: Final = 0.5
+"""Of the log's tail: what may be written until the first chunk leaves, and until the last one is there. The rest is for
+what the peer does with the copy, and for the entries themselves."""
+
+WAL_BYTES_MAX: Final = 64 << 20
+"""A write-ahead log of more is too long to rest. What it holds has fewer bytes of entries, so of the log's tail."""
+
 log = structlog.get_logger()
 
 
@@ -49,6 +66,7 @@ class _Sending:
     sent_bytes: int = 0
     acknowledged_bytes: int = 0
     quiet_ticks: int = 0
+    chunk_sent_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -73,6 +91,10 @@ class Snapshots(Part):
         self._store = context.store
         self._background = context.background
         self._send = context.outgoing.send_peer
+        self._demand = context.demand
+        self._share = Share(context.demand, SHARE_MAX)
+        self._tail_entries = max(1, cluster.raft.log_tail_entries)
+        self._tail_bytes = max(1, cluster.raft.log_tail_bytes)
         self._chunk_bytes = cluster.store.snapshot_chunk_bytes
         self._tick_bytes = max(1, cluster.store.snapshot_rate_bytes * cluster.raft.tick_ms // 1000)
         self._budget_bytes = self._tick_bytes
@@ -111,10 +133,16 @@ class Snapshots(Part):
 
     def _make(self) -> SnapshotFile | None:
         try:
-            return self._store.create_snapshot()
+            return self._store.create_snapshot(self._rest)
         except DiskFull as error:
             log.error("no snapshot can be made", node=self._node, reason=str(error))
             return None
+
+    def _rest(self, took_s: float) -> None:
+        """In the job's thread, between two pieces of the copy."""
+        rest_s = self._share.rest_s(took_s)
+        if rest_s > 0.0 and self._store.wal_bytes < WAL_BYTES_MAX:
+            self._background.rest(rest_s)
 
     def _use(self, made: SnapshotFile | None) -> None:
         self._making = False
@@ -127,10 +155,10 @@ class Snapshots(Part):
         self._forget_unused()
 
     def _pump(self, peer: NodeId) -> None:
-        """Send what the peer's window and this tick's budget allow."""
+        """Send what the peer's window and this tick's budget allow, and clients."""
         sending, made = self._sending[peer], self._made
         assert made is not None
-        window = sending.acknowledged_bytes + CHUNKS_AHEAD * self._chunk_bytes
+        window = sending.acknowledged_bytes + self._chunks_ahead(made, sending) * self._chunk_bytes
         while sending.sent_bytes < min(made.size_bytes, window) and self._budget_bytes > 0:
             data = made.read(sending.sent_bytes, self._chunk_bytes)
             last = sending.sent_bytes + len(data) == made.size_bytes
@@ -145,9 +173,23 @@ class Snapshots(Part):
                 sha256=made.sha256 if last else b"",
                 last=last,
             )
+            sending.chunk_sent_s = self._share.now_s()
             self._send(peer, frames.Envelope(snapshot_chunk=chunk))
             sending.sent_bytes += len(data)
             self._budget_bytes -= len(data)
+
+    def _chunks_ahead(self, made: SnapshotFile, sending: _Sending) -> int:
+        """How many may be under way now."""
+        if not self._demand.is_there() or self._is_late(made, sending):
+            return CHUNKS_AHEAD
+        return int(self._share.may_step())
+
+    def _is_late(self, made: SnapshotFile, sending: _Sending) -> bool:
+        """Whether the log's tail might not reach until the copy is there."""
+        log, since = self._store.log, made.meta.index
+        used = max((log.last_index() - since) / self._tail_entries, log.bytes_after(since) / self._tail_bytes)
+        done = sending.acknowledged_bytes / made.size_bytes
+        return used > TAIL_SHARE_FIRST + (TAIL_SHARE_LAST - TAIL_SHARE_FIRST) * done
 
     def _handle_ack(self, ack: frames.SnapshotAck) -> None:
         """A peer says how far it is."""
@@ -162,6 +204,7 @@ class Snapshots(Part):
         if ack.received_bytes > sending.acknowledged_bytes:
             sending.acknowledged_bytes = ack.received_bytes
             sending.quiet_ticks = 0
+            self._share.stepped(sending.chunk_sent_s)
         if ack.received_bytes == self._made.size_bytes:
             self._end(peer, ok=True)
         else:
@@ -272,7 +315,10 @@ class Snapshots(Part):
         self._received = None
 
     def end_turn(self) -> None:
-        """Drop a copy that has arrived and that the core had no use for."""
+        """Go on with who has rested. Drop a copy that has arrived and that the core had no use for."""
+        if self._made is not None:
+            for peer in self._sending:
+                self._pump(peer)
         if self._received is not None and self._core.log.pending_snapshot is None:
             self._store.discard_received(self._received)
             self._received = None

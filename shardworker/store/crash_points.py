@@ -50,7 +50,6 @@ class CrashPoint(enum.StrEnum):
     SNAPSHOT_COPIED = "snapshot:copied"
     """A copy of the database exists, still with its sender's log."""
     SNAPSHOT_STRIPPED = "snapshot:stripped"
-    SNAPSHOT_SYNCED = "snapshot:synced"
     """The snapshot file is complete."""
 
     RECEIVE_CREATED = "receive:created"

@@ -187,6 +187,10 @@ class RaftLog:
         """Bytes of all entries' data."""
         return self._bytes
 
+    def bytes_after(self, index: LogIndex) -> int:
+        """Of the entries' data behind `index`; of all that there are, if that is gone."""
+        return sum(self._sizes[max(0, index + 1 - self.first_index()) :])
+
     def surplus(self, keep_entries: int, keep_bytes: int, rows_max: int) -> int:
         """How many of the oldest entries stand between the log and a tail of both sizes; looks at
         rows_max."""

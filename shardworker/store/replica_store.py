@@ -29,6 +29,7 @@ from shardworker.store.spare import Spare
 from shardworker.store.turn import Turn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from proto.histogram import Histogram
@@ -270,15 +271,15 @@ class ReplicaStore:
 
     # ---- snapshots -----------------------------------------------------------------------------------------
 
-    def create_snapshot(self) -> SnapshotFile:
+    def create_snapshot(self, give_way: Callable[[float], None] = lambda took_s: None) -> SnapshotFile:
         """A consistent copy of the state at some applied index, as a file; the writer goes on meanwhile.
 
-        Takes as long as copying the database: call it in another thread. `remove` the result when it was
-        sent. Raises DiskFull, StorageFailed."""
+        Takes as long as copying the database: call it in another thread. give_way: is told, now and then, how long the
+        last few megabytes took, and may rest. `remove` the result when it was sent. Raises DiskFull, StorageFailed."""
         self._snapshots_made += 1
         source = self.reader()
         try:
-            return snapshot.create(self._context, source, self._snapshots_made)
+            return snapshot.create(self._context, source, self._snapshots_made, give_way)
         finally:
             self.close_reader(source)
 

@@ -54,7 +54,7 @@ if os.environ.get("BOATHOUSE_EXAMPLES") == "fresh":
     chance = random.Random(os.environ.get("BOATHOUSE_SEED"))
     LIFE = {point: time if time == 1 else chance.randrange(2, 90) for point, time in LIFE.items()}
 
-SENDING: Final = (CrashPoint.SNAPSHOT_COPIED, CrashPoint.SNAPSHOT_STRIPPED, CrashPoint.SNAPSHOT_SYNCED)
+SENDING: Final = (CrashPoint.SNAPSHOT_COPIED, CrashPoint.SNAPSHOT_STRIPPED)
 
 RECEIVING: Final = (
     CrashPoint.RECEIVE_CREATED,

@@ -75,6 +75,9 @@ class InlineBackground:
         due = self._host.cluster.world.now_us + self._rng.randrange(30 * MS)
         self._jobs.append((max(due, self._jobs[-1][0] if self._jobs else 0), lambda: done(job())))
 
+    def rest(self, seconds: float) -> None:
+        """Nothing else happens while a job runs."""
+
     def collect(self) -> None:
         """Run what is due."""
         while self._jobs and self._jobs[0][0] <= self._host.cluster.world.now_us:

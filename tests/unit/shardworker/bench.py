@@ -71,6 +71,9 @@ class Jobs:
     def submit(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
         self._waiting.append(lambda: done(job()))
 
+    def rest(self, seconds: float) -> None:
+        """Whoever ends a job has no time for that."""
+
     def collect(self) -> None:
         while self.may_end and self._waiting:
             self._waiting.pop(0)()

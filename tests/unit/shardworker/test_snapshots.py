@@ -9,9 +9,16 @@ import pytest
 from config import ClusterConfig
 from proto import errors
 from shardworker.raft import MessageKind, NodeId, Role
+from shardworker.replica.giving_way import Demand
 from shardworker.replica.outgoing import Outgoing
 from shardworker.replica.part import ReplicaContext
-from shardworker.replica.snapshots import Snapshots
+from shardworker.replica.snapshots import (
+    CHUNKS_AHEAD,
+    SHARE_MAX,
+    TAIL_SHARE_FIRST,
+    TAIL_SHARE_LAST,
+    Snapshots,
+)
 from shardworker.store import Identity
 from tests.unit.raft.lab import give, lead, message, of_kind, replica_with
 from tests.unit.store.replicas import open_replica, put
@@ -34,12 +41,16 @@ class Jobs:
 
     def __init__(self) -> None:
         self.is_full = False
+        self.rested_s = 0.0
         self._waiting: list[Callable[[], None]] = []
 
     def submit(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
         if self.is_full:
             raise errors.QueueFull("as the test wants it")
         self._waiting.append(lambda: done(job()))
+
+    def rest(self, seconds: float) -> None:
+        self.rested_s += seconds
 
     def collect(self) -> None:
         while self._waiting:
@@ -49,13 +60,17 @@ class Jobs:
 class Side:
     """One replica's share of a transfer: its core, its store, and what it sent."""
 
-    def __init__(self, folder: Path, node: NodeId, *, rows: int, term: int) -> None:
+    def __init__(
+        self, folder: Path, node: NodeId, *, rows: int, term: int, cluster: ClusterConfig = CLUSTER
+    ) -> None:
         self.core = replica_with(node=node, term=term)
         self.raft = self.core.raft
         self.store = open_replica(folder, identity=Identity(cluster_id=0xB0A7, node=node, shard=2))
         for _ in range(rows):
             put(self.store)
         self.jobs = Jobs()
+        self.now_s = 0.0
+        self.demand = Demand(lambda: self.now_s)
         self.sent: list[frames.Envelope] = []
         machine: Any = None  # a copy is of files: nobody looks at tables
         self.snapshots = Snapshots(
@@ -66,8 +81,9 @@ class Side:
                 store=self.store,
                 machine=machine,
                 background=self.jobs,
-                cluster=CLUSTER,
+                cluster=cluster,
                 outgoing=Outgoing(self.raft, self, turn_answer_bytes_max=1, link_answer_bytes_max=1),
+                demand=self.demand,
             )
         )
 
@@ -205,3 +221,77 @@ def test_a_copy_that_waits_to_be_installed_is_not_replaced(
     finally:
         behind.store.close()
     assert receiver.snapshots.received(pending).meta == pending
+
+
+CHUNK_BYTES: Final = 4_096
+STEP_S: Final = 0.01
+
+
+class Busy:
+    """A copy of many chunks on its way. The peer takes each STEP_S after it was sent, and so long is a round."""
+
+    def __init__(self, folder: Path, *, tail_entries: int) -> None:
+        settings = {
+            "store": {"snapshot_chunk_bytes": CHUNK_BYTES},
+            "raft": {"log_tail_entries": tail_entries},
+        }
+        cluster = ClusterConfig.model_validate({"cluster": "snapshots", "nodes": {"n1": {}}} | settings)
+        self.sender = Side(folder / "sender", SENDER, rows=0, term=0, cluster=cluster)
+        for _ in range(50):
+            put(self.sender.store, bytes(2 * CHUNK_BYTES), sync=False)
+        lead(self.sender.core)
+        self.receiver = Side(folder / "receiver", RECEIVER, rows=0, term=1)
+        self.receiver.leads_in(1, SENDER)
+        self.sender.snapshots.start(RECEIVER)
+        self.most_under_way = 0
+
+    def rounds_until_there(self, *, wanted: bool, entries_a_round: int = 0) -> int:
+        """How many it takes until the copy has arrived."""
+        if wanted:
+            self.sender.demand.notice()
+        self.sender.jobs.collect()
+        rounds = 0
+        while self.receiver.raft.log.pending_snapshot is None:
+            rounds += 1
+            assert rounds < 5_000, "it does not get on"
+            under_way = [one for one in self.sender.take_sent() if one.HasField("snapshot_chunk")]
+            self.most_under_way = max(self.most_under_way, len(under_way))
+            for _ in range(entries_a_round):
+                put(self.sender.store, sync=False)
+            self.sender.now_s += STEP_S
+            if wanted:
+                self.sender.demand.notice()
+            for envelope in under_way:
+                self.receiver.snapshots.handle(b"peer", envelope)
+            self.receiver.jobs.collect()
+            for envelope in self.receiver.take_sent():
+                self.sender.snapshots.handle(b"peer", envelope)
+            self.sender.snapshots.end_turn()
+        return rounds
+
+    def close(self) -> None:
+        self.sender.store.close()
+        self.receiver.store.close()
+
+
+def test_a_copy_gives_way_to_clients_and_goes_on(tmp_path: Path) -> None:
+    rounds: dict[bool, int] = {}
+    for wanted in (False, True):
+        busy = Busy(tmp_path / str(wanted), tail_entries=10_000)
+        rounds[wanted] = busy.rounds_until_there(wanted=wanted)
+        assert busy.most_under_way == (1 if wanted else CHUNKS_AHEAD)
+        assert (busy.sender.jobs.rested_s > 0.0) == wanted, "who makes the copy rests, too"
+        busy.close()
+    chunks = rounds[False] * CHUNKS_AHEAD
+    assert rounds[True] == pytest.approx(chunks / SHARE_MAX, rel=0.15)
+
+
+def test_a_copy_is_there_before_the_log_has_lost_what_follows_it(tmp_path: Path) -> None:
+    """At its own pace it would come after the last entry of the tail that follows it has gone."""
+    slow = Busy(tmp_path / "slow", tail_entries=1_000_000)
+    tail_entries = slow.rounds_until_there(wanted=True, entries_a_round=1)
+    slow.close()
+    busy = Busy(tmp_path / "busy", tail_entries=tail_entries)
+    rounds = busy.rounds_until_there(wanted=True, entries_a_round=1)
+    assert tail_entries * TAIL_SHARE_FIRST < rounds <= tail_entries * TAIL_SHARE_LAST + CHUNKS_AHEAD
+    busy.close()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shardworker.raft.types import Entry, EntryKind, HardState, LogIndex, Membership, NodeId, Term
-from shardworker.store import NO_CRASH_POINTS, Identity, ReplicaStore, StoreSettings
+from shardworker.store import NO_CRASH_POINTS, REAL_FILES, Identity, ReplicaStore, StoreSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from shardworker.store import CrashPoints
+    from shardworker.store import CrashPoints, Files
 
 IDENTITY = Identity(cluster_id=0xB0A7, node=1, shard=2, cluster_name="demo")
 MEMBERSHIP = Membership(frozenset({NodeId(1), NodeId(2), NodeId(3)}))
@@ -21,11 +21,12 @@ def open_replica(
     *,
     identity: Identity = IDENTITY,
     settings: StoreSettings | None = None,
+    files: Files = REAL_FILES,
     crash_points: CrashPoints = NO_CRASH_POINTS,
     alone: bool = False,
 ) -> ReplicaStore:
     """A replica whose state machine is the table kv."""
-    store = ReplicaStore.open(folder, identity, settings, crash_points=crash_points, alone=alone)
+    store = ReplicaStore.open(folder, identity, settings, files=files, crash_points=crash_points, alone=alone)
     if not store.connection.table_exists("main", "kv"):
         with store.turn(sync=True) as turn:
             turn.connection.execute("CREATE TABLE kv(k INTEGER PRIMARY KEY, v BLOB)")

@@ -6,7 +6,8 @@ import dataclasses
 import errno
 import os
 import threading
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import apsw
 import pytest
@@ -76,6 +77,39 @@ def test_a_replica_becomes_what_was_sent(sender: ReplicaStore, receiver: Replica
     assert put(receiver) == 201
     receiver.close()
     sender.close()
+
+
+class _CountingSyncs:
+    """The real files, and how long each file was when it was synced."""
+
+    def __init__(self) -> None:
+        self.synced: list[tuple[str, int]] = []
+
+    def sync(self, path: Path) -> None:
+        self.synced.append((path.suffix, path.stat().st_size))
+        REAL_FILES.sync(path)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(REAL_FILES, name)
+
+
+def test_a_copy_is_synced_by_who_receives_it_a_few_megabytes_at_a_time(tmp_path: Path) -> None:
+    at_sender: Any = _CountingSyncs()
+    at_receiver: Any = _CountingSyncs()
+    sender = open_replica(tmp_path / "sender", identity=SENDER, files=at_sender)
+    receiver = open_replica(tmp_path / "receiver", files=at_receiver)
+    for _ in range(5):
+        put(sender, bytes(5 << 20), sync=False)
+    with receiver.turn(sync=True) as turn:
+        turn.append(HardState(Term(6), NodeId(3), LogIndex(0)), [])
+    made = sender.create_snapshot()
+    receiver.install_snapshot(send(made, receiver), None)
+    assert [suffix for suffix, _ in at_sender.synced if suffix == ".tmp"] == []
+    lengths = [0, *(length for suffix, length in at_receiver.synced if suffix == ".tmp")]
+    assert lengths[-1] == made.size_bytes, "all of it is durable before it is the replica"
+    assert max(after - before for before, after in pairwise(lengths)) <= (8 << 20) + CHUNK_BYTES
+    sender.close()
+    receiver.close()
 
 
 def test_the_core_keeps_its_log_over_an_install(sender: ReplicaStore, receiver: ReplicaStore) -> None:
