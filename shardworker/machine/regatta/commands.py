@@ -45,7 +45,7 @@ def _range(view: View, op: Page) -> bytes:
 
 
 def _parts(view: View, op: Page) -> Iterator[tuple[bytes, bool]]:
-    """The limit counts over all parts; `more` is true on all but the last."""
+    """The limit counts over all parts; `more` is false only on a last part beyond which the range has no key."""
     left = op.limit
     rows_first = SCAN_ROWS_MIN
     while True:
@@ -56,7 +56,7 @@ def _parts(view: View, op: Page) -> Iterator[tuple[bytes, bool]]:
         if left > 0:
             left -= page.count
         last = not page.more or op.count_only or not op.end or (op.limit > 0 and left <= 0)
-        yield codec.page_body(page, more=not last), not last
+        yield codec.page_body(page, more=page.more), not last
         if last:
             return
         op = replace(op, key=page.pairs[-1][0] + b"\0", limit=left)

@@ -344,17 +344,20 @@ def test_iteration_of_large_values_reads_few_of_them_twice(monkeypatch: pytest.M
 
 def test_iteration_of_little_or_nothing_is_one_part() -> None:
     shard = stocked(b"a", b"b")
-    for options, count in (
-        ({"key": b"x", "range_end": b"z"}, 0),
-        ({"key": b"a"}, 1),
-        ({"key": b"a", "range_end": b"\0"}, 2),
-        ({"key": b"a", "range_end": b"\0", "count_only": True}, 2),
-        ({"key": b"a", "range_end": b"\0", "limit": 1}, 1),
+    everything: dict[str, Any] = {"key": b"a", "range_end": b"\0"}
+    for options, count, more in (
+        ({"key": b"x", "range_end": b"z"}, 0, False),
+        ({"key": b"a"}, 1, False),
+        (everything, 2, False),
+        (everything | {"count_only": True}, 2, False),
+        (everything | {"count_only": True, "limit": 1}, 1, True),
+        (everything | {"limit": 1}, 1, True),
+        (everything | {"limit": 2}, 2, False),
     ):
         found = parts(shard, **options)
         assert [(result.more, response.more, response.count) for result, response in found] == [
-            (False, False, count)
-        ]
+            (False, more, count)
+        ], "nothing follows, whether or not the limit has left keys out"
 
 
 def test_iteration_is_of_one_state(tmp_path: Path) -> None:
