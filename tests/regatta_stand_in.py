@@ -3,6 +3,7 @@ replication.v1 as its servers do, and writes. It knows no field of ours, and say
 
 from __future__ import annotations
 
+import itertools
 import threading
 from concurrent import futures
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ class Table:
     pairs: dict[bytes, bytes] = field(default_factory=dict)
     compacted: int = 0
     """Indexes up to here are no longer in the log."""
+    shard: int = field(default_factory=itertools.count(10_001).__next__)
+    """Its number there, never that of another one."""
 
     @property
     def index(self) -> int:
@@ -135,7 +138,12 @@ class StandIn:
             chunk = data[at : at + CHUNK_BYTES]
             yield replication.SnapshotChunk(data=chunk, len=len(chunk))
 
-    # ---- writes -----------------------------------------------------------------------------------------------------
+    # ---- regatta.v1 -------------------------------------------------------------------------------------------------
+
+    def range(self, request: regatta.RangeRequest) -> regatta.RangeResponse:
+        """As far as its header goes."""
+        shard = self.tables[request.table.decode()].shard
+        return regatta.RangeResponse(header=regatta.ResponseHeader(shard_id=shard))
 
     def put(self, request: regatta.PutRequest) -> regatta.PutResponse:
         """Passed on by a follower."""
@@ -146,7 +154,9 @@ class StandIn:
     # ---- as leader.Calls --------------------------------------------------------------------------------------------
 
     async def unary(self, path: str, request: bytes, timeout_s: float) -> bytes:
-        """Metadata."""
+        """Metadata and Range."""
+        if path == "/regatta.v1.KV/Range":
+            return self.range(regatta.RangeRequest.FromString(request)).SerializeToString()
         assert path == "/replication.v1.Metadata/Get"
         return self.metadata().SerializeToString()
 
@@ -179,7 +189,11 @@ class StandIn:
                 _service(
                     "replication.v1.Snapshot", Stream=_stream(self.snapshot, replication.SnapshotRequest)
                 ),
-                _service("regatta.v1.KV", Put=_unary(self.put, regatta.PutRequest)),
+                _service(
+                    "regatta.v1.KV",
+                    Range=_unary(self.range, regatta.RangeRequest),
+                    Put=_unary(self.put, regatta.PutRequest),
+                ),
             ]
         )
         port = server.add_insecure_port("127.0.0.1:0")

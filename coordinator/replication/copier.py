@@ -67,7 +67,7 @@ class Copier:
         self._users = b""
         """As they were last taken over."""
         self._prefix_of = b""
-        """As this copier has noted it."""
+        """As this copier has noted or found it."""
 
     async def run(self) -> None:
         """For ever: the next step, and the next."""
@@ -191,7 +191,8 @@ class Copier:
     # ---- what may be replaced ---------------------------------------------------------------------------------------
 
     async def _is_prefix(self, table: bytes) -> bool:
-        return table == (self._prefix_of or await self._prefixes.known(self._copy))
+        self._prefix_of = self._prefix_of or await self._prefixes.known(self._copy)
+        return table == self._prefix_of
 
     async def _note_prefix(self, table: bytes) -> None:
         if self._prefix_of != table:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError
 
+from proto.regatta import regatta_pb2 as regatta
 from proto.regatta import replication_pb2 as replication
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ POSITIONS_S: Final = 30.0
 REPLICATE_S: Final = 30.0
 """Of one stream, which the leader cluster ends after 5 seconds or as soon as its last message is taken."""
 
+SHARD_S: Final = 5.0
 LOG_S: Final = 60.0
 """As Regatta's own follower clusters have it (log-rpc-timeout)."""
 
@@ -36,6 +38,7 @@ class LeaderFailed(Exception):
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
+        self.code = code
 
 
 class Unfit(LeaderFailed):
@@ -172,6 +175,19 @@ class Leader:
             replication.SnapshotChunk.FromString,
             None,
         )
+
+    async def shard(self, table: str) -> int:
+        """The number of the shard that is this table, in a cluster that speaks no replication but Regatta's: another
+        one once the table was made anew or restored, and never again one that it was. 0 = it does not say, as those
+        before 0.5, which serve no reads where they serve their log. Raises LeaderFailed."""
+        request = regatta.RangeRequest(table=table.encode(), key=b"\0", count_only=True)
+        try:
+            answer = await self._calls.unary("/regatta.v1.KV/Range", request.SerializeToString(), SHARD_S)
+        except LeaderFailed as error:
+            if error.code == "UNIMPLEMENTED":
+                return 0
+            raise
+        return parsed(regatta.RangeResponse.FromString, answer).header.shard_id
 
     async def _stream(
         self, path: str, request: bytes, parse: Callable[[bytes], Any], timeout_s: float | None

@@ -2,7 +2,11 @@
 
 Its log is asked for from where the copy is, again and again, for it does not wait: a stream ends with what there is.
 The copy's shard carries the commands out, at revisions of the copy's own (shardworker/machine/replication/followed.py),
-and remembers the index that it has come to. A snapshot is what a backup holds, and is brought as a restore is."""
+and remembers the index that it has come to. A snapshot is what a backup holds, and is brought as a restore is.
+
+An index says nothing of which log it is of: that of a table that was made anew soon goes beyond where the copy of the
+old one is. So the shard whose log a copy follows is noted beside the lease (prefixes.py), before its first command and
+behind each snapshot, and asked for again behind whatever came of the log: it never is again what it was before."""
 
 from __future__ import annotations
 
@@ -32,6 +36,8 @@ BATCH_BYTES: Final = 256 << 10
 """Of commands that are carried out in one entry, as Regatta's own follower clusters group them; one larger command
 still goes."""
 
+ANOTHER_LOG: Final = "the table was made anew or restored there, or which log the copy follows is not known"
+
 _TOO_MUCH: Final = (errors.TooManyRows, errors.TooManyOps, errors.RequestTooLarge, errors.MalformedRequest)
 """What no repetition mends."""
 
@@ -39,8 +45,8 @@ log = structlog.get_logger()
 
 
 class RegattaCopier(Copier):
-    """As Copier. Nothing but the leader cluster's commands ever changes such a copy while its index is known, so it
-    holds what is nowhere else only if it is not, or is ahead."""
+    """As Copier. Nothing but commands of the log that is noted ever changes such a copy while its index is known, so it
+    holds what is nowhere else only if either is not known, or the leader cluster's table has another log."""
 
     def _does(self) -> str:
         return f"{super()._does()} (Regatta's protocol)"
@@ -54,6 +60,12 @@ class RegattaCopier(Copier):
         if not index and status.revision > CREATION:
             tail.cannot_follow("how far the copy has come is not known", loses=True)
             return
+        table = await self._table()
+        if not index:
+            await self._note_prefix(table)
+        elif not await self._is_prefix(table):
+            tail.cannot_follow(ANOTHER_LOG, loses=True)
+            return
         is_idle = True
         async with aclosing(self._leader.log(copy.name, index + 1)) as stream:
             async for message in stream:
@@ -62,6 +74,9 @@ class RegattaCopier(Copier):
                     # Ahead of its log it can only be if that cluster was restored, or the table made anew.
                     loses = error == replication.LEADER_BEHIND
                     tail.cannot_follow(word(error), loses=loses, newest=message.leader_index)
+                    return
+                if message.commands_response.commands and await self._table() != table:
+                    tail.cannot_follow(ANOTHER_LOG, loses=True)
                     return
                 for batch in _batches(message.commands_response.commands, behind=index):
                     is_idle = False
@@ -94,6 +109,9 @@ class RegattaCopier(Copier):
         status = await self._copies.status(copy)
         if step.loses and status.revision > CREATION:
             await self._aside.keep(copy, status, is_fresh=step.of_fresh)
+        if step.loses:
+            await self._forget_prefix()
+        table = await self._table()
         index = 0
 
         async def take(part: bytes, time_s: float) -> bytes:
@@ -112,6 +130,8 @@ class RegattaCopier(Copier):
             reader.end()
             if not index:
                 raise LeaderFailed("DATA_LOSS", "its snapshot does not say at which index it was made")
+            if await self._table() != table:
+                raise LeaderFailed("ABORTED", "the table was made anew or restored while its snapshot came")
             done = await restoring.end(frames.RestoredEnd())
         except (errors.BoathouseError, LeaderFailed):
             with suppress(errors.BoathouseError):
@@ -121,6 +141,11 @@ class RegattaCopier(Copier):
             restoring.cancel()
         tail.replaced(index, self._loop.time())
         log.info("a copy was replaced by a snapshot", table=copy.name, revision=done.revision, index=index)
+        await self._note_prefix(table)
+
+    async def _table(self) -> bytes:
+        """As Leader.table(): the name of a table with one log."""
+        return b"regatta/%d" % await self._leader.shard(self._copy.name)
 
 
 def _is_end(command: mvcc.Command) -> bool:

@@ -1,7 +1,8 @@
 """Tables of a cluster that speaks no replication but Regatta's: pure.
 
 It tells their names and nothing else: no ids, no settings, nor who it is. So a table that is deleted and made again
-there is the same one here, until its log says otherwise; and nothing tells such a cluster from another one like it."""
+there is the same one here, until its copier sees that it has another log (regatta_copier.py); and nothing tells such a
+cluster from another one like it."""
 
 from __future__ import annotations
 

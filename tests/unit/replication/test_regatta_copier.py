@@ -11,7 +11,7 @@ import pytest
 
 from config.access import FollowsConfig
 from coordinator.replication import regatta_copier
-from coordinator.replication.leader import Leader, Unfit
+from coordinator.replication.leader import Leader, LeaderFailed, Unfit
 from coordinator.replication.plan import make_plan
 from coordinator.replication.regatta_copier import RegattaCopier
 from coordinator.replication.regatta_tables import HISTORY, by_name, check_new
@@ -66,6 +66,7 @@ class Copies:
         shard.write(frames.MachineLevel(level=LEVEL))
         shard.write(frames.TableSpec(id=COPY, name="t", history=HISTORY, origin=REGATTA))
         self.kept: list[bytes] = []
+        self.prefixes = Prefixes()
 
     async def status(self, copy: TableEntry) -> frames.TableStatus:
         return frames.TableStatus.FromString(self.shard.read_as(frames.TABLE_STATUS, b"", copy.id).body)
@@ -98,7 +99,7 @@ async def copy(regatta: StandIn, copies: Copies, waits: int = 0) -> RegattaCopie
     """What a copier makes of it until it has nothing to do."""
     there: Any = copies
     leader = Leader("island", regatta)
-    copier = RegattaCopier(ENTRY, leader, there, Prefixes(), copies, random.Random(1), Clock(waits))
+    copier = RegattaCopier(ENTRY, leader, there, copies.prefixes, copies, random.Random(1), Clock(waits))
     with pytest.raises(Done):
         await copier.run()
     return copier
@@ -169,6 +170,75 @@ async def test_a_table_that_is_made_anew_or_restored_takes_the_copys_place(regat
     regatta.write("t", put(b"other"))
     await copy(regatta, copies)
     assert (copies.pairs, copies.kept) == ({b"other": b"v"}, [before]), "what it held is set aside"
+
+
+@pytest.mark.parametrize("more", [0, 1, 7])
+@in_loop
+async def test_a_table_that_is_made_anew_is_not_followed_from_where_the_old_one_was(
+    regatta: StandIn, more: int
+) -> None:
+    """However far the log of the new one goes."""
+    copies = Copies()
+    await copy(regatta, copies)
+    before = contents(copies.shard, COPY)
+    old = regatta.tables["t"]
+    regatta.tables["t"] = Table()
+    regatta.write("t", *(put(b"other%d" % number) for number in range(old.index + more)))
+    await copy(regatta, copies)
+    assert (copies.pairs, copies.kept) == (regatta.tables["t"].pairs, [before])
+    regatta.write("t", put(b"later"))
+    await copy(regatta, copies)
+    assert (copies.pairs, regatta.snapshots) == (regatta.tables["t"].pairs, 1)
+
+
+@in_loop
+async def test_a_table_that_is_made_anew_while_its_log_or_snapshot_comes_is_seen(
+    regatta: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = Copies()
+    await copy(regatta, copies)
+    regatta.write("t", put(b"unseen"))
+
+    def make_anew() -> None:
+        regatta.tables["t"] = Table()
+        regatta.write("t", *(put(b"other%d" % number) for number in range(40)))
+
+    log, pairs = regatta.replicate, regatta.snapshot
+
+    def overtaken(told: Any) -> Any:
+        def answer(request: Any) -> Any:
+            found = list(told(request))
+            monkeypatch.undo()
+            make_anew()
+            return found
+
+        return answer
+
+    monkeypatch.setattr(regatta, "replicate", overtaken(log))
+    await copy(regatta, copies)
+    assert copies.pairs == regatta.tables["t"].pairs
+    regatta.tables["t"].compacted = regatta.write("t", put(b"compacted"))
+    monkeypatch.setattr(regatta, "snapshot", overtaken(pairs))
+    await copy(regatta, copies, waits=1)
+    assert copies.pairs == regatta.tables["t"].pairs
+    assert b"compacted" not in copies.pairs
+
+
+@in_loop
+async def test_a_cluster_that_does_not_say_which_shard_is_a_tables_is_followed_by_names(
+    regatta: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those before 0.5, which serve no reads where they serve their log."""
+
+    def refuse(_: object) -> None:
+        raise LeaderFailed("UNIMPLEMENTED", "unknown service regatta.v1.KV")
+
+    monkeypatch.setattr(regatta, "range", refuse)
+    copies = Copies()
+    await copy(regatta, copies)
+    regatta.write("t", put(b"new"))
+    await copy(regatta, copies)
+    assert (copies.pairs, regatta.snapshots) == (regatta.tables["t"].pairs, 0)
 
 
 @in_loop
