@@ -178,6 +178,7 @@ class SlowDisk(Part):
             "syncs": self._count,
             "sync_average_us": int(self._average_s * 1e6),
             "sync_p99_us": int(p99_s * 1e6),
+            "syncs_of_late": len(last),
             "sync_slow": int(self.is_slow),
             "sync_hand_overs": self._handed_over,
         }

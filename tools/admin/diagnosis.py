@@ -30,8 +30,14 @@ NEAR_QUOTA: Final = 0.9
 CERTIFICATE_ENDS_S: Final = 30 * 86_400.0
 
 
+SYNCS_MIN: Final = 100
+"""Of fewer, one in a hundred is the slowest, and any disk has a slow one now and then."""
+
+
 def sync_is_slow(snapshot: Snapshot, replica: Replica) -> bool:
     """Whether syncs take longer than a tick, which holds up heartbeats."""
+    if replica.syncs_of_late is not None and replica.syncs_of_late < SYNCS_MIN:
+        return False
     return replica.sync_p99_us is not None and replica.sync_p99_us > 1_000 * snapshot.raft.tick_ms
 
 

@@ -37,6 +37,7 @@ def replica_of(answer: Answered, names: Mapping[int, str]) -> Replica:
         disk_free_bytes=statistics.get("disk_free_bytes"),
         queued=sum(statistics[queue] for queue in QUEUES if queue in statistics),
         sync_p99_us=statistics.get("sync_p99_us") or None,  # 0: none of late
+        syncs_of_late=statistics.get("syncs_of_late"),
         commands_applied=statistics.get("commands_applied"),
         reads_served=statistics.get("reads_served"),
         machine_level=statistics.get("machine_level"),

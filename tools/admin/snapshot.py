@@ -82,6 +82,8 @@ class Replica:
     queued: int | None = None
     """Requests that wait in it."""
     sync_p99_us: int | None = None
+    syncs_of_late: int | None = None
+    """Of which that is the 99th percentile."""
     commands_applied: int | None = None
     """Since its process began."""
     reads_served: int | None = None

@@ -28,6 +28,7 @@ def test_a_full_answer() -> None:
         "writes_waiting": 2,
         "reads_waiting": 3,
         "sync_p99_us": 800,
+        "syncs_of_late": 12,
         "wal_bytes": 4096,
     }.items():
         status.statistics[name] = value
@@ -38,7 +39,12 @@ def test_a_full_answer() -> None:
         "n3",
         ["n1", "n2", "n3"],
     )
-    assert (replica.queued, replica.sync_p99_us, replica.wal_bytes) == (5, 800, 4096)
+    assert (replica.queued, replica.sync_p99_us, replica.syncs_of_late, replica.wal_bytes) == (
+        5,
+        800,
+        12,
+        4096,
+    )
     assert [(table.name, table.history, table.compacted_revision) for table in replica.tables] == [
         ("users", "none", None)
     ]
