@@ -71,7 +71,8 @@ def test_what_a_shard_cannot_do_without_is_not_restarted(cluster: Cluster) -> No
         in said
     )
     pid = cluster.pid(ProcessName.replica("n1", 1))
-    assert cluster.cli("restart", "n1/shard-1", "--force").returncode == 0
+    # 4: it was restarted, and requests failed. Nothing else is promised of a shard that has no quorum meanwhile.
+    assert cluster.cli("restart", "n1/shard-1", "--force").returncode in {0, 4}
     assert cluster.pid(ProcessName.replica("n1", 1)) != pid
     # What is down comes first: then the others can go.
     (first, *_) = plan = cluster.cli_json("restart", "shard-1", "--dry-run")
