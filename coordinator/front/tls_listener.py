@@ -82,6 +82,10 @@ class TlsListener:
             except ConnectionAbortedError:
                 continue
             except OSError as error:
+                if error.errno == errno.EINVAL:
+                    # The supervisor has ended the port, and is about to stop this process: nobody comes any more.
+                    self._front.loop.remove_reader(self._socket.fileno())
+                    return
                 if error.errno not in OUT_OF_DESCRIPTORS:
                     raise
                 log.error("connections wait: the system has no room for them", reason=error.strerror)

@@ -206,10 +206,9 @@ def test_a_follower_cluster_copies_and_forwards_over_tls(pair: Pair) -> None:
     ):
         new.replace(old)
     for node in follower.config.nodes:
-        leader.kill(
-            ProcessName.coordinator("n1")
-        )  # who is connected already need not show the new certificate
-        leader.wait_running()
+        # Who is connected already need not show the new certificate.
+        coordinator = ProcessName.coordinator("n1")
+        leader.wait_restarted(coordinator, leader.kill(coordinator))
         pair.put(follower, b"renewed", node.encode(), node)
     wait_level(leader, follower)
 

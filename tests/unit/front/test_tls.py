@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import h2.events
@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from config.changed_files import LOOK_INTERVAL_S
 from config.tls_files import TlsUnusable
 from coordinator.front.certificates import is_valid_for
+from coordinator.front.tls_listener import TlsListener
 from proto.methods import Kind
 from tests.unit.coordinator.running import in_loop
 from tests.unit.front.certificates import (
@@ -164,6 +165,23 @@ async def test_a_handshake_that_has_begun_goes_on_when_no_more_are_accepted(tmp_
         assert (await reader.read()).startswith(b"HTTP/1.1 200")
         writer.close()
         await writer.wait_closed()
+
+
+@in_loop
+async def test_a_port_that_its_owner_has_ended_is_left_alone(tmp_path: Path) -> None:
+    """As the supervisor does before it stops the process: until then nothing is to be done, and nothing to be said."""
+    tls = server_tls(files(tmp_path))
+    async with serving(tls=tls) as server:
+        loop, failures = asyncio.get_running_loop(), list[dict[str, Any]]()
+        loop.set_exception_handler(lambda _, context: failures.append(context))
+        with socket.create_server(("127.0.0.1", 0)) as ours:
+            listener = TlsListener(server.front, asyncio.Protocol, ours.dup(), tls)
+            listener.start()
+            ours.shutdown(socket.SHUT_RDWR)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert failures == []
+            listener.close()
 
 
 @in_loop
