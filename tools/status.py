@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from config import ClusterConfig
     from coordinator.replication.report import CopyReport
 
-COPY_COLUMNS: Final = ["table", "revision", "behind", "lag", "does", "reason"]
+COPY_COLUMNS: Final = ["table", "position", "behind", "lag", "does", "reason"]
 COLUMNS: Final = "node process state pid restarts cpu rss role leader revision".split()
 WIDE_COLUMNS: Final = "term commit applied queued database wal sync_p99 since log".split()
 UTC_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
@@ -114,7 +114,7 @@ def _copy_cells(copy: CopyReport) -> dict[str, Any]:
     does = f"{copy.does} {copy.backoff_s:.1f} s" if copy.backoff_s else copy.does
     return {
         "table": copy.name,
-        "revision": copy.revision,
+        "position": copy.revision,
         "behind": copy.lag_revisions,
         "lag": f"{copy.lag_s:.1f} s",
         "does": f"{does}, STALLED" if copy.stalled else does,

@@ -11,6 +11,8 @@ from coordinator.replication.report import last_word
 from coordinator.replication.tail import Since
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from coordinator.replication.report import CopyReport, Rows
 
 
@@ -44,6 +46,9 @@ class HandedOn:
         """All others are copies no longer."""
         self._copies.clear()
 
-    def reports(self, now: float) -> list[CopyReport]:
-        """As they stand by now, nobody having copied them since."""
-        return [copy.aged(now - at) for copy, at in self._copies.values()]
+    def reports(self, now: float, copied: Iterable[CopyReport] = ()) -> list[CopyReport]:
+        """Those that are copied here, as told; the others as they stand by now, nobody having copied them since. A row
+        that is taken up again after the lease was held too late tells of the former, too."""
+        told = {copy.name: copy for copy in copied}
+        left = [copy.aged(now - at) for name, (copy, at) in self._copies.items() if name not in told]
+        return [*told.values(), *left]

@@ -132,8 +132,7 @@ class Replicator:
 
     def _lease_value(self, node: str) -> Rows:
         now = self._loop.time()
-        copies = [copier.report(now) for copier, _ in self._copiers.values()]
-        copies += self._handed_on.reports(now)
+        copies = self._handed_on.reports(now, [copier.report(now) for copier, _ in self._copiers.values()])
         report = Report.of(
             node,
             round(time.time(), 1),
@@ -290,7 +289,7 @@ class Replicator:
                 lag = copier.tail.lag(now)
                 self._say(
                     f"table {copy.name} makes no progress",
-                    f"at revision {copier.tail.revision}, {lag.entries} behind, not level for {lag.seconds:.0f} s",
+                    f"at position {copier.tail.revision}, {lag.entries} behind, not level for {lag.seconds:.0f} s",
                 )
 
     def _say(self, what: str, why: str) -> None:

@@ -40,7 +40,7 @@ class CopyReport:
 
     name: str
     revision: int
-    """Where it ends."""
+    """Where it ends: its position, which of a cluster of Regatta's own is an index of its log."""
     lag_revisions: int
     """What the leader cluster has beyond that, as last heard."""
     lag_s: float

@@ -281,7 +281,7 @@ class _Look:
     def _at_copy(self, subject: str, copy: CopyReport) -> Iterator[Finding]:
         because = f": {copy.trouble}" if copy.trouble else ""
         where = (
-            f"at revision {copy.revision:,}, {copy.lag_revisions:,} behind, not level for {copy.lag_s:,.0f} s"
+            f"at position {copy.revision:,}, {copy.lag_revisions:,} behind, not level for {copy.lag_s:,.0f} s"
         )
         also = (f"table {copy.name}",)
         if copy.stalled:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from coordinator.replication.handed_on import HandedOn
 from coordinator.replication.report import CopyReport, Report, Rows, is_free, parse
@@ -44,6 +45,16 @@ def test_what_nobody_copies_yet_is_said_on() -> None:
     assert one.reports(201.0)[0].stuck_s == 21.0
     one.clear()
     assert one.reports(201.0) == []
+
+
+def test_what_is_copied_here_is_said_once() -> None:
+    """The lease may run out for a moment and be taken again while the copying goes on."""
+    one = HandedOn()
+    one.take_up(row("n1"), now=100.0, wall_s=AT_S + 4.0)
+    mine = replace(STUCK, revision=7, does="follows")
+    other = replace(STUCK, name="u")
+    assert one.reports(101.0, [mine, other]) == [mine, other]
+    assert [copy.name for copy in one.reports(101.0, [other])] == ["u", "t"]
 
 
 def test_a_clock_that_is_behind_makes_nothing_younger() -> None:

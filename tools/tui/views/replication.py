@@ -19,7 +19,7 @@ COLUMNS: Final = (
     Column(" "),
     Column("TABLE"),
     Column("COPIED"),
-    Column("REVISION", is_number=True),
+    Column("POSITION", is_number=True),
     Column("BEHIND", is_number=True),
     Column("LAG", is_number=True),
     Column("DOES"),
