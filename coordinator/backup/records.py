@@ -22,6 +22,7 @@ from proto.varint import delimited, varint
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from coordinator.backup.fillers import Fillers
     from proto.etcd.kv_pb2 import KeyValue
     from proto.internal import frames_pb2 as frames
 
@@ -46,8 +47,8 @@ _FIXED64_AT: Final = struct.Struct("<Q").unpack_from
 # ---- making -------------------------------------------------------------------------------------------------------
 
 
-def puts(table: bytes, part: frames.TablePairs, *, full: bool) -> bytes:
-    """A put for each pair. full: with what only boathouse reads."""
+def puts(table: bytes, part: frames.TablePairs, fillers: Fillers, *, full: bool) -> bytes:
+    """A put for each pair. full: with what only boathouse reads, and without fillers."""
     head = delimited(_TABLE, table)
     kvs = etcd.RangeResponse.FromString(part.pairs).kvs
     pieces: list[bytes] = []
@@ -56,7 +57,9 @@ def puts(table: bytes, part: frames.TablePairs, *, full: bool) -> bytes:
             pieces += _full_put(head, kv, id_)
     else:
         for kv in kvs:
-            pieces += _put(head, kv.key, kv.value, b"")
+            record = _put(head, kv.key, kv.value, b"")
+            pieces.append(fillers.before(sum(map(len, record)) - LENGTH_BYTES))
+            pieces += record
     return b"".join(pieces)
 
 

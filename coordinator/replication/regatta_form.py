@@ -14,6 +14,7 @@ from proto.regatta import replication_pb2 as replication
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from coordinator.backup.fillers import Fillers
     from proto.internal import frames_pb2 as frames
 
 CREATION = 1
@@ -56,10 +57,14 @@ def _put(table: bytes, key: bytes, value: bytes) -> mvcc.Command:
     return mvcc.Command(table=table, type=mvcc.Command.PUT, kv=mvcc.KeyValue(key=key, value=value))
 
 
-def records(table: bytes, part: frames.TablePairs) -> bytes:
+def records(table: bytes, part: frames.TablePairs, fillers: Fillers) -> bytes:
     """A part of a snapshot, uncompressed: each command behind its length, and behind the last one the position."""
     puts = [_put(table, pair.key, pair.value) for pair in etcd.RangeResponse.FromString(part.pairs).kvs]
+    found: list[bytes] = []
+    for put in puts:
+        encoded = put.SerializeToString()
+        found += fillers.before(len(encoded)), len(encoded).to_bytes(8, "little"), encoded
     if part.last:
-        puts.append(dummy(table, part.revision))
-    encoded = [put.SerializeToString() for put in puts]
-    return b"".join([len(command).to_bytes(8, "little") + command for command in encoded])
+        encoded = dummy(table, part.revision).SerializeToString()
+        found += len(encoded).to_bytes(8, "little"), encoded
+    return b"".join(found)

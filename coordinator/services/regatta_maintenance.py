@@ -17,6 +17,7 @@ import structlog
 from config.checks import table_name_problem
 from coordinator.api.credentials import NOBODY
 from coordinator.backup import changed
+from coordinator.backup.fillers import Fillers
 from coordinator.backup.records import Compressor, RecordReader, puts
 from coordinator.backup.restoring import Restoring
 from coordinator.catalog.table_calls import Asked
@@ -105,11 +106,11 @@ class RegattaMaintenance:
             await self._send_pairs(call, table, request.table, full=True)
 
     async def _send_pairs(self, call: Call, table: TableEntry, name: bytes, *, full: bool) -> None:
-        out = _Sending(call, is_checked=full)
+        out, fillers = _Sending(call, is_checked=full), Fillers(name)
         async with aclosing(self._source.backup(table, peer=call.peer)) as parts:
             async for part in parts:
                 if part.HasField("pairs"):
-                    await out.send(puts(name, part.pairs, full=full), records=len(part.pairs.ids))
+                    await out.send(puts(name, part.pairs, fillers, full=full), records=len(part.pairs.ids))
                 elif full:
                     await self._send_facts(call, table, part.facts)
         await out.finish()

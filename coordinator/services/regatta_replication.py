@@ -10,6 +10,7 @@ import contextlib
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
+from coordinator.backup.fillers import Fillers
 from coordinator.catalog.identities import Meant
 from coordinator.replication import regatta_form
 from coordinator.replication.leading import OldEpoch
@@ -268,13 +269,13 @@ class RegattaReplication:
     async def _stream_records(self, call: Call, table: TableEntry, name: bytes) -> None:
         import cramjam  # here, since most clusters serve no followers of Regatta's own
 
-        compressor = cramjam.snappy.Compressor()
+        compressor, fillers = cramjam.snappy.Compressor(), Fillers(name)
         async with aclosing(self._source.pairs(table, peer=call.peer)) as parts:
             async for part in parts:
                 if not part:
                     continue  # a replica of an earlier build is making it
                 told = frames.TablePairs.FromString(part)
-                compressor.compress(regatta_form.records(name, told))
+                compressor.compress(regatta_form.records(name, told, fillers))
                 data = bytes(compressor.finish() if told.last else compressor.flush())
                 for start in range(0, len(data), CHUNK_BYTES_MAX):
                     piece = data[start : start + CHUNK_BYTES_MAX]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import cramjam
 import pytest
 
+from coordinator.backup.fillers import GATHERED_BYTES, Fillers
 from coordinator.backup.records import Compressor, RecordReader, edits, puts
+from coordinator.replication.regatta_form import records
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from proto.pairs import encode_pair
@@ -37,13 +39,44 @@ def read(data: bytes, size: int = 1 << 20) -> list[mvcc.Command]:
 
 
 def test_regattas_own_tool_gets_keys_and_values() -> None:
-    first, second = read(stream_of(puts(b"t", PART, full=False)))
+    first, second = read(stream_of(puts(b"t", PART, Fillers(b"t"), full=False)))
     assert first == mvcc.Command(table=b"t", kv=mvcc.KeyValue(key=b"a", value=b"1"))
     assert second == mvcc.Command(table=b"t", kv=mvcc.KeyValue(key=b"b" * 300))
 
 
+def restored_by_regatta(commands: list[mvcc.Command]) -> list[bytes]:
+    """The keys that are left where the record that comes to what is gathered at a time is lost."""
+    kept, gathered_bytes = [], 0
+    for command in commands:
+        gathered_bytes += command.ByteSize()
+        if gathered_bytes < GATHERED_BYTES:
+            kept.append(command.kv.key)
+        else:
+            gathered_bytes = 0
+    return [key for key in kept if key]
+
+
+@pytest.mark.parametrize(
+    "sizes", [[300 << 10], [2 << 20], [1_000] * 200, [GATHERED_BYTES // 2 - 20, 3, 40, 1 << 20]]
+)
+@pytest.mark.parametrize("form", ["backup", "snapshot"])
+def test_regattas_restore_loses_fillers_instead_of_pairs(sizes: list[int], form: str) -> None:
+    fillers, found, keys = Fillers(b"t"), [], []
+    for at in range(2 + 3 * GATHERED_BYTES // sum(sizes)):
+        values = [(b"%06d-%d" % (at, place), bytes(size)) for place, size in enumerate(sizes)]
+        keys += [key for key, _ in values]
+        part = frames.TablePairs(
+            pairs=b"".join(pair(key, value, created=2, modified=2, version=1) for key, value in values),
+            ids=[at + 1 for _ in values],
+        )
+        made = puts(b"t", part, fillers, full=False) if form == "backup" else records(b"t", part, fillers)
+        found += read(stream_of(made))
+    assert restored_by_regatta(found) == keys
+    assert [command.kv.key for command in found if command.type == mvcc.Command.PUT] == keys
+
+
 def test_boathouse_gets_all_of_a_pair() -> None:
-    first, second = read(stream_of(puts(b"t", PART, full=True)))
+    first, second = read(stream_of(puts(b"t", PART, Fillers(b"t"), full=True)))
     assert first.kv == mvcc.KeyValue(
         key=b"a", value=b"1", create_revision=2, mod_revision=3, version=2, lease=9, id=3 << 24
     )
@@ -72,7 +105,7 @@ def test_an_empty_backup_has_no_bytes() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1 << 20])
 def test_pieces_may_be_cut_anywhere_and_streams_follow_each_other(size: int) -> None:
-    records = puts(b"t", PART, full=True)
+    records = puts(b"t", PART, Fillers(b"t"), full=True)
     out = Compressor()
     whole = out.feed(records) + out.feed(records) + out.finish() + stream_of(records)
     whole += bytes(cramjam.snappy.compress(records))
@@ -80,7 +113,7 @@ def test_pieces_may_be_cut_anywhere_and_streams_follow_each_other(size: int) -> 
 
 
 def test_every_flipped_bit_is_seen() -> None:
-    whole = stream_of(puts(b"t", PART, full=True))
+    whole = stream_of(puts(b"t", PART, Fillers(b"t"), full=True))
     expected = read(whole)
     for at in range(len(whole)):
         for bit in (1, 128):
@@ -97,7 +130,7 @@ def test_every_flipped_bit_is_seen() -> None:
 @pytest.mark.parametrize("cut", [1, 9, 11, 40, -1])
 def test_what_is_cut_short_is_seen(cut: int) -> None:
     with pytest.raises(errors.RestoreRefused, match="cut short"):
-        read(stream_of(puts(b"t", PART, full=True))[:cut])
+        read(stream_of(puts(b"t", PART, Fillers(b"t"), full=True))[:cut])
 
 
 @pytest.mark.parametrize(
@@ -106,7 +139,7 @@ def test_what_is_cut_short_is_seen(cut: int) -> None:
         b"PK\x03\x04 something else",
         stream_of((1 << 40).to_bytes(8, "little")),
         stream_of((2).to_bytes(8, "little") + b"\xff\xff"),
-        stream_of(puts(b"t", PART, full=True))[:10] + b"\x00\xff\xff\xff",
+        stream_of(puts(b"t", PART, Fillers(b"t"), full=True))[:10] + b"\x00\xff\xff\xff",
     ],
 )
 def test_what_is_no_backup_is_refused(data: bytes) -> None:
