@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from config.checks import table_name_problem
+from config.values import QUOTA_WORDS, quota_of
 from coordinator.api.credentials import NOBODY
 from coordinator.backup import changed
 from coordinator.backup.fillers import Fillers
@@ -142,6 +143,7 @@ class RegattaMaintenance:
             local=table.is_local,
             owner=table.owner,
             extras=told.extras.SerializeToString(),
+            quota=table.quota,
         )
         await call.send(replication.SnapshotChunk(facts=facts.SerializeToString()).SerializeToString())
 
@@ -275,10 +277,14 @@ async def _info(messages: AsyncIterator[bytes]) -> maintenance.RestoreInfo:
 
 
 def _settings(info: maintenance.RestoreInfo) -> TableSettings:
+    """Of the table that is made for what comes. Raises InvalidSettings."""
     if not info.HasField("boathouse"):
         return TableSettings()
     facts = info.boathouse
-    return TableSettings(history=facts.history, is_local=facts.local, owner=facts.owner)
+    quota = facts.quota if facts.HasField("quota") else None
+    if quota is not None and quota_of(quota) is None:
+        raise errors.InvalidSettings(f"quota {quota} must be {QUOTA_WORDS}")
+    return TableSettings(history=facts.history, is_local=facts.local, owner=facts.owner, quota=quota)
 
 
 def _expected(info: maintenance.RestoreInfo) -> frames.RestoredEnd:

@@ -2413,7 +2413,7 @@ class MovePosition(_message.Message):
     change: _builtins.int
     """id of a change of the table"""
     result: _builtins.int
-    """log index of remembered results"""
+    """entry of remembered results, as in MovedResults.log_index"""
     arrived: _builtins.int
     """number of results that had come from other shards"""
     def __init__(
@@ -2516,6 +2516,7 @@ class MovedResults(_message.Message):
     shard: _builtins.int
     """whose log it was"""
     log_index: _builtins.int
+    """in its low 48 bits; above, after how many recoveries of that shard"""
     age_ms: _builtins.int
     commands: _builtins.int
     data: _builtins.bytes

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from proto.regatta import replication_pb2 as proto_dot_regatta_dot_replication__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fproto/regatta/maintenance.proto\x12\x0emaintenance.v1\x1a\x1fproto/regatta/replication.proto\"Q\n\rBackupRequest\x12\r\n\x05table\x18\x01 \x01(\x0c\x12\x31\n\tboathouse\x18\xaa\x01 \x01(\x0b\x32\x1d.maintenance.v1.BackupOptions\"F\n\rBackupOptions\x12\x0f\n\x07version\x18\x01 \x01(\r\x12$\n\x05since\x18\x02 \x01(\x0b\x32\x15.maintenance.v1.Facts\"\x9b\x01\n\x05\x46\x61\x63ts\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x10\n\x08table_id\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x10\n\x08\x63hecksum\x18\x04 \x01(\x06\x12\x0c\n\x04keys\x18\x05 \x01(\x04\x12\x0f\n\x07history\x18\x06 \x01(\x03\x12\r\n\x05local\x18\x07 \x01(\x08\x12\r\n\x05owner\x18\x08 \x01(\t\x12\x0e\n\x06\x65xtras\x18\t \x01(\x0c\"u\n\x0eRestoreMessage\x12+\n\x04info\x18\x01 \x01(\x0b\x32\x1b.maintenance.v1.RestoreInfoH\x00\x12.\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1d.replication.v1.SnapshotChunkH\x00\x42\x06\n\x04\x64\x61ta\"G\n\x0bRestoreInfo\x12\r\n\x05table\x18\x01 \x01(\x0c\x12)\n\tboathouse\x18\xaa\x01 \x01(\x0b\x32\x15.maintenance.v1.Facts\"3\n\x0fRestoreResponse\x12\x11\n\x08revision\x18\xaa\x01 \x01(\x03\x12\r\n\x04keys\x18\xab\x01 \x01(\x04\"0\n\x0cResetRequest\x12\r\n\x05table\x18\x01 \x01(\x0c\x12\x11\n\treset_all\x18\x02 \x01(\x08\"\x0f\n\rResetResponse2\xeb\x01\n\x0bMaintenance\x12H\n\x06\x42\x61\x63kup\x12\x1d.maintenance.v1.BackupRequest\x1a\x1d.replication.v1.SnapshotChunk0\x01\x12L\n\x07Restore\x12\x1e.maintenance.v1.RestoreMessage\x1a\x1f.maintenance.v1.RestoreResponse(\x01\x12\x44\n\x05Reset\x12\x1c.maintenance.v1.ResetRequest\x1a\x1d.maintenance.v1.ResetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fproto/regatta/maintenance.proto\x12\x0emaintenance.v1\x1a\x1fproto/regatta/replication.proto\"Q\n\rBackupRequest\x12\r\n\x05table\x18\x01 \x01(\x0c\x12\x31\n\tboathouse\x18\xaa\x01 \x01(\x0b\x32\x1d.maintenance.v1.BackupOptions\"F\n\rBackupOptions\x12\x0f\n\x07version\x18\x01 \x01(\r\x12$\n\x05since\x18\x02 \x01(\x0b\x32\x15.maintenance.v1.Facts\"\xb9\x01\n\x05\x46\x61\x63ts\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x10\n\x08table_id\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x10\n\x08\x63hecksum\x18\x04 \x01(\x06\x12\x0c\n\x04keys\x18\x05 \x01(\x04\x12\x0f\n\x07history\x18\x06 \x01(\x03\x12\r\n\x05local\x18\x07 \x01(\x08\x12\r\n\x05owner\x18\x08 \x01(\t\x12\x0e\n\x06\x65xtras\x18\t \x01(\x0c\x12\x12\n\x05quota\x18\n \x01(\x04H\x00\x88\x01\x01\x42\x08\n\x06_quota\"u\n\x0eRestoreMessage\x12+\n\x04info\x18\x01 \x01(\x0b\x32\x1b.maintenance.v1.RestoreInfoH\x00\x12.\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1d.replication.v1.SnapshotChunkH\x00\x42\x06\n\x04\x64\x61ta\"G\n\x0bRestoreInfo\x12\r\n\x05table\x18\x01 \x01(\x0c\x12)\n\tboathouse\x18\xaa\x01 \x01(\x0b\x32\x15.maintenance.v1.Facts\"3\n\x0fRestoreResponse\x12\x11\n\x08revision\x18\xaa\x01 \x01(\x03\x12\r\n\x04keys\x18\xab\x01 \x01(\x04\"0\n\x0cResetRequest\x12\r\n\x05table\x18\x01 \x01(\x0c\x12\x11\n\treset_all\x18\x02 \x01(\x08\"\x0f\n\rResetResponse2\xeb\x01\n\x0bMaintenance\x12H\n\x06\x42\x61\x63kup\x12\x1d.maintenance.v1.BackupRequest\x1a\x1d.replication.v1.SnapshotChunk0\x01\x12L\n\x07Restore\x12\x1e.maintenance.v1.RestoreMessage\x1a\x1f.maintenance.v1.RestoreResponse(\x01\x12\x44\n\x05Reset\x12\x1c.maintenance.v1.ResetRequest\x1a\x1d.maintenance.v1.ResetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,17 +37,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BACKUPOPTIONS']._serialized_start=167
   _globals['_BACKUPOPTIONS']._serialized_end=237
   _globals['_FACTS']._serialized_start=240
-  _globals['_FACTS']._serialized_end=395
-  _globals['_RESTOREMESSAGE']._serialized_start=397
-  _globals['_RESTOREMESSAGE']._serialized_end=514
-  _globals['_RESTOREINFO']._serialized_start=516
-  _globals['_RESTOREINFO']._serialized_end=587
-  _globals['_RESTORERESPONSE']._serialized_start=589
-  _globals['_RESTORERESPONSE']._serialized_end=640
-  _globals['_RESETREQUEST']._serialized_start=642
-  _globals['_RESETREQUEST']._serialized_end=690
-  _globals['_RESETRESPONSE']._serialized_start=692
-  _globals['_RESETRESPONSE']._serialized_end=707
-  _globals['_MAINTENANCE']._serialized_start=710
-  _globals['_MAINTENANCE']._serialized_end=945
+  _globals['_FACTS']._serialized_end=425
+  _globals['_RESTOREMESSAGE']._serialized_start=427
+  _globals['_RESTOREMESSAGE']._serialized_end=544
+  _globals['_RESTOREINFO']._serialized_start=546
+  _globals['_RESTOREINFO']._serialized_end=617
+  _globals['_RESTORERESPONSE']._serialized_start=619
+  _globals['_RESTORERESPONSE']._serialized_end=670
+  _globals['_RESETREQUEST']._serialized_start=672
+  _globals['_RESETREQUEST']._serialized_end=720
+  _globals['_RESETRESPONSE']._serialized_start=722
+  _globals['_RESETRESPONSE']._serialized_end=737
+  _globals['_MAINTENANCE']._serialized_start=740
+  _globals['_MAINTENANCE']._serialized_end=975
 # @@protoc_insertion_point(module_scope)

@@ -83,6 +83,7 @@ class Facts(_message.Message):
     LOCAL_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
     EXTRAS_FIELD_NUMBER: _builtins.int
+    QUOTA_FIELD_NUMBER: _builtins.int
     cluster: _builtins.str
     table_id: _builtins.int
     """one that was deleted and made again has another"""
@@ -96,6 +97,8 @@ class Facts(_message.Message):
     owner: _builtins.str
     extras: _builtins.bytes
     """boathouse.internal.TableExtras: leases, users and roles"""
+    quota: _builtins.int
+    """bytes that it was created to hold, 0 = as much as the disk; absent = nothing said"""
     def __init__(
         self,
         *,
@@ -108,12 +111,15 @@ class Facts(_message.Message):
         local: _builtins.bool = ...,
         owner: _builtins.str = ...,
         extras: _builtins.bytes = ...,
+        quota: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_quota", b"_quota", "quota", b"quota"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "cluster", b"cluster", "extras", b"extras", "history", b"history", "keys", b"keys", "local", b"local", "owner", b"owner", "revision", b"revision", "table_id", b"table_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quota", b"_quota", "checksum", b"checksum", "cluster", b"cluster", "extras", b"extras", "history", b"history", "keys", b"keys", "local", b"local", "owner", b"owner", "quota", b"quota", "revision", b"revision", "table_id", b"table_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__quota: _TypeAlias = _typing.Literal["quota"]  # noqa: Y015
+    _WhichOneofArgType__quota: _TypeAlias = _typing.Literal["_quota", b"_quota"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quota) -> _WhichOneofReturnType__quota | None: ...
 
 Global___Facts: _TypeAlias = Facts  # noqa: Y015
 

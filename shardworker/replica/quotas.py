@@ -37,11 +37,15 @@ class Quotas(Part):
         self._ticks_left = 0
         self._made_with: dict[int, int] = {}
         """By table id, as coordinators have said it. It never changes, so what one of them does not know yet is no
-        news."""
+        news. But ids only rise: a table that is missing beside a newer one was deleted."""
 
     def handle(self, identity: bytes, envelope: frames.Envelope) -> None:
-        if envelope.HasField("table_quotas"):
-            self._made_with.update(envelope.table_quotas.quotas)
+        if not envelope.HasField("table_quotas"):
+            return
+        told = dict(envelope.table_quotas.quotas)
+        newest = max(told, default=0)
+        later = {table_id: quota for table_id, quota in self._made_with.items() if table_id > newest}
+        self._made_with = told | later
 
     def check_takes(self, request: frames.Request) -> None:
         """Raises QuotaExceeded or CorruptAlarm for a write that would be refused when it is applied."""

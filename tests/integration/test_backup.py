@@ -260,7 +260,7 @@ def at_a_terminal(cluster: Cluster, *words: str, awaited: bytes) -> bytes:
         return bytes(terminal.seen)
 
 
-def test_leases_and_users_come_back(tmp_path: Path) -> None:
+def test_leases_users_and_a_quota_come_back(tmp_path: Path) -> None:
     folder = tmp_path / "backup"
     with Cluster(tmp_path, nodes=1, shards=1, tables={"default": {}, "other": {}}) as cluster:
         channel = grpc.insecure_channel(cluster.endpoint("n1"))
@@ -285,3 +285,8 @@ def test_leases_and_users_come_back(tmp_path: Path) -> None:
             lambda: b"brief" not in Kv(cluster, "copy").at(), timeout_s=20, what="the end of the brief lease"
         )
         assert b"leased" in Kv(cluster, "copy").at()
+        run(cluster, "table", "create", "limited", "--quota", "2MiB")
+        run(cluster, "backup", "--dir", str(folder), "-t", "limited")
+        run(cluster, "table", "delete", "limited", "--yes")
+        run(cluster, "restore", "--dir", str(folder), "-t", "limited")
+        assert run(cluster, "table", "describe", "limited")["quota"] == 2 << 20

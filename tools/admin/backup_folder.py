@@ -167,6 +167,8 @@ def _piece_row(piece: Piece) -> dict[str, Any]:
             "owner": facts.owner,
             "extras": base64.b64encode(facts.extras).decode(),
         }
+        if facts.HasField("quota"):
+            row["boathouse"]["quota"] = facts.quota
     return row
 
 
@@ -192,6 +194,7 @@ def _piece(row: Any) -> Piece:
         local=own["local"],
         owner=own["owner"],
         extras=base64.b64decode(own["extras"], validate=True),
+        quota=own.get("quota"),
     )
     return Piece(name, str(row["md5"]), str(own["sha256"]), facts)
 

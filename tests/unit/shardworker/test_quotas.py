@@ -75,6 +75,15 @@ def test_what_a_table_was_made_with_counts_more_than_what_the_file_says_of_all(l
     assert status(limited).quota_bytes == 0, "who does not know of the table has said nothing of it"
 
 
+def test_what_deleted_tables_were_made_with_is_forgotten(limited: Bench) -> None:
+    """Tables come and go as long as the process lives."""
+    quotas = limited.replica._quotas
+    for table_id in range(USER_TABLE + 1, USER_TABLE + 100):
+        told(limited, {USER_TABLE: 5_000, table_id: 7})
+    told(limited, {USER_TABLE: 5_000})  # by who has not heard of the newest one yet, or that it is gone
+    assert quotas._made_with == {USER_TABLE: 5_000, USER_TABLE + 99: 7}
+
+
 def test_until_somebody_has_said_what_a_table_was_made_with_its_quota_stays(tmp_path: Path) -> None:
     """As of a leader that has just started: its shard has been told before."""
     bench = Bench(tmp_path, members(1), limits={"table_quota": QUOTA}, table=USER_TABLE)

@@ -25,7 +25,9 @@ def write(folder: Path, name: str, content: bytes) -> Piece:
     with backup_folder.writing(folder, name) as out:
         out(content)
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    return Piece(name, md5, hashlib.sha256(content).hexdigest(), FACTS)
+    facts = maintenance.Facts()
+    facts.CopyFrom(FACTS)
+    return Piece(name, md5, hashlib.sha256(content).hexdigest(), facts)
 
 
 def saved(folder: Path) -> Manifest:
@@ -48,6 +50,21 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert b"".join(backup_folder.read_pieces(tmp_path, manifest.tables["t"])) == b"firstsecond"
     assert {file.name for file in tmp_path.iterdir()} == {"manifest.json", "t.bak", "t.9.inc"}
     assert all(file.stat().st_mode & 0o077 == 0 for file in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("quota", [0, 1 << 40])
+def test_what_a_table_was_created_to_hold_is_read_back(tmp_path: Path, quota: int) -> None:
+    piece = write(tmp_path, "t.bak", b"first")
+    assert piece.facts is not None
+    piece.facts.quota = quota
+    table = SavedTable("t", [piece])
+    backup_folder.write_manifest(
+        tmp_path, Manifest("2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z", {"t": table})
+    )
+    (read,) = check(tmp_path).tables["t"].pieces
+    assert read.facts is not None
+    assert read.facts.HasField("quota")
+    assert read.facts.quota == quota
 
 
 def test_who_could_open_the_file_before_reads_nothing_of_it(tmp_path: Path) -> None:
