@@ -56,7 +56,7 @@ async def run(h2spec: Path, report: Path) -> str:
         program = await asyncio.create_subprocess_exec(
             h2spec,
             f"--port={port}",
-            "--timeout=2",
+            "--timeout=6",
             f"--junit-report={report}",
             "--path=/grpc.testing.TestService/EmptyCall",
             stdout=subprocess.PIPE,
