@@ -97,7 +97,13 @@ def test_patroni(programs: tuple[Path, Path], folder: Path, tmp_path: Path) -> N
 
                 first.kill()
                 wait_role(second, "primary", FAILOVER_S)
-                assert second.timeline() == timeline + 1
+                # It is told from the last checkpoint, which may come a moment after the promotion.
+                wait_until(
+                    lambda: second.timeline() == timeline + 1,
+                    timeout_s=START_S,
+                    what="one promotion",
+                    interval_s=LOOK_S,
+                )
                 second.sql("insert into kept values (2)")
                 assert second.sql("select sum(number) from kept") == "3"
                 assert holder(client) == b"pg2"
