@@ -224,11 +224,11 @@ class Program:
 
     def _settle(self) -> None:
         """Every watcher has heard of what happened, and nothing else."""
-        for side in self._sides:
+        for who, side in zip(("the reference", "the other"), self._sides, strict=True):
             wait_until(
                 lambda side=side: self._is_told(side),  # type: ignore[misc]
                 timeout_s=HEAR_TIMEOUT_S,
-                what="all news after\n" + "\n".join(self._done),
+                what=f"all news at {who} after\n" + "\n".join(self._done),
                 interval_s=0.001,
             )
         reference, subject = self._sides

@@ -81,3 +81,9 @@ STREAMS_RANGES: Final = Difference("there is KV.RangeStream", since=(3, 7, 0))
 REFUSES_HASHES_AT_COMPACTION: Final = Difference(
     "HashKV does not answer for the very revision that was compacted", until=(3, 5, 10)
 )
+TELLS_OF_THE_COMPACTION_BEFORE: Final = Difference(
+    "HashKV of one of the last revisions that were compacted is of what was there before, and names the compaction "
+    "before that one",
+    since=(3, 5, 10),
+)
+LEAVES_OUT_LEASES_OF_KEYS: Final = Difference("a range of keys alone names no leases", since=(3, 7, 0))
