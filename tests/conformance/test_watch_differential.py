@@ -180,7 +180,8 @@ class Program:
             puts=0 not in create.filters,
             deletes=1 not in create.filters,
         )
-        self._expect(name, watched, self._sides[0].truth)
+        # What came with the answer is expected of everybody later on.
+        self._expect(name, watched, self._sides[0].truth[: self._known])
 
     def _answer(self, stream: int) -> tuple[Name, str] | None:
         """The one piece of news that nobody expects."""
