@@ -19,6 +19,11 @@ def encode(outgoing: Outgoing, *, local: int) -> frames.Envelope:
     if outgoing.greets or outgoing.asks:
         envelope.hello.node = local
         envelope.hello.acknowledges = outgoing.greets  # asking anew begins no new count of what is on its way
+    if outgoing.committed is not None:
+        generation, index, term = outgoing.committed
+        envelope.committed.generation = generation
+        envelope.committed.index = index
+        envelope.committed.term = term
     add = envelope.requests.add
     for call in outgoing.calls:
         request = add(

@@ -56,10 +56,16 @@ others have sent there."""
 _ELSEWHERE: Final = frozenset({errors.Retry.OTHER_REPLICA, errors.Retry.SAME_REQUEST_ID})
 
 
+CommitPoint = tuple[int, int, int]
+"""See frames.CommitPoint: generation, index, term. What is committed later is greater."""
+
+_NOTHING: Final[CommitPoint] = (0, 0, 0)
+
+
 class Replica:
     """One replica as the router sees it. Made by add_replica(); a driver has a link for each."""
 
-    __slots__ = ("asks", "calls", "greets", "node", "outgoing", "shard", "speaks", "taken_bytes")
+    __slots__ = ("asks", "calls", "greets", "knows", "node", "outgoing", "shard", "speaks", "taken_bytes")
 
     def __init__(self, shard: ShardId, node: NodeId) -> None:
         self.shard = shard
@@ -76,6 +82,8 @@ class Replica:
         """Whether the next poll() has something for it."""
         self.taken_bytes = 0
         """Of its answers, since it was last told."""
+        self.knows = _NOTHING
+        """What it has said or was told on its connection."""
 
 
 class Outgoing(NamedTuple):
@@ -89,6 +97,8 @@ class Outgoing(NamedTuple):
     taken_bytes: int
     """Of its answers: it may send so many more."""
     calls: list[ShardCall]
+    committed: CommitPoint | None
+    """What the calls may have to see and the replica may not know of."""
 
 
 class Effects(NamedTuple):
@@ -100,7 +110,7 @@ class Effects(NamedTuple):
 
 
 class _Shard:
-    __slots__ = ("ask_at", "parked", "replicas", "routes")
+    __slots__ = ("ask_at", "committed", "parked", "replicas", "routes")
 
     def __init__(self, routes: ShardRoutes) -> None:
         self.routes = routes
@@ -108,6 +118,8 @@ class _Shard:
         self.parked: dict[int, ShardCall] = {}
         self.ask_at = 0.0
         """Not before this time who leads is asked again."""
+        self.committed = _NOTHING
+        """The furthest that any of its replicas had applied when it answered."""
 
 
 class Router:
@@ -199,13 +211,24 @@ class Router:
             taken_bytes = replica.taken_bytes if acknowledges else 0
             if replica.outgoing or replica.greets or replica.asks or taken_bytes:
                 calls = list(replica.outgoing.values())
-                outgoing.append(Outgoing(replica, replica.greets, replica.asks, taken_bytes, calls))
+                committed = self._news(replica) if calls else None
+                outgoing.append(
+                    Outgoing(replica, replica.greets, replica.asks, taken_bytes, calls, committed)
+                )
                 replica.outgoing = {}
                 replica.greets = replica.asks = False
                 replica.taken_bytes -= taken_bytes
         self._speaking.clear()
         ended, self._ended = self._ended, []
         return Effects(outgoing, ended)
+
+    def _news(self, replica: Replica) -> CommitPoint | None:
+        """What is committed and the replica may not know of, to be told once."""
+        committed = self._shards[replica.shard].committed
+        if committed <= replica.knows:
+            return None
+        replica.knows = committed
+        return committed
 
     def next_deadline(self) -> float | None:
         """When poll() has to be called at the latest; None: not before something is said."""
@@ -279,6 +302,7 @@ class Router:
     def handle_connected(self, replica: Replica) -> None:
         """A replica can be reached."""
         replica.taken_bytes = 0  # it counts anew for each connection
+        replica.knows = _NOTHING  # perhaps another process, and what it was told may be lost
         self._greet(replica)
         shard = self._shards[replica.shard]
         shard.routes.handle_connected(replica.node)
@@ -303,6 +327,7 @@ class Router:
         Its calls wait a while."""
         replica = outgoing.replica
         replica.taken_bytes += outgoing.taken_bytes
+        replica.knows = _NOTHING
         if outgoing.greets and self._shards[replica.shard].routes.is_connected(replica.node):
             self._greet(replica)
         for call in outgoing.calls:
@@ -313,6 +338,8 @@ class Router:
         """Answers and news from a replica. attached_bytes: of the bodies that came beside the envelope."""
         if envelope.HasField("state"):
             self._handle_belief(replica, envelope.state.term, envelope.state.leader)
+        if envelope.HasField("committed"):
+            self._handle_commit(replica, envelope.committed)
         calls, ended, leave = replica.calls, self._ended, self._bounds.leave
         taken_bytes = attached_bytes
         for reply in envelope.replies:
@@ -333,6 +360,13 @@ class Router:
         replica.taken_bytes += taken_bytes
         if replica.taken_bytes >= ACKNOWLEDGE_BYTES_MIN:
             self._speak(replica)
+
+    def _handle_commit(self, replica: Replica, told: frames.CommitPoint) -> None:
+        committed = (told.generation, told.index, told.term)
+        if committed > replica.knows:
+            replica.knows = committed
+            shard = self._shards[replica.shard]
+            shard.committed = max(shard.committed, committed)
 
     def _handle_refusal(self, replica: Replica, call: ShardCall, reply: frames.Reply) -> None:
         self._take_back(call)

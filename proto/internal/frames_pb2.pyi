@@ -290,6 +290,7 @@ class Envelope(_message.Message):
     NODE_KEYS_FIELD_NUMBER: _builtins.int
     TABLE_QUOTAS_FIELD_NUMBER: _builtins.int
     SUPERSEDED_FIELD_NUMBER: _builtins.int
+    COMMITTED_FIELD_NUMBER: _builtins.int
     taken_bytes: _builtins.int
     """coordinator -> worker: bodies of answers it took since it last said so"""
     protocol: _builtins.int
@@ -370,6 +371,10 @@ class Envelope(_message.Message):
     def superseded(self) -> Global___Superseded:
         """worker -> worker: the receiver's group was given up"""
 
+    @_builtins.property
+    def committed(self) -> Global___CommitPoint:
+        """worker -> coordinator, with replies: as far it has applied; coordinator ->"""
+
     def __init__(
         self,
         *,
@@ -394,14 +399,43 @@ class Envelope(_message.Message):
         node_keys: Global___NodeKeys | None = ...,
         table_quotas: Global___TableQuotas | None = ...,
         superseded: Global___Superseded | None = ...,
+        committed: Global___CommitPoint | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "hello", b"hello", "level", b"level", "node_keys", b"node_keys", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "superseded", b"superseded", "sync", b"sync", "table_quotas", b"table_quotas", "verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "committed", b"committed", "hello", b"hello", "level", b"level", "node_keys", b"node_keys", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "superseded", b"superseded", "sync", b"sync", "table_quotas", b"table_quotas", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "digests", b"digests", "generation", b"generation", "group", b"group", "hello", b"hello", "level", b"level", "node_keys", b"node_keys", "protocol", b"protocol", "raft", b"raft", "replies", b"replies", "requests", b"requests", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "superseded", b"superseded", "sync", b"sync", "table_quotas", b"table_quotas", "taken_bytes", b"taken_bytes", "tokens_used", b"tokens_used", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["census_answer", b"census_answer", "census_question", b"census_question", "committed", b"committed", "digests", b"digests", "generation", b"generation", "group", b"group", "hello", b"hello", "level", b"level", "node_keys", b"node_keys", "protocol", b"protocol", "raft", b"raft", "replies", b"replies", "requests", b"requests", "snapshot_ack", b"snapshot_ack", "snapshot_chunk", b"snapshot_chunk", "state", b"state", "superseded", b"superseded", "sync", b"sync", "table_quotas", b"table_quotas", "taken_bytes", b"taken_bytes", "tokens_used", b"tokens_used", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Envelope: _TypeAlias = Envelope  # noqa: Y015
+
+@_typing.final
+class CommitPoint(_message.Message):
+    """An entry that is committed, whoever knows it: so is all that comes before it in a log that has it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    term: _builtins.int
+    generation: _builtins.int
+    """Membership.generation: the same index and term in another is another entry"""
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        term: _builtins.int = ...,
+        generation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "index", b"index", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CommitPoint: _TypeAlias = CommitPoint  # noqa: Y015
 
 @_typing.final
 class Superseded(_message.Message):

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
     from shardworker.raft.log import LogStorage
     from shardworker.raft.membership import MembershipChange
-    from shardworker.raft.types import Rng
+    from shardworker.raft.types import Rng, Term
 
 NEVER_TICKS: Final = 1 << 31
 """What ticks_until_action answers when no number of ticks would do anything."""
@@ -160,6 +160,17 @@ class Raft(Elections, Follower):
         if message.term == self.term or self._settle_term(message):
             self._step(message)
         return ""
+
+    def learn_commit(self, index: LogIndex, term: Term) -> bool:
+        """Somebody saw the effect of this entry, so it is committed: with it all that comes before it in a log that
+        has it (log matching, paper 5.3). Returns whether this log does, and False if it may still come."""
+        if index <= self.log.commit:
+            return True
+        # Without a membership nothing can be applied: that comes with a snapshot (follower.py).
+        if not self._groups or not self.log.matches(index, term):
+            return False
+        self.log.commit_to(index)
+        return True
 
     def _contradiction(self, message: Message) -> str:
         """What a message says that this replica knows to be impossible."""

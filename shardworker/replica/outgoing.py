@@ -17,7 +17,7 @@ from shardworker import raft_frames
 from shardworker.machine import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from shardworker.raft import Message, NodeId, Raft
 
@@ -187,13 +187,19 @@ class Outgoing:
             gathered = self._gathered[identity] = _Gathered()
         return gathered
 
-    def flush(self) -> None:
-        """The turn has ended: send what was gathered for coordinators."""
+    def flush(self, committed: Callable[[], frames.CommitPoint | None]) -> None:
+        """The turn has ended: send what was gathered for coordinators. committed: so much is applied by now, if they
+        are to know it."""
         for reply in self._refusals:
             # What was announced meanwhile has left ahead of them, and must not be taken back.
             reply.term, reply.leader = self._core.term, self._core.leader
         self._refusals.clear()
+        if not self._gathered:
+            return
+        point = committed()
         for identity, gathered in (*self._full, *self._gathered.items()):
+            if point is not None:
+                gathered.envelope.committed.CopyFrom(point)
             self._outbox.send_client(identity, gathered.envelope, gathered.attachments)
         self._full.clear()
         self._gathered.clear()

@@ -28,6 +28,7 @@ from shardworker.replica.admission import Admission, is_for_clients
 from shardworker.replica.applied import Applied
 from shardworker.replica.auto_compaction import AutoCompaction
 from shardworker.replica.census import Census
+from shardworker.replica.commit_news import CommitNews
 from shardworker.replica.cursors import Cursors
 from shardworker.replica.defragment import Defragment
 from shardworker.replica.disk_space import DiskSpace
@@ -162,6 +163,7 @@ class Replica:
         self._members = Members(context, outbox)
         self._slow_disk = SlowDisk(context, self._leadership, self._disk_space)
         self._generations = Generations(shard, core, self._outgoing)
+        self._commit_news = CommitNews(context)
         self._messages_refused = 0
         self._applied = Applied()
         self._tell_process = tell_process
@@ -188,6 +190,7 @@ class Replica:
                 Defragment(context),
                 self._census,
                 self._leases,
+                self._commit_news,
             ]
         )
         self._admission = Admission(
@@ -283,6 +286,7 @@ class Replica:
         self._links.announce()
         self._proposals.propose()
         self._reads.ask()
+        self._commit_news.learn()
         for _ in range(0 if self._census.waits else READYS_PER_TURN_MAX):
             if not self._core.has_ready() or not self._advance():
                 break
@@ -290,7 +294,7 @@ class Replica:
         self._sweep.step()
         self._notice_lost_leadership()
         self._parts.end_turn()
-        self._outgoing.flush()
+        self._outgoing.flush(self._commit_news.point)
 
     def _advance(self) -> bool:
         """Carry out one Ready. False if the turn should end: the disk is full and it must come again, or so much

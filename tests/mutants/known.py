@@ -25,10 +25,12 @@ from shardworker.machine.registry import REGISTRY
 from shardworker.raft import LogIndex, Membership, NodeId, Role, Term, decode_change, next_membership
 from shardworker.replica import census, feed, leases
 from shardworker.replica import replica as replica_module
+from shardworker.replica.commit_news import CommitNews
 from shardworker.replica.disk_space import DiskSpace, Space
 from shardworker.replica.feed import Feed
 from shardworker.replica.levels import Levels
 from shardworker.replica.members import Members
+from shardworker.replica.reads import Reads
 from shardworker.replica.recent_changes import RecentChanges
 from shardworker.replica.replica import Replica
 from shardworker.store import ReplicaStore, Turn, folder
@@ -115,6 +117,20 @@ class ReadsGoBack(Replica):
             return kept if self._looks_back else result
 
         self._machine.read = read_back  # type: ignore[method-assign]
+
+
+class HearsLeadersAlone(CommitNews):
+    """What is committed is known by the leader's word alone: found in boathouse, by etcd3's own tests."""
+
+    def handle(self, identity: bytes, envelope: frames.Envelope) -> None:
+        pass
+
+
+class AnswersAsItIs(Reads):
+    """What may be stale is not waited for."""
+
+    def _lags(self, read: Any) -> bool:
+        return False
 
 
 class StaysFull(DiskSpace):
@@ -473,6 +489,21 @@ MUTANTS = (
         Build(replica=ReadsGoBack),
         kinds=("kill",),
         seen_by=("stale-reads",),
+    ),
+    Mutant(
+        "a follower waiting for its leader with what it has",
+        Build(),
+        kinds=(),
+        seen_by=("own-writes",),
+        scenario=scenarios.committed_and_cut_off,
+        patches=((replica_module, "CommitNews", HearsLeadersAlone),),
+    ),
+    Mutant(
+        "a follower that lags answering at once",
+        Build(),
+        kinds=("slow", "delay", "pause"),
+        seen_by=("own-writes",),
+        patches=((replica_module, "Reads", AnswersAsItIs),),
     ),
     Mutant(
         "learner counted in a quorum",

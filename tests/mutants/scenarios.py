@@ -200,6 +200,30 @@ def _lose_disk(cluster: Cluster, number: int) -> None:
     host.start()
 
 
+def committed_and_cut_off(cluster: Cluster) -> None:
+    """All replicas lose sight of each other for a while, when somebody was just answered and followers have not heard
+    of it; clients go on asking any of them."""
+    play(cluster, _committed_and_cut_off(cluster))
+
+
+def _committed_and_cut_off(cluster: Cluster) -> Script:
+    while True:
+        yield partial(_is_answered_alone, cluster)
+        _connect_only(cluster)
+        cut_us = cluster.world.now_us
+        yield lambda: cluster.world.now_us > cut_us + 3_500 * MS  # noqa: B023 - looked at before the next round
+        cluster.network.blocked.clear()
+        healed_us = cluster.world.now_us
+        yield lambda: cluster.world.now_us > healed_us + 1_000 * MS  # noqa: B023
+
+
+def _is_answered_alone(cluster: Cluster) -> bool:
+    """Whether a coordinator knows of a commit that no follower knows of, though each has it in its log."""
+    committed = max(coordinator.committed for coordinator in cluster.coordinators)
+    followers = [process.core.log for process in cluster.processes() if not process.leads]
+    return all(log.commit < committed[1] <= log.last_index for log in followers)
+
+
 def deposed_leader(cluster: Cluster) -> None:
     """A leader stops for a while, cut off with a client that goes on asking it; meanwhile another one leads."""
     play(cluster, _deposed_leader(cluster))

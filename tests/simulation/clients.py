@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tests.history.operations import Pending
     from tests.simulation.cluster import Cluster
     from tests.simulation.coordinator import Coordinator
+    from tests.simulation.own_writes import Known
 
 TABLE_ID: Final = 10_001
 REGISTERS: Final = (b"r0", b"r1", b"r2")
@@ -54,7 +55,8 @@ class _Operation:
     pending: Pending | None
     ended: Callable[[frames.Reply], None]
     asked: Asked = ((0, 0, 0), 0)
-    """Serializable reads only."""
+    known: Known | None = None
+    """Serializable reads only, as is the one before."""
     is_repetition: bool = False
 
 
@@ -265,6 +267,7 @@ class Client:
                 deadline=self._coordinator.now_s() + timeout_s,
                 request_id=request_id,
                 linearizable=linearizable and not is_write,
+                shown_revision=0 if linearizable else self._coordinator.shown_revision,
             )
 
         operation = self._current = _Operation(call, pending, ended)
@@ -276,6 +279,8 @@ class Client:
     def _ask(self, coordinator: Coordinator, operation: _Operation, *, repeats: bool) -> None:
         def sent(node: int) -> None:
             operation.asked = self._cluster.stale.asked(node)
+            if shown:
+                operation.known = self._cluster.own_writes.asked(node, shown, coordinator.committed)
 
         def ended(call: ShardCall) -> None:
             error = call.error
@@ -289,9 +294,11 @@ class Client:
             elif error is not None:
                 self._failed(operation, error)
             else:
-                self._answered(operation, call)
+                self._answered(operation, call, coordinator)
 
-        coordinator.ask(operation.call(), sent=sent, ended=ended)
+        call = operation.call()
+        shown = call.shown_revision
+        coordinator.ask(call, sent=sent, ended=ended)
 
     def _failed(self, operation: _Operation, error: errors.BoathouseError) -> None:
         self._finish(type(error).__name__)
@@ -302,12 +309,15 @@ class Client:
             else:
                 operation.pending.lost()
 
-    def _answered(self, operation: _Operation, call: ShardCall) -> None:
+    def _answered(self, operation: _Operation, call: ShardCall, coordinator: Coordinator) -> None:
         assert call.reply is not None
         assert call.node is not None
         self._revision = max(self._revision, call.reply.revision)
         if not call.linearizable and call.access is Access.READ:
             self._cluster.stale.answered(call.node, operation.asked, call.reply.revision)
+            if operation.known is not None:
+                self._cluster.own_writes.answered(operation.known, call.reply.revision, coordinator.applied)
+        coordinator.shown_revision = max(coordinator.shown_revision, call.reply.revision)
         self.completed += 1
         self.written += call.access is Access.WRITE
         self._finish("ok")

@@ -15,6 +15,7 @@ from tests.simulation.host import Host
 from tests.simulation.lessees import Ledger, Lessee
 from tests.simulation.network import Network
 from tests.simulation.operator import Operator
+from tests.simulation.own_writes import OwnWrites
 from tests.simulation.world import MS
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Cluster:
         self.checkers = Checkers()
         self.recorder = Recorder(clock=lambda: world.now_us)
         self.stale = StaleReads(self)
+        self.own_writes = OwnWrites(self)
         self.counts: Counter[str] = Counter()
         """Faults by kind."""
         self.restart: Callable[[Host], None] | None = None

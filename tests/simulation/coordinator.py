@@ -19,7 +19,7 @@ from tests.simulation.world import MS, SECOND
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from coordinator.shards.router import Outgoing, Replica
+    from coordinator.shards.router import CommitPoint, Outgoing, Replica
     from coordinator.shards.routing import ShardRoutes
     from coordinator.shards.shard_call import ShardCall
     from proto import errors
@@ -79,6 +79,12 @@ class Coordinator:
         }
         self._lives: dict[int, int] = {}
         """The life of the process at the other end, by node, for each connection that stands."""
+        self.shown_revision = 0
+        """The newest that its clients were shown, as TableCalls notes it."""
+        self.committed: CommitPoint = (0, 0, 0)
+        """The furthest that a replica has told it of."""
+        self.applied: CommitPoint = (0, 0, 0)
+        """As far as the replica that answered last."""
         self._wake_us: int | None = None
         cluster.network.attach(self.address, self._receive)
         self._look()
@@ -152,7 +158,12 @@ class Coordinator:
     def _receive(self, sender: str, payload: bytes) -> None:
         node = int(sender[1:])
         if node in self._lives:
-            self._router.handle_envelope(self._replicas[node], wire.decode(payload, self._group))
+            envelope = wire.decode(payload, self._group)
+            if envelope.replies:
+                told = envelope.committed
+                self.applied = (told.generation, told.index, told.term)
+                self.committed = max(self.committed, self.applied)
+            self._router.handle_envelope(self._replicas[node], envelope)
             self._turn()
 
     # ---- connections ------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from proto.methods import Access
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from coordinator.shards.router import Replica
+    from coordinator.shards.router import CommitPoint, Replica
     from coordinator.shards.shard_call import Target
 
 SHARD = ShardId(1)
@@ -41,6 +41,8 @@ class Bench:
         self.asked: list[int] = []
         self.acknowledged: list[tuple[int, int]] = []
         self.cursors_closed: list[int] = []
+        self.told: list[tuple[int, CommitPoint]] = []
+        """Whom what was told to be committed."""
         self.ended: list[ShardCall] = []
         for node in (N1, N2, N3):
             self.add(node)
@@ -56,7 +58,8 @@ class Bench:
     def poll(self) -> None:
         """Note what the router wants done."""
         outgoing, ended = self.router.poll(self.now)
-        for replica, greets, asks, taken_bytes, calls in outgoing:
+        for replica, greets, asks, taken_bytes, calls, committed in outgoing:
+            self.told += [] if committed is None else [(replica.node, committed)]
             if taken_bytes:
                 self.acknowledged.append((replica.node, taken_bytes))
             if greets:

@@ -84,6 +84,25 @@ def test_a_moved_commit_index_alone_needs_no_sync() -> None:
     assert [entry.index for entry in ready.committed] == [1, 2]
 
 
+def test_what_others_know_to_be_committed_is_learned_of_the_very_entry_alone() -> None:
+    """It may be told by anybody, in any role, and before this log has it."""
+    raft = replica_with([1, 1, 2]).raft
+    for index, term in ((2, 2), (3, 1), (4, 2)):
+        assert not raft.learn_commit(LogIndex(index), Term(term))
+    assert raft.log.commit == 0
+    raft.campaign()
+    assert raft.role is Role.PRE_CANDIDATE
+    assert raft.learn_commit(LogIndex(2), Term(1))
+    assert [entry.index for entry in raft.ready().committed] == [1, 2]
+    assert raft.learn_commit(LogIndex(1), Term(1)), "it knew that"
+    assert raft.log.commit == 2
+
+
+def test_a_replica_without_a_membership_learns_of_no_commit() -> None:
+    raft = replica_with([1], membership=members()).raft
+    assert not raft.learn_commit(LogIndex(1), Term(1))
+
+
 def test_messages_stepped_before_advance_belong_to_the_next_ready() -> None:
     """A later append of another leader replaces what is being saved: it must be saved again."""
     replica = replica_with(settings=settings_of(1, check_quorum=False))

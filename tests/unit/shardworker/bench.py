@@ -130,6 +130,8 @@ class Bench:
         self.endpoints: dict[NodeId, str] = {}
         self.member_keys: dict[int, bytes] = {}
         self.replies: dict[int, frames.Reply] = {}
+        self.committed = frames.CommitPoint()
+        """As the last replies came with it."""
         self.largest_answers_bytes = 0
         self._calls = 0
         self.replica = Replica(
@@ -164,6 +166,8 @@ class Bench:
             self.noticed.append(envelope.superseded)
         if envelope.HasField("state"):
             self.states.append(envelope.state)
+        if envelope.replies:
+            self.committed = envelope.committed
         for reply in envelope.replies:
             if reply.attachment:
                 reply.body = attachments[reply.attachment - 1]

@@ -54,7 +54,7 @@ def test_a_refusal_takes_back_nothing_that_was_announced_in_its_turn() -> None:
     outgoing.answer(b"c", 2, Result(7, b"read"))
     core.leader = 3
     outgoing.announce(b"c", frames.ReplicaState(term=4, leader=3))
-    outgoing.flush()
+    outgoing.flush(lambda: None)
     news, answers = sent.envelopes
     assert news.state.leader == 3
     refusal, answer = answers.replies
