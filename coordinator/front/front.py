@@ -41,6 +41,8 @@ class Front:
         self._is_refusing = False
         self._idle: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._late: set[Session] = set()
+        self._late_timer: asyncio.TimerHandle | None = None
 
     @property
     def is_full(self) -> bool:
@@ -68,6 +70,7 @@ class Front:
     def leave(self, session: Session) -> None:
         """A connection is lost."""
         self.sessions.discard(session)
+        self._late.discard(session)
         self._received_bytes += session.received_bytes
         self._sent_bytes += session.sent_bytes
         self._is_full_told = False
@@ -82,6 +85,19 @@ class Front:
         self._timer = (
             self.loop.call_later(self.limits.check_interval_s, self._check) if self.sessions else None
         )
+
+    def flush_later(self, session: Session) -> None:
+        """Have a connection write what it owes, unless it does so before, within limits.pong_delay_s."""
+        self._late.add(session)
+        if self._late_timer is None:
+            self._late_timer = self.loop.call_later(self.limits.pong_delay_s, self._flush_late)
+
+    def _flush_late(self) -> None:
+        self._late_timer = None
+        late, self._late = self._late, set()
+        for session in late:
+            if session.connection.owes_pong:
+                session.touch()
 
     def announce_end(self) -> None:
         """Ask all clients, and those yet to come, to call elsewhere from now on."""
@@ -141,6 +157,8 @@ class Front:
         for session in list(self.sessions):
             session.close()
         self.deadlines.close()
+        if self._late_timer is not None:
+            self._late_timer.cancel()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

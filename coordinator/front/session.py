@@ -97,6 +97,11 @@ class Session(asyncio.Protocol):
             self._handle(events, now)
         if self.connection.has_output:
             self.touch()
+        elif self.connection.owes_pong:
+            if self.connection.streams:
+                self.front.flush_later(self)
+            else:
+                self.touch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -206,7 +211,7 @@ class Session(asyncio.Protocol):
         transport = self._transport
         if transport is None or self._hung_up_at is not None:
             return
-        if self.connection.has_output:
+        if self.connection.has_output or self.connection.owes_pong:
             output = self.connection.take()
             self.sent_bytes += len(output)
             transport.write(output)

@@ -71,6 +71,7 @@ class Connection(Generic[T]):
         self._settled = False  # the peer's first SETTINGS have come
         self._events: list[Event[T]] = []
         self._output: list[bytes] = []
+        self._pongs: list[bytes] = []
         self._handlers: tuple[Callable[[int, int, bytes], Fault | None], ...] = (
             self._handle_data,
             self._handle_headers,
@@ -476,7 +477,7 @@ class Connection(Generic[T]):
         if len(payload) != 8:
             return ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "PING of a wrong size")
         if not flags & frames.ACK:
-            self._output.append(frames.frame(frames.PING, frames.ACK, 0, payload))
+            self._pongs.append(frames.frame(frames.PING, frames.ACK, 0, payload))
         return self._annoy()
 
     def _handle_goaway(self, _flags: int, stream_id: int, payload: bytes) -> Fault | None:
@@ -607,12 +608,20 @@ class Connection(Generic[T]):
 
     @property
     def has_output(self) -> bool:
-        """Whether take() would give something."""
+        """Whether there is something to be written."""
         return bool(self._output)
+
+    @property
+    def owes_pong(self) -> bool:
+        """Whether the answer to a PING is to be written, which is no output by itself: it may wait for some."""
+        return bool(self._pongs)
 
     def take(self) -> bytes:
         """What is to be written. The socket is full until make_room() says otherwise."""
         output, self._output = self._output, []
+        if self._pongs:
+            output = self._pongs + output
+            self._pongs = []
         return output[0] if len(output) == 1 else b"".join(output)
 
     def make_room(self, count: int) -> list[Event[T]]:

@@ -217,6 +217,7 @@ OURS = {
     "connection_window_bytes": "test_bounds.test_windows_are_kept",
     "headers_cached_max": "test_bounds.test_few_requests_headers_are_remembered",
     "write_buffer_bytes": "test_answers.test_a_stream_that_fills_the_socket_goes_on_as_it_is_read",
+    "pong_delay_s": "test_turns.test_the_answer_to_a_ping_waits_for_a_moment_at_most",
     "check_interval_s": "test_bounds.test_a_connection_that_does_not_begin_is_ended",
     "body_bytes_max": "test_http1.test_a_body_has_a_size",
     "leave_s": "test_http1.test_a_client_that_stays_after_the_end_is_cut",

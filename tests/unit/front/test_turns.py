@@ -10,8 +10,10 @@ from coordinator.front.http2 import frames
 from coordinator.front.http2.headers import literal
 from proto.methods import Kind
 from tests.unit.coordinator.running import in_loop
+from tests.unit.front.raw_client import short
 from tests.unit.front.serving import route, serving
 from tests.unit.front.test_grpc import echo, ping_pong
+from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
     from coordinator.api.call import Call
@@ -144,3 +146,43 @@ async def test_a_stream_that_fails_with_what_comes_with_its_start_is_never_begun
         said = await exchange(server.port, one, data(1, b"\7 is no prefix"), other)
     assert b"grpc-status\x0213" in said
     assert begun == ["3"]
+
+
+@in_loop
+async def test_the_answer_to_a_ping_leaves_with_the_answer_to_a_call() -> None:
+    """Whose client would be told twice, each for a write of its own."""
+    may_answer = asyncio.Event()
+
+    async def held(call: Call) -> bytes:
+        await may_answer.wait()
+        return call.body
+
+    async with serving(route("Held", held), limits=short(pong_delay_s=3600.0)) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(OPENING + PING)
+        async with asyncio.timeout(5):
+            await reader.readuntil(PONG)  # at once, as long as no call is under way
+            writer.write(headers(1, "Held") + data(1, prefixed(b"answer"), ends=True) + PING)
+            (session,) = served.front.sessions
+            await wait_until_async(lambda: session.connection.owes_pong, timeout_s=5, what="a PING")
+            assert not session.connection.has_output
+            may_answer.set()
+            await reader.readuntil(PONG)
+            await reader.readuntil(prefixed(b"answer"))
+        writer.close()
+
+
+@in_loop
+async def test_the_answer_to_a_ping_waits_for_a_moment_at_most() -> None:
+    async def never(call: Call) -> bytes:
+        await asyncio.Event().wait()
+        return call.body
+
+    async with serving(route("Never", never), limits=short(pong_delay_s=0.01)) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(OPENING + headers(1, "Never") + data(1, prefixed(b""), ends=True))
+        for _ in range(2):
+            writer.write(PING)
+            async with asyncio.timeout(5):
+                await reader.readuntil(PONG)
+        writer.close()
