@@ -6,7 +6,7 @@ all of them, and a test calls them without any.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -78,6 +78,23 @@ class Call(Protocol):
 
     async def send_all(self, messages: Sequence[bytes]) -> None:
         """As send() of one after the other, for less."""
+
+    def send_now(self, messages: Sequence[bytes]) -> bool:
+        """As send_all(), where that would not wait. False, and nothing is sent, if it would, or the call has ended."""
+
+
+class Alike(list[bytes]):
+    """Messages that more than one stream is sent, so nobody changes them: what is worked out of them is kept for the
+    next stream."""
+
+    __slots__ = ("size_bytes", "written")
+
+    def __init__(self, messages: Iterable[bytes]) -> None:
+        super().__init__(messages)
+        self.size_bytes = sum(map(len, self))
+        """Of all of them."""
+        self.written = b""
+        """As a transport writes them. Empty = none has yet."""
 
 
 Unary = Callable[[Call], Awaitable[bytes]]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from coordinator.api import outcomes
-from coordinator.api.call import StreamEnded
+from coordinator.api.call import Alike, StreamEnded
 from coordinator.api.meter import NO_TABLE
 from coordinator.front import answers, grpc_wire
 from coordinator.front.compression import compress, decompress
@@ -261,14 +261,27 @@ class GrpcCall:
         """See Call."""
         if self.is_ended:
             raise StreamEnded
-        if self._session.may_send(self.stream, sum(map(len, messages))):
-            encoded = grpc_wire.prefixed if self._encoding == grpc_wire.IDENTITY else self._encoded
-            self._queue(b"".join(map(encoded, messages)))
+        if self._session.may_send(self.stream, _size_of(messages)):
+            self._queue(self._encoded_all(messages))
             self.route.meter.sent += len(messages)
             await self._wait_while_full()
         else:
             for message in messages:
                 await self.send(message)
+
+    def send_now(self, messages: Sequence[bytes]) -> bool:
+        """See Call."""
+        size = _size_of(messages)
+        stream, session = self.stream, self._session
+        if (
+            self.is_ended
+            or stream.queued_bytes + size > session.front.limits.stream_answer_bytes_max
+            or not session.may_send(stream, size)
+        ):
+            return False
+        self._queue(self._encoded_all(messages))
+        self.route.meter.sent += len(messages)
+        return True
 
     def _queue(self, data: bytes) -> None:
         session, stream = self._session, self.stream
@@ -319,6 +332,11 @@ class GrpcCall:
             if len(smaller) < len(message):
                 return grpc_wire.prefixed(smaller, compressed=True)
         return grpc_wire.prefixed(message)
+
+    def _encoded_all(self, messages: Sequence[bytes]) -> bytes:
+        if self._encoding == grpc_wire.IDENTITY:
+            return grpc_wire.prefixed_all(messages)
+        return b"".join(map(self._encoded, messages))
 
     # ---- running -----------------------------------------------------------------------------------------------------
 
@@ -483,3 +501,7 @@ class GrpcCall:
     def _cancel(self) -> None:
         if self._task is not None:
             self._task.cancel()
+
+
+def _size_of(messages: Sequence[bytes]) -> int:
+    return messages.size_bytes if isinstance(messages, Alike) else sum(map(len, messages))

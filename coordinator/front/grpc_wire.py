@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from coordinator.api.call import Alike
 from coordinator.front.compression import ENCODINGS
 from coordinator.front.http2.frames import EncodedHeaders, read_u32
 from coordinator.front.http2.headers import STATUS_200, literal
 from proto.codes import Code
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from coordinator.front.http2.headers import Fields
     from coordinator.front.limits import Limits
@@ -204,6 +205,15 @@ class MessageReader:
 def prefixed(message: bytes, *, compressed: bool = False) -> bytes:
     """A message as it is put into DATA."""
     return b"".join((b"\1" if compressed else b"\0", len(message).to_bytes(4), message))
+
+
+def prefixed_all(messages: Sequence[bytes]) -> bytes:
+    """Messages one behind the other, none of them compressed."""
+    if not isinstance(messages, Alike):
+        return b"".join(map(prefixed, messages))
+    if not messages.written:
+        messages.written = b"".join(map(prefixed, messages))
+    return messages.written
 
 
 # ---- answers ---------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """etcdserverpb.Watch: one stream, any number of watchers of one table.
 
 A stream reads requests in order and answers them in order through its outbox, with the events of its watchers in
-between. While the outbox is full it takes no more requests. A client that has no more to ask still hears of events: the
+between. What is put there is sent within a turn of the loop (`send_news`) while its client reads; else `run` waits for
+that. While the outbox is full it takes no more requests. A client that has no more to ask still hears of events: the
 stream ends when its client ends the call, when the table's shard has no leader and the client has asked to be told, or
 with the process.
 """
@@ -24,6 +25,7 @@ from proto.etcd import rpc_pb2 as etcd
 from proto.spans import NOTHING, OPEN_END, span_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from random import Random
 
     from coordinator.api.call import Call, Handler
@@ -111,25 +113,29 @@ class _Stream:
         self._notice: asyncio.TimerHandle | None = None
         self._next_id = 0
         self._failure: BaseException | None = None
-        self._has_news = asyncio.Event()
+        self._unsent: Sequence[bytes] = ()
+        """What run() sends before it looks into the outbox; as long as it has not, nothing else is sent."""
+        self._is_needed = asyncio.Event()
+        """run() is."""
         self._has_room = asyncio.Event()
         self.outbox = Outbox(
-            budget, bytes_max=OUTBOX_BYTES_MAX, on_message=self._has_news.set, on_room=self._handle_room
+            budget, bytes_max=OUTBOX_BYTES_MAX, on_message=self._handle_message, on_room=self._handle_room
         )
 
     async def run(self, watched: WatchedTable) -> None:
-        """Send what there is to send, until the call is over. Raises what fail() was told."""
+        """Until the call is over. Raises what fail() was told."""
         self._watched = watched
         requests = asyncio.create_task(self._handle_requests())
         requests.add_done_callback(self._handle_end_of_requests)
         try:
             while True:
-                await self._has_news.wait()
-                self._has_news.clear()
+                await self._is_needed.wait()
+                self._is_needed.clear()
                 if self._failure is not None:
                     raise self._failure
-                while batch := self.outbox.pop_batch(BATCH_BYTES_MAX):
-                    await self._call.send_all(batch)
+                while self._unsent:
+                    await self._call.send_all(self._unsent)
+                    self._unsent = self.outbox.pop_batch(BATCH_BYTES_MAX)
         finally:
             requests.cancel()
 
@@ -144,11 +150,21 @@ class _Stream:
     def fail(self, failure: BaseException) -> None:
         """End with this error."""
         self._failure = failure
-        self._has_news.set()
+        self._is_needed.set()
 
     @property
     def has_watchers(self) -> bool:
         return bool(self._watchers)
+
+    def _handle_message(self) -> None:
+        self._watched.send_soon(self)
+
+    def send_news(self) -> None:
+        """Send what is in the outbox, as far as that need not wait."""
+        while not self._unsent and (batch := self.outbox.pop_batch(BATCH_BYTES_MAX)):
+            if not self._call.send_now(batch):
+                self._unsent = batch
+                self._is_needed.set()
 
     def _handle_room(self) -> None:
         self._has_room.set()

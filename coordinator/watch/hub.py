@@ -14,8 +14,9 @@ begins above it is not for this watcher.
 Whoever feeds the hub reads the history from wants_history() on, as long as that says so. It names the watchers in
 turn, so one that asks for a long past holds up nobody; a part serves everyone whose place it covers.
 
-Watchers who want the same (`Interest`) form a group. The groups of a key are found in a dict (single keys) and in an
-interval map (spans), and a response is encoded once for a group, not once for a watcher.
+Watchers who want the same (`Interest`) form a group, and those of a group on one stream a cohort. The groups of a key
+are found in a dict (single keys) and in an interval map (spans). A response is encoded once for a group, not once for a
+watcher, and cohorts with the same watch ids, as of clients that are alike, are given all of theirs as one object.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from coordinator.api.call import Alike
 from coordinator.watch import responses
 from coordinator.watch.intervals import NO_END, IntervalMap
 from proto.spans import OPEN_END
@@ -43,6 +45,9 @@ RESPONSE_BYTES_MAX: Final = 1 << 20
 RESPONSE_BYTES_SHORT: Final = 64 << 10
 """The same while all outboxes together hold as much as they may: each still takes a response when it is empty, and of
 those whose clients read nothing there may be many."""
+ALIKE_MIN: Final = 4
+"""Watchers of a cohort that is told as one whatever else waits for its stream: what fewer are told had better leave
+together with that."""
 
 
 class Interest(NamedTuple):
@@ -81,10 +86,38 @@ class Watcher:
     """Whether it heard of anything since its last progress notification was due."""
 
 
+class _Cohort:
+    """Those of a group on one stream."""
+
+    __slots__ = ("_ids", "next_max", "watchers")
+
+    def __init__(self) -> None:
+        self.watchers: dict[Watcher, None] = {}
+        self.next_max = 0
+        """None of them waits for something above this."""
+        self._ids = b""
+
+    def add(self, watcher: Watcher) -> None:
+        self.watchers[watcher] = None
+        self.next_max = max(self.next_max, watcher.next)
+        self._ids = b""
+
+    def remove(self, watcher: Watcher) -> None:
+        del self.watchers[watcher]
+        self._ids = b""
+
+    @property
+    def ids(self) -> bytes:
+        """The same for cohorts that are told the same, byte by byte."""
+        if not self._ids:
+            self._ids = b",".join(b"%d%d" % (each.watch_id, each.fragment) for each in self.watchers)
+        return self._ids
+
+
 @dataclass(slots=True, eq=False)
 class _Group:
     interest: Interest
-    watchers: dict[Watcher, None] = field(default_factory=dict)
+    cohorts: dict[Outbox, _Cohort] = field(default_factory=dict)
 
 
 class _Told(NamedTuple):
@@ -97,12 +130,13 @@ class _Told(NamedTuple):
 class _Pack:
     """What one response says to a group, which is encoded once for all whose watch ids are the same."""
 
-    __slots__ = ("_encoded", "_header", "_told", "first", "last")
+    __slots__ = ("_alike", "_encoded", "_header", "_told", "first", "last")
 
     def __init__(self, told: Sequence[_Told], header: bytes) -> None:
         self._told = told
         self._header = header
         self._encoded: dict[tuple[int, bool], list[bytes]] = {}
+        self._alike: dict[bytes, Alike] = {}
         self.first = told[0].revision
         self.last = told[-1].revision
 
@@ -115,6 +149,15 @@ class _Pack:
         if messages is None:
             messages = self._encoded[alike] = self._encode(watcher, self._told)
         return messages
+
+    def encoded_for_all(self, cohort: _Cohort) -> Alike:
+        """What all watchers of a cohort have to hear of it, if none of them waits for something above `first`."""
+        alike = self._alike.get(cohort.ids)
+        if alike is None:
+            alike = self._alike[cohort.ids] = Alike(
+                message for watcher in cohort.watchers for message in self._encode(watcher, self._told)
+            )
+        return alike
 
     def _encode(self, watcher: Watcher, told: Sequence[_Told]) -> list[bytes]:
         events = told[0].events if len(told) == 1 else [event for each in told for event in each.events]
@@ -134,7 +177,10 @@ class _Audience:
         if group is None:
             group = self._groups[watcher.interest] = _Group(watcher.interest)
             self._place(group)
-        group.watchers[watcher] = None
+        cohort = group.cohorts.get(watcher.outbox)
+        if cohort is None:
+            cohort = group.cohorts[watcher.outbox] = _Cohort()
+        cohort.add(watcher)
 
     def _place(self, group: _Group) -> None:
         key, end = group.interest.key, group.interest.end
@@ -150,8 +196,11 @@ class _Audience:
 
     def remove(self, watcher: Watcher) -> None:
         group = self._groups[watcher.interest]
-        del group.watchers[watcher]
-        if not group.watchers:
+        cohort = group.cohorts[watcher.outbox]
+        cohort.remove(watcher)
+        if not cohort.watchers:
+            del group.cohorts[watcher.outbox]
+        if not group.cohorts:
             del self._groups[watcher.interest]
             self._displace(group)
 
@@ -196,7 +245,8 @@ class _Audience:
 
     def __iter__(self) -> Iterator[Watcher]:
         for group in self._groups.values():
-            yield from group.watchers
+            for cohort in group.cohorts.values():
+                yield from cohort.watchers
 
 
 class Hub:
@@ -353,20 +403,22 @@ class Hub:
         behind: list[tuple[Watcher, int]] = []
         long_packs = self._packed(told, RESPONSE_BYTES_MAX, current)
         short_packs = long_packs if len(told) == 1 else self._packed(told, RESPONSE_BYTES_SHORT, current)
-        for watcher in group.watchers:
-            if watcher.next < first:
+        alone = long_packs[0] if current is None and len(long_packs) == 1 else None
+        for outbox, cohort in group.cohorts.items():
+            if alone is not None and _told_as_one(outbox, cohort, alone):
                 continue
-            packs = long_packs
-            if short_packs is not long_packs and watcher.outbox.is_short:
-                packs = short_packs
-            for pack in packs:
-                if watcher.next > pack.last:
+            for watcher in cohort.watchers:
+                if watcher.next < first:
                     continue
-                if watcher.outbox.is_full:
-                    behind.append((watcher, max(watcher.next, pack.first)))
-                    break
-                watcher.outbox.put(pack.encoded_for(watcher))
-                watcher.was_told = True
+                packs = short_packs if outbox.is_short else long_packs
+                for pack in packs:
+                    if watcher.next > pack.last:
+                        continue
+                    if outbox.is_full:
+                        behind.append((watcher, max(watcher.next, pack.first)))
+                        break
+                    outbox.put(pack.encoded_for(watcher))
+                    watcher.was_told = True
         return behind
 
     def _packed(self, told: Sequence[_Told], bytes_max: int, current: int | None) -> list[_Pack]:
@@ -388,6 +440,19 @@ class Hub:
         """All watchers of a stream are told where they stand, if all are current; else nobody is, as in etcd."""
         if watchers and all(map(self.is_current, watchers)):
             outbox.put((responses.progress(self._header(self.revision), responses.NO_WATCHER),))
+
+
+def _told_as_one(outbox: Outbox, cohort: _Cohort, pack: _Pack) -> bool:
+    """Tell a whole cohort at once, unless some of it have to be told apart."""
+    if cohort.next_max > pack.first or not (len(cohort.watchers) >= ALIKE_MIN or outbox.is_empty):
+        return False
+    alike = pack.encoded_for_all(cohort)
+    if not outbox.has_room(alike.size_bytes):
+        return False
+    outbox.put_alike(alike)
+    for watcher in cohort.watchers:
+        watcher.was_told = True
+    return True
 
 
 def _pack(told: Iterable[_Told], bytes_max: int) -> Iterator[list[_Told]]:

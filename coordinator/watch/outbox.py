@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from coordinator.api.call import Alike
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -35,7 +37,7 @@ class Outbox:
         self._bytes_max = bytes_max
         self._on_message = on_message
         self._on_room = on_room
-        self._messages: deque[bytes] = deque()
+        self._messages: deque[bytes | Alike] = deque()
         self._bytes = 0
         self._was_full = False
         self._is_held = False
@@ -55,6 +57,28 @@ class Outbox:
         self._was_full = True
         return True
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits."""
+        return not self._messages
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether it takes events of so many bytes at once, and is not over any bound with them."""
+        budget = self._budget
+        return (
+            not self._is_held
+            and self._bytes + size_bytes <= self._bytes_max
+            and budget.bytes + size_bytes <= budget.bytes_max
+        )
+
+    def put_alike(self, messages: Alike) -> None:
+        """As put() of events that other outboxes get, too. They leave as they are, with nothing beside them."""
+        idle = not self._messages
+        self._messages.append(messages)
+        self._count(messages.size_bytes)
+        if idle:
+            self._on_message()
+
     def put(self, messages: Sequence[bytes]) -> None:
         """Messages that belong together: nothing comes between them."""
         idle = not self._messages
@@ -63,26 +87,37 @@ class Outbox:
         if idle:
             self._on_message()
 
-    def pop_batch(self, bytes_max: int) -> list[bytes]:
-        """The next ones to send together: none once they have so many bytes, but one of any size. Empty = nothing
-        waits."""
+    def pop_batch(self, bytes_max: int) -> Sequence[bytes]:
+        """The next ones to send together: none once they have so many bytes, but one of any size, and what was put as
+        Alike whole. Empty = nothing waits."""
         messages = self._messages
         batch: list[bytes] = []
+        alike: Alike | None = None
         size = 0
         while messages and size < bytes_max:
-            message = messages.popleft()
+            message = messages[0]
+            if isinstance(message, Alike):
+                if not batch:
+                    alike = message
+                    messages.popleft()
+                    size = alike.size_bytes
+                break
             batch.append(message)
+            messages.popleft()
             size += len(message)
         self._count(-size)
         if self._was_full and (not messages or 2 * self._bytes <= self._bytes_max) and not self.is_full:
             self._was_full = False
             self._on_room()
-        return batch
+        return batch if alike is None else alike
 
     @property
     def oldest(self) -> bytes | None:
         """The one that has waited longest."""
-        return self._messages[0] if self._messages else None
+        if not self._messages:
+            return None
+        first = self._messages[0]
+        return first[0] if isinstance(first, Alike) else first
 
     def hold(self) -> None:
         """Take no events until release()."""

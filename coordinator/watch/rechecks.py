@@ -57,6 +57,9 @@ class Stream(Protocol):
     def who(self) -> Credentials:
         """Whose it is."""
 
+    def send_news(self) -> None:
+        """Send what is in its outbox."""
+
     def fail(self, failure: errors.BoathouseError, /) -> None:
         """End it with this error."""
 

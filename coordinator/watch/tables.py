@@ -60,6 +60,7 @@ class WatchedTable:
         self._begun = asyncio.Event()
         self._wanted = asyncio.Event()
         self._awaited: list[tuple[int, asyncio.Future[None]]] = []
+        self._unsent: list[Stream] = []
         self._asking: asyncio.Timeout | None = None
         """Of the question that follows the table, by which it can be asked of another one."""
         self._has_ended = False
@@ -95,6 +96,18 @@ class WatchedTable:
     def wake(self) -> None:
         """Somebody is behind and has room: the past may have to be read."""
         self._wanted.set()
+
+    def send_soon(self, stream: Stream) -> None:
+        """Have a stream send what is in its outbox: in the next turn of the loop, or in this one if it was put there by
+        what a replica has told, of which writers hear in this turn, too."""
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._send_unsent)
+        self._unsent.append(stream)
+
+    def _send_unsent(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        for stream in unsent:
+            stream.send_news()
 
     async def current(self, *, patient: bool) -> int:
         """Where the table stands now: everything that a client has seen before is below or at it, and unless the leader
@@ -166,10 +179,10 @@ class WatchedTable:
                 continue
             delay_s = RETRY_FIRST_S
             inquiry.take(question, told)
+            self._send_unsent()
             self._begun.set()
             if inquiry.hub is not None:
                 self._handle_news(inquiry.hub)
-            await asyncio.sleep(0)  # watchers are sent what was told before more is asked for
 
     async def _ask(self, question: Question) -> Told:
         """The answer. Raises TimeoutError if another one is to be asked."""

@@ -272,7 +272,11 @@ class Feed(Part):
     # ---- what happens -----------------------------------------------------------------------------------------------
 
     def end_turn(self) -> None:
-        """Keep what the turn has changed, and tell those who waited for it."""
+        """Tell what came about otherwise than by what was applied, and those who came or whose time was up since."""
+        self.tell()
+
+    def tell(self) -> None:
+        """Keep what has changed, and tell those who waited for it."""
         for change in self._machine.take_changes():
             if change.opens:
                 self._go_on(change)

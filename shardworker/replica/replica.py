@@ -151,6 +151,7 @@ class Replica:
         openers.update(self._leases.openers)
         openers.update(LeaseQuestions(context, self._leases, self._long_reads).openers)
         self._reads = Reads(context, self._long_reads, self._logins, openers)
+        self._feed = Feed(context, self._long_reads)
         self._leadership = Leadership(context, prepare=self._prepare_hand_over)
         self._disk_space = DiskSpace(context, self._leadership)
         self._sweep = HistorySweep(context, self._disk_space)
@@ -173,7 +174,7 @@ class Replica:
                 self._reads,
                 self._long_reads,
                 self._cursors,
-                Feed(context, self._long_reads),
+                self._feed,
                 self._leadership,
                 self._members,
                 self._disk_space,
@@ -327,6 +328,8 @@ class Replica:
             self._disk_space.written()
             self._machine.committed()
         self._send(ready.messages)
+        if applied:
+            self._feed.tell()  # ahead of the answers: who watches hears of a write no later than who made it
         for each in results:
             self._answer(each)
         self._core.advance(ready, applied=applied)

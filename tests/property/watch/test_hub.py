@@ -278,10 +278,28 @@ def test_watchers_hear_everything_once_and_in_order(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hub, "RESPONSE_BYTES_SHORT", 60)
+        patch.setattr(hub, "ALIKE_MIN", 1 + seed % 3)
         world = World(seed)
         for name, arguments in program:
             getattr(world, name)(**arguments)
         world.settle()
+
+
+def test_streams_that_are_alike_are_given_the_same_object() -> None:
+    world = World(1)
+    for stream in range(3):
+        for _ in range(hub.ALIKE_MIN):
+            world.watch(stream, Interest(b"a", b""), 0)
+    world.watch(2, Interest(b"a", b""), 0)
+    world.cancel(2, 0)
+    for stream in range(3):
+        world.read(stream, hub.ALIKE_MIN + 1)
+    world.write([(b"a", True)])
+    world.publish(1)
+    one, alike, other = (stream.outbox.pop_batch(1) for stream in world.streams)
+    assert one is alike
+    assert len(one) == hub.ALIKE_MIN
+    assert other[0] not in one[:1]
 
 
 def test_who_reads_nothing_holds_little_once_all_together_hold_much() -> None:

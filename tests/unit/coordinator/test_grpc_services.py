@@ -71,6 +71,9 @@ class DirectCall:
         for message in messages:
             await self.send(message)
 
+    def send_now(self, messages: Sequence[bytes]) -> bool:
+        return False
+
 
 # ---- health ----------------------------------------------------------------------------------------------------
 

@@ -101,6 +101,13 @@ def test_a_follower_waits_for_the_next_change_and_is_told_with_its_turn(reader: 
     assert (told.first, told.through, said(told)) == (2, 2, [(2, [(b"a", b"1", None)])])
 
 
+def test_who_watches_is_told_ahead_of_who_wrote(reader: Reader) -> None:
+    reader.create()
+    call = reader.changes(2, wait_ms=1000)
+    reader.put(b"a")
+    assert list(reader.replies)[-2:] == [call, max(reader.replies)]
+
+
 def test_what_is_kept_and_what_the_log_holds_are_told_alike(reader: Reader) -> None:
     reader.create()
     for number in range(3):

@@ -191,6 +191,13 @@ class FakeCall:
         for message in messages:
             await self.send(message)
 
+    def send_now(self, messages: Sequence[bytes]) -> bool:
+        if not self.may_read.is_set():
+            return False
+        for message in messages:
+            self._heard.put_nowait(message)
+        return True
+
     def add_header(self, name: str, value: str) -> None:
         raise AssertionError("a watch adds none")
 

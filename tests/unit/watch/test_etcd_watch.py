@@ -331,6 +331,33 @@ def test_progress_is_notified_while_nothing_else_tells() -> None:
     run(test, progress_interval_s=0.05)
 
 
+def test_events_are_sent_within_the_turn_of_the_loop_that_brings_them() -> None:
+    async def test(bench: Bench) -> None:
+        call, _ = bench.open()
+        await created(call)
+        await _others_run()
+        bench.feed.put(b"a")
+        await asyncio.sleep(0)
+        assert call.unheard == 1
+
+    run(test)
+
+
+def test_a_stream_whose_client_stops_reading_sends_the_rest_in_order() -> None:
+    async def test(bench: Bench) -> None:
+        call, _ = bench.open()
+        await created(call)
+        call.may_read.clear()
+        for key in (b"a", b"b", b"c"):
+            bench.feed.put(key)
+            await _others_run()
+        call.may_read.set()
+        heard = [event.kv.key for _ in range(3) for event in (await call.hear()).events]
+        assert heard == [b"a", b"b", b"c"]
+
+    run(test)
+
+
 def test_pairs_before_are_asked_for_once_a_watcher_wants_them() -> None:
     async def test(bench: Bench) -> None:
         plain, _ = bench.open()

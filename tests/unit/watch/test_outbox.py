@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from coordinator.api.call import Alike
 from coordinator.watch.outbox import Budget, Outbox
 
 
@@ -67,3 +68,31 @@ def test_a_batch_is_bounded_but_for_its_first_message() -> None:
     box.put((bytes(30), b"a", b"bc", b"d"))
     assert [box.pop_batch(3) for _ in range(3)] == [[bytes(30)], [b"a", b"bc"], [b"d"]]
     assert box.pop_batch(3) == []
+
+
+def test_what_others_get_too_leaves_as_it_is_and_in_its_place() -> None:
+    budget = Budget(1000)
+    told = Told(budget, bytes_max=10)
+    box = told.outbox
+    alike = Alike((b"ab", b"cd"))
+    box.put((b"1", b"2"))
+    box.put_alike(alike)
+    box.put((b"3",))
+    assert (told.messages, budget.bytes) == (1, 7)
+    assert box.pop_batch(1) == [b"1"]
+    assert box.pop_batch(9) == [b"2"]
+    assert box.oldest == b"ab"
+    assert box.pop_batch(1) is alike
+    assert box.pop_batch(9) == [b"3"]
+    assert budget.bytes == 0
+
+
+def test_it_has_room_for_what_keeps_every_bound() -> None:
+    budget = Budget(20)
+    box = Told(budget, bytes_max=10).outbox
+    box.put((b"abc",))
+    assert [box.has_room(7), box.has_room(8)] == [True, False]
+    other = Told(budget, bytes_max=100).outbox
+    assert [other.has_room(17), other.has_room(18)] == [True, False]
+    box.hold()
+    assert not box.has_room(0)
