@@ -1736,6 +1736,54 @@ class PairWithoutValue(_message.Message):
 Global___PairWithoutValue: _TypeAlias = PairWithoutValue  # noqa: Y015
 
 @_typing.final
+class PairsAsColumns(_message.Message):
+    """Stored pairs, read as if all of them were one (a message that comes again is merged with what was there): so the parser
+    makes two lists of them. A pair without a value has none in the second list.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KVS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def kvs(self) -> Global___KeysAndValues: ...
+    def __init__(
+        self,
+        *,
+        kvs: Global___KeysAndValues | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kvs", b"kvs"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kvs", b"kvs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PairsAsColumns: _TypeAlias = PairsAsColumns  # noqa: Y015
+
+@_typing.final
+class KeysAndValues(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        keys: _abc.Iterable[_builtins.bytes] | None = ...,
+        values: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeysAndValues: _TypeAlias = KeysAndValues  # noqa: Y015
+
+@_typing.final
 class ReplicaState(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

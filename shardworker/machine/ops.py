@@ -219,7 +219,10 @@ class Ranged:
 
 @dataclass(slots=True)
 class Paged:
-    pairs: list[tuple[bytes, bytes]]
+    kvs: list[bytes]
+    """Pieces of regatta.v1.RangeResponse.kvs."""
+    last_key: bytes
+    """Of these pairs."""
     count: int
     more: bool
 

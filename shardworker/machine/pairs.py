@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames
@@ -10,9 +10,6 @@ from proto.varint import read_varint, varint_bytes
 
 if TYPE_CHECKING:
     from proto.etcd import kv_pb2
-
-PAIR_BYTES_MAX: Final = 18
-"""What a Regatta pair takes at most beside its key and value: three tags and three lengths."""
 
 
 def parse(blob: bytes) -> list[kv_pb2.KeyValue]:
@@ -26,6 +23,17 @@ def without_values(stored: bytes) -> bytes:
     pairs = frames.PairsWithoutValues.FromString(stored)
     pairs.DiscardUnknownFields()
     return pairs.SerializeToString()
+
+
+def keys_and_values(blob: bytes) -> tuple[list[bytes], list[bytes]]:
+    """Of stored pairs, glued together or alone, each of which has its fields once at most. In half of the time that
+    their messages take."""
+    columns = frames.PairsAsColumns.FromString(blob).kvs
+    keys, values = list(columns.keys), list(columns.values)
+    if len(keys) != len(values):  # an empty value is left out
+        kvs = parse(blob)
+        keys, values = [kv.key for kv in kvs], [kv.value for kv in kvs]
+    return keys, values
 
 
 def encode(kvs: list[kv_pb2.KeyValue], *, keys_only: bool = False) -> bytes:

@@ -160,6 +160,7 @@ class TableSql:
         "get_kv",
         "heads",
         "history",
+        "key_after",
         "kill_attached",
         "kill_span",
         "killed",
@@ -216,13 +217,14 @@ class TableSql:
         # Statements over a span come in two texts, with and without an upper bound, so that the planner sees it.
         self.scan = {
             bounded: (
-                "SELECT count(*), cast(group_concat(kv, '') AS BLOB), max(key) FROM (SELECT r.kv, l.key"
+                "SELECT count(*), cast(group_concat(kv, '') AS BLOB) FROM (SELECT r.kv"
                 f" FROM {live} l CROSS JOIN {rev} r ON r.id = l.id WHERE l.key >= ?"
-                f"{' AND l.key < ?' if bounded else ''} ORDER BY l.key LIMIT ?)"
+                f"{' AND l.key < ?' if bounded else ''} ORDER BY l.key LIMIT -1)"
             )
             for bounded in (True, False)
         }
         self.pairs = f"SELECT l.id, r.kv FROM {live} l CROSS JOIN {rev} r ON r.id = l.id ORDER BY l.key"
+        self.key_after = _both(f"SELECT key FROM {live} WHERE key >= ?{{}} ORDER BY key LIMIT 1 OFFSET ?")
         self.live_count = _both(f"SELECT count(*) FROM {live} WHERE key >= ?{{}}")
         self.live_rows = _both(f"SELECT id, create_revision, version, lease FROM {live} WHERE key >= ?{{}}")
         self.probe = _both(f"SELECT count(*) FROM (SELECT 1 FROM {live} WHERE key >= ?{{}} LIMIT ?)")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from proto import errors
 from proto.regatta import mvcc_pb2, regatta_pb2
-from proto.varint import varint
 from shardworker.machine.ops import (
     Compare,
     Deleted,
@@ -29,7 +28,7 @@ from shardworker.machine.ops import (
 from shardworker.machine.pairs import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
 PAGE_BYTES_MAX = 4_193_280
 """4 MiB, a gRPC client's default limit, less 1 KiB for what surrounds the pairs."""
@@ -113,29 +112,7 @@ def _to_compare(request: mvcc_pb2.Compare) -> Compare:
 
 def page_body(done: Paged, *, more: bool) -> bytes:
     rest = regatta_pb2.RangeResponse(more=more, count=done.count).SerializeToString()
-    return _encoded(done.pairs) + rest
-
-
-def _encoded(pairs: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """RangeResponse.kvs. Glued together, because message objects would cost more than everything else; most pairs of a
-    page have lengths that others of it have, too."""
-    pieces: list[bytes] = []
-    heads: dict[tuple[int, int], tuple[bytes, bytes]] = {}
-    for key, value in pairs:
-        lengths = len(key), len(value)
-        if lengths not in heads:
-            heads[lengths] = _heads(*lengths)
-        before_key, before_value = heads[lengths]
-        pieces += (before_key, key, before_value, value)
-    return b"".join(pieces)
-
-
-def _heads(key_bytes: int, value_bytes: int) -> tuple[bytes, bytes]:
-    """What stands before a key and a value of these lengths; an empty one is left out."""
-    before_key = b"\x0a" + varint(key_bytes) if key_bytes else b""
-    before_value = b"\x22" + varint(value_bytes) if value_bytes else b""
-    size = len(before_key) + key_bytes + len(before_value) + value_bytes
-    return b"\x1a" + varint(size) + before_key, before_value
+    return b"".join((*done.kvs, rest))
 
 
 def put_body(done: PutDone) -> bytes:
@@ -157,7 +134,7 @@ def _response_op(outcome: Outcome) -> mvcc_pb2.ResponseOp:
     ops = mvcc_pb2.ResponseOp
     match outcome:
         case Paged():
-            kvs = [mvcc_pb2.KeyValue(key=key, value=value) for key, value in outcome.pairs]
+            kvs = regatta_pb2.RangeResponse.FromString(b"".join(outcome.kvs)).kvs
             return ops(response_range=ops.Range(kvs=kvs, more=outcome.more, count=outcome.count))
         case PutDone():
             prev_kv = None if outcome.prev is None else _pairs([outcome.prev])[0]

@@ -59,7 +59,7 @@ def _parts(view: View, op: Page) -> Iterator[tuple[bytes, bool]]:
         yield codec.page_body(page, more=page.more), not last
         if last:
             return
-        op = replace(op, key=page.pairs[-1][0] + b"\0", limit=left)
+        op = replace(op, key=page.last_key + b"\0", limit=left)
 
 
 def _put(writer: Writer, op: Put) -> bytes:

@@ -21,7 +21,7 @@ from proto.regatta.regatta_pb2 import (
     TxnRequest,
     TxnResponse,
 )
-from shardworker.machine.pairs import parse
+from shardworker.machine.pairs import keys_and_values
 from shardworker.machine.regatta import pages
 from tests.unit.machine.shard import TABLE, Shard
 
@@ -332,12 +332,12 @@ def test_iteration_of_large_values_reads_few_of_them_twice(monkeypatch: pytest.M
         put(shard, b"key/%02d" % number, bytes(2 << 20))
     parsed: list[int] = []
 
-    def counted(blob: bytes) -> list[Any]:
-        found = parse(blob)
-        parsed.append(len(found))
-        return found
+    def counted(blob: bytes) -> tuple[list[bytes], list[bytes]]:
+        keys, values = keys_and_values(blob)
+        parsed.append(len(keys))
+        return keys, values
 
-    monkeypatch.setattr(pages, "parse", counted)
+    monkeypatch.setattr(pages, "keys_and_values", counted)
     assert len(parts(shard, key=b"key/", range_end=b"key0")) == 70
     assert sum(parsed) <= 64 + 2 * 70
 
