@@ -92,13 +92,8 @@ def _parse_range_stream(body: bytes) -> Range:
 
 
 def _range_parts(view: View, op: Range) -> Iterator[tuple[bytes, bool]]:
-    """The part before is sent when the next one is there: only then it is known not to be the last."""
-    parts = read_parts(view, op)
-    part = next(parts)
-    for following in parts:
-        yield codec.range_body(part), True
-        part = following
-    yield codec.range_body(part), False
+    for part, more in read_parts(view, op):
+        yield codec.range_body(part), more
 
 
 def _range_is_heavy(look: Callable[[], View], op: Get | Range) -> bool:

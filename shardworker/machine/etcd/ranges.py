@@ -162,21 +162,22 @@ def _range_past(view: View, op: Range) -> Ranged:
     return _finish(op, view.revision, kvs, total)
 
 
-def read_parts(view: View, op: Range) -> Iterator[Ranged]:
-    """read_range() in parts of about PART_BYTES, of which only the last knows the count and whether there is more. What
-    is sorted or filtered has to be known whole, and comes in one. Raises FutureRevision, Compacted."""
+def read_parts(view: View, op: Range) -> Iterator[tuple[Ranged, bool]]:
+    """read_range() in parts of about PART_BYTES, and of each whether others follow: only the last knows the count and
+    whether the range has more. What is sorted or filtered has to be known whole, and comes in one. Raises
+    FutureRevision, Compacted."""
     if op.revision > 0:
         view.check_revision(op.revision)
     plain = op.order is Order.NONE and op.target is Target.KEY and not op.filtered
     if not plain or op.count_only or not op.end:
-        yield read_unchecked(view, op)
+        yield read_unchecked(view, op), False
         return
     past = 0 < op.revision < view.revision
     parts: list[bytes] = []
     rows = size_bytes = 0
     for count, blob in _scan_past(view, op) if past else view.scan(op.key, op.end, op.limit):
         if size_bytes >= PART_BYTES:
-            yield Ranged(view.revision, b"".join(parts), 0, False)
+            yield Ranged(view.revision, b"".join(parts), 0, False), True
             parts, size_bytes = [], 0
         rows += count
         parts.append(without_values(blob) if op.keys_only else blob)
@@ -185,7 +186,7 @@ def read_parts(view: View, op: Range) -> Iterator[Ranged]:
     if 0 < op.limit <= rows:
         newest_id = first_id(op.revision + 1)
         total = view.count_past(op.key, op.end, newest_id) if past else view.count(op.key, op.end)
-    yield Ranged(view.revision, b"".join(parts), total, total > rows)
+    yield Ranged(view.revision, b"".join(parts), total, total > rows), False
 
 
 def _scan_past(view: View, op: Range) -> Iterator[tuple[int, bytes]]:

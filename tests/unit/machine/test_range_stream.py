@@ -7,6 +7,7 @@ import pytest
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
+from shardworker.machine import view
 from shardworker.machine.etcd import ranges
 from tests.unit.machine.shard import TABLE, Shard
 
@@ -85,3 +86,25 @@ def test_revisions_that_cannot_be_read_are_refused(shard: Shard) -> None:
         streamed(shard, etcd.RangeRequest(**ALL, revision=1_000_000))  # type: ignore[arg-type]
     with pytest.raises(errors.EmptyKey):
         streamed(shard, etcd.RangeRequest())
+
+
+def test_a_part_leaves_before_the_next_one_is_read(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "PART_BYTES", 1_000)
+    monkeypatch.setattr(view, "SCAN_ROWS_MAX", 16)
+    request = etcd.RangeRequest(**ALL)  # type: ignore[arg-type]
+    parsed = shard.machine.parse(frames.ETCD_RANGE_STREAM, TABLE, request.SerializeToString())
+    scans = 0
+
+    def count(_cursor: object, statement: str, _bindings: object) -> bool:
+        nonlocal scans
+        scans += "group_concat" in statement
+        return True
+
+    shard.connection.exec_trace = count
+    try:
+        parts = shard.machine.iterate(shard.connection, parsed)
+        assert next(parts).more
+        assert scans == 2  # what is in it, and what tells that others follow
+        parts.close()
+    finally:
+        shard.connection.exec_trace = None
