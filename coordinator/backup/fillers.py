@@ -1,7 +1,7 @@
-"""What keeps Regatta's own restore, by which its follower clusters take snapshots, too, from losing pairs: pure.
+"""What keeps Regatta's own restore, by which its follower clusters take snapshots, too, from losing anything: pure.
 
 It gathers records until they come to half of its raft.max-in-mem-log-size, writes what it has, and leaves out the
-record that came to it (tried with 0.5.2). So before a pair that would be that one there goes a record that says
+record that came to it (tried with 0.5.2). So before one that would be that there goes a record that says
 nothing, as large as what is missing, and is left out instead. Where another size is configured there it does no
 harm, and no good. What is larger than that by itself nobody can bring there."""
 

@@ -59,12 +59,11 @@ def _put(table: bytes, key: bytes, value: bytes) -> mvcc.Command:
 
 def records(table: bytes, part: frames.TablePairs, fillers: Fillers) -> bytes:
     """A part of a snapshot, uncompressed: each command behind its length, and behind the last one the position."""
-    puts = [_put(table, pair.key, pair.value) for pair in etcd.RangeResponse.FromString(part.pairs).kvs]
-    found: list[bytes] = []
-    for put in puts:
-        encoded = put.SerializeToString()
-        found += fillers.before(len(encoded)), len(encoded).to_bytes(8, "little"), encoded
+    commands = [_put(table, pair.key, pair.value) for pair in etcd.RangeResponse.FromString(part.pairs).kvs]
     if part.last:
-        encoded = dummy(table, part.revision).SerializeToString()
-        found += len(encoded).to_bytes(8, "little"), encoded
+        commands.append(dummy(table, part.revision))
+    found: list[bytes] = []
+    for command in commands:
+        encoded = command.SerializeToString()
+        found += fillers.before(len(encoded)), len(encoded).to_bytes(8, "little"), encoded
     return b"".join(found)

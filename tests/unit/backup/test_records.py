@@ -44,16 +44,20 @@ def test_regattas_own_tool_gets_keys_and_values() -> None:
     assert second == mvcc.Command(table=b"t", kv=mvcc.KeyValue(key=b"b" * 300))
 
 
-def restored_by_regatta(commands: list[mvcc.Command]) -> list[bytes]:
-    """The keys that are left where the record that comes to what is gathered at a time is lost."""
+def restored_by_regatta(commands: list[mvcc.Command]) -> list[mvcc.Command]:
+    """What is left where the record that comes to what is gathered at a time is lost."""
     kept, gathered_bytes = [], 0
     for command in commands:
         gathered_bytes += command.ByteSize()
         if gathered_bytes < GATHERED_BYTES:
-            kept.append(command.kv.key)
+            kept.append(command)
         else:
             gathered_bytes = 0
-    return [key for key in kept if key]
+    return kept
+
+
+def keys_of(commands: list[mvcc.Command]) -> list[bytes]:
+    return [command.kv.key for command in commands if command.type == mvcc.Command.PUT]
 
 
 @pytest.mark.parametrize(
@@ -71,8 +75,19 @@ def test_regattas_restore_loses_fillers_instead_of_pairs(sizes: list[int], form:
         )
         made = puts(b"t", part, fillers, full=False) if form == "backup" else records(b"t", part, fillers)
         found += read(stream_of(made))
-    assert restored_by_regatta(found) == keys
-    assert [command.kv.key for command in found if command.type == mvcc.Command.PUT] == keys
+    assert keys_of(restored_by_regatta(found)) == keys_of(found) == keys
+
+
+@pytest.mark.parametrize("missing_bytes", [1, 5, 100])
+def test_regattas_restore_keeps_the_position_at_the_end_of_a_snapshot(missing_bytes: int) -> None:
+    """The last pair leaves so many bytes until something is lost."""
+    empty = mvcc.Command(table=b"t", kv=mvcc.KeyValue(key=b"a", value=bytes(GATHERED_BYTES - 1_000)))
+    size = len(empty.kv.value) + GATHERED_BYTES - missing_bytes - empty.ByteSize()
+    stored = pair(b"a", bytes(size), created=2, modified=2, version=1)
+    part = frames.TablePairs(pairs=stored, ids=[1], revision=7, last=True)
+    found = restored_by_regatta(read(stream_of(records(b"t", part, Fillers(b"t")))))
+    assert keys_of(found) == [b"a"]
+    assert found[-1].leader_index == 7
 
 
 def test_boathouse_gets_all_of_a_pair() -> None:
