@@ -17,6 +17,7 @@ from shardworker.machine.dead_tables import DeadTables
 from shardworker.machine.level import MachineLevel
 from shardworker.machine.moves.results import Arrived, ArrivedResults
 from shardworker.machine.moves.states import Move, Moves, State
+from shardworker.machine.recoveries import note_recovery, read_recoveries
 from shardworker.machine.replication import snapshot
 from shardworker.machine.replication.copied_leases import CopiedLeases
 from shardworker.machine.replication.followers import Followers
@@ -39,6 +40,7 @@ CHECKSUMS = {
     "machine": 304476159,
     "moves": 3918953863,
     "origins": 3362780182,
+    "recoveries": 2844319735,
     "restores_begun": 674094877,
     "results": 954690317,
     "snapshots_under_way": 557096195,
@@ -49,6 +51,7 @@ CHECKSUMS = {
 UNCHECKED = {
     ("dead_tables", "freed"),
     ("machine", "id"),
+    ("recoveries", "id"),
     ("arrived_results", "number"),
     ("restores_begun", "table_id"),
     ("snapshots_under_way", "table_id"),
@@ -88,6 +91,7 @@ class Filled:
         ids, fingerprints, revisions = b"i" * 16, b"f" * 8, b"r" * 8
         arrived = Arrived(0, 3, 9, 1, 1, ids + fingerprints + revisions, b"answer")
         ArrivedResults(connection, 1000).add([arrived])
+        note_recovery(connection)
         shard.machine.reload()
         assert shard.write(begin()).error is None
         assert shard.write(frames.TableSpec(id=COPY, name="c", history=-1, origin=TABLE)).error is None
@@ -153,6 +157,8 @@ class Filled:
         elif table == "snapshots_under_way":
             part = frames.ReplicatedPairs(origin=TABLE, part=self.second_part)
             self.shard.apply_uncommitted(self.shard.command(part, COPY))
+        elif table == "recoveries":
+            read_recoveries(self.connection)
         else:
             self.shard.machine.reload()
 
