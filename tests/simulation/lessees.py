@@ -13,7 +13,7 @@ or revokes it. The promises checked by name:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from coordinator.shards.request_ids import RequestIds
 from coordinator.shards.shard_call import LEADER, ShardCall
@@ -38,6 +38,14 @@ TIMEOUT_S: Final = 3.0
 LEASES_PER_LESSEE: Final = 1 << 20
 
 
+class _Applied(NamedTuple):
+    """The end of leases, in the tables of one replica."""
+
+    applied_index: int
+    lease_ids: frozenset[int]
+    now_us: int
+
+
 class Ledger:
     """What was promised of each lease, and when it ended."""
 
@@ -47,6 +55,8 @@ class Ledger:
         self._until_us: dict[int, int] = {}
         self._ended_us: dict[int, int] = {}
         self._revoked: set[int] = set()
+        self._unsettled: dict[int, list[_Applied]] = {}
+        """By node."""
 
     def promised(self, lease_id: int, asked_us: int, ttl_s: int) -> None:
         """A grant or a renewal, asked for at that time, was answered."""
@@ -55,12 +65,19 @@ class Ledger:
         if lease_id in self._ended_us:
             self._check(lease_id)
 
-    def ended(self, lease_ids: Iterable[int], now_us: int) -> None:
-        """Some replica has applied the end of these leases."""
-        for lease_id in lease_ids:
-            if lease_id not in self._ended_us:
-                self._ended_us[lease_id] = now_us
-                self._check(lease_id)
+    def applied(self, node: int, index: int, lease_ids: Iterable[int], now_us: int) -> None:
+        """A replica has applied the end of these leases with this entry. settle() says whether that lasts."""
+        self._unsettled.setdefault(node, []).append(_Applied(index, frozenset(lease_ids), now_us))
+
+    def settle(self, node: int, applied_index: int) -> None:
+        """The replica's disk has what it applied up to this index, and nothing of what it applied after that.
+
+        A turn may be found there that nobody heard of: whose process died once it was written."""
+        for end in self._unsettled.pop(node, []):
+            if end.applied_index <= applied_index:
+                for lease_id in end.lease_ids:
+                    self._ended_us[lease_id] = min(end.now_us, self._ended_us.get(lease_id, end.now_us))
+                    self._check(lease_id)
 
     def check_over(self, lease_id: int, now_us: int) -> None:
         """The end of this lease is overdue."""

@@ -151,8 +151,7 @@ def _watched_raft(base: type[Raft], process: Process, checkers: Checkers) -> typ
             super().advance(ready, durable, applied)
             if durable:
                 checkers.advanced(process, self, replace(ready, committed=ready.committed[:applied]))
-                process.host.cluster.ledger.ended(process.leases_ended, process.host.cluster.world.now_us)
-            process.leases_ended.clear()
+            process.host.cluster.ledger.settle(process.host.number, process.applied)
             process.effects.clear()
             process.states.clear()
 
@@ -178,7 +177,9 @@ def _watched_machine(base: type[StateMachine], process: Process, checkers: Check
             if cluster.witness is not None:
                 cluster.witness.applied(self, process.store.connection)
             # Not over yet: where nobody else votes, a crash before the commit takes it back.
-            process.leases_ended += leases.difference(self.leases.of_table(TABLE_ID))
+            ended = leases.difference(self.leases.of_table(TABLE_ID))
+            if ended:
+                cluster.ledger.applied(process.host.number, index, ended, cluster.world.now_us)
             return results
 
     return WatchedMachine
@@ -208,8 +209,6 @@ class Process:
         """Request ids that took effect in the open turn, and their revisions."""
         self.states: list[State] = []
         """That the open turn's commands came to."""
-        self.leases_ended: list[int] = []
-        """By the open turn's commands."""
         self._socket = _Socket()
         self._wake_us: int | None = None
         self._checkers = cluster.checkers
@@ -251,6 +250,7 @@ class Process:
                 cluster.world.stream(f"elections-{host.number}-{host.lives}"),
             )
             self._checkers.wired(self)
+            cluster.ledger.settle(host.number, self.applied)
             for table in self.machine.table_status():
                 # A turn whose sync failed told nobody what it came to, and the disk may have it all the same.
                 state = State(table.id, table.origin, table.revision, table.checksum)
