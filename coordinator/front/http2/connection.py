@@ -71,7 +71,7 @@ class Connection(Generic[T]):
         self._settled = False  # the peer's first SETTINGS have come
         self._events: list[Event[T]] = []
         self._output: list[bytes] = []
-        self._pongs: list[bytes] = []
+        self._pongs = 0  # answers to PINGs that are in _output
         self._handlers: tuple[Callable[[int, int, bytes], Fault | None], ...] = (
             self._handle_data,
             self._handle_headers,
@@ -477,7 +477,8 @@ class Connection(Generic[T]):
         if len(payload) != 8:
             return ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "PING of a wrong size")
         if not flags & frames.ACK:
-            self._pongs.append(frames.frame(frames.PING, frames.ACK, 0, payload))
+            self._output.append(frames.frame(frames.PING, frames.ACK, 0, payload))
+            self._pongs += 1
         return self._annoy()
 
     def _handle_goaway(self, _flags: int, stream_id: int, payload: bytes) -> Fault | None:
@@ -608,20 +609,18 @@ class Connection(Generic[T]):
 
     @property
     def has_output(self) -> bool:
-        """Whether there is something to be written."""
-        return bool(self._output)
+        """Whether there is something to be written that is not to wait."""
+        return len(self._output) > self._pongs
 
     @property
     def owes_pong(self) -> bool:
         """Whether the answer to a PING is to be written, which is no output by itself: it may wait for some."""
-        return bool(self._pongs)
+        return self._pongs > 0
 
     def take(self) -> bytes:
         """What is to be written. The socket is full until make_room() says otherwise."""
         output, self._output = self._output, []
-        if self._pongs:
-            output = self._pongs + output
-            self._pongs = []
+        self._pongs = 0
         return output[0] if len(output) == 1 else b"".join(output)
 
     def make_room(self, count: int) -> list[Event[T]]:

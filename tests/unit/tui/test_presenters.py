@@ -375,7 +375,7 @@ def test_the_replication_of_a_cluster_that_others_follow() -> None:
     page = replication(scene(snapshot))
     assert [row.key for row in page.rows] == ["to island default", "to reef default"]
     row = told(page, "to island default")
-    assert (row["COPIED"].text, row["REVISION"].text, row["BEHIND"].text) == ("by island", "60", "40")
+    assert (row["COPIED"].text, row["POSITION"].text, row["BEHIND"].text) == ("by island", "60", "40")
     assert "by island" in "\n".join(frame(scene(snapshot), 120))
     assert replication(scene(healthy())).rows == []
 
