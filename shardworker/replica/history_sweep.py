@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 SHARE_MAX: Final = 0.25
 """Of the loop's time while clients want it. A table that is written as fast as its shard can, and keeps few revisions,
-needs about 0.15: with less it would grow as long as it is written. A million changes take half a minute with this."""
+needs about 0.15: with less it would grow as long as it is written. Time is by the clock: the busier the machine is
+otherwise, the less gets done in it."""
 
 WAITING_MAX: Final = 1_024
 """Compactions that wait for their rows to go; while there are so many no further one is taken."""
