@@ -56,13 +56,16 @@ class Share:
 
     def rest_s(self, took_s: float) -> float:
         """How long to rest after a step that took so long; 0 while nobody wants the replica."""
-        return min(REST_S_MAX, took_s * self._rest_per_s) if self._demand.is_there() else 0.0
+        return self._rest_s(took_s) if self._demand.is_there() else 0.0
 
     def stepped(self, began_s: float) -> None:
         """A step has ended that began then."""
         ended_s = self._demand.clock()
-        self._rest_until_s = ended_s + min(REST_S_MAX, (ended_s - began_s) * self._rest_per_s)
+        self._rest_until_s = ended_s + self._rest_s(ended_s - began_s)
 
     def may_step(self) -> bool:
         """Whether it is time for a step: the rest is over, or disturbs nobody any more."""
         return self._demand.clock() >= self._rest_until_s or not self._demand.is_there()
+
+    def _rest_s(self, took_s: float) -> float:
+        return min(REST_S_MAX, took_s * self._rest_per_s)
