@@ -12,7 +12,7 @@ from config.key_files import BadTokenKey
 from config.process.async_child import beat_until, watch_for_the_end
 from config.process.child import emit, fail, read_spec, refuse_optimized, set_up_logging
 from config.process.listeners import client_listeners
-from config.process.memory import collect_rarely, give_back_large_blocks, keep_what_lives
+from config.process.memory import FreeMemory, collect_rarely, keep_what_lives
 from config.process.tracing import TracingUnavailable, start_tracing
 from config.tls_files import TlsUnusable
 from config.token_files import BadTokenFile
@@ -27,7 +27,7 @@ DESCRIPTORS_BESIDE_CONNECTIONS: Final = 1_000
 """Links to replicas, connections of HTTP/1.1, the libraries' own."""
 
 
-async def _serve(spec: ProcessSpec) -> None:
+async def _serve(spec: ProcessSpec, memory: FreeMemory) -> None:
     """Serve until SIGTERM, or until the supervisor is gone."""
     stopping = watch_for_the_end()
     sockets = {name: socket.socket(fileno=descriptor) for name, descriptor in spec.sockets.items()}
@@ -45,7 +45,7 @@ async def _serve(spec: ProcessSpec) -> None:
         fail(str(error))
     await coordinator.start()
     keep_what_lives()
-    await beat_until(stopping)
+    await beat_until(stopping, memory.give_back)
     await coordinator.stop()
     if tracing is not None:
         tracing.close()
@@ -71,6 +71,6 @@ def main() -> None:
     missing = [listener.name for listener in listeners if listener.name not in spec.sockets]
     if missing:
         fail(f"the supervisor has handed over no socket named {' or '.join(missing)}")
-    give_back_large_blocks()
+    memory = FreeMemory()
     _allow_descriptors()
-    uvloop.run(_serve(spec))
+    uvloop.run(_serve(spec, memory))

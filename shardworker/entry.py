@@ -24,7 +24,7 @@ from config.process.child import (
     set_up_logging,
     tell_in_log,
 )
-from config.process.memory import collect_rarely, give_back_large_blocks, keep_what_lives
+from config.process.memory import FreeMemory, collect_rarely, keep_what_lives
 from config.process.tracing import TracingUnavailable, start_tracing
 from config.tls_files import peer_keys
 from config.topology import FileTopology
@@ -71,9 +71,10 @@ class _SteadyClock:
 class Worker:
     """One replica with its sockets, threads and database."""
 
-    def __init__(self, spec: ProcessSpec, registry: Registry) -> None:
+    def __init__(self, spec: ProcessSpec, registry: Registry, memory: FreeMemory) -> None:
         """Open the database and bind the sockets. registry: what this build can carry out. Raises StoreError, TooNew,
         errors.Corrupt, BadKeyFile, TracingUnavailable or zmq.ZMQError."""
+        self._memory = memory
         self._tracing = start_tracing(spec)
         assert spec.shard is not None
         cluster, shard = spec.cluster, ShardId(spec.shard)
@@ -151,7 +152,7 @@ class Worker:
             _SteadyClock(),
             tick_s=cluster.raft.tick_ms / 1000,
             alone=lambda: replica.is_alone,
-            beat=lambda: emit("beat"),
+            beat=self._beat,
         )
         if core.membership.voters == {node}:
             core.campaign()  # nobody else to wait for
@@ -182,6 +183,10 @@ class Worker:
         self._loop.stop()
         self._transport.wake()
 
+    def _beat(self) -> None:
+        emit("beat")
+        self._memory.give_back()
+
     def _tell_process(self, status: frames.ReplicaStatus) -> None:
         status.pid = os.getpid()
         status.peers.extend(self._transport.traffic)
@@ -199,10 +204,10 @@ def main(registry: Registry = REGISTRY) -> None:
     collect_rarely()
     refuse_optimized()
     set_up_logging()
-    give_back_large_blocks()
+    memory = FreeMemory()
     spec = read_spec("shardworker")
     try:
-        worker = Worker(spec, registry)
+        worker = Worker(spec, registry, memory)
     except errors.Corrupt as error:
         fail(_refusal(spec, error))
     except (StoreError, TooNew, BadKeyFile, TracingUnavailable) as error:
