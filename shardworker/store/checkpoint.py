@@ -3,8 +3,8 @@
 A PASSIVE checkpoint copies what was in the WAL when it began and blocks nobody, but a writer that never
 pauses keeps adding frames behind it, and the WAL can only start over when every frame was copied. So:
 
-1. when the WAL passes a threshold, a thread with its own connection copies the bulk, twice: the second pass
-   is short, because few frames came in during the first;
+1. when the WAL passes a threshold, a thread with its own connection copies the bulk, and again what came in
+   meanwhile, each pass being shorter than the one before, until one was short;
 2. if the writer was busy all along, what is left is a few frames, and the writer copies them itself after its
    next commit: the next write then starts the WAL over. Its cost is one short sync per WAL length, not per
    turn.
@@ -18,7 +18,7 @@ which is the stall that this design exists to avoid."""
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import apsw
 
@@ -33,8 +33,21 @@ if TYPE_CHECKING:
 _THROTTLE_SECONDS = 0.1
 """What a turn waits at most while the WAL is over its hard bound; far below an election timeout."""
 
+_SHORT_FRAMES = 64
+"""A pass that copied no more is the last one: the writer won't wait long for what came in meanwhile."""
+_PASSES_MAX = 6
+"""For a writer that is nearly as fast as the disk."""
+
 _RETRY_FRAMES = 1024
 """Growth of the WAL after which a checkpoint that could not finish is tried again: 4 MiB of 4 KiB pages."""
+
+
+class Copied(NamedTuple):
+    """Frames of the WAL that are in the database, also from earlier on, and how many it has as far as this connection
+    sees it."""
+
+    frames: int
+    in_wal: int
 
 
 class Checkpointer(Protocol):
@@ -49,23 +62,21 @@ class Checkpointer(Protocol):
 
 def checkpoint(
     connection: apsw.Connection, crash_points: CrashPoints, mode: int = apsw.SQLITE_CHECKPOINT_PASSIVE
-) -> bool:
-    """Copy what can be copied now; whether the whole WAL was. Raises the store's errors, but not for a full
-    disk: the WAL still holds everything, so it only stays long."""
+) -> Copied | None:
+    """Copy what can be copied now. None if nothing can, also because the disk is full: the WAL still holds everything,
+    so it only stays long. Raises the store's errors for another failure."""
     crash_points.reach(CrashPoint.CHECKPOINT_BEFORE)
     try:
         in_wal, copied = connection.wal_checkpoint("main", mode)
     except (apsw.BusyError, apsw.LockedError):
-        return (
-            False  # the other connection is checkpointing right now, or this one is in the middle of a read
-        )
+        return None  # the other connection is checkpointing right now, or this one is in the middle of a read
     except apsw.Error as error:
         refused = translated(error, f"checkpointing {connection.filename}")
         if isinstance(refused, DiskFull):
-            return False
+            return None
         raise refused from error
     crash_points.reach(CrashPoint.CHECKPOINT_DONE)
-    return in_wal == copied
+    return Copied(copied, in_wal)
 
 
 class InlineCheckpointer:
@@ -80,7 +91,8 @@ class InlineCheckpointer:
     def after_commit(self, wal_frames: int) -> None:
         if wal_frames >= self._due_frames:
             done = checkpoint(self._writer, self._crash_points)
-            self._due_frames = self._threshold if done else wal_frames + _RETRY_FRAMES
+            is_whole = done is not None and done.frames == done.in_wal
+            self._due_frames = self._threshold if is_whole else wal_frames + _RETRY_FRAMES
 
     def close(self) -> None:
         pass
@@ -145,8 +157,7 @@ class BackgroundCheckpointer:
                 self._wake.acquire()
                 if self._stopping:
                     return
-                checkpoint(connection, self._crash_points)
-                checkpoint(connection, self._crash_points)
+                self._copy_bulk(connection)
                 # SQLite reports the WAL's length as this connection saw it at the start, so only the writer
                 # knows whether anything is left; if its next commit started the WAL over, it will not ask.
                 self._writer_finishes = True
@@ -157,6 +168,17 @@ class BackgroundCheckpointer:
             self._idle.set()
             if connection is not None:
                 connection.close()
+
+    def _copy_bulk(self, connection: apsw.Connection) -> None:
+        before = 0
+        for _ in range(_PASSES_MAX):
+            copied = checkpoint(connection, self._crash_points)
+            if copied is None or self._stopping:
+                return
+            has_started_over = copied.frames < before
+            if copied.frames - (0 if has_started_over else before) <= _SHORT_FRAMES:
+                return
+            before = copied.frames
 
     def close(self) -> None:
         self._stopping = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from tests.unit.store.replicas import open_replica, put, rows
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from shardworker.store import ReplicaStore
 
 SMALL = StoreSettings(checkpoint_wal_bytes=100 * 4096, wal_bytes_max=400 * 4096)
 
@@ -35,35 +38,69 @@ def test_the_wal_of_a_busy_writer_stays_bounded(tmp_path: Path) -> None:
     assert checkpointers() == []
 
 
-class WriterIsFaster:
-    """Holds the thread at the end of its second pass until the writer has committed once more."""
+class Passes:
+    """Holds the thread before its first pass and at the end of each, until it is told to go on."""
 
     def __init__(self) -> None:
-        self.passes = 0
-        self.at_end = threading.Event()
-        self.go_on = threading.Event()
+        self.held: queue.Queue[CrashPoint] = queue.Queue()
+        self.go_on = threading.Semaphore(0)
+        self._begun = False
 
     def reach(self, point: CrashPoint) -> None:
-        if point is CrashPoint.CHECKPOINT_DONE and threading.current_thread().name == "checkpointer":
-            self.passes += 1
-            if self.passes == 2:
-                self.at_end.set()
-                assert self.go_on.wait(20)
+        if threading.current_thread().name != "checkpointer":
+            return
+        if point is CrashPoint.CHECKPOINT_DONE or not self._begun:
+            self._begun = True
+            self.held.put(point)
+            assert self.go_on.acquire(timeout=20)
+
+    def next(self) -> CrashPoint:
+        """Let it go on to where it is held again."""
+        self.go_on.release()
+        return self.held.get(timeout=20)
 
 
-def test_the_writer_finishes_what_it_outran(tmp_path: Path) -> None:
-    race = WriterIsFaster()
-    store = open_replica(tmp_path, settings=SMALL, crash_points=race)
-    while not race.at_end.is_set():
+def until_held(store: ReplicaStore, passes: Passes) -> None:
+    while passes.held.empty():
         put(store, b"x" * 3000, sync=False)
-    put(store, b"x" * 3000, sync=False)
-    race.go_on.set()
+    assert passes.held.get() is CrashPoint.CHECKPOINT_BEFORE
+
+
+def test_the_writer_finishes_what_the_thread_could_not_copy(tmp_path: Path) -> None:
+    passes = Passes()
+    store = open_replica(tmp_path, settings=SMALL, crash_points=passes)
+    put(store)
+    reader = store.reader()
+    reader.execute("BEGIN")
+    assert reader.execute("SELECT count(*) FROM kv").get == 1, "what comes after this must wait"
+    until_held(store, passes)
+    passes.next()
+    store.close_reader(reader)
+    passes.go_on.release()
     outrun = store.wal_frames
-    for _ in range(200):  # far from the growth after which the thread would try again
+    while store.wal_frames >= outrun:
         put(store, b"x", sync=False)
-        if store.wal_frames < outrun:
-            break
-    assert store.wal_frames < 20, "the WAL has started over"
+        assert store.wal_frames < outrun + 900, "before the growth after which the thread would try again"
+    assert passes.held.empty()
+    store.close()
+
+
+def test_the_thread_goes_on_until_little_is_left_for_the_writer(tmp_path: Path) -> None:
+    passes = Passes()
+    store = open_replica(tmp_path, settings=SMALL, crash_points=passes)
+    until_held(store, passes)
+    for frames in (300, 100, 10):
+        passes.next()
+        before = store.wal_frames
+        while store.wal_frames < before + frames:
+            put(store, b"x" * 3000, sync=False)
+    passes.next()  # has copied the ten
+    passes.go_on.release()
+    outrun = store.wal_frames
+    while store.wal_frames >= outrun:  # nothing was left: the next turn but one starts the WAL over
+        put(store, b"x", sync=False)
+        assert store.wal_frames < outrun + 50
+    assert passes.held.empty()
     store.close()
 
 
@@ -97,7 +134,7 @@ def test_a_reader_delays_the_wal_but_not_the_writer(tmp_path: Path) -> None:
 def test_a_failed_checkpoint_stops_the_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_replica(tmp_path, settings=SMALL)
 
-    def fail(*_: object) -> bool:
+    def fail(*_: object) -> None:
         raise StorageFailed("the disk failed")
 
     monkeypatch.setattr("shardworker.store.checkpoint.checkpoint", fail)
