@@ -2,30 +2,24 @@
 
 Bytes go in by `receive`, what they mean comes out as a list of events. Answers go in by `respond` and its like, bytes
 come out by `take`. A peer's mistake is never an exception: it is a frame in the output that says so, and an event if
-somebody has to know. The result does not depend on how the bytes were cut on their way.
+somebody has to know. The result does not depend on how the bytes were cut on their way. Here is what frames of the peer
+mean; what we send is in sender.py.
 
 Three things keep a peer from costing more than it should. What it may have open, sent and queued is bounded
-(`Limits`). Frames without work in them are counted (`_annoy`), forgotten with time and with work done, and too many of
-them end the connection. And data leaves only as fast as the peer reads: `make_room` says what the socket takes.
+(`Limits`). Frames without work in them are counted (nuisance.py). And data leaves only as fast as the peer reads.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from coordinator.front.http2 import frames
-from coordinator.front.http2.events import (
-    ConnectionEnded,
-    DataArrived,
-    RequestStarted,
-    RoomMade,
-    StreamEnded,
-)
+from coordinator.front.http2.events import ConnectionEnded, DataArrived, RequestStarted, StreamEnded
 from coordinator.front.http2.flow import ReceiveWindow
-from coordinator.front.http2.frames import ConnectionFault, EncodedHeaders, ErrorCode, Setting, StreamFault
-from coordinator.front.http2.headers import HeaderReader
+from coordinator.front.http2.frames import ConnectionFault, ErrorCode, Setting, StreamFault
+from coordinator.front.http2.headers import HeaderBlock, HeaderReader
+from coordinator.front.http2.sender import Sender
 from coordinator.front.http2.streams import LENGTH_UNKNOWN, TRANSITIONS, Input, State, Stream
-from coordinator.front.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,14 +28,10 @@ if TYPE_CHECKING:
     from coordinator.front.http2.frames import Fault
     from coordinator.front.http2.headers import Fields
     from coordinator.front.limits import Limits
+    from coordinator.front.tally import Tally
 
 T = TypeVar("T")
 
-RESETS_REMEMBERED: Final = 1_000
-"""Streams that we have reset and the peer may not know of yet: what comes for them is no mistake."""
-RESIZE_TABLE: Final = b"\x20"
-"""Tells the peer that our compression uses no table (RFC 7541, 6.3): due when it allows less than the default."""
-TABLE_BYTES_DEFAULT: Final = 4_096
 SETTINGS_BYTES_USUAL: Final = 48
 """Of a SETTINGS frame: one that holds thousands of settings counts as the many frames that it could have been."""
 STREAMS_USUAL: Final = 100
@@ -49,7 +39,7 @@ STREAMS_USUAL: Final = 100
 _CODES: Final = {int(code): code for code in ErrorCode}
 
 
-class Connection(Generic[T]):
+class Connection(Sender[T]):
     """One connection, from the client's preface on."""
 
     def __init__(
@@ -62,16 +52,14 @@ class Connection(Generic[T]):
     ) -> None:
         """read_head makes of a request's fields what RequestStarted carries, without the field named varying, which
         is another each time."""
-        self._limits = limits
-        self._tally = tally or Tally()
+        super().__init__(limits, tally)
         self._headers = HeaderReader(read_head, varying, limits)
         self._known_heads = self._headers.cache
+        self._block: HeaderBlock | None = None  # has begun
+        self._receive_window = ReceiveWindow(limits.connection_window_bytes)
         self._buffer = frames.PREFACE[:0]
         self._preface_left = frames.PREFACE
         self._settled = False  # the peer's first SETTINGS have come
-        self._events: list[Event[T]] = []
-        self._output: list[bytes] = []
-        self._pongs = 0  # answers to PINGs that are in _output
         self._handlers: tuple[Callable[[int, int, bytes], Fault | None], ...] = (
             self._handle_data,
             self._handle_headers,
@@ -84,37 +72,12 @@ class Connection(Generic[T]):
             self._handle_window_update,
             self._handle_continuation,
         )
-
-        self.streams: dict[int, Stream] = {}
-        """Open and half-closed streams by id."""
+        self._last_stream = 0
+        self._stream_id_limit = frames.STREAM_ID_MAX  # after our last GOAWAY, no stream beyond is served
         self.fault: ConnectionFault | None = None
         """Why the connection has ended."""
         self.partial_since: float | None = None
         """When the frame or the header block began that has come in part."""
-        self._last_stream = 0
-        self._stream_id_limit = frames.STREAM_ID_MAX  # after our last GOAWAY, no stream beyond is served
-        self._block: list[bytes] | None = None  # a header block that goes on in CONTINUATION frames
-        self._block_stream = 0
-        self._block_ends = False
-        self._block_bytes = 0
-        self._reset_by_us: dict[int, None] = {}
-
-        self._nuisance = 0.0
-        self._heard_at = 0.0
-        self._marked_at = 0.0
-        self._marked_stream = 0  # the last that was opened by then
-
-        self._receive_window = ReceiveWindow(limits.connection_window_bytes)
-        self._send_window = frames.WINDOW_DEFAULT
-        self._peer_stream_window = frames.WINDOW_DEFAULT
-        self._peer_frame_bytes = frames.FRAME_BYTES_DEFAULT
-        self._resize_due = False
-        self._room = limits.write_buffer_bytes
-        self._waiting: dict[int, Stream] = {}  # data queued and a window open, in the order of their turns
-        self.queued_bytes = 0
-        """Bytes of answers that wait for a window or the socket."""
-        self.sent_bytes = 0
-        """Of those that have waited, what has left."""
 
         self._output.append(
             frames.settings(
@@ -139,12 +102,7 @@ class Connection(Generic[T]):
         """What the peer's next bytes mean. now: seconds on any clock that does not go back."""
         if self.fault is not None:
             return []
-        if now - self._marked_at >= self._limits.moment_s:
-            self._marked_at, self._marked_stream = now, self._last_stream
-        if self._nuisance:
-            passed = now - self._heard_at
-            self._nuisance = max(0.0, self._nuisance - passed * self._limits.nuisance_per_s)
-        self._heard_at = now
+        self._nuisance.pass_time(now, self._last_stream)
         if self._preface_left:
             data = self._take_preface(data)
         fault = self._parse(self._buffer + data if self._buffer else data, now)
@@ -191,7 +149,7 @@ class Connection(Generic[T]):
                     if fault is not None:
                         return fault
             else:
-                fault = self._annoy()  # an unknown type is ignored (4.1)
+                fault = self._nuisance.add()  # an unknown type is ignored (4.1)
                 if fault is not None:
                     return fault
             position = end
@@ -211,13 +169,6 @@ class Connection(Generic[T]):
             self._output.append(frames.goaway(self._last_stream, fault.code, fault.reason))
             self._events.append(ConnectionEnded(fault))
 
-    def _annoy(self, weight: int = 1) -> ConnectionFault | None:
-        """Count a frame that brings no work, as so many if it costs as much as they do."""
-        self._nuisance += weight
-        if self._nuisance > self._limits.nuisance_max:
-            return ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many frames without work in them")
-        return None
-
     def _reset_faulty(self, fault: StreamFault) -> ConnectionFault | None:
         stream = self.streams.get(fault.stream_id)
         self._output.append(frames.rst_stream(fault.stream_id, fault.code))
@@ -225,7 +176,7 @@ class Connection(Generic[T]):
         if stream is not None:
             self._forget(stream)
             self._events.append(StreamEnded(stream, fault.code))
-        return self._annoy()
+        return self._nuisance.add()
 
     # ---- frames that carry requests ----------------------------------------------------------------------------------
 
@@ -237,7 +188,7 @@ class Connection(Generic[T]):
                 return ConnectionFault(ErrorCode.PROTOCOL_ERROR, "DATA for a stream that was never opened")
             fault: Fault | None = self._take_window(size)
             if fault is None:
-                fault = self._annoy()
+                fault = self._nuisance.add()
             if fault is None and stream_id not in self._reset_by_us:
                 fault = StreamFault(stream_id, ErrorCode.STREAM_CLOSED, "DATA for a stream that has ended")
             return fault
@@ -273,7 +224,7 @@ class Connection(Generic[T]):
         if payload or ended:
             self._events.append(DataArrived(stream, payload, bool(ended)))
             return None
-        return self._annoy()
+        return self._nuisance.add()
 
     def _take_window(self, size: int) -> ConnectionFault | None:
         given = self._receive_window.take(size)
@@ -290,53 +241,27 @@ class Connection(Generic[T]):
 
     def _handle_headers(self, flags: int, stream_id: int, payload: bytes) -> Fault | None:
         if flags & ~(frames.END_HEADERS | frames.END_STREAM):
-            content = self._without_extras(flags, stream_id, payload)
+            content = frames.block_fragment(flags, stream_id, payload)
             if not isinstance(content, bytes):
                 return content
             payload = content
         if stream_id & 1 == 0:
             return ConnectionFault(ErrorCode.PROTOCOL_ERROR, "HEADERS for a stream of the server")
         if not flags & frames.END_HEADERS:
-            self._block = [payload]
-            self._block_bytes = len(payload)
-            self._block_stream = stream_id
-            self._block_ends = bool(flags & frames.END_STREAM)
+            self._block = HeaderBlock(stream_id, payload, ends=bool(flags & frames.END_STREAM))
             return None
         return self._handle_block(stream_id, payload, ended=bool(flags & frames.END_STREAM))
 
-    @staticmethod
-    def _without_extras(flags: int, stream_id: int, payload: bytes) -> bytes | ConnectionFault:
-        """The fragment in a HEADERS frame with padding or a priority, which is ignored."""
-        content: bytes | None = payload
-        if flags & frames.PADDED:
-            content = frames.without_padding(payload)
-            if content is None:
-                return ConnectionFault(ErrorCode.PROTOCOL_ERROR, "more padding than payload")
-        assert content is not None
-        if flags & frames.HAS_PRIORITY:
-            if len(content) < 5:
-                return ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "HEADERS too short for its priority")
-            if frames.read_u32(content)[0] & frames.STREAM_ID_MAX == stream_id:
-                # A stream error by 5.3.1 of RFC 7540. The block would have to be read nevertheless, so it is more.
-                return ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a stream depends on itself")
-            content = content[5:]
-        return content
-
     def _handle_continuation(self, flags: int, stream_id: int, payload: bytes) -> Fault | None:
         block = self._block
-        if block is None or stream_id != self._block_stream:
+        if block is None or stream_id != block.stream_id:
             return ConnectionFault(ErrorCode.PROTOCOL_ERROR, "CONTINUATION of nothing")
-        block.append(payload)
-        self._block_bytes += len(payload)
-        if (
-            self._block_bytes > self._limits.header_block_bytes_max
-            or len(block) > self._limits.header_fragments_max
-        ):
+        if not block.add(payload, self._limits):
             return ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a header block is too large")
         if not flags & frames.END_HEADERS:
             return None
         self._block = None
-        return self._handle_block(stream_id, b"".join(block), ended=self._block_ends)
+        return self._handle_block(stream_id, block.whole(), ended=block.ends)
 
     def _handle_block(self, stream_id: int, block: bytes, *, ended: bool) -> Fault | None:
         if stream_id <= self._last_stream:
@@ -374,7 +299,7 @@ class Connection(Generic[T]):
         stream = self.streams.get(stream_id)
         if stream is None:
             if stream_id in self._reset_by_us:
-                return self._annoy()
+                return self._nuisance.add()
             return ConnectionFault(ErrorCode.STREAM_CLOSED, "HEADERS for a stream that has ended")
         state = TRANSITIONS[stream.state][Input.HEADERS_END if ended else Input.HEADERS]
         if isinstance(state, ErrorCode):
@@ -396,7 +321,7 @@ class Connection(Generic[T]):
             return StreamFault(stream_id, ErrorCode.FRAME_SIZE_ERROR, "PRIORITY of a wrong size")
         if frames.read_u32(payload)[0] & frames.STREAM_ID_MAX == stream_id:
             return StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, "a stream depends on itself")
-        return self._annoy()
+        return self._nuisance.add()
 
     def _handle_rst_stream(self, _flags: int, stream_id: int, payload: bytes) -> Fault | None:
         if stream_id == 0 or stream_id > self._last_stream:
@@ -410,9 +335,9 @@ class Connection(Generic[T]):
             code = _CODES.get(frames.read_u32(payload)[0], ErrorCode.CANCEL)
             self._forget(stream)
             self._events.append(StreamEnded(stream, code))
-            if stream_id <= self._marked_stream:
+            if stream_id <= self._nuisance.marked_stream:
                 return None  # not to be told from a call that has its answer
-        return self._annoy()
+        return self._nuisance.add()
 
     def _handle_settings(self, flags: int, stream_id: int, payload: bytes) -> Fault | None:
         if stream_id:
@@ -422,7 +347,7 @@ class Connection(Generic[T]):
                 return ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "an acknowledgement with settings in it")
             if not self._settled:
                 return ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the first frame is an acknowledgement")
-            return self._annoy()
+            return self._nuisance.add()
         if len(payload) % 6:
             return ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS of a wrong size")
         window = self._peer_stream_window
@@ -440,33 +365,7 @@ class Connection(Generic[T]):
                 return fault
         self._settled = True
         self._output.append(frames.SETTINGS_ACK)
-        return self._annoy(weight)
-
-    def _apply_setting(self, name: int, value: int) -> ConnectionFault | None:
-        if name == Setting.INITIAL_WINDOW_SIZE:
-            if value > frames.WINDOW_MAX:
-                return ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE is too large")
-        elif name == Setting.MAX_FRAME_SIZE:
-            if not frames.FRAME_BYTES_DEFAULT <= value <= frames.FRAME_BYTES_LARGEST:
-                return ConnectionFault(ErrorCode.PROTOCOL_ERROR, "MAX_FRAME_SIZE is out of range")
-            self._peer_frame_bytes = value
-        elif name == Setting.ENABLE_PUSH:
-            if value > 1:
-                return ConnectionFault(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is neither 0 nor 1")
-        elif name == Setting.HEADER_TABLE_SIZE and value < TABLE_BYTES_DEFAULT:
-            self._resize_due = True
-        return None
-
-    def _resize_windows(self, size: int) -> ConnectionFault | None:
-        """6.9.2: the change holds for streams that are open, too."""
-        change = size - self._peer_stream_window
-        self._peer_stream_window = size
-        for stream in self.streams.values():
-            stream.send_window += change
-            if stream.send_window > frames.WINDOW_MAX:
-                return ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window is too large")
-            self._maybe_wait(stream)
-        return None
+        return self._nuisance.add(weight)
 
     def _handle_push_promise(self, _flags: int, _stream_id: int, _payload: bytes) -> Fault | None:
         return ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client can't push")
@@ -479,7 +378,7 @@ class Connection(Generic[T]):
         if not flags & frames.ACK:
             self._output.append(frames.frame(frames.PING, frames.ACK, 0, payload))
             self._pongs += 1
-        return self._annoy()
+        return self._nuisance.add()
 
     def _handle_goaway(self, _flags: int, stream_id: int, payload: bytes) -> Fault | None:
         """The client will open no stream of ours, which it can't anyway. It hangs up when it is done."""
@@ -487,7 +386,7 @@ class Connection(Generic[T]):
             return ConnectionFault(ErrorCode.PROTOCOL_ERROR, "GOAWAY of a stream")
         if len(payload) < 8:
             return ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY of a wrong size")
-        return self._annoy()
+        return self._nuisance.add()
 
     def _handle_window_update(self, _flags: int, stream_id: int, payload: bytes) -> Fault | None:
         if len(payload) != 4:
@@ -499,7 +398,7 @@ class Connection(Generic[T]):
             self._send_window += increment
             if self._send_window > frames.WINDOW_MAX:
                 return ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window is too large")
-            return self._annoy()
+            return self._nuisance.add()
         if stream_id > self._last_stream:
             return ConnectionFault(
                 ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE for a stream that was never opened"
@@ -514,68 +413,9 @@ class Connection(Generic[T]):
                     stream_id, ErrorCode.FLOW_CONTROL_ERROR, "the stream's window is too large"
                 )
             self._maybe_wait(stream)
-        return self._annoy()
+        return self._nuisance.add()
 
-    # ---- answers -----------------------------------------------------------------------------------------------------
-
-    def respond(self, stream: Stream, head: EncodedHeaders, data: bytes, trailers: EncodedHeaders) -> None:
-        """A whole answer at once."""
-        size = len(data)
-        if self._resize_due or not self._has_room(stream, size):
-            self.send_head(stream, head)
-            self.send_data(stream, data)
-            self.send_trailers(stream, trailers)
-            return
-        self._send_window -= size
-        self._room -= size
-        sid = stream.id.to_bytes(4)
-        self._output.append(
-            b"".join(
-                (
-                    head.prefix, sid, head.block,
-                    size.to_bytes(3), b"\0\0", sid, data,
-                    trailers.prefix, sid, trailers.block,
-                )
-            )
-        )  # fmt: skip
-        self._finish(stream)
-
-    def send_head(self, stream: Stream, head: EncodedHeaders) -> None:
-        """The first frame of an answer; its only one if head.ends."""
-        self._send_headers(stream, head)
-        if head.ends:
-            self._finish(stream)
-
-    def send_data(self, stream: Stream, data: bytes) -> None:
-        """More of an answer. It waits for windows and for the socket."""
-        size = len(data)
-        if not self._waiting and not stream.queue and self._has_room(stream, size):
-            # Most messages of most streams.
-            stream.send_window -= size
-            self._send_window -= size
-            self._room -= size
-            self._calm()
-            self._output.append(b"".join((size.to_bytes(3), b"\0\0", stream.id.to_bytes(4), data)))
-            return
-        stream.queue_data(data)
-        self.queued_bytes += len(data)
-        self._tally.bytes += len(data)
-        self._maybe_wait(stream)
-        self._pump()
-
-    def send_trailers(self, stream: Stream, trailers: EncodedHeaders) -> None:
-        """The end of an answer, after all data."""
-        if stream.queue:
-            stream.trailers = trailers
-        else:
-            self._send_headers(stream, trailers)
-            self._finish(stream)
-
-    def reset(self, stream: Stream, code: ErrorCode) -> None:
-        """End a stream at once; what is queued is dropped."""
-        self._output.append(frames.rst_stream(stream.id, code))
-        self._remember_reset(stream.id)
-        self._forget(stream)
+    # ---- what we let the peer do -------------------------------------------------------------------------------------
 
     def give_back(self, stream: Stream, count: int) -> None:
         """The layer above has dealt with count bytes of a request's body: the client may send as many more."""
@@ -584,10 +424,6 @@ class Connection(Generic[T]):
             self._output.append(frames.window_update(stream.id, stream.credit))
             stream.receive_window += stream.credit
             stream.credit = 0
-
-    def ping(self) -> None:
-        """Ask for a sign of life."""
-        self._output.append(frames.frame(frames.PING, 0, 0, b"boathous"))
 
     def announce_end(self) -> None:
         """Ask the client to open no more streams here. Those it opens before it knows are served (6.8)."""
@@ -604,125 +440,3 @@ class Connection(Generic[T]):
         self._end(ConnectionFault(code, reason))
         events, self._events = self._events, []
         return events
-
-    # ---- bytes out ---------------------------------------------------------------------------------------------------
-
-    @property
-    def has_output(self) -> bool:
-        """Whether there is something to be written that is not to wait."""
-        return len(self._output) > self._pongs
-
-    @property
-    def owes_pong(self) -> bool:
-        """Whether the answer to a PING is to be written, which is no output by itself: it may wait for some."""
-        return self._pongs > 0
-
-    def take(self) -> bytes:
-        """What is to be written. The socket is full until make_room() says otherwise."""
-        output, self._output = self._output, []
-        self._pongs = 0
-        return output[0] if len(output) == 1 else b"".join(output)
-
-    def make_room(self, count: int) -> list[Event[T]]:
-        """The socket takes so many bytes of data: send what is queued."""
-        self._room = count
-        if self._waiting:
-            self._pump()
-        events, self._events = self._events, []
-        return events
-
-    def _maybe_wait(self, stream: Stream) -> None:
-        if stream.queue and stream.send_window > 0:
-            self._waiting[stream.id] = stream
-
-    def _has_room(self, stream: Stream, size: int) -> bool:
-        """Whether so many bytes of a stream can leave at once, in one frame."""
-        return (
-            size <= self._send_window
-            and size <= stream.send_window
-            and size <= self._peer_frame_bytes
-            and size <= self._room
-        )
-
-    def _pump(self) -> None:
-        """Send queued data, streams taking turns frame by frame, until a window or the room is used up."""
-        waiting = self._waiting
-        while waiting and self._room > 0 and self._send_window > 0:
-            stream_id, stream = next(iter(waiting.items()))
-            del waiting[stream_id]
-            self._send_frame(stream)
-            if not stream.queue and stream.trailers is not None:
-                self._send_headers(stream, stream.trailers)
-                self._finish(stream)
-                continue
-            self._maybe_wait(stream)
-            if stream.wants_room and stream.queued_bytes * 2 < self._limits.stream_answer_bytes_max:
-                stream.wants_room = False
-                self._events.append(RoomMade(stream))
-
-    def _send_frame(self, stream: Stream) -> None:
-        """One DATA frame of what a stream has queued."""
-        size_max = min(self._peer_frame_bytes, self._send_window, stream.send_window, self._room)
-        queue, parts, size = stream.queue, [], 0
-        while queue and size < size_max:
-            part = queue.popleft()
-            space = size_max - size
-            if len(part) > space:
-                view = memoryview(part)
-                queue.appendleft(view[space:])  # type: ignore[arg-type]  # a view of bytes will do
-                part = view[:space]  # type: ignore[assignment]
-            parts.append(part)
-            size += len(part)
-        stream.queued_bytes -= size
-        self.queued_bytes -= size
-        self._tally.bytes -= size
-        stream.sent_bytes += size
-        self.sent_bytes += size
-        stream.send_window -= size
-        self._send_window -= size
-        self._room -= size
-        self._calm()
-        self._output.append(b"".join((size.to_bytes(3), b"\0\0", stream.id.to_bytes(4), *parts)))
-
-    def _send_headers(self, stream: Stream, headers: EncodedHeaders) -> None:
-        if self._resize_due:
-            self._resize_due = False
-            headers = EncodedHeaders(RESIZE_TABLE + headers.block, ends=headers.ends)
-        self._output.append(headers.frames(stream.id, self._peer_frame_bytes))
-
-    def _calm(self) -> None:
-        """Work was done: forgive what comes with it."""
-        if self._nuisance:
-            self._nuisance = max(0.0, self._nuisance - self._limits.nuisance_per_work)
-
-    def _finish(self, stream: Stream) -> None:
-        """Our end of the stream was sent."""
-        if stream.state is State.OPEN:
-            # The client need not send the rest of a request that has its answer (8.1).
-            self._output.append(frames.rst_stream(stream.id, ErrorCode.NO_ERROR))
-            self._remember_reset(stream.id)
-        if self._nuisance:
-            self._calm()
-        self._forget(stream)
-
-    def _forget(self, stream: Stream) -> None:
-        stream.state = State.CLOSED
-        del self.streams[stream.id]
-        if stream.queue:
-            self.queued_bytes -= stream.queued_bytes
-            self._tally.bytes -= stream.queued_bytes
-            stream.queued_bytes = 0
-            stream.queue.clear()
-            self._waiting.pop(stream.id, None)
-
-    def _remember_reset(self, stream_id: int) -> None:
-        if len(self._reset_by_us) >= RESETS_REMEMBERED:
-            del self._reset_by_us[next(iter(self._reset_by_us))]
-        self._reset_by_us[stream_id] = None
-
-    def discard(self) -> list[Any]:
-        """The connection is lost: what the open streams' calls are, nothing is queued any more."""
-        calls = [stream.call for stream in self.streams.values()]
-        for stream in list(self.streams.values()):
-            self._forget(stream)
-        return calls

@@ -134,6 +134,24 @@ def without_padding(payload: bytes) -> bytes | None:
     return payload[1 : len(payload) - payload[0]]
 
 
+def block_fragment(flags: int, stream_id: int, payload: bytes) -> bytes | ConnectionFault:
+    """What there is of a header block in a HEADERS frame, without padding and a priority, which is ignored (6.2)."""
+    content: bytes | None = payload
+    if flags & PADDED:
+        content = without_padding(payload)
+        if content is None:
+            return ConnectionFault(ErrorCode.PROTOCOL_ERROR, "more padding than payload")
+    assert content is not None
+    if flags & HAS_PRIORITY:
+        if len(content) < 5:
+            return ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "HEADERS too short for its priority")
+        if read_u32(content)[0] & STREAM_ID_MAX == stream_id:
+            # A stream error by 5.3.1 of RFC 7540. The block would have to be read nevertheless, so it is more.
+            return ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a stream depends on itself")
+        content = content[5:]
+    return content
+
+
 class EncodedHeaders:
     """A header block that is ready to be sent, on any stream: no field of it is in a dynamic table."""
 

@@ -88,6 +88,32 @@ def malformed(reason: str) -> Head[T]:
     return Head(malformed=reason)
 
 
+class HeaderBlock:
+    """One that goes on in CONTINUATION frames (RFC 9113, 6.10)."""
+
+    __slots__ = ("_fragments", "_size", "ends", "stream_id")
+
+    def __init__(self, stream_id: int, fragment: bytes, *, ends: bool) -> None:
+        """ends: the stream ends with it."""
+        self.stream_id = stream_id
+        self.ends = ends
+        self._fragments = [fragment]
+        self._size = len(fragment)
+
+    def add(self, fragment: bytes, limits: Limits) -> bool:
+        """Its next fragment came. False: it is too large by now."""
+        self._fragments.append(fragment)
+        self._size += len(fragment)
+        return (
+            self._size <= limits.header_block_bytes_max
+            and len(self._fragments) <= limits.header_fragments_max
+        )
+
+    def whole(self) -> bytes:
+        """The block, after its last fragment."""
+        return b"".join(self._fragments)
+
+
 class HeaderReader(Generic[T]):
     """The decoding half of a connection's compression."""
 
