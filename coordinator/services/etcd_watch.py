@@ -16,7 +16,7 @@ from coordinator.api import outcomes
 from coordinator.services.decoding import decode
 from coordinator.services.watch_user import WatchUser, why_forbidden
 from coordinator.watch import responses
-from coordinator.watch.hub import Interest, State, Watcher
+from coordinator.watch.audience import Interest, State, Watcher
 from coordinator.watch.outbox import Outbox
 from coordinator.watch.rechecks import Readable
 from proto import errors

@@ -14,27 +14,24 @@ begins above it is not for this watcher.
 Whoever feeds the hub reads the history from wants_history() on, as long as that says so. It names the watchers in
 turn, so one that asks for a long past holds up nobody; a part serves everyone whose place it covers.
 
-Watchers who want the same (`Interest`) form a group, and those of a group on one stream a cohort. The groups of a key
-are found in a dict (single keys) and in an interval map (spans). A response is encoded once for a group, not once for a
-watcher, and cohorts with the same watch ids, as of clients that are alike, are given all of theirs as one object.
+Who wants what is in audience.py. A response is encoded once for all of a group, not once for a watcher, and cohorts
+with the same watch ids, as of clients that are alike, are given all of theirs as one object.
 """
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from coordinator.api.call import Alike
 from coordinator.watch import responses
-from coordinator.watch.intervals import NO_END, IntervalMap
-from proto.spans import OPEN_END
+from coordinator.watch.audience import Audience, State
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
     from random import Random
 
-    from coordinator.watch.changes import Part, Revised
+    from coordinator.watch.audience import Cohort, Group, Told, Watcher
+    from coordinator.watch.changes import Part
     from coordinator.watch.outbox import Outbox
     from coordinator.watch.responses import Header
 
@@ -50,89 +47,12 @@ ALIKE_MIN: Final = 4
 together with that."""
 
 
-class Interest(NamedTuple):
-    """What a watcher wants to hear."""
-
-    key: bytes
-    end: bytes
-    """Empty = the key alone; OPEN_END = everything from it on; else exclusive and above key."""
-    puts: bool = True
-    deletes: bool = True
-    prev_kv: bool = False
-
-
-class State(enum.Enum):
-    """Of a watcher; the module's header draws it."""
-
-    SYNCED = enum.auto()
-    BEHIND = enum.auto()
-    ENDED = enum.auto()
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class Watcher:
-    """One watcher of a stream."""
-
-    watch_id: int
-    interest: Interest
-    outbox: Outbox
-    start: int
-    """As its client asked: 0 = from now on."""
-    next: int
-    """The lowest revision that it may still hear of. Of one that is synced, kept only where it lies in the future."""
-    fragment: bool = False
-    state: State = State.ENDED
-    was_told: bool = False
-    """Whether it heard of anything since its last progress notification was due."""
-
-
-class _Cohort:
-    """Those of a group on one stream."""
-
-    __slots__ = ("_ids", "next_max", "watchers")
-
-    def __init__(self) -> None:
-        self.watchers: dict[Watcher, None] = {}
-        self.next_max = 0
-        """None of them waits for something above this."""
-        self._ids = b""
-
-    def add(self, watcher: Watcher) -> None:
-        self.watchers[watcher] = None
-        self.next_max = max(self.next_max, watcher.next)
-        self._ids = b""
-
-    def remove(self, watcher: Watcher) -> None:
-        del self.watchers[watcher]
-        self._ids = b""
-
-    @property
-    def ids(self) -> bytes:
-        """The same for cohorts that are told the same, byte by byte."""
-        if not self._ids:
-            self._ids = b",".join(b"%d%d" % (each.watch_id, each.fragment) for each in self.watchers)
-        return self._ids
-
-
-@dataclass(slots=True, eq=False)
-class _Group:
-    interest: Interest
-    cohorts: dict[Outbox, _Cohort] = field(default_factory=dict)
-
-
-class _Told(NamedTuple):
-    """What one revision means to a group."""
-
-    revision: int
-    events: list[bytes]
-
-
 class _Pack:
     """What one response says to a group, which is encoded once for all whose watch ids are the same."""
 
     __slots__ = ("_alike", "_encoded", "_header", "_told", "first", "last")
 
-    def __init__(self, told: Sequence[_Told], header: bytes) -> None:
+    def __init__(self, told: Sequence[Told], header: bytes) -> None:
         self._told = told
         self._header = header
         self._encoded: dict[tuple[int, bool], list[bytes]] = {}
@@ -150,7 +70,7 @@ class _Pack:
             messages = self._encoded[alike] = self._encode(watcher, self._told)
         return messages
 
-    def encoded_for_all(self, cohort: _Cohort) -> Alike:
+    def encoded_for_all(self, cohort: Cohort) -> Alike:
         """What all watchers of a cohort have to hear of it, if none of them waits for something above `first`."""
         alike = self._alike.get(cohort.ids)
         if alike is None:
@@ -159,94 +79,9 @@ class _Pack:
             )
         return alike
 
-    def _encode(self, watcher: Watcher, told: Sequence[_Told]) -> list[bytes]:
+    def _encode(self, watcher: Watcher, told: Sequence[Told]) -> list[bytes]:
         events = told[0].events if len(told) == 1 else [event for each in told for event in each.events]
         return responses.events(self._header, watcher.watch_id, events, fragment=watcher.fragment)
-
-
-class _Audience:
-    """Watchers by what they want to hear."""
-
-    def __init__(self, random: Random) -> None:
-        self._groups: dict[Interest, _Group] = {}
-        self._keys: dict[bytes, list[_Group]] = {}
-        self._spans: IntervalMap[list[_Group]] = IntervalMap(random)
-
-    def add(self, watcher: Watcher) -> None:
-        group = self._groups.get(watcher.interest)
-        if group is None:
-            group = self._groups[watcher.interest] = _Group(watcher.interest)
-            self._place(group)
-        cohort = group.cohorts.get(watcher.outbox)
-        if cohort is None:
-            cohort = group.cohorts[watcher.outbox] = _Cohort()
-        cohort.add(watcher)
-
-    def _place(self, group: _Group) -> None:
-        key, end = group.interest.key, group.interest.end
-        if not end:
-            self._keys.setdefault(key, []).append(group)
-            return
-        span = (key, NO_END if end == OPEN_END else end)
-        groups = self._spans.get(span)
-        if groups is None:
-            self._spans.add(span, [group])
-        else:
-            groups.append(group)
-
-    def remove(self, watcher: Watcher) -> None:
-        group = self._groups[watcher.interest]
-        cohort = group.cohorts[watcher.outbox]
-        cohort.remove(watcher)
-        if not cohort.watchers:
-            del group.cohorts[watcher.outbox]
-        if not group.cohorts:
-            del self._groups[watcher.interest]
-            self._displace(group)
-
-    def _displace(self, group: _Group) -> None:
-        key, end = group.interest.key, group.interest.end
-        if not end:
-            self._keys[key].remove(group)
-            if not self._keys[key]:
-                del self._keys[key]
-            return
-        span = (key, NO_END if end == OPEN_END else end)
-        groups = self._spans.get(span)
-        assert groups is not None
-        groups.remove(group)
-        if not groups:
-            self._spans.remove(span)
-
-    def gather(self, revised: Iterable[Revised]) -> dict[_Group, list[_Told]]:
-        """What each group has to hear of these revisions."""
-        touched: dict[_Group, list[_Told]] = {}
-        if not self._groups:
-            return touched
-        keys, spans = self._keys, self._spans
-        for revision, changes in revised:
-            for change in changes:
-                encoded: list[bytes | None] = [None, None]
-                for groups in (keys.get(change.key, ()), *spans.over(change.key)):
-                    for group in groups:
-                        interest = group.interest
-                        if not (interest.deletes if change.pair is None else interest.puts):
-                            continue
-                        event = encoded[interest.prev_kv]
-                        if event is None:
-                            event = responses.event(change, revision, prev_kv=interest.prev_kv)
-                            encoded[interest.prev_kv] = event
-                        told = touched.setdefault(group, [])
-                        if told and told[-1].revision == revision:
-                            told[-1].events.append(event)
-                        else:
-                            told.append(_Told(revision, [event]))
-        return touched
-
-    def __iter__(self) -> Iterator[Watcher]:
-        for group in self._groups.values():
-            for cohort in group.cohorts.values():
-                yield from cohort.watchers
 
 
 class Hub:
@@ -256,8 +91,8 @@ class Hub:
         """revision: everything up to it is history, what follows will be published."""
         self.revision = revision
         self._header = header
-        self._synced = _Audience(random)
-        self._late = _Audience(random)
+        self._synced = Audience(random)
+        self._late = Audience(random)
         self._behind: dict[Watcher, None] = {}
         self._watchers_count = 0
         self._prev_count = 0
@@ -394,7 +229,7 @@ class Hub:
         self.revision = revision
 
     def _deliver(
-        self, group: _Group, told: Sequence[_Told], *, current: int | None, first: int = 0
+        self, group: Group, told: Sequence[Told], *, current: int | None, first: int = 0
     ) -> list[tuple[Watcher, int]]:
         """Gives who could not take all of it, and from which revision on.
 
@@ -421,7 +256,7 @@ class Hub:
                     watcher.was_told = True
         return behind
 
-    def _packed(self, told: Sequence[_Told], bytes_max: int, current: int | None) -> list[_Pack]:
+    def _packed(self, told: Sequence[Told], bytes_max: int, current: int | None) -> list[_Pack]:
         return [_Pack(pack, self._header(current or pack[-1].revision)) for pack in _pack(told, bytes_max)]
 
     # ---- progress -------------------------------------------------------------------------------------------------
@@ -442,7 +277,7 @@ class Hub:
             outbox.put((responses.progress(self._header(self.revision), responses.NO_WATCHER),))
 
 
-def _told_as_one(outbox: Outbox, cohort: _Cohort, pack: _Pack) -> bool:
+def _told_as_one(outbox: Outbox, cohort: Cohort, pack: _Pack) -> bool:
     """Tell a whole cohort at once, unless some of it have to be told apart."""
     if cohort.next_max > pack.first or not (len(cohort.watchers) >= ALIKE_MIN or outbox.is_empty):
         return False
@@ -455,9 +290,9 @@ def _told_as_one(outbox: Outbox, cohort: _Cohort, pack: _Pack) -> bool:
     return True
 
 
-def _pack(told: Iterable[_Told], bytes_max: int) -> Iterator[list[_Told]]:
+def _pack(told: Iterable[Told], bytes_max: int) -> Iterator[list[Told]]:
     """Revisions put together into responses of a bounded size."""
-    pack: list[_Told] = []
+    pack: list[Told] = []
     size = 0
     for each in told:
         pack.append(each)

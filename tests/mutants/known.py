@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from coordinator.shards.router import Replica as RoutedReplica
     from coordinator.shards.shard_call import ShardCall
+    from coordinator.watch.audience import Watcher
     from coordinator.watch.changes import Told
     from shardworker.machine import Parsed
     from shardworker.machine.window import Remembered
@@ -317,7 +318,7 @@ _pack = hub._pack
 class ResumesLate(hub.Hub):
     """Takes the revision that a watcher asks from for the last that it has heard of."""
 
-    def add(self, watcher: hub.Watcher) -> None:
+    def add(self, watcher: Watcher) -> None:
         if watcher.next <= self.revision:
             watcher.next += 1
         super().add(watcher)
@@ -326,14 +327,14 @@ class ResumesLate(hub.Hub):
 class TellsAhead(hub.Hub):
     """Tells how far the table has come, not its watcher (etcd before 3.5.8)."""
 
-    def is_current(self, watcher: hub.Watcher) -> bool:
+    def is_current(self, watcher: Watcher) -> bool:
         return True
 
 
 class HearsAll(hub.Hub):
     """Knows no filters."""
 
-    def add(self, watcher: hub.Watcher) -> None:
+    def add(self, watcher: Watcher) -> None:
         watcher.interest = watcher.interest._replace(puts=True, deletes=True)
         super().add(watcher)
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 from coordinator.api.credentials import SYSTEM
 from coordinator.shards.shard_call import LEADER, NEAREST, ShardCall
+from coordinator.watch.audience import Interest, State, Watcher
 from coordinator.watch.changes import Part, TakenBack
 from coordinator.watch.feed import request_of, told_by
-from coordinator.watch.hub import Interest, State, Watcher
 from coordinator.watch.inquiry import Inquiry
 from coordinator.watch.outbox import Budget, Outbox
 from proto.etcd import rpc_pb2 as etcd

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from coordinator.api.headers import EtcdHeaders
 from coordinator.watch import hub, responses
+from coordinator.watch.audience import Interest, State, Watcher
 from coordinator.watch.changes import Change, Part, Revised
-from coordinator.watch.hub import Hub, Interest, State, Watcher
+from coordinator.watch.hub import Hub
 from coordinator.watch.outbox import Budget, Outbox
 from proto.etcd import kv_pb2
 from proto.etcd import rpc_pb2 as etcd

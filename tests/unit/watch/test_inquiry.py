@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from random import Random
+from typing import TYPE_CHECKING
 
 from coordinator.api.headers import EtcdHeaders
+from coordinator.watch.audience import Interest, State, Watcher
 from coordinator.watch.changes import Change, Gone, Part, Revised, TakenBack
-from coordinator.watch.hub import Hub, Interest, State, Watcher
 from coordinator.watch.inquiry import Inquiry, Question
 from coordinator.watch.outbox import Budget, Outbox
 from proto.etcd import rpc_pb2 as etcd
 from proto.spans import OPEN_END
+
+if TYPE_CHECKING:
+    from coordinator.watch.hub import Hub
 
 HEADERS = EtcdHeaders(cluster_id=1, member_id=2)
 
