@@ -25,8 +25,8 @@ from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2
 from shardworker.inspection import database_file
+from shardworker.machine.stored_results import read_outcomes
 from shardworker.machine.tables import load_tables
-from shardworker.machine.window import read_outcomes
 from shardworker.raft import EntryKind, decode_change
 from shardworker.store import database
 from shardworker.store.database import StoreSettings

@@ -24,9 +24,9 @@ from shardworker.machine.auth_writer import AuthWriter
 from shardworker.machine.budget import ENTRY_ANSWERS_BYTES_MAX, EntryBudget
 from shardworker.machine.handler import Handler, Result, TooNew, UnreadableEntry
 from shardworker.machine.reading import Reading
+from shardworker.machine.stored_results import FINGERPRINT_BYTES, Remembered
 from shardworker.machine.sweeping import Sweeping
 from shardworker.machine.whole_shard import WholeShard
-from shardworker.machine.window import FINGERPRINT_BYTES, Remembered
 from shardworker.machine.writer import Writer
 
 if TYPE_CHECKING:

@@ -17,49 +17,24 @@ time than deleting ids one by one.
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-from proto import errors
-from proto.internal import frames_pb2 as frames
-from proto.methods import REQUEST_ID_BYTES
-from shardworker.machine.checked_rows import CheckedRows
-from shardworker.machine.handler import Result
+from shardworker.machine.stored_results import (
+    ANSWERS,
+    RESULTS,
+    SCHEMA,
+    Remembered,
+    encode,
+    found_row,
+    ids_of,
+    remembered,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     import apsw
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS results (
-    log_index INTEGER PRIMARY KEY,
-    time_ms INTEGER NOT NULL,      -- of its batch
-    age_clock_ms INTEGER NOT NULL, -- see STEP_MS_MAX
-    commands INTEGER NOT NULL,
-    data BLOB NOT NULL,            -- see _encode
-    crc INTEGER NOT NULL           -- of all that, checked whenever the row is read
-) STRICT;
-CREATE TABLE IF NOT EXISTS answers (
-    log_index INTEGER PRIMARY KEY,
-    data BLOB NOT NULL,            -- the bodies of an entry's answers, glued together
-    crc INTEGER NOT NULL           -- of all that, checked whenever the row is read
-) STRICT;
-"""
-
-_RESULTS: Final = CheckedRows(
-    "results",
-    {"log_index": int, "time_ms": int, "age_clock_ms": int, "commands": int, "data": bytes},
-    "the results of log index {0}",
-)
-_ANSWERS: Final = CheckedRows("answers", {"log_index": int, "data": bytes}, "the answers of log index {0}")
-_REVISION = struct.Struct("<q")
-
-FINGERPRINT_BYTES: Final = 8
-
-ANSWER_KEPT_BYTES_MAX: Final = 4 << 20
-"""A larger answer is given once and not kept. Part of the replicated behaviour."""
 
 STEP_MS_MAX = 10_000
 """What an entry adds to the age of the ones before it, at most, however much later its batch says it is.
@@ -90,13 +65,6 @@ class WindowLimits:
     """Of answers. Those of the newest entry stay whatever their size: they are the likeliest to be asked for again."""
 
 
-class Remembered(NamedTuple):
-    """What is known of a request that was applied."""
-
-    fingerprint: bytes
-    result: Result
-
-
 @dataclass(slots=True)
 class _Oldest:
     index: int
@@ -121,14 +89,14 @@ class ResultWindow:
         self._connection = connection
         self._limits = limits
         self._generation_ids = max(1, limits.commands_max // 4)
-        connection.execute(_SCHEMA)
+        connection.execute(SCHEMA)
         self._generations: list[dict[bytes, int]] = [{}]
         self._last_index: list[int] = [0]
         self._totals = _Totals()
         self._oldest: _Oldest | None = None
         self._before_turn: tuple[_Totals, _Oldest | None, list[dict[bytes, int]], list[int]] | None = None
         self._added: list[tuple[dict[bytes, int], list[bytes], dict[bytes, int]]] = []
-        for row in _RESULTS.all(connection, "ORDER BY log_index"):
+        for row in RESULTS.all(connection, "ORDER BY log_index"):
             index, time_ms, age_clock_ms, commands, data = row
             if self._oldest is None:
                 self._oldest = _Oldest(index, age_clock_ms, commands)
@@ -136,7 +104,7 @@ class ResultWindow:
             self._count(time_ms, age_clock_ms, commands)
             for request_id in ids_of(data, commands):
                 self._generation(index)[request_id] = index
-        for index, bodies in _ANSWERS.all(connection, "ORDER BY log_index"):
+        for index, bodies in ANSWERS.all(connection, "ORDER BY log_index"):
             if not self._totals.answer_bytes:
                 self._totals.answers_floor = index
             self._totals.answer_bytes += len(bodies)
@@ -156,13 +124,13 @@ class ResultWindow:
         return set().union(*[asked & generation.keys() for generation in self._generations])
 
     def _read(self, request_id: bytes, index: int) -> Remembered:
-        *_, commands, data = _found(_RESULTS.find(self._connection, "WHERE log_index = ?", (index,)))
+        *_, commands, data = found_row(RESULTS.find(self._connection, "WHERE log_index = ?", (index,)))
         return remembered(data, commands, request_id, lambda: self._answers(index))
 
     def _answers(self, index: int) -> bytes | None:
         if index < self._totals.answers_floor or not self._totals.answer_bytes:
             return None
-        _, bodies = _found(_ANSWERS.find(self._connection, "WHERE log_index = ?", (index,)))
+        _, bodies = found_row(ANSWERS.find(self._connection, "WHERE log_index = ?", (index,)))
         return bytes(bodies)
 
     def add(self, index: int, time_ms: int, fresh: Mapping[bytes, Remembered], *, keeps_young: bool) -> None:
@@ -176,8 +144,8 @@ class ResultWindow:
             self._last_index = self._last_index[:]
         time_ms = max(time_ms, self._totals.time_ms)
         age_clock_ms = self._totals.age_clock_ms + min(time_ms - self._totals.time_ms, STEP_MS_MAX)
-        data, bodies = _encode(fresh)
-        row = _RESULTS.sealed(index, time_ms, age_clock_ms, len(fresh), data)
+        data, bodies = encode(fresh)
+        row = RESULTS.sealed(index, time_ms, age_clock_ms, len(fresh), data)
         self._connection.execute("INSERT INTO results VALUES (?, ?, ?, ?, ?, ?)", row)
         if self._oldest is None:
             self._oldest = _Oldest(index, age_clock_ms, len(fresh))
@@ -193,7 +161,7 @@ class ResultWindow:
         self._prune(index, keeps_young=keeps_young)
 
     def _add_answers(self, index: int, bodies: bytes) -> None:
-        self._connection.execute("INSERT INTO answers VALUES (?, ?, ?)", _ANSWERS.sealed(index, bodies))
+        self._connection.execute("INSERT INTO answers VALUES (?, ?, ?)", ANSWERS.sealed(index, bodies))
         if not self._totals.answer_bytes:
             self._totals.answers_floor = index
         self._totals.answer_bytes += len(bodies)
@@ -226,7 +194,7 @@ class ResultWindow:
                 break
             totals.commands -= oldest.commands
             newer = "WHERE log_index > ? ORDER BY log_index LIMIT 1"
-            row = _found(_RESULTS.find(self._connection, newer, (oldest.index,)))
+            row = found_row(RESULTS.find(self._connection, newer, (oldest.index,)))
             index, _, age_clock_ms, commands, _ = row
             oldest = _Oldest(index, age_clock_ms, commands)
         if oldest.index != start:
@@ -245,7 +213,7 @@ class ResultWindow:
             and totals.answers_floor != newest_index
             and (totals.answers_floor < totals.floor or totals.answer_bytes > self._limits.answer_bytes_max)
         ):
-            oldest, bodies = _found(_ANSWERS.find(self._connection, "ORDER BY log_index LIMIT 1"))
+            oldest, bodies = found_row(ANSWERS.find(self._connection, "ORDER BY log_index LIMIT 1"))
             self._connection.execute("DELETE FROM answers WHERE log_index = ?", (oldest,))
             totals.answer_bytes -= len(bodies)
             next_index = self._connection.execute("SELECT min(log_index) FROM answers").get
@@ -282,124 +250,3 @@ class ResultWindow:
     @property
     def answer_bytes(self) -> int:
         return self._totals.answer_bytes
-
-
-def _encode(fresh: Mapping[bytes, Remembered]) -> tuple[bytes, bytes]:
-    """The row of an entry, and the bodies that are kept beside it.
-
-    The row has the ids, the fingerprints and the revisions of all commands, each column of one width, and then a
-    StoredResults, which takes no byte if all went well and nothing was answered."""
-    results = [result for _, result in fresh.values()]
-    columns = [
-        *fresh,
-        *[fingerprint for fingerprint, _ in fresh.values()],
-        *[_REVISION.pack(result[0]) for result in results],
-    ]
-    bodies = b""
-    if any(result[1] or result[2] is not None for result in results):
-        rest, bodies = _encode_rest(results)
-        columns.append(rest.SerializeToString())
-    return b"".join(columns), bodies
-
-
-def _encode_rest(results: list[Result]) -> tuple[frames.StoredResults, bytes]:
-    rest = frames.StoredResults()
-    bodies = [result.body for result in results]
-    for place, result in enumerate(results):
-        error = result.error
-        if error is not None:
-            rest.errors.add(place=place, error=error.frame_code, detail=error.detail)
-        elif len(result.body) > ANSWER_KEPT_BYTES_MAX:
-            rest.unkept.append(place)
-            bodies[place] = b""
-    together = b"".join(bodies)
-    if together:
-        rest.body_bytes.extend([len(body) for body in bodies])
-    return rest, together
-
-
-def read_outcomes(connection: apsw.Connection, index: int) -> dict[bytes, tuple[int, str]]:
-    """By request id, the revision and the error's name, if there was one, of the commands that this entry was the first
-    to bring; of one that is remembered no longer, nothing. Raises Corrupt."""
-    found = _RESULTS.find(connection, "WHERE log_index = ?", (index,))
-    if found is None:
-        return {}
-    *_, commands, data = found
-    start = (REQUEST_ID_BYTES + FINGERPRINT_BYTES) * commands
-    revisions = struct.unpack_from(f"<{commands}q", data, start)
-    rest = frames.StoredResults.FromString(data[start + _REVISION.size * commands :])
-    wrong = {one.place: type(errors.from_frame(one.error, one.detail)).__name__ for one in rest.errors}
-    return {
-        request_id: (revisions[place], wrong.get(place, ""))
-        for place, request_id in enumerate(ids_of(data, commands))
-    }
-
-
-def remembered(
-    data: bytes, commands: int, request_id: bytes, answers: Callable[[], bytes | None]
-) -> Remembered:
-    """What the row of an entry says of one of its requests. answers: the bodies that are kept beside it, if any are."""
-    place = ids_of(data, commands).index(request_id)
-    fingerprints = data[REQUEST_ID_BYTES * commands :]
-    fingerprint = fingerprints[place * FINGERPRINT_BYTES : (place + 1) * FINGERPRINT_BYTES]
-    revisions = fingerprints[FINGERPRINT_BYTES * commands :]
-    (revision,) = _REVISION.unpack_from(revisions, _REVISION.size * place)
-    rest = frames.StoredResults.FromString(revisions[_REVISION.size * commands :])
-    return Remembered(fingerprint, _result(place, revision, rest, answers))
-
-
-def _result(
-    place: int, revision: int, rest: frames.StoredResults, answers: Callable[[], bytes | None]
-) -> Result:
-    for failed in rest.errors:
-        if failed.place == place:
-            return Result(revision, b"", errors.from_frame(failed.error, failed.detail))
-    if place in rest.unkept:
-        return Result(revision, b"", errors.AnswerForgotten())
-    if not rest.body_bytes or not rest.body_bytes[place]:
-        return Result(revision, b"")
-    bodies = answers()
-    if bodies is None:
-        return Result(revision, b"", errors.AnswerForgotten())
-    start = sum(rest.body_bytes[:place])
-    return Result(revision, bodies[start : start + rest.body_bytes[place]])
-
-
-class StoredEntry(NamedTuple):
-    """The results of one entry, as they are stored."""
-
-    log_index: int
-    age_ms: int
-    """Since then, by the clock of ages."""
-    commands: int
-    data: bytes
-    answers: bytes
-    """Empty if none are kept."""
-
-
-def stored_entries(connection: apsw.Connection, after: int) -> Iterator[StoredEntry]:
-    """The entries behind this log index, in their order, of a connection's own state. Raises Corrupt."""
-    now_ms = read_age_clock_ms(connection)
-    for row in _RESULTS.all(connection, "WHERE log_index > ? ORDER BY log_index", (after,)):
-        index, _, age_clock_ms, commands, data = row
-        found = _ANSWERS.find(connection, "WHERE log_index = ?", (index,))
-        answers = b"" if found is None else found[1]
-        yield StoredEntry(index, now_ms - age_clock_ms, commands, data, answers)
-
-
-def read_age_clock_ms(connection: apsw.Connection) -> int:
-    """ResultWindow.age_clock_ms as this connection sees it. Raises Corrupt."""
-    newest = _RESULTS.find(connection, "ORDER BY log_index DESC LIMIT 1")
-    return 0 if newest is None else newest[2]
-
-
-def ids_of(data: bytes, commands: int) -> list[bytes]:
-    return [
-        data[at : at + REQUEST_ID_BYTES] for at in range(0, commands * REQUEST_ID_BYTES, REQUEST_ID_BYTES)
-    ]
-
-
-def _found(row: tuple[Any, ...] | None) -> tuple[Any, ...]:
-    if row is None:
-        raise errors.Corrupt("a row of remembered results or answers is missing")
-    return row

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from coordinator.watch.audience import Watcher
     from coordinator.watch.changes import Told
     from shardworker.machine import Parsed
-    from shardworker.machine.window import Remembered
+    from shardworker.machine.stored_results import Remembered
     from tests.simulation.simulation import Scenario
 
 

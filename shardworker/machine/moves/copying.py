@@ -32,8 +32,8 @@ from shardworker.machine.recoveries import entry_number, parts_of, read_recoveri
 from shardworker.machine.replication.copied_leases import read_copied_leases
 from shardworker.machine.replication.followers import read_followers
 from shardworker.machine.replication.origins import read_origin
+from shardworker.machine.stored_results import read_age_clock_ms, stored_entries
 from shardworker.machine.tables import SUB_BITS, TableState
-from shardworker.machine.window import read_age_clock_ms, stored_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

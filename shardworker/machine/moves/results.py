@@ -14,7 +14,7 @@ from zlib import crc32
 
 from proto import errors
 from shardworker.machine.checked_rows import CheckedRows
-from shardworker.machine.window import Remembered, ids_of, remembered
+from shardworker.machine.stored_results import Remembered, ids_of, remembered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -8,7 +8,7 @@ import pytest
 
 from proto import errors
 from proto.internal import frames_pb2 as frames
-from shardworker.machine import WindowLimits, window
+from shardworker.machine import WindowLimits, stored_results
 from tests.unit.machine.shard import TABLE, Shard, delete, get, put, request_id
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def test_an_id_outlives_its_answer(tmp_path: Path, restarts: bool) -> None:
 
 
 def test_an_answer_of_many_megabytes_is_given_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window, "ANSWER_KEPT_BYTES_MAX", 1000)
+    monkeypatch.setattr(stored_results, "ANSWER_KEPT_BYTES_MAX", 1000)
     shard = Shard()
     shard.put(b"a", bytes(2000))
     request = put(b"a", prev_kv=True)
