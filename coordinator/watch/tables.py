@@ -18,6 +18,7 @@ from coordinator.watch.inquiry import Inquiry, Question
 from coordinator.watch.outbox import Budget
 from coordinator.watch.rechecks import RETRY_FIRST_S, RETRY_MAX_S, Rechecks
 from coordinator.watch.responses import revision_of
+from coordinator.watch.shared import SharedQuestion
 from proto import errors
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class WatchedTable:
         """Its streams."""
         self._feed = feed
         self._inquiry = Inquiry(header, random, self.rechecks.heed)
+        self._standing = SharedQuestion(self._ask_where_it_stands)
         self._begun = asyncio.Event()
         self._wanted = asyncio.Event()
         self._awaited: list[tuple[int, asyncio.Future[None]]] = []
@@ -118,9 +120,8 @@ class WatchedTable:
         hub = await self.hub()
         delay_s = RETRY_FIRST_S
         while True:
-            place = self._inquiry.place
             try:
-                revision = await self._feed.revision(self.table)
+                revision = await self._standing.answer()
             except errors.TableNotFound:
                 raise
             except errors.BoathouseError:
@@ -129,13 +130,18 @@ class WatchedTable:
                 delay_s = await self._pause(delay_s)
             else:
                 break
-        self._inquiry.handle_standing(place, revision)
-        if self._inquiry.place[0] != place[0]:
-            self._ask_anew()  # what is under way is about a past that was given up
         if hub.revision < revision and not await self._reach(revision):
             self._ask_leader(is_asked=True)
             await self._reach(revision)
         return max(hub.revision, revision)
+
+    async def _ask_where_it_stands(self) -> int:
+        place = self._inquiry.place
+        revision = await self._feed.revision(self.table)
+        self._inquiry.handle_standing(place, revision)
+        if self._inquiry.place[0] != place[0]:
+            self._ask_anew()  # what is under way is about a past that was given up
+        return revision
 
     async def _reach(self, revision: int) -> bool:
         """Whether the hub does within some time."""
@@ -151,6 +157,7 @@ class WatchedTable:
     def close(self) -> None:
         """Nobody watches any more."""
         self.rechecks.close()
+        self._standing.close()
         for task in self._tasks:
             task.cancel()
 
