@@ -6,7 +6,9 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Final
 
-from coordinator.api.etcd_version import VERSION
+from coordinator.api.credentials import SYSTEM
+from coordinator.api.etcd_version import CLUSTER_VERSION, MINOR_BEFORE, VERSION
+from coordinator.catalog.table_calls import Asked
 from coordinator.services.decoding import decode
 from coordinator.shards.replica_status import table_revision
 from proto import errors
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from coordinator.shards.replica_status import ReplicaStatuses
     from proto.catalog import TableEntry
 
-_VERSION: Final = re.compile(r"\d+\.\d+(\.\d+([-+].+)?)?")
+_VERSION: Final = re.compile(r"(?P<major>\d+)\.(?P<minor>\d+)(\.\d+([-+].+)?)?", re.ASCII)
 """A version as etcd takes it for a downgrade; the patch may be left out."""
 
 SNAPSHOT_BLOB_BYTES: Final = 32 << 10
@@ -246,15 +248,25 @@ class EtcdMaintenance:
         return b""  # without a header, as etcd's
 
     async def downgrade(self, call: Call) -> bytes:
-        """Always refused, in etcd's words: no version of boathouse behaves as an etcd before 3.5, so there is none to
-        go back to, and never a way back that could be cancelled."""
+        """VALIDATE tells, as etcd's does, whether a version is the minor one before ours, and no more than that. To
+        enable it is refused: no version of boathouse behaves as an etcd before 3.5, so there is none to go back to, and
+        never a way back that could be cancelled."""
         request = decode(etcd.DowngradeRequest.FromString, call.body)
-        await self._tables.find(call)
+        table = await self._tables.find(call)
         match request.action:
             case etcd.DowngradeRequest.VALIDATE | etcd.DowngradeRequest.ENABLE:
-                if not _VERSION.fullmatch(request.version):
+                version = _VERSION.fullmatch(request.version)
+                if version is None:
                     raise errors.WrongVersionFormat(request.version)
-                raise errors.InvalidDowngradeVersion(request.version)
+                deadline = self._calls.step_deadline(call.deadline)
+                asked = Asked(table, frames.TABLE_STATUS, b"", deadline, SYSTEM)
+                table, reply = await self._calls.read(asked, linearizable=True)
+                is_before = (int(version["major"]), int(version["minor"])) == MINOR_BEFORE
+                if request.action == etcd.DowngradeRequest.ENABLE or not is_before:
+                    raise errors.InvalidDowngradeVersion(request.version)
+                response = etcd.DowngradeResponse(version=CLUSTER_VERSION)
+                header = self._tables.header(table, revision=reply.revision, term=reply.term)
+                return header + response.SerializeToString()
             case etcd.DowngradeRequest.CANCEL:
                 raise errors.NoDowngrade
             case unknown:

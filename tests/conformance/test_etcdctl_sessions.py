@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Self
 import pytest
 
 from tests.conformance.conftest import PATIENCE, running
-from tests.conformance.versions import FORGETS_WHO_LEARNS, TELLS_EVERYBODY_OF_AUTH
+from tests.conformance.versions import FORGETS_WHO_LEARNS, GOES_BACK_TO_ITS_OWN_PAST, TELLS_EVERYBODY_OF_AUTH
 from tools.bench import systems
 
 if TYPE_CHECKING:
@@ -227,6 +227,14 @@ member list -w fields
 move-leader
 move-leader 1234
 move-leader nothex
+downgrade validate
+downgrade validate 3.4
+downgrade validate 3.4.7
+downgrade validate 3.5
+downgrade validate old
+downgrade enable 3.3
+downgrade enable old
+downgrade cancel
 snapshot save
 snapshot restore
 check
@@ -273,7 +281,12 @@ member list
 
 SESSIONS: Final = {"kv": KV, "leases": LEASES, "users": USERS, "cluster": CLUSTER, "members": MEMBERS}
 
-DIFFERENT: Final = {"auth status": TELLS_EVERYBODY_OF_AUTH, "member update {OTHER}": FORGETS_WHO_LEARNS}
+DIFFERENT: Final = {
+    "auth status": TELLS_EVERYBODY_OF_AUTH,
+    "downgrade validate 3": GOES_BACK_TO_ITS_OWN_PAST,
+    "downgrade cancel": GOES_BACK_TO_ITS_OWN_PAST,
+    "member update {OTHER}": FORGETS_WHO_LEARNS,
+}
 """Lines that are left out, by what is in them, where the etcd at hand does otherwise."""
 
 BY_ID: Final = ("member list", "member add")

@@ -72,6 +72,9 @@ CHECKS_OPERATIONS_IN_ANOTHER_ORDER: Final = Difference(
 SHOWS_WHAT_ROOT_MAY: Final = Difference(
     "the role root is shown with one permission, for everything", since=(3, 6, 0)
 )
+GOES_BACK_TO_ITS_OWN_PAST: Final = Difference(
+    "another version is the one before, and what was never begun can be cancelled", since=(3, 6, 0)
+)
 TELLS_EVERYBODY_OF_AUTH: Final = Difference("AuthStatus asks nobody who he is", since=(3, 7, 0))
 TRANSLATES_REFUSED_MAINTENANCE: Final = Difference(
     "who may not maintain is refused with the code of etcd's other errors, not UNKNOWN", since=(3, 6, 0)

@@ -290,11 +290,14 @@ async def test_there_is_no_version_to_go_back_to(tmp_path: Path) -> None:
                 "INVALID_ARGUMENT",
                 "etcdserver: wrong downgrade target version format",
             )
-            for version in ("3.4", "3.4.0", "3.6.1-rc.1"):
+            for version in ("3.5", "3.6.1-rc.1", *(("3.4", "3.4.0") if action == asked.ENABLE else ())):
                 assert await refused(downgrade(asked(action=action, version=version))) == (
                     "INVALID_ARGUMENT",
                     "etcdserver: invalid downgrade target version",
                 )
+        for version in ("3.4", "03.4.7-rc.1"):
+            validated = await downgrade(asked(action=asked.VALIDATE, version=version))
+            assert (validated.version, validated.header.revision) == ("3.5.0", 1)
         assert await refused(downgrade(asked(action=asked.CANCEL))) == (
             "FAILED_PRECONDITION",
             "etcdserver: no inflight downgrade job",
