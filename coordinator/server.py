@@ -26,7 +26,7 @@ from coordinator.backend import Backend
 from coordinator.front import http1, http_pages
 from coordinator.front.answers import CommonShare
 from coordinator.front.front import Front
-from coordinator.front.json_gateway import gateway_headers, gateway_pages, with_cors
+from coordinator.front.json_gateway import CORS, gateway_headers, gateway_pages
 from coordinator.front.limits import DEFAULT
 from coordinator.front.listener import Listener
 from coordinator.front.routes import Routes, make_routes
@@ -148,20 +148,19 @@ class Coordinator:
         room = self._front.room
         held = Held(room.tally, room.release_soon)
         self._pages = http_pages.Pages(
-            with_cors(
-                {
-                    **scrape.pages,
-                    ("GET", "/healthz"): http_pages.alive,
-                    **EtcdPages(etcd, loop).pages,
-                    **readiness.pages,
-                    **gateway_pages(by_path, loop, CommonShare(room, held)),
-                }
-            ),
+            {
+                **scrape.pages,
+                ("GET", "/healthz"): http_pages.alive,
+                **EtcdPages(etcd, loop).pages,
+                **readiness.pages,
+                **gateway_pages(by_path, loop, CommonShare(room, held)),
+            },
             # In base64 a message takes a third more; only etcd's have paths there.
             http_pages.Limits(
                 body_bytes_max=2 * max(apis[ApiName.ETCD].message_bytes_max, REGATTA_MESSAGE_BYTES_MAX)
             ),
             held,
+            cors=CORS,
         )
         self._listeners = [
             self._listener(listener, sockets[listener.name])

@@ -6,7 +6,7 @@ A page gets a Request and gives a Response. How both travel is http1.py's.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final, Protocol
@@ -109,9 +109,13 @@ class Pages:
         pages: Mapping[tuple[str, str], Page],
         limits: Limits | None = None,
         held: Held | None = None,
+        *,
+        cors: Sequence[Header] = (),
     ) -> None:
-        """A page for GET is one for HEAD. held counts answers until they are sent."""
+        """A page for GET is one for HEAD. held counts answers until they are sent. cors: what lets scripts of other
+        pages read every answer, refusals too; with any, OPTIONS of every path is answered by it."""
         self._pages = pages
+        self._cors = tuple(cors)
         self.limits = limits or Limits()
         self.held = held or Held(Tally(), lambda: None)
         self.closing = False
@@ -133,6 +137,14 @@ class Pages:
 
     async def answer(self, request: Request) -> Response:
         """The page's answer, or why there is none."""
+        if not self._cors:
+            return await self._answer(request)
+        if request.method == "OPTIONS":
+            return Response(headers=self._cors)
+        response = await self._answer(request)
+        return replace(response, headers=(*response.headers, *self._cors))
+
+    async def _answer(self, request: Request) -> Response:
         method = "GET" if request.method == "HEAD" else request.method
         page = self._pages.get((method, request.path))
         if page is None:
@@ -146,10 +158,10 @@ class Pages:
 
     def _refuse(self, path: str) -> Response:
         if methods := [method for method, known in self._pages if known == path]:
-            allowed = ", ".join(methods)
+            allowed = ", ".join([*methods, "OPTIONS"] if self._cors else methods)
             return refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes {allowed}\n", ("Allow", allowed))
         if path.startswith("/v3"):
-            return refusal(HTTPStatus.NOT_FOUND, "Not Found")
+            return refusal(HTTPStatus.NOT_FOUND, "Not Found\n")
         known = ", ".join(path for method, path in self._pages if method == "GET")
         return refusal(HTTPStatus.NOT_FOUND, f"no such page; there are {known}\n")
 

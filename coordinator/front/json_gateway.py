@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import replace
 from http import HTTPStatus
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -27,7 +26,7 @@ from proto.codes import Code
 from proto.methods import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 
     from google.protobuf.message import Message
 
@@ -90,26 +89,6 @@ def gateway_pages(
             pages["POST", path] = page
             pages["POST", path.replace("/v3/", "/v3beta/", 1)] = page
     return pages
-
-
-def with_cors(pages: Mapping[tuple[str, str], Page]) -> dict[tuple[str, str], Page]:
-    """The same pages for scripts of any web page, as etcd answers by default; OPTIONS says so."""
-
-    def shared(page: Page) -> Callable[[Request], Awaitable[Response]]:
-        async def answer(request: Request) -> Response:
-            response = await page(request)
-            return replace(response, headers=(*response.headers, *CORS))
-
-        return answer
-
-    open_pages: dict[tuple[str, str], Page] = {key: shared(page) for key, page in pages.items()}
-    for _, path in pages:
-        open_pages["OPTIONS", path] = _allow
-    return open_pages
-
-
-async def _allow(_request: Request) -> Response:
-    return Response(headers=CORS)
 
 
 class _BadTimeout(Exception):

@@ -164,7 +164,7 @@ async def test_the_gateway_puts_and_ranges(tmp_path: Path) -> None:
         assert (status, json.loads(text).keys()) == (200, {"header"})
         status, text = await ask(f"{base}/v3/kv/put", b"{}")
         assert (status, json.loads(text)["error"]) == (400, "etcdserver: key is not provided")
-        assert await ask(f"{base}/v3/nothing", b"{}") == (404, "Not Found")
+        assert await ask(f"{base}/v3/nothing", b"{}") == (404, "Not Found\n")
 
 
 @pytest.mark.parametrize("path", ["/health", "/version", "/livez"])

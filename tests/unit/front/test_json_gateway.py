@@ -15,8 +15,8 @@ from coordinator.api import outcomes
 from coordinator.api.call import Api, Route
 from coordinator.front import json_text
 from coordinator.front.answers import AnswerRoom, CommonShare
-from coordinator.front.http_pages import Request, Response
-from coordinator.front.json_gateway import gateway_pages, with_cors
+from coordinator.front.http_pages import Pages, Request, Response
+from coordinator.front.json_gateway import CORS, gateway_pages
 from coordinator.front.limits import Limits
 from coordinator.front.tally import Held, Tally
 from proto import errors
@@ -210,11 +210,19 @@ async def test_web_pages_of_others_may_ask() -> None:
         return b""
 
     one = route("/etcdserverpb.KV/Put", put)
-    pages = with_cors(gateway_pages({one.path: one}, asyncio.get_running_loop(), share_of(Tally())))
-    request = Request(method="POST", path="/v3/kv/put", query="", headers={}, body=b"")
-    for method in ("POST", "OPTIONS"):
-        response = await pages[method, "/v3/kv/put"](request)
-        assert dict(response.headers)["Access-Control-Allow-Origin"] == "*"
+    pages = Pages(gateway_pages({one.path: one}, asyncio.get_running_loop(), share_of(Tally())), cors=CORS)
+    for method, path, status in (
+        ("POST", "/v3/kv/put", 200),
+        ("OPTIONS", "/v3/kv/put", 200),
+        ("OPTIONS", "/nothing", 200),
+        ("GET", "/v3/kv/put", 405),
+        ("POST", "/v3/nothing", 404),
+    ):
+        response = await pages.answer(Request(method=method, path=path, query="", headers={}, body=b""))
+        assert response.status == status
+        headers = dict(response.headers)
+        assert headers["Access-Control-Allow-Origin"] == "*"
+        assert headers.get("Allow") == ("POST, OPTIONS" if status == 405 else None)
 
 
 @in_loop
