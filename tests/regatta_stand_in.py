@@ -67,6 +67,10 @@ class Table:
             case Kind.SEQUENCE:
                 for inner in command.sequence:
                     self._carry_out(inner)
+            case Kind.TXN:
+                held = all(compare.key in self.pairs for compare in command.txn.compare)
+                for operation in command.txn.success if held else command.txn.failure:
+                    self.pairs[operation.request_put.key] = operation.request_put.value
             case Kind.DUMMY:
                 pass
             case _:

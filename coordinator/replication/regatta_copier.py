@@ -78,6 +78,9 @@ class RegattaCopier(Copier):
                 if message.commands_response.commands and await self._table() != table:
                     tail.cannot_follow(ANOTHER_LOG, loses=True)
                     return
+                if any(_compares_no_key(told.command) for told in message.commands_response.commands):
+                    tail.cannot_follow("a transaction compares the pair without a key, which no copy holds")
+                    return
                 for batch in _batches(message.commands_response.commands, behind=index):
                     is_idle = False
                     reached = await self._carry_out(batch, index)
@@ -150,6 +153,13 @@ class RegattaCopier(Copier):
 
 def _is_end(command: mvcc.Command) -> bool:
     return command.type == mvcc.Command.DUMMY
+
+
+def _compares_no_key(command: mvcc.Command) -> bool:
+    """Whether that there is a pair without a key may decide what it does: nobody but a transaction can ask."""
+    if command.type == mvcc.Command.SEQUENCE:
+        return any(map(_compares_no_key, command.sequence))
+    return any(not compare.key for compare in command.txn.compare)
 
 
 def _batches(

@@ -273,6 +273,30 @@ async def test_what_no_command_of_ours_may_do_is_brought_by_a_snapshot(
     assert (copies.pairs, regatta.snapshots, copies.kept) == ({b"after": b"v"}, 1, [])
 
 
+@pytest.mark.parametrize("is_in_sequence", [False, True])
+@in_loop
+async def test_what_the_pair_without_a_key_decides_is_brought_by_a_snapshot(
+    regatta: StandIn, is_in_sequence: bool
+) -> None:
+    def txn(key: bytes, *, if_there: bytes) -> mvcc.Command:
+        won = mvcc.RequestOp(request_put=mvcc.RequestOp.Put(key=key, value=b"won"))
+        asked = mvcc.Txn(compare=[mvcc.Compare(key=if_there)], success=[won])
+        command = Kind(type=Kind.TXN, txn=asked)
+        return Kind(type=Kind.SEQUENCE, sequence=[command]) if is_in_sequence else command
+
+    copies = Copies()
+    await copy(regatta, copies)
+    regatta.write("t", txn(b"", if_there=b"a0"), txn(b"seen", if_there=b"a0"))
+    await copy(regatta, copies)
+    assert (copies.pairs[b"seen"], regatta.snapshots) == (b"won", 0)
+    regatta.write("t", txn(b"a0", if_there=b""))
+    await copy(regatta, copies)
+    assert copies.pairs | {b"": b"won"} == regatta.tables["t"].pairs
+    assert (copies.pairs[b"a0"], regatta.snapshots, copies.kept) == (b"won", 1, [])
+    await copy(regatta, copies)
+    assert regatta.snapshots == 1
+
+
 @in_loop
 async def test_a_snapshot_that_breaks_off_replaces_nothing(
     regatta: StandIn, monkeypatch: pytest.MonkeyPatch
