@@ -48,18 +48,16 @@ _FIXED64_AT: Final = struct.Struct("<Q").unpack_from
 
 
 def puts(table: bytes, part: frames.TablePairs, fillers: Fillers, *, full: bool) -> bytes:
-    """A put for each pair. full: with what only boathouse reads, and without fillers."""
+    """A put for each pair. full: with what only boathouse reads."""
     head = delimited(_TABLE, table)
     kvs = etcd.RangeResponse.FromString(part.pairs).kvs
     pieces: list[bytes] = []
-    if full:
-        for kv, id_ in zip(kvs, part.ids, strict=True):
-            pieces += _full_put(head, kv, id_)
-    else:
-        for kv in kvs:
-            record = _put(head, kv.key, kv.value, b"")
-            pieces.append(fillers.before(sum(map(len, record)) - LENGTH_BYTES))
-            pieces += record
+    for kv, id_ in zip(kvs, part.ids, strict=True):
+        record = _full_put(head, kv, id_) if full else _put(head, kv.key, kv.value, b"")
+        (size_bytes,) = _FIXED64_AT(record[0])
+        if filler := fillers.before(size_bytes):
+            pieces.append(filler)
+        pieces += record
     return b"".join(pieces)
 
 

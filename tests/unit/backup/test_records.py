@@ -63,7 +63,7 @@ def keys_of(commands: list[mvcc.Command]) -> list[bytes]:
 @pytest.mark.parametrize(
     "sizes", [[300 << 10], [2 << 20], [1_000] * 200, [GATHERED_BYTES // 2 - 20, 3, 40, 1 << 20]]
 )
-@pytest.mark.parametrize("form", ["backup", "snapshot"])
+@pytest.mark.parametrize("form", ["backup", "folder", "snapshot"])
 def test_regattas_restore_loses_fillers_instead_of_pairs(sizes: list[int], form: str) -> None:
     fillers, found, keys = Fillers(b"t"), [], []
     for at in range(2 + 3 * GATHERED_BYTES // sum(sizes)):
@@ -73,7 +73,10 @@ def test_regattas_restore_loses_fillers_instead_of_pairs(sizes: list[int], form:
             pairs=b"".join(pair(key, value, created=2, modified=2, version=1) for key, value in values),
             ids=[at + 1 for _ in values],
         )
-        made = puts(b"t", part, fillers, full=False) if form == "backup" else records(b"t", part, fillers)
+        if form == "snapshot":
+            made = records(b"t", part, fillers)
+        else:
+            made = puts(b"t", part, fillers, full=form == "folder")
         found += read(stream_of(made))
     assert keys_of(restored_by_regatta(found)) == keys_of(found) == keys
 
