@@ -189,6 +189,14 @@ class EndsTwice(Router):
         known.update(answered)
 
 
+class KeepsTheirRoom(Router):
+    """Calls that fail are counted on among those in flight."""
+
+    def _fail(self, call: ShardCall, error: errors.BoathouseError) -> None:
+        super()._fail(call, error)
+        self._bounds.enter(len(call.body))
+
+
 class ForgetsDoubt(Router):
     """A write that went elsewhere is taken for one that never left."""
 
@@ -440,6 +448,13 @@ MUTANTS = (
         scenario=scenarios.figure_8,
     ),
     Mutant(
+        "entries appended to those of another term",
+        Build(raft=cores.AppendsToAnything),
+        kinds=("partition", "one-way"),
+        seen_by=("log-matching",),
+        intensity=1.0,
+    ),
+    Mutant(
         "applied index saved apart from data",
         Build(store=IndexSavedApart),
         kinds=("crash-point", "kill"),
@@ -586,6 +601,12 @@ MUTANTS = (
         seen_by=("ended-once",),
     ),
     Mutant(
+        "a failed call that goes on taking room",
+        Build(router=KeepsTheirRoom),
+        kinds=("partition",),
+        seen_by=("bounds",),
+    ),
+    Mutant(
         "a write in doubt that is refused for want of room",
         Build(router=ForgetsDoubt),
         kinds=("full-disk", "kill"),
@@ -608,6 +629,14 @@ MUTANTS = (
         seen_by=("lease-early",),
         lessees=4,
         patches=((replica_module, "LeaseClock", lessors.CountsOn),),
+    ),
+    Mutant(
+        "a lease of an earlier leader told to be gone",
+        Build(),
+        kinds=("transfer",),
+        seen_by=("lease-kept",),
+        lessees=4,
+        patches=((replica_module, "LeaseClock", lessors.KnowsItsOwnAlone),),
     ),
     Mutant(
         # Where leaders step down by themselves the election timeout that a new one adds would cover it.

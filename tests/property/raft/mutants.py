@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from shardworker.raft import Accepted, Entry, HardState, LogIndex, Raft, Rejected, SnapshotMeta
+from shardworker.raft import Accepted, Entry, HardState, LogIndex, Message, Raft, Rejected, SnapshotMeta
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,15 @@ class CommitsOldTerm(Raft):
 
     def _may_commit(self, index: LogIndex) -> bool:
         return True
+
+
+class AppendsToAnything(Raft):
+    """A follower looks for an entry before the new ones, but not of which term it is (paper 5.3)."""
+
+    def _handle_append(self, message: Message) -> None:
+        if self.log.commit <= message.index <= self.log.last_index:
+            message = replace(message, log_term=self.log.term(message.index))
+        super()._handle_append(message)
 
 
 class ReadsWithoutRound(Raft):
