@@ -28,7 +28,8 @@ from proto.boathouse import restore_pb2 as restore
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import Result
 from shardworker.machine.auth_store import Kind
-from shardworker.machine.tables import CHANGE_BYTES, SUB_BITS
+from shardworker.machine.statements import CHANGE_BYTES
+from shardworker.machine.tables import SUB_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

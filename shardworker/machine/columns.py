@@ -14,7 +14,8 @@ import apsw
 
 from proto import errors
 from shardworker.machine.pairs import parse, split
-from shardworker.machine.tables import CHANGE_BYTES, SUB_BITS
+from shardworker.machine.statements import CHANGE_BYTES
+from shardworker.machine.tables import SUB_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -16,7 +16,8 @@ from zlib import crc32
 
 from shardworker.machine.checked_rows import CheckedRows
 from shardworker.machine.leftovers import free_rows
-from shardworker.machine.tables import BELONGINGS, forget_table_sql
+from shardworker.machine.statements import forget_table_sql
+from shardworker.machine.tables import BELONGINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

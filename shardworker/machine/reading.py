@@ -8,7 +8,8 @@ from proto import errors
 from shardworker.machine.handler import Result
 from shardworker.machine.requests import Parsed, Requests
 from shardworker.machine.snapshot import snapshot
-from shardworker.machine.tables import TableState, load_table, table_sql
+from shardworker.machine.statements import table_sql
+from shardworker.machine.tables import TableState, load_table
 from shardworker.machine.view import View
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from proto import errors
 from shardworker.machine.auth import NOBODY, Caller, Who
 from shardworker.machine.memory import Memory
-from shardworker.machine.tables import table_sql
+from shardworker.machine.statements import table_sql
 
 if TYPE_CHECKING:
     from shardworker.machine.handler import Handler

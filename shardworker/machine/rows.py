@@ -16,7 +16,7 @@ import apsw
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from shardworker.machine.tables import TableSql
+    from shardworker.machine.statements import TableSql
 
 FETCH_KEYS_MIN: Final = 4
 """Fewer are looked up one by one when they are needed."""

@@ -31,7 +31,8 @@ from shardworker.machine.ops import (
 )
 from shardworker.machine.pairs import pair_bytes, parse, split
 from shardworker.machine.rows import Newest, PendingRows
-from shardworker.machine.tables import CHANGE_BYTES, CHANGES_MAX, SUB_BITS, TableState
+from shardworker.machine.statements import CHANGE_BYTES
+from shardworker.machine.tables import CHANGES_MAX, SUB_BITS, TableState
 from shardworker.machine.view import View, span_of
 
 if TYPE_CHECKING:

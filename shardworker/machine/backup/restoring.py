@@ -27,12 +27,8 @@ from shardworker.machine.columns import Columns, all_or_nothing, insert_columns,
 from shardworker.machine.internal.loading import read_change
 from shardworker.machine.leftovers import put_aside
 from shardworker.machine.replacing import replace_rows
-from shardworker.machine.tables import (
-    CHANGE_BYTES,
-    REVISION_MAX,
-    SUB_BITS,
-    create_rows,
-)
+from shardworker.machine.statements import CHANGE_BYTES
+from shardworker.machine.tables import REVISION_MAX, SUB_BITS, create_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

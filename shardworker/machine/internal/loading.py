@@ -16,7 +16,8 @@ from shardworker.machine.backup.extras import Extras, check_extras, read_extras,
 from shardworker.machine.columns import PAIR_TAG
 from shardworker.machine.ops import LoadedChange
 from shardworker.machine.pairs import parse
-from shardworker.machine.tables import CHANGE_BYTES, REVISION_MAX, SUB_BITS
+from shardworker.machine.statements import CHANGE_BYTES
+from shardworker.machine.tables import REVISION_MAX, SUB_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -31,7 +31,7 @@ from shardworker.machine import (
     lease_ends,
 )
 from shardworker.machine.level import MachineLevel
-from shardworker.machine.tables import CHANGE_BYTES
+from shardworker.machine.statements import CHANGE_BYTES
 from tests.property.machine import requests
 from tests.property.machine.model import Model
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
-from shardworker.machine.tables import CHANGE_BYTES
+from shardworker.machine.statements import CHANGE_BYTES
 from tests.unit.machine.shard import TABLE, Shard
 
 keys = st.sampled_from([b"a", b"b", b"bb", b"c"])

@@ -22,7 +22,7 @@ from proto.internal import frames_pb2 as frames
 from proto.regatta import regatta_pb2
 from shardworker.machine import FORMAT, REGISTRY, Registry, Result, StateMachine, WindowLimits
 from shardworker.machine.recoveries import note_recovery
-from shardworker.machine.tables import CHANGE_BYTES
+from shardworker.machine.statements import CHANGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Generator
