@@ -105,8 +105,8 @@ FRONT = (
             "answer_bytes_always": "4 KiB",
         },
         (
-            "test_answers.test_however_many_do_not_read_there_is_room_for_who_does",
-            "test_answers.test_all_that_is_queued_comes_to_twice_the_bound_at_most",
+            "test_answer_room.test_however_many_do_not_read_there_is_room_for_who_does",
+            "test_answer_room.test_all_that_is_queued_comes_to_twice_the_bound_at_most",
             "test_answers.test_answers_beyond_the_bound_are_refused_in_words",
             "test_answers.test_streams_that_are_not_read_share_a_bound_and_their_message",
             "test_answers.test_the_call_beyond_those_that_may_wait_is_refused",
