@@ -130,15 +130,22 @@ class Copier:
         stream = self._leader.replicate(copy.name, copy.origin, status.revision + 1)
         async with aclosing(stream):
             async for message in stream:
-                if message.HasField("error_response"):
-                    error = message.error_response.error
-                    loses = error == replication.LEADER_BEHIND
-                    tail.cannot_follow(word(error), loses=loses, newest=message.leader_index)
+                if self._is_refused(message):
                     return
                 if message.users:
                     await self._take_users(message.users)
                 elif await self._take(message, status):
                     await self._note_prefix(table)
+
+    def _is_refused(self, message: replication.ReplicateResponse) -> bool:
+        """Whether it says that the leader cluster can't tell what follows; what that means for the copy is noted."""
+        if not message.HasField("error_response"):
+            return False
+        error = message.error_response.error
+        # Ahead of its origin a copy can only be if that cluster was restored, or the table made anew.
+        loses = error == replication.LEADER_BEHIND
+        self.tail.cannot_follow(_word(error), loses=loses, newest=message.leader_index)
+        return True
 
     async def _take_users(self, users: bytes) -> None:
         """They come at the beginning of each stream, whether or not anything has changed."""
@@ -204,7 +211,7 @@ class Copier:
         await self._prefixes.forget(self._copy)
 
 
-def word(error: int) -> str:
+def _word(error: int) -> str:
     """For an error of Replicate. Raises LeaderFailed for one that this version does not know."""
     if error not in replication.ReplicateError.values():
         raise LeaderFailed(

@@ -17,7 +17,7 @@ import structlog
 
 from coordinator.backup.records import RecordReader
 from coordinator.backup.restoring import Restoring
-from coordinator.replication.copier import Copier, word
+from coordinator.replication.copier import Copier
 from coordinator.replication.leader import LeaderFailed
 from coordinator.replication.regatta_form import CREATION
 from proto import errors
@@ -69,11 +69,7 @@ class RegattaCopier(Copier):
         is_idle = True
         async with aclosing(self._leader.log(copy.name, index + 1)) as stream:
             async for message in stream:
-                if message.HasField("error_response"):
-                    error = message.error_response.error
-                    # Ahead of its log it can only be if that cluster was restored, or the table made anew.
-                    loses = error == replication.LEADER_BEHIND
-                    tail.cannot_follow(word(error), loses=loses, newest=message.leader_index)
+                if self._is_refused(message):
                     return
                 if message.commands_response.commands and await self._table() != table:
                     tail.cannot_follow(ANOTHER_LOG, loses=True)
