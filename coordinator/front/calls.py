@@ -9,9 +9,8 @@ A call of a method that takes one message runs once that is there; the other kin
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -19,24 +18,23 @@ from coordinator.api import outcomes
 from coordinator.api.call import Alike, StreamEnded
 from coordinator.api.meter import NO_TABLE
 from coordinator.front import answers, grpc_wire
-from coordinator.front.compression import compress, decompress
+from coordinator.front.compression import compress
 from coordinator.front.handler_task import HandlerTask
 from coordinator.front.http2.frames import EncodedHeaders, ErrorCode, read_u32
 from coordinator.front.http2.headers import literal
+from coordinator.front.incoming import Incoming
 from proto import errors
 from proto.codes import Code
 from proto.methods import Access, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Sequence
+    from typing import Any
 
     from coordinator.api.call import Metadata, Route
     from coordinator.front.grpc_wire import RequestHead
     from coordinator.front.http2.streams import Stream
     from coordinator.front.session import Session
-
-MESSAGE_OBJECT_BYTES: Final = 64
-"""What a message costs beside its bytes, as long as nobody has taken it: an empty one comes as five."""
 
 log = structlog.get_logger()
 
@@ -45,10 +43,10 @@ class GrpcCall:
     """A call from its headers to its status."""
 
     __slots__ = (
-        "__weakref__", "_all_said", "_answer_begun", "_began_s", "_client_deadline", "_encoding", "_expected_bytes",
-        "_headers", "_held", "_is_expected", "_is_waiting", "_messages", "_news", "_reader", "_request_bytes", "_room",
-        "_session", "_task", "_trailers", "_unsent", "body", "deadline", "deadline_slot", "identity", "is_ended",
-        "metadata", "peer", "route", "stream", "table", "takes_one",
+        "__weakref__", "_answer_begun", "_began_s", "_body_bytes", "_client_deadline", "_encoding", "_expected_bytes",
+        "_headers", "_incoming", "_is_expected", "_is_waiting", "_room", "_session", "_task", "_trailers", "_unsent",
+        "body", "deadline", "deadline_slot", "identity", "is_ended", "metadata", "peer", "route", "stream", "table",
+        "takes_one",
     )  # fmt: skip
 
     def __init__(
@@ -75,14 +73,9 @@ class GrpcCall:
         self._unsent = b""  # what a stream waits with
         self.is_ended = False
         self._task: HandlerTask | None = None
-        self._reader: grpc_wire.MessageReader | None = None
-        self._messages: deque[grpc_wire.Message] | None = None if self.takes_one else deque()
-        self._request_bytes = 0  # held for this call, as the session counts
-        self._held = 0  # received and not given back, because nobody has taken what is there
-        self._news: asyncio.Future[None] | None = None  # the handler waits for a message
+        self._incoming = None if self.takes_one else Incoming(session, stream, route, head.encoding)
+        self._body_bytes = 0  # held for this call, as the session counts, until it starts
         self._room: asyncio.Future[None] | None = None  # the handler waits for its client to read
-        # Not the stream's state: that may be ahead of what has been handed over in this turn.
-        self._all_said = False  # by the client
         self._answer_begun = False
         self._headers = self._trailers = b""  # what the handler adds, encoded
 
@@ -95,7 +88,7 @@ class GrpcCall:
         if self.takes_one:
             if (
                 ended
-                and self._reader is None
+                and self._incoming is None
                 and len(data) >= grpc_wire.PREFIX_BYTES
                 and data[0] == 0
                 and read_u32(data, 1)[0] == len(data) - grpc_wire.PREFIX_BYTES
@@ -105,88 +98,34 @@ class GrpcCall:
                 if len(self.body) <= self.route.api.message_bytes_max:
                     self._maybe_start()
                     return
-            self._collect(data, ended=ended)
-        else:
-            self._queue_messages(data, ended=ended)
+        self._handle_part(data, ended=ended)
 
-    def _collect(self, data: bytes, *, ended: bool) -> None:
-        self._session.connection.give_back(self.stream, len(data))
-        messages = self._read(data)
-        if messages is None:
+    def _handle_part(self, data: bytes, *, ended: bool) -> None:
+        incoming = self._incoming
+        if incoming is None:
+            incoming = self._incoming = Incoming(self._session, self.stream, self.route, self._encoding)
+        try:
+            if not self.takes_one:
+                incoming.queue(data, ended=ended)
+            else:
+                incoming.collect(data)
+                if ended:
+                    self.body = incoming.collected()
+        except errors.BoathouseError as error:
+            self.fail(error)
             return
-        if self._messages is None:
-            self._messages = deque()
-        self._messages.extend(messages)
-        if len(self._messages) > 1:
-            self.fail(errors.MalformedRequest("more than one message in a call that takes one"))
-        elif ended:
-            assert self._reader is not None
-            if self._reader.pending_bytes or not self._messages:
-                self.fail(errors.MalformedRequest("the request ends before its message does"))
-                return
-            try:
-                self.body = self._decompressed(self._messages.popleft())
-            except errors.BoathouseError as error:
-                self.fail(error)
-                return
-            self._let_go_of_request(self._request_bytes - len(self.body))
+        partial = self._session.partial
+        if incoming.is_partial:
+            partial[self] = self._session.heard_at
+        elif partial:
+            partial.pop(self, None)
+        if ended and self.takes_one:
+            self._body_bytes = incoming.hand_over()
+            self._let_go_of_body(self._body_bytes - len(self.body))
             self._maybe_start()
 
-    def _queue_messages(self, data: bytes, *, ended: bool) -> None:
-        assert self._messages is not None
-        messages = self._read(data) if data else []  # nothing but the end
-        if messages is None:
-            return
-        if self._messages:
-            self._held += len(data)  # the client may go on when the handler has
-        else:
-            self._session.connection.give_back(self.stream, len(data))
-        self._messages.extend(messages)
-        self._all_said = ended
-        if len(self._messages) > self._session.front.limits.messages_queued_max:
-            self.fail(errors.QueueFull("too many messages that nobody has taken"))
-        elif ended and self._reader is not None and self._reader.pending_bytes:
-            self.fail(errors.MalformedRequest("the request ends before its message does"))
-        elif self._news is not None and not self._news.done() and (messages or ended):
-            self._news.set_result(None)
-
-    def _read(self, data: bytes) -> list[grpc_wire.Message] | None:
-        """The messages that are complete with data; None if the call has failed."""
-        bytes_max = self.route.api.message_bytes_max
-        if self._reader is None:
-            self._reader = grpc_wire.MessageReader(bytes_max)
-        if not self._session.hold_request(len(data)):
-            self.fail(errors.QueueFull("too many bytes of requests wait"))
-            return None
-        self._request_bytes += len(data)
-        messages = self._reader.feed(data)
-        if isinstance(messages, list):
-            objects_bytes = len(messages) * MESSAGE_OBJECT_BYTES
-            if not self._session.hold_request(objects_bytes):
-                self.fail(errors.QueueFull("too many bytes of requests wait"))
-                return None
-            self._request_bytes += objects_bytes
-            if self._reader.pending_bytes:
-                self._session.partial[self] = self._session.heard_at
-            else:
-                self._session.partial.pop(self, None)
-            return messages
-        if isinstance(messages, grpc_wire.TooLarge):
-            self.fail(errors.MessageTooLarge(f"{messages.size} vs. {bytes_max}"))
-        else:
-            self.fail(errors.MalformedRequest("a message begins with neither 0 nor 1"))
-        return None
-
-    def _decompressed(self, message: grpc_wire.Message) -> bytes:
-        compressed, data = message
-        if not compressed:
-            return data
-        if self._encoding == grpc_wire.IDENTITY:
-            raise errors.MalformedRequest("a compressed message, and no grpc-encoding")
-        return decompress(self._encoding, data, bytes_max=self.route.api.message_bytes_max)
-
-    def _let_go_of_request(self, count: int) -> None:
-        self._request_bytes -= count
+    def _let_go_of_body(self, count: int) -> None:
+        self._body_bytes -= count
         self._session.let_go_of_request(count)
 
     # ---- what a handler sees -----------------------------------------------------------------------------------------
@@ -204,31 +143,10 @@ class GrpcCall:
             raise StopAsyncIteration
         return batch[0]
 
-    async def take_messages(self, count_max: int) -> Sequence[bytes]:
+    def take_messages(self, count_max: int) -> Coroutine[Any, Any, Sequence[bytes]]:
         """See Call."""
-        messages = self._messages
-        assert messages is not None, "a unary call has its message in body"
-        while not messages:
-            if self._all_said:
-                return ()
-            self._news = self._session.front.loop.create_future()
-            try:
-                await self._news
-            finally:
-                self._news = None
-        return [self._take_message(messages) for _ in range(min(count_max, len(messages)))]
-
-    def _take_message(self, messages: deque[grpc_wire.Message]) -> bytes:
-        message = messages.popleft()
-        self.route.meter.received += 1
-        self._let_go_of_request(
-            min(len(message[1]) + grpc_wire.PREFIX_BYTES + MESSAGE_OBJECT_BYTES, self._request_bytes)
-        )
-        if self._held and not messages:
-            held, self._held = self._held, 0
-            self._session.connection.give_back(self.stream, held)
-            self._session.touch()
-        return self._decompressed(message)
+        assert self._incoming is not None, "a unary call has its message in body"
+        return self._incoming.take(count_max)
 
     def add_header(self, name: str, value: str) -> None:
         """See Call."""
@@ -355,11 +273,11 @@ class GrpcCall:
         if share.may_start(expected):
             self._start()
             return
-        unheld = len(self.body) - self._request_bytes
+        unheld = len(self.body) - self._body_bytes
         if not self._session.hold_request(unheld):
             self.fail(errors.QueueFull("too many bytes of requests wait"))
             return
-        self._request_bytes += unheld
+        self._body_bytes += unheld
         self._is_waiting = share.wait_to_start(self, expected)
         if not self._is_waiting:
             self.fail(errors.QueueFull("too many requests wait for answers to be read"))
@@ -374,8 +292,8 @@ class GrpcCall:
             self.handle_room()
 
     def _start(self) -> None:
-        if self._request_bytes:
-            self._let_go_of_request(self._request_bytes)
+        if self._body_bytes:
+            self._let_go_of_body(self._body_bytes)
         self._run()
 
     def _run(self) -> None:
@@ -490,12 +408,13 @@ class GrpcCall:
         self.stream.call = None  # or each would keep the other until the garbage collector comes by
         if self.deadline_slot:
             self._session.front.deadlines.remove(self)
-        if self._request_bytes:
-            self._let_go_of_request(self._request_bytes)
+        if self._body_bytes:
+            self._let_go_of_body(self._body_bytes)
         if self._is_waiting:
             self._is_waiting = False
             self._session.share.withdraw(self)
-        if self._reader is not None:
+        if self._incoming is not None:
+            self._incoming.drop()
             self._session.partial.pop(self, None)
 
     def _cancel(self) -> None:

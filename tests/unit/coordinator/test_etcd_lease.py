@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from coordinator.front.calls import MESSAGE_OBJECT_BYTES
 from coordinator.front.grpc_wire import PREFIX_BYTES
+from coordinator.front.incoming import MESSAGE_OBJECT_BYTES
 from coordinator.services.etcd_lease import KEEP_ALIVES_MAX
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
