@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proto.internal import frames_pb2 as frames
-from tests.unit.coordinator.test_router import Bench
+from tests.unit.coordinator.router_bench import Bench
 
 
 def answer_at(bench: Bench, node: int, index: int, *, generation: int = 0) -> None:
