@@ -13,7 +13,7 @@ from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
     from proto.etcd import rpc_pb2 as etcd
-    from tests.unit.watch.fakes import Bench
+    from tests.unit.watch.fakes import Bench, FakeCall
 
 ON, LATER, OFF = 5, 7, 8
 """Auth versions: odd while authentication is enabled."""
@@ -27,6 +27,21 @@ def reason(response: etcd.WatchResponse) -> str:
     assert response.canceled
     assert not response.events
     return response.cancel_reason
+
+
+async def watching(bench: Bench, auth_version: int) -> FakeCall:
+    """A client that may read everything, by now, and watches one key."""
+    bench.feed.auth_version = auth_version
+    bench.authenticator.readable = EVERYTHING
+    call, _ = bench.open(**SHOWN)
+    call.create(b"a")
+    assert not (await call.hear()).canceled
+    return call
+
+
+async def told(call: FakeCall) -> list[bytes]:
+    """The keys of the events that it hears of next."""
+    return [event.kv.key for event in (await call.hear()).events]
 
 
 @pytest.mark.parametrize("end", [b"\0", b"b", b"a\1"])
@@ -44,7 +59,7 @@ def test_ghsa_xg4h_6gfc_h4m8(end: bytes) -> None:
         assert not (await call.hear()).canceled
         bench.feed.put(b"b")
         bench.feed.put(b"a")
-        assert [event.kv.key for event in (await call.hear()).events] == [b"a"]
+        assert await told(call) == [b"a"]
 
     run(test)
 
@@ -109,14 +124,14 @@ def test_what_happens_after_a_permission_was_taken_is_not_told() -> None:
             call.create(key, end)
             assert not (await call.hear()).canceled
         bench.feed.put(b"a")
-        assert [event.kv.key for event in (await call.hear()).events] == [b"a"]
+        assert await told(call) == [b"a"]
         bench.authenticator.readable = SpanSet([(b"b", b"d")])
         bench.feed.auth_version = LATER
         bench.feed.put(b"a")
         bench.feed.put(b"c")
         ended = await call.hear()
         assert (ended.watch_id, reason(ended)) == (0, DENIED)
-        assert [event.kv.key for event in (await call.hear()).events] == [b"c"]
+        assert await told(call) == [b"c"]
 
     run(test)
 
@@ -159,15 +174,11 @@ def test_authentication_that_begins_ends_who_has_shown_nothing() -> None:
 
 def test_nothing_is_told_while_it_is_not_known_who_may_hear_it() -> None:
     async def test(bench: Bench) -> None:
-        bench.feed.auth_version = ON
-        bench.authenticator.readable = EVERYTHING
-        call, _ = bench.open(**SHOWN)
-        call.create(b"a")
-        assert not (await call.hear()).canceled
+        call = await watching(bench, ON)
         bench.authenticator.failures += [errors.NoLeader(), errors.ReadTimedOut()]
         bench.feed.auth_version = LATER
         bench.feed.put(b"a")
-        assert [event.kv.key for event in (await call.hear()).events] == [b"a"]
+        assert await told(call) == [b"a"]
         assert bench.authenticator.failures == []
         # By the name that he was found to have: a token may have ended since.
         assert [who.user for who in bench.authenticator.asked] == ["", "u", "u", "u"]
@@ -188,7 +199,7 @@ def test_streams_of_one_user_share_a_question_and_wait_for_nobody_elses() -> Non
         bench.feed.auth_version = ON
         bench.feed.put(b"a")
         for call in alike:
-            assert [event.kv.key for event in (await call.hear()).events] == [b"a"]
+            assert await told(call) == [b"a"]
         assert sorted(who.token for who in bench.authenticator.asked) == [b"stuck", b"t"]
         assert stuck.unheard == 0
         bench.authenticator.stuck.clear()
@@ -229,7 +240,7 @@ def test_a_stream_whose_last_watcher_has_gone_is_not_held_back_for_ever(later: i
         call.create(b"a")
         assert (await call.hear()).created
         bench.feed.put(b"a")
-        assert [event.kv.key for event in (await call.hear()).events] == [b"a"]
+        assert await told(call) == [b"a"]
 
     run(test)
 
@@ -238,11 +249,7 @@ def test_a_watch_begins_though_the_table_was_put_back_to_earlier_users() -> None
     """A shard that was recovered from one replica may have lost changes of users that this coordinator has heard of."""
 
     async def test(bench: Bench) -> None:
-        bench.feed.auth_version = LATER
-        bench.authenticator.readable = EVERYTHING
-        call, _ = bench.open(**SHOWN)
-        call.create(b"a")
-        assert not (await call.hear()).canceled
+        call = await watching(bench, LATER)
         bench.feed.auth_version = bench.authenticator.leader_knows = ON
         call.create(b"a")
         assert (await call.hear()).created
@@ -255,14 +262,10 @@ def test_a_permission_that_is_taken_after_that_ends_a_watch(heard: int) -> None:
     """Though the auth version is no higher than one that was heard of, or that one had authentication disabled."""
 
     async def test(bench: Bench) -> None:
-        bench.feed.auth_version = heard
-        bench.authenticator.readable = EVERYTHING
-        call, _ = bench.open(**SHOWN)
-        call.create(b"a")
-        assert not (await call.hear()).canceled
+        call = await watching(bench, heard)
         bench.feed.auth_version = bench.authenticator.leader_knows = ON
         bench.feed.put(b"a")
-        assert [event.kv.key for event in (await call.hear()).events] == [b"a"]
+        assert await told(call) == [b"a"]
         bench.feed.auth_version = bench.authenticator.leader_knows = LATER
         bench.authenticator.readable = NOTHING
         bench.feed.put(b"a")
@@ -274,11 +277,7 @@ def test_a_permission_that_is_taken_after_that_ends_a_watch(heard: int) -> None:
 
 def test_a_replica_that_lags_is_no_reason_to_ask_again_and_again() -> None:
     async def test(bench: Bench) -> None:
-        bench.feed.auth_version = LATER
-        bench.authenticator.readable = EVERYTHING
-        call, _ = bench.open(**SHOWN)
-        call.create(b"a")
-        assert not (await call.hear()).canceled
+        call = await watching(bench, LATER)
         bench.authenticator.leader_knows = LATER
         for version in (ON, LATER, ON, LATER, ON):
             bench.feed.auth_version = version
