@@ -398,6 +398,24 @@ class Router:
         if reply.term:
             self._handle_belief(replica, reply.term, reply.leader)
 
+    def _handle_belief(self, replica: Replica, term: int, leader: int) -> None:
+        shard = self._shards[replica.shard]
+        if shard.routes.handle_belief(replica.node, term=term, leader=leader):
+            self._leader_maybe_changed(shard)
+
+    def _leader_maybe_changed(self, shard: _Shard) -> None:
+        """Send to the leader what waits for it or is in flight at another replica, perhaps a paused old leader."""
+        leader = shard.routes.leader
+        moved = [call for call in shard.parked.values() if call.target is not LEADER or leader is not None]
+        if leader is not None:
+            for replica in shard.replicas.values():
+                if replica.node != leader:
+                    moved += [call for call in replica.calls.values() if call.target is LEADER]
+        for call in sorted(moved, key=_by_number):
+            self._move(call)
+
+    # ---- tables that move -------------------------------------------------------------------------------------------
+
     def shard_of(self, table_id: int, shard: ShardId) -> ShardId:
         """Where a table is, of which the catalog says that it is in this shard."""
         return self._moved.get(table_id, shard)
@@ -439,22 +457,6 @@ class Router:
             self._fail(
                 call, errors.NoLeader(f"shard {shard} is not in this process's cluster file: restart it")
             )
-
-    def _handle_belief(self, replica: Replica, term: int, leader: int) -> None:
-        shard = self._shards[replica.shard]
-        if shard.routes.handle_belief(replica.node, term=term, leader=leader):
-            self._leader_maybe_changed(shard)
-
-    def _leader_maybe_changed(self, shard: _Shard) -> None:
-        """Send to the leader what waits for it or is in flight at another replica, perhaps a paused old leader."""
-        leader = shard.routes.leader
-        moved = [call for call in shard.parked.values() if call.target is not LEADER or leader is not None]
-        if leader is not None:
-            for replica in shard.replicas.values():
-                if replica.node != leader:
-                    moved += [call for call in replica.calls.values() if call.target is LEADER]
-        for call in sorted(moved, key=_by_number):
-            self._move(call)
 
     # ---- endings ----------------------------------------------------------------------------------------------------
 
