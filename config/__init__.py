@@ -4,17 +4,10 @@ An entry point calls `load` (config/loading.py) once and hands sub-models down; 
 `ProcessSpec`, and does without what reads files."""
 
 from config.access import AuthConfig, FollowsConfig, JwtConfig
-from config.models import (
-    ClusterConfig,
-    LimitsConfig,
-    NodeConfig,
-    RaftConfig,
-    StoreConfig,
-    SupervisorConfig,
-    TableConfig,
-)
+from config.models import ClusterConfig, NodeConfig, TableConfig
 from config.problems import ConfigError, Problem
 from config.process.spec import ProcessSpec
+from config.tuning import LimitsConfig, RaftConfig, StoreConfig, SupervisorConfig
 
 __all__ = [
     "AuthConfig",

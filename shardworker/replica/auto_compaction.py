@@ -20,7 +20,7 @@ from shardworker.raft import NEVER_TICKS, Role
 from shardworker.replica.part import Part
 
 if TYPE_CHECKING:
-    from config.models import CompactionConfig
+    from config.compaction import CompactionConfig
     from shardworker.machine.tables import TableState
     from shardworker.replica.part import ReplicaContext
     from shardworker.replica.proposals import Proposals

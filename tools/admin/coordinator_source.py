@@ -7,8 +7,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Self
 
-from config.models import LimitsConfig, RaftConfig
 from config.process.names import KINDS
+from config.tuning import LimitsConfig, RaftConfig
 from coordinator.replication import report
 from proto.catalog import REPLICATION
 from proto.internal import figures_pb2 as figures

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from config.models import LimitsConfig, RaftConfig
+from config.tuning import LimitsConfig, RaftConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

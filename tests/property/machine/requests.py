@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from config.models import LimitsConfig
+from config.tuning import LimitsConfig
 from proto import errors
 from proto.etcd import rpc_pb2
 from proto.internal import frames_pb2 as frames

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from config.models import LimitsConfig
+from config.tuning import LimitsConfig
 from proto import errors
 from proto.etcd.rpc_pb2 import Compare, RequestOp, TxnRequest, TxnResponse
 from proto.validation import etcd as validation

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from config.models import LimitsConfig, RaftConfig
+from config.tuning import LimitsConfig, RaftConfig
 from tests.unit.tools.command_lines import check_can_be_given
 from tests.unit.tui.clusters import NODES, NOW, copied, copying, degraded, healthy, leaderless
 from tools.admin.diagnosis import CERTIFICATE_ENDS_S, COPY_BEHIND_S, REPORT_OLD_S, diagnose

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from config.models import LimitsConfig
+from config.tuning import LimitsConfig
 from proto import errors
 from proto.etcd.rpc_pb2 import Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest
 from proto.regatta import mvcc_pb2
