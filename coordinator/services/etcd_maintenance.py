@@ -129,11 +129,17 @@ class EtcdMaintenance:
                 return await self._list_alarms(table, request.alarm)
             case etcd.AlarmRequest.ACTIVATE | etcd.AlarmRequest.DEACTIVATE if request.alarm == etcd.NONE:
                 # To etcd that is an alarm like any, which is never there.
+                await self._check_root(call, table)
                 return await self._list_alarms(table, None)
             case etcd.AlarmRequest.ACTIVATE | etcd.AlarmRequest.DEACTIVATE:
                 return await self._change_alarm(table, request, call)
             case unknown:
                 raise errors.InvalidRequest(f"there is no action {unknown}")
+
+    async def _check_root(self, call: Call, table: TableEntry) -> None:
+        who = self._authenticator.credentials(call, table)
+        deadline = self._tables.step_deadline(call)
+        await self._authenticator.rights(who, table, deadline, need=frames.RightsRequest.ROOT)
 
     async def _list_alarms(self, table: TableEntry, wanted: etcd.AlarmType.ValueType | None) -> bytes:
         """Those of one type, or with NONE all; none at all with None. Probes wait for this, so a replica that is silent

@@ -250,7 +250,8 @@ class _Stream:
     async def _forbidden(self, request: etcd.WatchCreateRequest) -> str | None:
         """Why the user may not hear of it; looked at again if users or permissions change meanwhile."""
         rechecks = self._watched.rechecks
-        span = span_of(request.key or LOWEST_KEY, request.range_end)
+        # That a range has no keys in it is told to who may read every key, as to root.
+        span = span_of(request.key or LOWEST_KEY, request.range_end) or (LOWEST_KEY, None)
         looked_at = 0
         while is_enabled(at_least := rechecks.auth_version) and looked_at < at_least:
             try:

@@ -146,6 +146,24 @@ async def test_the_alarm_none_is_no_alarm(tmp_path: Path) -> None:
 
 
 @in_loop
+async def test_a_user_who_is_not_root_raises_and_clears_not_even_the_alarm_none(tmp_path: Path) -> None:
+    def answer(request: frames.Request) -> frames.Reply | errors.BoathouseError:
+        if frames.RightsRequest.FromString(request.body).need == frames.RightsRequest.ROOT:
+            return errors.PermissionDenied()
+        rights = frames.Rights(auth_version=3, user="u")
+        return frames.Reply(term=1, leader=1, body=rights.SerializeToString())
+
+    async with running(tmp_path) as cluster:
+        for worker in cluster.workers.values():
+            worker.script[frames.AUTH_RIGHTS] = answer
+        alarm = maintenance(cluster).Alarm
+        assert not (await alarm(etcd.AlarmRequest())).alarms
+        for action in (etcd.AlarmRequest.ACTIVATE, etcd.AlarmRequest.DEACTIVATE):
+            denied = await refused(alarm(etcd.AlarmRequest(action=action)))
+            assert denied == ("PERMISSION_DENIED", "etcdserver: permission denied")
+
+
+@in_loop
 async def test_a_full_table_is_full_on_all_its_members(tmp_path: Path) -> None:
     async with running(tmp_path) as cluster:
         raised = frames.TableAlarm(member=7, alarm=etcd.CORRUPT)
