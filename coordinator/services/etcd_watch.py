@@ -216,8 +216,10 @@ class _Stream:
             self.fail(failure)
 
     async def _create(self, request: etcd.WatchCreateRequest) -> None:
-        may_be = self._refusal(request) is None
-        revision = await self._watched.current(patient=may_be and not request.start_revision)
+        if request.start_revision:
+            revision = self._watched.heard(self._hub)  # what it is to hear does not depend on where now is
+        else:
+            revision = await self._watched.current(patient=self._refusal(request) is None)
         header = self._watched.header(revision)
         refusal = COMPACTED if request.start_revision < 0 else await self._forbidden(request)
         refusal = refusal or self._refusal(request)

@@ -144,6 +144,25 @@ def test_a_watch_from_now_begins_no_earlier_than_what_the_leader_has() -> None:
     run(test)
 
 
+def test_a_watch_from_a_revision_asks_nobody_where_now_is() -> None:
+    """So it begins at once, and while nobody leads, as in etcd."""
+
+    async def test(bench: Bench) -> None:
+        bench.feed.put(b"a")
+        bench.feed.led = False
+        call, _ = bench.open()
+        for start in (2, 9, -1):
+            call.create(EVERYTHING, EVERYTHING, start_revision=start)
+        responses = [await call.hear() for _ in range(4)]
+        assert [response.header.revision for response in responses if response.created] == [2, 2, 2]
+        assert [event.kv.key for response in responses for event in response.events] == [b"a"]
+        bench.feed.shown_revision = 7
+        assert (await created(call, start_revision=9)).header.revision == 7
+        assert bench.feed.revisions_asked == 0
+
+    run(test)
+
+
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for wait in ("REACH_TIMEOUT_S", "LOOK_INTERVAL_S", "RETRY_MAX_S"):
