@@ -164,7 +164,9 @@ class StandIn:
         assert path == "/replication.v1.Metadata/Get"
         return self.metadata().SerializeToString()
 
-    async def stream(self, path: str, request: bytes, timeout_s: float | None) -> AsyncGenerator[bytes]:
+    async def stream(
+        self, path: str, request: bytes, timeout_s: float | None, silence_s: float | None = None
+    ) -> AsyncGenerator[bytes]:
         """Log and Snapshot."""
         answers: Iterator[Message]
         if path == "/replication.v1.Log/Replicate":

@@ -131,14 +131,20 @@ class LeaderChannels:
             answer: bytes = await channel.unary_unary(path)(request, timeout=timeout_s, metadata=metadata)
             return answer
 
-    async def stream(self, path: str, request: bytes, timeout_s: float | None) -> AsyncGenerator[bytes]:
+    async def stream(
+        self, path: str, request: bytes, timeout_s: float | None, silence_s: float | None = None
+    ) -> AsyncGenerator[bytes]:
         """See leader.Calls."""
         with self.calling() as (channel, metadata), self._failures(channel):
             call = channel.unary_stream(path)(request, timeout=timeout_s, metadata=metadata)
             # The next answer is on its way while this one is used.
             coming = asyncio.ensure_future(call.read())
             try:
-                while (answer := await coming) is not END:
+                while True:
+                    async with asyncio.timeout(silence_s):
+                        answer = await coming
+                    if answer is END:
+                        break
                     coming = asyncio.ensure_future(call.read())
                     yield answer
             finally:
@@ -153,6 +159,9 @@ class LeaderChannels:
         except grpc.aio.AioRpcError as error:
             self.failed(channel)
             raise LeaderFailed(error.code().name, error.details() or "") from None
+        except TimeoutError:
+            self.failed(channel)
+            raise LeaderFailed("DEADLINE_EXCEEDED", "its answer does not go on") from None
         except asyncio.CancelledError:
             if _is_to_end():
                 raise

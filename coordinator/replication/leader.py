@@ -31,6 +31,11 @@ REPLICATE_S: Final = 30.0
 SHARD_S: Final = 5.0
 LOG_S: Final = 60.0
 """As Regatta's own follower clusters have it (log-rpc-timeout)."""
+LOG_SILENCE_S: Final = 5.0
+"""Between its messages. What a server of Regatta asks its shard first is lost if the shard's leader dies then: it waits
+until the call's time is up, while its neighbours serve."""
+PAIRS_SILENCE_S: Final = 600.0
+"""The same; but ahead of the first chunk it writes all of the table into a file."""
 
 
 class LeaderFailed(Exception):
@@ -100,8 +105,10 @@ class Calls(Protocol):
     async def unary(self, path: str, request: bytes, timeout_s: float) -> bytes:
         """The one answer."""
 
-    def stream(self, path: str, request: bytes, timeout_s: float | None) -> AsyncGenerator[bytes]:
-        """All answers; closing it ends the call."""
+    def stream(
+        self, path: str, request: bytes, timeout_s: float | None, silence_s: float | None = None
+    ) -> AsyncGenerator[bytes]:
+        """All answers; closing it ends the call. silence_s: how long the next one may take at most."""
 
 
 class Leader:
@@ -164,6 +171,7 @@ class Leader:
             request.SerializeToString(),
             replication.ReplicateResponse.FromString,
             LOG_S,
+            LOG_SILENCE_S,
         )
 
     def pairs(self, table: str) -> AsyncGenerator[replication.SnapshotChunk]:
@@ -174,6 +182,7 @@ class Leader:
             request.SerializeToString(),
             replication.SnapshotChunk.FromString,
             None,
+            PAIRS_SILENCE_S,
         )
 
     async def shard(self, table: str) -> int:
@@ -190,9 +199,14 @@ class Leader:
         return parsed(regatta.RangeResponse.FromString, answer).header.shard_id
 
     async def _stream(
-        self, path: str, request: bytes, parse: Callable[[bytes], Any], timeout_s: float | None
+        self,
+        path: str,
+        request: bytes,
+        parse: Callable[[bytes], Any],
+        timeout_s: float | None,
+        silence_s: float | None = None,
     ) -> AsyncGenerator[Any]:
-        async with aclosing(self._calls.stream(path, request, timeout_s)) as answers:
+        async with aclosing(self._calls.stream(path, request, timeout_s, silence_s)) as answers:
             async for answer in answers:
                 yield parsed(parse, answer)
 

@@ -125,8 +125,10 @@ class WayCalls:
             answer = message
         return answer
 
-    async def stream(self, path: str, request: bytes, timeout_s: float | None) -> AsyncGenerator[bytes]:
-        del timeout_s  # the leader cluster's own limits are shorter
+    async def stream(
+        self, path: str, request: bytes, timeout_s: float | None, silence_s: float | None = None
+    ) -> AsyncGenerator[bytes]:
+        del timeout_s, silence_s  # the leader cluster's own limits are shorter
         handler = self._rng.choice(self._services)[path]
         if not self._way.is_open:
             await self._way.clock.sleep(0.1)

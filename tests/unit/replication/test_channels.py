@@ -50,7 +50,7 @@ async def serving(folder: Path) -> AsyncIterator[tuple[Server, LeaderChannels, P
     await server.start()
     token = folder / "token"
     write_token(token, "the-first-token-of-all")
-    follows = FollowsConfig(cluster="harbour", endpoints=[f"127.0.0.1:{port}"], token_file=token)
+    follows = FollowsConfig(cluster="harbour", endpoints=[f"127.0.0.1:{port}"] * 2, token_file=token)
     ticks = iter(range(1_000))
     channels = LeaderChannels(follows, lambda: float(2 * next(ticks)))
     try:
@@ -97,6 +97,27 @@ async def test_a_call_that_ends_with_its_channel_is_a_failure_and_no_end_of_the_
         asyncio.get_running_loop().call_soon(asyncio.ensure_future, channels.close())
         with pytest.raises(LeaderFailed, match="channel was closed"):
             await anext(stream)
+
+
+@in_loop
+async def test_a_stream_that_does_not_go_on_is_a_failure_and_the_next_endpoint_is_asked(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as (server, channels, _):
+        with channels.calling() as (mute, _):
+            stream = channels.stream(PATH, b"", None, 0.2)
+        await anext(stream)
+        with pytest.raises(LeaderFailed, match="DEADLINE_EXCEEDED: its answer does not go on"):
+            await anext(stream)
+        with channels.calling() as (next_one, _):
+            assert next_one is not mute
+        server.may_go_on.set()
+        stream = channels.stream(PATH, b"", None, 0.2)
+        await anext(stream)
+        await asyncio.sleep(0.3)
+        assert [answer async for answer in stream] == [b"the rest"], (
+            "who takes his time with one waits for none"
+        )
 
 
 @in_loop

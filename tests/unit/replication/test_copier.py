@@ -39,7 +39,9 @@ class Calls:
     async def unary(self, path: str, request: bytes, timeout_s: float) -> bytes:
         return self._answer
 
-    async def stream(self, path: str, request: bytes, timeout_s: float | None) -> AsyncGenerator[bytes]:
+    async def stream(
+        self, path: str, request: bytes, timeout_s: float | None, silence_s: float | None = None
+    ) -> AsyncGenerator[bytes]:
         if path == "/replication.v1.Snapshot/Stream":
             assert replication.SnapshotRequest.FromString(request).boathouse.waits
             yield replication.SnapshotChunk().SerializeToString()  # it is being made
@@ -210,12 +212,14 @@ class Making(Calls):
         super().__init__(USE_SNAPSHOT, 1)
         self._clock = clock
 
-    async def stream(self, path: str, request: bytes, timeout_s: float | None) -> AsyncGenerator[bytes]:
+    async def stream(
+        self, path: str, request: bytes, timeout_s: float | None, silence_s: float | None = None
+    ) -> AsyncGenerator[bytes]:
         if path == "/replication.v1.Snapshot/Stream":
             self._clock.now = STALLED_S
             yield replication.SnapshotChunk().SerializeToString()
             raise Done
-        async for answer in super().stream(path, request, timeout_s):
+        async for answer in super().stream(path, request, timeout_s, silence_s):
             yield answer
 
 
