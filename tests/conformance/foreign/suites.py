@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).parents[3]
 FOLDER: Final = ROOT / "build" / "suites"
-BUILD_S: Final = 900
+BUILD_S: Final = 1_800
+"""Half an hour is what two busy cores may need for all that a crate is built of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,15 +265,7 @@ def _folder(name: str) -> Path:
 
 def _do(*command: str, cwd: Path | None = None, **variables: str) -> str:
     try:
-        done = subprocess.run(
-            command,
-            cwd=cwd,
-            env={**os.environ, **variables},
-            capture_output=True,
-            text=True,
-            timeout=BUILD_S,
-            check=False,
-        )
+        done = _run_to_end(command, cwd, variables, BUILD_S)
     except subprocess.TimeoutExpired:
         raise NotBuilt(f"{' '.join(command)} took more than {BUILD_S} s") from None
     if done.returncode != 0:
@@ -281,19 +274,28 @@ def _do(*command: str, cwd: Path | None = None, **variables: str) -> str:
 
 
 def _run(command: Sequence[str], folder: Path, variables: Mapping[str, str], timeout_s: float) -> str:
-    """What a suite prints, whether its tests pass or not; it and all that it started is ended at the deadline."""
+    """What a suite prints, whether its tests pass or not."""
+    done = _run_to_end(command, folder, variables, timeout_s)
+    return done.stdout + done.stderr
+
+
+def _run_to_end(
+    command: Sequence[str], folder: Path | None, variables: Mapping[str, str], timeout_s: float
+) -> subprocess.CompletedProcess[str]:
+    """It and all that it started is ended at the deadline."""
     process = subprocess.Popen(
         command,
         cwd=folder,
         env={**os.environ, **variables},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
     try:
-        return process.communicate(timeout=timeout_s)[0]
+        stdout, stderr = process.communicate(timeout=timeout_s)
+        return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, 9)
