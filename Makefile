@@ -48,8 +48,10 @@ format: $(STAMP) ## rewrite the source in the house format
 proto: $(STAMP) ## regenerate the protobuf code
 	$(BIN)/python tools/generate_proto.py
 
+# A program is built when a test first needs it, and has a limit of its own for that: the test's begins afterwards.
+FOREIGN := -q -o faulthandler_timeout=0 -o timeout_func_only=true tests/conformance/foreign
 conformance: $(STAMP) ## try programs of others, and the docs against three hosts; needs Go, Rust, PostgreSQL, root
-	$(BIN)/pytest -q -o faulthandler_timeout=0 tests/conformance/foreign
+	$(BIN)/pytest $(FOREIGN)
 	$(BIN)/pytest -q -m long
 	$(MAKE) beside
 
@@ -63,7 +65,7 @@ beside: $(STAMP) ## what make test holds against etcd 3.5.1, against 3.5.35 and 
 	done
 
 patroni: $(STAMP) ## PostgreSQL under Patroni, whose lock is in boathouse; needs PostgreSQL
-	$(BIN)/pytest -q -o faulthandler_timeout=0 tests/conformance/foreign/test_patroni.py
+	$(BIN)/pytest $(FOREIGN)/test_patroni.py
 
 bench: $(STAMP) ## measure a three-node cluster against its ceiling and etcd
 	$(BIN)/boathouse bench --against etcd

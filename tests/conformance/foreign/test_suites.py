@@ -47,7 +47,7 @@ def suite(request: pytest.FixtureRequest) -> Suite:
     return found
 
 
-@pytest.mark.timeout(3 * RUN_S, func_only=True)  # preparing a suite has a time of its own
+@pytest.mark.timeout(3 * RUN_S)
 @pytest.mark.parametrize("nodes", [1, 3])
 def test_what_passes_on_etcd_passes_on_boathouse(
     suite: Suite, nodes: int, tmp_path: Path, pytestconfig: pytest.Config
