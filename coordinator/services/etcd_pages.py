@@ -37,7 +37,11 @@ _LOCAL: Final = "local"
 Ask = Callable[[], LocalCall]
 """A call on the table that is looked at."""
 Check = Callable[[Ask], Awaitable[None]]
-"""Raises BoathouseError if something is wrong."""
+"""Raises _Unready or BoathouseError if something is wrong."""
+
+
+class _Unready(Exception):
+    """Says what is wrong in etcd's words."""
 
 
 class EtcdPages:
@@ -109,10 +113,12 @@ class EtcdPages:
             lines, failed = [], False
             for name, check in checks.items():
                 if name in passed_over:
-                    lines.append(f"[+]{name} excluded: ok")
                     continue
                 try:
                     await check(ask)
+                except _Unready as why:
+                    failed = True
+                    lines.append(f"[-]{name} failed: {why}")
                 except errors.BoathouseError as error:
                     failed = True
                     lines.append(f"[-]{name} failed: {outcomes.to_status(outcomes.ETCD, error).text}")
@@ -120,7 +126,7 @@ class EtcdPages:
                     lines.append(f"[+]{name} ok")
             listing = "".join(f"{line}\n" for line in lines)
             if failed:
-                return Response(status=HTTPStatus.SERVICE_UNAVAILABLE, body=listing.encode())
+                return Response(status=HTTPStatus.SERVICE_UNAVAILABLE, body=f"{listing}\n".encode())
             verbose = listing if "verbose" in query else ""
             return Response(body=f"{verbose}ok\n".encode())
 
@@ -149,8 +155,8 @@ class EtcdPages:
 
     async def _check_corruption(self, ask: Ask) -> None:
         if "CORRUPT" in await self._alarms(ask):
-            raise errors.Corrupt("alarm activated: CORRUPT")
+            raise _Unready("alarm activated: CORRUPT")
 
     async def _check_votes(self, ask: Ask) -> None:
         if (await self._calls.status(ask())).isLearner:
-            raise errors.NotLeader("the replica is a learner")
+            raise _Unready("this member is a learner")

@@ -76,11 +76,11 @@ async def test_a_silent_replica_of_another_node_holds_up_no_probe(tmp_path: Path
 
 
 class OneTable:
-    """As EtcdCalls: one table, of whose alarms there may be one, and no others."""
+    """As EtcdCalls: one table with these alarms, and no others."""
 
-    def __init__(self, table: str, *, full: bool) -> None:
+    def __init__(self, table: str, *alarms: etcd.AlarmType.ValueType) -> None:
         self._table = table
-        self._full = full
+        self._alarms = alarms
         self.metadata: list[Mapping[str, str]] = []
 
     def _look(self, call: Call) -> None:
@@ -90,7 +90,7 @@ class OneTable:
 
     async def alarm(self, call: Call, _request: object) -> etcd.AlarmResponse:
         self._look(call)
-        return etcd.AlarmResponse(alarms=[etcd.AlarmMember(alarm=etcd.NOSPACE)] if self._full else [])
+        return etcd.AlarmResponse(alarms=[etcd.AlarmMember(alarm=alarm) for alarm in self._alarms])
 
     async def status(self, call: Call) -> etcd.StatusResponse:
         self._look(call)
@@ -101,25 +101,38 @@ class OneTable:
         return etcd.RangeResponse()
 
 
+async def ask_page(calls: Any, path: str, query: str = "", **said: str) -> tuple[int, bytes]:
+    headers = {f"grpc-metadata-{name}": value for name, value in said.items()}
+    page = EtcdPages(calls, asyncio.get_running_loop()).pages["GET", path]
+    response = await page(Request(method="GET", path=path, query=query, headers=headers, body=b""))
+    assert isinstance(response.body, bytes)
+    return response.status, response.body
+
+
+@in_loop
+async def test_what_is_not_ready_is_listed_as_etcd_lists_it() -> None:
+    """As 3.5.35 and 3.7.3, whose order differs from one answer to the next."""
+    corrupt = OneTable("default", etcd.CORRUPT)
+    corruption = b"[-]data_corruption failed: alarm activated: CORRUPT\n"
+    reads = b"[+]serializable_read ok\n[+]linearizable_read ok\n"
+    assert await ask_page(corrupt, "/readyz") == (503, corruption + reads + b"[+]non_learner ok\n\n")
+    assert await ask_page(corrupt, "/readyz/data_corruption") == (503, corruption + b"\n")
+    query = "verbose&exclude=data_corruption&exclude=non_learner"
+    assert await ask_page(corrupt, "/readyz", query) == (200, reads + b"ok\n")
+
+
 @in_loop
 async def test_each_table_is_judged_by_itself() -> None:
     """Whoever asks by the port of a table gets that one's health, and no permissions by what else he says."""
 
-    async def ask_page(calls: Any, path: str, **said: str) -> tuple[int, bytes]:
-        headers = {f"grpc-metadata-{name}": value for name, value in said.items()}
-        page = EtcdPages(calls, asyncio.get_running_loop()).pages["GET", path]
-        response = await page(Request(method="GET", path=path, query="", headers=headers, body=b""))
-        assert isinstance(response.body, bytes)
-        return response.status, response.body
-
     for path in ("/health", "/livez", "/readyz", "/readyz/non_learner"):
-        users = OneTable("users", full=False)
+        users = OneTable("users")
         assert (await ask_page(users, path, table="users", token="t"))[0] == 200
         assert users.metadata
         assert all(metadata == {"table": "users"} for metadata in users.metadata)
         status, text = await ask_page(users, path)
         assert (status, b"table not found" in text) == (503, True), "there is no table default"
-    full = OneTable("users", full=True)
+    full = OneTable("users", etcd.NOSPACE)
     assert await ask_page(full, "/health", table="users") == (
         503,
         b'{"health":"false","reason":"ALARM NOSPACE"}\n',
