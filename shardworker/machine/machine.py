@@ -176,8 +176,7 @@ class StateMachine(WholeShard, Reading, Sweeping):
         """Raises as the handler does, and QuotaExceeded, CorruptAlarm."""
         assert handler.administer is not None
         try:
-            if handler.cost is not None:
-                quota.check_takes(table, handler, op, self.leases, self.auth)
+            quota.check_takes(table, handler, op, self.leases, self.auth)
             body = handler.administer(AuthWriter(self.auth, table.id, index), op)
         except errors.QuotaExceeded:
             self.tables.touch(table)

@@ -254,6 +254,42 @@ def add_user(shard: Shard, name: str) -> type[errors.BoathouseError] | None:
     return administer(shard, frames.AUTH_USER_ADD, etcd.AuthUserAddRequest(name=name))
 
 
+@pytest.mark.parametrize(
+    ("raised", "refusal"), [(etcd.CORRUPT, errors.CorruptAlarm), (etcd.NOSPACE, errors.QuotaExceeded)]
+)
+def test_no_alarm_keeps_root_from_logging_in(
+    raised: etcd.AlarmType.ValueType, refusal: type[errors.BoathouseError]
+) -> None:
+    """Who else could end it? Neither beforehand nor when it is applied; what adds users is refused both times."""
+    shard = limited(quota_bytes=0)
+    assert add_user(shard, "u") is None
+    assert administer(shard, frames.AUTH_ROLE_ADD, etcd.AuthRoleAddRequest(name="r")) is None
+    alarm(shard, raised, activate=True)
+
+    def refused_beforehand(method: frames.Method.ValueType, request: Message) -> bool:
+        body, request_id = request.SerializeToString(), shard.new_id()
+        asked = frames.Request(method=method, table_id=TABLE, body=body, request_id=request_id)
+        try:
+            shard.machine.check_takes(asked)
+        except refusal:
+            return True
+        return False
+
+    takes: list[tuple[frames.Method.ValueType, Message]] = [
+        (frames.AUTH_LOG_IN, frames.LogIn(user="u", auth_revision=3, digest=bytes(32))),
+        (frames.AUTH_USER_CHANGE_PASSWORD, etcd.AuthUserChangePasswordRequest(name="u", hashedPassword="h")),
+        (frames.AUTH_ROLE_DELETE, etcd.AuthRoleDeleteRequest(role="r")),
+        (frames.AUTH_USER_DELETE, etcd.AuthUserDeleteRequest(name="u")),
+        (frames.AUTH_DISABLE, etcd.AuthDisableRequest()),
+    ]
+    for method, request in takes:
+        assert not refused_beforehand(method, request)
+        assert administer(shard, method, request) is not refusal
+    added = etcd.AuthUserAddRequest(name="v")
+    assert refused_beforehand(frames.AUTH_USER_ADD, added)
+    assert administer(shard, frames.AUTH_USER_ADD, added) is refusal
+
+
 def test_leases_count_until_they_are_gone() -> None:
     shard = limited()
     taken = 0
