@@ -157,6 +157,23 @@ def test_alarms_in_a_session(new_etcd: str, new_boathouse: str) -> None:
     assert session(new_boathouse) == session(new_etcd)
 
 
+def test_root_logs_in_to_end_an_alarm(new_etcd: str, new_boathouse: str) -> None:
+    def session(endpoint: str) -> list[str]:
+        ctl, side = Etcdctl(endpoint), Side(endpoint)
+        root = ("--user", "root:pw")
+        heard = [ctl.said("user", "add", "root:pw"), ctl.said("user", "grant-role", "root", "root")]
+        for alarm in (etcd.NOSPACE, etcd.CORRUPT):
+            raised = etcd.AlarmRequest(action=etcd.AlarmRequest.ACTIVATE, memberID=5, alarm=alarm)
+            side.maintenance.Alarm(raised, timeout=CALL_TIMEOUT_S)
+            heard.append(ctl.said("auth", "enable"))
+            heard += [ctl.said(*root, *words) for words in (("put", "k", "v"), ("alarm", "disarm"))]
+            heard += [ctl.said(*root, *words) for words in (("put", "k", "v"), ("auth", "disable"))]
+        side.channel.close()
+        return [*heard, ctl.said("user", "delete", "root")]
+
+    assert session(new_boathouse) == session(new_etcd)
+
+
 def _without_durations(said: Any) -> Any:
     return re.sub(r"took = [\d.]+\w+", "took = TIME", said) if isinstance(said, str) else said
 
