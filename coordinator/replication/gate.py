@@ -43,7 +43,8 @@ class Gate:
             self._renew()
         shown = call.metadata.get(TOKEN_KEY, "").encode()
         if not any(hmac.compare_digest(shown, token.encode()) for token in self._tokens):
-            raise errors.BadReplicationToken(TOKEN_KEY)
+            why = ", and the one shown is none of this cluster's (replication.token_file)" if shown else ""
+            raise errors.BadReplicationToken(TOKEN_KEY + why)
 
     def _renew(self) -> None:
         assert self._file is not None

@@ -26,10 +26,15 @@ class Shows:
     metadata: dict[str, str] = field(default_factory=dict)
 
 
+def call(token: str | None) -> Call:
+    """By who shows this."""
+    return cast("Call", Shows({} if token is None else {TOKEN_KEY: token}))
+
+
 def check(gate: Gate, token: str | None) -> bool:
     """Whether who shows this may copy."""
     try:
-        gate.check(cast("Call", Shows({} if token is None else {TOKEN_KEY: token})))
+        gate.check(call(token))
     except errors.BadReplicationToken:
         return False
     return True
@@ -51,6 +56,14 @@ def test_with_tokens_only_who_shows_one_may(file: Path) -> None:
     gate = Gate(ReplicationConfig(token_file=file), lambda: 0.0)
     assert check(gate, OLD)
     assert not any(check(gate, token) for token in (None, "", NEW, OLD[:-1], OLD + " ", "ö"))
+
+
+@pytest.mark.parametrize(("shown", "is_named"), [(None, False), ("", False), (NEW, True)])
+def test_a_token_that_is_not_good_is_told_from_none(file: Path, shown: str | None, is_named: bool) -> None:
+    gate = Gate(ReplicationConfig(token_file=file), lambda: 0.0)
+    with pytest.raises(errors.BadReplicationToken) as refused:
+        gate.check(call(shown))
+    assert ("the one shown is none of this cluster's" in refused.value.detail) is is_named
 
 
 def test_tokens_are_renewed_while_it_runs_and_a_bad_file_changes_nothing(file: Path) -> None:
