@@ -37,7 +37,7 @@ def built(name: str) -> Path:
     try:
         return program(name)
     except NotBuilt as error:
-        pytest.exit(str(error), returncode=1)
+        pytest.fail(str(error), pytrace=False)
 
 
 @pytest.fixture(scope="session")

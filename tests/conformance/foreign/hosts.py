@@ -34,6 +34,8 @@ class Hosts:
         self._started: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
+        assert os.geteuid() == 0, "hosts are network namespaces: run this as root"
+        assert shutil.which("ip"), "there is no `ip` on the PATH: install iproute2"
         try:
             self._build()
         except BaseException:
@@ -147,4 +149,4 @@ class Hosts:
 
 def _ip(*words: str) -> None:
     done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"ip {' '.join(words)}: {done.stderr} (this needs root and iproute2)"
+    assert done.returncode == 0, f"ip {' '.join(words)}: {done.stderr}"

@@ -18,7 +18,7 @@ async def curl(*arguments: str, stdin: bytes = b"") -> bytes:
     """What curl says."""
     program = shutil.which("curl")
     if program is None:
-        pytest.exit("there is no `curl` on the PATH: install curl with HTTP/2", returncode=1)
+        pytest.fail("there is no `curl` on the PATH: install curl with HTTP/2", pytrace=False)
     process = await asyncio.create_subprocess_exec(
         program,
         "--silent",

@@ -51,7 +51,7 @@ class Tmux:
 @pytest.fixture(name="cluster")
 def _cluster(tmp_path: Path) -> Iterator[Cluster]:
     if shutil.which("tmux") is None:
-        pytest.exit("tmux is not installed", returncode=1)
+        pytest.fail("there is no `tmux` on the PATH: install tmux", pytrace=False)
     with Cluster(tmp_path, nodes=3, shards=2) as cluster:
         cluster.wait_leaders()
         yield cluster
