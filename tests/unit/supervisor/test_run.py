@@ -325,26 +325,26 @@ def test_a_restart_under_way_starts_nothing_on_a_node_that_goes_down(three: Fake
     assert _end(process) == 0
 
 
-@pytest.mark.parametrize(
-    ("line", "error"),
-    [
-        (b"{}", "this supervisor does not know the request None"),
-        (b'{"op": "dance"}', "this supervisor does not know the request 'dance'"),
-        (b'{"op": "stop"}', "this supervisor does not know the request 'stop'"),
-        (b'{"op": "stop", "processes": ["shard-9"]}', "node n1 has no process shard-9"),
-        (b'{"op": "stop", "processes": [7]}', "node n1 has no process 7"),
-        (b"[]", "a request is a JSON object"),
-        (b"hello", "Expecting value: line 1 column 1 (char 0)"),
-    ],
-)
-def test_nonsense_on_the_control_socket_gets_an_answer(up: FakeUp, line: bytes, error: str) -> None:
+NONSENSE = {
+    b"{}": "this supervisor does not know the request None",
+    b'{"op": "dance"}': "this supervisor does not know the request 'dance'",
+    b'{"op": "stop"}': "this supervisor does not know the request 'stop'",
+    b'{"op": "stop", "processes": ["shard-9"]}': "node n1 has no process shard-9",
+    b'{"op": "stop", "processes": [7]}': "node n1 has no process 7",
+    b"[]": "a request is a JSON object",
+    b"hello": "Expecting value: line 1 column 1 (char 0)",
+}
+
+
+def test_nonsense_on_the_control_socket_gets_an_answer(up: FakeUp) -> None:
     process = up.start_and_wait()
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(10)
-        connection.connect(str(up.cluster.control_socket("n1")))
-        for _ in range(2):  # and the conversation goes on
-            connection.sendall(line + b"\n")
-            assert json.loads(connection.recv(4096)) == {"ok": False, "error": error}
+    for line, error in NONSENSE.items():
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(10)
+            connection.connect(str(up.cluster.control_socket("n1")))
+            for _ in range(2):  # and the conversation goes on
+                connection.sendall(line + b"\n")
+                assert json.loads(connection.recv(4096)) == {"ok": False, "error": error}
     assert _end(process) == 0
     assert not any("Traceback" in line for line in up.output())
 
