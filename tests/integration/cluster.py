@@ -9,6 +9,7 @@ It ends with the block, whatever happened inside: in order if it can, else by SI
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
+from unittest import mock
 
 import yaml
 
@@ -23,6 +25,7 @@ from config.loading import load
 from config.process.names import ProcessName, processes_of
 from config.process.report import ProcessReport, State
 from tests.waiting import free_ports, wait_until
+from tools import cli
 from tools.admin.client import KvClient
 from tools.admin.control_client import NodeControl, RequestRefused, SupervisorUnreachable
 from tools.admin.probe import ask_replicas
@@ -55,10 +58,12 @@ class Cluster:
         host: str = "127.0.0.1",
         shards_max: int = 0,
         coordinators: int = 1,
+        calls: bool = False,
     ) -> None:
         """Write the cluster file; nothing runs yet. `separate` gives each node a supervisor of its own, as on several
         machines. `settings` are further keys of the file, `launcher` is what `boathouse up` is started by. There are
-        ports for shards_max shards, if that is more, for grow()."""
+        ports for shards_max shards, if that is more, for grow(). `calls`: the command line is called in this process
+        and not run, which is for who asks it often."""
         self.folder = folder
         self.file = folder / "cluster.yaml"
         document: dict[str, Any] = {
@@ -81,6 +86,7 @@ class Cluster:
         self.config = load(self.file)
         self._separate = separate
         self._launcher = launcher
+        self._calls = calls
         self.builds: dict[str, tuple[str, ...]] = {}
         """What starts a node, where that is another program than this build's. Only for separate ones."""
         self._supervisors: dict[str, subprocess.Popen[bytes]] = {}
@@ -326,9 +332,13 @@ class Cluster:
         endpoints = self.endpoints if node is None else (self.endpoint(node),)
         return KvClient(endpoints, table, timeout_s)
 
-    def cli(self, *arguments: str, given: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-        """Run the command line; commands that take FILE find this cluster's, kv its first node."""
-        return run_cli(
+    def cli(
+        self, *arguments: str, given: bytes | None = None, run: bool = False
+    ) -> subprocess.CompletedProcess[bytes]:
+        """The command line; commands that take FILE find this cluster's, kv its first node. run: as a process, even
+        where it is called otherwise."""
+        tell = call_cli if self._calls and not run else run_cli
+        return tell(
             *arguments,
             given=given,
             BOATHOUSE_FILE=str(self.file),
@@ -358,6 +368,31 @@ def run_cli(
         env={**os.environ, **environment},
         check=False,
     )
+
+
+def call_cli(
+    *arguments: str, given: bytes | None = None, cwd: Path = ROOT, **environment: str
+) -> subprocess.CompletedProcess[bytes]:
+    """The same in this process: most of what a command takes is the start of Python and its imports. Not for commands
+    that send signals, wait for them, or read their standard input to its end while others run."""
+    stdout, stderr = io.BytesIO(), io.BytesIO()
+    streams = [io.TextIOWrapper(stream, "utf-8") for stream in (io.BytesIO(given or b""), stdout, stderr)]
+    code: object = 0
+    with (
+        contextlib.chdir(cwd),
+        mock.patch.dict(os.environ, environment),
+        mock.patch.multiple(sys, argv=["boathouse", *arguments], stdin=streams[0]),
+        contextlib.redirect_stdout(streams[1]),
+        contextlib.redirect_stderr(streams[2]),
+    ):
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+    for stream in streams[1:]:
+        stream.flush()
+    status = code if isinstance(code, int) else 1
+    return subprocess.CompletedProcess(arguments, status, stdout.getvalue(), stderr.getvalue())
 
 
 def is_alive(pid: int) -> bool:

@@ -75,7 +75,7 @@ def test_a_backup_under_load_is_the_table_at_one_revision(tmp_path: Path) -> Non
     (tmp_path / "other").mkdir()
     folder = tmp_path / "backup"
     tables: dict[str, Any] = {"default": {}, "brief": {"history": "none"}}
-    with Cluster(tmp_path / "one", nodes=1, shards=1, tables=tables) as cluster:
+    with Cluster(tmp_path / "one", nodes=1, shards=1, tables=tables, calls=True) as cluster:
         kv = Kv(cluster)
         Kv(cluster, "brief").put("b")
         stop = threading.Event()
@@ -117,7 +117,7 @@ def test_a_backup_under_load_is_the_table_at_one_revision(tmp_path: Path) -> Non
         assert not third["incremental"]
         assert "is no longer known" in third["why_full"]
         run(cluster, "restore", "--dir", str(folder), "--verify")
-    with Cluster(tmp_path / "other", nodes=1, shards=3, tables={}) as other:
+    with Cluster(tmp_path / "other", nodes=1, shards=3, tables={}, calls=True) as other:
         (_, restored) = run(other, "restore", "--dir", str(folder))
         assert restored["revision"] == third["revision"]
         assert Kv(other).at() == expected | {b"k": Kv(other).at()[b"k"]}
@@ -125,7 +125,7 @@ def test_a_backup_under_load_is_the_table_at_one_revision(tmp_path: Path) -> Non
 
 def test_the_last_that_is_left_of_a_deleted_table_stays_in_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "backup"
-    with Cluster(tmp_path, nodes=1, shards=1, tables={"a": {}, "users": {}}) as cluster:
+    with Cluster(tmp_path, nodes=1, shards=1, tables={"a": {}, "users": {}}, calls=True) as cluster:
         saved = ("backup", "--dir", str(folder), "--endpoint", cluster.endpoint("n1"))
         Kv(cluster, "users").put("k", "the only copy")
         assert cluster.cli(*saved).returncode == 0
@@ -170,7 +170,7 @@ def messages(data: bytes, hold: threading.Event) -> Iterator[maintenance.Restore
 
 def test_killed_in_the_middle_of_a_restore_a_table_is_what_it_was(tmp_path: Path) -> None:
     """The coordinator's death ends a restore. A worker's does not: each part is sent again until it is taken."""
-    with Cluster(tmp_path, nodes=1, shards=1, tables={"default": {}}) as cluster:
+    with Cluster(tmp_path, nodes=1, shards=1, tables={"default": {}}, calls=True) as cluster:
         for number in range(20):
             Kv(cluster).put(f"old{number}")
         before = Kv(cluster).at()
@@ -217,7 +217,7 @@ def answers(cluster: Cluster) -> bool:
 
 def test_an_interrupted_backup_goes_on_and_leaves_the_one_before(tmp_path: Path) -> None:
     folder = tmp_path / "backup"
-    with Cluster(tmp_path, nodes=1, shards=1, tables={"a": {}, "b": {}}) as cluster:
+    with Cluster(tmp_path, nodes=1, shards=1, tables={"a": {}, "b": {}}, calls=True) as cluster:
         for table in ("a", "b"):
             for number in range(50):
                 Kv(cluster, table).put(f"k{number}", os.urandom(400).hex())
@@ -262,7 +262,7 @@ def at_a_terminal(cluster: Cluster, *words: str, awaited: bytes) -> bytes:
 
 def test_leases_users_and_a_quota_come_back(tmp_path: Path) -> None:
     folder = tmp_path / "backup"
-    with Cluster(tmp_path, nodes=1, shards=1, tables={"default": {}, "other": {}}) as cluster:
+    with Cluster(tmp_path, nodes=1, shards=1, tables={"default": {}, "other": {}}, calls=True) as cluster:
         channel = grpc.insecure_channel(cluster.endpoint("n1"))
         leases: Any = stub(channel, etcd, "Lease")
         auth: Any = stub(channel, etcd, "Auth")

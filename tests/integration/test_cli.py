@@ -17,7 +17,7 @@ import yaml
 
 from config.process.names import ProcessName
 from config.process.report import State
-from tests.integration.cluster import ROOT, Cluster, is_alive, run_cli
+from tests.integration.cluster import ROOT, Cluster, call_cli, is_alive, run_cli
 from tests.tab import offered
 from tests.waiting import wait_until
 from tools.admin.cluster_source import ClusterSource
@@ -33,9 +33,10 @@ EXAMPLES = ROOT / "config" / "examples"
 
 @pytest.fixture(name="cluster", scope="module")
 def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """One node, two shards, two tables. Every test leaves it up."""
+    """One node, two shards, two tables. Every test leaves it up. Commands are called, but where it is about pipes,
+    signals, or what Python itself does."""
     tables: dict[str, dict[str, Any]] = {"default": {"shard": 1}, "users": {"shard": 2, "history": 10}}
-    with Cluster(tmp_path_factory.mktemp("cli"), nodes=1, shards=2, tables=tables) as cluster:
+    with Cluster(tmp_path_factory.mktemp("cli"), nodes=1, shards=2, tables=tables, calls=True) as cluster:
         cluster.wait_leaders()
         yield cluster
 
@@ -71,8 +72,9 @@ def test_put_and_get(cluster: Cluster) -> None:
 
 def test_bytes_pass_unharmed(cluster: Cluster) -> None:
     every_byte = bytes(range(256))
-    _out(cluster, "kv", "put", "bytes", given=every_byte)
-    assert cluster.cli("kv", "get", "bytes", "--print-value-only").stdout == every_byte
+    done = cluster.cli("kv", "put", "bytes", given=every_byte, run=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert cluster.cli("kv", "get", "bytes", "--print-value-only", run=True).stdout == every_byte
     found = cluster.cli_json("kv", "get", "bytes")["kvs"][0]
     assert (base64.b64decode(found["key"]), base64.b64decode(found["value"])) == (b"bytes", every_byte)
     _out(cluster, "kv", "put", "--hex", "00ff", "01fe")
@@ -287,8 +289,8 @@ def test_doctor_and_check_in_every_notation(cluster: Cluster) -> None:
     assert cluster.cli_json("doctor") == []
     assert _out(cluster, "doctor").startswith("cluster ")
     check = ("check", str(EXAMPLES / "three-nodes.yaml"), "-o")
-    assert yaml.safe_load(run_cli(*check, "yaml").stdout) == json.loads(run_cli(*check, "json").stdout)
-    assert run_cli(*check, "wide").stdout.decode().splitlines()[1].split() == (
+    assert yaml.safe_load(call_cli(*check, "yaml").stdout) == json.loads(call_cli(*check, "json").stdout)
+    assert call_cli(*check, "wide").stdout.decode().splitlines()[1].split() == (
         "NODE HOST CLIENT HTTP PEER FOLDER".split()
     )
 
@@ -353,7 +355,8 @@ def test_a_table_on_its_way_to_another_shard_is_told(cluster: Cluster) -> None:
     seen: list[TableMove] = []
     with ClusterSource(cluster.config, supervisor_timeout_s=5) as source, ThreadPoolExecutor(1) as pool:
         for way in range(20):
-            moved = pool.submit(cluster.cli, "table", "move", "mover", "--to", str(2 - way % 2))
+            words = ("table", "move", "mover", "--to", str(2 - way % 2))
+            moved = pool.submit(cluster.cli, *words, run=True)
             while not moved.done():
                 seen += [table.move for table in source.poll().tables if table.move is not None]
             assert moved.result().returncode == 0
@@ -378,13 +381,16 @@ def test_stop_start_and_restart(cluster: Cluster) -> None:
         ("shard-2", True),
         ("coordinator", False),
     ]
-    *lines, sighting = _out(cluster, "restart", "n1").splitlines()
+    # What clients see is looked at from a process of its own.
+    restarted = cluster.cli("restart", "n1", run=True)
+    assert restarted.returncode == 0, restarted.stderr.decode()
+    *lines, sighting = restarted.stdout.decode().splitlines()
     assert [line.split()[0] for line in lines] == ["n1/shard-1", "n1/shard-2", "n1/coordinator"]
     assert sighting.startswith("clients saw 0 failed, slowest ")
     assert all(
         report.state is State.RUNNING and report.pid != before[report.name] for report in cluster.reports()
     )
-    told = cluster.cli_json("restart", "n1/coordinator")
+    told = json.loads(cluster.cli("restart", "n1/coordinator", "-o", "json", run=True).stdout)
     assert told["processes"][0]["state"] == "running"
     assert told["clients"]["failed"] == 0
     assert told["clients"]["probes"] > 0
@@ -519,12 +525,12 @@ def test_logs_go_on_over_rotation_and_removal(cluster: Cluster) -> None:
 
 
 def test_check_shows_where_shards_would_be() -> None:
-    done = run_cli("check", str(EXAMPLES / "three-nodes.yaml"))
+    done = call_cli("check", str(EXAMPLES / "three-nodes.yaml"))
     assert done.returncode == 0
     lines = done.stdout.decode().splitlines()
     assert lines[0].endswith(f"fine; cluster demo, data in {ROOT / 'boathouse-data' / 'three-nodes'}")
     assert lines[2].split() == ["1", "n1", "n2", "n3", "default"]
-    document = json.loads(run_cli("check", str(EXAMPLES / "three-nodes.yaml"), "-o", "json").stdout)
+    document = json.loads(call_cli("check", str(EXAMPLES / "three-nodes.yaml"), "-o", "json").stdout)
     assert document["placement"][1] == {"shard": 2, "nodes": ["n2", "n3", "n1"], "tables": ["users"]}
     assert document["raft"]["tick_ms"] == 100
 
@@ -532,7 +538,7 @@ def test_check_shows_where_shards_would_be() -> None:
 def test_check_names_the_line(tmp_path: Path) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text("nodes:\n  n1: {}\n  n2: {http_port: 1, peer_port: 7201}\nshard: 2\n")
-    done = run_cli("check", "cluster.yaml", cwd=tmp_path)
+    done = call_cli("check", "cluster.yaml", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr == b"boathouse: cluster.yaml:4: shard: unknown key; did you mean shards?\n"
 
@@ -548,29 +554,29 @@ def test_up_with_a_bad_file_says_what_check_says(tmp_path: Path) -> None:
 def test_check_says_that_it_did_not_look_for_keys_and_does_for_a_node() -> None:
     """A file of several hosts, on a machine that is perhaps none of them."""
     file = str(EXAMPLES / "systemd" / "cluster.yaml")
-    done = run_cli("check", file)
+    done = call_cli("check", file)
     assert done.returncode == 0
     assert b"certificates, keys and tokens were not looked for" in done.stderr
-    done = run_cli("check", file, "--node", "n2")
+    done = call_cli("check", file, "--node", "n2")
     assert done.returncode == 1
     assert b"tls.client.key: /etc/boathouse/certs/server-key.pem can't be read" in done.stderr
     assert b"tls.peer.keys: /etc/boathouse/keys" in done.stderr
-    done = run_cli("check", file, "--node", "n9")
+    done = call_cli("check", file, "--node", "n9")
     assert done.returncode == 2
     assert b"cluster harbour has no node n9" in done.stderr
 
 
 def test_a_restart_of_everything_takes_one_file() -> None:
-    done = run_cli("restart", "--all", "a.yaml", "b.yaml", BOATHOUSE_FILE="c.yaml")
+    done = call_cli("restart", "--all", "a.yaml", "b.yaml", BOATHOUSE_FILE="c.yaml")
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"--all takes a FILE alone, and a.yaml comes before it" in done.stderr
     for words in (("a.yaml",), ()):
-        done = run_cli("restart", "--all", *words, BOATHOUSE_FILE="c.yaml")
+        done = call_cli("restart", "--all", *words, BOATHOUSE_FILE="c.yaml")
         assert (done.returncode, done.stderr.split(b":")[1]) == (1, b" a.yaml" if words else b" c.yaml")
 
 
 def test_check_says_whom_a_cluster_follows() -> None:
-    done = run_cli("check", str(EXAMPLES / "follower-cluster.yaml"))
+    done = call_cli("check", str(EXAMPLES / "follower-cluster.yaml"))
     assert b"follows cluster harbour at 127.0.0.1:2379, 127.0.0.1:2389, 127.0.0.1:2399" in done.stdout
 
 
@@ -578,17 +584,17 @@ def test_inspect_reads_what_a_cluster_left(tmp_path: Path) -> None:
     with Cluster(tmp_path, nodes=1, shards=1) as cluster:
         assert cluster.cli("kv", "put", "k", "v").returncode == 0
     folder = cluster.config.replica_dir("n1", 1)
-    done = run_cli("inspect", str(folder))
+    done = call_cli("inspect", str(folder))
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.decode().splitlines()[-1].startswith("sound: ")
-    assert json.loads(run_cli("inspect", str(folder), "-o", "json").stdout)["problems"] == []
-    done = run_cli("inspect", str(tmp_path / "none"))
+    assert json.loads(call_cli("inspect", str(folder), "-o", "json").stdout)["problems"] == []
+    done = call_cli("inspect", str(tmp_path / "none"))
     assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
 
 
 def test_version() -> None:
     assert run_cli("version").stdout.decode().splitlines()[1].split()[0] == "boathouse"
-    assert set(json.loads(run_cli("version", "-o", "json").stdout)) >= {
+    assert set(json.loads(call_cli("version", "-o", "json").stdout)) >= {
         "boathouse",
         "python",
         "sqlite",
@@ -632,7 +638,7 @@ def test_a_broken_surrounding_is_one_line(tmp_path: Path, command: str, code: in
 
 @pytest.mark.parametrize("option", [("--endpoint", "127.0.0.1:99999"), ("--timeout", "nan")])
 def test_what_is_no_port_and_no_time_is_wrong_usage(option: tuple[str, str]) -> None:
-    done = run_cli("kv", "get", "k", *option)
+    done = call_cli("kv", "get", "k", *option)
     assert done.returncode == 2
     assert option[0] in done.stderr.decode()
 

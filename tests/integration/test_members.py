@@ -58,6 +58,7 @@ def cluster(tmp_path: Path) -> Cluster:
         separate=True,
         tables={"default": {"shard": 2}},
         settings={"raft": {"log_tail_entries": 50}},
+        calls=True,
     )
 
 

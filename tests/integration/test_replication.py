@@ -46,6 +46,7 @@ def leader(tmp_path: Path) -> Iterator[Cluster]:
         shards=example.shards,
         tables={"default": {}, "brief": {"history": "none"}},
         settings={"cluster": example.cluster, "replication": {"keep_bytes": KEEP_BYTES}},
+        calls=True,
     ) as cluster:
         yield cluster
 
@@ -74,6 +75,7 @@ def follower(tmp_path: Path, leader: Cluster, link: Link) -> Iterator[Cluster]:
             "cluster": example.cluster,
             "follows": {"cluster": example.follows.cluster, "endpoints": [f"127.0.0.1:{link.port}"]},
         },
+        calls=True,
     ) as cluster:
         yield cluster
 
