@@ -223,6 +223,7 @@ class _Stream:
         header = self._watched.header(revision)
         refusal = COMPACTED if request.start_revision < 0 else await self._forbidden(request)
         refusal = refusal or self._refusal(request)
+        await self._watched.hub()  # the table may be gone by now, and nobody is told of it twice
         if refusal is not None:
             self.outbox.put((responses.refused(header, refusal),))
             return

@@ -407,7 +407,10 @@ def test_a_half_closed_stream_goes_on_and_a_bad_message_ends_it() -> None:
     run(test)
 
 
-def test_a_table_that_is_deleted_ends_its_watchers() -> None:
+@pytest.mark.parametrize("start", [0, 1, 9])
+def test_a_table_that_is_deleted_ends_its_watchers(start: int) -> None:
+    """And their stream, when it asks for another one."""
+
     async def test(bench: Bench) -> None:
         call, ends = bench.open()
         await created(call)
@@ -417,9 +420,9 @@ def test_a_table_that_is_deleted_ends_its_watchers() -> None:
         response = await call.hear()
         assert response.canceled
         assert response.cancel_reason == "etcdserver: table was deleted"
-        call.create(EVERYTHING)
+        call.create(EVERYTHING, start_revision=start)
         with pytest.raises(errors.TableNotFound):
-            await ends
+            await asyncio.wait_for(ends, 10)
 
     run(test)
 
