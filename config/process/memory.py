@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import resource
@@ -46,12 +47,13 @@ class FreeMemory:
         second: looking takes 30 us, and returning 12 ms for each 100 MiB."""
         if self._trim is None:
             return
-        resident_bytes = _resident_bytes()
-        if self._least_bytes and resident_bytes > self._least_bytes + GROWN_BYTES:
-            self._trim(0)
-            self._least_bytes = _resident_bytes()
-        else:
-            self._least_bytes = min(self._least_bytes or resident_bytes, resident_bytes)
+        with contextlib.suppress(OSError):  # as where no file can be opened: another time, then
+            resident_bytes = _resident_bytes()
+            if self._least_bytes and resident_bytes > self._least_bytes + GROWN_BYTES:
+                self._trim(0)
+                self._least_bytes = _resident_bytes()
+            else:
+                self._least_bytes = min(self._least_bytes or resident_bytes, resident_bytes)
 
 
 def _resident_bytes() -> int:

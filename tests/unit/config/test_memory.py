@@ -35,6 +35,15 @@ for _ in range(100):
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
+_NO_DESCRIPTOR: Final = """
+import os, resource
+from config.process.memory import FreeMemory
+memory = FreeMemory()
+resource.setrlimit(resource.RLIMIT_NOFILE, (os.dup(0), 4096))
+memory.give_back()
+print(1)
+"""
+
 
 def told_by(program: str, *arguments: str) -> int:
     run = subprocess.run(
@@ -49,3 +58,7 @@ def test_what_a_burst_took_is_given_back() -> None:
 
 def test_copies_of_parts_are_made_where_earlier_ones_were() -> None:
     assert told_by(_PARTS) < 1_000  # of the 230,000 pages that they have
+
+
+def test_who_can_open_no_file_goes_on() -> None:
+    assert told_by(_NO_DESCRIPTOR) == 1
