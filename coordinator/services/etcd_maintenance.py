@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from coordinator.shards.replica_status import ReplicaStatuses
     from proto.catalog import TableEntry
 
-_VERSION: Final = re.compile(r"(?P<major>\d+)\.(?P<minor>\d+)(\.\d+([-+].+)?)?", re.ASCII)
-"""A version as etcd takes it for a downgrade; the patch may be left out."""
+_VERSION: Final = re.compile(r"0*(?P<major>\d{1,19})\.0*(?P<minor>\d{1,19})(\.\d+([-+].+)?)?", re.ASCII)
+"""A version as etcd takes it for a downgrade; the patch may be left out. Longer numbers are none to etcd, either."""
 
 SNAPSHOT_BLOB_BYTES: Final = 32 << 10
 """etcd's."""
