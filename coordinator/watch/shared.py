@@ -31,12 +31,17 @@ class SharedQuestion(Generic[Answer]):
         if self._unput is None:
             self._unput = asyncio.create_task(self._ask())
             self._tasks.add(self._unput)
-            self._unput.add_done_callback(self._tasks.discard)
+            self._unput.add_done_callback(self._handle_end)
         return await asyncio.shield(self._unput)
 
     async def _ask(self) -> Answer:
         self._unput = None
         return await self._put()
+
+    def _handle_end(self, task: asyncio.Task[Answer]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # or it is logged as one that nobody has looked at, where all who asked have given up
 
     def close(self) -> None:
         """Nobody waits for an answer any more."""

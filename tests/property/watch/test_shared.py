@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -72,6 +73,27 @@ def test_no_answer_is_older_than_the_asking(comings: list[tuple[int, int, int]],
 async def _give_up(task: asyncio.Task[None], after: int) -> None:
     await _pass(after)
     task.cancel()
+
+
+def test_what_nobody_waits_for_any_more_may_fail() -> None:
+    complaints: list[object] = []
+
+    async def within() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+
+        async def ask() -> int:
+            await _pass(4)
+            raise errors.NoLeader
+
+        asking = asyncio.create_task(SharedQuestion(ask).answer())
+        await _pass(2)
+        asking.cancel()
+        await _pass(8)
+        assert asking.cancelled()
+        gc.collect()
+
+    asyncio.run(within())
+    assert complaints == []
 
 
 def test_a_question_that_is_under_way_holds_up_nobody() -> None:
