@@ -358,7 +358,7 @@ class Http1Protocol(asyncio.Protocol):
 
     def _give_up(self, refused: _Refused) -> None:
         """Say why this client is not served any further, and let it go."""
-        response = refused.response
+        response = self._pages.readable(refused.response)
         assert isinstance(response.body, bytes)
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             length = ("Content-Length", str(len(response.body)))

@@ -137,12 +137,13 @@ class Pages:
 
     async def answer(self, request: Request) -> Response:
         """The page's answer, or why there is none."""
-        if not self._cors:
-            return await self._answer(request)
-        if request.method == "OPTIONS":
-            return Response(headers=self._cors)
-        response = await self._answer(request)
-        return replace(response, headers=(*response.headers, *self._cors))
+        if self._cors and request.method == "OPTIONS":
+            return self.readable(Response())
+        return self.readable(await self._answer(request))
+
+    def readable(self, response: Response) -> Response:
+        """The answer, as scripts may read it."""
+        return replace(response, headers=(*response.headers, *self._cors)) if self._cors else response
 
     async def _answer(self, request: Request) -> Response:
         method = "GET" if request.method == "HEAD" else request.method

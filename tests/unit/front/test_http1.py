@@ -23,7 +23,9 @@ from coordinator.front.http_pages import Limits, Pages, Request, Response, alive
 from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
+
+    from coordinator.front.http_pages import Header
 
 P = ParamSpec("P")
 SHORT_S = 0.05
@@ -121,7 +123,9 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def site(tls: ssl.SSLContext | None = None, **limits: Any) -> AsyncIterator[Site]:
+async def site(
+    tls: ssl.SSLContext | None = None, cors: Sequence[Header] = (), **limits: Any
+) -> AsyncIterator[Site]:
     async def echo(request: Request) -> Response:
         served.seen.append(request)
         return Response(body=request.body)
@@ -197,6 +201,7 @@ async def site(tls: ssl.SSLContext | None = None, **limits: Any) -> AsyncIterato
             ("GET", "/whole"): whole,
         },
         Limits(**{"leave_s": 4 * SHORT_S} | limits),
+        cors=cors,
     )
     loop = asyncio.get_running_loop()
     door = Door(pages)
@@ -418,6 +423,21 @@ async def test_a_head_has_a_size() -> None:
             client = await served.connect()
             client.send(head)
             assert (await client.ended()).startswith(b"HTTP/1.1 431 ")
+
+
+@on_uvloop
+async def test_what_scripts_of_other_pages_may_read_are_refusals_of_whatever_kind() -> None:
+    async with site(cors=[("X-Readable", "yes")], body_bytes_max=10) as served:
+        for head, status in (
+            ("GET /alive HTTP/1.1", 200),
+            ("GET /nothing HTTP/1.1", 404),
+            ("POST /echo HTTP/1.1\r\nContent-Length: 11", 413),
+            ("GET // nothing HTTP/1.1", 400),
+        ):
+            client = await served.connect()
+            client.send(f"{head}\r\nHost: x\r\n\r\n".encode())
+            answered, headers, _ = await client.answer()
+            assert (answered, headers.get("x-readable")) == (status, "yes")
 
 
 @on_uvloop
