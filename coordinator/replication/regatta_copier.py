@@ -74,7 +74,8 @@ class RegattaCopier(Copier):
                 if message.commands_response.commands and await self._table() != table:
                     tail.cannot_follow(ANOTHER_LOG, loses=True)
                     return
-                if any(_compares_no_key(told.command) for told in message.commands_response.commands):
+                behind = [told for told in message.commands_response.commands if told.leader_index > index]
+                if any(_compares_no_key(told.command) for told in behind):
                     tail.cannot_follow("a transaction compares the pair without a key, which no copy holds")
                     return
                 for batch in _batches(message.commands_response.commands, behind=index):

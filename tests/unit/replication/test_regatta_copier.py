@@ -30,7 +30,9 @@ from tests.unit.machine.copying import COPY, contents
 from tests.unit.machine.shard import Shard
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterator
+
+    from proto.regatta import replication_pb2 as replication
 
 ENTRY = TableEntry("t", COPY, ShardId(2), HISTORY, origin=REGATTA)
 Kind = mvcc.Command
@@ -276,7 +278,7 @@ async def test_what_no_command_of_ours_may_do_is_brought_by_a_snapshot(
 @pytest.mark.parametrize("is_in_sequence", [False, True])
 @in_loop
 async def test_what_the_pair_without_a_key_decides_is_brought_by_a_snapshot(
-    regatta: StandIn, is_in_sequence: bool
+    regatta: StandIn, is_in_sequence: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def txn(key: bytes, *, if_there: bytes) -> mvcc.Command:
         won = mvcc.RequestOp(request_put=mvcc.RequestOp.Put(key=key, value=b"won"))
@@ -295,6 +297,14 @@ async def test_what_the_pair_without_a_key_decides_is_brought_by_a_snapshot(
     assert (copies.pairs[b"a0"], regatta.snapshots, copies.kept) == (b"won", 1, [])
     await copy(regatta, copies)
     assert regatta.snapshots == 1
+
+    def replicate(request: replication.ReplicateRequest) -> Iterator[replication.ReplicateResponse]:
+        request.leader_index -= 1
+        return StandIn.replicate(regatta, request)
+
+    monkeypatch.setattr(regatta, "replicate", replicate)
+    await copy(regatta, copies)
+    assert regatta.snapshots == 1, "what the snapshot has brought needs no other"
 
 
 @in_loop
