@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.conformance.foreign.suites import Outcome
 
 PORT: Final = 2379
-RUN_S: Final = 280
+RUN_S: Final = 600
 PREFIX: Final = "pifpaf"
 """Of members' names: pifpaf, which starts etcd for some of the suites, names them so, and their tests look for it."""
 TOKEN_TTL_S: Final = 2
