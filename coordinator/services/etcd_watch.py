@@ -217,7 +217,7 @@ class _Stream:
 
     async def _create(self, request: etcd.WatchCreateRequest) -> None:
         if request.start_revision:
-            revision = self._watched.heard(self._hub)  # what it is to hear does not depend on where now is
+            revision = self._hub.revision  # what it is to hear does not depend on where now is
         else:
             revision = await self._watched.current(patient=self._refusal(request) is None)
         header = self._watched.header(revision)

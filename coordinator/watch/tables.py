@@ -111,10 +111,6 @@ class WatchedTable:
         for stream in unsent:
             stream.send_news()
 
-    def heard(self, hub: Hub) -> int:
-        """The newest revision that was published, or shown by an answer through this process. Takes no leader."""
-        return max(hub.revision, self._feed.shown(self.table))
-
     async def current(self, *, patient: bool) -> int:
         """Where the table stands now: everything that a client has seen before is below or at it, and unless the leader
         is out of reach so is the hub.
