@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import TYPE_CHECKING
+
 import pytest
 
 from config import FollowsConfig
-from coordinator.replication.leader import Unfit, check_identity, check_no_circle
+from coordinator.replication.leader import (
+    LOG_SILENCE_S,
+    PAIRS_SILENCE_S,
+    Leader,
+    Unfit,
+    check_identity,
+    check_no_circle,
+)
 from proto.catalog import Lead
 from proto.regatta import replication_pb2 as replication
 from proto.regatta.replication_pb2 import MetadataResponse
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
 
 OLD, NEW = "a" * 32, "b" * 32
 
@@ -48,3 +61,29 @@ def test_clusters_that_follow_each_other_copy_nothing_until_one_is_promoted() ->
 
 def test_an_earlier_version_goes_by_its_name() -> None:
     check_identity(MetadataResponse(cluster="harbour"), follows(), OLD)
+
+
+def test_a_node_of_regattas_is_not_waited_for_for_ever() -> None:
+    silences: dict[str, float | None] = {}
+
+    class Recording:
+        async def unary(self, path: str, request: bytes, timeout_s: float) -> bytes:
+            raise AssertionError(path)
+
+        async def stream(
+            self, path: str, request: bytes, timeout_s: float | None, silence_s: float | None = None
+        ) -> AsyncGenerator[bytes]:
+            silences[path] = silence_s
+            return
+            yield b""
+
+    async def ask() -> None:
+        leader = Leader("island", Recording())
+        assert [told async for told in leader.log("t", 1)] == []
+        assert [told async for told in leader.pairs("t")] == []
+
+    asyncio.run(ask())
+    assert silences == {
+        "/replication.v1.Log/Replicate": LOG_SILENCE_S,
+        "/replication.v1.Snapshot/Stream": PAIRS_SILENCE_S,
+    }
