@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from tests.conformance.keyspace import Answer
 
-VALUE: Final = bytes(64 << 10)
+QUOTA: Final = 1 << 20
+VALUE: Final = bytes(QUOTA // 16)
 NO_SPACE: Final = ("RESOURCE_EXHAUSTED", "etcdserver: mvcc: database space exceeded")
 EVERYTHING: Final = etcd.DeleteRangeRequest(key=b"\0", range_end=b"\0")
 
@@ -24,6 +25,10 @@ EVERYTHING: Final = etcd.DeleteRangeRequest(key=b"\0", range_end=b"\0")
 def put(keyspace: Keyspace, key: bytes) -> tuple[str, str]:
     answer = keyspace.call(etcd.PutRequest(key=key, value=VALUE))
     return answer.code, answer.text
+
+
+def quotas(cluster: Cluster) -> list[int]:
+    return [table.quota_bytes for status in cluster.ask(1).values() for table in status.tables]
 
 
 def alarms(keyspace: Keyspace) -> list[int]:
@@ -35,9 +40,12 @@ def told(answer: Answer) -> tuple[str, str]:
 
 
 def test_a_full_table_alone_grows_no_more_until_there_is_space(tmp_path: Path) -> None:
-    tables = {"full": {"quota": "1MiB"}, "free": {}}
+    tables = {"full": {"quota": QUOTA}, "free": {}}
     with Cluster(tmp_path, nodes=1, shards=1, tables=tables) as cluster:
         cluster.wait_leaders()
+        wait_until(
+            lambda: QUOTA in quotas(cluster), timeout_s=20, what="the shard to have heard of the quota"
+        )
         endpoint = cluster.endpoint("n1")
         with Keyspace(endpoint, "full") as full, Keyspace(endpoint, "free") as free:
             lease = full.call(etcd.LeaseGrantRequest(TTL=60)).message.ID

@@ -15,8 +15,6 @@ from unittest.mock import patch
 from coordinator.shards import router
 from coordinator.shards.router import Router
 from coordinator.watch import hub, inquiry, responses
-from coordinator.watch.changes import Gone, Part
-from coordinator.watch.inquiry import Inquiry
 from proto import errors
 from proto.internal import frames_pb2 as frames
 from shardworker import raft_frames
@@ -27,14 +25,12 @@ from shardworker.replica import census, feed, leases
 from shardworker.replica import replica as replica_module
 from shardworker.replica.commit_news import CommitNews
 from shardworker.replica.disk_space import DiskSpace, Space
-from shardworker.replica.feed import Feed
 from shardworker.replica.levels import Levels
 from shardworker.replica.members import Members
 from shardworker.replica.reads import Reads
-from shardworker.replica.recent_changes import RecentChanges
 from shardworker.replica.replica import Replica
 from shardworker.store import ReplicaStore, Turn, folder
-from tests.mutants import lessors, scenarios
+from tests.mutants import lessors, scenarios, tellers
 from tests.property.raft import mutants as cores
 from tests.simulation import watchers
 from tests.simulation.build import Build
@@ -42,15 +38,13 @@ from tests.simulation.plan import Plan
 from tests.simulation.watchers import watch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from types import TracebackType
 
     import apsw
 
     from coordinator.shards.router import Replica as RoutedReplica
     from coordinator.shards.shard_call import ShardCall
-    from coordinator.watch.audience import Watcher
-    from coordinator.watch.changes import Told
     from shardworker.machine import Parsed
     from shardworker.machine.stored_results import Remembered
     from tests.simulation.simulation import Scenario
@@ -272,116 +266,7 @@ def _judge_by_beginnings(
     return _judge(voters, late, patience_over=patience_over)
 
 
-class ForgetsWaiters(Feed):
-    """Tells who waited at a leader that is one no longer that nothing was missed."""
-
-    def abandon(self, why: str) -> None:
-        for table_id, followed in self._followed.items():
-            table = self._machine.tables.get(table_id)
-            for follower in followed.waiting:
-                told = frames.TableChanges(first=follower.first, through=follower.first, prev=True)
-                if table is not None:
-                    self._answer(follower, table, told)
-            followed.waiting.clear()
-
-
-class KeepsThroughInstall(Feed):
-    """Takes what it has kept to go on where a snapshot of the leader's begins."""
-
-    def installed(self) -> None:
-        for table_id, followed in self._followed.items():
-            table = self._machine.tables.get(table_id)
-            if table is not None:
-                followed.recent.since = table.revision - len(followed.recent.kept)
-
-
-class BeginsEarly(RecentChanges):
-    """Tells of a revision that who asks has heard of."""
-
-    def tell(self, first: int, prev_above: int, *, prev: bool | None = None) -> frames.TableChanges:
-        told = super().tell(max(first - 1, self.since + 1), prev_above, prev=prev)
-        told.first = first
-        return told
-
-
 _WATCH = ("watch-reliable", "watch-unique", "watch-ordered", "watch-resumable")
-
-
-def _pack_backwards(told: Iterable[Any], bytes_max: int) -> Iterator[list[Any]]:
-    """The newest first, as who reads a log backwards may tell it."""
-    for pack in _pack(told, bytes_max):
-        yield from ([each] for each in reversed(pack))
-
-
-def _pack_pieces(told: Iterable[Any], bytes_max: int) -> Iterator[list[Any]]:
-    """A response for each event."""
-    for each in told:
-        for event in each.events:
-            yield [each._replace(events=[event])]
-
-
-_pack = hub._pack
-
-
-class ResumesLate(hub.Hub):
-    """Takes the revision that a watcher asks from for the last that it has heard of."""
-
-    def add(self, watcher: Watcher) -> None:
-        if watcher.next <= self.revision:
-            watcher.next += 1
-        super().add(watcher)
-
-
-class TellsAhead(hub.Hub):
-    """Tells how far the table has come, not its watcher (etcd before 3.5.8)."""
-
-    def is_current(self, watcher: Watcher) -> bool:
-        return True
-
-
-class HearsAll(hub.Hub):
-    """Knows no filters."""
-
-    def add(self, watcher: Watcher) -> None:
-        watcher.interest = watcher.interest._replace(puts=True, deletes=True)
-        super().add(watcher)
-
-
-class HidesGaps(Inquiry):
-    """Goes on behind what was compacted, as if nothing had been in it."""
-
-    def take(self, question: inquiry.Question, told: Told) -> bool:
-        if isinstance(told, Gone) and question.waits:
-            told = Part(question.first, told.floor - 1, [])
-        return super().take(question, told)
-
-
-class SkipsToThePast(Inquiry):
-    """Takes what was read of the past for told to everybody."""
-
-    def take(self, question: inquiry.Question, told: Told) -> bool:
-        taken = super().take(question, told)
-        if self.hub is not None and isinstance(told, Part) and question.prev and not question.waits:
-            self.hub.revision = max(self.hub.revision, told.through)
-        return taken
-
-
-class AsksLate(Inquiry):
-    """Asks behind the revision that comes next, whenever it was told nothing for a while."""
-
-    def take(self, question: inquiry.Question, told: Told) -> bool:
-        if self.hub is not None and isinstance(told, Part) and question.waits and told.through < told.first:
-            self.hub.revision += 1
-            return True
-        return super().take(question, told)
-
-
-def _event_with_prev(change: Any, revision: int, *, prev_kv: bool) -> bytes:
-    """What the first watcher of a key wants is what all get."""
-    return _event(change, revision, prev_kv=True)
-
-
-_event = responses.event
 
 
 @dataclass(frozen=True)
@@ -687,7 +572,7 @@ MUTANTS = (
         kinds=("transfer", "kill", "partition"),
         seen_by=_WATCH,
         scenario=watch,
-        patches=((replica_module, "Feed", ForgetsWaiters),),
+        patches=((replica_module, "Feed", tellers.ForgetsWaiters),),
     ),
     Mutant(
         "a follower of a table that is told a revision twice",
@@ -695,7 +580,7 @@ MUTANTS = (
         kinds=("kill", "partition"),
         seen_by=_WATCH,
         scenario=watch,
-        patches=((feed, "RecentChanges", BeginsEarly),),
+        patches=((feed, "RecentChanges", tellers.BeginsEarly),),
     ),
     Mutant(
         "changes kept through the installation of a snapshot",
@@ -703,7 +588,7 @@ MUTANTS = (
         kinds=("snapshot", "kill"),
         seen_by=_WATCH,
         scenario=watch,
-        patches=((replica_module, "Feed", KeepsThroughInstall),),
+        patches=((replica_module, "Feed", tellers.KeepsThroughInstall),),
         intensity=1.0,
     ),
     Mutant(
@@ -712,7 +597,7 @@ MUTANTS = (
         kinds=("kill", "partition"),
         seen_by=("watch-ordered",),
         scenario=watch,
-        patches=((hub, "_pack", _pack_backwards),),
+        patches=((hub, "_pack", tellers.pack_backwards),),
     ),
     Mutant(
         "a gap in the news that nobody is told of",
@@ -720,7 +605,7 @@ MUTANTS = (
         kinds=("snapshot", "kill", "compaction", "partition"),
         seen_by=_WATCH,
         scenario=watch,
-        patches=((watchers, "Inquiry", HidesGaps),),
+        patches=((watchers, "Inquiry", tellers.HidesGaps),),
         intensity=1.0,
     ),
     Mutant(
@@ -729,7 +614,7 @@ MUTANTS = (
         kinds=("kill", "partition"),
         seen_by=_WATCH,
         scenario=watch,
-        patches=((watchers, "Inquiry", SkipsToThePast),),
+        patches=((watchers, "Inquiry", tellers.SkipsToThePast),),
     ),
     Mutant(
         "a table that is asked about a revision late",
@@ -737,7 +622,7 @@ MUTANTS = (
         kinds=("kill", "partition"),
         seen_by=_WATCH,
         scenario=watch,
-        patches=((watchers, "Inquiry", AsksLate),),
+        patches=((watchers, "Inquiry", tellers.AsksLate),),
     ),
     Mutant(
         "a revision in several responses",
@@ -745,7 +630,7 @@ MUTANTS = (
         kinds=(),
         seen_by=("watch-atomic",),
         scenario=watch,
-        patches=((hub, "_pack", _pack_pieces),),
+        patches=((hub, "_pack", tellers.pack_pieces),),
     ),
     Mutant(
         "a watcher that resumes one revision late",
@@ -753,7 +638,7 @@ MUTANTS = (
         kinds=(),
         seen_by=("watch-resumable",),
         scenario=watch,
-        patches=((inquiry, "Hub", ResumesLate),),
+        patches=((inquiry, "Hub", tellers.ResumesLate),),
     ),
     Mutant(
         "progress told ahead of the events",
@@ -761,7 +646,7 @@ MUTANTS = (
         kinds=(),
         seen_by=("watch-bookmarkable",),
         scenario=watch,
-        patches=((inquiry, "Hub", TellsAhead),),
+        patches=((inquiry, "Hub", tellers.TellsAhead),),
     ),
     Mutant(
         "pairs before for who did not ask for them",
@@ -769,7 +654,7 @@ MUTANTS = (
         kinds=(),
         seen_by=("watch-prev_kv", "watch-resumable"),
         scenario=watch,
-        patches=((responses, "event", _event_with_prev),),
+        patches=((responses, "event", tellers.event_with_prev),),
     ),
     Mutant(
         "filters that are not looked at",
@@ -777,7 +662,7 @@ MUTANTS = (
         kinds=(),
         seen_by=("watch-filters",),
         scenario=watch,
-        patches=((inquiry, "Hub", HearsAll),),
+        patches=((inquiry, "Hub", tellers.HearsAll),),
     ),
     # What the simulator found in boathouse itself; each was fixed, and is put back here.
     Mutant(

@@ -16,6 +16,8 @@ _FIRST_SEEDS = {
     "changes kept through the installation of a snapshot": 8,
     "a lease renewed by a deposed leader": 5,
     "a renewal that the next leader does not know of": 8,
+    "the past taken for the present": 7,
+    "a gap in the news that nobody is told of": 6,
 }
 """Where to begin, for bugs that need many seeds: at the one that finds them as the simulator is. A change of the
 simulator may move that, and the search goes on from there."""
