@@ -4,28 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from proto import errors
 from proto.etcd import auth_pb2
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import NOBODY, auth_store
-from tests.unit.machine.realm import OTHER_TABLE, READ, READWRITE, WRITE, Realm, probed_realm
+from tests.unit.machine.realm import OTHER_TABLE, READ, READWRITE, WRITE, Realm
 from tests.unit.machine.shard import TABLE, Shard, put
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-
-@pytest.fixture
-def realm() -> Realm:
-    return Realm()
-
-
-@pytest.fixture
-def probed() -> Realm:
-    return probed_realm()
+    import pytest
 
 
 # ---- on and off -------------------------------------------------------------------------------------------------

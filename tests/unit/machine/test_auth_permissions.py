@@ -14,7 +14,7 @@ from proto.internal import frames_pb2 as frames
 from proto.regatta import mvcc_pb2 as mvcc
 from proto.regatta import regatta_pb2 as regatta
 from shardworker.machine import REGISTRY, SYSTEM, Who
-from tests.unit.machine.realm import OTHER_TABLE, READ, READWRITE, Realm, probed_realm
+from tests.unit.machine.realm import OTHER_TABLE, READ, READWRITE, Realm
 from tests.unit.machine.shard import TABLE, delete, get, put, txn
 
 if TYPE_CHECKING:
@@ -24,16 +24,6 @@ if TYPE_CHECKING:
 
 
 DENIED = errors.PermissionDenied
-
-
-@pytest.fixture
-def realm() -> Realm:
-    return Realm()
-
-
-@pytest.fixture
-def probed() -> Realm:
-    return probed_realm()
 
 
 @pytest.mark.parametrize(
