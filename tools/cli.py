@@ -24,7 +24,7 @@ from tools.arguments import (
     TargetArgument,
 )
 from tools.completion import node_names, target_names
-from tools.failure import Failed
+from tools.failure import INTERRUPTED, Failed
 from tools.lazy import LazyGroup
 from tools.output import Output
 from tools.tls_options import takes_tls
@@ -388,6 +388,10 @@ def main() -> None:
         sys.exit("boathouse: python -O strips the assertions that guard the data; start without it")
     try:
         app()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            streams.end_now(INTERRUPTED)
+        raise
     except Failed as failure:
         typer.echo(f"boathouse: {failure}", err=True)
         sys.exit(failure.exit_code)

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+INTERRUPTED: Final = 130
+
 EXIT_CODES: Final = {
     0: "done",
     1: "failed: a line on stderr says what happened, to what, and what to do; what was found before is shown",
     2: "wrong usage; nothing was done",
     3: "refused: a shard would lose its quorum (`restart --force` does it all the same)",
     4: "done, but requests of clients failed meanwhile (`restart`)",
-    130: "interrupted by Ctrl-C",
+    INTERRUPTED: "interrupted by Ctrl-C",
 }
 """What every command ends with, and what it means; docs/commands.md shows it."""
 

@@ -143,9 +143,9 @@ class EndpointAttachment:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
         self._coordinators.__exit__()
-        self._client.__exit__()
+        self._client.__exit__(failure)
 
     def poll(self) -> Snapshot:
         snapshot = None if self._is_etcd else self._coordinators.poll()

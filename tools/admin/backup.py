@@ -15,7 +15,7 @@ from proto.regatta import maintenance_pb2 as maintenance
 from proto.regatta import replication_pb2 as replication
 from tools.admin import backup_folder
 from tools.admin.backup_folder import Piece, SavedTable
-from tools.admin.client import KEEPALIVE, open_channel
+from tools.admin.client import KEEPALIVE, leave_channels, open_channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -128,9 +128,8 @@ class BackupClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for channel in self._channels:
-            channel.close()
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        leave_channels(self._channels, failure)
 
     # ---- backup -----------------------------------------------------------------------------------------------------
 

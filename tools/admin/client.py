@@ -14,7 +14,7 @@ from proto.etcd import rpc_pb2 as rpc
 from tools.admin.endpoints import is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from google.protobuf.message import Message
 
@@ -53,9 +53,8 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for channel in self._channels.values():
-            channel.close()
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        leave_channels(self._channels.values(), failure)
 
     def call(
         self, path: str, request: Message, answer: type[M], metadata: Sequence[tuple[str, str]] = ()
@@ -89,6 +88,16 @@ def open_channel(
     if credentials is None:
         return grpc.insecure_channel(endpoint, options=options)
     return grpc.secure_channel(endpoint, credentials, options=options)
+
+
+def leave_channels(channels: Iterable[grpc.Channel], failure: type[BaseException] | None) -> None:
+    """Close them as the last step of a context manager's __exit__, unless it is Ctrl-C that ends the command. gRPC's
+    close waits for all calls, without a limit; one that an interrupt cut off in the middle of gRPC's own code may never
+    end. failure: how the block is left."""
+    if failure is not None and not issubclass(failure, Exception):
+        return
+    for channel in channels:
+        channel.close()
 
 
 class KvClient(Client):

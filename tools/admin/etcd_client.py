@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
 import grpc
 
 from proto.etcd import rpc_pb2 as rpc
+from tools.admin.client import leave_channels
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -48,9 +49,8 @@ class EtcdClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for channel in self._channels.values():
-            channel.close()
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        leave_channels(self._channels.values(), failure)
 
     def member_list(self, endpoint: str) -> Pending[rpc.MemberListResponse]:
         return self._call(
