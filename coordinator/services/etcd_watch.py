@@ -217,7 +217,7 @@ class _Stream:
 
     async def _create(self, request: etcd.WatchCreateRequest) -> None:
         if request.start_revision:
-            revision = self._hub.revision  # what it is to hear does not depend on where now is
+            revision = await self._watched.heard()  # what it is to hear does not depend on where now is
         else:
             revision = await self._watched.current(patient=self._refusal(request) is None)
         header = self._watched.header(revision)

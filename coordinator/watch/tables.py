@@ -111,6 +111,14 @@ class WatchedTable:
         for stream in unsent:
             stream.send_news()
 
+    async def heard(self) -> int:
+        """Where the hub stands: unless its replica lags, no earlier than what an answer through this process has shown.
+        Takes no leader. Raises TableNotFound."""
+        hub = await self.hub()
+        if hub.revision < (shown := self._feed.shown(self.table)):
+            await self._reach(shown)
+        return hub.revision
+
     async def current(self, *, patient: bool) -> int:
         """Where the table stands now: everything that a client has seen before is below or at it, and unless the leader
         is out of reach so is the hub.

@@ -156,9 +156,27 @@ def test_a_watch_from_a_revision_asks_nobody_where_now_is() -> None:
         responses = [await call.hear() for _ in range(4)]
         assert [response.header.revision for response in responses if response.created] == [2, 2, 2]
         assert [event.kv.key for response in responses for event in response.events] == [b"a"]
-        bench.feed.shown_revision = 7  # what comes next may still be of an earlier one
-        assert (await created(call, start_revision=9)).header.revision == 2
         assert bench.feed.revisions_asked == 0
+
+    run(test)
+
+
+def test_a_watch_from_a_revision_shows_what_the_client_has_seen_before() -> None:
+    """As a member of etcd has applied what it has answered."""
+
+    async def test(bench: Bench) -> None:
+        call, _ = bench.open()
+        await created(call)
+        bench.feed.applied_max = 1
+        bench.feed.put(b"a")
+        bench.feed.shown_revision = 2
+        call.create(b"b", b"", start_revision=9)
+        await _others_run()
+        assert call.unheard == 0, "it waits for the replica that it hears from"
+        bench.feed.applied_max = None
+        bench.feed.tell()
+        assert [(await call.hear()).header.revision for _ in range(2)] == [2, 2]
+        assert bench.feed.revisions_asked == 1
 
     run(test)
 
@@ -167,6 +185,17 @@ def test_a_watch_from_a_revision_asks_nobody_where_now_is() -> None:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for wait in ("REACH_TIMEOUT_S", "LOOK_INTERVAL_S", "RETRY_MAX_S"):
         monkeypatch.setattr(tables, wait, 0.05)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_watch_from_a_revision_waits_for_no_replica_that_lags() -> None:
+    async def test(bench: Bench) -> None:
+        call, _ = bench.open()
+        await created(call)
+        bench.feed.shown_revision = 7  # what comes next may still be of an earlier one
+        assert (await created(call, start_revision=9)).header.revision == 1
+
+    run(test)
 
 
 @pytest.mark.usefixtures("impatient")
