@@ -128,7 +128,7 @@ class BackupClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, failure: type[BaseException] | None = None, *_: object) -> None:
         leave_channels(self._channels, failure)
 
     # ---- backup -----------------------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, failure: type[BaseException] | None = None, *_: object) -> None:
         leave_channels(self._channels.values(), failure)
 
     def call(

@@ -49,7 +49,7 @@ class EtcdClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, failure: type[BaseException] | None = None, *_: object) -> None:
         leave_channels(self._channels.values(), failure)
 
     def member_list(self, endpoint: str) -> Pending[rpc.MemberListResponse]:

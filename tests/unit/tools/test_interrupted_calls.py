@@ -79,9 +79,7 @@ def run_interrupted(is_time: Callable[[FrameType, str], bool], arguments: list[s
 
 
 @pytest.mark.parametrize("is_time", [half_made, half_entered])
-def test_a_backup_that_is_interrupted_ends(
-    is_time: Callable[[FrameType, str], bool], tmp_path: Path
-) -> None:
+def test_a_backup_that_is_interrupted_ends(is_time: Callable[[FrameType, str], bool], tmp_path: Path) -> None:
     server = grpc.server(futures.ThreadPoolExecutor(2))
     server.add_generic_rpc_handlers((Coordinator(),))
     endpoint = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
