@@ -9,6 +9,9 @@ pauses keeps adding frames behind it, and the WAL can only start over when every
    next commit: the next write then starts the WAL over. Its cost is one short sync per WAL length, not per
    turn.
 
+When the disk is too full for the WAL to grow, no commit succeeds that could make a checkpoint due. Then the journal
+has all of it copied at once, so that the next turn can start the WAL over in the space that it has.
+
 A reader that holds an old state also keeps the WAL from starting over. The WAL then grows while it reads;
 past a hard bound the writer tries after every further stretch of growth.
 

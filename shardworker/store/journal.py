@@ -16,10 +16,10 @@ from proto.errors import Corrupt
 from proto.histogram import DISK_BOUNDS_S, Histogram
 from shardworker.raft.types import LogIndex, Membership, NodeId, SnapshotMeta, Term
 from shardworker.store import database
-from shardworker.store.checkpoint import BackgroundCheckpointer, InlineCheckpointer
+from shardworker.store.checkpoint import BackgroundCheckpointer, InlineCheckpointer, checkpoint
 from shardworker.store.crash_points import CrashPoint
 from shardworker.store.database import Role
-from shardworker.store.errors import StorageFailed, translated
+from shardworker.store.errors import DiskFull, StorageFailed, translated
 from shardworker.store.log import RaftLog
 from shardworker.store.records import IDENTITY_ROW, encode_identity
 
@@ -212,8 +212,18 @@ class Journal:
             self.fail(StorageFailed(f"a rollback failed: {second}"))
         if isinstance(error, apsw.Error):
             refused = self.refused(error, f"writing a turn in {self._file}")
+            if isinstance(refused, DiskFull):
+                self._make_room(refused)
             if refused is not error:
                 raise refused from error
+
+    def _make_room(self, refused: DiskFull) -> None:
+        """The WAL could not grow: perhaps it can start over, with the next turn."""
+        try:
+            checkpoint(self.connection, self.crash_points)
+        except Exception as second:
+            refused.add_note(f"a checkpoint failed as well: {second}")
+            self.fail(second)
 
     # ---- failing ----------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
+import apsw
 import pytest
 
 from proto.errors import Corrupt
@@ -185,6 +186,32 @@ def test_a_full_disk_changes_nothing_and_passes(seed: int) -> None:
     disk.power_cut()
     store = open_store(disk)
     assert take_picture(store) in workload.pictures[workload.synced :]
+    disk.close()
+
+
+def test_what_replaces_rows_is_taken_though_the_disk_is_full() -> None:
+    """Neither the database nor the WAL need grow for it: what is in the WAL can be copied, and the WAL start over."""
+    disk = SimulatedDisk(seed=1)
+    store = open_store(disk)
+
+    def replace_rows() -> None:
+        with store.turn(sync=True) as turn:
+            turn.connection.executemany("REPLACE INTO kv VALUES(?, zeroblob(900))", [(k,) for k in range(20)])
+
+    replace_rows()
+    store.connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    replace_rows()  # the database has all its pages, and the WAL is not long enough for a checkpoint
+    disk.capacity_bytes -= disk.free_bytes()
+    refused = 0
+    for _ in range(20):
+        try:
+            replace_rows()
+        except DiskFull:
+            refused += 1
+            replace_rows()
+    assert refused
+    assert store.verify() == []
+    store.close()
     disk.close()
 
 
