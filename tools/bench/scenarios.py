@@ -28,7 +28,7 @@ from tools.bench.replication import replication
 from tools.bench.report import OURS, Figure, Report
 from tools.bench.restarts import restarts
 from tools.bench.run import LoadFailed, Meter, measure
-from tools.bench.upkeep import compact_and_defragment
+from tools.bench.upkeep import compact_and_defragment, slowest_sync
 from tools.bench.watching import watching
 
 if TYPE_CHECKING:
@@ -320,6 +320,7 @@ def compaction(setting: Setting, workload: Workload) -> Report:
     report = Report(
         "1,000,000 changes compacted and defragmented under puts, 3 nodes", compared="longest_pause"
     )
+    report.figures.append(slowest_sync(setting.folder))
     for _ in range(setting.rounds):
         for name in _names(setting, ceiling=False):
             with _running(setting, name, Shape(3, 1, 3), replace(workload, tables=("default",))) as system:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -14,6 +16,8 @@ from tools.bench.report import Figure
 from tools.bench.run import measure
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import grpc
 
     from tools.bench.run import Outcome, Progress
@@ -29,6 +33,28 @@ AFTER_S: Final = 3.0
 """Of load, at least, when all is over."""
 CALL_S: Final = 120.0
 LOAD_S_MIN: Final = 30.0
+REST_S: Final = 30.0
+"""How long the disk is looked at while nobody else is at work."""
+SYNC_EVERY_S: Final = 0.01
+SYNCED_BYTES: Final = 16 << 10
+
+
+def slowest_sync(folder: Path, seconds: float = REST_S) -> Figure:
+    """What the disk itself makes a writer wait, whatever is run on it: no pause that is measured on it means less."""
+    slowest_s = 0.0
+    ends_s = time.monotonic() + seconds
+    count = 0
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        while time.monotonic() < ends_s:
+            time.sleep(SYNC_EVERY_S)
+            file.seek(0)
+            file.write(os.urandom(SYNCED_BYTES))
+            began_s = time.monotonic()
+            os.fdatasync(file.fileno())
+            slowest_s = max(slowest_s, time.monotonic() - began_s)
+            count += 1
+    note = f"of {count:,} of {SYNCED_BYTES >> 10} KiB, before, with nobody else at work"
+    return Figure("disk", "slowest_sync", 1000 * slowest_s, "ms", note)
 
 
 def compact_and_defragment(
