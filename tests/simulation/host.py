@@ -13,7 +13,7 @@ from shardworker.replica.generations import GivenUp
 from shardworker.replica.rebuild import RebuildBegun
 from shardworker.store import DiskFull, Identity, StorageFailed
 from tests.simulation.checkers import Promises
-from tests.simulation.disk import SimulatedDisk
+from tests.simulation.disk import PowerCut, SimulatedDisk
 from tests.simulation.process import Killed, PlannedCrash, Process
 from tests.simulation.violation import Violation
 from tests.simulation.world import MS
@@ -114,9 +114,7 @@ class Host:
             action()
         except Violation:
             raise
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt | SystemExit):
-                raise
+        except (Exception, Killed, PowerCut) as error:  # who stops the simulation itself is let through
             if self.disk.epoch != epoch:
                 self._buried("the power went, or it was killed, in a disk operation")
             elif isinstance(error, Killed):
