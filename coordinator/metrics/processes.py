@@ -34,12 +34,37 @@ def process_families(pids: Mapping[str, int]) -> Iterator[Metric]:
         labels,
         ((name, process["num_fds"]) for name, process in living),
     )
+    # By etcd's names, for the alerts that people have. What is one process of an etcd is several here.
+    yield gauge(
+        "os_fd_used",
+        "Descriptors that the process has open.",
+        labels,
+        ((name, process["num_fds"]) for name, process in living),
+    )
+    yield gauge(
+        "os_fd_limit",
+        "Descriptors that the process may have open.",
+        labels,
+        (([name], limit) for name, pid in pids.items() if (limit := _fd_limit(pid)) is not None),
+    )
     yield gauge(
         "boathouse_process_start_time_seconds",
         "When the process began, in Unix time.",
         labels,
         ((name, process["create_time"]) for name, process in living),
     )
+
+
+def _fd_limit(pid: int) -> int | None:
+    """None of a process that has gone, that we may not look at, or on a system that does not tell."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        soft, _hard = process.rlimit(psutil.RLIMIT_NOFILE) if psutil.LINUX else (None, None)
+    except psutil.Error:
+        return None
+    return soft
 
 
 def find_process(pid: int) -> dict[str, Any] | None:

@@ -87,6 +87,10 @@ REPLICA: Final[Mapping[str, tuple[str, Callable[[frames.ReplicaStatus], float]]]
         "Part of the database that is in use.",
         lambda status: status.database_in_use_bytes,
     ),
+    "etcd_disk_defrag_inflight": (
+        "1 while free pages are given back because a client has asked for it, 0 if not.",
+        lambda status: status.statistics["defragments_waiting"] > 0,
+    ),
 }
 """Help text and value of each gauge with a label `shard`."""
 
@@ -116,6 +120,10 @@ TABLE: Final[Mapping[str, tuple[str, Callable[[frames.TableStatus], float]]]] = 
         "The revision that the table is compacted at; -1 = never.",
         lambda table: table.compacted_revision,
     ),
+    "etcd_debugging_auth_revision": (
+        "Revision of the table's users, roles and permissions.",
+        lambda table: table.auth_revision,
+    ),
 }
 """Help text and value of each gauge with labels `shard` and `table`."""
 
@@ -137,6 +145,10 @@ COUNTERS: Final[Mapping[str, tuple[str, Callable[[frames.ReplicaStatus], float]]
     "etcd_server_read_indexes_failed_total": (
         "Reads that were refused because leadership was lost.",
         lambda status: status.statistics["reads_failed"],
+    ),
+    "etcd_server_slow_read_indexes_total": (
+        "Rounds of reads that leadership was not confirmed for within limits.read_timeout_ms.",
+        lambda status: status.statistics["slow_read_rounds"],
     ),
     "etcd_server_slow_apply_total": (
         "Turns in which applying took more than 100 ms.",

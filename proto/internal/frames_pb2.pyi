@@ -2115,6 +2115,7 @@ class TableStatus(_message.Message):
     FOLLOWERS_FIELD_NUMBER: _builtins.int
     AUTH_VERSION_FIELD_NUMBER: _builtins.int
     LEADER_INDEX_FIELD_NUMBER: _builtins.int
+    AUTH_REVISION_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     name: _builtins.str
     revision: _builtins.int
@@ -2136,6 +2137,8 @@ class TableStatus(_message.Message):
     """as in TableChanges; told by TABLE_STATUS alone"""
     leader_index: _builtins.int
     """as in FollowedIndex; likewise"""
+    auth_revision: _builtins.int
+    """as etcd's AuthStatus tells it; by REPLICA_STATUS alone"""
     @_builtins.property
     def alarms(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableAlarm]:
         """raised by hand, by (member, alarm)"""
@@ -2160,10 +2163,11 @@ class TableStatus(_message.Message):
         followers: _abc.Iterable[Global___FollowerPosition] | None = ...,
         auth_version: _builtins.int = ...,
         leader_index: _builtins.int = ...,
+        auth_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "auth_version", b"auth_version", "checksum", b"checksum", "compacted_revision", b"compacted_revision", "followers", b"followers", "full", b"full", "history", b"history", "id", b"id", "keys", b"keys", "leader_index", b"leader_index", "name", b"name", "origin", b"origin", "quota_bytes", b"quota_bytes", "revision", b"revision", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "auth_revision", b"auth_revision", "auth_version", b"auth_version", "checksum", b"checksum", "compacted_revision", b"compacted_revision", "followers", b"followers", "full", b"full", "history", b"history", "id", b"id", "keys", b"keys", "leader_index", b"leader_index", "name", b"name", "origin", b"origin", "quota_bytes", b"quota_bytes", "revision", b"revision", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -180,15 +180,17 @@ class Memory:
         return self._entry.rows
 
     def table_status(self) -> list[frames.TableStatus]:
-        return [
-            table_status(
-                table,
-                self._origins.of(table.id),
-                beside_bytes=self.beside_bytes(table.id),
-                followers=self.followers.of(table.id),
-            )
-            for table in self.tables
-        ]
+        return [self._status_of(table) for table in self.tables]
+
+    def _status_of(self, table: TableState) -> frames.TableStatus:
+        status = table_status(
+            table,
+            self._origins.of(table.id),
+            beside_bytes=self.beside_bytes(table.id),
+            followers=self.followers.of(table.id),
+        )
+        status.auth_revision = self.auth.of(table.id).revision
+        return status
 
     def beside_bytes(self, table_id: int) -> int:
         """What a table holds beside its changes (quota.py)."""

@@ -88,3 +88,6 @@ class Defragment(Part):
 
     def drained(self) -> bool:
         return not self._waiting
+
+    def statistics(self) -> Mapping[str, int]:
+        return {"defragments_waiting": len(self._waiting)}

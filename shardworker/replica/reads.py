@@ -101,6 +101,8 @@ class Reads(Part):
         self._results: dict[_Question, Result] = {}
         self._waiting_count = 0
         self._failed_count = 0
+        self._slow_count = 0
+        """Rounds that leadership was confirmed for only when no read waited any more, or never."""
         self.served: Counter[int] = Counter()
         """Since the process began, by method."""
 
@@ -141,7 +143,13 @@ class Reads(Part):
         for state in states:
             reads = self._asked.pop(state.context, None)
             if reads:
+                self._note_slow(reads)
                 self._confirmed.append((state.index, reads))
+
+    def _note_slow(self, reads: list[_Read]) -> None:
+        """Of one round, which has ended."""
+        if self._ticks - reads[0].since_ticks > self._patience_ticks:
+            self._slow_count += 1
 
     def serve(self, applied: LogIndex, fault: errors.BoathouseError | None) -> None:
         """Answer what is due at the applied index, as far as there is room; or everything due with the fault."""
@@ -226,6 +234,8 @@ class Reads(Part):
 
     def abandon(self, why: str) -> None:
         """What is not confirmed goes elsewhere, and what is confirmed too, if the tables alone do not answer it."""
+        for reads in self._asked.values():
+            self._note_slow(reads)
         pending = [read for reads in self._asked.values() for read in reads] + self._arrived
         self._asked.clear()
         self._arrived = []
@@ -255,4 +265,5 @@ class Reads(Part):
             "reads_waiting": self._waiting_count,
             "reads_served": self.served.total(),
             "reads_failed": self._failed_count,
+            "slow_read_rounds": self._slow_count,
         }

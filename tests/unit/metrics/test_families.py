@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from typing import TYPE_CHECKING
 
 from coordinator.metrics.calls import call_families, watch_families
+from coordinator.metrics.processes import process_families
 from coordinator.metrics.replicas import replica_families
 from proto.codes import Code
 from proto.histogram import CALL_BOUNDS_S, Histogram
@@ -90,7 +93,8 @@ def test_each_coordinator_of_a_node_has_series_of_its_own() -> None:
 
 def test_a_replica_is_told_by_etcds_names_too() -> None:
     status = frames.ReplicaStatus(shard=3, node=1, leader=1)
-    status.statistics["leader_changes"] = 4
+    status.statistics.update({"leader_changes": 4, "slow_read_rounds": 2, "defragments_waiting": 3})
+    status.tables.add(name="t", auth_revision=6)
     status.commands.update({frames.ETCD_PUT: 5, frames.REGATTA_PUT: 6, frames.LEASE_GRANT: 1})
     status.reads[frames.ETCD_RANGE] = 9
     status.durations["wal_fsync"].CopyFrom(frames.Histogram(counts=[2, 1, *[0] * 13], sum_s=0.004))
@@ -103,6 +107,9 @@ def test_a_replica_is_told_by_etcds_names_too() -> None:
     assert told["boathouse_replica_up", "4"] == 0
     assert told["dragonboat_raftnode_has_leader", "3", "1"] == 1
     assert told["etcd_server_leader_changes_seen_total", "3"] == 4
+    assert told["etcd_server_slow_read_indexes_total", "3"] == 2
+    assert told["etcd_disk_defrag_inflight", "3"] == 1
+    assert told["etcd_debugging_auth_revision", "3", "t"] == 6
     assert told["etcd_mvcc_put_total", "3"] == 11
     assert told["etcd_mvcc_range_total", "3"] == 9
     assert told["etcd_mvcc_txn_total", "3"] == 0
@@ -116,3 +123,11 @@ def test_a_replica_is_told_by_etcds_names_too() -> None:
     assert told["etcd_network_peer_sent_failures_total", "3", "ab2"] == 1
     assert told["boathouse_replica_peer_behind_entries", "3", "ab2"] == 40
     assert told["boathouse_replica_peer_behind_entries", "3", "ab4"] == 0
+
+
+def test_descriptors_of_a_process_are_told_by_etcds_names_with_what_it_may_have() -> None:
+    told = samples(process_families({"coordinator": os.getpid(), "shard-1": 2**22}))
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert told["os_fd_limit", "coordinator"] == limit
+    assert 0 < told["os_fd_used", "coordinator"] <= limit
+    assert ("os_fd_limit", "shard-1") not in told, "there is no such process"

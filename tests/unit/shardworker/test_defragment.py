@@ -31,9 +31,11 @@ def test_the_file_gets_shorter_in_steps(alone: Bench) -> None:
     assert 0 < free - alone.store.free_pages() <= STEP_PAGES
     second = alone.ask(frames.DEFRAGMENT, work=False)
     assert first not in alone.replies
+    assert alone.replica.status().statistics["defragments_waiting"] == 2
     alone.work()
     for call in (first, second):
         assert alone.answer(call).body == b""
+    assert alone.replica.status().statistics["defragments_waiting"] == 0
     assert alone.store.free_pages() < STEP_PAGES
     assert alone.store.connection.pragma("page_count") <= pages - free + STEP_PAGES
 

@@ -100,6 +100,16 @@ def door(tmp_path: Path) -> Iterator[Door]:
     bench.store.close()
 
 
+def test_a_replicas_status_tells_the_revision_of_a_tables_users(door: Door) -> None:
+    (before,) = door.replica.status().tables
+    assert before.auth_revision == door.auth_revision > 1
+    door.write(
+        frames.AUTH_ROLE_ADD, etcd.AuthRoleAddRequest(name="one more").SerializeToString(), user="root"
+    )
+    (after,) = door.replica.status().tables
+    assert after.auth_revision == before.auth_revision + 1
+
+
 def test_what_one_user_is_told_in_a_turn_is_no_answer_to_another(door: Door) -> None:
     door.put(b"q", user="root")
     body = etcd.RangeRequest(key=b"q").SerializeToString()

@@ -10,8 +10,10 @@ from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
 from shardworker.machine import StateMachine
+from shardworker.raft import MessageKind
 from shardworker.replica.outgoing import WINDOW_PATIENCE_TICKS
 from shardworker.replica.reads import CATCH_UP_MS, TURN_S
+from tests.unit.raft.lab import message
 from tests.unit.raft.replica import members
 from tests.unit.shardworker.bench import CLIENT, KEYS, TABLE, VALUE, Bench, everything
 
@@ -238,6 +240,42 @@ def test_as_many_long_reads_run_as_there_are_threads(metered: Bench) -> None:
     for call in calls:
         assert len(metered.answer(call).body) > KEYS * len(VALUE)
     assert metered.replica.drained()
+
+
+def test_rounds_are_counted_that_leadership_was_confirmed_for_too_late_or_never(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, members(1, 2, 3), limits={"read_timeout_ms": 300})
+    bench.lead()
+    bench.fill()
+    patience_ticks = 300 // bench.cluster.raft.tick_ms
+
+    def slow_rounds() -> int:
+        return bench.replica.status().statistics["slow_read_rounds"]
+
+    def asked_for_reads(ticks: int) -> int:
+        """The context of a round, so many ticks after two reads have begun it."""
+        bench.sent.clear()
+        bench.replica.handle(CLIENT, gets(2, linearizable=True))
+        bench.replica.turn()
+        (context,) = {one.context for _, one in bench.sent if one.kind is MessageKind.HEARTBEAT}
+        for _ in range(ticks):
+            bench.tick()
+        return context
+
+    context = asked_for_reads(patience_ticks)
+    bench.hear(message(MessageKind.HEARTBEAT_REPLY, 2, bench.core.term, context=context))
+    assert bench.answer(1_000).body
+    assert slow_rounds() == 0
+    context = asked_for_reads(patience_ticks + 1)
+    bench.hear(message(MessageKind.HEARTBEAT_REPLY, 2, bench.core.term, context=context))
+    with pytest.raises(errors.ReadTimedOut):
+        bench.answer(1_000)
+    assert slow_rounds() == 1
+    asked_for_reads(patience_ticks + 1)
+    bench.hear(message(MessageKind.HEARTBEAT, 2, bench.core.term + 1))
+    with pytest.raises(errors.NotLeader):
+        bench.answer(1_000)
+    assert slow_rounds() == 2
+    bench.store.close()
 
 
 def test_a_write_without_a_request_id_is_no_write(alone: Bench) -> None:
