@@ -32,6 +32,8 @@ class TableCache:
         self._tables = load_tables(connection)
         self._before_turn: dict[int, TableState | None] = {}
         self._unsaved: set[int] = set()
+        self.made_count = 0
+        """Rises with each table that comes to be here, whatever becomes of its transaction."""
 
     def get(self, table_id: int) -> TableState | None:
         return self._tables.get(table_id)
@@ -57,12 +59,15 @@ class TableCache:
 
     def create(self, table: TableState) -> None:
         create_table(self._connection, table)
-        self._tables[table.id] = table
-        self._before_turn.setdefault(table.id, None)
+        self._made(table)
 
     def adopt(self, table: TableState) -> None:
         """As create(), for a table whose rows are there."""
         insert_table(self._connection, table)
+        self._made(table)
+
+    def _made(self, table: TableState) -> None:
+        self.made_count += 1
         self._tables[table.id] = table
         self._before_turn.setdefault(table.id, None)
 

@@ -15,14 +15,14 @@ from shardworker.raft import NEVER_TICKS, Role
 from shardworker.replica.part import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from shardworker.machine.tables import TableState
     from shardworker.replica.part import ReplicaContext
     from shardworker.replica.proposals import Proposals
 
 ROUND_MS: Final = 1_000
-"""The leader looks this often."""
+"""The leader looks this often, besides when there is news: at what was removed, above all."""
 
 
 class Quotas(Part):
@@ -35,6 +35,10 @@ class Quotas(Part):
         self._proposals = proposals
         self._round_ticks = max(1, ROUND_MS // context.cluster.raft.tick_ms)
         self._ticks_left = 0
+        self._seen = (0, 0)
+        """The term in which this replica led, and how many tables had come to be, when it last looked for new ones."""
+        self._known: set[int] = set()
+        """Ids of the tables that were there then."""
         self._made_with: dict[int, int] = {}
         """By table id, as coordinators have said it. It never changes, so what one of them does not know yet is no
         news. But ids only rise: a table that is missing beside a newer one was deleted."""
@@ -45,7 +49,11 @@ class Quotas(Part):
         told = dict(envelope.table_quotas.quotas)
         newest = max(told, default=0)
         later = {table_id: quota for table_id, quota in self._made_with.items() if table_id > newest}
+        news = told.items() - self._made_with.items()
         self._made_with = told | later
+        # Whoever tells of a table sends writes to it on the same link, and afterwards.
+        if news and self._core.role is Role.LEADER:
+            self._look(table_id for table_id, _ in news)
 
     def check_takes(self, request: frames.Request) -> None:
         """Raises QuotaExceeded or CorruptAlarm for a write that would be refused when it is applied."""
@@ -59,8 +67,24 @@ class Quotas(Part):
         if self._ticks_left > 0:
             return
         self._ticks_left = self._round_ticks
-        for table in self._machine.tables:
-            if table.id >= FIRST_TABLE_ID:
+        self._look(self._machine.tables.ids)
+
+    def end_turn(self) -> None:
+        """What came to be in this turn is looked at before anybody hears of it, and so can write to it; what there is
+        as soon as this replica leads."""
+        if self._core.role is not Role.LEADER:
+            return
+        seen = (self._core.term, self._machine.tables.made_count)
+        if seen == self._seen:
+            return
+        known = self._known if seen[0] == self._seen[0] else set()
+        self._seen, self._known = seen, set(self._machine.tables.ids)
+        self._look(self._known - known)
+
+    def _look(self, table_ids: Iterable[int]) -> None:
+        for table_id in sorted(table_ids):
+            table = self._machine.tables.get(table_id)
+            if table is not None and table_id >= FIRST_TABLE_ID:
                 self._look_at(table)
 
     def _look_at(self, table: TableState) -> None:

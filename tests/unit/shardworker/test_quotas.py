@@ -10,7 +10,9 @@ from proto import errors
 from proto.catalog import WITHOUT_QUOTA
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
+from shardworker.raft import MessageKind
 from shardworker.replica.quotas import ROUND_MS
+from tests.unit.raft.lab import message
 from tests.unit.raft.replica import members
 from tests.unit.shardworker.bench import CLIENT, TABLE, Bench
 
@@ -38,6 +40,7 @@ def limited(tmp_path: Path) -> Iterator[Bench]:
 def told(bench: Bench, quotas: dict[int, int]) -> None:
     """By a coordinator, of what the catalog says."""
     bench.replica.handle(CLIENT, frames.Envelope(table_quotas=frames.TableQuotas(quotas=quotas)))
+    bench.work()
 
 
 def status(bench: Bench) -> frames.TableStatus:
@@ -57,8 +60,6 @@ def put(bench: Bench, size: int) -> None:
 
 
 def test_the_leader_makes_its_files_quota_the_shards(limited: Bench) -> None:
-    assert status(limited).quota_bytes == 0
-    a_round(limited)
     assert status(limited).quota_bytes == QUOTA
     last = limited.core.log.last_index
     a_round(limited)
@@ -68,11 +69,56 @@ def test_the_leader_makes_its_files_quota_the_shards(limited: Bench) -> None:
 def test_what_a_table_was_made_with_counts_more_than_what_the_file_says_of_all(limited: Bench) -> None:
     for quota_bytes in (5_000, 0):
         told(limited, {USER_TABLE: quota_bytes})
-        a_round(limited)
         assert status(limited).quota_bytes == quota_bytes
     told(limited, {USER_TABLE + 1: 7})
     a_round(limited)
     assert status(limited).quota_bytes == 0, "who does not know of the table has said nothing of it"
+
+
+@pytest.mark.parametrize("is_told_before", [True, False])
+def test_a_table_is_held_to_its_quota_from_its_first_write_on(tmp_path: Path, is_told_before: bool) -> None:
+    """No tick passes, and whoever writes to a table has told of it on the same link."""
+    bench = Bench(tmp_path, members(1), table=USER_TABLE)
+    bench.core.campaign()
+    bench.replica.turn()
+    quotas = frames.Envelope(table_quotas=frames.TableQuotas(quotas={USER_TABLE: QUOTA}))
+    spec = frames.TableSpec(id=USER_TABLE, name="t", history=1).SerializeToString()
+    large = etcd.PutRequest(key=b"k", value=bytes(QUOTA)).SerializeToString()
+    if is_told_before:
+        bench.replica.handle(CLIENT, quotas)
+    bench.ask(frames.TABLE_CREATE, spec, work=False, request_id=bytes(16))
+    if not is_told_before:
+        bench.replica.handle(CLIENT, quotas)
+    put = bench.ask(frames.ETCD_PUT, large, request_id=b"1" * 16)
+    with pytest.raises(errors.QuotaExceeded):
+        bench.answer(put)
+    bench.store.close()
+
+
+def test_a_table_that_the_file_limits_is_held_to_that_from_its_first_write_on(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, members(1), tables={"t": {"quota": QUOTA}}, table=USER_TABLE)
+    bench.core.campaign()
+    bench.replica.turn()
+    spec = frames.TableSpec(id=USER_TABLE, name="t", history=1).SerializeToString()
+    bench.ask(frames.TABLE_CREATE, spec, work=False, request_id=bytes(16))
+    with pytest.raises(errors.QuotaExceeded):
+        put(bench, QUOTA)
+    bench.store.close()
+
+
+def test_a_new_leader_looks_before_it_takes_a_write(tmp_path: Path) -> None:
+    """What the one before it wanted to put into the log may be lost."""
+    bench = Bench(tmp_path, members(1, 2, 3), tables={"t": {"quota": QUOTA}}, table=USER_TABLE)
+    bench.lead()
+    spec = frames.TableSpec(id=USER_TABLE, name="t", history=1).SerializeToString()
+    bench.ask(frames.TABLE_CREATE, spec, work=False, request_id=bytes(16))
+    create_index = bench.core.log.last_index
+    bench.hear(message(MessageKind.HEARTBEAT, 2, bench.core.term + 1, commit=create_index))
+    assert status(bench).quota_bytes == 0
+    bench.lead()
+    with pytest.raises(errors.QuotaExceeded):
+        put(bench, QUOTA)
+    bench.store.close()
 
 
 def test_what_deleted_tables_were_made_with_is_forgotten(limited: Bench) -> None:
@@ -93,7 +139,6 @@ def test_until_somebody_has_said_what_a_table_was_made_with_its_quota_stays(tmp_
     a_round(bench)
     assert status(bench).quota_bytes == 0
     told(bench, {USER_TABLE: WITHOUT_QUOTA})
-    a_round(bench)
     assert status(bench).quota_bytes == QUOTA
     bench.store.close()
 
@@ -104,7 +149,6 @@ def test_what_the_file_says_of_a_table_counts_most(tmp_path: Path) -> None:
     bench.replica.turn()
     bench.write(frames.TABLE_CREATE, frames.TableSpec(id=USER_TABLE, name="t", history=1).SerializeToString())
     told(bench, {USER_TABLE: 5_000})
-    a_round(bench)
     assert status(bench).quota_bytes == 9_000
     bench.store.close()
 
