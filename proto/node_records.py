@@ -19,6 +19,9 @@ _HOST_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,253})")
 
 _PORT_MAX: Final = 65_535
 
+_SOCKET_SCHEMES: Final = ("unix", "unixs")
+_SCHEMES: Final = ("http", "https", *_SOCKET_SCHEMES)
+
 
 def in_record(record: bytes) -> frames.NodeRecord:
     """The record that a membership keeps. Raises DecodeError."""
@@ -45,6 +48,20 @@ def _is_host(text: str) -> bool:
         return _HOST_NAME.fullmatch(text) is not None
     _, _, zone = text.partition("%")
     return not address.is_unspecified and (not zone or _HOST_NAME.fullmatch(zone) is not None)
+
+
+def check_are_urls(urls: Sequence[str]) -> None:
+    """Raises ValueError for what is no list of URLs of members by etcd's rules, which ask for less than
+    check_peer_urls(): at least one, each with a scheme that etcd knows, and of http a host and a port alone."""
+    for url in urls or [""]:
+        parts = urlsplit(url.strip())
+        host, colon, port = parts.netloc.rpartition("@")[2].rpartition(":")
+        is_bare = ":" not in host or host.startswith("[")
+        has_port = bool(colon) and is_bare and (not port or port.isdecimal())
+        if parts.scheme not in _SCHEMES or (
+            parts.scheme not in _SOCKET_SCHEMES and (not has_port or parts.path)
+        ):
+            raise ValueError(f"{url!r} is no http://HOST:PORT")
 
 
 def check_peer_urls(urls: Sequence[str], *, shards: int) -> None:

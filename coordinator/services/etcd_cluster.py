@@ -16,7 +16,7 @@ from coordinator.services.etcd_tables import LISTENER_KEY
 from proto import errors
 from proto.etcd import rpc_pb2 as etcd
 from proto.internal import frames_pb2 as frames
-from proto.node_records import check_peer_urls
+from proto.node_records import check_are_urls, check_peer_urls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,6 +32,16 @@ if TYPE_CHECKING:
     from proto.catalog import TableEntry
 
 Step = frames.MembershipStep
+
+
+def check_added_urls(call: Call) -> None:
+    """Whoever asks for a member to be added hears of URLs that are none, before it is asked who he is. Raises
+    BadMemberUrls."""
+    request = decode(etcd.MemberAddRequest.FromString, call.body)
+    try:
+        check_are_urls(request.peerURLs)
+    except ValueError as error:
+        raise errors.BadMemberUrls(str(error)) from None
 
 
 class EtcdCluster:
@@ -118,13 +128,14 @@ class EtcdCluster:
         if len(voters) > 1 and started < (len(voters) + 1) // 2 + 1:
             raise errors.NotEnoughStarted(f"{started} of {len(voters)} have started")
 
-    def _check_started_without(self, leaving: Member) -> None:
-        """Raises NotEnoughStarted if too few voters have come to go on without this one; a learner is nobody's loss."""
-        voters = [
-            one for one in self._memberships.members() if not one.is_learner and one.node != leaving.node
-        ]
+    def _check_started_without(self, member_id: int) -> None:
+        """Raises NotEnoughStarted if too few voters have come to go on without this one; a learner is nobody's loss.
+        As with etcd, that comes before whether there is such a member."""
+        members = self._memberships.members()
+        is_learner = any(one.is_learner for one in members if one.member_id == member_id)
+        voters = [one for one in members if not one.is_learner and one.member_id != member_id]
         started = sum(bool(one.name) for one in voters)
-        if not leaving.is_learner and started < len(voters) // 2 + 1:
+        if not is_learner and started < len(voters) // 2 + 1:
             raise errors.NotEnoughStarted(f"{started} of {len(voters)} others have started")
 
     def _unfinished(self, urls: list[str]) -> Member | None:
@@ -141,8 +152,8 @@ class EtcdCluster:
         """Take a node out of all its shards."""
         request = decode(etcd.MemberRemoveRequest.FromString, call.body)
         table = await self._tables.find(call)
+        self._check_started_without(request.ID)
         member = self._member(request.ID)
-        self._check_started_without(member)
         shards = self._memberships.held_by(member.node)
         for shard in shards:
             voters, active = await self._changes.active_voters(shard)
@@ -157,12 +168,12 @@ class EtcdCluster:
     async def member_update(self, call: Call) -> bytes:
         """Tell every shard of a node where its replicas listen from now on."""
         request = decode(etcd.MemberUpdateRequest.FromString, call.body)
-        urls = self._checked(request.peerURLs)
         table = await self._tables.find(call)
         member = self._member(request.ID)
         others = (one for one in self._memberships.members() if one.member_id != request.ID)
-        if any(set(one.peer_urls) & set(urls) for one in others):
-            raise errors.PeerUrlExists(f"another member is at {urls[0]}")
+        if any(set(one.peer_urls) & set(request.peerURLs) for one in others):
+            raise errors.PeerUrlExists(f"another member is at {request.peerURLs[0]}")
+        urls = self._checked(request.peerURLs)
         record = self._memberships.record(member.node)
         record.peer_urls[:] = urls
         for shard in self._memberships.held_by(member.node):

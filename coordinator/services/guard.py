@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from coordinator.api.credentials import SYSTEM
 from coordinator.auth.bearer import MAINTENANCE
+from coordinator.services.etcd_cluster import check_added_urls
 from coordinator.services.etcd_tables import DEFAULT_TABLE
 from proto import errors
 from proto.internal import frames_pb2 as frames
@@ -55,6 +56,11 @@ _WITHOUT_QUORUM: Final = frozenset(
 """What must be possible while other shards have no leader, or this one: the nearest replicas say who may. One that lags
 may take what was allowed a moment ago, and neither method loses anything."""
 
+_WHOEVER_ASKS: Final[dict[str, Callable[[Call], None]]] = {
+    "/etcdserverpb.Cluster/MemberAdd": check_added_urls,
+}
+"""What etcd refuses before it asks who somebody is."""
+
 LEADER_S: Final = 2.0
 """A shard whose leader says nothing for so long is taken to have none."""
 
@@ -80,8 +86,11 @@ class Guard:
             return handler
         if method.permission is Permission.CLUSTER:
             linearizable = path not in _WITHOUT_QUORUM
+            check_first = _WHOEVER_ASKS.get(path)
 
             async def checked(call: Call) -> bytes | None:
+                if check_first is not None:
+                    check_first(call)
                 await self.check_runs_cluster(call, linearizable=linearizable)
                 return await handler(call)
 

@@ -21,6 +21,7 @@ from coordinator.services.etcd_tables import EtcdTables
 from coordinator.services.guard import ASKED_AT_ONCE_MAX, Guard
 from proto import errors
 from proto.catalog import CATALOG, TableEntry
+from proto.etcd import rpc_pb2 as etcd
 from proto.ids import ShardId
 from proto.internal import frames_pb2 as frames
 from proto.methods import METHODS, Permission
@@ -99,7 +100,14 @@ class Shards:
 
 
 def ask(
-    folder: Path, shards: Shards, *, table: str = "", path: str = ADD, has_token: bool = False, **shown: str
+    folder: Path,
+    shards: Shards,
+    *,
+    table: str = "",
+    path: str = ADD,
+    body: bytes | None = None,
+    has_token: bool = False,
+    **shown: str,
 ) -> str:
     """What a caller is told who shows that: SERVED, or the error's name."""
     config = with_token(folder) if has_token else make_config(folder, nodes=1, shards=1)
@@ -116,13 +124,17 @@ def ask(
         catalog,
     )
 
+    if body is None:
+        urls = ["http://127.0.0.1:7101"]
+        body = etcd.MemberAddRequest(peerURLs=urls).SerializeToString() if path == ADD else b""
+
     async def handler(_call: object) -> bytes:
         return SERVED.encode()
 
     metadata = shown | ({"table": table} if table else {})
 
     async def served() -> bytes | None:
-        call = LocalCall((b"",), metadata=metadata, deadline=0.0, peer="test")
+        call = LocalCall((body,), metadata=metadata, deadline=0.0, peer="test")
         return await guard.guarded(path, handler)(call)
 
     try:
@@ -147,6 +159,16 @@ def test_without_users_and_tokens_everybody_runs_the_cluster(tmp_path: Path) -> 
         assert ask(tmp_path, Shards(set()), table=table) == SERVED
     assert ask(tmp_path, Shards(set()), table="nowhere") == "TableNotFound"
     assert ask(tmp_path, Shards(set(), [CATALOG, OTHER]), table="other") == SERVED
+
+
+@pytest.mark.parametrize("urls", [[], [""], ["x"], ["http://a"], ["http://127.0.0.1:7101/p"]])
+def test_whoever_adds_what_is_no_member_hears_of_that_first(tmp_path: Path, urls: list[str]) -> None:
+    body = etcd.MemberAddRequest(peerURLs=urls).SerializeToString()
+    for token in ("", "forged.1", ROOTS["default"]):
+        assert ask(tmp_path, Shards({"default"}), body=body, token=token) == "BadMemberUrls"
+    # What is wrong with it for these nodes alone is nobody's business but of who runs them.
+    far = etcd.MemberAddRequest(peerURLs=["http://h:99999"]).SerializeToString()
+    assert ask(tmp_path, Shards({"default"}), body=far) == "UserEmpty"
 
 
 @pytest.mark.parametrize("path", [ADD, DEFRAGMENT])

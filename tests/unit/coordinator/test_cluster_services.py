@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from config.topology import LearningTopology
+from coordinator.api.local_call import LocalCall
+from coordinator.services.etcd_cluster import EtcdCluster
 from coordinator.services.regatta_cluster import RegattaCluster
 from coordinator.shards.memberships import Memberships
 from proto import errors
@@ -58,6 +60,48 @@ async def test_etcd_members_are_listed_without_a_quorum_unless_asked_linearizabl
         linearizable = members.MemberList(etcd.MemberListRequest(linearizable=True))
         assert len((await members.MemberList(etcd.MemberListRequest())).members) == 3
         assert await refused(linearizable) == ("UNAVAILABLE", "etcdserver: request timed out")
+
+
+@in_loop
+async def test_what_is_wrong_with_an_update_is_told_in_etcds_order(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        members = stub(cluster.channel, etcd, "Cluster")
+        one, other = (await members.MemberList(etcd.MemberListRequest())).members[:2]
+        for member_id, urls, wrong in (
+            (77, ["x"], "member not found"),
+            (77, list(one.peerURLs), "member not found"),
+            (one.ID, [*other.peerURLs, "x"], "Peer URLs already exists"),
+            (one.ID, ["x"], "given member URLs are invalid"),
+        ):
+            request = etcd.MemberUpdateRequest(ID=member_id, peerURLs=urls)
+            _, text = await refused(members.MemberUpdate(request))
+            assert text == f"etcdserver: {wrong}"
+
+
+@in_loop
+async def test_that_nobody_can_be_spared_comes_before_whether_there_is_such_a_member(tmp_path: Path) -> None:
+    def member(number: int, name: str) -> Any:
+        return SimpleNamespace(node=number, member_id=number, name=name, is_learner=False)
+
+    async def find(_call: Any) -> None:
+        return None
+
+    found = [member(1, "n1"), member(2, "")]
+    nothing: Any = None
+    memberships: Any = SimpleNamespace(members=lambda: found)
+    tables: Any = SimpleNamespace(find=find)
+    config = make_config(tmp_path, nodes=1, shards=1)
+    services = EtcdCluster(config, config.node("n1"), nothing, tables, nothing, memberships, nothing)
+
+    async def remove(member_id: int) -> None:
+        body = etcd.MemberRemoveRequest(ID=member_id).SerializeToString()
+        await services.member_remove(LocalCall((body,), metadata={}, deadline=0.0, peer="test"))
+
+    with pytest.raises(errors.NotEnoughStarted):
+        await remove(77)
+    found[1].name = "n2"
+    with pytest.raises(errors.MemberNotFound):
+        await remove(77)
 
 
 @in_loop

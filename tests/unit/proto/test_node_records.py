@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proto.internal import frames_pb2 as frames
-from proto.node_records import check_peer_urls, endpoint_of
+from proto.node_records import check_are_urls, check_peer_urls, endpoint_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +56,27 @@ def test_bad_ones(url: str) -> None:
             check_peer_urls(urls, shards=1)
     with pytest.raises(ValueError, match="no http"):
         check_peer_urls([], shards=1)
+
+
+ETCD_TAKES = (
+    *GOOD, "unix://a:1", "unix:///tmp/x:1", "https://h:0", "http://h:70000", "http://127.0.0.1:1 ", "http://u@h:1",
+    "http://h:1?x=1", "http://h:1#f", "http://:1", "http://0.0.0.0:1",
+)  # fmt: skip
+ETCD_REFUSES = (
+    "", "x", "127.0.0.1:1", "ftp://a:1", "tcp://h:1", "http://a", "http://a:x", "http://127.0.0.1:1/p", "http://h:1/",
+    "http://", "http://[::1:1", "http://::1:1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("url", ETCD_TAKES)
+def test_what_etcd_takes_for_urls(url: str) -> None:
+    check_are_urls([url])
+
+
+@pytest.mark.parametrize("urls", [[], *([url] for url in ETCD_REFUSES), ["http://h:1", "x"]])
+def test_what_etcd_takes_for_none(urls: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"is no http|IPv6"):
+        check_are_urls(urls)
 
 
 def test_each_shard_needs_a_port() -> None:
