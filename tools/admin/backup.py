@@ -249,7 +249,10 @@ def _receive(
 ) -> tuple[SavedTable, Saved]:
     """A file of what a cluster sends. Raises RpcError, BackupFailed for what came short, OSError."""
     began = time.monotonic()
-    facts = maintenance.Facts.FromString(next(chunks).facts)
+    first = next(chunks, None)
+    if first is None:
+        raise BackupFailed(f"table {target.table.name}: the cluster has sent nothing of it")
+    facts = maintenance.Facts.FromString(first.facts)
     since = 0 if earlier is None or earlier.facts is None else earlier.facts.revision
     target.progress.begin(target.table.name, facts.revision - since if since else facts.keys)
     name = _free_name(target, f"{facts.revision}.inc" if since else "bak")
