@@ -172,6 +172,10 @@ def _check(value: dict[str, Any], descriptor: Descriptor, levels: int) -> None:
     fields = {**descriptor.fields_by_camelcase_name, **descriptor.fields_by_name}
     for name in [name for name in value if name not in fields]:
         del value[name]
+    for name, field in descriptor.fields_by_name.items():
+        # Of a field that is there by both of its names this one counts, and the other is not looked at.
+        if name != field.camelcase_name and field.camelcase_name in value:
+            value.pop(name, None)
     for name, given in value.items():
         field = fields[name]
         if given is None:
@@ -182,6 +186,21 @@ def _check(value: dict[str, Any], descriptor: Descriptor, levels: int) -> None:
             if one is None:
                 raise BadJson(f"field {field.name} is a list without null")
             _check_field(field, one, levels)
+    _decide(value, descriptor)
+
+
+def _decide(value: dict[str, Any], descriptor: Descriptor) -> None:
+    """Of fields that exclude each other, which json_format would refuse, the one counts that is declared last, as it
+    does for the gateway."""
+    for alternatives in descriptor.oneofs:
+        given = [
+            name
+            for field in alternatives.fields
+            for name in {field.name, field.camelcase_name}
+            if value.get(name) is not None
+        ]
+        for name in given[:-1]:
+            del value[name]
 
 
 def _check_field(field: FieldDescriptor, value: Any, levels: int) -> None:
@@ -216,10 +235,14 @@ def _check_enum(enum: EnumDescriptor, value: Any) -> None:
 def _check_bytes(field: FieldDescriptor, value: Any) -> None:
     if not isinstance(value, str):
         raise BadJson(f"field {field.name} is a string in base64, not {_named(value)}")
+    letters = value.replace("\r", "").replace("\n", "")
     try:
-        base64.b64decode(value.replace("\r", "").replace("\n", ""), validate=True)
+        data = base64.b64decode(letters, validate=True)
     except (binascii.Error, ValueError):
         raise BadJson(f"illegal base64 data in field {field.name}") from None
+    if len(letters) != (len(data) + 2) // 3 * 4:
+        # Padding that belongs to nothing.
+        raise BadJson(f"illegal base64 data in field {field.name}")
 
 
 def _is_whole_number(value: Any) -> bool:

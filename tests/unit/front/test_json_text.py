@@ -83,6 +83,33 @@ def test_both_spellings_of_names_and_numbers_are_taken(text: str) -> None:
     assert parse(text.encode(), etcd.RangeRequest()) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        ('{"request_put":{"key":"YQ=="},"request_range":{"key":"Yg=="}}', "put"),
+        ('{"request_range":{"key":"Yg=="},"requestPut":{"key":"YQ=="}}', "put"),
+        ('{"request_delete_range":{},"request_put":{"key":"YQ=="},"request_range":{}}', "delete"),
+        ('{"request_put":null,"request_range":{"key":"Yg=="}}', "range"),
+        ('{"request_range":{"key":"YQ=="},"requestRange":{"key":"Yg=="}}', "range"),
+        ('{"requestRange":{"key":"Yg=="},"request_range":{"key":5}}', "range"),
+    ],
+)
+def test_of_what_excludes_each_other_one_counts(text: str, counts: str) -> None:
+    """As etcd's gateway has it, whatever the order."""
+    expected = {
+        "put": etcd.RequestOp(request_put=etcd.PutRequest(key=b"a")),
+        "range": etcd.RequestOp(request_range=etcd.RangeRequest(key=b"b")),
+        "delete": etcd.RequestOp(request_delete_range=etcd.DeleteRangeRequest()),
+    }
+    body = b'{"success":[%s]}' % text.encode()
+    assert parse(body, etcd.TxnRequest()) == etcd.TxnRequest(success=[expected[counts]])
+
+
+def test_of_two_values_of_a_comparison_one_counts() -> None:
+    compared = parse(b'{"value":"YQ==","version":1,"target":"VERSION"}', etcd.Compare())
+    assert compared == etcd.Compare(value=b"a")
+
+
 @pytest.mark.parametrize("body", [b"", b"  \n", b"{}", b"null", b'{"key":null,"nobody \xc3\xa4":"\\ud800"}'])
 def test_nothing_is_an_empty_message(body: bytes) -> None:
     assert parse(body, etcd.RangeRequest()) == etcd.RangeRequest()
@@ -93,6 +120,10 @@ def test_nothing_is_an_empty_message(body: bytes) -> None:
     [
         ('{"key":"a-_="}', "illegal base64"),
         ('{"key":"a2V5a"}', "illegal base64"),
+        ('{"key":"a2V5=="}', "illegal base64"),
+        ('{"key":"a2V5===="}', "illegal base64"),
+        ('{"key":"="}', "illegal base64"),
+        ('{"key":"YQ==YQ=="}', "illegal base64"),
         ('{"sort_order":"DESCNED"}', "DESCNED"),
         ('{"limit":"five"}', "limit"),
         ('{"limit":1e99}', "limit"),
@@ -116,6 +147,7 @@ def test_nothing_is_an_empty_message(body: bytes) -> None:
         ('{"compare":"\\ud800"}', "a list, not a string"),
         ('{"compare":["\\ud800"]}', "an object, not a string"),
         ('{"compare":[null]}', "without null"),
+        ('{"compare":[{"value":5,"lease":1}]}', "value is a string in base64"),
         ("[]", "a list"),
         ("7", "a number"),
         ('{"key":', "Expecting value"),
