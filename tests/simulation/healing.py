@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from shardworker.raft import Membership
     from tests.simulation.cluster import Cluster
     from tests.simulation.host import Host
+    from tests.simulation.process import Process
 
 
 def has_quorum(membership: Membership, alive: AbstractSet[NodeId]) -> bool:
@@ -59,6 +60,16 @@ def heal(cluster: Cluster) -> list[Host]:
             host.kill()
             core.remove(host)
     return core
+
+
+def members_among(cluster: Cluster, hosts: list[Host]) -> list[Process]:
+    """Those of them that run and belong to the shard, as its leader has it; none while nobody leads. Who was taken out
+    of it and is not back yet knows nothing, and owes nothing."""
+    leader = cluster.leader()
+    if leader is None:
+        return []
+    nodes = leader.core.membership.nodes()
+    return [host.process for host in hosts if host.process is not None and host.number in nodes]
 
 
 def _can_decide(cluster: Cluster, hosts: list[Host]) -> bool:

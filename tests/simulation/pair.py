@@ -19,7 +19,7 @@ from tests.simulation.cluster import Cluster
 from tests.simulation.disk import seed_sqlite
 from tests.simulation.faults import Faults
 from tests.simulation.following import FollowerCluster, LeaderCluster, Side, Tables
-from tests.simulation.healing import heal
+from tests.simulation.healing import heal, members_among
 from tests.simulation.plan import Plan, draw_kinds
 from tests.simulation.returning import Returning
 from tests.simulation.simulation import CONVERGE_US_MAX, Finding, Simulation, silence
@@ -132,7 +132,7 @@ class Pair:
         self.world.run_until(self.world.now_us + SETTLE_US)
         simulation.check_bounds()
         simulation.check_states(core)
-        for process in _processes(copies):
+        for process in members_among(self.follower.cluster, copies):
             self._compare(process, whole=True)
         simulation.check_history(complete=True)
 
@@ -247,18 +247,15 @@ class Pair:
     def _is_level(self, core: list[Host], copies: list[Host]) -> bool:
         wanted = {
             name: position
-            for process in _processes(core)[:1]
+            for process in members_among(self.leader.cluster, core)[:1]
             for name, position in _positions(process).items()
             if name in self.leader.tables.tables
         }
-        return bool(wanted) and all(positions == wanted for positions in self._positions(copies))
+        found = self._positions(copies)
+        return bool(wanted) and bool(found) and all(positions == wanted for positions in found)
 
-    def _positions(self, hosts: list[Host]) -> list[dict[str, tuple[int, int, int]]]:
-        return [_positions(process) for process in _processes(hosts)]
-
-
-def _processes(hosts: list[Host]) -> list[Process]:
-    return [host.process for host in hosts if host.process is not None]
+    def _positions(self, copies: list[Host]) -> list[dict[str, tuple[int, int, int]]]:
+        return [_positions(process) for process in members_among(self.follower.cluster, copies)]
 
 
 def _positions(process: Process) -> dict[str, tuple[int, int, int]]:

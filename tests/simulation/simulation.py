@@ -25,7 +25,7 @@ from tests.simulation.clients import COUNTERS, TABLE_ID
 from tests.simulation.cluster import Cluster
 from tests.simulation.disk import seed_sqlite
 from tests.simulation.faults import Faults
-from tests.simulation.healing import heal
+from tests.simulation.healing import heal, members_among
 from tests.simulation.plan import Plan, draw
 from tests.simulation.violation import Violation
 from tests.simulation.world import MS, SECOND, World
@@ -227,11 +227,7 @@ class Simulation:
         return bool(processes) and not any(process.machine.leases.of_table(TABLE_ID) for process in processes)
 
     def _members(self, core: list[Host]) -> list[Process]:
-        leader = self._cluster.leader()
-        if leader is None:
-            return []
-        nodes = leader.core.membership.nodes()
-        return [host.process for host in core if host.process is not None and host.number in nodes]
+        return members_among(self._cluster, core)
 
     def _converged(self, core: list[Host]) -> bool:
         processes = self._members(core)
