@@ -464,7 +464,13 @@ class Client:
         is_read = method == frames.ETCD_RANGE
         give_up_us = self._promoting.world.now_us + int(TIMEOUT_S * SECOND)
 
+        asked = (
+            self.place
+        )  # by the last try: who promotes may send this client elsewhere while an answer is on its way
+
         def send() -> None:
+            nonlocal asked
+            asked = self.place
             cluster, table = self._asked()
             coordinator = cluster.coordinators[self._number % len(cluster.coordinators)]
             call = ShardCall(
@@ -484,7 +490,7 @@ class Client:
             error = call.error
             elsewhere = isinstance(error, errors.TableReplicated | errors.TableNotFound) and not call.in_doubt
             if elsewhere:
-                self.place = NEW if self.place == OLD else OLD
+                self.place = NEW if asked == OLD else OLD
                 if self._promoting.world.now_us < give_up_us:
                     self._promoting.world.after(1 + self._rng.randrange(TRY_AGAIN_US), send)
                     return
@@ -498,7 +504,7 @@ class Client:
                 assert call.reply is not None
                 self.written += not is_read
                 succeeded(call.reply)
-                self._promoting.served(self.place)
+                self._promoting.served(asked)
 
         send()
 
