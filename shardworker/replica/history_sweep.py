@@ -79,7 +79,9 @@ class HistorySweep(Part):
     def tick(self) -> None:
         self._refused = False
         self._machine.keep_bytes = 0 if self._disk_space.is_short else self._keep_bytes
-        self._goes_on = self._machine.is_compacting
+        # What is left may have become held meanwhile, for a cluster that follows the table: then the next step finds
+        # nothing to do, and answers.
+        self._goes_on = self._machine.is_compacting or bool(self._owed)
 
     def ticks_until_action(self) -> int:
         # A rest that nobody's turn ends is over with the demand.
@@ -98,7 +100,9 @@ class HistorySweep(Part):
                 self._goes_on = self._machine.compaction_step(self._rows_max) > 0
         except DiskFull as error:
             self._machine.rollback()
-            self._refused = True
+            self._refused = True  # until the next tick
+            if self._store.spare.held_bytes:
+                self._store.spare.give_up()  # for this, too
             log.warning("history is not swept: the disk is full", shard=self._shard, reason=str(error))
             return
         self._machine.committed()

@@ -16,7 +16,7 @@ from shardworker.machine.level import MachineLevel
 from shardworker.raft import Membership, MessageKind, NodeId, Raft, Role
 from shardworker.replica.replica import Replica
 from shardworker.settings import raft_settings
-from shardworker.store import REAL_FILES, Identity, ReplicaStore
+from shardworker.store import REAL_FILES, Identity, ReplicaStore, StoreSettings
 from tests.unit.raft.lab import message
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shardworker.raft import Message
+    from tests.simulation.disk import SimulatedDisk
 
 CLIENT: Final = b"client"
 SHARD: Final = 2
@@ -34,9 +35,11 @@ VALUE: Final = bytes(1 << 20)
 
 
 class Disk:
-    """The real files, with as much space, and as slow, as the test says."""
+    """The real files, with as much space, and as slow, as the test says; or those of a simulated disk, which runs out
+    of space in earnest."""
 
-    def __init__(self) -> None:
+    def __init__(self, simulated: SimulatedDisk | None = None) -> None:
+        self._simulated = simulated
         self.free = 1 << 40
         self.sync_s = 0.0
         """How long each sync takes."""
@@ -47,10 +50,10 @@ class Disk:
         return self._now_s
 
     def free_bytes(self, _path: Path) -> int:
-        return self.free
+        return self.free if self._simulated is None else self._simulated.free_bytes()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(REAL_FILES, name)
+        return getattr(REAL_FILES if self._simulated is None else self._simulated.files, name)
 
 
 class Jobs:
@@ -95,17 +98,25 @@ class Bench:
         shard: int = SHARD,
         table: int = TABLE,
         registry: Registry = REGISTRY,
+        simulated: SimulatedDisk | None = None,
         **settings: Mapping[str, Any],
     ) -> None:
         """has_begun: otherwise its disk is empty, and it would be one of these members. table: that requests are about,
-        without being told otherwise. registry: what its build can carry out."""
+        without being told otherwise. registry: what its build can carry out. simulated: the
+        disk, if not the real one."""
         self._table = table
         nodes = {f"n{node}": {"host": f"127.0.0.{node}"} for node in membership.nodes()}
         self.cluster = ClusterConfig.model_validate({"cluster": "bench", "nodes": nodes} | settings)
         self.other_clients: set[bytes] = set()
-        self.disk = Disk()
+        self.disk = Disk(simulated)
         files: Any = self.disk
-        self.store = ReplicaStore.open(folder, Identity(cluster_id=1, node=1, shard=shard), files=files)
+        self.store = ReplicaStore.open(
+            folder,
+            Identity(cluster_id=1, node=1, shard=shard),
+            StoreSettings(exclusive=simulated is not None),
+            files=files,
+            vfs=None if simulated is None else simulated.vfs,
+        )
         if has_begun and not self.store.membership.voters:
             with self.store.turn(sync=True) as turn:
                 turn.set_membership(membership)

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 from unittest.mock import patch
 
+import apsw
 import pytest
 
 from proto import errors
@@ -14,6 +15,7 @@ from proto.internal import frames_pb2 as frames
 from shardworker.raft import Entry, EntryKind, LogIndex, MessageKind, Term
 from shardworker.replica import history_sweep
 from shardworker.replica.giving_way import LATELY_S
+from tests.simulation.disk import SimulatedDisk
 from tests.unit.raft.lab import message
 from tests.unit.raft.replica import members
 from tests.unit.shardworker.bench import CLIENT, TABLE, Bench
@@ -218,3 +220,46 @@ def bench_rows_from(bench: Bench) -> int:
     """The oldest revision that a row is of."""
     oldest = bench.store.connection.execute(f"SELECT min(id) >> 24 FROM t{TABLE}_rev").get  # noqa: S608 - a number
     return int(oldest)
+
+
+def test_a_compaction_is_answered_though_a_follower_came_to_hold_what_is_left_of_it(tmp_path: Path) -> None:
+    """Its position is taken while the sweep rests; the sweep then has nothing to do, and was not done."""
+    bench = bench_with_versions(tmp_path, 1)
+    bench.disk.sync_s = 0.001  # so long takes each look at the clock
+    call = compact(bench, 25)
+    position = frames.FollowerPosition(table_id=TABLE, follower="island", revision=5)
+    bench.ask(
+        frames.FOLLOWER_POSITION, position.SerializeToString(), work=False, request_id=b"position".rjust(16)
+    )
+    assert call not in bench.replies, "the sweep rests"
+    bench.tick()
+    bench.work()
+    bench.answer(call)
+    bench.store.close()
+
+
+def test_what_is_held_back_is_given_up_for_the_sweep(tmp_path: Path) -> None:
+    """The disk has taken the compaction, and then somebody else took the rest of it."""
+    disk = SimulatedDisk(seed=1)
+    store = {"compaction_rows_max": ROWS_PER_STEP, "disk_free_bytes_min": 1, "spare_bytes": 1 << 20}
+    bench = Bench(tmp_path, members(1), simulated=disk, store=store)
+    bench.core.campaign()
+    bench.replica.turn()
+    bench.tick()
+    assert bench.store.spare.held_bytes
+    spec = frames.TableSpec(id=TABLE, name="t", history=-1)
+    bench.write(frames.TABLE_CREATE, spec.SerializeToString())
+    for _ in range(3 * ROWS_PER_STEP):
+        put(bench)
+    bench.disk.sync_s = 0.001  # so long takes each look at the clock
+    call = compact(bench, 25)
+    assert call not in bench.replies, "the sweep rests"
+    bench.store.connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    disk.capacity_bytes -= disk.free_bytes()
+    for _ in range(5):
+        bench.tick()
+        bench.work()
+    bench.answer(call)
+    assert not bench.store.spare.held_bytes
+    bench.store.close()
+    disk.close()
