@@ -121,6 +121,19 @@ class Leading:
                 tables=len(ours),
             )
 
+    async def finish_giving_way(
+        self, tables: Iterable[replication.Table], check: Callable[[TableEntry], Awaitable[object]]
+    ) -> None:
+        """Whoever had this cluster give way may have died at it. Only those of its tables become copies that these say
+        they take the place of: it follows since, and may have made others of its own. check: as for `give_way`. Raises
+        what reads and writes may."""
+        told = {table.origin: table.id for table in tables if table.origin}
+        contents = await self._catalog.load(linearizable=True)
+        for entry in contents.entries.values():
+            if _is_replicated(entry) and not entry.origin and entry.id in told:
+                await check(entry)
+        await self._change_origins(lambda entry: entry.origin or told.get(entry.id, 0))
+
     async def take_over(self, epoch: int) -> list[TableEntry]:
         """This cluster leads in that epoch: its copies are tables of its own, and take writes. What they were. Raises
         OldEpoch, and what reads and writes may; then it leads in part, and this is to be repeated."""

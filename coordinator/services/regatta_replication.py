@@ -98,9 +98,15 @@ class RegattaReplication:
         request = decode(replication.MetadataRequest.FromString, call.body)
         lead = await self._leading.now()
         follows = self._follows and lead.cluster != self._cluster
-        if request.HasField("lead") and not follows:
-            await self._give_way(call, request.lead)
-            lead = await self._leading.now()
+        if request.HasField("lead"):
+            if not follows:
+                await self._give_way(call, request.lead)
+                lead = await self._leading.now()
+            elif self._believes and (request.lead.epoch, request.lead.cluster) == (lead.epoch, lead.cluster):
+                # It follows the one that calls, and whoever had it give way may have died at that.
+                await self._leading.finish_giving_way(
+                    request.lead.tables, lambda table: self._check_root(call, table)
+                )
         contents = await self._changes.contents()
         if contents.unread:
             raise errors.TablesUnknown(
@@ -137,13 +143,18 @@ class RegattaReplication:
     async def _give_way(self, call: Call, told: replication.Lead) -> None:
         """The cluster that calls was promoted. One that leads in a higher epoch, or has the same from elsewhere, stays
         as it is, and says so in its answer. Raises BadReplicationToken where anybody could say so."""
-        if self._is_exposed and not self._gate.asks:
+        if not self._believes:
             raise errors.BadReplicationToken(f"{TOKEN_KEY}, and has none to compare (replication.token_file)")
 
         with contextlib.suppress(OldEpoch):
             await self._leading.give_way(
                 Lead(told.epoch, told.cluster), told.tables, lambda table: self._check_root(call, table)
             )
+
+    @property
+    def _believes(self) -> bool:
+        """Whether not anybody can say which cluster leads."""
+        return self._gate.asks or not self._is_exposed
 
     async def _check_identity(self, request: _Request) -> None:
         """A table's id says which one is meant, in its own cluster: one that was made anew gives the same ids. Raises

@@ -142,8 +142,10 @@ class Promotion:
                 told = await self._leader.metadata(positions=True)
                 assert self._follows is not None
                 check_identity(told, self._follows, await self._local.identities.followed(told.cluster))
+                # A promotion that was interrupted had it give way already: in the epoch that would begin, or later.
+                gave_way = told.lead.cluster == self._name and told.lead.epoch >= epoch
                 epoch = max(epoch, told.lead.epoch + (told.lead.cluster != self._name))
-                if told.follows:
+                if told.follows and not gave_way:
                     unreachable = f"cluster {told.cluster} follows another one itself, and does not give way"
                 # Asked again: what was copied meanwhile is no past of its own.
                 standings = compare(told.tables, await self._copies(), went_on=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import cramjam
 import grpc
@@ -28,7 +28,7 @@ from tests.unit.machine.copying import contents, leader, position, snapshot_of, 
 from tests.unit.machine.shard import TABLE, Shard, delete, put, txn
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable, Mapping
     from pathlib import Path
 
     from tests.unit.coordinator.running import Running
@@ -495,3 +495,49 @@ async def test_where_anybody_could_say_so_a_cluster_does_not_give_way() -> None:
     call = LocalCall((request.SerializeToString(),), metadata={}, deadline=0.0, peer="test", identity=ANYBODY)
     with pytest.raises(errors.BadReplicationToken, match=r"replication\.token_file"):
         await service.get(call)
+
+
+@in_loop
+async def test_a_cluster_that_follows_finishes_giving_way_to_the_one_it_goes_by_and_to_no_other() -> None:
+    finished: list[str] = []
+
+    class Following:
+        async def now(self) -> Lead:
+            return Lead(2, "island")
+
+        async def finish_giving_way(self, tables: Iterable[replication.Table], _check: object) -> None:
+            finished.extend(table.name for table in tables)
+
+    class Nothing:
+        unread = ()
+        entries: Mapping[str, TableEntry] = {}
+
+        async def contents(self) -> Nothing:
+            return self
+
+        async def own(self) -> str:
+            return "a" * 32
+
+    gate, leading, nothing, anything = (
+        cast("Any", one) for one in (Gate(ReplicationConfig(), lambda: 0.0), Following(), Nothing(), None)
+    )
+    for is_exposed in (False, True):
+        service = RegattaReplication(
+            "harbour",
+            gate,
+            nothing,
+            nothing,
+            anything,
+            leading,
+            anything,
+            follows=True,
+            is_exposed=is_exposed,
+        )
+        for lead in (Lead(2, "island"), Lead(2, "reef"), Lead(3, "island"), Lead(1, "island")):
+            said = replication.Lead(epoch=lead.epoch, cluster=lead.cluster)
+            said.tables.add(name=f"{lead.cluster} {lead.epoch}", id=20_001, origin=10_001)
+            body = replication.MetadataRequest(lead=said).SerializeToString()
+            call = LocalCall((body,), metadata={}, deadline=0.0, peer="test", identity=ANYBODY)
+            answer = replication.MetadataResponse.FromString(await service.get(call))
+            assert (answer.lead.epoch, answer.lead.cluster, answer.follows) == (2, "island", True)
+    assert finished == ["island 2"], "and where anybody could say so, to none"

@@ -213,6 +213,32 @@ async def test_a_change_that_somebody_died_at_is_finished_or_undone_by_the_next_
 
 
 @in_loop
+async def test_a_follower_whose_predecessor_died_at_giving_way_gives_away_what_is_named_and_nothing_else() -> (
+    None
+):
+    rows = Rows(row=Lead(2, "island"), lost=1)
+    rows.entries |= {
+        "a": entry("a", 10_005),
+        "b": entry("b", 10_006, 20_002),
+        "own": entry("own", 10_007),
+        "mine": entry("mine", 10_008, is_local=True),
+    }
+    harbour = leading(rows, "harbour", "island")
+    told = [Table(name="a", id=20_001, origin=10_005), Table(name="b", id=20_002, origin=10_006)]
+    told.append(Table(name="own", id=20_003))
+
+    async def refuse(_: TableEntry) -> None:
+        raise errors.PermissionDenied
+
+    with pytest.raises(errors.PermissionDenied):
+        await harbour.finish_giving_way(told, refuse)
+    assert not rows.origins["a"]
+    await harbour.finish_giving_way(told, anybodys)
+    assert rows.origins == {"a": 20_001, "b": 20_002, "own": 0, "mine": 0}
+    await harbour.finish_giving_way(told, refuse)  # nothing is left that anybody could refuse
+
+
+@in_loop
 async def test_a_table_that_gave_way_by_hand_is_adopted() -> None:
     rows = Rows(lost=1)
     rows.entries |= {"a": entry("a", 10_005, ELSEWHERE), "b": entry("b", 10_006, ELSEWHERE)}

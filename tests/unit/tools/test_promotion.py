@@ -45,6 +45,8 @@ class Clusters:
     lead: Lead = field(default_factory=lambda: Lead(1, "harbour"))
     heard: Lead = field(default_factory=lambda: Lead(1, "harbour"))
     """By the leader cluster."""
+    follows: bool = False
+    """The file of the leader cluster names this one to follow."""
     known: str = ""
     """The identity of the cluster that was followed."""
     now: float = 0.0
@@ -62,6 +64,7 @@ class Clusters:
             cluster="harbour",
             identity="a" * 32,
             lead=replication.Lead(epoch=self.heard.epoch, cluster=self.heard.cluster),
+            follows=self.follows and self.heard.cluster != "harbour",
         )
         for id_, (name, revision) in self.there.items():
             position = replication.Position(revision=revision) if positions else None
@@ -184,6 +187,30 @@ async def test_one_that_is_half_done_is_finished_without_another_look() -> None:
     clusters = Clusters(here={COPY: 2}, lead=Lead(2, "island"), heard=Lead(2, "island"))
     await clusters.promote()
     assert clusters.lead == Lead(2, "island")
+
+
+@in_loop
+async def test_one_that_was_interrupted_goes_on_though_the_other_cluster_follows_since_it_gave_way() -> None:
+    """Both files name the other cluster, so that none has to be changed to go back."""
+
+    def come_level(clusters: Clusters) -> None:
+        clusters.here[COPY] = min(9, clusters.here[COPY] + 1)
+
+    clusters = Clusters(
+        here={COPY: 7}, goes_on=come_level, lead=Lead(4, "harbour"), heard=Lead(5, "island"), follows=True
+    )
+    promotion = Promotion(clusters, clusters, ISLAND, clusters)  # type: ignore[arg-type]
+    assert not (await promotion.prospect()).unreachable
+    await clusters.promote()
+    assert clusters.here == {COPY: 9}
+    assert clusters.lead == clusters.heard == Lead(5, "island")
+
+
+@in_loop
+async def test_one_of_two_that_follow_each_other_can_not_be_asked_to_give_way() -> None:
+    clusters = Clusters(lead=Lead(1, "harbour"), heard=Lead(1, "island"), follows=True)
+    promotion = Promotion(clusters, clusters, ISLAND, clusters)  # type: ignore[arg-type]
+    assert "follows another one itself" in (await promotion.prospect()).unreachable
 
 
 @in_loop
