@@ -75,9 +75,14 @@ class DiskSpace(Part):
         more. With less than half of the reserve on the disk these do not count, since whatever is written goes to the
         write-ahead log first."""
         free_bytes = self._store.free_bytes()
-        if not self._reserve_bytes // 2 <= free_bytes <= 2 * self._reserve_bytes:
+        if not self._reserve_bytes // 2 <= free_bytes <= self._roomy_bytes:
             return free_bytes
         return free_bytes + self._store.reusable_bytes()
+
+    @property
+    def _roomy_bytes(self) -> int:
+        """With more than this everything is taken again; what was given up is to find its place, too."""
+        return 2 * self._reserve_bytes + self._store.spare.given_up_bytes
 
     @property
     def may_write(self) -> bool:
@@ -113,10 +118,7 @@ class DiskSpace(Part):
             )
             self.space = Space.NEARLY_FULL
             self._leadership.hand_over()
-        elif (
-            self.space is Space.NEARLY_FULL
-            and room_bytes > 2 * self._reserve_bytes + self._store.spare.given_up_bytes
-        ):
+        elif self.space is Space.NEARLY_FULL and room_bytes > self._roomy_bytes:
             log.info("there is space again: writes are accepted", shard=self._shard, room_bytes=room_bytes)
             self.space = Space.ROOMY
         elif self.space is not Space.ROOMY and self._core.role is Role.LEADER:

@@ -135,6 +135,25 @@ def test_a_nearly_full_disk_takes_what_frees_space_and_then_everything(alone: Be
     alone.answer(alone.ask(frames.ETCD_PUT, put.SerializeToString(), request_id=b"taken at last---"))
 
 
+def test_free_pages_count_also_where_only_what_was_given_up_finds_no_place(alone: Bench) -> None:
+    """More space on the disk must not be worse than less."""
+    least = alone.cluster.store.disk_free_bytes_min
+    alone.tick()
+    held_bytes = alone.store.spare.held_bytes
+    assert held_bytes
+    alone.answer(alone.ask(frames.ETCD_DELETE_RANGE, everything_deleted(), request_id=bytes(16)))
+    compaction = etcd.CompactionRequest(revision=KEYS + 2, physical=True).SerializeToString()
+    alone.answer(alone.ask(frames.ETCD_COMPACT, compaction, request_id=b"compaction------"))
+    alone.disk.free = 0
+    alone.tick()
+    alone.store.spare.give_up()
+    free_bytes = 2 * least + held_bytes - 8192
+    assert alone.store.reusable_bytes() > 8192
+    alone.disk.free = free_bytes
+    alone.tick()
+    assert not alone.replica.status().no_space
+
+
 def test_what_is_said_to_another_replica_is_not_heard(tmp_path: Path) -> None:
     """A peer that still has an address of old may reach the wrong one. The entry here is a deposed leader's, and the
     commit index what node 3 is known to have."""
