@@ -10,7 +10,9 @@ pauses keeps adding frames behind it, and the WAL can only start over when every
    turn.
 
 When the disk is too full for the WAL to grow, no commit succeeds that could make a checkpoint due. Then the journal
-has all of it copied at once, so that the next turn can start the WAL over in the space that it has.
+has all of it copied at once, so that the next turn can start the WAL over in the space that it has. A checkpoint that
+would make the database grow by more than the disk has is not begun: it would come to nothing, and the database would
+keep the space that the WAL needs for what deletes, compacts and gives pages back.
 
 A reader that holds an old state also keeps the WAL from starting over. The WAL then grows while it reads;
 past a hard bound the writer tries after every further stretch of growth.
@@ -21,6 +23,7 @@ which is the stall that this design exists to avoid."""
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import apsw
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from shardworker.store.crash_points import CrashPoints
+    from shardworker.store.files import Files
 
 _THROTTLE_SECONDS = 0.1
 """What a turn waits at most while the WAL is over its hard bound; far below an election timeout."""
@@ -64,12 +68,17 @@ class Checkpointer(Protocol):
 
 
 def checkpoint(
-    connection: apsw.Connection, crash_points: CrashPoints, mode: int = apsw.SQLITE_CHECKPOINT_PASSIVE
+    connection: apsw.Connection,
+    files: Files,
+    crash_points: CrashPoints,
+    mode: int = apsw.SQLITE_CHECKPOINT_PASSIVE,
 ) -> Copied | None:
     """Copy what can be copied now. None if nothing can, also because the disk is full: the WAL still holds everything,
     so it only stays long. Raises the store's errors for another failure."""
     crash_points.reach(CrashPoint.CHECKPOINT_BEFORE)
     try:
+        if not _fits(connection, files):
+            return None
         in_wal, copied = connection.wal_checkpoint("main", mode)
     except (apsw.BusyError, apsw.LockedError):
         return None  # the other connection is checkpointing right now, or this one is in the middle of a read
@@ -82,18 +91,29 @@ def checkpoint(
     return Copied(copied, in_wal)
 
 
+def _fits(connection: apsw.Connection, files: Files) -> bool:
+    """Whether the disk has what the database would grow by."""
+    file = Path(connection.filename)
+    size_bytes = int(connection.pragma("page_count")) * int(connection.pragma("page_size"))
+    grows_bytes = size_bytes - files.size(file)
+    return grows_bytes <= 0 or grows_bytes <= files.free_bytes(file.parent)
+
+
 class InlineCheckpointer:
     """The writer does it all, right after the commit that made it due. For the simulator: no threads."""
 
-    def __init__(self, writer: apsw.Connection, crash_points: CrashPoints, due_frames: int) -> None:
+    def __init__(
+        self, writer: apsw.Connection, files: Files, crash_points: CrashPoints, due_frames: int
+    ) -> None:
         """due_frames: length of the WAL at which a checkpoint starts."""
         self._writer = writer
+        self._files = files
         self._crash_points = crash_points
         self._due_frames = self._threshold = due_frames
 
     def after_commit(self, wal_frames: int) -> None:
         if wal_frames >= self._due_frames:
-            done = checkpoint(self._writer, self._crash_points)
+            done = checkpoint(self._writer, self._files, self._crash_points)
             is_whole = done is not None and done.frames == done.in_wal
             self._due_frames = self._threshold if is_whole else wal_frames + _RETRY_FRAMES
 
@@ -108,6 +128,7 @@ class BackgroundCheckpointer:
         self,
         writer: apsw.Connection,
         connect: Callable[[], apsw.Connection],
+        files: Files,
         crash_points: CrashPoints,
         *,
         due_frames: int,
@@ -117,6 +138,7 @@ class BackgroundCheckpointer:
         which the writer is slowed down."""
         self._writer = writer
         self._connect = connect
+        self._files = files
         self._crash_points = crash_points
         self._threshold = due_frames
         self._hard_bound = frames_max
@@ -142,7 +164,7 @@ class BackgroundCheckpointer:
         elif self._writer_finishes:
             self._writer_finishes = False
             self._due_frames = wal_frames + _RETRY_FRAMES
-            checkpoint(self._writer, self._crash_points)
+            checkpoint(self._writer, self._files, self._crash_points)
         elif wal_frames >= self._due_frames:
             self._due_frames = wal_frames + _RETRY_FRAMES
             self._idle.clear()
@@ -175,7 +197,7 @@ class BackgroundCheckpointer:
     def _copy_bulk(self, connection: apsw.Connection) -> None:
         before = 0
         for _ in range(_PASSES_MAX):
-            copied = checkpoint(connection, self._crash_points)
+            copied = checkpoint(connection, self._files, self._crash_points)
             if copied is None or self._stopping:
                 return
             has_started_over = copied.frames < before

@@ -104,11 +104,12 @@ class Journal:
         settings = self._context.settings
         due_frames = settings.checkpoint_wal_bytes // settings.page_bytes
         if settings.exclusive:
-            return InlineCheckpointer(self.connection, self.crash_points, due_frames)
+            return InlineCheckpointer(self.connection, self._context.files, self.crash_points, due_frames)
         file, vfs = self._file, self._context.vfs
         return BackgroundCheckpointer(
             self.connection,
             lambda: database.connect(file, settings, vfs=vfs, role=Role.HELPER),
+            self._context.files,
             self.crash_points,
             due_frames=due_frames,
             frames_max=settings.wal_bytes_max // settings.page_bytes,
@@ -220,7 +221,7 @@ class Journal:
     def _make_room(self, refused: DiskFull) -> None:
         """The WAL could not grow: perhaps it can start over, with the next turn."""
         try:
-            checkpoint(self.connection, self.crash_points)
+            checkpoint(self.connection, self._context.files, self.crash_points)
         except Exception as second:
             refused.add_note(f"a checkpoint failed as well: {second}")
             self.fail(second)

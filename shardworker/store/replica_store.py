@@ -361,7 +361,12 @@ class ReplicaStore:
             self._journal.end_checkpoints()
             self.connection.set_busy_timeout(0)
             if self._record_end():
-                checkpoint(self.connection, self.crash_points, apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                checkpoint(
+                    self.connection,
+                    self._context.files,
+                    self.crash_points,
+                    apsw.SQLITE_CHECKPOINT_TRUNCATE,
+                )
         self._journal.close()
         if self._lock is not None:
             self.spare.give_up()

@@ -215,6 +215,39 @@ def test_what_replaces_rows_is_taken_though_the_disk_is_full() -> None:
     disk.close()
 
 
+def test_what_the_wal_needs_is_not_taken_by_a_checkpoint_that_does_not_fit() -> None:
+    """The database would grow by more than there is, and keeps what it took, so that nothing could be deleted in what
+    was left. Once pages are given back it fits."""
+    disk = SimulatedDisk(seed=1)
+    store = open_store(disk)
+    store.connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+    def turn(sql: str, *rows: int) -> None:
+        with store.turn(sync=True) as turn:
+            turn.connection.executemany(sql, [(row,) for row in rows])
+
+    turn("INSERT INTO kv VALUES(?, zeroblob(3500))", *range(50))  # not enough for a checkpoint
+    assert store.wal_bytes < SETTINGS.checkpoint_wal_bytes
+    disk.capacity_bytes -= disk.free_bytes() - 40 * SETTINGS.page_bytes  # what was given up, say
+    for row in range(10):  # enough for one
+        turn("REPLACE INTO kv VALUES(?, zeroblob(3400))", row)
+    turn("DELETE FROM kv WHERE k = ?", *range(50))
+    while store.free_pages():
+        with store.turn(sync=False):
+            store.give_back_pages(8)
+    refused = 0
+    for _ in range(50):
+        try:
+            turn("REPLACE INTO kv VALUES(?, zeroblob(900))", 1, 2)
+        except DiskFull:
+            refused += 1
+            turn("REPLACE INTO kv VALUES(?, zeroblob(900))", 1, 2)
+    assert refused == 1, "then the WAL starts over"
+    assert store.verify() == []
+    store.close()
+    disk.close()
+
+
 def test_creation_survives_a_power_cut_in_every_operation() -> None:
     for operation in range(1, 1000):
         disk = SimulatedDisk(seed=operation)
