@@ -69,7 +69,7 @@ class Bearers:
                 )
             return
         shown = call.metadata.get(AUTHORIZATION_KEY)
-        if shown is None:
+        if not shown:
             raise errors.BearerMissing
         scheme, space, given = shown.partition(" ")
         if not space:

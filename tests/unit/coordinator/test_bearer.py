@@ -43,6 +43,7 @@ def with_token(folder: Path, **changes: Any) -> ClusterConfig:
     ("shown", "text"),
     [
         (None, "Request unauthenticated with bearer"),
+        ("", "Request unauthenticated with bearer"),
         (TOKEN.replace(" ", "-"), "Bad authorization string"),
         (f"Basic {TOKEN}", "Request unauthenticated with bearer"),
         (f"Bearer {TOKEN}x", "Invalid token"),
