@@ -10,7 +10,7 @@ import typer
 
 from config.process.names import REPLICATOR
 from tools.admin.cluster_source import ClusterSource
-from tools.admin.diagnosis import moving, too_new
+from tools.admin.diagnosis import gave_way, moving, too_new
 from tools.admin.snapshot import DOWN, ELSEWHERE, Process, Replica, Replication, Snapshot
 from tools.connection import given_reach
 from tools.failure import Failed
@@ -45,6 +45,8 @@ def status(cluster: ClusterConfig, output: Output) -> None:
             typer.echo(remark)
         if found.replication is not None:
             _print_replication(found.replication, found.taken_at)
+        if found.gave_way_to is not None:
+            typer.echo(gave_way(found.cluster, found.gave_way_to))
         _print_followers(found)
     if found.problems:
         raise Failed("\n".join(found.problems))
@@ -86,8 +88,8 @@ def _print_replication(replication: Replication, now: float) -> None:
         typer.echo(f"follows {replication.leader}: {why}")
         return
     if report.leads:
-        gave_way = f"has not given way: {report.trouble}" if report.trouble else "has given way"
-        typer.echo(f"leads since epoch {report.epoch}; {replication.leader} {gave_way}")
+        so_far = f"has not given way: {report.trouble}" if report.trouble else "has given way"
+        typer.echo(f"leads since epoch {report.epoch}; {replication.leader} {so_far}")
         return
     typer.echo(f"follows {replication.leader}: {report.node} said {max(0.0, now - report.at_s):.0f} s ago")
     if report.trouble:

@@ -167,6 +167,9 @@ def test_a_planned_promotion_loses_nothing_and_fails_no_write(
     assert put(reef, b"from afar") == replicated(island)["default"][0] == replicated(reef)["default"][0]
 
     assert "table is replicated from another cluster" in refused(harbour)
+    gave_way = "cluster harbour has given way to cluster island, which leads since epoch 2"
+    assert gave_way in said(harbour, "status")
+    assert gave_way.encode() in harbour.cli("doctor").stdout
     with harbour.client(table="mine") as client:
         client.put(etcd.PutRequest(key=b"local tables are nobody else's"))
     assert "leads since epoch 2" in said(island, "status")
@@ -299,6 +302,7 @@ def test_a_fence_by_hand_and_the_way_back(harbour: Cluster) -> None:
     assert unforced.returncode == 1
     assert b"names none to follow" in unforced.stderr
     assert "cluster harbour leads since epoch 8" in said(harbour, "promote", "--yes", "--force")
+    assert "has given way" not in said(harbour, "status")
     put(harbour, b"again")
     already = harbour.cli("promote", "--yes")
     assert already.returncode == 1

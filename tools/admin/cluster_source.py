@@ -6,14 +6,16 @@ instead of hiding what the others say."""
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Self
 
 from config.process.names import ProcessName, processes_of
 from config.process.report import ProcessReport, State
 from coordinator.replication import report
-from proto.catalog import REPLICATION
+from proto import catalog
+from proto.catalog import CATALOG, REPLICATION
+from proto.etcd import rpc_pb2 as etcd
 from proto.internal import figures_pb2 as figures
 from tools.admin.certificate_dates import CertificateDates
 from tools.admin.node_pages import COUNTED, PROCESSES, NodePages, counted
@@ -137,6 +139,7 @@ class ClusterSource:
             ],
             problems=list(problems.values()),
             replication=self._replication(answers),
+            gave_way_to=self._gave_way_to(answers),
             calls=dict(self._calls(pages)),
             certificates=self._certificates.look(),
             limits=self._cluster.limits,
@@ -147,14 +150,32 @@ class ClusterSource:
         follows = self._cluster.follows
         if follows is None:
             return None
-        for name in sorted(
-            (name for name in answers if name.shard == REPLICATION.shard),
-            key=lambda name: answers[name].status.role != "leader",
-        ):
-            body = self._probe.read(name, REPLICATION, report.question(), timeout_s=REPLICA_TIMEOUT_S)
+        body = self._read(answers, REPLICATION, report.question())
+        said = None if body is None else report.in_answer(body)
+        return Replication(leader=str(follows), report=said, answered=body is not None)
+
+    def _gave_way_to(self, answers: Mapping[ProcessName, Answered]) -> catalog.Lead | None:
+        tables = (table for answer in answers.values() for table in answer.status.tables)
+        if self._cluster.follows is not None or not any(table.origin for table in tables):
+            return None  # it has never given way, so nobody is asked
+        body = self._read(answers, CATALOG, etcd.RangeRequest(key=catalog.LEAD).SerializeToString())
+        for row in () if body is None else etcd.RangeResponse.FromString(body).kvs:
+            with suppress(catalog.UnreadableRow):
+                lead = catalog.parse_lead(row.value)
+                return lead if lead.cluster not in ("", self._cluster.cluster) else None
+        return None
+
+    def _read(
+        self, answers: Mapping[ProcessName, Answered], table: catalog.TableEntry, question: bytes
+    ) -> bytes | None:
+        """What the first replica that can be asked answers about a table of boathouse's own, the leader before the
+        others."""
+        holding = [name for name in answers if name.shard == table.shard]
+        for name in sorted(holding, key=lambda name: answers[name].status.role != "leader"):
+            body = self._probe.read(name, table, question, timeout_s=REPLICA_TIMEOUT_S)
             if body is not None:
-                return Replication(leader=str(follows), report=report.in_answer(body), answered=True)
-        return Replication(leader=str(follows), report=None, answered=False)
+                return body
+        return None
 
     # ---- coordinators ------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from coordinator.replication.report import CopyReport
+    from proto.catalog import Lead
     from tools.admin.snapshot import Certificate, Process, Replica, Shard, Snapshot, Table
 
 TRAILS_ENTRIES: Final = 1_000
@@ -50,6 +51,14 @@ def wal_is_large(snapshot: Snapshot, replica: Replica) -> bool:
 def too_new(protocol: int) -> str:
     """What it is for a replica to be spoken to in a protocol that it can't read."""
     return f"is spoken to in version {protocol} of the protocol between nodes, which is too new for it"
+
+
+def gave_way(cluster: str, lead: Lead) -> str:
+    """What has become of a cluster that led."""
+    return (
+        f"cluster {cluster} has given way to cluster {lead.cluster}, which leads since epoch {lead.epoch}: replicated"
+        " tables take no writes here"
+    )
 
 
 def moving(table: Table) -> str:
@@ -250,7 +259,10 @@ class _Look:
             yield self._found(Code.TABLE_NEAR_QUOTA, subject, f"table {table.name} {held}")
 
     def at_replication(self) -> Iterator[Finding]:
-        replication = self._snapshot.replication
+        lead, replication = self._snapshot.gave_way_to, self._snapshot.replication
+        if lead is not None:
+            cluster = self._snapshot.cluster
+            yield self._found(Code.GAVE_WAY, f"cluster {cluster}", gave_way(cluster, lead))
         if replication is None or not replication.answered:
             return  # who could not be asked has a finding of his own
         report = replication.report

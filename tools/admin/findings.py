@@ -61,6 +61,7 @@ class Code(enum.StrEnum):
     NOBODY_REPLICATES = "nobody-replicates"
     LEADER_CLUSTER_UNKNOWN = "leader-cluster-unknown"
     OLD_LEADER_LEADS = "old-leader-leads"
+    GAVE_WAY = "gave-way"
     COPY_STALLED = "copy-stalled"
     COPY_BEHIND = "copy-behind"
     TABLE_NOT_COPIED = "table-not-copied"
@@ -315,6 +316,15 @@ RULES: Final[Mapping[Code, Rule]] = {
         "taken, and are lost once it copies from here. It is told so as soon as it answers.",
         (
             "boathouse fence --leader {cluster} --epoch {epoch} --yes  # there, if it can't be reached from here",
+        ),
+    ),
+    Code.GAVE_WAY: Rule(
+        _W,
+        "Another cluster was promoted, or this one was fenced by hand, and this one's file names none to follow: what "
+        "is read here gets old, and writes are refused. With that cluster as follows in the file it copies from there.",
+        (
+            "boathouse up {file}  # again, once the file says what it follows",
+            "boathouse promote {file} --force  # if this one is to lead after all",
         ),
     ),
     Code.COPY_STALLED: Rule(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from config.process.names import ProcessName
     from coordinator.replication.report import CopyReport, Report
+    from proto.catalog import Lead
     from tools.admin.node_pages import Series
 
 DOWN: Final = "down"
@@ -259,6 +260,8 @@ class Snapshot:
     """What coordinators have counted since they began: their calls by range of duration (proto/histogram.py)."""
     replication: Replication | None = None
     """None: it follows no other cluster, or that is not known."""
+    gave_way_to: Lead | None = None
+    """Which cluster leads instead of this one, whose file names none to follow. None: no other one, or not known."""
     certificates: Sequence[Certificate] = ()
     """Those whose files are here."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)

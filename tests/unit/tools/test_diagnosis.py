@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from config.tuning import LimitsConfig, RaftConfig
+from proto.catalog import Lead
 from tests.unit.tools.command_lines import check_can_be_given
 from tests.unit.tui.clusters import NODES, NOW, copied, copying, degraded, healthy, leaderless
 from tools.admin.diagnosis import CERTIFICATE_ENDS_S, COPY_BEHIND_S, REPORT_OLD_S, diagnose
@@ -204,6 +205,12 @@ def test_a_follower_cluster_that_is_level_has_nothing_wrong() -> None:
 )
 def test_what_a_follower_cluster_shows(snapshot: Snapshot, code: Code, subject: str) -> None:
     assert codes(snapshot) == {(code, subject)}
+
+
+def test_a_cluster_that_has_given_way_and_follows_nobody() -> None:
+    (found,) = diagnose(replace(healthy(), gave_way_to=Lead(2, "island")))
+    assert found.code is Code.GAVE_WAY
+    assert "has given way to cluster island, which leads since epoch 2" in found.says
 
 
 def test_a_follower_cluster_in_which_nobody_has_ever_replicated() -> None:
