@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from tools.admin.tables import TableDescription, TablesClient
 
 app = command_group()
+
+COPY_REFUSAL: Final = "method Delete not implemented for follower"
+"""Regatta's words, by which its clients go."""
 
 NewNameArgument = Annotated[str, typer.Argument(help="Table.")]
 NameArgument = Annotated[str, typer.Argument(help="Table.", autocompletion=table_names)]
@@ -112,8 +115,15 @@ def delete(
         raise typer.BadParameter(
             f"table {name} and all that is in it would be gone for good", param_hint="--yes"
         )
-    with _client(endpoint, timeout) as client:
-        client.delete(name)
+    try:
+        with _client(endpoint, timeout) as client:
+            client.delete(name)
+    except Failed as error:
+        if COPY_REFUSAL not in str(error):
+            raise
+        raise Failed(
+            f"table {name} is a copy: delete it in the cluster that is copied, and it goes here too"
+        ) from None
     if output.is_document:
         return print_document({"name": name}, output)
     typer.echo(f"deleted table {name}")

@@ -170,6 +170,36 @@ def test_errors_of_maintenance(server: Regatta) -> None:
     )
 
 
+ODD_NAMES: Final = [" a", ".", "..", "100%", "a b", "a\\b", "a'b\"", "*", "sys", "ä", "😀", "x" * 255]
+"""Regatta takes each of them, but the longest, by which it ends."""
+
+
+def test_tables_of_any_name_are_served_and_listed_in_order(server: Regatta) -> None:
+    for name in ODD_NAMES:
+        server.tables.Create(regatta.CreateTableRequest(name=name), timeout=TIMEOUT_S)
+        again = regatta.CreateTableRequest(name=name)
+        assert refused(lambda: server.tables.Create(again, timeout=TIMEOUT_S)) == (  # noqa: B023
+            "INVALID_ARGUMENT",
+            "table already exists",
+        )
+        table = name.encode()
+        server.kv.Put(regatta.PutRequest(table=table, key=b"k", value=b"v"), timeout=TIMEOUT_S)
+        assert server.everything(table) == [(b"k", b"v")]
+        assert len(records(server.backup(table))) == 1
+    listed = [one.name for one in server.tables.List(regatta.ListTablesRequest(), timeout=TIMEOUT_S).tables]
+    assert listed == sorted(listed, key=str.encode)
+    assert set(ODD_NAMES) <= set(listed)
+    assert sorted(server.cluster.Status(regatta.StatusRequest(), timeout=TIMEOUT_S).tables) == sorted(listed)
+    for name in ODD_NAMES:
+        deletion = regatta.DeleteTableRequest(name=name)
+        server.tables.Delete(deletion, timeout=TIMEOUT_S)
+        assert refused(lambda: server.tables.Delete(deletion, timeout=TIMEOUT_S)) == (  # noqa: B023
+            "INVALID_ARGUMENT",
+            "table not found",
+        )
+        assert refused(lambda: server.everything(name.encode()))[0] == "NOT_FOUND"  # noqa: B023
+
+
 # ---- 2: lengths ---------------------------------------------------------------------------------------------------
 
 
@@ -281,6 +311,29 @@ def test_transactions_compare_values(server: Regatta, result: Any) -> None:
     assert server.txn(table=table, compare=[over_all]).succeeded == expected
 
 
+@pytest.mark.parametrize(
+    ("compare", "holds"),
+    [
+        (mvcc.Compare(key=b"k", result=17, value=b"another"), True),  # type: ignore[arg-type]
+        (mvcc.Compare(key=b"k", result=-1, value=b"another"), True),  # type: ignore[arg-type]
+        (mvcc.Compare(key=b"k", target=9, value=b"another"), True),  # type: ignore[arg-type]
+        (mvcc.Compare(key=b"missing", result=17), False),  # type: ignore[arg-type]
+        (mvcc.Compare(), False),
+        (mvcc.Compare(value=b""), False),
+        (mvcc.Compare(range_end=b"\0"), True),
+        (mvcc.Compare(key=b"k" * 2000), False),
+        (mvcc.Compare(key=b"a", range_end=b"k" * 2000), True),
+        (mvcc.Compare(key=b"x", range_end=b"a"), False),
+    ],
+)
+def test_comparisons_that_no_client_should_make(server: Regatta, compare: mvcc.Compare, holds: bool) -> None:
+    table = server.new_table([(b"k", b"v")])
+    assert server.txn(table=table, compare=[compare]).succeeded is holds
+    wrote = server.txn(table=table, compare=[compare], success=[put(b"yes")], failure=[put(b"no")])
+    assert wrote.succeeded is holds
+    assert (b"yes" if holds else b"no") in dict(server.everything(table))
+
+
 def put(key: bytes, value: bytes = b"", *, prev_kv: bool = False) -> mvcc.RequestOp:
     return mvcc.RequestOp(request_put=mvcc.RequestOp.Put(key=key, value=value, prev_kv=prev_kv))
 
@@ -344,6 +397,14 @@ def test_deletions_say_what_they_were_asked(server: Regatta, *, prev_kv: bool, c
         [b"1", b"2"] if prev_kv else [],
     )
     assert [key for key, _ in server.everything(table)] == [b"3", b"4"]
+
+
+def test_a_deletion_of_more_than_an_answer_holds_counts_all_of_it(server: Regatta) -> None:
+    table = server.new_table((b"%d" % n, b"v" * (2 << 20)) for n in range(3))
+    everything = regatta.DeleteRangeRequest(table=table, key=b"\0", range_end=b"\0", prev_kv=True)
+    answer = server.kv.DeleteRange(everything, timeout=TIMEOUT_S)
+    assert (answer.deleted, [kv.key for kv in answer.prev_kvs]) == (3, [b"0"])
+    assert server.everything(table) == []
 
 
 # ---- 7: backup and restore ----------------------------------------------------------------------------------------

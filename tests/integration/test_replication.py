@@ -288,6 +288,9 @@ def test_calls_of_either_api_go_to_the_leader_cluster_and_are_read_here(
             users.UserAdd(etcd.AuthUserAddRequest(name="root", password="p"), timeout=10)
     assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert f"write to cluster {leader.config.cluster} at 127.0.0.1:" in str(refusal.value.details())
+    deletion = follower.cli("table", "delete", "default", "--yes")
+    assert deletion.returncode == 1
+    assert b"table default is a copy: delete it in the cluster that is copied" in deletion.stderr
     wait_level(leader, follower)
     assert [kv.key for kv in contents(leader, "default")] == [b"t", b"two"]
 
