@@ -61,6 +61,8 @@ class Watching:
 
     def __init__(self, cluster: Cluster, revision: int) -> None:
         self.seen: list[tuple[int, bytes]] = []
+        self.events: list[bytes] = []
+        """The same, whole."""
         self._channel = grpc.insecure_channel(cluster.endpoint("n1"))
         self._done = threading.Event()
         self._asked = etcd.WatchRequest(
@@ -77,6 +79,7 @@ class Watching:
         watch: Any = stub(self._channel, etcd, "Watch")
         try:
             for answer in watch.Watch(self._requests(), metadata=[("table", "default")]):
+                self.events += [event.SerializeToString(deterministic=True) for event in answer.events]
                 self.seen += [(event.kv.mod_revision, event.kv.key) for event in answer.events]
         except grpc.RpcError:
             pass  # the test has ended
@@ -128,7 +131,7 @@ def test_a_planned_promotion_loses_nothing_and_fails_no_write(
     wait_same(harbour, island)
     wait_same(island, reef)
     assert put(reef, b"from afar") == replicated(harbour)["default"][0] == replicated(reef)["default"][0]
-    watching = Watching(island, begin)
+    watching, watching_there = Watching(island, begin), Watching(harbour, begin)
     acknowledged: list[tuple[int, bytes]] = []
     done = threading.Event()
 
@@ -162,7 +165,13 @@ def test_a_planned_promotion_loses_nothing_and_fails_no_write(
     assert revisions == sorted(set(revisions))
     wait_until(lambda: set(acknowledged) <= set(watching.seen), timeout_s=10, what="the watch to see all")
     assert watching.seen == sorted(watching.seen)
-    watching.stop()
+    # What was told where the cluster led is what was told here, event by event.
+    of_harbour = sum(revision <= positions(harbour)["default"][0] for revision, _ in watching.seen)
+    wait_until(lambda: len(watching_there.events) >= of_harbour, timeout_s=10, what="the other watch")
+    assert watching_there.events == watching.events[:of_harbour]
+    assert len(watching.events) > of_harbour > 20
+    for each in (watching, watching_there):
+        each.stop()
     wait_same(island, reef)
     assert put(reef, b"from afar") == replicated(island)["default"][0] == replicated(reef)["default"][0]
 
