@@ -264,9 +264,7 @@ class EtcdMaintenance:
                 version = _VERSION.fullmatch(request.version)
                 if version is None:
                     raise errors.WrongVersionFormat(request.version)
-                deadline = self._calls.step_deadline(call.deadline)
-                asked = Asked(table, frames.TABLE_STATUS, b"", deadline, SYSTEM)
-                table, reply = await self._calls.read(asked, linearizable=True)
+                table, reply = await self._read_status(table, call)
                 is_before = (int(version["major"]), int(version["minor"])) == MINOR_BEFORE
                 if request.action == etcd.DowngradeRequest.ENABLE or not is_before:
                     raise errors.InvalidDowngradeVersion(request.version)
@@ -274,9 +272,15 @@ class EtcdMaintenance:
                 header = self._tables.header(table, revision=reply.revision, term=reply.term)
                 return header + response.SerializeToString()
             case etcd.DowngradeRequest.CANCEL:
+                await self._read_status(table, call)  # as in etcd, no word on it without a leader
                 raise errors.NoDowngrade
             case unknown:
                 raise errors.UnknownAction(f"there is no action {unknown}")
+
+    async def _read_status(self, table: TableEntry, call: Call) -> tuple[TableEntry, frames.Reply]:
+        deadline = self._calls.step_deadline(call.deadline)
+        asked = Asked(table, frames.TABLE_STATUS, b"", deadline, SYSTEM)
+        return await self._calls.read(asked, linearizable=True)
 
     def _header(self, table: TableEntry, replica: frames.ReplicaStatus) -> bytes:
         return self._tables.header(table, revision=table_revision(replica, table.id), term=replica.term)

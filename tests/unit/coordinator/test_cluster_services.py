@@ -370,6 +370,16 @@ async def test_there_is_no_version_to_go_back_to(tmp_path: Path) -> None:
 
 
 @in_loop
+async def test_nothing_is_said_of_a_downgrade_without_a_leader(tmp_path: Path) -> None:
+    async with running(tmp_path, read_timeout_ms=1_000) as cluster:
+        downgrade = maintenance(cluster).Downgrade
+        asked = etcd.DowngradeRequest
+        cluster.elect(1, 0, term=2)
+        for request in (asked(action=asked.VALIDATE, version="3.4"), asked(action=asked.CANCEL)):
+            assert await refused(downgrade(request)) == ("UNAVAILABLE", "etcdserver: request timed out")
+
+
+@in_loop
 async def test_a_snapshot_comes_in_blobs_with_its_digest_behind(tmp_path: Path) -> None:
     async with running(tmp_path) as cluster:
         parts = [
