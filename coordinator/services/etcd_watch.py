@@ -84,7 +84,7 @@ class EtcdWatch:
         user = WatchUser(
             self._authenticator,
             table,
-            self._authenticator.credentials(call, table),
+            lambda: self._authenticator.credentials(call, table),
             lambda: self._tables.step_deadline(call),
         )
         stream = _Stream(call, self._watched.budget, user, progress_interval_s=interval_s)
@@ -258,7 +258,7 @@ class _Stream:
         looked_at = 0
         while is_enabled(at_least := rechecks.auth_version) and looked_at < at_least:
             try:
-                readable = await self._user.readable(at_least)
+                readable = await self._user.readable_anew(at_least)
             except errors.AuthError as error:
                 return why_forbidden(error)
             if not readable.spans.covers(span):

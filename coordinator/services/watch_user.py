@@ -26,19 +26,22 @@ _IN_GO: Final = {
 
 
 class WatchUser:
-    """The user of one stream. A stream may last longer than what he proved himself with: once he has, he is known."""
+    """The user of one stream. A watch may last longer than what he proved himself with: once he has, he is known. To
+    make another one that has to hold still, as in etcd: a user of the same name may be another one by now."""
 
     def __init__(
         self,
         authenticator: Authenticator,
         table: TableEntry,
-        who: Credentials,
+        shown: Callable[[], Credentials],
         deadline: Callable[[], float],
     ) -> None:
-        """deadline: of one question that is asked now."""
+        """shown: what is known of him by what he has shown, if that holds now. deadline: of one question that is asked
+        now."""
         self._authenticator = authenticator
         self._table = table
-        self._who = who
+        self._shown = shown
+        self._who = shown()
         self._deadline = deadline
 
     @property
@@ -49,14 +52,21 @@ class WatchUser:
     async def readable(self, at_least: int) -> Readable:
         """Now, and not before this auth version of the table unless its leader knows of none so new. Raises what
         Authenticator.rights does."""
-        rights = await self._authenticator.rights(self._who, self._table, self._deadline(), at_least=at_least)
-        self.handle_known(rights.user)
-        return Readable(rights.user, rights.auth_version, rights.readable)
+        return await self._ask(self._who, at_least)
+
+    async def readable_anew(self, at_least: int) -> Readable:
+        """As readable, but by what he has shown. Raises what Authenticator.credentials does, too."""
+        return await self._ask(self._shown(), at_least)
 
     def handle_known(self, user: str) -> None:
         """What he has shown was found to be this user's; empty: nobody's, since authentication is off."""
         if user:
             self._who = Credentials(user=user)
+
+    async def _ask(self, who: Credentials, at_least: int) -> Readable:
+        rights = await self._authenticator.rights(who, self._table, self._deadline(), at_least=at_least)
+        self.handle_known(rights.user)
+        return Readable(rights.user, rights.auth_version, rights.readable)
 
 
 def why_forbidden(error: errors.AuthError) -> str:

@@ -192,6 +192,21 @@ def test_nothing_is_told_while_it_is_not_known_who_may_hear_it() -> None:
     run(test)
 
 
+def test_another_watch_takes_what_was_shown_to_hold_still() -> None:
+    """Else the stream of a user who was deleted would watch with the permissions of the next one of his name."""
+
+    async def test(bench: Bench) -> None:
+        call = await watching(bench, ON)
+        bench.authenticator.failures.append(errors.InvalidAuthToken())
+        call.create(b"a")
+        assert "invalid auth token" in reason(await call.hear())
+        bench.feed.put(b"a")
+        assert await told(call) == [b"a"]
+        assert [who.token for who in bench.authenticator.asked] == [b"t", b"t"]
+
+    run(test)
+
+
 def test_streams_of_one_user_share_a_question_and_wait_for_nobody_elses() -> None:
     async def test(bench: Bench) -> None:
         bench.feed.auth_version = ON - 1
