@@ -286,6 +286,19 @@ def test_watchers_hear_everything_once_and_in_order(
         world.settle()
 
 
+def test_an_event_stands_for_a_notification_of_progress() -> None:
+    world = World(1)
+    stream = world.streams[0]
+    world.watch(0, Interest(b"a", b""), 0)
+    world.write([(b"a", True)])
+    world.publish(1)
+    for _ in range(2):
+        world.notify(0, 0)
+    world.read(0, 10)
+    told = [(response.created, len(response.events), response.header.revision) for response in stream.heard]
+    assert told[1:] == [(False, 1, 2), (False, 0, 2)]
+
+
 def test_streams_that_are_alike_are_given_the_same_object() -> None:
     world = World(1)
     for stream in range(3):

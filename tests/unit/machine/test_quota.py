@@ -98,6 +98,18 @@ def test_what_does_not_fit_is_refused_and_changes_nothing() -> None:
     assert table(shard) == before
 
 
+def test_a_table_never_holds_as_much_as_its_quota() -> None:
+    """As in etcd, where a write that would just reach it is refused."""
+    shard = limited()
+    for _ in range(9):
+        assert put(shard) is None
+    with_one_more = table(shard).size_bytes + quota.cost(Put(b"k", VALUE, None, prev_kv=False))
+    shard.write(frames.TableQuota(quota_bytes=with_one_more))
+    assert put(shard) is errors.QuotaExceeded
+    shard.write(frames.TableQuota(quota_bytes=with_one_more + 1))
+    assert put(shard) is None
+
+
 def test_a_full_table_is_read_deleted_from_and_compacted() -> None:
     shard = limited()
     fill(shard)

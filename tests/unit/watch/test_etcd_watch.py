@@ -366,6 +366,15 @@ def test_a_stream_that_insists_on_a_leader_ends_without_one() -> None:
     run(test, leader_patience_s=1.0)
 
 
+def test_an_id_that_a_client_has_chosen_is_given_to_no_other_watch() -> None:
+    async def test(bench: Bench) -> None:
+        call, _ = bench.open()
+        ids = [(await created(call, watch_id=chosen)).watch_id for chosen in (1, 0, 0)]
+        assert ids == [1, 0, 2]
+
+    run(test)
+
+
 def test_progress_is_notified_while_nothing_else_tells() -> None:
     async def test(bench: Bench) -> None:
         call, _ = bench.open()

@@ -278,6 +278,25 @@ def test_a_watch_begins_though_the_table_was_put_back_to_earlier_users() -> None
     run(test)
 
 
+def test_who_lags_from_before_there_were_users_lets_nobody_hear_more() -> None:
+    """While it is not known yet who may hear what, a replica tells that authentication is off, as it once was."""
+
+    async def test(bench: Bench) -> None:
+        call = await watching(bench, ON - 1)
+        bench.authenticator.stuck.add(b"t")
+        bench.feed.auth_version = ON
+        bench.feed.put(b"a")
+        await wait_until_async(lambda: bool(bench.authenticator.asked), timeout_s=10, what="the question")
+        bench.feed.auth_version = ON - 1
+        bench.feed.put(b"a")
+        await wait_until_async(
+            lambda: len(bench.authenticator.asked) == 2, timeout_s=10, what="another question"
+        )
+        assert call.unheard == 0
+
+    run(test)
+
+
 @pytest.mark.parametrize("heard", [LATER + 2, OFF])
 def test_a_permission_that_is_taken_after_that_ends_a_watch(heard: int) -> None:
     """Though the auth version is no higher than one that was heard of, or that one had authentication disabled."""
