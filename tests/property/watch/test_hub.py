@@ -286,6 +286,23 @@ def test_watchers_hear_everything_once_and_in_order(
         world.settle()
 
 
+def test_nobody_of_a_stream_is_told_of_progress_while_one_is_behind() -> None:
+    world = World(1)
+    stream = world.streams[0]
+    world.write([(b"a", True)])
+    world.publish(1)
+    for start in (0, 1):
+        world.watch(0, Interest(b"a", b""), start)
+    world.ask_progress(0)
+    world.read(0, 10)
+    assert [response.created for response in stream.heard] == [True, True]
+    world.replay(2, beyond=False)
+    world.ask_progress(0)
+    world.read(0, 10)
+    told = [(response.watch_id, len(response.events)) for response in stream.heard[2:]]
+    assert told == [(1, 1), (responses.NO_WATCHER, 0)]
+
+
 def test_an_event_stands_for_a_notification_of_progress() -> None:
     world = World(1)
     stream = world.streams[0]
