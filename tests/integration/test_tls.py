@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import ssl
 import subprocess
@@ -11,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 import zmq
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from config.process.names import ProcessName
 from config.tls_files import peer_keys
@@ -216,6 +220,33 @@ def test_no_secret_is_printed_logged_or_on_a_command_line(cluster: SecureCluster
     for path in seen:
         content = path.read_bytes()
         assert not [secret for secret in cluster.secrets if secret in content], path
+
+
+def test_who_a_certificate_names_is_a_user_of_the_table(cluster: SecureCluster) -> None:
+    """Here root, without any password, through every node. Who shows a token is whom that names; the gateway's callers
+    are nobody without one."""
+    certificate = x509.load_pem_x509_certificate(cluster.certs.client.read_bytes())
+    assert [one.value for one in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)] == ["root"]
+    for words in (
+        ("user", "add", "root", "--no-password"),
+        ("user", "grant-role", "root", "root"),
+        ("user", "add", "other:secret"),
+        ("auth", "enable"),
+    ):
+        cluster.said(*words)
+    try:
+        for node in cluster.config.nodes:
+            assert cluster.said("put", "greeting", node, node=node) == "OK\n"
+            command = cluster.etcdctl("--user", "other:secret", "put", "greeting", "other", node=node)
+            done = subprocess.run(command, capture_output=True, timeout=30, check=False)
+            assert b"permission denied" in done.stderr
+        with contextlib.closing(
+            http.client.HTTPSConnection(cluster.endpoint("n1"), context=cluster.client_context(), timeout=10)
+        ) as gateway:
+            gateway.request("POST", "/v3/kv/range", b'{"key":"Zw=="}')
+            assert json.loads(gateway.getresponse().read())["error"] == "etcdserver: user name is empty"
+    finally:
+        cluster.said("auth", "disable")
 
 
 @pytest.mark.long

@@ -25,6 +25,11 @@ def test_an_answer_has_proto_names_and_large_numbers_as_strings() -> None:
     )
 
 
+def test_bytes_may_be_broken_into_lines() -> None:
+    """As Go reads base64, and as the tools write it that keep to 76 letters a line."""
+    assert parse(rb'{"key":"YW\nJj\r\n"}', etcd.RangeRequest()).key == b"abc"
+
+
 def test_defaults_are_left_out_and_present_messages_are_not() -> None:
     response = etcd.PutResponse()
     response.header.SetInParent()

@@ -307,6 +307,7 @@ def test_leases_count_until_they_are_gone() -> None:
     taken = 0
     while (error := shard.write(etcd.LeaseGrantRequest(TTL=60)).error) is None:
         taken += 1
+        assert taken < QUOTA
     assert isinstance(error, errors.QuotaExceeded)
     assert taken == size(shard) // quota.LEASE_BYTES == (QUOTA - 1) // quota.LEASE_BYTES
     assert table(shard).full
@@ -324,6 +325,7 @@ def test_users_and_roles_count_until_they_are_gone() -> None:
     taken = 0
     while (error := add_user(shard, f"u{taken}")) is None:
         taken += 1
+        assert taken < QUOTA
     assert error is errors.QuotaExceeded
     assert taken > 10
     assert table(shard).full
