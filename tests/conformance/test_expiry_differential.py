@@ -27,7 +27,8 @@ LEASES: Final = range(1, 13)
 KEPT: Final = range(100, 103)
 KEYS: Final = 30
 TTL_S: Final = 3
-"""Longer than all writes take, also where much else is done."""
+RENEWED_AFTER: Final = 5
+"""Writes, which where much else is done take longer than a lease lives, but not so few of them."""
 END_S: Final = 15.0
 
 
@@ -68,12 +69,14 @@ class Side:
 
 
 def requests(rng: random.Random) -> Iterator[Message]:
-    """Grants, and writes by which keys come to leases, go from one to another, and lose theirs."""
+    """Grants, and writes by which keys come to leases, go from one to another, and lose theirs. Meanwhile none ends."""
     for lease in KEPT:
         yield etcd.LeaseGrantRequest(ID=lease, TTL=10_000)
     for lease in LEASES:
         yield etcd.LeaseGrantRequest(ID=lease, TTL=TTL_S)
-    for _ in range(60):
+    for number in range(60):
+        if number % RENEWED_AFTER == 0:
+            yield from (etcd.LeaseKeepAliveRequest(ID=lease) for lease in LEASES)
         key = b"k%02d" % rng.randrange(KEYS)
         match rng.randrange(12):
             case 0:
