@@ -464,9 +464,8 @@ class Client:
         is_read = method == frames.ETCD_RANGE
         give_up_us = self._promoting.world.now_us + int(TIMEOUT_S * SECOND)
 
-        asked = (
-            self.place
-        )  # by the last try: who promotes may send this client elsewhere while an answer is on its way
+        # By the last try: who promotes may send this client elsewhere while an answer is on its way.
+        asked = self.place
 
         def send() -> None:
             nonlocal asked
