@@ -72,7 +72,7 @@ class Authenticator:
         if VOUCHED_KEY in metadata or PASSED_ON_KEY in metadata:
             return self._passed_on(call)
         shown = shown_token(metadata)
-        if shown:
+        if shown is not None:
             return self._of_token(bare(shown), table)
         identity = call.identity
         if identity.is_system:

@@ -37,7 +37,7 @@ class TableUsers:
         common_name: of its certificate. login: the name that it logs in with."""
         if login in self._tables:
             return self._tables[login]
-        shown = _shown(metadata)
+        shown = _shown(metadata) or ""
         told = unquote(shown.partition(_MARK)[2])
         # Also a table that by now is named here no longer: its clients must not go on in another. But whoever runs the
         # cluster shows a token that may have anything in it.
@@ -50,13 +50,14 @@ class TableUsers:
         return f"{token}{_MARK}{quote(table, safe='')}" if table in self._named else token
 
 
-def shown_token(metadata: Metadata) -> str:
-    """What a client shows of a login; empty: nothing."""
-    return _shown(metadata).removeprefix(BEARER)
+def shown_token(metadata: Metadata) -> str | None:
+    """What a client shows of a login; None: nothing. An empty one is shown, too, and nobody's, as with etcd."""
+    shown = _shown(metadata)
+    return None if shown is None else shown.removeprefix(BEARER)
 
 
-def _shown(metadata: Metadata) -> str:
-    return metadata.get(TOKEN_KEY) or metadata.get(AUTHORIZATION_KEY) or ""
+def _shown(metadata: Metadata) -> str | None:
+    return metadata.get(TOKEN_KEY, metadata.get(AUTHORIZATION_KEY))
 
 
 def bare(token: str) -> str:

@@ -58,7 +58,10 @@ class Server:
         self, method: Callable[..., Any], request: object, user: str = "", token: str = ""
     ) -> tuple[str, str]:
         token = token or self.tokens[user]
-        metadata = (("table", TABLE), *([("token", token)] if token else []))
+        return self.tried_with(method, request, **({"token": token} if token else {}))
+
+    def tried_with(self, method: Callable[..., Any], request: object, **shown: str) -> tuple[str, str]:
+        metadata = (("table", TABLE), *shown.items())
         try:
             method(request, metadata=metadata, timeout=10)
         except grpc.RpcError as error:
@@ -147,6 +150,9 @@ def test_what_a_user_may_see_of_users(server: Server) -> None:
     assert server.tried(auth.UserGet, etcd.AuthUserGetRequest(name="u"), "u") == OK
     assert server.tried(auth.UserGet, etcd.AuthUserGetRequest(name="root"), "u") == DENIED
     assert server.tried(auth.UserGet, etcd.AuthUserGetRequest(name="unknown"), "u") == DENIED
+    nobody = ("FAILED_PRECONDITION", "etcdserver: user name not found")
+    assert server.tried(auth.UserGet, etcd.AuthUserGetRequest(name="u")) == USER_EMPTY
+    assert server.tried(auth.UserGet, etcd.AuthUserGetRequest()) == nobody, "who asks is that nobody himself"
     assert server.tried(auth.RoleGet, etcd.AuthRoleGetRequest(role="r"), "u") == OK
     assert server.tried(auth.RoleGet, etcd.AuthRoleGetRequest(role="other"), "u") == DENIED
     change = etcd.AuthUserChangePasswordRequest(name="u", password="mine")
@@ -166,6 +172,20 @@ def test_who_shows_nothing_or_nonsense(server: Server) -> None:
     for name, password in (("u", "wrong"), ("nobody", "u's"), ("", "")):
         login = etcd.AuthenticateRequest(name=name, password=password)
         assert server.tried(server.auth.Authenticate, login) == AUTH_FAILED
+
+
+def test_an_empty_token_is_shown_and_nobodys(server: Server) -> None:
+    good = server.tokens["u"]
+    for shown in (
+        {"token": ""},
+        {"authorization": ""},
+        {"token": "", "authorization": good},
+        {"token": "nonsense", "authorization": good},
+    ):
+        assert server.tried_with(server.kv.Range, RANGE(key=b"a"), **shown) == INVALID_TOKEN
+        assert server.tried_with(server.auth.UserList, etcd.AuthUserListRequest(), **shown) == INVALID_TOKEN
+    shown = {"token": good, "authorization": ""}
+    assert server.tried_with(server.kv.Range, RANGE(key=b"a"), **shown) == OK
 
 
 def test_who_may_not_maintain_is_told_so_in_the_words_of_the_store_of_users(server: Server) -> None:

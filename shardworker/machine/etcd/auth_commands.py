@@ -137,7 +137,7 @@ def _stripped(user: User, role: str) -> User:
 
 
 def _check_may_see_user(caller: Caller, op: rpc_pb2.AuthUserGetRequest) -> None:
-    if not caller.who.user or op.name != caller.who.user:
+    if op.name != caller.who.user:
         caller.check_root()
 
 

@@ -94,6 +94,12 @@ def test_what_is_shown() -> None:
     certified = Identity(common_name="cn")
     assert who(call(certified), TABLE) == Credentials(user="cn")
     assert who(call(certified, token="abc.7"), TABLE) == token
+    # What is empty is shown, and no token that there is; nor does anything else count beside it.
+    empty = Credentials(token=presented(""))
+    assert who(call(certified, token=""), TABLE) == empty
+    assert who(call(certified, authorization=""), TABLE) == empty
+    assert who(call(authorization="Bearer "), TABLE) == empty
+    assert who(call(token="", authorization="abc.7"), TABLE) == empty
 
 
 def test_a_signed_token_is_good_for_its_table_only(tmp_path: Path) -> None:
