@@ -2,10 +2,10 @@
 
 A cursor is a suspended generator inside a read transaction, which keeps SQLite from reusing its write-ahead log (WAL).
 So a cursor ends when nobody reads on, when it is too old, when its table is deleted, and when the WAL has grown too
-long while it was open; who asks for its next part then hears why. Where the answer waits in a file instead, its reader
-may take its time, until the disk needs the room, be it for the file or for the WAL while the file is written, which
-goes on by itself: a table of any size, however busy, can be read so. Their number is bounded, per replica, per table
-and per client, so that nobody takes all of them.
+long while it was open, or can't grow any more; who asks for its next part then hears why. Where the answer waits in a
+file instead, its reader may take its time, until the disk needs the room, be it for the file or for the WAL while the
+file is written, which goes on by itself: a table of any size, however busy, can be read so. Their number is bounded,
+per replica, per table and per client, so that nobody takes all of them.
 """
 
 from __future__ import annotations
@@ -287,9 +287,7 @@ class Cursors(Part):
                 self._close(number, f"nobody read on for {limits.cursor_idle_ms / 1000:g} s")
         wal_bytes = self._store.wal_bytes
         if wal_bytes > limits.cursor_wal_bytes_max:
-            self._close_oldest(
-                lambda one: one.file is None, f"the write-ahead log had grown to {wal_bytes} bytes"
-            )
+            self.close_oldest(f"the write-ahead log had grown to {wal_bytes} bytes")
         if any(one.file for one in self._cursors.values()):
             free_bytes = self._store.free_bytes()
             if free_bytes < self._disk_reserve_bytes:
@@ -297,6 +295,10 @@ class Cursors(Part):
                     lambda one: one.file is not None,
                     f"the disk of node {self._node} had {free_bytes} bytes left",
                 )
+
+    def close_oldest(self, why: str) -> None:
+        """The oldest that keeps the WAL from starting over, however long it is."""
+        self._close_oldest(lambda one: one.file is None, why)
 
     def _close_oldest(self, costs: Callable[[_Cursor], bool], why: str) -> None:
         oldest = next((number for number, one in self._cursors.items() if costs(one)), None)

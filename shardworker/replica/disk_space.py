@@ -3,9 +3,10 @@
 ROOMY: everything is taken. NEARLY_FULL: there is less than the reserve, which is kept for what is in flight and for
 what frees space; other writes are refused. REFUSED: the disk took nothing of the last turn, which is tried again once a
 tick; what the replica has held back for that moment (store/spare.py) is given up, and held again when everything is
-taken again. Pages of the database that hold nothing any more count as space: who deletes and compacts may write
-again, though the file does not shrink. Back to ROOMY it goes with twice the reserve, so that it does not change with
-every file.
+taken again. Where nothing is held, iterations end that keep the write-ahead log from starting over, the oldest first:
+in what it has something may still be written. Pages of the database that hold nothing any more count as space: who
+deletes and compacts may write again, though the file does not shrink. Back to ROOMY it goes with twice the reserve, so
+that it does not change with every file.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from proto.internal import frames_pb2 as frames
+    from shardworker.replica.cursors import Cursors
     from shardworker.replica.leadership import Leadership
     from shardworker.replica.part import ReplicaContext
     from shardworker.store import DiskFull
@@ -46,12 +48,13 @@ class Space(enum.Enum):
 class DiskSpace(Part):
     """The space on one replica's disk."""
 
-    def __init__(self, context: ReplicaContext, leadership: Leadership) -> None:
+    def __init__(self, context: ReplicaContext, leadership: Leadership, cursors: Cursors) -> None:
         self._shard = context.shard
         self._node = context.node
         self._core = context.core
         self._store = context.store
         self._leadership = leadership
+        self._cursors = cursors
         self._reserve_bytes = context.cluster.store.disk_free_bytes_min
         self._spare_bytes = context.cluster.store.spare_bytes
         self._patience_ticks = FULL_ELECTIONS * context.cluster.raft.election_ticks
@@ -95,11 +98,17 @@ class DiskSpace(Part):
             log.error("the disk is full: writes are refused", shard=self._shard, reason=str(error))
         self.space = Space.REFUSED
         self._tried = True
+        self.make_room()
+        self._leadership.hand_over()
+
+    def make_room(self) -> None:
+        """The disk took nothing of what frees space: there is to be some for the next try."""
         spare = self._store.spare
         if spare.held_bytes:
             log.warning("what was held back is given up for what frees space", shard=self._shard)
             spare.give_up()
-        self._leadership.hand_over()
+        else:
+            self._cursors.close_oldest(f"the disk of node {self._node} is full")
 
     def written(self) -> None:
         """The disk took a turn."""

@@ -101,8 +101,7 @@ class HistorySweep(Part):
         except DiskFull as error:
             self._machine.rollback()
             self._refused = True  # until the next tick
-            if self._store.spare.held_bytes:
-                self._store.spare.give_up()  # for this, too
+            self._disk_space.make_room()
             log.warning("history is not swept: the disk is full", shard=self._shard, reason=str(error))
             return
         self._machine.committed()

@@ -153,7 +153,7 @@ class Replica:
         self._reads = Reads(context, self._long_reads, self._logins, openers)
         self._feed = Feed(context, self._long_reads)
         self._leadership = Leadership(context, prepare=self._prepare_hand_over)
-        self._disk_space = DiskSpace(context, self._leadership)
+        self._disk_space = DiskSpace(context, self._leadership, self._cursors)
         self._sweep = HistorySweep(context, self._disk_space)
         self._snapshots = Snapshots(context)
         self._integrity = Integrity(context, stop_serving=self._abandon)

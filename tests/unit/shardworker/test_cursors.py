@@ -303,3 +303,19 @@ def test_an_iteration_ends_with_its_table(tmp_path: Path) -> None:
     with pytest.raises(errors.TableNotFound, match="deleted while it was read"):
         read_on(bench, cursor)
     bench.store.close()
+
+
+def test_a_disk_that_takes_nothing_any_more_ends_the_oldest_once_nothing_is_held_back(tmp_path: Path) -> None:
+    bench = filled(tmp_path)
+    bench.tick()
+    first, second = opened(bench), opened(bench)
+    assert bench.store.spare.held_bytes
+    make_room = bench.replica._disk_space.make_room
+    make_room()
+    assert not bench.store.spare.held_bytes
+    assert bench.replica.status().statistics["cursors_open"] == 2
+    make_room()
+    with pytest.raises(errors.CursorNotFound, match="the disk of node 1 is full"):
+        read_on(bench, first)
+    read_on(bench, second)
+    bench.store.close()
