@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from proto.etcd import rpc_pb2 as etcd
-from tests.conformance.conftest import running
+from tests.conformance.conftest import PATIENCE, running
 from tests.conformance.versions import SAYS_WHICH_REVISION_WAS_HASHED
 from tests.stubs import stub
 from tools.bench import systems
@@ -34,7 +34,8 @@ class Etcdctl:
         self.endpoints = endpoints
 
     def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [str(systems.etcd_program("etcdctl")), "--endpoints", ",".join(self.endpoints), *words]
+        where = ("--endpoints", ",".join(self.endpoints))
+        command = [str(systems.etcd_program("etcdctl")), *PATIENCE, *where, *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
     def said(self, *words: str) -> str:
