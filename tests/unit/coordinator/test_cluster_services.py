@@ -54,7 +54,7 @@ async def test_etcd_members_can_be_reached_where_they_say(tmp_path: Path) -> Non
 
 @in_loop
 async def test_etcd_members_are_listed_without_a_quorum_unless_asked_linearizably(tmp_path: Path) -> None:
-    async with running(tmp_path, write_timeout_ms=1_000) as cluster:
+    async with running(tmp_path, read_timeout_ms=1_000) as cluster:
         members = stub(cluster.channel, etcd, "Cluster")
         cluster.elect(1, 0, term=2)
         linearizable = members.MemberList(etcd.MemberListRequest(linearizable=True))
