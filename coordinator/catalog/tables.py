@@ -114,10 +114,16 @@ class Tables:
             put(txn, catalog.deleted_name_key(entry.name), b"%d" % entry.id)
         return await self._rows.commit(txn)
 
-    async def origin_in_shard(self, entry: TableEntry) -> int:
-        """What the table copies by its shard, which is what counts. Raises TableNotFound, and what a linearizable read
-        may."""
-        reply = await self._status(entry, linearizable=True)
+    async def origins_in_shards(self, entries: Sequence[TableEntry]) -> Sequence[int]:
+        """What each of the tables copies by its shard, which is what counts; by its row where it is made or deleted
+        just now. All are asked at once. Raises what a linearizable read may."""
+        return await asyncio.gather(*map(self._origin_in_shard, entries))
+
+    async def _origin_in_shard(self, entry: TableEntry) -> int:
+        try:
+            reply = await self._status(entry, linearizable=True)
+        except errors.TableNotFound:
+            return entry.origin
         return frames.TableStatus.FromString(reply.body).origin
 
     async def change_origin(

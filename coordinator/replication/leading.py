@@ -27,7 +27,7 @@ from proto.catalog import ELSEWHERE, Lead
 from proto.regatta import replication_pb2 as replication
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from config import ClusterConfig
     from coordinator.catalog.cache import Catalog
@@ -41,6 +41,9 @@ log = structlog.get_logger()
 
 TRIES_MAX: Final = 20
 """Lost tries to change the catalog against others who do so just then."""
+
+ASKED_AT_ONCE_MAX: Final = 64
+"""Tables whose shards are asked together what they copy."""
 
 LOOK_S: Final = 0.5
 """Between looks of a coordinator at who leads."""
@@ -129,10 +132,17 @@ class Leading:
         what reads and writes may."""
         told = {table.origin: table.id for table in tables if table.origin}
         contents = await self._catalog.load(linearizable=True)
-        for entry in contents.entries.values():
-            if _is_replicated(entry) and not entry.origin and entry.id in told:
-                await check(entry)
-        await self._change_origins(lambda entry: entry.origin or told.get(entry.id, 0))
+        # Decided now and not when a table's turn comes: this cluster may be promoted again meanwhile.
+        unfinished: dict[int, int] = {}
+        for asked in _groups(contents):
+            for entry, held in await self._held(asked):
+                origin = held or told.get(entry.id, 0)
+                if origin != held:
+                    await check(entry)
+                if origin != held or origin != entry.origin:
+                    unfinished[entry.id] = origin
+        if unfinished:
+            await self._change_origins(lambda entry: entry.origin or unfinished.get(entry.id, 0))
 
     async def take_over(self, epoch: int) -> list[TableEntry]:
         """This cluster leads in that epoch: its copies are tables of its own, and take writes. What they were. Raises
@@ -153,9 +163,8 @@ class Leading:
         for _ in range(TRIES_MAX):
             contents = await self._catalog.load(linearizable=True)
             lost = 0
-            for entry in contents.entries.values():
-                if _is_replicated(entry):
-                    held = await self._held(entry)
+            for asked in _groups(contents):
+                for entry, held in await self._held(asked):
                     origin = wanted(replace(entry, origin=held))
                     if origin != held or origin != entry.origin:
                         if await self._change_origin(entry, held, origin, contents):
@@ -167,11 +176,9 @@ class Leading:
                 return changed
         raise errors.NoLeader("others kept changing the catalog")
 
-    async def _held(self, entry: TableEntry) -> int:
-        try:
-            return await self._tables.origin_in_shard(entry)
-        except errors.TableNotFound:
-            return entry.origin  # it is made or deleted just now
+    async def _held(self, entries: Sequence[TableEntry]) -> Iterable[tuple[TableEntry, int]]:
+        """The origin that each has in its shard, beside it."""
+        return zip(entries, await self._tables.origins_in_shards(entries), strict=True)
 
     async def _change_origin(self, entry: TableEntry, held: int, origin: int, seen: Contents) -> bool:
         changed = replace(entry, origin=origin)
@@ -204,6 +211,14 @@ class Leading:
             if origin:
                 told.tables.add(name=entry.name, id=entry.id, origin=origin)
         return told
+
+
+def _groups(contents: Contents) -> Iterator[list[TableEntry]]:
+    """All tables that are replicated. Who waits for a cluster with many does not wait for ever, so shards are asked of
+    several at once; but what they say is to be news still when it is acted on."""
+    entries = [entry for entry in contents.entries.values() if _is_replicated(entry)]
+    for at in range(0, len(entries), ASKED_AT_ONCE_MAX):
+        yield entries[at : at + ASKED_AT_ONCE_MAX]
 
 
 def _heir_of(entry: TableEntry, tables: Iterable[replication.Table]) -> int:

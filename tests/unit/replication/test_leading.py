@@ -19,7 +19,7 @@ from tests.unit.coordinator.running import in_loop
 from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from coordinator.catalog.cache import Catalog
     from coordinator.catalog.contents import Contents
@@ -42,6 +42,8 @@ class Rows:
     """Whoever changes an origin dies between the shard and the row."""
     broken: bool = False
     looks: int = 0
+    asked: list[int] = field(default_factory=list)
+    """Of how many tables the shards were asked, each time."""
     unmade: set[int] = field(default_factory=set)
     """Tables whose shard does not have them: who was to make them died at it."""
 
@@ -62,13 +64,14 @@ class Rows:
         self.row, self.changed = lead, self.changed + 1
         return True
 
-    async def origin_in_shard(self, entry: TableEntry) -> int:
-        return self.held.get(entry.id, entry.origin)
+    async def origins_in_shards(self, entries: Sequence[TableEntry]) -> list[int]:
+        self.asked.append(len(entries))
+        return [self.held.get(entry.id, entry.origin) for entry in entries]
 
     async def change_origin(
         self, entry: TableEntry, held: int, changed: TableEntry, *, seen: Contents
     ) -> bool:
-        assert held == await self.origin_in_shard(entry), "the shard refuses it"
+        assert held == self.held.get(entry.id, entry.origin), "the shard refuses it"
         assert (entry.name, entry.id) == (changed.name, changed.id)
         if entry.id in self.unmade:
             raise errors.TableNotFound
@@ -236,6 +239,49 @@ async def test_a_follower_whose_predecessor_died_at_giving_way_gives_away_what_i
     await harbour.finish_giving_way(told, anybodys)
     assert rows.origins == {"a": 20_001, "b": 20_002, "own": 0, "mine": 0}
     await harbour.finish_giving_way(told, refuse)  # nothing is left that anybody could refuse
+
+
+@in_loop
+async def test_what_is_given_away_at_last_is_asked_of_who_may_whatever_the_row_says_of_it() -> None:
+    """The row was left behind by a promotion of this cluster, which somebody died at; the shard takes writes."""
+    rows = Rows(row=Lead(2, "island"), held={10_005: 0})
+    rows.entries["a"] = entry("a", 10_005, 20_001)
+    harbour = leading(rows, "harbour", "island")
+
+    async def refuse(_: TableEntry) -> None:
+        raise errors.PermissionDenied
+
+    told = [Table(name="a", id=20_001, origin=10_005)]
+    with pytest.raises(errors.PermissionDenied):
+        await harbour.finish_giving_way(told, refuse)
+    assert not rows.held[10_005]
+    await harbour.finish_giving_way(told, anybodys)
+    assert rows.held[10_005] == rows.origins["a"] == 20_001
+
+
+@in_loop
+async def test_a_cluster_that_is_promoted_again_meanwhile_keeps_what_it_took_over() -> None:
+    rows = Rows(row=Lead(2, "island"))
+    rows.entries |= {"a": entry("a", 10_005), "b": entry("b", 10_006, 20_002)}
+    harbour = leading(rows, "harbour", "island")
+    told = [Table(name="a", id=20_001, origin=10_005), Table(name="b", id=20_002, origin=10_006)]
+
+    async def promote(_: TableEntry) -> None:
+        rows.row = Lead(3, "harbour")
+        rows.entries["b"] = entry("b", 10_006)
+
+    await harbour.finish_giving_way(told, promote)
+    assert not rows.origins["b"]
+
+
+@in_loop
+async def test_the_shards_of_many_tables_are_asked_together() -> None:
+    """Somebody waits for the answer, and not for ever; but not all of so many as there may be at once."""
+    rows = Rows(row=Lead(2, "island"))
+    most = module.ASKED_AT_ONCE_MAX
+    rows.entries |= {f"t{number}": entry(f"t{number}", 10_005 + number) for number in range(2 * most + 1)}
+    await leading(rows, "harbour", "island").finish_giving_way((), anybodys)
+    assert rows.asked == [most, most, 1]
 
 
 @in_loop
