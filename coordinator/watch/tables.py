@@ -62,6 +62,8 @@ class WatchedTable:
         self._begun = asyncio.Event()
         self._wanted = asyncio.Event()
         self._awaited: list[tuple[int, asyncio.Future[None]]] = []
+        self._missed = 0
+        """What was shown when the hub was last waited for in vain to reach that."""
         self._unsent: list[Stream] = []
         self._asking: asyncio.Timeout | None = None
         """Of the question that follows the table, by which it can be asked of another one."""
@@ -115,8 +117,10 @@ class WatchedTable:
         """Where the hub stands: unless its replica lags, no earlier than what an answer through this process has shown.
         Takes no leader. Raises TableNotFound."""
         hub = await self.hub()
-        if hub.revision < (shown := self._feed.shown(self.table)):
-            await self._reach(shown)
+        shown = self._feed.shown(self.table)
+        # Once is enough: the requests of a stream wait for each other.
+        if hub.revision < shown != self._missed and not await self._reach(shown):
+            self._missed = shown
         return hub.revision
 
     async def current(self, *, patient: bool) -> int:
