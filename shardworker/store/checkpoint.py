@@ -82,7 +82,7 @@ def checkpoint(
         in_wal, copied = connection.wal_checkpoint("main", mode)
     except (apsw.BusyError, apsw.LockedError):
         return None  # the other connection is checkpointing right now, or this one is in the middle of a read
-    except apsw.Error as error:
+    except (apsw.Error, OSError) as error:
         refused = translated(error, f"checkpointing {connection.filename}")
         if isinstance(refused, DiskFull):
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import queue
 import threading
 from typing import TYPE_CHECKING
@@ -9,6 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shardworker.store import CrashPoint, StorageFailed, StoreSettings
+from shardworker.store.checkpoint import checkpoint
+from shardworker.store.crash_points import NoCrashPoints
+from shardworker.store.files import RealFiles
 from tests.unit.store.replicas import open_replica, put, rows
 
 if TYPE_CHECKING:
@@ -101,6 +105,20 @@ def test_the_thread_goes_on_until_little_is_left_for_the_writer(tmp_path: Path) 
         put(store, b"x", sync=False)
         assert store.wal_frames < outrun + 50
     assert passes.held.empty()
+    store.close()
+
+
+def test_a_disk_that_does_not_say_what_space_it_has_has_failed(tmp_path: Path) -> None:
+    """As one that fails while it is written: who asks for a turn knows no other words."""
+
+    class Mute(RealFiles):
+        def free_bytes(self, folder: Path) -> int:
+            raise OSError(errno.EIO, "input/output error")
+
+    store = open_replica(tmp_path)
+    put(store, b"x" * 30_000, sync=False)
+    with pytest.raises(StorageFailed, match="input/output error"):
+        checkpoint(store.connection, Mute(), NoCrashPoints())
     store.close()
 
 
