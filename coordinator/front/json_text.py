@@ -9,7 +9,6 @@ and halves of surrogates it fails instead of refusing them. All of those are loo
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -238,11 +237,10 @@ def _check_bytes(field: FieldDescriptor, value: Any) -> None:
     letters = value.replace("\r", "").replace("\n", "")
     try:
         data = base64.b64decode(letters, validate=True)
-    except (binascii.Error, ValueError):
+        if len(letters) != (len(data) + 2) // 3 * 4:
+            raise ValueError("padding that belongs to nothing")
+    except ValueError:  # as binascii.Error is
         raise BadJson(f"illegal base64 data in field {field.name}") from None
-    if len(letters) != (len(data) + 2) // 3 * 4:
-        # Padding that belongs to nothing.
-        raise BadJson(f"illegal base64 data in field {field.name}")
 
 
 def _is_whole_number(value: Any) -> bool:

@@ -23,6 +23,7 @@ from shardworker.store import DiskFull
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from shardworker.replica.disk_space import DiskSpace
     from shardworker.replica.part import Handler, ReplicaContext
 
 STEP_PAGES: Final = 64
@@ -37,10 +38,11 @@ log = structlog.get_logger()
 class Defragment(Part):
     """The free pages of one replica."""
 
-    def __init__(self, context: ReplicaContext) -> None:
+    def __init__(self, context: ReplicaContext, disk_space: DiskSpace) -> None:
         self._shard = context.shard
         self._store = context.store
         self._outgoing = context.outgoing
+        self._disk_space = disk_space
         self._waiting: list[Waiter] = []
         self._pages_left = 0
         self._share = Share(context.demand, SHARE_MAX)
@@ -70,9 +72,8 @@ class Defragment(Part):
             with self._store.turn(sync=False):
                 left = self._store.give_back_pages(STEP_PAGES) if self._pages_left > 0 else 0
         except DiskFull as error:
-            if self._store.spare.held_bytes:
-                self._store.spare.give_up()  # for this, too: the next turn goes on
-                return
+            if self._disk_space.give_up_spare():
+                return  # the next turn goes on
             log.warning("free pages are not given back: the disk is full", shard=self._shard)
             self._end(errors.NoSpace(f"the disk is full: {error}"))
             return

@@ -103,12 +103,17 @@ class DiskSpace(Part):
 
     def make_room(self) -> None:
         """The disk took nothing of what frees space: there is to be some for the next try."""
-        spare = self._store.spare
-        if spare.held_bytes:
-            log.warning("what was held back is given up for what frees space", shard=self._shard)
-            spare.give_up()
-        else:
+        if not self.give_up_spare():
             self._cursors.close_oldest(f"the disk of node {self._node} is full")
+
+    def give_up_spare(self) -> bool:
+        """Whether anything was held back for what frees space, which is there now."""
+        spare = self._store.spare
+        if not spare.held_bytes:
+            return False
+        log.warning("what was held back is given up for what frees space", shard=self._shard)
+        spare.give_up()
+        return True
 
     def written(self) -> None:
         """The disk took a turn."""

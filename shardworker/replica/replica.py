@@ -188,7 +188,7 @@ class Replica:
                 self._logins,
                 self._quotas,
                 AutoCompaction(context, self._proposals),
-                Defragment(context),
+                Defragment(context, self._disk_space),
                 self._census,
                 self._leases,
                 self._commit_news,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from concurrent import futures
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -14,12 +12,12 @@ from proto.catalog import TableEntry
 from proto.ids import ShardId
 from proto.regatta import maintenance_pb2 as maintenance
 from proto.regatta import replication_pb2 as replication
-from tests.unit.tools.test_restore_client import Quiet
+from tests.unit.tools.serving import Quiet, serving
 from tools.admin.backup import BackupClient, BackupFailed, Rate
 from tools.admin.reach import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tools.admin.backup_folder import SavedTable
@@ -32,31 +30,23 @@ def data(text: bytes, *, promised: bytes) -> replication.SnapshotChunk:
     return replication.SnapshotChunk(data=text, sha256=hashlib.sha256(promised).digest(), records=1)
 
 
-@contextmanager
-def sending(chunks: Sequence[replication.SnapshotChunk]) -> Iterator[str]:
-    """The address of a coordinator that sends these of any table."""
+class Coordinator(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs alone
+    """Sends these of any table."""
 
-    class Coordinator(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs alone
-        def service(self, details: grpc.HandlerCallDetails) -> Any:
-            assert details.method == "/maintenance.v1.Maintenance/Backup"
-            return grpc.unary_stream_rpc_method_handler(
-                lambda _request, _context: iter(chunks),
-                maintenance.BackupRequest.FromString,
-                replication.SnapshotChunk.SerializeToString,
-            )
+    def __init__(self, chunks: Sequence[replication.SnapshotChunk]) -> None:
+        self._chunks = chunks
 
-    server = grpc.server(futures.ThreadPoolExecutor(2))
-    server.add_generic_rpc_handlers((Coordinator(),))
-    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
-    try:
-        yield address
-    finally:
-        server.stop(None)
+    def service(self, details: grpc.HandlerCallDetails) -> Any:
+        assert details.method == "/maintenance.v1.Maintenance/Backup"
+        return grpc.unary_stream_rpc_method_handler(
+            lambda _request, _context: iter(self._chunks),
+            maintenance.BackupRequest.FromString,
+            replication.SnapshotChunk.SerializeToString,
+        )
 
 
 def saved(folder: Path, chunks: Sequence[replication.SnapshotChunk]) -> SavedTable:
-    with sending(chunks) as address, BackupClient(Connection((address,), None, "")) as client:
+    with serving(Coordinator(chunks)) as addresses, BackupClient(Connection(addresses, None, "")) as client:
         table, _ = client.save(folder, TABLE, None, taken=frozenset(), rate=Rate(0), progress=Quiet())
         return table
 

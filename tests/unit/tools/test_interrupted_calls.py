@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import threading
-from concurrent import futures
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -15,6 +14,7 @@ from proto import catalog
 from proto.etcd import rpc_pb2 as rpc
 from proto.ids import ShardId
 from proto.regatta import replication_pb2 as replication
+from tests.unit.tools.serving import serving
 from tools import cli
 from tools.failure import INTERRUPTED
 
@@ -80,17 +80,15 @@ def run_interrupted(is_time: Callable[[FrameType, str], bool], arguments: list[s
 
 @pytest.mark.parametrize("is_time", [half_made, half_entered])
 def test_a_backup_that_is_interrupted_ends(is_time: Callable[[FrameType, str], bool], tmp_path: Path) -> None:
-    server = grpc.server(futures.ThreadPoolExecutor(2))
-    server.add_generic_rpc_handlers((Coordinator(),))
-    endpoint = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
-    arguments = ["backup", "--dir", str(tmp_path), "--endpoint", endpoint]
-    command = multiprocessing.get_context("spawn").Process(target=run_interrupted, args=(is_time, arguments))
-    command.start()
-    try:
-        command.join(LIMIT_S)
-        assert command.exitcode == INTERRUPTED
-    finally:
-        command.kill()
-        command.join()
-        server.stop(None)
+    with serving(Coordinator()) as (endpoint,):
+        arguments = ["backup", "--dir", str(tmp_path), "--endpoint", endpoint]
+        command = multiprocessing.get_context("spawn").Process(
+            target=run_interrupted, args=(is_time, arguments)
+        )
+        command.start()
+        try:
+            command.join(LIMIT_S)
+            assert command.exitcode == INTERRUPTED
+        finally:
+            command.kill()
+            command.join()

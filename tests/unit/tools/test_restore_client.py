@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from concurrent import futures
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
 from proto.regatta import maintenance_pb2 as maintenance
+from tests.unit.tools.serving import Quiet, serving
 from tests.waiting import free_ports
 from tools.admin import backup, backup_folder
 from tools.admin.backup import BackupClient, BackupFailed, Rate
@@ -51,34 +50,6 @@ class Coordinator(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic 
         if not self._answers:
             context.abort(grpc.StatusCode.UNAVAILABLE, "the connection broke")
         return maintenance.RestoreResponse()
-
-
-@contextmanager
-def serving(*coordinators: Coordinator) -> Iterator[tuple[str, ...]]:
-    servers = []
-    addresses = []
-    for coordinator in coordinators:
-        server = grpc.server(futures.ThreadPoolExecutor(2))
-        server.add_generic_rpc_handlers((coordinator,))
-        addresses.append(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
-        server.start()
-        servers.append(server)
-    try:
-        yield tuple(addresses)
-    finally:
-        for server in servers:
-            server.stop(None)
-
-
-class Quiet:
-    def begin(self, table: str, total: int) -> None:
-        """See Progress."""
-
-    def done(self, count: int, size_bytes: int) -> None:
-        """See Progress."""
-
-    def end(self) -> None:
-        """See Progress."""
 
 
 @pytest.fixture
