@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from tools.admin.tables import TableDescription, TablesClient
 
 app = command_group()
-
-COPY_REFUSAL: Final = "method Delete not implemented for follower"
-"""Regatta's words, by which its clients go."""
 
 NewNameArgument = Annotated[str, typer.Argument(help="Table.")]
 NameArgument = Annotated[str, typer.Argument(help="Table.", autocompletion=table_names)]
@@ -119,7 +116,9 @@ def delete(
         with _client(endpoint, timeout) as client:
             client.delete(name)
     except Failed as error:
-        if COPY_REFUSAL not in str(error):
+        from proto.errors import COPY_NOT_DELETED
+
+        if COPY_NOT_DELETED not in str(error):
             raise
         raise Failed(
             f"table {name} is a copy: delete it in the cluster that is copied, and it goes here too"

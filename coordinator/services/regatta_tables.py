@@ -73,7 +73,7 @@ class RegattaTables:
 
         async def is_his(table: TableEntry) -> None:
             if table.origin not in (0, ELSEWHERE):
-                raise errors.MethodNotServed("method Delete not implemented for follower")
+                raise errors.MethodNotServed(errors.COPY_NOT_DELETED)
             if not self._is_guarded:
                 who = self._authenticator.credentials(call, table)
                 await self._authenticator.rights(who, table, call.deadline, need=frames.RightsRequest.ROOT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from proto.errors.base import BoathouseError, Retry
 
 
@@ -148,6 +150,10 @@ class MethodNotServed(Absent):
     """This version does not serve the method, or not what is asked of it; `detail` says so to the client."""
 
     frame_code = 34
+
+
+COPY_NOT_DELETED: Final = "method Delete not implemented for follower"
+"""Of a table that is a copy; Regatta's words, by which its clients go."""
 
 
 class OutOfRange(BoathouseError):
