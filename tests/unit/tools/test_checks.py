@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ import pytest
 from config import ClusterConfig
 from config.process.names import ProcessName
 from tests.waiting import free_ports
-from tools.admin.checks import check, sync_time_s
+from tools.admin.checks import SYNCS, check, sync_time_s
 from tools.admin.findings import Code, Severity
 from tools.admin.snapshot import Node, Process, Snapshot
 
@@ -90,6 +92,23 @@ def test_a_folder_that_others_can_read(cluster: ClusterConfig) -> None:
 def test_a_disk_that_is_nearly_full(cluster: ClusterConfig) -> None:
     store = cluster.store.model_copy(update={"disk_free_bytes_min": 1 << 39})
     assert [each.code for each in found(cluster.model_copy(update={"store": store}))] == [Code.DISK_LOW]
+
+
+@pytest.mark.parametrize(("slow", "is_found"), [(3, False), (4, True)])
+def test_a_disk_is_slow_if_half_of_its_syncs_are(
+    cluster: ClusterConfig, monkeypatch: pytest.MonkeyPatch, slow: int, is_found: bool
+) -> None:
+    times = iter([1.0] * slow + [0.001] * (SYNCS - slow))
+    now_s = 0.0
+
+    def sync(_: int) -> None:
+        nonlocal now_s
+        now_s += next(times)
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+    monkeypatch.setattr(time, "perf_counter", lambda: now_s)
+    found = check(cluster, Snapshot(cluster="c", taken_at=0.0), file="")
+    assert [finding.code for finding in found] == [Code.DISK_SLOW] * is_found
 
 
 def test_a_slow_disk(cluster: ClusterConfig) -> None:
