@@ -21,13 +21,14 @@ from tools.admin.client import OPTIONS
 from tools.admin.reach import Connection
 from tools.admin.tables import TablesClient
 from tools.bench import systems
+from tools.bench.memory import Growth
 from tools.bench.report import OURS, Figure, Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tools.bench.scenarios import Setting
+    from tools.bench.setting import Setting
     from tools.bench.workload import Workload
 
 KEYS: Final = 1_000_000
@@ -70,24 +71,22 @@ def _ours(folder: Path, value_bytes: int) -> list[Figure]:
         connection = Connection(tuple(system.endpoints), None, "")
         with BackupClient(connection) as client:
             table = _made(saved, value_bytes)
-            before = _rss(system)
-            restored = client.restore(saved, table, TABLE, rate=Rate(0), progress=_Quiet())
-            (entry,) = [one for one in TablesClient(connection, 10.0).list() if one.name == TABLE]
-            _, said = client.save(
-                saved, entry, None, taken=frozenset({"made.bak"}), rate=Rate(0), progress=_Quiet()
-            )
-        rows, took_s = _iterate(system.endpoints[0])
-        after = _rss(system)
+            with Growth(system) as growth:
+                restored = client.restore(saved, table, TABLE, rate=Rate(0), progress=_Quiet())
+                (entry,) = [one for one in TablesClient(connection, 10.0).list() if one.name == TABLE]
+                _, said = client.save(
+                    saved, entry, None, taken=frozenset({"made.bak"}), rate=Rate(0), progress=_Quiet()
+                )
+                rows, took_s = _iterate(system.endpoints[0])
     finally:
         system.stop()
         shutil.rmtree(folder, ignore_errors=True)
     assert said.records == rows == KEYS, "keys are missing"
-    grown = max(after[name] - before[name] for name in before)
     return [
         Figure(OURS, "restored", KEYS / restored.seconds, "keys/s"),
         Figure(OURS, "saved", KEYS / said.seconds, "keys/s"),
         Figure(OURS, "rows_per_second", rows / took_s, "rows/s", "IterateRange"),
-        Figure(OURS, "largest_growth", grown, "MB", "of a process, in all of that"),
+        Figure(OURS, "largest_growth", growth.largest_mb, "MB", "of a process, in all of that"),
     ]
 
 
@@ -127,10 +126,6 @@ def _iterate(endpoint: str) -> tuple[int, float]:
         began = time.monotonic()
         rows = sum(part.count for part in call(request))
         return rows, time.monotonic() - began
-
-
-def _rss(system: systems.System) -> dict[str, float]:
-    return {name: process.memory_info().rss / 1e6 for name, process in system.processes().items()}
 
 
 def _etcd(folder: Path, value_bytes: int) -> Figure:

@@ -21,8 +21,12 @@ class Scenario(enum.StrEnum):
     PUTS = "puts"
     GETS = "gets"
     RANGE_100K = "range-100k"
+    RANGE_STREAM = "range-stream"
+    KEYS_ONLY = "keys-only"
     KEYS_1M = "keys-1m"
     IDLE = "idle"
+    IDLE_WATCHES = "idle-watches"
+    LEASES = "leases"
     TOP = "top"
     MOVES = "moves"
     JOINS = "joins"
@@ -55,7 +59,12 @@ def bench(
         typer.Option("--scenario", help="What is measured; may be given again. Default: --mix."),
     ] = None,
     mix: Annotated[
-        str, typer.Option("--mix", help="Percent of put, get, range (100 keys), scan (all) and txn.")
+        str,
+        typer.Option(
+            "--mix",
+            help="Percent of put, get, range (100 keys), scan (all), keys (all, without values), stream (all, by"
+            " RangeStream) and txn.",
+        ),
     ] = "put=50,get=50",
     value_size: Annotated[int, typer.Option(min=0, max=1 << 20, help="Bytes of a value.")] = 256,
     key_count: Annotated[int, typer.Option(min=1, help="Different keys.")] = 10_000,

@@ -18,6 +18,7 @@ from tools.admin.certificates import make_set
 from tools.bench import scenarios
 from tools.bench.report import Report, machine
 from tools.bench.run import LoadFailed
+from tools.bench.setting import Setting, Shape
 from tools.bench.systems import NotReady
 from tools.failure import Failed
 from tools.output import Output, print_document
@@ -85,7 +86,7 @@ def _scratch(parent: Path) -> Iterator[Path]:
 
 def bench(asked: Asked, workload: Workload, output: Output) -> None:
     """Measure, print, and raise Failed if requests failed."""
-    shape = scenarios.Shape(asked.nodes, asked.shards, asked.replicas)
+    shape = Shape(asked.nodes, asked.shards, asked.replicas)
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -100,7 +101,7 @@ def bench(asked: Asked, workload: Workload, output: Output) -> None:
         certificates = (
             make_set(folder / "certs", ("localhost", "127.0.0.1"), "bench") if asked.with_tls else None
         )
-        setting = scenarios.Setting(
+        setting = Setting(
             folder=folder,
             shape=shape,
             endpoints=asked.endpoints,

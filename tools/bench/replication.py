@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import shutil
 import time
@@ -12,19 +11,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import grpc.aio
-import psutil
 
 from config import loading
 from proto.etcd import rpc_pb2 as etcd
 from tools.bench import systems
 from tools.bench.following import OPTIONS, PATIENCE_S, TABLE, follow
+from tools.bench.memory import Growth
 from tools.bench.report import OURS, Figure, Report
 from tools.bench.run import LoadFailed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tools.bench.scenarios import Setting
+    from tools.bench.setting import Setting
     from tools.bench.workload import Workload
 
 SNAPSHOT_KEYS: Final = 1_000_000
@@ -70,29 +69,18 @@ async def _catching_up(
     await asyncio.to_thread(follower.stop)
     revision = await _fill(leader, bytes(workload.value_bytes))
     await asyncio.to_thread(follower.start)
-    before = _rss_bytes(leader, follower)
     log = loading.load(follower.cluster_file).node_dir("n1") / "logs" / "replicator.log"
-    grown = 0
     deadline = time.monotonic() + PATIENCE_S
-    while (span_s := _snapshot_span_s(log, revision)) is None:
-        if time.monotonic() > deadline:
-            raise LoadFailed("the follower cluster did not catch up by a snapshot")
-        for pid, rss_bytes in _rss_bytes(leader, follower).items():
-            grown = max(grown, rss_bytes - before.setdefault(pid, rss_bytes))
-        await asyncio.sleep(0.1)
+    with Growth(leader, follower) as growth:
+        while (span_s := _snapshot_span_s(log, revision)) is None:
+            if time.monotonic() > deadline:
+                raise LoadFailed("the follower cluster did not catch up by a snapshot")
+            await asyncio.sleep(0.1)
     note = f"{SNAPSHOT_KEYS:,} keys of {workload.value_bytes} B"
     return [
         Figure(OURS, "catching up by snapshot", SNAPSHOT_KEYS / span_s, "keys/s", note),
-        Figure(OURS, "growth of a process meanwhile, most", grown / 1e6, "MB"),
+        Figure(OURS, "growth of a process meanwhile, most", growth.largest_mb, "MB"),
     ]
-
-
-def _rss_bytes(*clusters: systems.Boathouse) -> dict[int, int]:
-    found: dict[int, int] = {}
-    for cluster in clusters:
-        with contextlib.suppress(psutil.Error):  # a process that ended just then
-            found |= {process.pid: process.memory_info().rss for process in cluster.processes().values()}
-    return found
 
 
 async def _fill(leader: systems.Boathouse, value: bytes) -> int:

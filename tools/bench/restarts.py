@@ -26,7 +26,7 @@ from tools.bench.run import LoadFailed
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tools.bench.scenarios import Setting
+    from tools.bench.setting import Setting
     from tools.bench.workload import Workload
 
 NODES: Final = 3

@@ -7,13 +7,11 @@ boathouse and for what it is held against.
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,22 +22,24 @@ from tools.admin.reach import Connection
 from tools.admin.tables import TablesClient
 from tools.bench import joining, systems
 from tools.bench.backup import backup
+from tools.bench.idle_watches import idle_watches
+from tools.bench.leases import leases
+from tools.bench.memory import Growth
 from tools.bench.replication import replication
 from tools.bench.report import OURS, Figure, Report
 from tools.bench.restarts import restarts
 from tools.bench.run import LoadFailed, Meter, measure
+from tools.bench.setting import Shape, names, running
 from tools.bench.upkeep import compact_and_defragment, slowest_sync
 from tools.bench.watching import watching
+from tools.bench.workload import key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
     from config import ClusterConfig
-    from tools.admin.certificates import CertificateFiles
-    from tools.bench.run import Progress
+    from tools.bench.setting import Setting
     from tools.bench.workload import Workload
-    from tools.tls_options import TlsOptions
 
 SETTLE_S = 5.0
 """From ready to idle: elections, first checkpoints, etcd's first compaction of its log."""
@@ -47,73 +47,18 @@ IDLE_S = 20.0
 SCANS = 8
 SCANNED_KEYS = 100_000
 MANY_KEYS = 1_000_000
+STREAMED_BYTES = 100
 MOVE_EVERY_S = 1.0
 MOVE_CALL_S = 60.0
 """Of one question how far a table's move is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """How large a cluster to start."""
-
-    nodes: int
-    shards: int
-    replicas: int
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What the command line asked for."""
-
-    folder: Path
-    """On the disk that is measured; every system gets a fresh folder below it."""
-    shape: Shape
-    endpoints: tuple[str, ...]
-    """Of a cluster that runs; empty to start one."""
-    tls: TlsOptions
-    """For those endpoints."""
-    certificates: CertificateFiles | None
-    """For boathouse and etcd, where they are started; the echo server speaks in the clear."""
-    against_etcd: bool
-    ceiling: bool
-    rounds: int
-    progress: Callable[[str], Progress]
-
-
-@contextmanager
-def _running(setting: Setting, name: str, shape: Shape, load: Workload) -> Iterator[systems.System]:
-    """A system in a fresh folder, ended and removed afterwards."""
-    folder = setting.folder / name
-    system: systems.System
-    if name == "echo":
-        system = systems.Echo(folder)
-    elif name == "etcd":
-        system = systems.Etcd(folder, shape.nodes, setting.certificates)
-    elif setting.endpoints:
-        system = systems.Running(setting.endpoints, setting.tls)
-    else:
-        system = systems.Boathouse(
-            folder, shape.nodes, shape.shards, shape.replicas, load.tables, setting.certificates
-        )
-    try:
-        system.start()
-        yield system
-    finally:
-        system.stop()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _names(setting: Setting, *, ceiling: bool) -> list[str]:
-    names = ["echo"] if ceiling and setting.ceiling else []
-    return [*names, OURS, *(["etcd"] if setting.against_etcd else [])]
 
 
 def load(setting: Setting, workload: Workload, name: str, shape: Shape) -> Report:
     """Closed-loop load of any mix."""
     report = Report(name)
     for _ in range(setting.rounds):
-        for system_name in _names(setting, ceiling=True):
-            with _running(setting, system_name, shape, workload) as system:
+        for system_name in names(setting, ceiling=True):
+            with running(setting, system_name, shape, workload) as system:
                 fill = workload.reads and system_name != "echo"
                 report.add(measure(system, workload, setting.progress(system_name), fill=fill))
     return report
@@ -131,25 +76,46 @@ def gets(setting: Setting, workload: Workload) -> Report:
 
 def range_100k(setting: Setting, workload: Workload) -> Report:
     """All of 100,000 keys in one answer, over and over, on one node."""
-    scan = replace(
-        workload,
-        mix={"scan": 100},
-        key_count=SCANNED_KEYS,
-        clients=1,
-        requests=SCANS,
-        warmup_seconds=1.0,
-        tables=("default",),
-    )
-    report = Report("range of 100,000 keys in one answer, 1 node", compared="rows_per_second")
+    scan = replace(workload, mix={"scan": 100}, key_count=SCANNED_KEYS)
+    return _scans(setting, scan, "range of 100,000 keys in one answer, 1 node", scan.value_bytes)
+
+
+def keys_only(setting: Setting, workload: Workload) -> Report:
+    """The same of 1,000,000 keys without their values."""
+    scan = replace(workload, mix={"keys": 100}, key_count=MANY_KEYS)
+    return _scans(setting, scan, "keys-only range of 1,000,000 keys in one answer, 1 node", len(key(0)))
+
+
+def range_stream(setting: Setting, workload: Workload) -> Report:
+    """The same of 100,000 pairs of 100 B by RangeStream, which etcd has from 3.7 on."""
+    scan = replace(workload, mix={"stream": 100}, key_count=SCANNED_KEYS, value_bytes=STREAMED_BYTES)
+    return _scans(setting, scan, "RangeStream of 100,000 pairs of 100 B, 1 node", scan.value_bytes)
+
+
+def _scans(setting: Setting, workload: Workload, title: str, row_bytes: int) -> Report:
+    """One client reads all of the keys, over and over. row_bytes: which an answer has of each at least."""
+    scan = replace(workload, clients=1, requests=SCANS, warmup_seconds=1.0, tables=("default",))
+    report = Report(title, compared="rows_per_second")
     for _ in range(setting.rounds):
-        for name in _names(setting, ceiling=False):
-            with _running(setting, name, Shape(1, 1, 1), scan) as system:
-                outcome = measure(system, scan, setting.progress(name), fill=True)
-            if outcome.received_bytes < outcome.requests * SCANNED_KEYS * scan.value_bytes:
-                raise LoadFailed(f"{name} left keys out of its answer: {outcome.received_bytes} bytes in all")
+        for name in names(setting, ceiling=False):
+            progress = setting.progress(name)
+            with running(setting, name, Shape(1, 1, 1), scan) as system:
+                measure(system, replace(scan, mix={"get": 100}, warmup_seconds=0.0), progress, fill=True)
+                with Growth(system) as growth:
+                    outcome = measure(system, scan, progress, fill=False)
+            if outcome.received_bytes < SCANS * scan.key_count * row_bytes:
+                why = "; ".join(outcome.errors) or f"{outcome.received_bytes} bytes in all"
+                raise LoadFailed(f"{name} left keys out of its answer: {why}")
             report.outcomes.append(outcome)
-            rows = outcome.per_second * SCANNED_KEYS
-            report.figures.append(Figure(name, "rows_per_second", rows, "rows/s"))
+            rows = outcome.per_second * scan.key_count
+            took_ms = outcome.histogram.percentile_ms(50)
+            report.figures += [
+                Figure(name, "rows_per_second", rows, "rows/s"),
+                Figure(name, "took", took_ms, "ms", f"median of {SCANS}"),
+                Figure(
+                    name, "largest_growth", growth.largest_mb, "MB", "of a process, from before the first"
+                ),
+            ]
     return report
 
 
@@ -164,8 +130,8 @@ def keys_1m(setting: Setting, workload: Workload) -> Report:
         warmup_seconds=0.5,
     )
     report = Report("1,000,000 keys, 1 node", compared="rss_after_fill")
-    for name in _names(setting, ceiling=False):
-        with _running(setting, name, Shape(1, 1, 1), many) as system:
+    for name in names(setting, ceiling=False):
+        with running(setting, name, Shape(1, 1, 1), many) as system:
             report.outcomes.append(measure(system, many, setting.progress(name), fill=True))
             report.figures.append(Figure(name, "rss_after_fill", _rss(system), "MB", "largest process"))
             if isinstance(system, systems.Running):
@@ -191,8 +157,8 @@ def _rss(system: systems.System) -> float:
 def idle(setting: Setting, workload: Workload) -> Report:
     """What a cluster of three nodes and four shards costs while nobody asks."""
     report = Report("idle, 3 nodes, 4 shards, 3 replicas", compared="cpu")
-    for name in _names(setting, ceiling=False):
-        with _running(setting, name, Shape(3, 4, 3), workload) as system:
+    for name in names(setting, ceiling=False):
+        with running(setting, name, Shape(3, 4, 3), workload) as system:
             time.sleep(SETTLE_S)
             meter = Meter(system)
             time.sleep(IDLE_S)
@@ -210,7 +176,7 @@ def idle(setting: Setting, workload: Workload) -> Report:
 def top(setting: Setting, workload: Workload) -> Report:
     """What `boathouse top` costs, on three nodes and 16 shards, a look a second."""
     report = Report("boathouse top, 3 nodes, 16 shards, a look a second", compared="cpu")
-    with _running(replace(setting, endpoints=()), OURS, Shape(3, 16, 3), workload) as system:
+    with running(replace(setting, endpoints=()), OURS, Shape(3, 16, 3), workload) as system:
         assert isinstance(system, systems.Boathouse)
         time.sleep(SETTLE_S)
         given = system.tls.to_json().items()
@@ -228,8 +194,8 @@ def check_perf(setting: Setting, workload: Workload, size: str) -> Report:
     """`etcdctl check perf`: a minute of puts by etcd's own client, on three nodes."""
     report = Report(f"etcdctl check perf --load {size}, 3 nodes, 3 replicas", compared="writes_per_second")
     for _ in range(setting.rounds):
-        for name in _names(setting, ceiling=False):
-            with _running(setting, name, Shape(3, 1, 3), replace(workload, tables=("default",))) as system:
+        for name in names(setting, ceiling=False):
+            with running(setting, name, Shape(3, 1, 3), replace(workload, tables=("default",))) as system:
                 report.figures += _check_perf(system, size)
     return report
 
@@ -258,7 +224,7 @@ def moves(setting: Setting, workload: Workload) -> Report:
     """Puts on three nodes while the leader changes once a second, as planned."""
     puts_meanwhile = replace(workload, mix={"put": 100}, tables=("default",), requests=None)
     report = Report("planned moves of the leader under puts, 3 nodes", compared="slowest")
-    with _running(replace(setting, endpoints=()), OURS, Shape(3, 1, 3), puts_meanwhile) as system:
+    with running(replace(setting, endpoints=()), OURS, Shape(3, 1, 3), puts_meanwhile) as system:
         assert isinstance(system, systems.Boathouse)
         over = threading.Event()
         with ThreadPoolExecutor(1) as pool:
@@ -287,7 +253,7 @@ def table_moves(setting: Setting, workload: Workload) -> Report:
     puts_meanwhile = replace(workload, mix={"put": 100}, tables=("default",), requests=None)
     title = f"moves of a table of {workload.key_count:,} keys under puts, 3 nodes, 2 shards"
     report = Report(title, compared="slowest")
-    with _running(replace(setting, endpoints=()), OURS, Shape(3, 2, 3), puts_meanwhile) as system:
+    with running(replace(setting, endpoints=()), OURS, Shape(3, 2, 3), puts_meanwhile) as system:
         measure(system, replace(puts_meanwhile, seconds=1.0), setting.progress(OURS), fill=True)
         credentials = system.tls.credentials() if setting.certificates is not None else None
         client = TablesClient(Connection(tuple(system.endpoints), credentials, ""), MOVE_CALL_S)
@@ -322,8 +288,8 @@ def compaction(setting: Setting, workload: Workload) -> Report:
     )
     report.figures.append(slowest_sync(setting.folder))
     for _ in range(setting.rounds):
-        for name in _names(setting, ceiling=False):
-            with _running(setting, name, Shape(3, 1, 3), replace(workload, tables=("default",))) as system:
+        for name in names(setting, ceiling=False):
+            with running(setting, name, Shape(3, 1, 3), replace(workload, tables=("default",))) as system:
                 outcome, figures = compact_and_defragment(system, workload, setting.progress(name))
             report.outcomes.append(outcome)
             report.figures += figures
@@ -342,7 +308,7 @@ def joins(setting: Setting, workload: Workload) -> Report:
         seconds=max(workload.seconds, joining.MEASURED_S_MIN),
     )
     report = Report(f"a node joins under puts, 3 nodes, {keys:,} keys", compared="rate_kept")
-    with _running(replace(setting, endpoints=()), OURS, Shape(3, 1, 3), puts_meanwhile) as system:
+    with running(replace(setting, endpoints=()), OURS, Shape(3, 1, 3), puts_meanwhile) as system:
         assert isinstance(system, systems.Boathouse)
         timeline = joining.Timeline(setting.progress(OURS))
         joining.write_node(system)
@@ -367,8 +333,12 @@ SCENARIOS: dict[str, Callable[[Setting, Workload], Report]] = {
     "puts": puts,
     "gets": gets,
     "range-100k": range_100k,
+    "range-stream": range_stream,
+    "keys-only": keys_only,
     "keys-1m": keys_1m,
     "idle": idle,
+    "idle-watches": idle_watches,
+    "leases": leases,
     "top": top,
     "moves": moves,
     "joins": joins,

@@ -16,6 +16,8 @@ PATHS = {
     "get": "/etcdserverpb.KV/Range",
     "range": "/etcdserverpb.KV/Range",
     "scan": "/etcdserverpb.KV/Range",
+    "keys": "/etcdserverpb.KV/Range",
+    "stream": "/etcdserverpb.KV/RangeStream",
     "txn": "/etcdserverpb.KV/Txn",
 }
 """gRPC method by the name of the work."""
@@ -62,7 +64,7 @@ class Workload:
     @property
     def reads(self) -> bool:
         """Whether the keys have to be there first."""
-        return any(self.mix.get(work) for work in ("get", "range", "scan"))
+        return any(self.mix.get(work) for work in ("get", "range", "scan", "keys", "stream"))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for the load generator's standard input and for -o json."""
@@ -115,8 +117,10 @@ def _request(work: str, rng: random.Random, workload: Workload) -> bytes:
         case "range":
             end = key(number + RANGE_KEYS)
             return etcd.RangeRequest(key=key(number), range_end=end, limit=RANGE_KEYS).SerializeToString()
-        case "scan":
-            return etcd.RangeRequest(key=b"bench/", range_end=b"bench0").SerializeToString()
+        case "scan" | "keys" | "stream":
+            keys_only = work == "keys"
+            scan = etcd.RangeRequest(key=b"bench/", range_end=b"bench0", keys_only=keys_only)
+            return scan.SerializeToString()
         case "txn":
             # The compare always holds: the work of a transaction is wanted, not a conflict.
             compare = etcd.Compare(
