@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from proto import errors
 from shardworker.machine.snapshot import snapshot
@@ -44,8 +44,7 @@ class Listen(enum.Enum):
     WITH_PREVIOUS = "changes and the pairs that they replaced"
 
 
-@dataclass(frozen=True, slots=True)
-class Edit:
+class Edit(NamedTuple):
     """One key that was put or deleted."""
 
     key: bytes
@@ -60,8 +59,7 @@ class Edit:
         return len(self.key) + len(self.kv or b"") + len(self.prev or b"") + EDIT_OVERHEAD_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """What one command did to one table, in the order in which it did it."""
 
     table_id: int
@@ -77,6 +75,8 @@ class Change:
     What is told before belongs to an earlier stay."""
     checksum: int | None = None
     """The table's rolling checksum after the command. None from history, which does not know it."""
+    size_bytes: int = 0
+    """What its edits take in memory, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +122,7 @@ class Recorder:
                 () if missing else tuple(edits),
                 missing=missing,
                 checksum=table.checksum,
+                size_bytes=0 if missing else size_bytes,
             )
         )
 
@@ -182,11 +183,11 @@ def history(
         for id_, key, kv, prev in rows:
             same = id_ >> SUB_BITS == revision
             if edits and (not same or len(edits) >= limits.edits_max or size_bytes >= limits.bytes_max):
-                yield Change(table_id, revision, tuple(edits), more=same)
+                yield Change(table_id, revision, tuple(edits), more=same, size_bytes=size_bytes)
                 edits, size_bytes = [], 0
             revision = id_ >> SUB_BITS
             edit = Edit(key, kv, prev)
             edits.append(edit)
             size_bytes += edit.size_bytes
         if edits:
-            yield Change(table_id, revision, tuple(edits))
+            yield Change(table_id, revision, tuple(edits), size_bytes=size_bytes)

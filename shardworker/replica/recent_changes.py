@@ -58,9 +58,8 @@ class RecentChanges:
         for number in range(first - self.since - 1, len(self.kept)):
             change = self.kept[number]
             revision = change.revision
-            size_bytes += telling.add(
-                told.revisions.add(revision=revision), change, with_prev=revision > prev_above
-            )
+            telling.add(told.revisions.add(revision=revision), change, with_prev=revision > prev_above)
+            size_bytes += change.size_bytes
             told.through = revision
             assert change.checksum is not None
             told.checksum = change.checksum
@@ -75,10 +74,10 @@ class RecentChanges:
             return
         assert change.revision == self.since + len(self.kept) + 1
         self.kept.append(change)
-        self.size_bytes += telling.size_bytes(change)
+        self.size_bytes += change.size_bytes
         while self.kept and self.size_bytes > min(KEPT_BYTES_MAX, size_bytes_max):
             oldest = self.kept.popleft()
-            self.size_bytes -= telling.size_bytes(oldest)
+            self.size_bytes -= oldest.size_bytes
             self.since, self.since_checksum = oldest.revision, oldest.checksum
 
     def forget(self, since: int, checksum: int | None) -> None:

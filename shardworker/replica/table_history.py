@@ -32,7 +32,8 @@ def tell_history(
             if not told.revisions or told.revisions[-1].revision != change.revision:
                 told.revisions.add(revision=change.revision)
             # As in etcd, where a pair before is read at the revision before: that must not be compacted.
-            size_bytes += telling.add(told.revisions[-1], change, with_prev=change.revision > table.floor)
+            telling.add(told.revisions[-1], change, with_prev=change.revision > table.floor)
+            size_bytes += change.size_bytes
             if size_bytes >= telling.PART_BYTES_MAX and not change.more:
                 told.through = change.revision
                 return told

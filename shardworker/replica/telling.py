@@ -29,14 +29,7 @@ def taken_back(table: TableState) -> frames.TableChanges:
     return frames.TableChanges(through=table.revision, taken_back=True)
 
 
-def add(told: frames.RevisionChanges, change: Change, *, with_prev: bool) -> int:
-    """Tell a change, or a part of one, and the pairs before if they may be told. Returns how large it is."""
-    for edit in change.edits:
-        prev = edit.prev if with_prev else None
-        told.keys.add(key=edit.key, kv=edit.kv or b"", prev=prev or b"")
-    return size_bytes(change)
-
-
-def size_bytes(change: Change) -> int:
-    """What a change takes in memory, about."""
-    return sum([edit.size_bytes for edit in change.edits])
+def add(told: frames.RevisionChanges, change: Change, *, with_prev: bool) -> None:
+    """Tell a change, or a part of one, and the pairs before if they may be told."""
+    for key, kv, prev in change.edits:
+        told.keys.add(key=key, kv=kv or b"", prev=(prev or b"") if with_prev else b"")
