@@ -13,7 +13,6 @@ from typing import Final
 
 LETTERS: Final = 16
 DIGEST_BYTES: Final = 16
-KNOWN_BY_BYTES: Final = 8 + DIGEST_BYTES
 
 
 def draw_letters() -> str:

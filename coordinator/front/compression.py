@@ -45,7 +45,6 @@ is written to, which is as far as the message may grow."""
 ZSTD_PIECE_BYTES: Final = 64 << 10
 
 _SNAPPY_STREAM_IDENTIFIER: Final = b"\xff\x06\x00\x00sNaPpY"
-_ZSTD_MAGIC: Final = 0xFD2FB528
 _ZSTD_SKIPPABLE_MAGIC: Final = range(0x184D2A50, 0x184D2A60)
 
 

@@ -1,4 +1,4 @@
-"""Latencies as counts in buckets that grow by one per cent: small, mergeable, and exact enough to quote."""
+"""Latencies as counts in buckets that grow by one per cent: small, and exact enough to quote."""
 
 from __future__ import annotations
 
@@ -24,10 +24,6 @@ class Histogram:
         """A histogram of these latencies."""
         log = math.log
         return cls(Counter(round(log(max(s * 1e6, 1.0)) / _GROWTH) for s in seconds))
-
-    def merge(self, other: Histogram) -> None:
-        """Add the other's counts."""
-        self.buckets.update(other.buckets)
 
     @property
     def count(self) -> int:

@@ -261,10 +261,6 @@ class Boathouse:
             found[f"{kind} {process.pid}"] = process
         return found
 
-    def workers(self) -> dict[str, psutil.Process]:
-        """The shard workers alone."""
-        return {name: p for name, p in self.processes().items() if name.startswith("shardworker")}
-
 
 def _client_options(files: CertificateFiles | None) -> TlsOptions:
     return NONE if files is None else TlsOptions(files.ca, files.client, files.client_key)

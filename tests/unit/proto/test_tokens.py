@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from proto.tokens import KNOWN_BY_BYTES, digest_of, draw_letters, known_by, presented
+from proto.tokens import DIGEST_BYTES, digest_of, draw_letters, known_by, presented
 
 
 def test_a_token_is_known_by_what_it_was_made_from() -> None:
@@ -23,4 +23,4 @@ def test_a_token_is_known_by_what_it_was_made_from() -> None:
     ["", ".", "garbage", "garbage.1", "a.b", f"x.{2**64}", f"x.{'9' * 400}", "x.-1", "x.\u0661", "\udc80.1"],
 )
 def test_whatever_is_shown_can_be_looked_up(token: str) -> None:
-    assert len(presented(token)) == KNOWN_BY_BYTES
+    assert len(presented(token)) == 8 + DIGEST_BYTES
