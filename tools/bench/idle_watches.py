@@ -48,10 +48,10 @@ async def _measure(system: System, load: Workload, progress: Progress) -> tuple[
         return await asyncio.to_thread(measure, system, load, progress, fill=False)
 
     first = await put()
-    with Growth(system) as growth:
-        async with _watching(system, STREAMS, WATCHES // STREAMS):
-            grown_mb = growth.largest_mb
-            beside_many = await put()
+    async with AsyncExitStack() as watches:
+        with Growth(system) as growth:
+            await watches.enter_async_context(_watching(system, STREAMS, WATCHES // STREAMS))
+        beside_many = await put()
     async with _watching(system, load.clients, 1):
         beside_one_each = await put()
     last = await put()
@@ -65,7 +65,11 @@ async def _measure(system: System, load: Workload, progress: Progress) -> tuple[
     many, each = beside_many.per_second / alone, beside_one_each.per_second / alone
     return [first, beside_many, beside_one_each, last], [
         Figure(
-            system.name, "growth", grown_mb, "MB", f"of the process that grew most by {WATCHES:,} watches"
+            system.name,
+            "growth",
+            growth.largest_mb,
+            "MB",
+            f"of the process that grew most by {WATCHES:,} watches",
         ),
         Figure(system.name, "kept_beside_many", many, "of the rate alone", kept(beside_many)),
         Figure(system.name, "kept_beside_one_each", each, "of the rate alone", kept(beside_one_each)),

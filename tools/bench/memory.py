@@ -26,7 +26,7 @@ def rss_bytes(*systems: System) -> dict[int, int]:
 
 
 class Growth:
-    """By how much the processes of systems grow, looked at again and again while this is entered.
+    """By how much the processes of systems grow, looked at again and again until this is left.
 
     One that starts meanwhile counts from when it is first seen."""
 
@@ -39,7 +39,7 @@ class Growth:
 
     @property
     def largest_mb(self) -> float:
-        """Of the one that grew most, in megabytes; 0 if nothing is known of any."""
+        """Of the one that grew most, in megabytes, once this is left; 0 if nothing is known of any."""
         return max((most - self._before[pid] for pid, most in self._most.items()), default=0) / 1e6
 
     def __enter__(self) -> Self:

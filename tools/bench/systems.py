@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -252,13 +253,13 @@ class Boathouse:
 
     def processes(self) -> dict[str, psutil.Process]:
         """The supervisors and all that they started."""
-        if self._process is None:
+        if self._process is None or self._process.poll() is not None:
             return {}
         found = {}
         above = psutil.Process(self._process.pid)
         for process in [above, *above.children(recursive=True)]:
-            kind = _kind(process)
-            found[f"{kind} {process.pid}"] = process
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended just then
+                found[f"{_kind(process)} {process.pid}"] = process
         return found
 
 
