@@ -9,7 +9,6 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 import cramjam
-import grpc
 
 from proto.etcd import rpc_pb2 as etcd
 from proto.regatta import mvcc_pb2 as mvcc
@@ -17,7 +16,7 @@ from proto.regatta import regatta_pb2 as regatta
 from tools.admin import backup_folder
 from tools.admin.backup import BackupClient, Rate
 from tools.admin.backup_folder import Piece, SavedTable
-from tools.admin.client import OPTIONS
+from tools.admin.client import open_channel
 from tools.admin.reach import Connection
 from tools.admin.tables import TablesClient
 from tools.bench import systems
@@ -27,6 +26,8 @@ from tools.bench.report import OURS, Figure, Report
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    import grpc
 
     from tools.bench.setting import Setting
     from tools.bench.workload import Workload
@@ -117,7 +118,7 @@ def _key(number: int) -> bytes:
 def _iterate(endpoint: str) -> tuple[int, float]:
     """Rows, and seconds."""
     request = regatta.RangeRequest(table=TABLE.encode(), key=b"\0", range_end=b"\0", linearizable=True)
-    with grpc.insecure_channel(endpoint, options=OPTIONS) as channel:
+    with open_channel(endpoint, None) as channel:
         call: Any = channel.unary_stream(
             "/regatta.v1.KV/IterateRange",
             regatta.RangeRequest.SerializeToString,
@@ -132,7 +133,7 @@ def _etcd(folder: Path, value_bytes: int) -> Figure:
     system = systems.Etcd(folder, 1)
     try:
         system.start()
-        with grpc.insecure_channel(system.endpoints[0], options=OPTIONS) as channel:
+        with open_channel(system.endpoints[0], None) as channel:
             _fill_etcd(channel, value_bytes)
             range_: Any = channel.unary_unary(
                 "/etcdserverpb.KV/Range", etcd.RangeRequest.SerializeToString, etcd.RangeResponse.FromString

@@ -14,6 +14,7 @@ import grpc.aio
 
 from proto.etcd import rpc_pb2 as etcd
 from proto.regatta import regatta_pb2 as regatta
+from tools.admin.client import channel_options
 from tools.bench.report import OURS, Figure
 from tools.bench.run import LoadFailed, measure
 
@@ -33,7 +34,6 @@ PROBES_PER_S: Final = 20
 PATIENCE_S: Final = 120.0
 QUIET_S: Final = 1.0
 """Before a single put, so that nothing else is under way."""
-OPTIONS: Final = (("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", -1))
 TABLE: Final = (("table", "default"),)
 PROBE, PROBE_END = b"probe/", b"probe0"
 """The range of keys that are watched for in the follower cluster; the load's are not among them."""
@@ -56,7 +56,8 @@ class _Cluster:
     """Calls to one coordinator."""
 
     def __init__(self, system: Boathouse) -> None:
-        self._channel: Any = grpc.aio.insecure_channel(system.endpoints[0], options=OPTIONS)
+        endpoint = system.endpoints[0]
+        self._channel: Any = grpc.aio.insecure_channel(endpoint, options=channel_options(endpoint))
 
     async def close(self) -> None:
         await self._channel.close(None)

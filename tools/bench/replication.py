@@ -14,8 +14,9 @@ import grpc.aio
 
 from config import loading
 from proto.etcd import rpc_pb2 as etcd
+from tools.admin.client import channel_options
 from tools.bench import systems
-from tools.bench.following import OPTIONS, PATIENCE_S, TABLE, follow
+from tools.bench.following import PATIENCE_S, TABLE, follow
 from tools.bench.memory import Growth
 from tools.bench.report import OURS, Figure, Report
 from tools.bench.run import LoadFailed
@@ -86,7 +87,8 @@ async def _catching_up(
 async def _fill(leader: systems.Boathouse, value: bytes) -> int:
     """Put all keys, compact what was before, and say where the table is."""
     channel: Any
-    async with grpc.aio.insecure_channel(leader.endpoints[0], options=OPTIONS) as channel:
+    endpoint = leader.endpoints[0]
+    async with grpc.aio.insecure_channel(endpoint, options=channel_options(endpoint)) as channel:
         txn: Any = channel.unary_unary(
             "/etcdserverpb.KV/Txn", response_deserializer=etcd.TxnResponse.FromString
         )
