@@ -10,11 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import grpc
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tools.admin.backup import BackupFailed
 from tools.admin.certificates import make_set
+from tools.admin.client import CallFailed
+from tools.admin.leadership import NotMoved
+from tools.admin.membership import ChangeStuck
 from tools.bench import scenarios
 from tools.bench.report import Report, machine
 from tools.bench.run import LoadFailed
@@ -112,16 +117,25 @@ def bench(asked: Asked, workload: Workload, output: Output) -> None:
             rounds=asked.rounds,
             progress=lambda name: Bar(display, name, workload),
         )
-        try:
+        with _in_words():
             if asked.scenarios:
                 reports = [scenarios.SCENARIOS[name](setting, workload) for name in asked.scenarios]
             else:
                 reports = [scenarios.load(setting, workload, _title(workload, asked), shape)]
-        except (NotReady, LoadFailed) as error:
-            raise Failed(str(error)) from None
     _print(reports, output)
     if failed := sum(report.errors for report in reports):
         raise Failed(f"{failed} requests failed")
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """Within the block, whatever keeps a scenario from its end ends the command."""
+    try:
+        yield
+    except (NotReady, LoadFailed, NotMoved, ChangeStuck, CallFailed, BackupFailed) as error:
+        raise Failed(str(error)) from None
+    except grpc.RpcError as error:
+        raise Failed(f"a call failed: {error.details()} ({error.code().name})") from None
 
 
 def _title(workload: Workload, asked: Asked) -> str:

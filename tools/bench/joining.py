@@ -53,7 +53,9 @@ class Timeline:
         """Puts a second between two moments, as far as both were told of."""
         told = [point for point in self.points if start <= point[0] <= end]
         if len(told) < 2:
-            raise LoadFailed(f"the node caught up within {end - start:.1f} s: too short: give it more --keys")
+            raise LoadFailed(
+                f"{end - start:.1f} s are too short to tell a rate: give it a higher --key-count"
+            )
         (first_s, first), (last_s, last) = told[0], told[-1]
         return (last - first) / (last_s - first_s)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from proto.etcd import rpc_pb2 as etcd
 from tools.admin.client import open_channel
 from tools.bench.report import Figure
-from tools.bench.run import measure
+from tools.bench.run import LoadFailed, measure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +62,7 @@ def compact_and_defragment(
 ) -> tuple[Outcome, list[Figure]]:
     """Puts, while all but the newest of 1,000,000 changes go and every node gives its free pages back.
 
-    Raises LoadFailed, and ValueError if the load was over first."""
+    Raises LoadFailed, also if the load was over first."""
     load = replace(
         workload,
         mix={"put": 100},
@@ -80,7 +80,7 @@ def compact_and_defragment(
         ended = time.monotonic()
         compacted_s, defragmented_s, over = work.result()
     if over + AFTER_S > ended:
-        raise ValueError(
+        raise LoadFailed(
             f"{system.name} was at it for {over - began:.0f} s, and the load lasted {ended - began:.0f}: "
             "ask for a longer --duration"
         )

@@ -1,19 +1,31 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from proto.etcd import rpc_pb2 as etcd
-from tools.bench import workload
+from tests.waiting import free_ports
+from tools.admin.client import CallFailed, open_channel
+from tools.admin.leadership import NotMoved
+from tools.admin.membership import ChangeStuck
+from tools.bench import scenarios, upkeep, workload
 from tools.bench.cli import app
+from tools.bench.joining import Timeline
 from tools.bench.latency import Histogram
 from tools.bench.load import Measurement
 from tools.bench.report import Report
-from tools.bench.run import Outcome, Usage
+from tools.bench.run import LoadFailed, Outcome, Usage
+from tools.failure import Failed
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def outcome(system: str, per_second: float, errors: dict[str, int] | None = None) -> Outcome:
@@ -126,3 +138,48 @@ def test_wrong_usage_is_refused_before_anything_starts(words: list[str], said: s
     result = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
     assert result.exit_code == 2
     assert said in result.output
+
+
+@pytest.mark.parametrize("kind", [LoadFailed, NotMoved, ChangeStuck, CallFailed])
+def test_what_keeps_a_scenario_from_its_end_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: type[Exception]
+) -> None:
+    def fail(*_: Any) -> NoReturn:
+        raise kind("n2 would not")
+
+    monkeypatch.setitem(scenarios.SCENARIOS, "moves", fail)
+    result = CliRunner().invoke(app, ["--scenario", "moves", "--data-dir", str(tmp_path)])
+    assert isinstance(result.exception, Failed)
+    assert str(result.exception) == "n2 would not"
+    assert not [*tmp_path.iterdir()], "nothing is left behind"
+
+
+def test_a_call_that_keeps_a_scenario_from_its_end_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: Any) -> None:
+        with open_channel(f"127.0.0.1:{free_ports(1)[0]}", None) as channel:
+            channel.unary_unary("/etcdserverpb.KV/Range", None, None)(b"", timeout=10)
+
+    monkeypatch.setitem(scenarios.SCENARIOS, "moves", fail)
+    result = CliRunner().invoke(app, ["--scenario", "moves", "--data-dir", str(tmp_path)])
+    assert isinstance(result.exception, Failed)
+    assert str(result.exception).startswith("a call failed: ")
+    assert str(result.exception).endswith(" (UNAVAILABLE)")
+
+
+def test_who_is_too_quick_for_a_rate_is_told_the_option_that_helps() -> None:
+    timeline = Timeline(None)  # type: ignore[arg-type]
+    timeline.points += [(1.0, 10), (3.0, 50), (5.0, 60)]
+    assert timeline.rate(0.5, 4.0) == 20
+    with pytest.raises(LoadFailed) as told:
+        timeline.rate(2.0, 4.0)
+    assert str(told.value).split()[-1] in {name for one in get_command(app).params for name in one.opts}
+
+
+def test_a_load_that_is_over_before_the_work_beside_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "measure", lambda *_, **__: outcome("etcd", 10))
+    monkeypatch.setattr(upkeep, "_compact_and_defragment", lambda *_: (1.0, 1.0, float("inf")))
+    system: Any = SimpleNamespace(name="etcd")
+    with pytest.raises(LoadFailed, match="longer --duration"):
+        upkeep.compact_and_defragment(system, workload.Workload(), None)  # type: ignore[arg-type]
