@@ -26,7 +26,7 @@ from tools.bench.watch_streams import watch_stream
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from tools.bench.run import Progress
+    from tools.bench.run import Outcome, Progress
     from tools.bench.setting import Setting
     from tools.bench.systems import System
     from tools.bench.workload import Workload
@@ -74,18 +74,22 @@ def leases(setting: Setting, workload: Workload) -> Report:
         for name in names(setting, ceiling=False):
             progress = setting.progress(name)
             with running(setting, name, Shape(3, 1, 3), load) as system:
-                pauses = _pauses(system, load, progress) if isinstance(system, Boathouse) else []
+                without = _kills(system, load, progress) if isinstance(system, Boathouse) else []
                 report.figures += asyncio.run(_run_out(system))
                 if isinstance(system, Boathouse):
                     asyncio.run(_grant_long(system))
-                    beside = _pauses(system, load, progress)
-                    note = f"after kill -9 of the leader: {_listed(beside)}; without leases {_listed(pauses)}"
-                    report.figures.append(Figure(name, "longest_pause", max(beside), "ms", note))
+                    beside = _kills(system, load, progress)
+                    report.outcomes += [*without, *beside]
+                    note = (
+                        f"after kill -9 of the leader: {_pauses(beside)}; without leases {_pauses(without)}"
+                    )
+                    longest_ms = max(outcome.longest_pause_ms for outcome in beside)
+                    report.figures.append(Figure(name, "longest_pause", longest_ms, "ms", note))
     return report
 
 
-def _listed(pauses_ms: list[float]) -> str:
-    return ", ".join(f"{each:.0f}" for each in pauses_ms)
+def _pauses(outcomes: list[Outcome]) -> str:
+    return ", ".join(f"{outcome.longest_pause_ms:.0f}" for outcome in outcomes)
 
 
 # ---- running out ----------------------------------------------------------------------------------------------------
@@ -180,13 +184,13 @@ async def _grant_long(system: System) -> None:
 # ---- elections ------------------------------------------------------------------------------------------------------
 
 
-def _pauses(system: Boathouse, load: Workload, progress: Progress) -> list[float]:
-    """The longest pause of all clients around each kill of the leader, in milliseconds. Raises LoadFailed."""
+def _kills(system: Boathouse, load: Workload, progress: Progress) -> list[Outcome]:
+    """What clients see around each kill of the leader. Raises LoadFailed."""
     found = []
     with ThreadPoolExecutor(1) as pool:
         for _ in range(KILLS):
             kill = pool.submit(_kill_leader, system, load.warmup_seconds + KILL_AFTER_S)
-            found.append(measure(system, load, progress, fill=False).longest_pause_ms)
+            found.append(measure(system, load, progress, fill=False))
             kill.result()
     return found
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from proto.etcd import rpc_pb2 as etcd
 from tests.unit.coordinator.running import in_loop
 from tools.bench import leases
+from tools.bench.latency import Histogram
 from tools.bench.leases import TTL_S
-from tools.bench.run import LoadFailed
+from tools.bench.run import LoadFailed, Outcome
+from tools.bench.systems import Boathouse
+from tools.bench.workload import Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 
 def test_lateness_counts_from_the_answer_that_granted_the_lease() -> None:
@@ -51,3 +59,30 @@ async def test_a_lease_is_gone_when_its_key_is_told_to_be(monkeypatch: pytest.Mo
     with pytest.raises(LoadFailed, match="has ended"):
         await leases._note(SimpleNamespace(read=read), ends)
     assert ends.gone_s == {7: 100.0, 0: 100.0, 12: 101.0}
+
+
+def test_what_fails_around_a_kill_counts_as_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    @contextmanager
+    def running(*_: Any) -> Iterator[Boathouse]:
+        yield Boathouse(tmp_path, 3, 1, 3, ())
+
+    async def nothing(*_: Any) -> list[Any]:
+        return []
+
+    pauses_ms = iter([60.0, 70.0, 80.0, 120.0, 190.0, 130.0])
+
+    def measure(*_: Any, **__: Any) -> Outcome:
+        failed = {"UNAVAILABLE: gone": 1}
+        return Outcome("boathouse", 10, 1.0, failed, Histogram.of([0.001]), next(pauses_ms), 0)
+
+    monkeypatch.setattr(leases, "running", running)
+    monkeypatch.setattr(leases, "_run_out", nothing)
+    monkeypatch.setattr(leases, "_grant_long", nothing)
+    monkeypatch.setattr(leases, "_kill_leader", lambda *_: None)
+    monkeypatch.setattr(leases, "measure", measure)
+    setting: Any = SimpleNamespace(rounds=1, ceiling=False, against_etcd=False, progress=lambda _name: None)
+    report = leases.leases(setting, Workload())
+    assert report.errors == 2 * leases.KILLS
+    (pause,) = report.figures
+    assert pause.value == 190.0
+    assert pause.note == "after kill -9 of the leader: 120, 190, 130; without leases 60, 70, 80"
