@@ -1,4 +1,4 @@
-"""`boathouse shard`: who leads which shard, and moving that."""
+"""`boathouse shard`: who leads which shard, and moving that; and moving tables, so that all hold about as much."""
 
 from __future__ import annotations
 

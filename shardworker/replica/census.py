@@ -9,7 +9,7 @@ asks the voters until one of these is known:
   members of the cluster file. If a majority has never begun and the others were silent for a while, it begins as well.
 - Somebody has begun. It may have voted, and may have been asked for votes, even if its log is empty; so its word is one
   of those that count. Once enough of them have told their term and last entry, this replica is rebuilt from the leader
-  (integrity.py), as if it had held all that any of them holds and had voted in the newest of their terms. What it may
+  (rebuild.py), as if it had held all that any of them holds and had voted in the newest of their terms. What it may
   have acknowledged or voted for, and what a majority made of that, at least one of those asked knows of: with n voters,
   of which a majority is m, m - 1 others hold the entry or know the term, so n - m + 1 others that have begun include
   one of them. If none of those holds an entry, nothing that this replica acknowledged was ever relied on: it begins,

@@ -64,7 +64,7 @@ class _Follower:
     prev: bool
     exact: bool
     """Every single edit or the floor. The log may no longer have all of them at the floor itself, and may have them far
-    below it (sweep.py)."""
+    below it (machine/sweep.py)."""
     checksum: int | None
     """What he has heard as the table's before that revision, if he says so."""
     ticks_left: int

@@ -17,9 +17,9 @@ stands, and only then empties the log. A file that is to take the database's pla
 the record stops asking for one before the rename. That it is alone is recorded before the turn that makes it so, and
 that it is no longer after that turn.
 
-A member of a group may lose its database: it hears from the others what it has promised (census.py). Anything less than
-all of it, say a log or the last hour, it may not. A write-ahead log that is left without its database is kept under
-another name (folder.py): should the database turn up, both are what they were."""
+A member of a group may lose its database: it hears from the others what it has promised (replica/census.py). Anything
+less than all of it, say a log or the last hour, it may not. A write-ahead log that is left without its database is kept
+under another name (folder.py): should the database turn up, both are what they were."""
 
 from __future__ import annotations
 

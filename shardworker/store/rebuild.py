@@ -1,9 +1,9 @@
 """Starting a replica over that cannot trust its data, without forgetting what it promised.
 
 What it begins with is identity, term and vote, no membership and no log: the leader sends such a replica a snapshot. A
-mark in `meta` says up to which entry it once acknowledged them. Until it has applied that one it must not vote (see
-integrity.py), so the mark survives restarts and installed snapshots. That entry itself may never come, since it need
-not have been committed: one of a later term, once it is applied, shows that all came that was.
+mark in `meta` says up to which entry it once acknowledged them. Until it has applied that one it must not vote
+(shardworker/replica/rebuild.py), so the mark survives restarts and installed snapshots. That entry itself may never
+come, since it need not have been committed: one of a later term, once it is applied, shows that all came that was.
 
 `python -m shardworker.store.rebuild FOLDER` does this to a stopped replica that refuses to start. It needs the term and
 the vote: a replica that does not know whom it voted for must never start again under its name."""

@@ -1,5 +1,5 @@
-"""What is known of a cluster at one moment, as values. Who gathers them (cluster_source, etcd_source) and who shows
-them (commands, the terminal interface) agree on nothing else.
+"""What is known of a cluster at one moment, as values. Who gathers them (cluster_source, coordinator_source,
+etcd_source) and who shows them (commands, the terminal interface) agree on nothing else.
 
 A figure that nobody measures or that was not told is None, never 0. What did not answer this time keeps what it said
 last, with the time when it said so: `answered_at`, in Unix seconds like every time here."""
