@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from config.process.listeners import ClientListener
     from config.process.tracing import Tracing
     from coordinator.api.call import Route
-    from coordinator.front.limits import Limits
 
 CATALOG_S: Final = 2.0
 """So long a start waits for the catalog before it accepts. A successor is not in a hurry, since the process before it
@@ -81,7 +80,6 @@ class Coordinator:
         cluster: ClusterConfig,
         node: NodeConfig,
         sockets: Mapping[str, socket.socket],
-        limits: Limits = DEFAULT,
         *,
         number: int | None = None,
         report: Callable[[str, Mapping[str, object]], None] = lambda _event, _details: None,
@@ -124,7 +122,7 @@ class Coordinator:
         self._front = Front(
             loop,
             Routes(routes, known_services=api_services() | GRPC_SERVICES, unserved=apis[ApiName.ETCD]),
-            limits,
+            DEFAULT,
         )
         me = ProcessName.coordinator(node.name, number)
         self._siblings = Siblings(

@@ -21,7 +21,7 @@ def read_cluster(file: Path | None) -> ClusterConfig:
         return load(file)
 
 
-def read_cluster_to_start(file: Path | None, node: str | None = None) -> ClusterConfig:
+def read_cluster_to_start(file: Path | None, node: str | None) -> ClusterConfig:
     """As read_cluster(), and the certificates and keys that it names are sound: of the node named, or of all that have
     a loopback host."""
     with _in_words():

@@ -38,7 +38,7 @@ def watch_for_the_end() -> asyncio.Event:
     return stopping
 
 
-async def beat_until(stopping: asyncio.Event, check: Callable[[], object] = lambda: None) -> None:
+async def beat_until(stopping: asyncio.Event, check: Callable[[], object]) -> None:
     """Report that this process is ready, then show that its loop turns, until it is to stop. check is called with each
     beat, and ends the process by what it raises."""
     emit("ready")

@@ -113,8 +113,8 @@ class _Lossy:
             self._stream.flush()
 
 
-def set_up_logging(level: str = "info") -> None:
-    """One JSON object a line on stderr, which says whose it is; quiet below `level`."""
+def set_up_logging() -> None:
+    """One JSON object a line on stderr, which says whose it is; quiet below info."""
     structlog.configure(
         processors=[
             _say_who,
@@ -124,7 +124,7 @@ def set_up_logging(level: str = "info") -> None:
             structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
             structlog.processors.JSONRenderer(),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Lossy(sys.stderr))),
         cache_logger_on_first_use=True,
     )

@@ -155,7 +155,7 @@ class Authenticator:
 
     # ---- passwords --------------------------------------------------------------------------------------------------
 
-    async def hashed(self, password: str, salt: bytes | None = None) -> str:
+    async def hashed(self, password: str, salt: bytes | None) -> str:
         """salt: see Passwords.hash. Raises PasswordTooLong, TooManyLogins."""
         return await self._passwords.hash(password, salt)
 

@@ -28,9 +28,8 @@ OWN_S: Final = 1.0
 class Identities:
     """This cluster's, and those of clusters that it has followed. All raise what a linearizable read or a write may."""
 
-    def __init__(self, calls: OwnCalls, draw: Callable[[], str] = lambda: secrets.token_hex(LENGTH)) -> None:
+    def __init__(self, calls: OwnCalls) -> None:
         self._rows = Rows(calls)
-        self._draw = draw
 
     async def own(self) -> str:
         """Drawn now, if nobody has asked before."""
@@ -38,7 +37,7 @@ class Identities:
         if not found:
             txn = etcd.TxnRequest()
             if_absent(txn, catalog.IDENTITY)
-            put(txn, catalog.IDENTITY, self._draw().encode())
+            put(txn, catalog.IDENTITY, secrets.token_hex(LENGTH).encode())
             await self._rows.commit(txn)
             found = await self._read(catalog.IDENTITY)
         if not found:

@@ -66,7 +66,7 @@ class RegattaReplication:
         authenticator: Authenticator,
         *,
         follows: bool = False,
-        is_exposed: bool = True,
+        is_exposed: bool,
     ) -> None:
         """cluster: its name. follows: its file names another one, from which it copies unless it was promoted.
         is_exposed: others than this machine reach it, and its file does not say that this is fine."""

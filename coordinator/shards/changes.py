@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from coordinator.shards.shard_call import NEAREST, ShardCall
+from coordinator.shards.shard_call import ShardCall
 from proto.internal import frames_pb2 as frames
 from proto.methods import COMMANDS
 
@@ -23,7 +23,7 @@ async def ask_for_changes(
     table: TableEntry,
     request: frames.ChangesRequest,
     *,
-    target: Role = NEAREST,
+    target: Role,
     deadline: float | None = None,
 ) -> tuple[frames.Reply, ShardId]:
     """What a replica tells, and of which shard: if it is not the table's, that has nothing more to tell from there on.

@@ -46,7 +46,7 @@ class NodeSupervisor:
         folder: NodeFolder,
         sockets: NodeSockets,
         on_change: Callable[[ProcessReport], None],
-        command: Callable[[ProcessName], list[str]] = command_of,
+        command: Callable[[ProcessName], list[str]],
     ) -> None:
         self.node = node
         self.down_asked = asyncio.Event()

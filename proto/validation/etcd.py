@@ -122,7 +122,7 @@ class _Spans:
 
     __slots__ = ("_starts", "_stops")
 
-    def __init__(self, spans: Iterable[tuple[bytes, bytes]] = ()):
+    def __init__(self, spans: Iterable[tuple[bytes, bytes]]):
         self._starts: list[bytes] = []
         self._stops: list[bytes] = []
         for start, stop in sorted(spans):

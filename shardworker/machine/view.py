@@ -31,12 +31,12 @@ SCAN_BYTES = 8 << 20
 class View:
     """One table as one connection sees it now. `table` must be the table's counters in that same state."""
 
-    def __init__(self, connection: apsw.Connection, table: TableState, answer_bytes_max: int | None = None):
+    def __init__(self, connection: apsw.Connection, table: TableState):
         self.connection = connection
         self.execute = connection.execute
         self.table = table
         self.sql = table.sql
-        self.answer_bytes_left = ANSWER_BYTES_MAX if answer_bytes_max is None else answer_bytes_max
+        self.answer_bytes_left = ANSWER_BYTES_MAX
 
     def anew(self) -> View:
         """The same view, with all of its allowance."""

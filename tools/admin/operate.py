@@ -63,7 +63,7 @@ class ControlOperator:
         return NodeControl(self._cluster, name.node).operate(operation, [name.local], timeout_s=limit_s)[0]
 
 
-def rolling_restart(cluster: ClusterConfig, *, force: bool = False) -> RollingRestart:
+def rolling_restart(cluster: ClusterConfig, *, force: bool) -> RollingRestart:
     """Restarts of this cluster's processes, with regard to all who belong to its shards now."""
     from tools.admin.present import all_replicas, present
 

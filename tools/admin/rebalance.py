@@ -59,14 +59,12 @@ def placed_tables(views: Iterable[ShardView]) -> list[PlacedTable]:
     return found
 
 
-def plan_rebalance(
-    tables: Sequence[PlacedTable], shards: Sequence[int], step_bytes: int = STEP_BYTES
-) -> list[TableMove]:
+def plan_rebalance(tables: Sequence[PlacedTable], shards: Sequence[int]) -> list[TableMove]:
     """The moves, in order."""
     plan = _Plan(tables, shards)
-    while move := plan.best_by_bytes(step_bytes):
+    while move := plan.best_by_bytes():
         plan.make(move)
-    while move := plan.best_by_number(step_bytes):
+    while move := plan.best_by_number():
         plan.make(move)
     return plan.moves
 
@@ -89,7 +87,7 @@ class _Plan:
             counter[move.source] -= amount
             counter[move.target] += amount
 
-    def best_by_bytes(self, step_bytes: int) -> TableMove | None:
+    def best_by_bytes(self) -> TableMove | None:
         """The one after which the fuller of its two shards has least more than half of both."""
         target = _least(self._bytes)
         candidates = [
@@ -98,7 +96,7 @@ class _Plan:
             if table.shard != target
         ]
         relief, _, table = max(candidates, default=(0, "", None), key=lambda each: (each[0], each[1]))
-        return None if table is None or relief < step_bytes else _move(table, target)
+        return None if table is None or relief < STEP_BYTES else _move(table, target)
 
     def _relief(self, table: PlacedTable, target: int) -> int:
         """By how much the fuller of the two shards has less afterwards."""
@@ -106,7 +104,7 @@ class _Plan:
         after = max(self._bytes[table.shard] - table.size_bytes, self._bytes[target] + table.size_bytes)
         return before - after
 
-    def best_by_number(self, step_bytes: int) -> TableMove | None:
+    def best_by_number(self) -> TableMove | None:
         """The smallest table of a shard that has two tables more than another, where the bytes stay even."""
         target = _least(self._number)
         room = max(self._bytes.values(), default=0)
@@ -118,7 +116,7 @@ class _Plan:
                 key=lambda table: (table.size_bytes, table.name),
                 default=None,
             )
-            if smallest is not None and self._bytes[target] + smallest.size_bytes < max(room, step_bytes):
+            if smallest is not None and self._bytes[target] + smallest.size_bytes < max(room, STEP_BYTES):
                 return _move(smallest, target)
         return None
 

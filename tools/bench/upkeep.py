@@ -39,10 +39,10 @@ SYNC_EVERY_S: Final = 0.01
 SYNCED_BYTES: Final = 16 << 10
 
 
-def slowest_sync(folder: Path, seconds: float = REST_S) -> Figure:
+def slowest_sync(folder: Path) -> Figure:
     """What the disk itself makes a writer wait, whatever is run on it: no pause that is measured on it means less."""
     slowest_s = 0.0
-    ends_s = time.monotonic() + seconds
+    ends_s = time.monotonic() + REST_S
     count = 0
     with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
         while time.monotonic() < ends_s:

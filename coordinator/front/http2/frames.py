@@ -119,7 +119,7 @@ def rst_stream(stream_id: int, code: ErrorCode) -> bytes:
     return frame(RST_STREAM, 0, stream_id, u32(code))
 
 
-def goaway(last_stream_id: int, code: ErrorCode, reason: str = "") -> bytes:
+def goaway(last_stream_id: int, code: ErrorCode, reason: str) -> bytes:
     """No stream after last_stream_id is, or will be, acted on."""
     return frame(GOAWAY, 0, 0, _GOAWAY.pack(last_stream_id, code) + reason.encode())
 
