@@ -132,11 +132,12 @@ class Clusters:
         await promotion.promote(await promotion.prospect(), wait=wait, say=self.said.append)
 
 
+def come_nearer(clusters: Clusters) -> None:
+    clusters.here[COPY] = min(9, clusters.here[COPY] + 1)
+
+
 @in_loop
 async def test_it_waits_for_what_is_missing_and_then_leads() -> None:
-    def come_nearer(clusters: Clusters) -> None:
-        clusters.here[COPY] = min(9, clusters.here[COPY] + 1)
-
     clusters = Clusters(here={COPY: 2}, goes_on=come_nearer)
     await clusters.promote()
     assert clusters.here == {COPY: 9}
@@ -192,12 +193,8 @@ async def test_one_that_is_half_done_is_finished_without_another_look() -> None:
 @in_loop
 async def test_one_that_was_interrupted_goes_on_though_the_other_cluster_follows_since_it_gave_way() -> None:
     """Both files name the other cluster, so that none has to be changed to go back."""
-
-    def come_level(clusters: Clusters) -> None:
-        clusters.here[COPY] = min(9, clusters.here[COPY] + 1)
-
     clusters = Clusters(
-        here={COPY: 7}, goes_on=come_level, lead=Lead(4, "harbour"), heard=Lead(5, "island"), follows=True
+        here={COPY: 7}, goes_on=come_nearer, lead=Lead(4, "harbour"), heard=Lead(5, "island"), follows=True
     )
     promotion = Promotion(clusters, clusters, ISLAND, clusters)  # type: ignore[arg-type]
     assert not (await promotion.prospect()).unreachable
