@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-NEAR, FAR = NodeId(1), NodeId(2)
+FAR = NodeId(2)
 REFUSED_WITHIN_S = 1.0
 
 

@@ -100,11 +100,6 @@ class Cluster:
         leaders = [process for process in self.processes() if process.leads]
         return max(leaders, key=lambda process: process.core.term, default=None)
 
-    def newest_membership(self) -> Membership:
-        """What the replica that has applied most goes by."""
-        newest = max(self.processes(), key=lambda process: process.applied, default=None)
-        return newest.core.membership if newest is not None else Membership(frozenset())
-
     def close(self) -> None:
         for host in self.hosts:
             host.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import h2.config
 import h2.connection
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 Fact = tuple[Any, ...]
 """("request", stream, fields), ("data", stream, bytes), ("end", stream), ("reset", stream, code), ("fault", code)."""
-
-H = TypeVar("H")
 
 REQUEST: list[tuple[str, str]] = [
     (":method", "POST"),

@@ -8,7 +8,6 @@ from proto.codes import Code
 from proto.internal import frames_pb2 as frames
 
 ALL = sorted(errors.BY_FRAME_CODE.values(), key=lambda cls: cls.frame_code)
-FAMILIES = {errors.InvalidRequest, errors.Absent, errors.OutOfRange}
 REGATTA_ONLY = {
     errors.EmptyTable,
     errors.NegativeLimit,
