@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,6 +27,7 @@ from tools.bench.run import LoadFailed, Outcome, Usage
 from tools.failure import Failed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -183,3 +186,26 @@ def test_a_load_that_is_over_before_the_work_beside_it_is_told(monkeypatch: pyte
     system: Any = SimpleNamespace(name="etcd")
     with pytest.raises(LoadFailed, match="longer --duration"):
         upkeep.compact_and_defragment(system, workload.Workload(), None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("received_bytes", "is_whole"), [(scenarios.SCANS * 100_000 * 256, True), (9, False)]
+)
+def test_a_scan_that_leaves_keys_out_is_no_figure(
+    monkeypatch: pytest.MonkeyPatch, received_bytes: int, is_whole: bool
+) -> None:
+    @contextmanager
+    def running(*_: Any) -> Iterator[Any]:
+        yield SimpleNamespace(name="boathouse", processes=dict)
+
+    monkeypatch.setattr(scenarios, "running", running)
+    found = replace(outcome("boathouse", 4), received_bytes=received_bytes, errors={"INTERNAL: no": 1})
+    monkeypatch.setattr(scenarios, "measure", lambda *_, **__: found)
+    setting: Any = SimpleNamespace(rounds=1, ceiling=False, against_etcd=False, progress=lambda _name: None)
+    if not is_whole:
+        with pytest.raises(LoadFailed, match="left keys out of its answer: INTERNAL: no"):
+            scenarios.range_100k(setting, workload.Workload())
+        return
+    report = scenarios.range_100k(setting, workload.Workload())
+    assert report.values("boathouse", "rows_per_second") == [400_000]
+    assert report.values("boathouse", "took") == [pytest.approx(1, rel=0.01)]
