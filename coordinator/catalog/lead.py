@@ -19,7 +19,8 @@ class LeadRow:
         self._rows = Rows(calls)
 
     async def read(self) -> tuple[catalog.Lead, int]:
-        """What it says, and when it was last changed (0 = never), by a linearizable read."""
+        """What it says, and when it was last changed (0 = never), by a linearizable read. Raises what that may, and
+        InvariantBroken if it can't be read."""
         _, found = await self._rows.range(catalog.LEAD, b"", linearizable=True)
         for row in found.kvs:
             try:

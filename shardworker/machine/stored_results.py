@@ -171,6 +171,7 @@ def ids_of(data: bytes, commands: int) -> list[bytes]:
 
 
 def found_row(row: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    """What a query for a row has found that must be there. Raises Corrupt if it is not."""
     if row is None:
         raise errors.Corrupt("a row of remembered results or answers is missing")
     return row

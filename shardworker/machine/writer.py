@@ -323,7 +323,7 @@ class Writer(View):
         return self._rows.newest(key)
 
     def take_id(self) -> int:
-        """The id of a change, which is made now."""
+        """The id of a change, which is made now. Raises TooManyOps if its revision has no further one."""
         id_ = self.next_id
         if id_ >= self._ids_end:
             raise errors.TooManyOps(f"one revision holds at most {CHANGES_MAX} changes")

@@ -36,7 +36,7 @@ def has_peers(store: ReplicaStore) -> bool:
 
 def begin_rebuild(store: ReplicaStore, reason: str, lost: Promises | None = None) -> NoReturn:
     """Start over. What the store has in memory is what this replica has promised, whatever became of the disk; unless
-    it is known from others, as `lost`."""
+    it is known from others, as `lost`. Raises RebuildBegun once that is on disk."""
     store.begin_rebuild(reason, lost)
     raise RebuildBegun(f"{reason}; this replica starts again from nothing, and is rebuilt from the leader")
 

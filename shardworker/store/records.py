@@ -117,6 +117,7 @@ class ReplicaState:
 
     @classmethod
     def decode(cls, data: bytes) -> ReplicaState:
+        """Raises Corrupt for what encode() has not made."""
         if len(data) != _STATE.size:
             raise Corrupt(f"the replica's state row has {len(data)} bytes instead of {_STATE.size}")
         return cls(*_STATE.unpack(data))

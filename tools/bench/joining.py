@@ -50,7 +50,7 @@ class Timeline:
         self.inner.measured(requests, errors)
 
     def rate(self, start: float, end: float) -> float:
-        """Puts a second between two moments, as far as both were told of."""
+        """Puts a second between two moments, as far as both were told of. Raises LoadFailed if too few were."""
         told = [point for point in self.points if start <= point[0] <= end]
         if len(told) < 2:
             raise LoadFailed(

@@ -296,7 +296,7 @@ def etcd_program(name: str) -> Path:
 
 
 def free_port(*, block: int = 1) -> int:
-    """A loopback port such that it and the block - 1 after it are free right now."""
+    """A loopback port such that it and the block - 1 after it are free right now. Raises NotReady if none is found."""
     for _ in range(100):
         held: list[socket.socket] = []
         try:
