@@ -40,7 +40,6 @@ def replica_of(answer: Answered, names: Mapping[int, str]) -> Replica:
         syncs_of_late=statistics.get("syncs_of_late"),
         commands_applied=statistics.get("commands_applied"),
         reads_served=statistics.get("reads_served"),
-        machine_level=statistics.get("machine_level"),
         build_level=statistics.get("build_level"),
         clock_skew_ms=_clock_skew_ms(answer),
         no_space=status.no_space,

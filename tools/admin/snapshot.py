@@ -89,7 +89,6 @@ class Replica:
     """Since its process began."""
     reads_served: int | None = None
     """Since its process began."""
-    machine_level: int | None = None
     build_level: int | None = None
     clock_skew_ms: int | None = None
     """How far its node's clock is off ours at least; negative: behind. 0 if the two may agree."""

@@ -108,7 +108,6 @@ def bench(asked: Asked, workload: Workload, output: Output) -> None:
         )
         setting = Setting(
             folder=folder,
-            shape=shape,
             endpoints=asked.endpoints,
             tls=tls_options(),
             certificates=certificates,

@@ -35,7 +35,6 @@ class Setting:
 
     folder: Path
     """On the disk that is measured; every system gets a fresh folder below it."""
-    shape: Shape
     endpoints: tuple[str, ...]
     """Of a cluster that runs; empty to start one."""
     tls: TlsOptions

@@ -107,7 +107,6 @@ def _replica(shard: int, node: str, seconds: float) -> Replica:
         sync_p99_us=3_200 + 100 * shard,
         commands_applied=index,
         reads_served=5 * index if node == leader else 0,
-        machine_level=1,
         build_level=1,
         clock_skew_ms=0,
         voters=NODES,
