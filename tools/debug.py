@@ -107,14 +107,10 @@ def _tls_context(cluster: ClusterConfig) -> ssl.SSLContext | None:
     """For the HTTP ports: with what the options say, else with the authority that the cluster file names."""
     if cluster.tls.client is None:
         return None
-    import ssl
+    from tools.client_tls import client_context
 
     options = tls_options()
-    authority = options.cacert or cluster.tls.client.ca
     try:
-        context = ssl.create_default_context(cafile=None if authority is None else str(authority))
-        if options.cert is not None:
-            context.load_cert_chain(options.cert, options.key)
+        return client_context(options.cacert or cluster.tls.client.ca, options.cert, options.key)
     except OSError as error:
         raise Failed(f"the files of TLS can't be used: {error.strerror or error}") from None
-    return context

@@ -51,16 +51,13 @@ class TlsOptions:
 
     def context(self) -> ssl.SSLContext:
         """What an HTTPS connection is made with. Raises Failed if a file can't be read."""
-        import ssl
+        from tools.client_tls import client_context
 
         self._check()
         try:
-            context = ssl.create_default_context(cafile=self.cacert)
-            if self.cert is not None:
-                context.load_cert_chain(self.cert, self.key)
+            return client_context(self.cacert, self.cert, self.key)
         except OSError as error:  # ssl.SSLError is one
             raise Failed(f"the files of --cacert, --cert and --key can't be used: {error}") from None
-        return context
 
     def _check(self) -> None:
         if (self.cert is None) != (self.key is None):

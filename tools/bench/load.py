@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import ssl
 import sys
 import time
 from collections import Counter
@@ -26,8 +25,10 @@ import uvloop
 from tools.bench import workload as work
 from tools.bench.client import MESSAGE_PREFIX_BYTES, Call, Channel, Maker, Request
 from tools.bench.latency import Histogram
+from tools.client_tls import client_context
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
 FILL_CALLS = 16
@@ -211,14 +212,6 @@ async def _tell_progress(measurement: Measurement) -> None:
         say("progress", requests=len(measurement.seconds), errors=measurement.errors.total())
 
 
-def _context(cacert: str | None, cert: str | None, key: str | None) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=cacert)
-    context.set_alpn_protocols(["h2"])
-    if cert is not None:
-        context.load_cert_chain(cert, key)
-    return context
-
-
 def _metadata(table: str) -> dict[str, str]:
     return {} if table == "default" else {"table": table}
 
@@ -226,7 +219,9 @@ def _metadata(table: str) -> dict[str, str]:
 async def main() -> None:
     """Do what the line on standard input says."""
     order = json.loads(sys.stdin.readline())
-    tls = None if order["tls"] is None else _context(**order["tls"])
+    tls = None if order["tls"] is None else client_context(**order["tls"])
+    if tls is not None:
+        tls.set_alpn_protocols(["h2"])
     generator = Generator(order["endpoints"], tls, work.Workload.from_json(order["workload"]))
     await generator.connect()
     if order["fill"]:

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import zmq
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from typer.testing import CliRunner
 
 from config import ClusterConfig
@@ -18,6 +22,7 @@ from coordinator.front.certificates import common_name
 from proto.internal.curve import PeerKeys, write_pair
 from tools.admin.certificates import CertificateFiles, hosts_of, make_set
 from tools.cli import app
+from tools.client_tls import client_context
 from tools.failure import Failed
 
 if TYPE_CHECKING:
@@ -27,11 +32,10 @@ if TYPE_CHECKING:
 def shake_hands(files: CertificateFiles, host: str) -> str:
     """The client's common name as the server sees it. Raises ssl.SSLError if either does not trust the other."""
     config = ClientTlsConfig(cert=files.server, key=files.server_key, ca=files.ca, client_cert_auth=True)
-    client_context = ssl.create_default_context(cafile=str(files.ca))
-    client_context.load_cert_chain(files.client, files.client_key)
     to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
     server = context_of(config, ("h2",)).wrap_bio(to_server, to_client, server_side=True)
-    client = client_context.wrap_bio(to_client, to_server, server_hostname=host)
+    context = client_context(files.ca, files.client, files.client_key)
+    client = context.wrap_bio(to_client, to_server, server_hostname=host)
     for end in (client, server, client, server):
         try:
             end.do_handshake()
@@ -53,6 +57,26 @@ def test_a_certificate_is_for_the_hosts_of_the_cluster_only(tmp_path: Path) -> N
     files = make_set(tmp_path, ["db.example"], "ann")
     with pytest.raises(ssl.SSLCertVerificationError):
         shake_hands(files, "other.example")
+
+
+def test_an_authority_may_leave_out_what_tls_does_not_need(tmp_path: Path) -> None:
+    """As many do: which key has signed a certificate, and what its own key is for."""
+    files = make_set(tmp_path, ["db.example"], "ann")
+    made = x509.load_pem_x509_certificate(files.server.read_bytes())
+    bare = (
+        x509.CertificateBuilder()
+        .subject_name(made.subject)
+        .issuer_name(made.issuer)
+        .public_key(made.public_key())
+        .serial_number(made.serial_number)
+        .not_valid_before(made.not_valid_before_utc)
+        .not_valid_after(made.not_valid_after_utc)
+        .add_extension(made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value, False)
+    )
+    key = load_pem_private_key(files.ca_key.read_bytes(), None)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    files.server.write_bytes(bare.sign(key, SHA256()).public_bytes(Encoding.PEM))
+    assert shake_hands(files, "db.example") == "ann"
 
 
 def test_keys_are_for_their_owner(tmp_path: Path) -> None:
