@@ -6,12 +6,12 @@ readable once for any number of messages, and sending can swallow that edge. So 
 and looks at its events again after sending.
 
 The link says when its replica comes and goes. Nothing is queued for a replica that is away (`immediate`): a request
-is either on a connection whose end will be noticed, or it was not taken at all.
+is either on a connection whose end will be noticed, or it was not taken at all. News that want no answer are kept
+until there is room for them, of each kind the newest.
 """
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
@@ -70,6 +70,8 @@ class Link:
         self._local = local
         self._closed = False
         self._has_refused = False
+        self._untold: dict[str, frames.Envelope] = {}
+        """By kind, what there was no room for."""
         self._socket = sockets.to_replica(context)
         self._monitor = self._socket.get_monitor_socket(
             zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
@@ -92,15 +94,24 @@ class Link:
             sent = False
         else:
             sent = True
-        if int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+        if self._untold or int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
             self._loop.call_soon(self._drain)
         return sent
 
-    def tell(self, envelope: frames.Envelope) -> None:
-        """Send what wants no answer, if it can leave now."""
-        with contextlib.suppress(zmq.Again):
-            self._socket.send(wire.encode(envelope, self._group), zmq.NOBLOCK)
+    def tell(self, news: frames.Envelope) -> None:
+        """Send what wants no answer, at once or when there is room, unless there are newer news of its kind by then."""
+        kind = news.ListFields()[0][0].name
+        self._untold[kind] = news
+        self._tell_untold()
         self._loop.call_soon(self._drain)
+
+    def _tell_untold(self) -> None:
+        for kind, news in list(self._untold.items()):
+            try:
+                self._socket.send(wire.encode(news, self._group), zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            del self._untold[kind]
 
     def _drain(self) -> None:
         if self._closed:
@@ -114,6 +125,7 @@ class Link:
             self._handle(payload, attachments)
         else:
             self._loop.call_soon(self._drain)
+        self._tell_untold()
         self._listener.turn()
 
     def _handle(self, payload: bytes, attachments: list[bytes]) -> None:

@@ -25,6 +25,7 @@ from proto import errors
 from proto.catalog import CATALOG, WITHOUT_QUOTA, TableEntry
 from proto.ids import NodeId, ShardId
 from proto.internal import frames_pb2 as frames
+from proto.internal.sockets import LINK_QUEUE_MESSAGES_MAX
 from proto.methods import Access
 from tests.unit.coordinator.fake_worker import FakeShard, FakeWorker
 from tests.unit.coordinator.running import in_loop, make_config
@@ -160,6 +161,20 @@ async def test_every_replica_hears_what_tables_were_made_to_hold(tmp_path: Path)
         b.topology.move([N2, N3])
         await wait_until_async(lambda: b.workers[N3].quotas, timeout_s=5, what="the news at who is new")
         assert b.workers[N3].quotas == [second]
+
+
+@in_loop
+async def test_news_that_find_no_room_are_told_once_there_is_some_and_only_the_newest(tmp_path: Path) -> None:
+    async with bench(tmp_path, N1) as b:
+        # All before the replica reads any of it, and more than what the system keeps on the way.
+        others = dict.fromkeys(range(10_002, 10_022), 0)
+        tables = [TableEntry("other", table_id, SHARD, quota=quota) for table_id, quota in others.items()]
+        words = 2 * LINK_QUEUE_MESSAGES_MAX
+        for quota in range(1, words + 1):
+            b.driver.know_tables([*tables, TableEntry("t", TABLE_ID, SHARD, quota=quota)])
+        told, newest = b.workers[N1].quotas, {**others, TABLE_ID: words}
+        await wait_until_async(lambda: told and told[-1] == newest, timeout_s=20, what="the newest")
+        assert len(told) < words
 
 
 @in_loop
