@@ -391,7 +391,9 @@ METHODS: Final[dict[str, Method]] = {
     "/regatta.v1.KV/Txn": Method(api=_R, access=Access.WRITE),
     "/regatta.v1.Cluster/MemberList": Method(api=_R, access=Access.COORDINATOR, permission=Permission.NONE),
     "/regatta.v1.Cluster/Status": Method(api=_R, access=Access.COORDINATOR, permission=Permission.NONE),
-    "/replication.v1.Metadata/Get": Method(api=_R, access=Access.COORDINATOR, permission=Permission.ROOT),
+    "/replication.v1.Metadata/Get": Method(
+        api=_R, access=Access.COORDINATOR, permission=Permission.ROOT, waits=True
+    ),
     "/replication.v1.Log/Replicate": Method(
         api=_R, access=Access.COORDINATOR, kind=Kind.SERVER_STREAM, permission=Permission.ROOT, lasts=True
     ),

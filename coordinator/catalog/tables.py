@@ -114,12 +114,9 @@ class Tables:
             put(txn, catalog.deleted_name_key(entry.name), b"%d" % entry.id)
         return await self._rows.commit(txn)
 
-    async def origins_in_shards(self, entries: Sequence[TableEntry]) -> Sequence[int]:
-        """What each of the tables copies by its shard, which is what counts; by its row where it is made or deleted
-        just now. All are asked at once. Raises what a linearizable read may."""
-        return await asyncio.gather(*map(self._origin_in_shard, entries))
-
-    async def _origin_in_shard(self, entry: TableEntry) -> int:
+    async def origin_in_shard(self, entry: TableEntry) -> int:
+        """What the table copies by its shard, which is what counts; by its row where it is made or deleted just now.
+        Raises what a linearizable read may."""
         try:
             reply = await self._status(entry, linearizable=True)
         except errors.TableNotFound:

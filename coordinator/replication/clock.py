@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
+    from collections.abc import Coroutine, Generator, Iterable
+
+AT_ONCE_MAX: Final = 64
+"""So many pieces of work run together."""
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -65,3 +69,17 @@ def _retrieve(task: asyncio.Task[T]) -> None:
 
 
 LOOP_CLOCK: Final[Loop] = _RunningLoop()
+
+
+async def together(starter: Starter, work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The outcomes of all of it, in order. Raises what any of it does, and has then given up the rest."""
+    outcomes: list[T] = []
+    pieces = iter(work)
+    while some := list(islice(pieces, AT_ONCE_MAX)):
+        started = [starter.start(piece) for piece in some]
+        try:
+            outcomes += [await piece for piece in started]
+        finally:
+            for piece in started:
+                piece.cancel()
+    return outcomes

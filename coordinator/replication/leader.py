@@ -23,8 +23,8 @@ VERSION: Final = 1
 """Of the fields in replication.proto that are boathouse's own."""
 
 METADATA_S: Final = 5.0
-POSITIONS_S: Final = 30.0
-"""It asks the shard of each table."""
+SHARDS_S: Final = 30.0
+"""The same, if it asks the shard of each table, or tells it something."""
 REPLICATE_S: Final = 30.0
 """Of one stream, which the leader cluster ends after 5 seconds or as soon as its last message is taken."""
 
@@ -133,7 +133,7 @@ class Leader:
         """Its name, all its tables, and which cluster leads. lead: it is told that this one does. positions: and where
         each table stands, unless its version is too old for that. Raises LeaderFailed."""
         request = replication.MetadataRequest(lead=lead, positions=positions, follower=self._follower)
-        timeout_s = POSITIONS_S if positions else METADATA_S
+        timeout_s = SHARDS_S if positions or lead is not None else METADATA_S
         answer = await self._calls.unary(
             "/replication.v1.Metadata/Get", request.SerializeToString(), timeout_s
         )

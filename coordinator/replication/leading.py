@@ -17,33 +17,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from coordinator.replication.clock import LOOP_CLOCK
+from coordinator.replication.clock import AT_ONCE_MAX, LOOP_CLOCK, together
 from proto import errors
 from proto.catalog import ELSEWHERE, Lead
 from proto.regatta import replication_pb2 as replication
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 
     from config import ClusterConfig
     from coordinator.catalog.cache import Catalog
     from coordinator.catalog.contents import Contents
     from coordinator.catalog.lead import LeadRow
     from coordinator.catalog.tables import Tables
-    from coordinator.replication.clock import Clock
+    from coordinator.replication.clock import Loop
     from proto.catalog import TableEntry
 
 log = structlog.get_logger()
 
 TRIES_MAX: Final = 20
 """Lost tries to change the catalog against others who do so just then."""
-
-ASKED_AT_ONCE_MAX: Final = 64
-"""Tables whose shards are asked together what they copy."""
 
 LOOK_S: Final = 0.5
 """Between looks of a coordinator at who leads."""
@@ -66,7 +63,7 @@ class Leading:
         catalog: Catalog,
         tables: Tables,
         row: LeadRow,
-        clock: Clock = LOOP_CLOCK,
+        clock: Loop = LOOP_CLOCK,
     ) -> None:
         self._name = cluster.cluster
         self._leader = cluster.cluster if cluster.follows is None else cluster.follows.cluster
@@ -105,15 +102,17 @@ class Leading:
         self,
         lead: Lead,
         tables: Iterable[replication.Table],
-        check: Callable[[TableEntry], Awaitable[object]],
+        check: Callable[[TableEntry], Coroutine[Any, Any, object]],
     ) -> None:
-        """That cluster leads, and has these tables. check: raises for a table that is not the caller's to take away.
-        Raises OldEpoch, and what reads and writes may."""
+        """That cluster leads, and has these tables. check: raises for a table that is not the caller's to take away;
+        it is asked of those that take writes. Raises OldEpoch, and what reads and writes may; then it gave way in part,
+        and this is to be repeated."""
         told = list(tables)
         contents = await self._catalog.load(linearizable=True)
-        ours = [entry for entry in contents.entries.values() if _is_replicated(entry) and not entry.origin]
-        for entry in ours:
-            await check(entry)
+        ours: list[TableEntry] = []
+        for asked in _groups(contents):
+            ours += [entry for entry, held in await self._held(asked) if not held]
+        await together(self._clock, map(check, ours))
         await self.hear(lead)
         await self._change_origins(lambda entry: entry.origin or _heir_of(entry, told))
         if ours:
@@ -164,13 +163,17 @@ class Leading:
             contents = await self._catalog.load(linearizable=True)
             lost = 0
             for asked in _groups(contents):
+                changes: list[tuple[TableEntry, int, int]] = []
                 for entry, held in await self._held(asked):
                     origin = wanted(replace(entry, origin=held))
                     if origin != held or origin != entry.origin:
-                        if await self._change_origin(entry, held, origin, contents):
-                            changed.append(entry)
-                        else:
-                            lost += 1
+                        changes.append((entry, held, origin))
+                work = (self._change_origin(*change, contents) for change in changes)
+                for (entry, *_), is_changed in zip(changes, await together(self._clock, work), strict=True):
+                    if is_changed:
+                        changed.append(entry)
+                    else:
+                        lost += 1
             if not lost:
                 await self._catalog.load(linearizable=True)
                 return changed
@@ -178,7 +181,8 @@ class Leading:
 
     async def _held(self, entries: Sequence[TableEntry]) -> Iterable[tuple[TableEntry, int]]:
         """The origin that each has in its shard, beside it."""
-        return zip(entries, await self._tables.origins_in_shards(entries), strict=True)
+        origins = await together(self._clock, map(self._tables.origin_in_shard, entries))
+        return zip(entries, origins, strict=True)
 
     async def _change_origin(self, entry: TableEntry, held: int, origin: int, seen: Contents) -> bool:
         changed = replace(entry, origin=origin)
@@ -217,8 +221,8 @@ def _groups(contents: Contents) -> Iterator[list[TableEntry]]:
     """All tables that are replicated. Who waits for a cluster with many does not wait for ever, so shards are asked of
     several at once; but what they say is to be news still when it is acted on."""
     entries = [entry for entry in contents.entries.values() if _is_replicated(entry)]
-    for at in range(0, len(entries), ASKED_AT_ONCE_MAX):
-        yield entries[at : at + ASKED_AT_ONCE_MAX]
+    for at in range(0, len(entries), AT_ONCE_MAX):
+        yield entries[at : at + AT_ONCE_MAX]
 
 
 def _heir_of(entry: TableEntry, tables: Iterable[replication.Table]) -> int:

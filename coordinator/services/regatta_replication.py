@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from coordinator.backup.fillers import Fillers
 from coordinator.catalog.identities import Meant
 from coordinator.replication import regatta_form
+from coordinator.replication.clock import LOOP_CLOCK, together
 from coordinator.replication.leading import OldEpoch
 from coordinator.replication.token_key import TOKEN_KEY
 from coordinator.services.decoding import decode
@@ -23,11 +24,14 @@ from proto.internal import frames_pb2 as frames
 from proto.regatta import replication_pb2 as replication
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from coordinator.api.call import Call, Handler
     from coordinator.auth.authenticator import Authenticator
     from coordinator.catalog.changes import TableChanges
     from coordinator.catalog.identities import Identities
     from coordinator.catalog.source import TableSource
+    from coordinator.replication.clock import Starter
     from coordinator.replication.gate import Gate
     from coordinator.replication.leading import Leading
     from proto.catalog import TableEntry
@@ -67,6 +71,7 @@ class RegattaReplication:
         *,
         follows: bool = False,
         is_exposed: bool,
+        starter: Starter = LOOP_CLOCK,
     ) -> None:
         """cluster: its name. follows: its file names another one, from which it copies unless it was promoted.
         is_exposed: others than this machine reach it, and its file does not say that this is fine."""
@@ -80,6 +85,7 @@ class RegattaReplication:
         self._meant = Meant(identities, lambda: source.time())
         self._source = source
         self._authenticator = authenticator
+        self._starter = starter
 
     @property
     def handlers(self) -> dict[str, Handler]:
@@ -118,16 +124,22 @@ class RegattaReplication:
             lead=replication.Lead(epoch=lead.epoch, cluster=lead.cluster),
             follows=self._follows and lead.cluster != self._cluster,
         )
-        for name, entry in sorted(contents.entries.items()):
-            if not entry.is_reserved and not entry.is_local:
-                position = await self._position(entry) if request.positions else None
-                response.tables.add(
-                    name=name,
-                    id=entry.id,
-                    history=entry.history,
-                    position=position,
-                    origin=self._leading.counterpart(entry, request.follower),
-                )
+        told = [
+            (name, entry)
+            for name, entry in sorted(contents.entries.items())
+            if not entry.is_reserved and not entry.is_local
+        ]
+        positions: Sequence[replication.Position | None] = [None] * len(told)
+        if request.positions:
+            positions = await together(self._starter, (self._position(entry) for _, entry in told))
+        for (name, entry), position in zip(told, positions, strict=True):
+            response.tables.add(
+                name=name,
+                id=entry.id,
+                history=entry.history,
+                position=position,
+                origin=self._leading.counterpart(entry, request.follower),
+            )
         return response.SerializeToString()
 
     async def _position(self, table: TableEntry) -> replication.Position | None:

@@ -16,7 +16,7 @@ from tools.admin import promotion as module
 from tools.admin.promotion import Promotion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from coordinator.catalog.contents import Contents
     from proto.catalog import TableEntry
@@ -52,15 +52,15 @@ def _fence_in_the_catalog(pair: Pair) -> None:
     assert isinstance(pair, Promoting)
     rows = pair.rows[OLD]
 
-    async def origins_in_shards(entries: Sequence[TableEntry]) -> list[int]:
-        return [rows.tables[entry.name].origin for entry in entries]
+    async def origin_in_shard(entry: TableEntry) -> int:
+        return rows.tables[entry.name].origin
 
     async def change_origin(entry: TableEntry, held: int, changed: TableEntry, *, seen: Contents) -> bool:
         del held, seen
         rows.tables[entry.name] = changed
         return True
 
-    rows.origins_in_shards = origins_in_shards  # type: ignore[method-assign]
+    rows.origin_in_shard = origin_in_shard  # type: ignore[method-assign]
     rows.change_origin = change_origin  # type: ignore[method-assign]
 
 

@@ -228,6 +228,7 @@ def services(
             leading,
             cast("Authenticator", Nobody()),
             is_exposed=False,
+            starter=clock,
         ).handlers
 
     return [serve(coordinator) for coordinator in cluster.coordinators]

@@ -53,7 +53,7 @@ from tests.simulation.world import MS, SECOND, World
 from tools.admin.promotion import NotPromoted, Promotion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from coordinator.api.call import Handler
     from coordinator.catalog.cache import Catalog
@@ -103,10 +103,7 @@ class Rows(Tables):
         self.lead, self.lead_changed = lead, seen + 1
         return True
 
-    async def origins_in_shards(self, entries: Sequence[TableEntry]) -> list[int]:
-        return [await self._origin_in_shard(entry) for entry in entries]
-
-    async def _origin_in_shard(self, entry: TableEntry) -> int:
+    async def origin_in_shard(self, entry: TableEntry) -> int:
         assert self.shards is not None
         try:
             reply = await self.shards.ask(Access.READ, frames.TABLE_STATUS, entry, b"", WRITE_S)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from config.tls_files import TlsUnusable
 from config.token_files import BadTokenFile
 from coordinator.replication.channels import LeaderChannels
-from coordinator.replication.clock import LOOP_CLOCK
+from coordinator.replication.clock import LOOP_CLOCK, together
 from coordinator.replication.leader import Leader, LeaderFailed, check_identity
 from coordinator.replication.leading import OldEpoch
 from coordinator.replication.local import LocalCluster
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from config import ClusterConfig
     from coordinator.catalog.contents import Contents
     from coordinator.catalog.identities import Identities
-    from coordinator.replication.clock import Clock
+    from coordinator.replication.clock import Loop
     from coordinator.replication.copies import Copies
     from coordinator.replication.leading import Leading
     from coordinator.replication.local import LeaseRow
@@ -91,7 +91,7 @@ class Promotion:
         local: Local,
         leader: Leader | None,
         cluster: ClusterConfig,
-        clock: Clock = LOOP_CLOCK,
+        clock: Loop = LOOP_CLOCK,
         *,
         no_leader: str = "the cluster file names none to follow",
     ) -> None:
@@ -188,7 +188,7 @@ class Promotion:
         """Where each stands."""
         contents = await self._local.contents()
         copies = [entry for entry in contents.entries.values() if entry.origin]
-        return {entry: await self._status(entry) for entry in copies}
+        return dict(zip(copies, await together(self._clock, map(self._status, copies)), strict=True))
 
     async def _status(self, copy: TableEntry) -> frames.TableStatus:
         try:

@@ -10,13 +10,16 @@ import pytest
 from config import FollowsConfig
 from coordinator.replication.leader import (
     LOG_SILENCE_S,
+    METADATA_S,
     PAIRS_SILENCE_S,
+    SHARDS_S,
     Leader,
     Unfit,
     check_identity,
     check_no_circle,
 )
 from proto.catalog import Lead
+from proto.methods import METHODS
 from proto.regatta import replication_pb2 as replication
 from proto.regatta.replication_pb2 import MetadataResponse
 
@@ -87,3 +90,27 @@ def test_a_node_of_regattas_is_not_waited_for_for_ever() -> None:
         "/replication.v1.Log/Replicate": LOG_SILENCE_S,
         "/replication.v1.Snapshot/Stream": PAIRS_SILENCE_S,
     }
+
+
+def test_what_takes_the_shards_of_many_tables_has_the_time_for_that() -> None:
+    times_s: list[float] = []
+
+    class Recording:
+        async def unary(self, path: str, request: bytes, timeout_s: float) -> bytes:
+            assert METHODS[path].waits, "nobody else ends it"
+            times_s.append(timeout_s)
+            return b""
+
+        def stream(
+            self, path: str, request: bytes, timeout_s: float | None, silence_s: float | None = None
+        ) -> AsyncGenerator[bytes]:
+            raise AssertionError(path)
+
+    async def ask() -> None:
+        leader = Leader("island", Recording())
+        await leader.metadata()
+        await leader.metadata(positions=True)
+        await leader.metadata(replication.Lead(epoch=2, cluster="island"))
+
+    asyncio.run(ask())
+    assert times_s == [METADATA_S, SHARDS_S, SHARDS_S]

@@ -10,6 +10,7 @@ import pytest
 
 from config import ClusterConfig
 from coordinator.replication import leading as module
+from coordinator.replication.clock import AT_ONCE_MAX
 from coordinator.replication.leading import Leading, LeadWatch, OldEpoch
 from proto import errors
 from proto.catalog import CATALOG, ELSEWHERE, Lead, TableEntry
@@ -19,7 +20,7 @@ from tests.unit.coordinator.running import in_loop
 from tests.waiting import wait_until_async
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from coordinator.catalog.cache import Catalog
     from coordinator.catalog.contents import Contents
@@ -40,10 +41,12 @@ class Rows:
     """Origins by table id, where a shard was told another one than the row says."""
     dies: bool = False
     """Whoever changes an origin dies between the shard and the row."""
+    stuck: int = 0
+    """The id of a table whose shard takes no change."""
     broken: bool = False
     looks: int = 0
-    asked: list[int] = field(default_factory=list)
-    """Of how many tables the shards were asked, each time."""
+    gate: asyncio.Barrier | None = None
+    """A question to a shard, or a change of a row, waits there for others of its kind."""
     unmade: set[int] = field(default_factory=set)
     """Tables whose shard does not have them: who was to make them died at it."""
 
@@ -64,9 +67,10 @@ class Rows:
         self.row, self.changed = lead, self.changed + 1
         return True
 
-    async def origins_in_shards(self, entries: Sequence[TableEntry]) -> list[int]:
-        self.asked.append(len(entries))
-        return [self.held.get(entry.id, entry.origin) for entry in entries]
+    async def origin_in_shard(self, entry: TableEntry) -> int:
+        if self.gate is not None:
+            await self.gate.wait()
+        return self.held.get(entry.id, entry.origin)
 
     async def change_origin(
         self, entry: TableEntry, held: int, changed: TableEntry, *, seen: Contents
@@ -75,6 +79,10 @@ class Rows:
         assert (entry.name, entry.id) == (changed.name, changed.id)
         if entry.id in self.unmade:
             raise errors.TableNotFound
+        if self.gate is not None:
+            await self.gate.wait()
+        if entry.id == self.stuck:
+            raise errors.TimedOut
         self.held[entry.id] = changed.origin
         if self.dies:
             raise errors.TimedOut
@@ -275,13 +283,49 @@ async def test_a_cluster_that_is_promoted_again_meanwhile_keeps_what_it_took_ove
 
 
 @in_loop
-async def test_the_shards_of_many_tables_are_asked_together() -> None:
-    """Somebody waits for the answer, and not for ever; but not all of so many as there may be at once."""
-    rows = Rows(row=Lead(2, "island"))
-    most = module.ASKED_AT_ONCE_MAX
-    rows.entries |= {f"t{number}": entry(f"t{number}", 10_005 + number) for number in range(2 * most + 1)}
-    await leading(rows, "harbour", "island").finish_giving_way((), anybodys)
-    assert rows.asked == [most, most, 1]
+async def test_many_tables_are_asked_about_and_changed_together() -> None:
+    """Somebody waits for it, and not for ever."""
+    rows = Rows(gate=asyncio.Barrier(AT_ONCE_MAX))
+    rows.entries |= {f"t{number}": entry(f"t{number}", 10_005 + number) for number in range(2 * AT_ONCE_MAX)}
+    async with asyncio.timeout(20):
+        await leading(rows, "harbour").give_way(Lead(2, "island"), (), anybodys)
+    assert set(rows.origins.values()) == {ELSEWHERE}
+
+
+@in_loop
+async def test_a_cluster_that_gave_way_in_part_gives_away_the_rest_when_it_is_asked_again() -> None:
+    ids = range(10_005, 10_005 + AT_ONCE_MAX + 1)
+    rows = Rows(stuck=ids[-1])
+    rows.entries |= {f"t{id_}": entry(f"t{id_}", id_) for id_ in ids}
+    asked: list[int] = []
+
+    async def may_be_taken(one: TableEntry) -> None:
+        asked.append(one.id)
+
+    harbour = leading(rows, "harbour")
+    with pytest.raises(errors.TimedOut):
+        await harbour.give_way(Lead(2, "island"), (), may_be_taken)
+    rows.stuck = 0
+    await harbour.give_way(Lead(2, "island"), (), may_be_taken)
+    assert set(rows.origins.values()) == {ELSEWHERE}
+    assert asked == [*ids, ids[-1]], "the second time of what is left"
+
+
+@in_loop
+async def test_who_takes_away_a_table_is_asked_whether_he_may_if_it_takes_writes_whatever_its_row_says() -> (
+    None
+):
+    rows = Rows(held={10_005: 0, 10_006: 20_002})
+    rows.entries |= {"a": entry("a", 10_005, 20_001), "b": entry("b", 10_006)}
+    asked: list[str] = []
+
+    async def refuse(one: TableEntry) -> None:
+        asked.append(one.name)
+        raise errors.PermissionDenied
+
+    with pytest.raises(errors.PermissionDenied):
+        await leading(rows, "harbour").give_way(Lead(2, "island"), (), refuse)
+    assert (asked, rows.row, rows.held[10_005]) == (["a"], Lead(), 0)
 
 
 @in_loop

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 from config import ClusterConfig
+from coordinator.replication.clock import LOOP_CLOCK
 from coordinator.replication.report import Rows
 from proto import errors
 from proto.catalog import Lead, TableEntry
@@ -19,8 +20,12 @@ from tests.unit.coordinator.running import in_loop
 from tools.admin.promotion import NotPromoted, Promotion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
     from pathlib import Path
+
+    from coordinator.replication.clock import Started
+
+T = TypeVar("T")
 
 ISLAND = ClusterConfig.model_validate(
     {
@@ -122,6 +127,9 @@ class Clusters:
 
     async def sleep(self, seconds: float) -> None:
         self.now += seconds
+
+    def start(self, work: Coroutine[Any, Any, T]) -> Started[T]:
+        return LOOP_CLOCK.start(work)
 
     def close(self) -> None:
         """LocalCluster's."""
