@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import secrets
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -54,6 +55,26 @@ def _encoded_salt(cost: int, salt: bytes) -> bytes:
 def nobodys_hash(cost: int) -> str:
     """That of no password, which takes as long to check as another one of this cost."""
     return f"$2b${min(max(cost, COST_MIN), COST_MAX):02}${_NOBODYS_SALT}{_NOBODYS_DIGEST}"
+
+
+_BCRYPTS: Final = re.compile(rb"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
+"""A salt of 16 bytes, so its last letter is one of four."""
+
+
+def hash_given(encoded: str) -> str:
+    """The hash of a password that a client has hashed itself, and sends in base64, with line breaks or without, as etcd
+    takes it. "" for one of another kind than bcrypt's, which no password has. Raises NoPasswordUser for what is not
+    base64, as etcd does, and InvalidRequest for a hash that takes too long to check."""
+    try:
+        given = b64decode(re.sub(r"[\r\n]", "", encoded), validate=True)
+    except ValueError:
+        raise errors.NoPasswordUser from None
+    found = _BCRYPTS.fullmatch(given)
+    if found is None:
+        return ""
+    if int(found[1]) > COST_MAX:
+        raise errors.InvalidRequest(f"a password's hash of cost {int(found[1])}: at most {COST_MAX}")
+    return given.decode()
 
 
 class Passwords:

@@ -6,7 +6,7 @@ from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
-from coordinator.auth.passwords import SALT_BYTES
+from coordinator.auth.passwords import SALT_BYTES, hash_given
 from coordinator.services.decoding import decode
 from coordinator.shards import request_ids
 from proto import errors
@@ -101,11 +101,12 @@ class EtcdAuth:
         return await self._ask(frames.AUTH_USER_ADD, call, request.SerializeToString())
 
     async def user_change_password(self, call: Call) -> bytes:
-        """An empty password is none: nobody can log in with it."""
+        """An empty password is none: nobody can log in with it. In its place may come its hash."""
         request = decode(etcd.AuthUserChangePasswordRequest.FromString, call.body)
-        request.hashedPassword = ""
         if request.password:
             request.hashedPassword = await self._hashed(call, request.name, request.password)
+        elif request.hashedPassword:
+            request.hashedPassword = hash_given(request.hashedPassword)
         request.password = ""
         return await self._ask(frames.AUTH_USER_CHANGE_PASSWORD, call, request.SerializeToString())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import queue
@@ -10,6 +11,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import bcrypt
 import grpc
 import pytest
 
@@ -285,6 +287,37 @@ def test_passwords_that_are_none(server: Server) -> None:
         "UNKNOWN",
         "auth: authentication failed, password was given for no password user",
     )
+
+
+def test_a_password_that_is_changed_may_come_as_its_hash(server: Server) -> None:
+    auth = server.auth
+    hashed = base64.b64encode(bcrypt.hashpw(b"hashed", bcrypt.gensalt(4))).decode()
+    none = "auth: authentication failed, password was given for no password user"
+    for name, password, given, outcome in (
+        ("whole", "", hashed, OK),
+        ("broken into lines", "", f"{hashed[:20]}\r\n{hashed[20:]}\n", OK),
+        ("beside the password", "plain", hashed, OK),
+        ("of no kind", "", base64.b64encode(b"nonsense").decode(), OK),
+        ("not encoded", "", base64.b64decode(hashed).decode(), ("UNKNOWN", none)),
+        ("cut", "", hashed[:-1], ("UNKNOWN", none)),
+    ):
+        new = etcd.AuthUserAddRequest(name=name, password="first", hashedPassword=hashed)
+        server.ok(auth.UserAdd, new, "root")
+        change = etcd.AuthUserChangePasswordRequest(name=name, password=password, hashedPassword=given)
+        assert server.tried(auth.UserChangePassword, change, "root") == outcome, name
+        taken = [
+            word
+            for word in ("", "first", "hashed", "plain", "nonsense")
+            if server.tried(auth.Authenticate, etcd.AuthenticateRequest(name=name, password=word)) == OK
+        ]
+        whole = {
+            "of no kind": [],
+            "beside the password": ["plain"],
+            "not encoded": ["first"],
+            "cut": ["first"],
+        }
+        assert taken == whole.get(name, ["hashed"]), name
+        server.ok(auth.UserDelete, etcd.AuthUserDeleteRequest(name=name), "root")
 
 
 def test_etcdctl_prints_what_it_does_of_etcd(tmp_path_factory: pytest.TempPathFactory) -> None:

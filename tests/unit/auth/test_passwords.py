@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from base64 import b64encode
 from typing import TYPE_CHECKING
 
 import bcrypt
 import pytest
 
 from coordinator.auth import passwords
-from coordinator.auth.passwords import Passwords
+from coordinator.auth.passwords import COST_MAX, Passwords, hash_given
 from proto import errors
 
 if TYPE_CHECKING:
@@ -163,3 +164,21 @@ def test_checks_that_wait_have_a_bound() -> None:
         assert not await checked.matches("ann", "one more", hash_)
 
     run(test, cost=5)
+
+
+def test_a_hash_that_a_client_made_is_taken_in_base64_and_only_one_that_can_be_checked() -> None:
+    async def test(checked: Passwords) -> None:
+        hash_ = bcrypt.hashpw(b"secret", bcrypt.gensalt(4))
+        encoded = b64encode(hash_).decode()
+        assert hash_given(encoded) == hash_given(f"{encoded[:9]}\r\n{encoded[9:]}\n") == hash_.decode()
+        assert await checked.matches("ann", "secret", hash_given(encoded))
+        for other in (b"nonsense", b"", hash_ + b"x", b"\xff" * 60, hash_[:28] + b"z" + hash_[29:]):
+            assert hash_given(b64encode(other).decode()) == ""
+        for broken in (hash_.decode(), encoded[:-1], f"{encoded} ", "\u00fc"):
+            with pytest.raises(errors.NoPasswordUser):
+                hash_given(broken)
+        costly = b64encode(hash_.replace(b"$04$", b"$%02d$" % (COST_MAX + 1))).decode()
+        with pytest.raises(errors.InvalidRequest, match=f"at most {COST_MAX}"):
+            hash_given(costly)
+
+    run(test)
