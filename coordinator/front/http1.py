@@ -25,7 +25,7 @@ import enum
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import cast
+from typing import Final, cast
 from urllib.parse import unquote, urlsplit
 
 import h11
@@ -409,6 +409,11 @@ class Http1Protocol(asyncio.Protocol):
                 self._cut()
 
 
+_LISTS: Final = frozenset({"accept", "accept-encoding"})
+"""Headers of which all count. Of any other that comes more than once the first counts, as in etcd: of two tokens, say,
+put together, nothing would be left."""
+
+
 def _as_request(
     head: h11.Request, body: bytes, defaults: Mapping[str, str], common_name: str, peer: str
 ) -> Request:
@@ -416,7 +421,10 @@ def _as_request(
     headers: dict[str, str] = {}
     for raw_name, raw_value in head.headers:
         name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        if name not in headers:
+            headers[name] = value
+        elif name in _LISTS:
+            headers[name] += f", {value}"
     try:
         target = urlsplit(head.target.decode("ascii"))
     except ValueError as error:
