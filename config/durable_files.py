@@ -20,6 +20,16 @@ def write_durably(file: Path, text: str) -> None:
     sync_folder(file.parent)
 
 
+def create_durably(file: Path, content: bytes, mode: int) -> None:
+    """Durable on return. Raises FileExistsError rather than replace a file, and OSError."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with open(descriptor, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    sync_folder(file.parent)
+
+
 def make_folder(folder: Path) -> None:
     """Unless it is there, for this user alone; those above it that are missing, as usual. Durable on return. Raises
     OSError."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 from functools import partial
 from typing import TYPE_CHECKING
 
+import zmq
+
+from config.durable_files import create_durably, make_folder
 from config.key_files import BadTokenKey, bearer_token, checking_key, signing_key
 from config.problems import KeyPath, Problem
 from config.token_files import BadTokenFile, read_tokens
@@ -53,6 +57,20 @@ def peer_keys(cluster: ClusterConfig, node: str) -> curve.PeerKeys | None:
     ids = {name: config.id for name, config in cluster.nodes.items() if config.id not in told}
     of_members = {number: key.encode() for number, key in told.items() if key}
     return curve.PeerKeys.load(cluster.tls.peer.keys, node, ids, of_members)
+
+
+def write_pair(folder: Path, node: str) -> None:
+    """Make a key pair for a node, the secret for this user alone. Durable on return. Raises FileExistsError rather than
+    replace one."""
+    public, secret = zmq.curve_keypair()
+    make_folder(folder)
+    create_durably(curve.secret_file(folder, node), secret + b"\n", 0o600)
+    try:
+        create_durably(curve.public_file(folder, node), public + b"\n", 0o644)
+    except OSError:
+        with contextlib.suppress(OSError):
+            curve.secret_file(folder, node).unlink()
+        raise
 
 
 def context_of(files: ClientTlsConfig, alpn: Iterable[str]) -> ssl.SSLContext:

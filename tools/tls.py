@@ -60,7 +60,8 @@ def init(
 def keygen(file: Path | None, folder: Path | None) -> None:
     """Make a key pair for each node that has none, in the folder that the file names or this one, and say how to use
     them."""
-    from proto.internal.curve import public_file, secret_file, write_pair
+    from config.tls_files import write_pair
+    from proto.internal.curve import public_file, secret_file
     from tools.cluster_file import read_cluster_draft
 
     cluster = read_cluster_draft(file)

@@ -6,7 +6,6 @@ other nodes. A file is one line of 40 characters, ZeroMQ's way (Z85) of writing 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from dataclasses import dataclass, field
@@ -93,27 +92,6 @@ def exposure_of(path: Path) -> str:
     if found.st_mode & 0o077 & ~tolerated:
         return f"{path} can be used by others than its owner; chmod 600 it"
     return ""
-
-
-def write_pair(folder: Path, node: str) -> None:
-    """Make a key pair for a node, the secret for this user alone. Raises FileExistsError rather than replace one."""
-    public, secret = zmq.curve_keypair()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _write(secret_file(folder, node), secret, 0o600)
-    try:
-        _write(public_file(folder, node), public, 0o644)
-    except OSError:
-        with contextlib.suppress(OSError):
-            secret_file(folder, node).unlink()
-        raise
-
-
-def _write(path: Path, key: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with open(descriptor, "wb") as file:
-        file.write(key + b"\n")
-        file.flush()
-        os.fsync(descriptor)
 
 
 def _read(path: Path) -> bytes:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from config.durable_files import create_durably, make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,12 +62,13 @@ def hosts_of(cluster: ClusterConfig) -> list[str]:
 def make_set(
     folder: Path, hosts: Iterable[str], client_name: str, *, valid: datetime.timedelta = VALID
 ) -> CertificateFiles:
-    """Make all of it; keys are for this user alone. Raises FileExistsError before anything is replaced."""
+    """Make all of it; keys are for this user alone. Durable on return. Raises FileExistsError before anything is
+    replaced."""
     files = CertificateFiles.in_folder(folder)
     for path in (files.ca, files.ca_key, files.server, files.server_key, files.client, files.client_key):
         if path.exists():
             raise FileExistsError(f"{path} is there already; remove it, or choose another folder by --dir")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(folder)
     authority = _authority(valid)
     server = _issued(authority, valid, "boathouse server", ExtendedKeyUsageOID.SERVER_AUTH, hosts)
     client = _issued(authority, valid, client_name, ExtendedKeyUsageOID.CLIENT_AUTH, ())
@@ -155,7 +157,5 @@ def _write(identity: Identity, certificate_file: Path, key_file: Path) -> None:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     certificate = identity.certificate.public_bytes(serialization.Encoding.PEM)
-    for path, content, mode in ((key_file, key, 0o600), (certificate_file, certificate, 0o644)):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with open(descriptor, "wb") as file:
-            file.write(content)
+    create_durably(key_file, key, 0o600)
+    create_durably(certificate_file, certificate, 0o644)

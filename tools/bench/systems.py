@@ -19,8 +19,8 @@ import grpc
 import psutil
 import yaml
 
+from config.tls_files import write_pair
 from proto.etcd import rpc_pb2 as etcd
-from proto.internal.curve import write_pair
 from tools.admin.client import open_channel
 from tools.tls_options import NONE, TlsOptions
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from config.durable_files import make_folder, write_durably
+from config.durable_files import create_durably, make_folder, write_durably
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +45,25 @@ def test_a_file_that_can_not_be_written_is_the_old_one(
     with pytest.raises(OSError, match="No space"):
         write_durably(file, "new")
     assert file.read_text() == "old"
+
+
+def test_a_new_file_and_its_name_are_on_the_disk_and_nothing_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, fsync = tmp_path / "n1.secret", os.fsync
+    synced: list[tuple[str, bytes]] = []
+
+    def noting(descriptor: int) -> None:
+        synced.append((os.readlink(f"/proc/self/fd/{descriptor}"), file.read_bytes()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    create_durably(file, b"key", 0o600)
+    assert synced == [(str(file), b"key"), (str(tmp_path), b"key")]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    with pytest.raises(FileExistsError):
+        create_durably(file, b"other", 0o600)
+    assert file.read_bytes() == b"key"
 
 
 def test_a_new_folder_is_on_the_disk_with_those_above_it(

@@ -10,8 +10,7 @@ from cryptography.hazmat.primitives import serialization
 
 from config import ClusterConfig, ConfigError
 from config.loading import load, load_draft, load_with_files
-from config.tls_files import peer_keys
-from proto.internal.curve import write_pair
+from config.tls_files import peer_keys, write_pair
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import stat
 from typing import TYPE_CHECKING
@@ -17,9 +18,9 @@ from typer.testing import CliRunner
 from config import ClusterConfig
 from config.access import ClientTlsConfig
 from config.loading import load_with_files
-from config.tls_files import context_of, peer_keys
+from config.tls_files import context_of, peer_keys, write_pair
 from coordinator.front.certificates import common_name
-from proto.internal.curve import PeerKeys, write_pair
+from proto.internal.curve import PeerKeys
 from tools.admin.certificates import CertificateFiles, hosts_of, make_set
 from tools.cli import app
 from tools.client_tls import client_context
@@ -85,6 +86,17 @@ def test_keys_are_for_their_owner(tmp_path: Path) -> None:
     secrets = [*(tmp_path / "certs").glob("*-key.pem"), *(tmp_path / "keys").glob("*.secret")]
     assert len(secrets) == 4
     assert {stat.S_IMODE(path.stat().st_mode) for path in secrets} == {0o600}
+
+
+def test_all_of_it_outlives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: set[str] = set()
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: synced.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+    )
+    make_set(tmp_path / "certs", ["localhost"], "root")
+    write_pair(tmp_path / "keys", "n1")
+    made = {str(path) for path in tmp_path.rglob("*")}
+    assert made | {str(tmp_path)} == synced
 
 
 def test_nothing_is_replaced(tmp_path: Path) -> None:
