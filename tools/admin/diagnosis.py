@@ -54,10 +54,10 @@ def too_new(protocol: int) -> str:
 
 
 def gave_way(cluster: str, lead: Lead) -> str:
-    """What has become of a cluster that led."""
+    """What has become of a cluster that led, or of one whose file named another to follow."""
     return (
-        f"cluster {cluster} has given way to cluster {lead.cluster}, which leads since epoch {lead.epoch}: replicated"
-        " tables take no writes here"
+        f"cluster {lead.cluster} leads since epoch {lead.epoch}, and the file of cluster {cluster} names none to"
+        " follow: replicated tables take no writes here"
     )
 
 

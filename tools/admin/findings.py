@@ -320,8 +320,9 @@ RULES: Final[Mapping[Code, Rule]] = {
     ),
     Code.GAVE_WAY: Rule(
         _W,
-        "Another cluster was promoted, or this one was fenced by hand, and this one's file names none to follow: what "
-        "is read here gets old, and writes are refused. With that cluster as follows in the file it copies from there.",
+        "Another cluster was promoted, or this one was fenced by hand, or followed that one until its file named none: "
+        "what is read here gets old, and writes are refused. With that cluster as follows in the file it copies from "
+        "there.",
         (
             "boathouse up {file}  # again, once the file says what it follows",
             "boathouse promote {file} --force  # if this one is to lead after all",
