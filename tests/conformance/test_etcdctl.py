@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.conformance.conftest import PATIENCE
 from tools.bench.systems import etcd_program
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ def run(cluster_endpoints: tuple[str, ...]) -> Callable[..., subprocess.Complete
     """etcdctl with all endpoints, and what it said."""
 
     def call(*words: str, stdin: str = "", timeout_s: float = 30) -> subprocess.CompletedProcess[str]:
-        command = [str(etcd_program("etcdctl")), "--endpoints", ",".join(cluster_endpoints), *words]
+        endpoints = ",".join(cluster_endpoints)
+        command = [str(etcd_program("etcdctl")), *PATIENCE, "--endpoints", endpoints, *words]
         return subprocess.run(
             command, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.conformance.conftest import PATIENCE
 from tests.waiting import wait_until
 from tools.bench.systems import etcd_program
 
@@ -24,7 +25,7 @@ def command(request: pytest.FixtureRequest) -> list[str]:
     endpoints = request.getfixturevalue(request.param)
     if not isinstance(endpoints, str):
         endpoints = ",".join(endpoints)
-    return [str(etcd_program("etcdctl")), "--endpoints", endpoints]
+    return [str(etcd_program("etcdctl")), *PATIENCE, "--endpoints", endpoints]
 
 
 @pytest.fixture

@@ -359,7 +359,7 @@ class Running:
 
     def __init__(self, endpoint: str, *words: str) -> None:
         self._process = subprocess.Popen(
-            [str(systems.etcd_program("etcdctl")), "--endpoints", endpoint, *words],
+            [str(systems.etcd_program("etcdctl")), *PATIENCE, "--endpoints", endpoint, *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
+from tests.conformance.conftest import PATIENCE
 from tests.waiting import wait_until
 from tools.bench.systems import etcd_program
 
@@ -25,7 +26,7 @@ def endpoint(request: pytest.FixtureRequest) -> str:
 
 
 def etcdctl(endpoint: str, *words: str) -> str:
-    command = [str(etcd_program("etcdctl")), "--endpoints", endpoint, *words]
+    command = [str(etcd_program("etcdctl")), *PATIENCE, "--endpoints", endpoint, *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -36,7 +37,7 @@ class Watching:
 
     def __init__(self, folder: Path, endpoint: str, *words: str) -> None:
         self._file = (folder / "watch.out").open("w+b")
-        command = [str(etcd_program("etcdctl")), "--endpoints", endpoint, "watch", *words]
+        command = [str(etcd_program("etcdctl")), *PATIENCE, "--endpoints", endpoint, "watch", *words]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=self._file, stderr=subprocess.STDOUT
         )

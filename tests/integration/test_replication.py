@@ -181,7 +181,7 @@ def test_a_follower_cluster_comes_to_the_same_whatever_is_killed(
     follower.kill(follower.leader(1))
     leader.kill(leader.leader(1))
     leader.kill(leader.leader(2))
-    writer.join(30)
+    writer.join(90)
     assert written.is_set()
     wait_level(leader, follower)
     for table in ("default", "brief"):
