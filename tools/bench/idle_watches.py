@@ -62,7 +62,7 @@ async def _measure(system: System, load: Workload, progress: Progress) -> tuple[
         rates = f"{beside.per_second:,.0f} of {alone:,.0f} puts/s"
         return f"{rates}; a put takes {beside.server_cpu_us:.0f} us of CPU, alone {alone_us:.0f}"
 
-    many, each = beside_many.per_second / alone, beside_one_each.per_second / alone
+    many, each = (100 * beside.per_second / alone for beside in (beside_many, beside_one_each))
     return [first, beside_many, beside_one_each, last], [
         Figure(
             system.name,
@@ -71,8 +71,8 @@ async def _measure(system: System, load: Workload, progress: Progress) -> tuple[
             "MB",
             f"of the process that grew most by {WATCHES:,} watches",
         ),
-        Figure(system.name, "kept_beside_many", many, "of the rate alone", kept(beside_many)),
-        Figure(system.name, "kept_beside_one_each", each, "of the rate alone", kept(beside_one_each)),
+        Figure(system.name, "kept_beside_many", many, "% of the rate alone", kept(beside_many)),
+        Figure(system.name, "kept_beside_one_each", each, "% of the rate alone", kept(beside_one_each)),
         Figure(system.name, "per_second_beside_one_each", beside_one_each.per_second, "/s"),
     ]
 
