@@ -57,8 +57,8 @@ def nobodys_hash(cost: int) -> str:
     return f"$2b${min(max(cost, COST_MIN), COST_MAX):02}${_NOBODYS_SALT}{_NOBODYS_DIGEST}"
 
 
-_BCRYPTS: Final = re.compile(rb"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
-"""A salt of 16 bytes, so its last letter is one of four."""
+_BCRYPTS: Final = re.compile(rb"\$2[aby]\$(0[4-9]|[1-9]\d)\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
+"""bcrypt knows no lower cost. A salt of 16 bytes, so its last letter is one of four."""
 
 
 def hash_given(encoded: str) -> str:

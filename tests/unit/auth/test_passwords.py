@@ -172,7 +172,8 @@ def test_a_hash_that_a_client_made_is_taken_in_base64_and_only_one_that_can_be_c
         encoded = b64encode(hash_).decode()
         assert hash_given(encoded) == hash_given(f"{encoded[:9]}\r\n{encoded[9:]}\n") == hash_.decode()
         assert await checked.matches("ann", "secret", hash_given(encoded))
-        for other in (b"nonsense", b"", hash_ + b"x", b"\xff" * 60, hash_[:28] + b"z" + hash_[29:]):
+        cheap = hash_.replace(b"$04$", b"$03$")
+        for other in (b"nonsense", b"", hash_ + b"x", b"\xff" * 60, hash_[:28] + b"z" + hash_[29:], cheap):
             assert hash_given(b64encode(other).decode()) == ""
         for broken in (hash_.decode(), encoded[:-1], f"{encoded} ", "\u00fc"):
             with pytest.raises(errors.NoPasswordUser):
