@@ -7,7 +7,7 @@ and looks at its events again after sending.
 
 The link says when its replica comes and goes. Nothing is queued for a replica that is away (`immediate`): a request
 is either on a connection whose end will be noticed, or it was not taken at all. News that want no answer are kept
-until there is room for them, of each kind the newest.
+until there is room for them, of each kind the newest, and no request goes ahead of them.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Link:
         self._local = local
         self._closed = False
         self._has_refused = False
-        self._untold: dict[str, frames.Envelope] = {}
+        self._untold: dict[str, bytes] = {}
         """By kind, what there was no room for."""
         self._socket = sockets.to_replica(context)
         self._monitor = self._socket.get_monitor_socket(
@@ -86,32 +86,39 @@ class Link:
         loop.call_soon(self._drain)
 
     def send(self, outgoing: Outgoing) -> bool:
-        """Send it all, or return False."""
+        """Send it all, after the news that were told before, or return False."""
         envelope = envelopes.encode(outgoing, local=self._local)
-        try:
-            self._socket.send(wire.encode(envelope, self._group), zmq.NOBLOCK)
-        except zmq.Again:
-            sent = False
-        else:
-            sent = True
-        if self._untold or int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
-            self._loop.call_soon(self._drain)
+        sent = self._tell_untold() and self._send(wire.encode(envelope, self._group))
+        self._look_again()
         return sent
 
     def tell(self, news: frames.Envelope) -> None:
         """Send what wants no answer, at once or when there is room, unless there are newer news of its kind by then."""
         kind = news.ListFields()[0][0].name
-        self._untold[kind] = news
+        self._untold[kind] = wire.encode(news, self._group)
         self._tell_untold()
-        self._loop.call_soon(self._drain)
+        self._look_again()
 
-    def _tell_untold(self) -> None:
-        for kind, news in list(self._untold.items()):
-            try:
-                self._socket.send(wire.encode(news, self._group), zmq.NOBLOCK)
-            except zmq.Again:
-                return
+    def _tell_untold(self) -> bool:
+        """Whether no news are left."""
+        for kind, payload in list(self._untold.items()):
+            if not self._send(payload):
+                return False
             del self._untold[kind]
+        return True
+
+    def _send(self, payload: bytes) -> bool:
+        try:
+            self._socket.send(payload, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def _look_again(self) -> None:
+        """After sending, or trying to."""
+        events = int(self._socket.get(zmq.EVENTS))
+        if events & zmq.POLLIN or (self._untold and events & zmq.POLLOUT):
+            self._loop.call_soon(self._drain)
 
     def _drain(self) -> None:
         if self._closed:
@@ -125,7 +132,9 @@ class Link:
             self._handle(payload, attachments)
         else:
             self._loop.call_soon(self._drain)
-        self._tell_untold()
+        if self._untold:
+            self._tell_untold()
+            self._look_again()
         self._listener.turn()
 
     def _handle(self, payload: bytes, attachments: list[bytes]) -> None:
