@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
+from itertools import compress
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -105,13 +106,12 @@ class Leading:
         check: Callable[[TableEntry], Coroutine[Any, Any, object]],
     ) -> None:
         """That cluster leads, and has these tables. check: raises for a table that is not the caller's to take away;
-        it is asked of those that take writes. Raises OldEpoch, and what reads and writes may; then it gave way in part,
-        and this is to be repeated."""
+        it is asked of those that take writes, or may. Raises OldEpoch, and what reads and writes may; then it gave way
+        in part, and this is to be repeated."""
         told = list(tables)
         contents = await self._catalog.load(linearizable=True)
-        ours: list[TableEntry] = []
-        for asked in _groups(contents):
-            ours += [entry for entry, held in await self._held(asked) if not held]
+        entries = _replicated(contents)
+        ours = list(compress(entries, await together(self._clock, map(self._may_take_writes, entries))))
         await together(self._clock, map(check, ours))
         await self.hear(lead)
         await self._change_origins(lambda entry: entry.origin or _heir_of(entry, told))
@@ -179,6 +179,14 @@ class Leading:
                 return changed
         raise errors.NoLeader("others kept changing the catalog")
 
+    async def _may_take_writes(self, entry: TableEntry) -> bool:
+        """Unless its shard says that it copies another. One that does not answer is no reason not to write down who
+        leads."""
+        try:
+            return not await self._tables.origin_in_shard(entry)
+        except errors.BoathouseError:
+            return True
+
     async def _held(self, entries: Sequence[TableEntry]) -> Iterable[tuple[TableEntry, int]]:
         """The origin that each has in its shard, beside it."""
         origins = await together(self._clock, map(self._tables.origin_in_shard, entries))
@@ -217,10 +225,15 @@ class Leading:
         return told
 
 
+def _replicated(contents: Contents) -> list[TableEntry]:
+    """All tables that are."""
+    return [entry for entry in contents.entries.values() if _is_replicated(entry)]
+
+
 def _groups(contents: Contents) -> Iterator[list[TableEntry]]:
-    """All tables that are replicated. Who waits for a cluster with many does not wait for ever, so shards are asked of
-    several at once; but what they say is to be news still when it is acted on."""
-    entries = [entry for entry in contents.entries.values() if _is_replicated(entry)]
+    """The same. Who waits for a cluster with many does not wait for ever, so shards are asked of several at once; but
+    what they say is to be news still when it is acted on."""
+    entries = _replicated(contents)
     for at in range(0, len(entries), AT_ONCE_MAX):
         yield entries[at : at + AT_ONCE_MAX]
 

@@ -43,6 +43,8 @@ class Rows:
     """Whoever changes an origin dies between the shard and the row."""
     stuck: int = 0
     """The id of a table whose shard takes no change."""
+    silent: int = 0
+    """The id of a table whose shard does not answer."""
     broken: bool = False
     looks: int = 0
     gate: asyncio.Barrier | None = None
@@ -68,6 +70,8 @@ class Rows:
         return True
 
     async def origin_in_shard(self, entry: TableEntry) -> int:
+        if entry.id == self.silent:
+            raise errors.NoLeader
         if self.gate is not None:
             await self.gate.wait()
         return self.held.get(entry.id, entry.origin)
@@ -309,6 +313,23 @@ async def test_a_cluster_that_gave_way_in_part_gives_away_the_rest_when_it_is_as
     await harbour.give_way(Lead(2, "island"), (), may_be_taken)
     assert set(rows.origins.values()) == {ELSEWHERE}
     assert asked == [*ids, ids[-1]], "the second time of what is left"
+
+
+@in_loop
+async def test_who_leads_is_written_down_while_a_shard_does_not_answer_if_he_may_say_so() -> None:
+    rows = Rows(silent=10_005)
+    rows.entries |= {"a": entry("a", 10_005), "b": entry("b", 10_006)}
+
+    async def refuse(one: TableEntry) -> None:
+        if one.id == 10_005:
+            raise errors.PermissionDenied
+
+    with pytest.raises(errors.PermissionDenied):
+        await leading(rows, "harbour").give_way(Lead(2, "island"), (), refuse)
+    assert rows.row == Lead()
+    with pytest.raises(errors.NoLeader):
+        await leading(rows, "harbour").give_way(Lead(2, "island"), (), anybodys)
+    assert rows.row == Lead(2, "island")
 
 
 @in_loop
