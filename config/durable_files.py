@@ -21,13 +21,17 @@ def write_durably(file: Path, text: str) -> None:
 
 
 def create_durably(file: Path, content: bytes, mode: int) -> None:
-    """Durable on return. Raises FileExistsError rather than replace a file, and OSError."""
+    """Durable on return. Raises FileExistsError rather than replace a file, and OSError; then it has made none."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with open(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    sync_folder(file.parent)
+    try:
+        with open(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        sync_folder(file.parent)
+    except OSError:
+        file.unlink(missing_ok=True)
+        raise
 
 
 def make_folder(folder: Path) -> None:

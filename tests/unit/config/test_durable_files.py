@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -64,6 +65,18 @@ def test_a_new_file_and_its_name_are_on_the_disk_and_nothing_is_replaced(
     with pytest.raises(FileExistsError):
         create_durably(file, b"other", 0o600)
     assert file.read_bytes() == b"key"
+
+
+def test_a_new_file_that_can_not_be_written_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(_: int) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError, match="no space"):
+        create_durably(tmp_path / "n1.secret", b"key", 0o600)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_new_folder_is_on_the_disk_with_those_above_it(
