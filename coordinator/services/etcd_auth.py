@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from coordinator.auth.authenticator import Authenticator
     from coordinator.catalog.table_calls import TableCalls
     from coordinator.services.etcd_tables import EtcdTables
+    from proto.catalog import TableEntry
 
 SERVICE: Final = "/etcdserverpb.Auth/"
 
@@ -106,6 +107,7 @@ class EtcdAuth:
         if request.password:
             request.hashedPassword = await self._hashed(call, request.name, request.password)
         elif request.hashedPassword:
+            await self._check_root(call, await self._tables.find(call))
             request.hashedPassword = hash_given(request.hashedPassword)
         request.password = ""
         return await self._ask(frames.AUTH_USER_CHANGE_PASSWORD, call, request.SerializeToString())
@@ -119,9 +121,12 @@ class EtcdAuth:
         if client_id is not None:
             named = request_ids.from_client(client_id.encode(), table.id)
             salt = blake2b(user.encode(), key=named, digest_size=SALT_BYTES).digest()
+        await self._check_root(call, table)
+        return await self._authenticator.hashed(password, salt)
+
+    async def _check_root(self, call: Call, table: TableEntry) -> None:
         who = self._authenticator.credentials(call, table)
         await self._authenticator.rights(who, table, call.deadline, need=frames.RightsRequest.ROOT)
-        return await self._authenticator.hashed(password, salt)
 
     async def _ask(self, method: frames.Method.ValueType, call: Call, body: bytes) -> bytes:
         table = await self._tables.find(call)

@@ -320,6 +320,14 @@ def test_a_password_that_is_changed_may_come_as_its_hash(server: Server) -> None
         server.ok(auth.UserDelete, etcd.AuthUserDeleteRequest(name=name), "root")
 
 
+def test_who_may_change_no_password_hears_so_before_what_is_wrong_with_its_hash(server: Server) -> None:
+    change = etcd.AuthUserChangePasswordRequest(name="u", hashedPassword="no base64")
+    said = ("PERMISSION_DENIED", "etcdserver: permission denied")
+    assert server.tried(server.auth.UserChangePassword, change, "u") == said
+    code, text = server.tried(server.auth.UserChangePassword, change)
+    assert (code, text) == ("INVALID_ARGUMENT", "etcdserver: user name is empty")
+
+
 def test_etcdctl_prints_what_it_does_of_etcd(tmp_path_factory: pytest.TempPathFactory) -> None:
     """One session with each; every line, error and exit code is the same."""
     folder = tmp_path_factory.mktemp("sessions")
