@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from coordinator.replication.clock import AT_ONCE_MAX, LOOP_CLOCK, together
+from coordinator.replication.clock import LOOP_CLOCK, together
 from proto import errors
 from proto.catalog import ELSEWHERE, Lead
 from proto.regatta import replication_pb2 as replication
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
     from config import ClusterConfig
     from coordinator.catalog.cache import Catalog
@@ -133,13 +133,12 @@ class Leading:
         contents = await self._catalog.load(linearizable=True)
         # Decided now and not when a table's turn comes: this cluster may be promoted again meanwhile.
         unfinished: dict[int, int] = {}
-        for asked in _groups(contents):
-            for entry, held in await self._held(asked):
-                origin = held or told.get(entry.id, 0)
-                if origin != held:
-                    await check(entry)
-                if origin != held or origin != entry.origin:
-                    unfinished[entry.id] = origin
+        for entry, held in await self._held(_replicated(contents)):
+            origin = held or told.get(entry.id, 0)
+            if origin != held:
+                await check(entry)
+            if origin != held or origin != entry.origin:
+                unfinished[entry.id] = origin
         if unfinished:
             await self._change_origins(lambda entry: entry.origin or unfinished.get(entry.id, 0))
 
@@ -161,23 +160,37 @@ class Leading:
         changed: list[TableEntry] = []
         for _ in range(TRIES_MAX):
             contents = await self._catalog.load(linearizable=True)
+            entries = _replicated(contents)
             lost = 0
-            for asked in _groups(contents):
-                changes: list[tuple[TableEntry, int, int]] = []
-                for entry, held in await self._held(asked):
-                    origin = wanted(replace(entry, origin=held))
-                    if origin != held or origin != entry.origin:
-                        changes.append((entry, held, origin))
-                work = (self._change_origin(*change, contents) for change in changes)
-                for (entry, *_), is_changed in zip(changes, await together(self._clock, work), strict=True):
-                    if is_changed:
-                        changed.append(entry)
-                    else:
-                        lost += 1
+            failed: list[errors.BoathouseError] = []
+            work = (self._brought_to(wanted, entry, contents) for entry in entries)
+            for entry, outcome in zip(entries, await together(self._clock, work), strict=True):
+                if isinstance(outcome, errors.BoathouseError):
+                    failed.append(outcome)
+                elif outcome:
+                    changed.append(entry)
+                elif outcome is not None:
+                    lost += 1
+            if failed:
+                raise failed[0]
             if not lost:
                 await self._catalog.load(linearizable=True)
                 return changed
         raise errors.NoLeader("others kept changing the catalog")
+
+    async def _brought_to(
+        self, wanted: Callable[[TableEntry], int], entry: TableEntry, seen: Contents
+    ) -> bool | errors.BoathouseError | None:
+        """Whether its row, as it was seen, says now what is wanted; None if all did. What keeps one table from that is
+        returned: it is no reason for others to take writes, or none."""
+        try:
+            held = await self._tables.origin_in_shard(entry)
+            origin = wanted(replace(entry, origin=held))
+            if origin == held == entry.origin:
+                return None
+            return await self._change_origin(entry, held, origin, seen)
+        except errors.BoathouseError as error:
+            return error
 
     async def _may_take_writes(self, entry: TableEntry) -> bool:
         """Unless its shard says that it copies another. One that does not answer is no reason not to write down who
@@ -228,14 +241,6 @@ class Leading:
 def _replicated(contents: Contents) -> list[TableEntry]:
     """All tables that are."""
     return [entry for entry in contents.entries.values() if _is_replicated(entry)]
-
-
-def _groups(contents: Contents) -> Iterator[list[TableEntry]]:
-    """The same. Who waits for a cluster with many does not wait for ever, so shards are asked of several at once; but
-    what they say is to be news still when it is acted on."""
-    entries = _replicated(contents)
-    for at in range(0, len(entries), AT_ONCE_MAX):
-        yield entries[at : at + AT_ONCE_MAX]
 
 
 def _heir_of(entry: TableEntry, tables: Iterable[replication.Table]) -> int:

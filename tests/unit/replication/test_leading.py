@@ -316,6 +316,15 @@ async def test_a_cluster_that_gave_way_in_part_gives_away_the_rest_when_it_is_as
 
 
 @in_loop
+async def test_all_tables_whose_shards_answer_give_way_whatever_becomes_of_others() -> None:
+    rows = Rows(silent=10_005, stuck=10_007)
+    rows.entries |= {f"t{id_}": entry(f"t{id_}", id_) for id_ in range(10_005, 10_009)}
+    with pytest.raises(errors.NoLeader):
+        await leading(rows, "harbour").give_way(Lead(2, "island"), (), anybodys)
+    assert rows.held == {10_006: ELSEWHERE, 10_008: ELSEWHERE}
+
+
+@in_loop
 async def test_who_leads_is_written_down_while_a_shard_does_not_answer_if_he_may_say_so() -> None:
     rows = Rows(silent=10_005)
     rows.entries |= {"a": entry("a", 10_005), "b": entry("b", 10_006)}
