@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 import zmq
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    generate_private_key,
+)
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509.oid import NameOID
 from typer.testing import CliRunner
 
 from config import ClusterConfig
@@ -30,12 +35,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def shake_hands(files: CertificateFiles, host: str) -> str:
-    """The client's common name as the server sees it. Raises ssl.SSLError if either does not trust the other."""
+def shake_hands(files: CertificateFiles, host: str, *, cacert: Path | None = None) -> str:
+    """The client's common name as the server sees it. cacert: whom the client trusts, if it is another file. Raises
+    ssl.SSLError if either does not trust the other."""
     config = ClientTlsConfig(cert=files.server, key=files.server_key, ca=files.ca, client_cert_auth=True)
     to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
     server = context_of(config, ("h2",)).wrap_bio(to_server, to_client, server_side=True)
-    context = client_context(files.ca, files.client, files.client_key)
+    context = client_context(cacert or files.ca, files.client, files.client_key)
     client = context.wrap_bio(to_client, to_server, server_hostname=host)
     for end in (client, server, client, server):
         try:
@@ -78,6 +84,24 @@ def test_an_authority_may_leave_out_what_tls_does_not_need(tmp_path: Path) -> No
     assert isinstance(key, EllipticCurvePrivateKey)
     files.server.write_bytes(bare.sign(key, SHA256()).public_bytes(Encoding.PEM))
     assert shake_hands(files, "db.example") == "ann"
+
+
+def test_an_authority_may_be_trusted_without_the_one_above_it(tmp_path: Path) -> None:
+    files, cacert = make_set(tmp_path, ["db.example"], "ann"), tmp_path / "between.crt"
+    made = x509.load_pem_x509_certificate(files.ca.read_bytes())
+    between = (
+        x509.CertificateBuilder()
+        .subject_name(made.subject)
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "above")]))
+        .public_key(made.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(made.not_valid_before_utc)
+        .not_valid_after(made.not_valid_after_utc)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    )
+    above = generate_private_key(SECP256R1())
+    cacert.write_bytes(between.sign(above, SHA256()).public_bytes(Encoding.PEM))
+    assert shake_hands(files, "db.example", cacert=cacert) == "ann"
 
 
 def test_keys_are_for_their_owner(tmp_path: Path) -> None:
