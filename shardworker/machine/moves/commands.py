@@ -40,6 +40,8 @@ def _read_step(body: bytes) -> frames.MoveStep:
         raise errors.InvalidRequest(
             "a move has a number, a table that is not boathouse's own, and two shards"
         )
+    if step.step not in _STEPS:  # protobuf lets through any number
+        raise errors.InvalidRequest(f"a move has no step {step.step}")
     return step
 
 

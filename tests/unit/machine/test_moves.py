@@ -400,7 +400,7 @@ def test_a_snapshot_of_the_leader_cluster_does_not_replace_what_is_being_copied(
 def test_what_is_no_move_is_refused() -> None:
     shard = Shard(shard=SOURCE)
     step = Moving().step(DEPART)
-    for change in ({"number": 0}, {"target": SOURCE}):
+    for change in ({"number": 0}, {"target": SOURCE}, {"step": 5}, {"step": -1}):
         wrong = frames.MoveStep.FromString(step.SerializeToString())
         for name, value in change.items():
             setattr(wrong, name, value)
